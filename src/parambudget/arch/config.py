@@ -1,0 +1,169 @@
+"""A decoder-only transformer, complete: every size and every choice, validated once."""
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from parambudget.errors import ConfigError
+
+MOST_LAYERS: Final = 10_000
+LARGEST_SIZE: Final = 2**31
+
+Layers = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
+Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ModelConfig(BaseModel):
+    """Everything that must be said to count, build and train one model.
+
+    Frozen, strict (no "768" for 768) and closed (an unknown field is an error). All sizes are spelled out here; to have
+    conventional ones filled in, go through `arch.defaults.complete` or `parambudget.model`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    # Sizes
+    dim: Size
+    """Model width: the length of the residual stream."""
+    n_layers: Layers
+    """Transformer blocks."""
+    n_heads: Size
+    """Query heads."""
+    n_kv_heads: Size
+    """Key/value heads: n_heads for multi-head, 1 for multi-query, a divisor in between for grouped."""
+    head_dim: Size
+    """Width of one head; free of dim / n_heads."""
+    intermediate_size: Size
+    """Width of the feed-forward network between its matrices."""
+    vocab_size: Size = 50257
+    """Token ids the embedding has a row for, unpadded."""
+    context_length: Size = 1024
+    """Longest sequence, in tokens; counts only with learned positions."""
+
+    # Choices that change the tensors
+    tied: bool = True
+    """The output head is the token embedding."""
+    position: Literal["rotary", "learned", "none"] = "rotary"
+    """How positions enter: rotary (no parameters), a learned table, or not at all."""
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    """Kind of every norm."""
+    norm_weight: bool = True
+    """Norms have a learned scale; without it they have no parameters (OLMo-1)."""
+    norm_bias: bool = False
+    """Norms have a learned shift; layernorm only."""
+    norm_placement: Literal["pre", "post", "reordered", "sandwich"] = "pre"
+    """Pre: x + f(norm(x)). Post: norm(x + f(x)), the original transformer. Reordered: x + norm(f(x)), OLMo 2. Sandwich: x + norm(f(norm(x))), Gemma 2."""
+    final_norm: bool = True
+    """A norm before the output head."""
+    block: Literal["sequential", "parallel", "parallel_shared_norm"] = "sequential"
+    """Attention then FFN, or both from the same input (GPT-NeoX), or both behind one shared norm (GPT-J, Falcon-7B)."""
+    qk_norm: Literal["none", "head", "per_head", "full"] = "none"
+    """Norm on queries and keys: one head_dim scale for all heads (Qwen3), one per head (Cohere), or full width (OLMo 2)."""
+    gated: bool = True
+    """FFN of three matrices, down(act(gate(x)) * up(x)); otherwise two, down(act(up(x)))."""
+    qkv_bias: bool = False
+    """Bias on the query, key and value projections."""
+    attention_out_bias: bool = False
+    """Bias on the attention output projection."""
+    ffn_bias: bool = False
+    """Bias on every FFN projection."""
+    head_bias: bool = False
+    """Bias on the output head."""
+
+    # Choices that change the function, not the tensors
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"] = "silu"
+    """FFN activation: gated silu is SwiGLU, gated gelu GeGLU, relu2 the square of ReLU."""
+    rope_theta: PositiveFloat = 10_000.0
+    """Base of the rotary frequencies."""
+    rotary_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of head_dim that is rotated (GPT-NeoX: 0.25)."""
+    norm_eps: PositiveFloat = 1e-5
+    """Added to the variance in every norm."""
+    logit_softcap: PositiveFloat | None = None
+    """Logits become cap * tanh(logits / cap) (Gemma 2: 30)."""
+    embedding_multiplier: PositiveFloat = 1.0
+    """Token embeddings are scaled by this (Gemma: sqrt(dim))."""
+    residual_multiplier: PositiveFloat = 1.0
+    """Every branch is scaled by this before it joins the residual stream (Granite)."""
+    attention_multiplier: PositiveFloat | None = None
+    """Scale of the attention scores; 1 / sqrt(head_dim) when absent."""
+    init_std: PositiveFloat = 0.02
+    """Standard deviation of the initial weights; output projections get init_std / sqrt(2 * n_layers)."""
+    zero_init_out: bool = False
+    """Output projections of attention and FFN start at zero, so that every block starts as the identity."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(
+                f"n_kv_heads={self.n_kv_heads} does not divide n_heads={self.n_heads}; "
+                f"use one of {divisors(self.n_heads)}"
+            )
+        if self.norm_bias and (self.norm == "rmsnorm" or not self.norm_weight):
+            raise ValueError("norm_bias=true needs norm='layernorm' with norm_weight=true; set one of them")
+        if self.block != "sequential" and self.norm_placement == "post":
+            raise ValueError(f"block={self.block!r} with norm_placement='post' is not defined; use 'pre' or 'reordered'")
+        if self.block == "parallel_shared_norm" and self.norm_placement == "reordered":
+            raise ValueError(
+                "block='parallel_shared_norm' shares the norm before the branches, and norm_placement='reordered' "
+                "has none there; use block='parallel' or norm_placement='pre'"
+            )
+        if self.position == "rotary" and self.rotary_dim < 2:
+            raise ValueError(
+                f"rotary positions need at least 2 of head_dim={self.head_dim} rotated, got {self.rotary_dim} "
+                f"(rotary_fraction={self.rotary_fraction}); raise rotary_fraction or set position='none'"
+            )
+        if self.position == "rotary" and self.rotary_dim % 2:
+            raise ValueError(
+                f"rotary positions turn pairs, and head_dim={self.head_dim} * rotary_fraction={self.rotary_fraction} "
+                f"is {self.rotary_dim}, an odd number; use an even head_dim such as {self.head_dim + 1}"
+            )
+        return self
+
+    @property
+    def rotary_dim(self) -> int:
+        """Elements of each head that are rotated."""
+        return int(self.head_dim * self.rotary_fraction)
+
+    @property
+    def kv_group(self) -> int:
+        """Query heads per key/value head."""
+        return self.n_heads // self.n_kv_heads
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy. (pydantic's `model_copy(update=...)` would not check.)"""
+        return type(self).read(self.model_dump() | changes)
+
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> Self:
+        """A model from a complete set of fields; raises `ConfigError` with one line instead of pydantic's report."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise ConfigError(one_line(error, cls)) from None
+
+
+def divisors(n: int) -> list[int]:
+    """Every divisor of n, ascending."""
+    low = [k for k in range(1, int(n**0.5) + 1) if n % k == 0]
+    return low + [n // k for k in reversed(low) if k * k != n]
+
+
+def one_line(error: ValidationError, cls: type[BaseModel]) -> str:
+    """The first finding of a pydantic report in the house's form: what, got, allowed."""
+    finding = error.errors(include_url=False)[0]
+    if finding["type"] == "value_error":
+        return str(finding["ctx"]["error"])
+    field = ".".join(str(part) for part in finding["loc"])
+    if finding["type"] == "extra_forbidden":
+        from difflib import get_close_matches
+
+        near = get_close_matches(field, cls.model_fields, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(cls.model_fields)}"
+        return f"unknown field {field!r}; {hint}"
+    if finding["type"] == "missing":
+        return f"{field} is missing; {cls.model_fields[field].description}"
+    message = finding["msg"].removeprefix("Input should be ").replace("'", '"')
+    got = repr(finding["input"])
+    return f"{field} is {got if len(got) < 60 else got[:57] + '...'}; it must be {message}"

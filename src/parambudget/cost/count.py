@@ -1,0 +1,66 @@
+"""How many parameters: sums over the table of tensors."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import Dims, Size
+from parambudget.arch.tensors import COMPONENTS, Component, Tensor, tensors
+from parambudget.tabular import Tabular
+
+OUTSIDE_BODY: Final = frozenset({"token_embedding", "position_embedding", "lm_head"})
+
+
+@dataclass(frozen=True)
+class Breakdown(Tabular):
+    """The parameters of one model, by component and tensor. Counts are exact ints."""
+
+    model: ModelConfig
+    tensors: tuple[Tensor, ...]
+    total: int
+    """Unique learned parameters: a tied head once, no buffers."""
+    body: int
+    """Total less token and position tables and the output head with its bias."""
+    active: int
+    """Parameters that one token meets, embeddings in full: of a dense model, all of them."""
+    components: dict[Component, int]
+    """Sums to the total; the same keys for every model."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per component that has parameters, and the total."""
+        rows: list[dict[str, Any]] = [
+            {"component": name, "parameters": count, "share": count / self.total}
+            for name, count in self.components.items()
+            if count
+        ]
+        return [*rows, {"component": "total", "parameters": self.total, "share": 1.0}]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values; a file of this is accepted wherever a config file is."""
+        return {
+            "model": self.model.model_dump(),
+            "total": self.total,
+            "body": self.body,
+            "active": self.active,
+            "components": dict(self.components),
+        }
+
+
+def count(model: ModelConfig) -> Breakdown:
+    """The exact parameter count of a model, with its breakdown. No torch needed; `build.verify` holds it to a module."""
+    rows = tuple(tensors(model))
+    components: dict[Component, int] = dict.fromkeys(COMPONENTS, 0)
+    for row in rows:
+        components[row.component] += row.parameters
+    whole = sum(components.values())
+    return Breakdown(model, rows, total=whole, body=body(model), active=whole, components=components)
+
+
+def total(m: Dims) -> Size:
+    """Unique learned parameters of `m`; an array or an expression where its sizes are."""
+    return sum(row.parameters for row in tensors(m))
+
+
+def body(m: Dims) -> Size:
+    """Parameters less token and position tables and the output head with its bias: the N of most scaling laws."""
+    return sum(row.parameters for row in tensors(m) if row.component not in OUTSIDE_BODY)

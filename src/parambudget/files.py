@@ -1,0 +1,66 @@
+"""Files are read within bounds and written whole or not at all."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from parambudget.errors import InputError
+
+LARGEST_CONFIG_BYTES: Final = 5_000_000
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file of at most 5 MB; every way this can fail is one line that names the file."""
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; give a JSON file")
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > LARGEST_CONFIG_BYTES:
+            raise InputError(f"{path} is {size_bytes:,} bytes; a config file has at most {LARGEST_CONFIG_BYTES:,}")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; give an existing JSON file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text; give a JSON file") from None
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{path} is not valid JSON ({error.msg} at {where}); is it complete?") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not usable JSON ({error}); give a plain config object") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write text under a temporary name beside `path`, then rename it: a reader never sees half a file."""
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a directory; give a file name")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable") from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}; nothing was written") from None
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

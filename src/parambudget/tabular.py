@@ -1,0 +1,38 @@
+"""Result types that are tables: in a notebook as HTML, and as a pandas DataFrame where pandas is installed."""
+
+from abc import abstractmethod
+from html import escape
+from typing import Any
+
+from parambudget.errors import MissingExtra
+
+
+class Tabular:
+    """A result with `rows()`: a list of dicts with the same keys, one per line of the table."""
+
+    @abstractmethod
+    def rows(self) -> list[dict[str, Any]]:
+        """The table, dependency-free."""
+
+    def to_pandas(self) -> Any:
+        """The table as a `pandas.DataFrame`."""
+        try:
+            import pandas
+        except ImportError:
+            raise MissingExtra("to_pandas() needs pandas; install it with: pip install pandas") from None
+        return pandas.DataFrame(self.rows())
+
+    def _repr_html_(self) -> str:
+        rows = self.rows()
+        head = "".join(f"<th>{escape(key.replace('_', ' '))}</th>" for key in rows[0])
+        lines = "".join(
+            "<tr>" + "".join(f'<td style="text-align:right">{escape(_cell(value))}</td>' for value in row.values()) + "</tr>"
+            for row in rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,106 @@
+"""Numbers as people write them: "350M" is 350_000_000, 81_559 MiB is "79.6 GiB", 1% is the exact 1/100.
+
+K, M, B and T are powers of 1000; memory is printed in GiB (2**30). This is the only file that scales a number for reading.
+"""
+
+import re
+from fractions import Fraction
+from typing import Final
+
+from parambudget.errors import InputError
+
+_SCALES: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_NUMBER: Final = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*)?(\.\d+)?(?:e\+?(\d{1,2}))?", re.IGNORECASE)
+_LARGEST_COUNT: Final = 10**18
+
+
+def parse_count(text: str | int, what: str = "count") -> int:
+    """A positive number of things: `350M`, `1.3B`, `0.35e9`, `350_000_000` or `350,000,000`, as an exact int."""
+    allowed = "a positive number such as 350M, 1.3B, 0.35e9 or 350_000_000 (K, M, B, T are powers of 1000)"
+    if isinstance(text, int) and not isinstance(text, bool):
+        value = Fraction(text)
+    else:
+        written = str(text).strip()
+        letter = written[-1:].upper()
+        scale = _SCALES.get(letter) if letter.isalpha() else 1
+        number = _rational(written[:-1] if letter.isalpha() else written)
+        if scale is None or number is None:
+            raise InputError(f"{what} {str(text)!r} is not a count; use {allowed}")
+        value = number * scale
+    if value.denominator != 1:
+        raise InputError(f"{what} {str(text)!r} is not a whole number; use {allowed}")
+    if not 0 < value <= _LARGEST_COUNT:
+        raise InputError(f"{what} {str(text)!r} is out of range; use {allowed}, at most 10^18")
+    return int(value)
+
+
+def parse_size(text: str, what: str) -> int:
+    """A whole size as a flag gives it: `896`, `50_257` or `50,257`. No letters: 32K could mean 32,000 or 32,768."""
+    number = _rational(text.strip()) if re.fullmatch(r"[\d_,]+", text.strip()) else None
+    if number is None or number.denominator != 1:
+        raise InputError(f"{what} {text!r} is not a whole number; write it in full, such as 896 or 50_257")
+    return int(number)
+
+
+def parse_tolerance(text: str | float | Fraction) -> Fraction:
+    """A relative tolerance, exact: `1%`, `0.01` or 0. A number of 1 or more without % is refused: it could mean either."""
+    written = str(text).strip()
+    percent = written.endswith("%")
+    number = Fraction(text) if isinstance(text, Fraction) else _rational(written.removesuffix("%").strip())
+    if number is None and isinstance(text, float):
+        number = Fraction(repr(text)) if text >= 0 else None
+    if number is None:
+        raise InputError(f"tolerance {written!r} is not a share; use 1% or 0.01")
+    if not percent and number >= 1:
+        raise InputError(f"tolerance {written!r} is ambiguous: 1 or more needs a percent sign; use {written}% or 0.01")
+    share = number / 100 if percent else number
+    if share >= 1:
+        raise InputError(f"tolerance {written!r} is 100 % or more; use a share below it, such as 1%")
+    return share
+
+
+def _rational(written: str) -> Fraction | None:
+    match = _NUMBER.fullmatch(written)
+    if match is None or not (match[1] or match[2]):
+        return None
+    whole = re.sub("[,_]", "", match[1] or "0")
+    return Fraction(f"{whole}{match[2] or ''}") * 10 ** int(match[3] or 0)
+
+
+def format_count(count: float) -> str:
+    """A count in four significant digits at most: 174_604_369_920 is "174.6B"."""
+    # The rounded count picks the letter, so that 999,960,000 is "1B" and not "1000M".
+    rounded = float(f"{abs(count):.4g}")
+    for letter, scale in reversed(_SCALES.items()):
+        if rounded >= scale:
+            scaled = count / scale
+            return f"{scaled:.4g}{letter}" if abs(scaled) < 9_999 else f"{scaled:,.0f}{letter}"
+    return f"{count:.4g}"
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Memory in GiB (2**30 bytes), or MiB below one: 81_559 * 2**20 is "79.6 GiB"."""
+    if size_bytes < 2**30:
+        return f"{size_bytes / 2**20:.1f} MiB"
+    return f"{size_bytes / 2**30:.1f} GiB"
+
+
+def format_share(share: float | Fraction, digits: int = 3) -> str:
+    """A signed relative difference: 0.00003 is "+0.003 %"; exactly nothing is "0 %"."""
+    return f"{float(share) * 100:+.{digits}f} %" if share else "0 %"
+
+
+def format_tolerance(share: Fraction) -> str:
+    """A tolerance as a flag takes it back, exactly: Fraction(1, 200) is "0.5%"."""
+    percent = share * 100
+    written = f"{float(percent):.12g}"
+    return f"{written}%" if Fraction(written) == percent else f"{float(share)!r}"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration: "42 s", "12.3 min", "1.5 h" or "3.2 days"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
