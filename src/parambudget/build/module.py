@@ -1,0 +1,294 @@
+"""The decoder-only transformer itself, in torch: everything a `ModelConfig` can say, built and run forward.
+
+Written by hand and never generated from the table of tensors, but with the same tensor names, so that
+`build.verify` can hold one against the other. Rotary positions turn element i of a head with element
+i + rotary_dim / 2, as GPT-NeoX, Llama and Hugging Face do.
+
+    B batch   T tokens   D dim   V vocabulary   H query heads   G key/value heads   K head_dim
+"""
+
+import math
+from collections.abc import Callable
+from typing import Final, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from parambudget.arch.config import ModelConfig
+
+Device = torch.device | str | None
+Dtype = torch.dtype | None
+Rotation = tuple[Tensor, Tensor] | None
+"""Cosine and sine of every angle, (T, 1, rotary_dim / 2) each; none without rotary positions."""
+
+ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
+}
+
+
+class Transformer(nn.Module):
+    """Token ids to logits.
+
+    Call `init_weights` before training: until then the weights are torch's own defaults. For mixed precision
+    keep them in float32 and run under `torch.autocast`. Rotary tables and the tie of the head survive
+    `to_empty`, so a model may be built on the meta device and filled later.
+    """
+
+    def __init__(self, model: ModelConfig, *, device: Device = None, dtype: Dtype = None) -> None:
+        super().__init__()
+        self.model = model
+        with torch.device(device or torch.get_default_device()):
+            self.embed = nn.Embedding(model.vocab_size, model.dim)
+            learned, rotary = model.position == "learned", model.position == "rotary"
+            self.position = nn.Embedding(model.context_length, model.dim) if learned else None
+            self.rotary = Rotary(model) if rotary else None
+            self.layers = nn.ModuleList(Block(model) for _ in range(model.n_layers))
+            self.norm = Norm(model, model.dim) if model.final_norm else nn.Identity()
+            self.lm_head = nn.Linear(model.dim, model.vocab_size, bias=model.head_bias)
+        self._tie()
+        if dtype is not None:
+            self.to(dtype)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Logits of the next token at every position, (B, T, V)."""
+        return self.logits(self.hidden(tokens_BT))
+
+    def hidden(self, tokens_BT: Tensor, *, checkpoint: bool = False) -> Tensor:
+        """The residual stream behind the final norm, (B, T, D), in the dtype in which the head multiplies.
+
+        With `checkpoint`, each block keeps only its input and is run again in the backward pass.
+        """
+        x_BTD = self._embedded(tokens_BT)
+        rotation = self.rotary(tokens_BT.shape[1]) if self.rotary is not None else None
+        for layer in self.layers:
+            if checkpoint:
+                x_BTD = recomputed(layer, x_BTD, rotation, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x_BTD = layer(x_BTD, rotation)
+        return for_matmul(self.norm(x_BTD))
+
+    def logits(self, x_BTD: Tensor) -> Tensor:
+        """The output head on what `hidden` returned, soft-capped if the model says so."""
+        logits_BTV = self.lm_head(x_BTD)
+        cap = self.model.logit_softcap
+        return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Draw every weight anew: normal of `init_std`, less for output projections; biases 0, norms 1.
+
+        Drawn in float32 on the generator's device: a CPU generator gives the same model everywhere.
+        """
+        m = self.model
+        out_std = 0.0 if m.zero_init_out else m.init_std / math.sqrt(2 * m.n_layers)
+        for name, module in self.named_modules():
+            if isinstance(module, Norm):
+                module.reset_parameters()
+            elif isinstance(module, nn.Embedding | nn.Linear) and not (m.tied and module is self.lm_head):
+                std = out_std if name.endswith((".attention.out", ".ffn.down")) else m.init_std
+                drawn = torch.empty(module.weight.shape, dtype=torch.float32, device=generator.device)
+                module.weight.copy_(drawn.normal_(0.0, std, generator=generator))
+        for name, parameter in self.named_parameters():
+            if name.endswith(".bias"):
+                parameter.zero_()
+
+    def _embedded(self, tokens_BT: Tensor) -> Tensor:
+        m, n_tokens = self.model, tokens_BT.shape[1]
+        if m.position != "none" and n_tokens > m.context_length:
+            raise ValueError(
+                f"{n_tokens} tokens are longer than context_length={m.context_length}; "
+                "cut the sequence or build the model with a longer context"
+            )
+        x_BTD = self.embed(tokens_BT)
+        if m.embedding_multiplier != 1:
+            x_BTD = x_BTD * m.embedding_multiplier
+        return x_BTD if self.position is None else x_BTD + self.position.weight[:n_tokens]
+
+    def _tie(self) -> None:
+        if self.model.tied:
+            self.lm_head.weight = self.embed.weight
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._tie()  # torch gives each name its own new parameter when `to_empty` leaves the meta device
+        return self
+
+
+class Block(nn.Module):
+    """One layer: attention and FFN, their norms before or behind them, in sequence or side by side."""
+
+    def __init__(self, m: ModelConfig) -> None:
+        super().__init__()
+        self.post, self.block, self.multiplier = m.norm_placement == "post", m.block, m.residual_multiplier
+        before, behind = m.norm_placement != "reordered", m.norm_placement in ("reordered", "sandwich")
+        self.attention_norm = Norm(m, m.dim) if before else nn.Identity()
+        self.attention = Attention(m)
+        self.attention_out_norm = Norm(m, m.dim) if behind else nn.Identity()
+        self.ffn_norm = Norm(m, m.dim) if before and m.block != "parallel_shared_norm" else nn.Identity()
+        self.ffn = FeedForward(m)
+        self.ffn_out_norm = Norm(m, m.dim) if behind else nn.Identity()
+
+    def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
+        """The residual stream one layer on."""
+        if self.post:
+            x_BTD = self.attention_norm(x_BTD + self._attended(for_matmul(x_BTD), rotation))
+            return self.ffn_norm(x_BTD + self._fed(for_matmul(x_BTD)))
+        normed_BTD = for_matmul(self.attention_norm(x_BTD))
+        attended_BTD = self._attended(normed_BTD, rotation)
+        if self.block == "parallel_shared_norm":
+            return x_BTD + attended_BTD + self._fed(normed_BTD)
+        if self.block == "parallel":
+            return x_BTD + attended_BTD + self._fed(for_matmul(self.ffn_norm(x_BTD)))
+        x_BTD = x_BTD + attended_BTD
+        return x_BTD + self._fed(for_matmul(self.ffn_norm(x_BTD)))
+
+    def _attended(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
+        return self._scaled(self.attention_out_norm(self.attention(x_BTD, rotation)))
+
+    def _fed(self, x_BTD: Tensor) -> Tensor:
+        return self._scaled(self.ffn_out_norm(self.ffn(x_BTD)))
+
+    def _scaled(self, branch_BTD: Tensor) -> Tensor:
+        return branch_BTD if self.multiplier == 1 else branch_BTD * self.multiplier
+
+
+class Attention(nn.Module):
+    """Causal self-attention; each key/value head serves H / G query heads."""
+
+    def __init__(self, m: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim, self.scale, self.grouped = m.head_dim, m.attention_multiplier, m.kv_group > 1
+        self.q = nn.Linear(m.dim, m.n_heads * m.head_dim, bias=m.qkv_bias)
+        self.k = nn.Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
+        self.v = nn.Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
+        self.out = nn.Linear(m.n_heads * m.head_dim, m.dim, bias=m.attention_out_bias)
+        self.norm_whole = m.qk_norm == "full"
+        self.q_norm = qk_norm(m, m.n_heads)
+        self.k_norm = qk_norm(m, m.n_kv_heads)
+
+    def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
+        """What every token gathers from itself and the ones before it."""
+        v_BTGK = self.v(x_BTD).unflatten(-1, (-1, self.head_dim))
+        q_BTHK = rotate(self._heads(self.q(x_BTD), self.q_norm), rotation).to(v_BTGK.dtype)
+        k_BTGK = rotate(self._heads(self.k(x_BTD), self.k_norm), rotation).to(v_BTGK.dtype)
+        y_BHTK = F.scaled_dot_product_attention(
+            q_BTHK.transpose(1, 2), k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2),
+            is_causal=True, scale=self.scale, enable_gqa=self.grouped,
+        )  # fmt: skip
+        return self.out(y_BHTK.transpose(1, 2).flatten(2))
+
+    def _heads(self, flat: Tensor, norm: nn.Module) -> Tensor:
+        if self.norm_whole:
+            return norm(flat).unflatten(-1, (-1, self.head_dim))
+        return norm(flat.unflatten(-1, (-1, self.head_dim)))
+
+
+class FeedForward(nn.Module):
+    """Two matrices around an activation, or three with a gate."""
+
+    def __init__(self, m: ModelConfig) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[m.activation]
+        self.gate = nn.Linear(m.dim, m.intermediate_size, bias=m.ffn_bias) if m.gated else None
+        self.up = nn.Linear(m.dim, m.intermediate_size, bias=m.ffn_bias)
+        self.down = nn.Linear(m.intermediate_size, m.dim, bias=m.ffn_bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Every token by itself."""
+        if self.gate is None:
+            return self.down(self.activation(self.up(x_BTD)))
+        return self.down(self.activation(self.gate(x_BTD)) * self.up(x_BTD))
+
+
+class Norm(nn.Module):
+    """RMSNorm or LayerNorm over the last axis; a scale of two axes, (H, K), is one per head."""
+
+    def __init__(self, m: ModelConfig, *shape: int) -> None:
+        super().__init__()
+        self.rms, self.eps, self.width = m.norm == "rmsnorm", m.norm_eps, shape[-1]
+        self.weight = nn.Parameter(torch.ones(shape)) if m.norm_weight else None
+        self.bias = nn.Parameter(torch.zeros(shape)) if m.norm_bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised in the precision of the scale: of mixed dtypes torch has no fused RMSNorm."""
+        if self.weight is None:
+            return self._normed(x, None, None)
+        x = x.to(self.weight.dtype)
+        if self.weight.dim() == 1:
+            return self._normed(x, self.weight, self.bias)
+        scaled = self._normed(x, None, None) * self.weight
+        return scaled if self.bias is None else scaled + self.bias
+
+    def reset_parameters(self) -> None:
+        """Scale 1, shift 0."""
+        for parameter, value in ((self.weight, 1.0), (self.bias, 0.0)):
+            if parameter is not None:
+                nn.init.constant_(parameter, value)
+
+    def _normed(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        if self.rms:
+            return F.rms_norm(x, (self.width,), weight, self.eps)
+        return F.layer_norm(x, (self.width,), weight, bias, self.eps)
+
+
+class Rotary(nn.Module):
+    """Cosines and sines of the rotary angles, float32 whatever the weights are."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, m: ModelConfig) -> None:
+        super().__init__()
+        self.n_pairs, self.theta, self.context_length = m.rotary_dim // 2, m.rope_theta, m.context_length
+        self._fill(None)
+
+    def forward(self, n_tokens: int) -> Rotation:
+        """The tables for positions 0 to n_tokens - 1."""
+        return self.cos[:n_tokens], self.sin[:n_tokens]
+
+    def _fill(self, device: torch.device | None) -> None:
+        powers = torch.arange(self.n_pairs, dtype=torch.float32, device=device) / self.n_pairs
+        positions = torch.arange(self.context_length, dtype=torch.float32, device=device)
+        angles = torch.outer(positions, self.theta**-powers).unsqueeze(1)
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._fill(self.cos.device)  # `to_empty` would leave them blank, and `.to(bfloat16)` round them
+        return self
+
+
+def rotate(x_BTHK: Tensor, rotation: Rotation) -> Tensor:
+    """The heads with their first rotary_dim elements turned, in float32."""
+    if rotation is None:
+        return x_BTHK
+    cos, sin = rotation
+    n_pairs = cos.shape[-1]
+    first, second, rest = x_BTHK.split((n_pairs, n_pairs, x_BTHK.shape[-1] - 2 * n_pairs), dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
+
+
+def qk_norm(m: ModelConfig, n_heads: int) -> nn.Module:
+    """The norm on queries or keys: one scale for all heads, one per head, or over the whole width."""
+    if m.qk_norm == "none":
+        return nn.Identity()
+    if m.qk_norm == "full":
+        return Norm(m, n_heads * m.head_dim)
+    return Norm(m, n_heads, m.head_dim) if m.qk_norm == "per_head" else Norm(m, m.head_dim)
+
+
+def for_matmul(x: Tensor) -> Tensor:
+    """`x` in autocast's dtype, if autocast is on.
+
+    Norms come out of autocast as float32, and every matmul behind one would cast, and keep, its own copy.
+    """
+    kind = x.device.type
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return x.to(torch.get_autocast_dtype(kind)) if autocast else x
