@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from parambudget.arch.config import ModelConfig
+from parambudget.errors import InputError
 
 Device = torch.device | str | None
 Dtype = torch.dtype | None
@@ -101,7 +102,7 @@ class Transformer(nn.Module):
     def _embedded(self, tokens_BT: Tensor) -> Tensor:
         m, n_tokens = self.model, tokens_BT.shape[1]
         if m.position != "none" and n_tokens > m.context_length:
-            raise ValueError(
+            raise InputError(
                 f"{n_tokens} tokens are longer than context_length={m.context_length}; "
                 "cut the sequence or build the model with a longer context"
             )
