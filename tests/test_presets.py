@@ -2,6 +2,7 @@
 
 import pytest
 
+from parambudget.arch.preset_table import TABLE
 from parambudget.arch.presets import PRESETS, Preset, find, preset
 from parambudget.cost.count import count
 from parambudget.errors import ConfigError
@@ -95,6 +96,7 @@ def test_the_published_count_is_that_of_the_hugging_face_class(name: str):
     with torch.device("meta"):
         published = cls(cls.config_class(**fields))
     assert sum(p.numel() for p in published.parameters()) == PRESETS[name].published_count
+    assert published.config.num_attention_heads == PRESETS[name].model.n_heads
     assert find(name).source.endswith(class_name)
 
 
@@ -104,9 +106,7 @@ def test_names_are_unique_sorted_and_lower_case():
 
 
 def test_no_row_was_lost_to_another_of_the_same_name():
-    from parambudget.arch import presets
-
-    assert len(PRESETS) == len(presets._ROWS)
+    assert len(PRESETS) == len(TABLE)
 
 
 def test_a_preset_is_its_model():
