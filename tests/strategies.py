@@ -1,0 +1,62 @@
+"""Random models for property tests: small in every size, any in every choice that `ModelConfig` knows."""
+
+from typing import Any, get_args
+
+from hypothesis import strategies as st
+
+from parambudget.arch.config import ModelConfig
+
+SIZES = (
+    "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size", "vocab_size", "context_length",
+)  # fmt: skip
+
+
+@st.composite
+def models(draw: st.DrawFn) -> ModelConfig:
+    """Any valid model of a few hundred to a few ten thousand parameters."""
+    choose = {name: draw(_values(name)) for name in ModelConfig.model_fields if name not in SIZES}
+    if choose["norm"] == "rmsnorm" or not choose["norm_weight"]:
+        choose["norm_bias"] = False
+    if choose["norm_placement"] == "post":
+        choose["block"] = "sequential"
+    if choose["norm_placement"] == "reordered" and choose["block"] == "parallel_shared_norm":
+        choose["block"] = "parallel"
+    n_kv_heads = draw(st.integers(1, 3))
+    head_dim = draw(st.integers(1, 12))
+    if choose["position"] == "rotary":
+        head_dim += head_dim % 2
+        pairs = draw(st.integers(1, head_dim // 2))
+        choose["rotary_fraction"] = 2 * pairs / head_dim
+    return ModelConfig(
+        dim=draw(st.integers(1, 24)),
+        n_layers=draw(st.integers(1, 3)),
+        n_heads=n_kv_heads * draw(st.integers(1, 3)),
+        n_kv_heads=n_kv_heads,
+        head_dim=head_dim,
+        intermediate_size=draw(st.integers(1, 40)),
+        vocab_size=draw(st.integers(2, 50)),
+        context_length=draw(st.integers(2, 12)),
+        **choose,
+    )
+
+
+def _values(name: str) -> st.SearchStrategy[Any]:
+    """Any value of a choice: each of a Literal, both of a bool, a moderate one of a number."""
+    annotation = ModelConfig.model_fields[name].annotation
+    if annotation is bool:
+        return st.booleans()
+    if name in _NUMBERS:
+        return _NUMBERS[name]
+    return st.sampled_from(get_args(annotation))
+
+
+_NUMBERS: dict[str, st.SearchStrategy[Any]] = {
+    "rope_theta": st.sampled_from((100.0, 10_000.0, 500_000.0)),
+    "rotary_fraction": st.just(1.0),
+    "norm_eps": st.sampled_from((1e-6, 1e-5)),
+    "logit_softcap": st.none() | st.floats(1, 50),
+    "embedding_multiplier": st.floats(0.5, 50),
+    "residual_multiplier": st.floats(0.1, 2),
+    "attention_multiplier": st.none() | st.floats(0.01, 2),
+    "init_std": st.floats(0.001, 0.5),
+}
