@@ -18,7 +18,9 @@ def read_json(path: Path) -> Any:
     try:
         size_bytes = path.stat().st_size
         if size_bytes > LARGEST_CONFIG_BYTES:
-            raise InputError(f"{path} is {size_bytes:,} bytes; a config file has at most {LARGEST_CONFIG_BYTES:,}")
+            raise InputError(
+                f"{path} is {size_bytes:,} bytes; a config file has at most {LARGEST_CONFIG_BYTES:,}"
+            )
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; give an existing JSON file") from None
@@ -40,7 +42,9 @@ def write_whole(path: Path, text: str) -> None:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable") from None
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable"
+        ) from None
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

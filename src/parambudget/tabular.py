@@ -1,4 +1,4 @@
-"""Result types that are tables: in a notebook as HTML, and as a pandas DataFrame where pandas is installed."""
+"""Result types that are tables: HTML in a notebook, a pandas DataFrame where pandas is installed."""
 
 from abc import abstractmethod
 from html import escape
@@ -26,7 +26,9 @@ class Tabular:
         rows = self.rows()
         head = "".join(f"<th>{escape(key.replace('_', ' '))}</th>" for key in rows[0])
         lines = "".join(
-            "<tr>" + "".join(f'<td style="text-align:right">{escape(_cell(value))}</td>' for value in row.values()) + "</tr>"
+            "<tr>"
+            + "".join(f'<td style="text-align:right">{escape(_cell(value))}</td>' for value in row.values())
+            + "</tr>"
             for row in rows
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"

@@ -1,6 +1,7 @@
 """Numbers as people write them: "350M" is 350_000_000, 81_559 MiB is "79.6 GiB", 1% is the exact 1/100.
 
-K, M, B and T are powers of 1000; memory is printed in GiB (2**30). This is the only file that scales a number for reading.
+K, M, B and T are powers of 1000; memory is printed in GiB (2**30). This is the only file that scales a number
+for reading.
 """
 
 import re
@@ -15,7 +16,7 @@ _LARGEST_COUNT: Final = 10**18
 
 
 def parse_count(text: str | int, what: str = "count") -> int:
-    """A positive number of things: `350M`, `1.3B`, `0.35e9`, `350_000_000` or `350,000,000`, as an exact int."""
+    """A positive count, exact: `350M`, `1.3B`, `0.35e9`, `350_000_000` or `350,000,000`."""
     allowed = "a positive number such as 350M, 1.3B, 0.35e9 or 350_000_000 (K, M, B, T are powers of 1000)"
     if isinstance(text, int) and not isinstance(text, bool):
         value = Fraction(text)
@@ -35,7 +36,8 @@ def parse_count(text: str | int, what: str = "count") -> int:
 
 
 def parse_size(text: str, what: str) -> int:
-    """A whole size as a flag gives it: `896`, `50_257` or `50,257`. No letters: 32K could mean 32,000 or 32,768."""
+    """A whole size as a flag gives it: `896`, `50_257` or `50,257`. No letters: 32K could mean 32,000 or
+    32,768."""
     number = _rational(text.strip()) if re.fullmatch(r"[\d_,]+", text.strip()) else None
     if number is None or number.denominator != 1:
         raise InputError(f"{what} {text!r} is not a whole number; write it in full, such as 896 or 50_257")
@@ -43,7 +45,8 @@ def parse_size(text: str, what: str) -> int:
 
 
 def parse_tolerance(text: str | float | Fraction) -> Fraction:
-    """A relative tolerance, exact: `1%`, `0.01` or 0. A number of 1 or more without % is refused: it could mean either."""
+    """A relative tolerance, exact: `1%`, `0.01` or 0. A number of 1 or more without % is refused: it could
+    mean either."""
     written = str(text).strip()
     percent = written.endswith("%")
     number = Fraction(text) if isinstance(text, Fraction) else _rational(written.removesuffix("%").strip())
@@ -52,7 +55,9 @@ def parse_tolerance(text: str | float | Fraction) -> Fraction:
     if number is None:
         raise InputError(f"tolerance {written!r} is not a share; use 1% or 0.01")
     if not percent and number >= 1:
-        raise InputError(f"tolerance {written!r} is ambiguous: 1 or more needs a percent sign; use {written}% or 0.01")
+        raise InputError(
+            f"tolerance {written!r} is ambiguous: 1 or more needs a percent sign; use {written}% or 0.01"
+        )
     share = number / 100 if percent else number
     if share >= 1:
         raise InputError(f"tolerance {written!r} is 100 % or more; use a share below it, such as 1%")

@@ -17,8 +17,8 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class ModelConfig(BaseModel):
     """Everything that must be said to count, build and train one model.
 
-    Frozen, strict (no "768" for 768) and closed (an unknown field is an error). All sizes are spelled out here; to have
-    conventional ones filled in, go through `arch.defaults.complete` or `parambudget.model`.
+    Frozen, strict (no "768" for 768) and closed (an unknown field is an error). All sizes are spelled out
+    here; to have conventional ones filled in, go through `arch.defaults.complete` or `parambudget.model`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
@@ -53,13 +53,16 @@ class ModelConfig(BaseModel):
     norm_bias: bool = False
     """Norms have a learned shift; layernorm only."""
     norm_placement: Literal["pre", "post", "reordered", "sandwich"] = "pre"
-    """Pre: x + f(norm(x)). Post: norm(x + f(x)), the original transformer. Reordered: x + norm(f(x)), OLMo 2. Sandwich: x + norm(f(norm(x))), Gemma 2."""
+    """Pre: x + f(norm(x)). Post: norm(x + f(x)), the original transformer. Reordered: x + norm(f(x)), OLMo 2.
+    Sandwich: x + norm(f(norm(x))), Gemma 2."""
     final_norm: bool = True
     """A norm before the output head."""
     block: Literal["sequential", "parallel", "parallel_shared_norm"] = "sequential"
-    """Attention then FFN, or both from the same input (GPT-NeoX), or both behind one shared norm (GPT-J, Falcon-7B)."""
+    """Attention then FFN, or both from the same input (GPT-NeoX), or both behind one shared norm (GPT-J,
+    Falcon-7B)."""
     qk_norm: Literal["none", "head", "per_head", "full"] = "none"
-    """Norm on queries and keys: one head_dim scale for all heads (Qwen3), one per head (Cohere), or full width (OLMo 2)."""
+    """Norm on queries and keys: one head_dim scale for all heads (Qwen3), one per head (Cohere), or full
+    width (OLMo 2)."""
     gated: bool = True
     """FFN of three matrices, down(act(gate(x)) * up(x)); otherwise two, down(act(up(x)))."""
     qkv_bias: bool = False
@@ -103,21 +106,21 @@ class ModelConfig(BaseModel):
         if self.norm_bias and (self.norm == "rmsnorm" or not self.norm_weight):
             raise ValueError("norm_bias=true needs norm='layernorm' with norm_weight=true; set one of them")
         if self.block != "sequential" and self.norm_placement == "post":
-            raise ValueError(f"block={self.block!r} with norm_placement='post' is not defined; use 'pre' or 'reordered'")
+            raise ValueError(f"block={self.block!r} with norm_placement='post' is not defined; use 'pre'")
         if self.block == "parallel_shared_norm" and self.norm_placement == "reordered":
             raise ValueError(
-                "block='parallel_shared_norm' shares the norm before the branches, and norm_placement='reordered' "
-                "has none there; use block='parallel' or norm_placement='pre'"
+                "block='parallel_shared_norm' shares the norm before the branches, and "
+                "norm_placement='reordered' has none there; use block='parallel' or norm_placement='pre'"
             )
         if self.position == "rotary" and self.rotary_dim < 2:
             raise ValueError(
-                f"rotary positions need at least 2 of head_dim={self.head_dim} rotated, got {self.rotary_dim} "
-                f"(rotary_fraction={self.rotary_fraction}); raise rotary_fraction or set position='none'"
+                f"rotary positions need at least 2 of head_dim={self.head_dim} rotated, got {self.rotary_dim} with "
+                f"rotary_fraction={self.rotary_fraction}; raise rotary_fraction or set position='none'"
             )
         if self.position == "rotary" and self.rotary_dim % 2:
             raise ValueError(
-                f"rotary positions turn pairs, and head_dim={self.head_dim} * rotary_fraction={self.rotary_fraction} "
-                f"is {self.rotary_dim}, an odd number; use an even head_dim such as {self.head_dim + 1}"
+                f"rotary positions turn pairs, and {self.rotary_dim} of head_dim={self.head_dim} would be rotated; "
+                "use an even head_dim, another rotary_fraction, or position='none'"
             )
         return self
 
@@ -137,7 +140,8 @@ class ModelConfig(BaseModel):
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> Self:
-        """A model from a complete set of fields; raises `ConfigError` with one line instead of pydantic's report."""
+        """A model from a complete set of fields; raises `ConfigError` with one line instead of pydantic's
+        report."""
         try:
             return cls(**fields)
         except ValidationError as error:

@@ -10,7 +10,8 @@ Size = Any
 
 
 class Dims(Protocol):
-    """The sizes and choices that the table of tensors reads. Sizes may be arrays or symbols; choices are plain values."""
+    """The sizes and choices that the table of tensors reads. Sizes may be arrays or symbols; choices are
+    plain values."""
 
     @property
     def dim(self) -> Size: ...  # noqa: D102
@@ -57,5 +58,6 @@ class Dims(Protocol):
 
 
 def with_sizes(model: ModelConfig, **sizes: Size) -> Dims:
-    """The model's choices with other sizes in them. Not validated: an intermediate_size of 0 or an array is fine here."""
+    """The model's choices with other sizes in them. Not validated: an intermediate_size of 0 or an array is
+    fine here."""
     return cast(Dims, SimpleNamespace(**(dict(model) | sizes)))

@@ -1,29 +1,35 @@
 """Every learned tensor of a decoder-only transformer: name, shape, role.
 
-The one source of truth: counts, FLOPs, memory and the printed formula are readings of this table. Shapes use only + and *
-of sizes, so a size may be an int, a NumPy array or a SymPy symbol. Rounding belongs to the solver, before the table is read.
+The one source of truth: counts, FLOPs, memory and the printed formula are readings of this table. Shapes use
+only + and * of sizes, so a size may be an int, a NumPy array or a SymPy symbol. Rounding belongs to the
+solver, before the table is read.
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from parambudget.arch.dims import Dims, Size
 
 Role = Literal["lookup", "matmul", "bias", "norm"]
 Component = Literal[
-    "token_embedding", "position_embedding", "embedding_projection", "attention", "ffn", "router", "norm", "lm_head"
+    "token_embedding",
+    "position_embedding",
+    "embedding_projection",
+    "attention",
+    "ffn",
+    "router",
+    "norm",
+    "lm_head",
 ]
-COMPONENTS: Final[tuple[Component, ...]] = (
-    "token_embedding", "position_embedding", "embedding_projection", "attention", "ffn", "router", "norm", "lm_head",
-)  # fmt: skip
+COMPONENTS: Final[tuple[Component, ...]] = get_args(Component)
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One row: a tensor of this shape stands `copies` times in the model, `*` in its name running over the layers.
+    """One row: a tensor that stands `copies` times in the model, `*` in its name running over the layers.
 
-    A row with `shared_with` is another name for that row's tensor: it adds no parameters, yet takes part in the
-    arithmetic (a tied head is still a matmul). Matrices are (out, in), as torch.nn.Linear keeps them.
+    A row with `shared_with` is another name for that row's tensor: it adds no parameters, yet takes part in
+    the arithmetic (a tied head is still a matmul). Matrices are (out, in), as torch.nn.Linear keeps them.
     """
 
     name: str
@@ -65,7 +71,9 @@ def _attention(m: Dims) -> list[Tensor]:
     rows = _linear("layers.*.attention.q", "attention", queries, m.dim, m.n_layers, bias=m.qkv_bias)
     rows += _linear("layers.*.attention.k", "attention", keys, m.dim, m.n_layers, bias=m.qkv_bias)
     rows += _linear("layers.*.attention.v", "attention", keys, m.dim, m.n_layers, bias=m.qkv_bias)
-    rows += _linear("layers.*.attention.out", "attention", m.dim, queries, m.n_layers, bias=m.attention_out_bias)
+    rows += _linear(
+        "layers.*.attention.out", "attention", m.dim, queries, m.n_layers, bias=m.attention_out_bias
+    )
     if m.qk_norm != "none":
         head = (m.head_dim,)
         of_queries, of_keys = {
@@ -107,7 +115,9 @@ def _head(m: Dims) -> list[Tensor]:
     return rows
 
 
-def _linear(name: str, component: Component, out: Size, into: Size, copies: Size, *, bias: bool) -> list[Tensor]:
+def _linear(
+    name: str, component: Component, out: Size, into: Size, copies: Size, *, bias: bool
+) -> list[Tensor]:
     rows = [Tensor(f"{name}.weight", (out, into), "matmul", component, copies)]
     if bias:
         rows.append(Tensor(f"{name}.bias", (out,), "bias", component, copies))

@@ -47,7 +47,8 @@ class Breakdown(Tabular):
 
 
 def count(model: ModelConfig) -> Breakdown:
-    """The exact parameter count of a model, with its breakdown. No torch needed; `build.verify` holds it to a module."""
+    """The exact parameter count of a model, with its breakdown. No torch needed; `build.verify` holds it to a
+    module."""
     rows = tuple(tensors(model))
     components: dict[Component, int] = dict.fromkeys(COMPONENTS, 0)
     for row in rows:
@@ -62,5 +63,6 @@ def total(m: Dims) -> Size:
 
 
 def body(m: Dims) -> Size:
-    """Parameters less token and position tables and the output head with its bias: the N of most scaling laws."""
+    """Parameters less token and position tables and the output head with its bias: the N of most scaling
+    laws."""
     return sum(row.parameters for row in tensors(m) if row.component not in OUTSIDE_BODY)

@@ -1,0 +1,101 @@
+"""One axis of the lattice: a value, a list or an inclusive range, read from flag text and written back."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from parambudget.errors import ConfigError, InputError
+from parambudget.units import parse_size
+
+_MOST_VALUES: Final = 1_000_000
+
+AxisLike = int | str | Iterable[int]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The values that one size may take, ascending and distinct, and the flag text that names them."""
+
+    values: tuple[int, ...]
+    text: str
+
+    @classmethod
+    def read(cls, given: AxisLike, name: str, step: int | None = None) -> "Axis":
+        """An axis from `896`, `64,128`, `lo:hi`, `lo:hi:step`, an int or any ints.
+
+        Ranges include both ends. With a `step`, a range that gives none runs over the multiples of that step.
+        """
+        if isinstance(given, bool):
+            raise ConfigError(f"{name} is {given!r}; use a size such as 896, 64,128 or 256:4096:64")
+        if isinstance(given, int):
+            return cls.of([given], name)
+        if isinstance(given, range):
+            return cls.of(given, name)
+        if not isinstance(given, str):
+            return cls.of(list(given), name)
+        if ":" not in given:
+            return cls.of([parse_size(part, name) for part in given.split(",")], name)
+        parts = given.split(":")
+        if len(parts) > 3 or not all(parts):
+            raise ConfigError(
+                f"{name} {given!r} is not a range; use lo:hi or lo:hi:step, such as 256:4096:64"
+            )
+        low, high, *rest = (parse_size(part, name) for part in parts)
+        if rest == [0]:
+            raise ConfigError(f"{name} {given!r} has a step of 0; use 1 or more")
+        if low > high:
+            raise ConfigError(f"{name} {given!r} runs from high to low; write {high}:{low}")
+        start = low if rest or step is None else -(-low // step) * step
+        values = range(start, high + 1, rest[0] if rest else step or 1)
+        if not values:
+            raise ConfigError(f"{name} {given!r} holds no multiple of {step}; widen it or give --multiple")
+        return cls.of(values, name)
+
+    @classmethod
+    def of(cls, values: Iterable[int], name: str) -> "Axis":
+        """An axis of these values; its text is the shortest that reads back to the same ones."""
+        if isinstance(values, range) and len(values) > _MOST_VALUES:
+            raise ConfigError(
+                f"{name} has {len(values):,} values; at most {_MOST_VALUES:,} are searched, use a larger step"
+            )
+        distinct = sorted(set(values))
+        if not distinct or any(not isinstance(value, int) for value in distinct):
+            raise ConfigError(f"{name} has no usable values; use a size such as 896, 64,128 or 256:4096:64")
+        if distinct[0] < 1:
+            raise ConfigError(f"{name} is {distinct[0]}; sizes start at 1")
+        return cls(tuple(distinct), _text(distinct))
+
+
+def read_ratio(
+    given: str | float | tuple[float | str | Fraction, float | str | Fraction],
+) -> tuple[Fraction, Fraction]:
+    """Bounds on intermediate_size / dim from `a:b`, as exact rationals; `8/3:4` and `2.5:6` are fine, `4`
+    means 4:4."""
+    parts: list[object] = (
+        given.split(":")
+        if isinstance(given, str)
+        else [given]
+        if isinstance(given, int | float)
+        else [*given]
+    )
+    try:
+        bounds = [Fraction(part if isinstance(part, Fraction) else str(part)) for part in parts]
+    except (ValueError, ZeroDivisionError):
+        bounds = []
+    if len(bounds) not in (1, 2) or any(not 0 < bound <= 1000 for bound in bounds):
+        raise InputError(
+            f"ffn-ratio {given!r} is not a pair of ratios; use a:b with numbers above 0, such as 1:6 or 8/3:4"
+        )
+    low, high = bounds[0], bounds[-1]
+    if low > high:
+        raise InputError(f"ffn-ratio {given!r} runs from high to low; write {high}:{low}")
+    return low, high
+
+
+def _text(values: list[int]) -> str:
+    if len(values) > 2:
+        step = values[1] - values[0]
+        if values == list(range(values[0], values[-1] + 1, step)):
+            return f"{values[0]}:{values[-1]}" + (f":{step}" if step > 1 else "")
+    return ",".join(map(str, values))

@@ -1,0 +1,128 @@
+"""What a search hands back: ranked models with their errors and scores, and the certificate."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+from parambudget.arch.config import ModelConfig
+from parambudget.cost.count import total
+from parambudget.cost.flops import flops_per_token
+from parambudget.plan.search import Certificate
+from parambudget.tabular import Tabular
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One model that answers the budget."""
+
+    model: ModelConfig
+    label: str
+    """deep, balanced or wide; with a current model, the way out: narrower, shallower, thinner, ..."""
+    counted: int
+    """Parameters in the sense of the budget (total or body)."""
+    error: int
+    """counted - target."""
+    score: dict[str, float]
+    """The shape score, term by term; the lower the sum the more usual the shape."""
+
+    @property
+    def total_score(self) -> float:
+        """The sum that ranks."""
+        return sum(self.score.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "label": self.label,
+            "model": self.model.model_dump(),
+            "counted": self.counted,
+            "total": total(self.model),
+            "error": self.error,
+            "score": round(self.total_score, 6),
+            "score_terms": {name: round(value, 6) for name, value in self.score.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Current:
+    """The model that a search started from, and what each solution changes."""
+
+    model: ModelConfig
+    counted: int
+    unavailable: dict[str, str] = field(default_factory=dict)
+    """Ways out that the lattice does not offer, each with the reason."""
+
+    def change(self, other: ModelConfig) -> dict[str, int]:
+        """Differences other - current in total parameters, FLOPs per token (full convention) and layers."""
+        return {
+            "total": total(other) - total(self.model),
+            "flops_per_token": flops_per_token(other) - flops_per_token(self.model),
+            "n_layers": other.n_layers - self.model.n_layers,
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "model": self.model.model_dump(),
+            "counted": self.counted,
+            "total": total(self.model),
+            "flops_per_token": flops_per_token(self.model),
+            "unavailable": self.unavailable,
+        }
+
+
+@dataclass(frozen=True)
+class Solutions(Tabular, Sequence[Solution]):
+    """The models shown, best first, never empty; an empty answer is a `NoSolution`."""
+
+    solutions: tuple[Solution, ...]
+    certificate: Certificate
+    tying_was_assumed: bool = False
+    current: Current | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> Solution: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Solution, ...]: ...
+    def __getitem__(self, index: int | slice) -> Solution | tuple[Solution, ...]:
+        """One solution, or several."""
+        return self.solutions[index]
+
+    def __len__(self) -> int:
+        """How many are shown."""
+        return len(self.solutions)
+
+    def __iter__(self) -> Iterator[Solution]:
+        """Best first."""
+        return iter(self.solutions)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per solution."""
+        return [
+            {
+                "label": s.label,
+                "n_layers": s.model.n_layers,
+                "dim": s.model.dim,
+                "n_heads": s.model.n_heads,
+                "n_kv_heads": s.model.n_kv_heads,
+                "head_dim": s.model.head_dim,
+                "intermediate_size": s.model.intermediate_size,
+                self.certificate.counted: s.counted,
+                "error": s.error,
+                "score": round(s.total_score, 3),
+            }
+            for s in self.solutions
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values: the certificate, the solutions and, where there is one, the current model."""
+        solutions = [s.as_dict() for s in self.solutions]
+        if self.current is None:
+            return {"certificate": self.certificate.as_dict(), "solutions": solutions}
+        changes = [{"change": self.current.change(s.model)} for s in self.solutions]
+        solutions = [solution | change for solution, change in zip(solutions, changes, strict=True)]
+        return {
+            "certificate": self.certificate.as_dict(),
+            "current": self.current.as_dict(),
+            "solutions": solutions,
+        }

@@ -1,0 +1,124 @@
+"""From a budget to models: the complete search, ranked the way a practitioner would, with its certificate."""
+
+from fractions import Fraction
+from math import ceil
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parambudget.arch.config import ModelConfig
+from parambudget.errors import ConfigError, NoSolution
+from parambudget.plan.choose import diverse, labels, order
+from parambudget.plan.rank import aspect_deviation, shape_score
+from parambudget.plan.search import Points, Search
+from parambudget.plan.solution import Solution, Solutions
+from parambudget.plan.space import Counted, SearchSpace
+from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
+
+Rank = Literal["shape", "closest"]
+
+DEFAULT_TOLERANCE: Final = "0.5%"
+MOST_SHOWN: Final = 1000
+_LARGEST_POOL: Final = 1_000_000
+
+
+def solve(
+    target: str | int,
+    *,
+    counted: Counted = "total",
+    tolerance: str | float | Fraction = DEFAULT_TOLERANCE,
+    top: int = 5,
+    rank: Rank = "shape",
+    **fields: Any,
+) -> Solutions:
+    """The best models of a budget, from a complete search of a declared lattice.
+
+    `target` is a count ("350M" or 350_000_000) in the sense of `counted`. `fields` are axes, each a value, a
+    list, a range "lo:hi" or "lo:hi:step" (n_layers, dim, head_dim, n_heads, n_kv_heads or kv_groups,
+    intermediate_size), their bounds (ffn_ratio="1:6", multiple=64) and any other field of `ModelConfig`; what
+    is left out follows from the target, see `SearchSpace.declare`. An embedding is tied below 1B and untied
+    from there unless `tied` is given.
+
+    Raises `NoSolution` when no point is within tolerance; rank "closest" ignores the tolerance and always
+    answers.
+    """
+    n, share = parse_count(target, "target"), parse_tolerance(tolerance)
+    _check(counted, top, rank)
+    search = Search(SearchSpace.declare(n, fields), n, counted)
+    certificate, points = search.solve(share)
+    choices = search.space.choices
+    if rank == "closest":
+        shown = _closest(search, top)
+    elif len(points):
+        ranked = order(points, _score(search, points), n, closest=False)
+        shown = points.at(diverse(points, ranked, top, labels(aspect_deviation(choices, points))))
+    else:
+        raise NoSolution(nothing_within(search, share))
+    terms, names = shape_score(choices, shown, n), labels(aspect_deviation(choices, shown))
+    solutions = [described(choices, shown, i, n, str(names[i]), terms) for i in range(len(shown))]
+    return Solutions(tuple(solutions), certificate, tying_was_assumed=fields.get("tied") is None)
+
+
+def described(
+    choices: ModelConfig,
+    points: Points,
+    i: int,
+    target: int,
+    name: str,
+    terms: dict[str, NDArray[np.float64]],
+) -> Solution:
+    """Point i as a solution: a validated model, its exact error and its score."""
+    counted = int(points.counted[i])
+    score = {term: float(values[i]) for term, values in terms.items()}
+    return Solution(choices.replace(**points.sizes(i)), name, counted, counted - target, score)
+
+
+def nothing_within(search: Search, tolerance: Fraction) -> str:
+    """One line for a lattice without a point in tolerance: the nearest point and what to relax."""
+    nearest = search.nearest(1)
+    at, found = nearest.sizes(0), int(nearest.counted[0])
+    error = Fraction(found - search.target, search.target)
+    needed = ceil(abs(error) * 10_000 + Fraction(1, 10**6)) / Fraction(10_000)
+    smallest, largest = search.extent()
+    if found == largest < search.target:
+        relax = "it is the largest on the lattice: raise the upper end of n_layers, dim or ffn_ratio"
+    elif found == smallest > search.target:
+        vocabulary = search.space.choices.vocab_size * at["dim"] * (1 if search.space.choices.tied else 2)
+        relax = "it is the smallest on the lattice: lower n_layers, dim or ffn_ratio"
+        if search.counted == "total" and vocabulary * 4 > found:
+            relax += f", or vocab_size (its embedding alone is {vocabulary:,})"
+    else:
+        finer = max(1, search.space.multiple // 2)
+        relax = f"allow tolerance {format_tolerance(needed)}, more layers or widths, or multiple {finer}"
+    return (
+        f"no model within {format_tolerance(tolerance)} of {search.target:,} {search.counted} parameters; "
+        f"nearest is {found:,} ({format_share(error)}: {at['n_layers']} layers, dim {at['dim']}, {at['n_heads']} "
+        f"heads of {at['head_dim']}, intermediate {at['intermediate_size']}); {relax}"
+    )
+
+
+def _closest(search: Search, top: int) -> Points:
+    """The nearest points of the whole lattice that differ from each other."""
+    pool = 64 * top
+    while True:
+        points = search.nearest(pool)
+        shown = diverse(points, order(points, _score(search, points), search.target, closest=True), top)
+        if len(shown) == top or len(points) < pool or pool > _LARGEST_POOL:
+            return points.at(shown)
+        pool *= 16
+
+
+def _score(search: Search, points: Points) -> NDArray[np.float64]:
+    score: NDArray[np.float64] = np.sum(
+        list(shape_score(search.space.choices, points, search.target).values()), axis=0
+    )
+    return score
+
+
+def _check(counted: str, top: int, rank: str) -> None:
+    for name, got, allowed in (("counted", counted, get_args(Counted)), ("rank", rank, get_args(Rank))):
+        if got not in allowed:
+            raise ConfigError(f"{name} is {got!r}; use {' or '.join(allowed)}")
+    if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= MOST_SHOWN:
+        raise ConfigError(f"top is {top!r}; use a whole number from 1 to {MOST_SHOWN}")
