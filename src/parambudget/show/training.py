@@ -1,0 +1,112 @@
+"""A training run told to a person: what it will be, how it goes, how it ended."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from parambudget.arch.config import ModelConfig
+from parambudget.cost.count import total
+from parambudget.train.defaults import Completed
+from parambudget.train.results import Step, TrainResult
+from parambudget.units import format_bytes, format_count, format_seconds
+
+MOST_SILENT_SECONDS: Final = 30.0
+PLAIN_LINES: Final = 20
+"""Lines for a whole run where the output is no terminal, beside evaluations and long silences."""
+
+
+def settings(completed: Completed, model: ModelConfig) -> Table:
+    """Every setting, with the reason of those that were filled in."""
+    table = Table("setting", "value", "why", box=None, pad_edge=False, title_justify="left")
+    config = completed.config
+    tokens = config.sequences_per_update * model.context_length
+    for name, value in config.model_dump().items():
+        why = completed.reasons.get(name, "given" if name in config.model_fields_set else "")
+        table.add_row(name, _written(value), why)
+    epochs = f"{config.steps:,} updates of {tokens:,} tokens: {format_count(config.steps * tokens)} in all"
+    table.caption, table.caption_justify = epochs, "left"
+    return table
+
+
+@contextmanager
+def watching(console: Console, n_steps: int) -> Iterator[Callable[[Step], None]]:
+    """What to call after each update: a live line on a terminal, plain lines elsewhere."""
+    if not console.is_terminal:
+        yield _plain(console, n_steps)
+        return
+    columns = (
+        MofNCompleteColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("train", total=n_steps, figures="")
+
+        def show(step: Step) -> None:
+            progress.update(task, completed=step.step, figures=_figures(step))
+            if step.val_loss is not None or step.skipped:
+                progress.console.print(_line(step, n_steps), highlight=False)
+
+        yield show
+
+
+def conclusion(result: TrainResult, model: ModelConfig) -> Table:
+    """What came of the run."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("parameters", f"{result.parameters:,} (planned {total(model):,})")
+    table.add_row(
+        "trained", f"{result.steps:,} updates, {result.tokens:,} tokens, {format_seconds(result.seconds)}"
+    )
+    speed = f"{result.tokens_per_second:,.0f} tokens/s on {result.device}"
+    if result.mfu is not None:
+        speed += f", {result.mfu:.1%} MFU (full convention, dense bf16 peak)"
+    table.add_row("speed", speed)
+    if result.peak_memory_bytes is not None:
+        table.add_row("peak memory", format_bytes(result.peak_memory_bytes))
+    if result.val_loss is not None and result.val_bits_per_byte is not None:
+        table.add_row(
+            "validation",
+            f"{result.val_loss:.4f} nats per token, {result.val_bits_per_byte:.4f} bits per byte",
+        )
+    table.add_row("checkpoint", str(result.checkpoint))
+    return table
+
+
+def _plain(console: Console, n_steps: int) -> Callable[[Step], None]:
+    every = -(-n_steps // PLAIN_LINES)
+    last = perf_counter()
+
+    def show(step: Step) -> None:
+        nonlocal last
+        silent = perf_counter() - last > MOST_SILENT_SECONDS
+        if silent or step.step == 1 or step.step % every == 0 or step.val_loss is not None or step.skipped:
+            console.print(_line(step, n_steps), highlight=False, soft_wrap=True)
+            last = perf_counter()
+
+    return show
+
+
+def _line(step: Step, n_steps: int) -> str:
+    return f"step {step.step:>{len(str(n_steps))}}/{n_steps}  {_figures(step)}"
+
+
+def _figures(step: Step) -> str:
+    parts = [f"loss {step.loss:.4f}" if step.loss is not None else "loss not finite, update skipped"]
+    if step.val_loss is not None:
+        parts.append(f"val {step.val_loss:.4f}  bits/byte {step.val_bits_per_byte:.4f}")
+    parts += [f"lr {step.lr:.2e}", f"{step.tokens_per_second:,.0f} tokens/s"]
+    if step.mfu is not None:
+        parts.append(f"MFU {step.mfu:.1%}")
+    return "  ".join(parts)
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"

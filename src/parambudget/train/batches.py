@@ -1,0 +1,85 @@
+"""Which tokens an update sees: a pure function of (seed, step), so that a run resumes without any state.
+
+Sampling is without replacement: the text is cut into windows of context_length tokens, and every epoch visits
+each window once, in an order of its own, and cuts the text at another place.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from parambudget.errors import InputError
+from parambudget.train.tokens import TokenData
+
+_ROUNDS: Final = 6
+_Tokens = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The windows of one token array. A window is context_length inputs and, one later, as many targets."""
+
+    tokens: _Tokens
+    context_length: int
+    seed: int
+
+    @property
+    def count(self) -> int:
+        """Windows in an epoch: one less than would fit, if two do, so that epochs may cut differently."""
+        return max(1, (len(self.tokens) - 1) // self.context_length - 1)
+
+    def at(self, first: int, n: int) -> _Tokens:
+        """Windows `first` to `first + n - 1` of the whole run, as int64 of shape (n, context_length + 1)."""
+        return np.stack([self._window(position) for position in range(first, first + n)])
+
+    def _window(self, position: int) -> _Tokens:
+        epoch, nth = divmod(position, self.count)
+        room = min(self.context_length - 1, len(self.tokens) - 1 - self.count * self.context_length)
+        offset = _hash(self.seed, epoch, _ROUNDS) % (room + 1)
+        start = offset + self.context_length * shuffled(nth, self.count, key=_hash(self.seed, epoch, 0))
+        return self.tokens[start : start + self.context_length + 1].astype(np.int64)
+
+
+def training_windows(data: TokenData, context_length: int, seed: int) -> Windows:
+    """The windows of the training text, in the order that `seed` decides."""
+    require_window(data.train, context_length, f"the training part of {data.name}")
+    return Windows(data.train, context_length, seed)
+
+
+def require_window(tokens: _Tokens, context_length: int, what: str) -> None:
+    """Refuse text that is shorter than one window."""
+    if len(tokens) <= context_length:
+        raise InputError(
+            f"{what} has {len(tokens):,} tokens, fewer than one window of {context_length + 1} "
+            "(context_length + 1); give more text or a shorter context_length"
+        )
+
+
+def shuffled(i: int, n: int, *, key: int) -> int:
+    """The image of `i` under a pseudo-random permutation of range(n) that `key` decides. Needs no memory.
+
+    A Feistel network permutes the range up to a power of four; walking along its cycle until the value is
+    below n leaves a permutation of range(n). Source: Black and Rogaway 2002, "Ciphers with arbitrary finite
+    domains".
+    """
+    half = max(1, (max(1, n - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    while True:
+        left, right = i >> half, i & mask
+        for round_number in range(_ROUNDS):
+            left, right = right, left ^ (_hash(key, right, round_number) & mask)
+        i = left << half | right
+        if i < n:
+            return i
+
+
+def _hash(*values: int) -> int:
+    """64 well-mixed bits of some integers: splitmix64 (Steele et al. 2014), chained."""
+    state = 0
+    for value in values:
+        state = (state ^ value) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state

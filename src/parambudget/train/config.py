@@ -1,0 +1,80 @@
+"""How to train: every setting of a run, complete and validated once."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from parambudget.arch.config import one_line
+from parambudget.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1, le=2**31)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides which numbers a run computes, beside the model and the data.
+
+    Frozen, strict and closed. To have what is left out filled in, go through `train.defaults.complete`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    steps: Count
+    """Optimizer updates."""
+    batch_size: Count
+    """Sequences per micro-step and device."""
+    gradient_accumulation_steps: Count
+    """Micro-steps per update."""
+    learning_rate: PositiveFloat
+    """Peak learning rate."""
+    final_learning_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Learning rate that the decay ends at."""
+    warmup_steps: Annotated[int, Field(ge=0, le=2**31)]
+    """Updates over which the learning rate rises to its peak."""
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    """Decoupled weight decay, on matrices only."""
+    beta1: Share = 0.9
+    """AdamW's decay of the mean gradient."""
+    beta2: Share = 0.95
+    """AdamW's decay of the mean squared gradient."""
+    grad_clip: PositiveFloat = 1.0
+    """Largest norm of the whole gradient; a longer one is scaled down to it."""
+    gradient_checkpointing: bool = False
+    """Recompute each block in the backward pass: a quarter more arithmetic, far less memory."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Decides the initial weights and the order of the data."""
+    eval_every: Count
+    """Updates between evaluations; the last update is always followed by one."""
+    eval_tokens: Count
+    """Validation tokens that one evaluation reads at most; always the same ones."""
+    save_every: Count
+    """Updates between checkpoints; the last update is always followed by one."""
+    keep: Count = 2
+    """Checkpoints that stay, the newest ones; older ones are removed after each save."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.warmup_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} is more than steps={self.steps}; use at most {self.steps}"
+            )
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate={self.final_learning_rate:g} is above "
+                f"learning_rate={self.learning_rate:g}; use at most {self.learning_rate:g}"
+            )
+        return self
+
+    @property
+    def sequences_per_update(self) -> int:
+        """Sequences that one update on one device sees."""
+        return self.batch_size * self.gradient_accumulation_steps
+
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> Self:
+        """Settings from a complete set of fields; what is wrong is one line, not pydantic's report."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise ConfigError(one_line(error, cls)) from None

@@ -1,0 +1,53 @@
+"""Where to compute and in which precision: decided once and passed on."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from parambudget.errors import InputError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and what follows from it."""
+
+    device: torch.device
+    name: str
+    bf16: bool
+    """Matrices are multiplied in bfloat16 under autocast; the weights stay float32."""
+    compiled: bool
+    """The step runs through torch.compile."""
+    peak_flops: float | None
+    """Dense bfloat16 FLOP/s of the device, where it is known."""
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision that forward passes run in."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def peak_memory_bytes(self) -> int | None:
+        """The most that torch has held on the accelerator."""
+        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+
+
+def choose(asked: str = "auto") -> Compute:
+    """The device asked for, or for `auto` a CUDA device if there is one, else the CPU."""
+    if asked == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(asked)
+    except RuntimeError:
+        raise InputError(f"device {asked!r} is not one; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cpu":
+        return Compute(device, "CPU", bf16=False, compiled=False, peak_flops=None)
+    if device.type != "cuda":
+        raise InputError(f"device {asked!r} is not supported; use auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise InputError(
+            f"device {asked!r} is not there: torch {torch.__version__} finds no CUDA here; use cpu or auto"
+        )
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise InputError(
+            f"device {asked!r} is not there; torch finds {torch.cuda.device_count()}, from cuda:0 on"
+        )
+    return Compute(device, torch.cuda.get_device_name(device), bf16=True, compiled=True, peak_flops=None)

@@ -1,0 +1,52 @@
+"""Validation loss, in nats per token and in bits per byte, over the same windows every time."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from parambudget.train.batches import require_window
+from parambudget.train.device import Compute
+from parambudget.train.tokens import TokenData
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The loss over the held-out text."""
+
+    loss: float
+    """Mean nats per token."""
+    bits_per_byte: float
+    """Bits needed per byte of text, the ends of documents included in the cost and not in the bytes."""
+
+
+def validation_windows(data: TokenData, context_length: int, most_tokens: int) -> np.ndarray[Any, Any]:
+    """Windows (n, context_length + 1) spread over the held-out text: `most_tokens` targets, or one."""
+    require_window(data.validation, context_length, f"the validation part of {data.name}")
+    fitting = (len(data.validation) - 1) // context_length
+    n = min(fitting, max(1, most_tokens // context_length))
+    starts = np.arange(n) * fitting // n * context_length
+    return np.asarray(data.validation[starts[:, None] + np.arange(context_length + 1)], np.int64)
+
+
+def evaluate(
+    loss_of: Callable[[Tensor], Tensor],
+    windows: np.ndarray[Any, Any],
+    data: TokenData,
+    batch_size: int,
+    compute: Compute,
+) -> Validation:
+    """The mean loss of the windows under a model."""
+    nats = 0.0
+    with torch.no_grad(), compute.autocast():
+        for first in range(0, len(windows), batch_size):
+            batch = torch.from_numpy(windows[first : first + batch_size]).to(compute.device)
+            nats += loss_of(batch).item() * batch[:, 1:].numel()
+    targets = windows[:, 1:]
+    return Validation(
+        nats / targets.size, nats / math.log(2) / max(1, int(data.bytes_of_token[targets].sum()))
+    )

@@ -1,0 +1,66 @@
+"""What a run says while it goes and when it ends: plain values, as in metrics.jsonl and summary.json."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update, after it was made; an evaluation's figures are there when one followed it."""
+
+    step: int
+    """Completed updates, from 1."""
+    loss: float | None
+    """Mean nats per token over the update's batch; None if it was not finite."""
+    lr: float
+    grad_norm: float | None
+    """Before clipping; None if it was not finite."""
+    skipped: bool
+    """Loss or gradient was not finite, and the weights were left as they were."""
+    tokens: int
+    """Training tokens seen so far."""
+    tokens_per_second: float
+    """Of this update alone, without evaluation and saving."""
+    mfu: float | None
+    """Share of the device's dense peak, full convention; None where the peak is not known."""
+    val_loss: float | None = None
+    """Mean nats per validation token."""
+    val_bits_per_byte: float | None = None
+    """The same loss in bits per byte of text: comparable between tokenizers."""
+
+    def as_row(self) -> dict[str, Any]:
+        """The line in metrics.jsonl: without validation figures where there was no evaluation."""
+        row = asdict(self)
+        if self.val_loss is None:
+            del row["val_loss"], row["val_bits_per_byte"]
+        if not self.skipped:
+            del row["skipped"]
+        return row
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended."""
+
+    finished: bool
+    parameters: int
+    """Learned parameters of the module that was trained, equal to the planned total."""
+    steps: int
+    tokens: int
+    loss: float | None
+    val_loss: float | None
+    val_bits_per_byte: float | None
+    tokens_per_second: float
+    """Over all updates but the first, without evaluation and saving."""
+    mfu: float | None
+    peak_memory_bytes: int | None
+    """Of the accelerator; None on a CPU."""
+    seconds: float
+    """From the first update to the last save."""
+    device: str
+    checkpoint: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, as in summary.json."""
+        return asdict(self) | {"checkpoint": str(self.checkpoint)}
