@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from parambudget.arch.config import ModelConfig
 
 SIZES = (
-    "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size", "vocab_size", "context_length",
+    "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size",
+    "vocab_size", "context_length",
 )  # fmt: skip
 
 
