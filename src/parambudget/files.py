@@ -35,6 +35,11 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not usable JSON ({error}); give a plain config object") from None
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON document whole, two spaces deep, with a newline at its end."""
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write text under a temporary name beside `path`, then rename it: a reader never sees half a file."""
     if path.is_dir():

@@ -114,12 +114,12 @@ class ModelConfig(BaseModel):
             )
         if self.position == "rotary" and self.rotary_dim < 2:
             raise ValueError(
-                f"rotary positions need at least 2 of head_dim={self.head_dim} rotated, got {self.rotary_dim} with "
-                f"rotary_fraction={self.rotary_fraction}; raise rotary_fraction or set position='none'"
+                f"rotary positions need 2 or more of head_dim={self.head_dim} rotated, got {self.rotary_dim} "
+                f"(rotary_fraction={self.rotary_fraction}); raise rotary_fraction or set position='none'"
             )
         if self.position == "rotary" and self.rotary_dim % 2:
             raise ValueError(
-                f"rotary positions turn pairs, and {self.rotary_dim} of head_dim={self.head_dim} would be rotated; "
+                f"rotary positions turn pairs, and {self.rotary_dim} of head_dim={self.head_dim} would turn; "
                 "use an even head_dim, another rotary_fraction, or position='none'"
             )
         return self

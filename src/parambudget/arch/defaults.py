@@ -78,6 +78,7 @@ def _fill_heads(fields: dict[str, Any]) -> None:
     elif "head_dim" not in fields:
         if dim % fields["n_heads"]:
             raise ConfigError(
-                f"n_heads={fields['n_heads']} does not divide dim={dim}; give head_dim too, or n_heads of {divisors(dim)}"
+                f"n_heads={fields['n_heads']} does not divide dim={dim}; "
+                f"give head_dim as well, or n_heads of {divisors(dim)}"
             )
         fields["head_dim"] = dim // fields["n_heads"]

@@ -72,13 +72,9 @@ def read_ratio(
 ) -> tuple[Fraction, Fraction]:
     """Bounds on intermediate_size / dim from `a:b`, as exact rationals; `8/3:4` and `2.5:6` are fine, `4`
     means 4:4."""
-    parts: list[object] = (
-        given.split(":")
-        if isinstance(given, str)
-        else [given]
-        if isinstance(given, int | float)
-        else [*given]
-    )
+    if isinstance(given, int | float):
+        given = str(given)
+    parts = given.split(":") if isinstance(given, str) else list(given)
     try:
         bounds = [Fraction(part if isinstance(part, Fraction) else str(part)) for part in parts]
     except (ValueError, ZeroDivisionError):

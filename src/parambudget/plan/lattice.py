@@ -1,6 +1,7 @@
 """The points of a search space as arrays: columns of (dim, heads, FFN widths), each under every depth."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Final
 
 import numpy as np
@@ -40,27 +41,19 @@ class Lattice:
 def expand(space: SearchSpace) -> Lattice:
     """The lattice of a search space; combinations that make no model (a group that does not divide) are no
     points."""
-    per_column = [space.dim, space.head_dim, space.n_heads, space.kv_groups or space.n_kv_heads]
-    n_columns = int(np.prod([len(axis.values) for axis in per_column if axis], dtype=object))
+    columns = [space.dim, space.head_dim, space.kv_groups or space.n_kv_heads, space.n_heads]
+    values = [axis.values if axis else (0,) for axis in columns]
     listed = space.intermediate_size
     runs = _runs(listed.values) if listed else [(0, 0, space.multiple)]
-    if n_columns * len(runs) * len(space.n_layers.values) > MOST_ROWS:
+    if prod(map(len, [*values, runs, space.n_layers.values])) > MOST_ROWS:
         raise InputError(f"the lattice has more than {MOST_ROWS:,} rows; use larger steps or fewer values")
-    grid: tuple[Ints, ...] = np.meshgrid(
-        _array(space.dim.values),
-        _array(space.head_dim.values),
-        _array((space.kv_groups or space.n_kv_heads).values),  # type: ignore[union-attr]  # one of them is there
-        indexing="ij",
-    )
-    dim, head_dim, kv = (axis.ravel() for axis in grid)
-    if space.n_heads:
-        repeat = len(space.n_heads.values)
-        n_heads = np.tile(_array(space.n_heads.values), len(dim))
-        dim, head_dim, kv = (np.repeat(axis, repeat) for axis in (dim, head_dim, kv))
-        fits = n_heads % kv == 0
-    else:
+    grid = np.meshgrid(*(_array(axis) for axis in values), indexing="ij")
+    dim, head_dim, kv, n_heads = (axis.ravel() for axis in grid)
+    if space.n_heads is None:
         n_heads = dim // head_dim
-        fits = (n_heads * head_dim == dim) & (n_heads % kv == 0) & (n_heads > 0)
+        fits = (n_heads > 0) & (n_heads * head_dim == dim) & (n_heads % kv == 0)
+    else:
+        fits = n_heads % kv == 0
     dim, head_dim, n_heads, kv = dim[fits], head_dim[fits], n_heads[fits], kv[fits]
     n_kv_heads = n_heads // kv if space.kv_groups else kv
     pieces = [_ffn_run(space, dim, *run) for run in runs]
@@ -82,7 +75,7 @@ def _runs(values: tuple[int, ...]) -> list[tuple[int, int, int]]:
 
 
 def _ffn_run(space: SearchSpace, dim: Ints, first: int, last: int, step: int) -> tuple[Ints, Ints]:
-    """First FFN width and how many there are, per column, within the run and the exact bounds of the ratio."""
+    """First FFN width and their number, per column, within the run and the exact bounds of the ratio."""
     if space.ffn_ratio is None:
         return np.full_like(dim, first), np.full_like(dim, (last - first) // step + 1)
     low, high = space.ffn_ratio

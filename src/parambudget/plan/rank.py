@@ -21,8 +21,8 @@ ASPECT: Final = {
     10e6: 40, 100e6: 46, 300e6: 48, 1e9: 80, 2.5e9: 87,
     6.5e9: 124, 13e9: 128, 25e9: 110, 70e9: 105, 400e9: 130,
 }  # fmt: skip
-"""Body parameters to dim / n_layers: geometric means over published models around each size. From 7B to 70B it
-was depth that grew (Llama: 32 x 4096, 40 x 5120, 80 x 8192), so the curve is not monotone."""
+"""Body parameters to dim / n_layers: geometric means over published models around each size. From 7B to 70B
+it was depth that grew (Llama: 32 x 4096, 40 x 5120, 80 x 8192), so the curve is not monotone."""
 
 Floats = NDArray[np.float64]
 
@@ -89,7 +89,7 @@ def shape_score(
         points.n_layers,
         points.n_heads // points.n_kv_heads,
     )
-    # Medians of intermediate_size / dim among published models: 3.46 gated; 4 plain, and hardly anything else.
+    # Medians of intermediate_size / dim among published models: 3.46 gated; 4 plain, hardly anything else.
     ffn_centre, ffn_spread = (1.24, 0.27) if choices.gated else (np.log(4), 0.10)
     ffn = ((np.log(points.intermediate_size / dim) - ffn_centre) / ffn_spread) ** 2
     # Heads need not fill dim; among published models they mostly do.

@@ -93,8 +93,8 @@ def nothing_within(search: Search, tolerance: Fraction) -> str:
         relax = f"allow tolerance {format_tolerance(needed)}, more layers or widths, or multiple {finer}"
     return (
         f"no model within {format_tolerance(tolerance)} of {search.target:,} {search.counted} parameters; "
-        f"nearest is {found:,} ({format_share(error)}: {at['n_layers']} layers, dim {at['dim']}, {at['n_heads']} "
-        f"heads of {at['head_dim']}, intermediate {at['intermediate_size']}); {relax}"
+        f"nearest is {found:,} ({format_share(error)}: {at['n_layers']} layers, dim {at['dim']}, "
+        f"{at['n_heads']} heads of {at['head_dim']}, intermediate {at['intermediate_size']}); {relax}"
     )
 
 

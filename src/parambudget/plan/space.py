@@ -65,7 +65,10 @@ class SearchSpace:
             )
         ratio = read_ratio(given.pop("ffn_ratio")) if "ffn_ratio" in given else None
         steps = {"dim": multiple, "intermediate_size": multiple}
-        axes = {name: Axis.read(given.pop(name), name, steps.get(name)) for name in SIZES if name in given}
+        axes: dict[str, Axis] = {}
+        for name in SIZES:
+            if name in given:
+                axes[name] = Axis.read(given.pop(name), name, steps.get(name))
         if ratio is None and "intermediate_size" not in axes:
             ratio = (Fraction(2), Fraction(8))
         axes.setdefault("head_dim", Axis.of((32, 64) if target < SMALL else (64, 128), "head_dim"))
@@ -96,6 +99,11 @@ class SearchSpace:
         if self.ffn_ratio:
             texts["ffn_ratio"] = ":".join(_ratio_text(bound) for bound in self.ffn_ratio)
         return texts | {"multiple": str(self.multiple)}
+
+
+def choices_of(model: ModelConfig) -> dict[str, Any]:
+    """A model's choices, vocabulary and context, without the sizes that a lattice searches."""
+    return {name: value for name, value in model if name not in SIZES}
 
 
 def _granularity(target: int) -> int:

@@ -1,0 +1,95 @@
+"""Where a model comes from: a config file in one of its forms, or a preset's name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.defaults import Completed, complete
+from parambudget.arch.presets import preset
+from parambudget.errors import ConfigError
+from parambudget.files import read_json
+
+_CONFIG_KEYS: Final = ("model", "provenance", "train")
+_COUNT_KEYS: Final = ("filled", "total", "body", "active", "components", "tensors")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a source says, before anything is filled in."""
+
+    fields: dict[str, Any]
+    """Fields of the model; possibly not all of them."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """How the model came about: target, count, certificate, version."""
+    train: dict[str, Any] = field(default_factory=dict)
+    """Settings of the training run."""
+
+
+def read_source(source: str | Path) -> Source:
+    """A config file, a bare model object, what `count --json` prints, or a preset; an existing path wins."""
+    path = Path(source)
+    if path.exists() or path.suffix == ".json":
+        return interpret(read_json(path), str(path))
+    return Source(preset(str(source)).model_dump())
+
+
+def interpret(document: Any, name: str) -> Source:
+    """The source in a parsed JSON document; `name` stands in messages."""
+    if not isinstance(document, dict):
+        raise ConfigError(f"{name} holds {_kind(document)}; a config file holds an object of model fields")
+    if "model_type" in document:
+        raise ConfigError(
+            f"{name} is a Hugging Face config (model_type {document['model_type']!r}), which this version "
+            "does not read; use a preset's name, or give the sizes as flags"
+        )
+    if "model" not in document:
+        return Source(document)
+    unknown = [key for key in document if key not in (*_CONFIG_KEYS, *_COUNT_KEYS)]
+    if unknown:
+        raise ConfigError(
+            f"{name} has an unknown key {unknown[0]!r}; a config file has {', '.join(_CONFIG_KEYS)}"
+        )
+    parts = {key: document.get(key, {}) for key in _CONFIG_KEYS}
+    for key, part in parts.items():
+        if not isinstance(part, dict):
+            raise ConfigError(f"{key} in {name} is {_kind(part)}; it must be an object")
+    return Source(parts["model"], parts["provenance"], parts["train"])
+
+
+def load(source: str | Path | None, changes: Mapping[str, Any]) -> Completed:
+    """The model of a source with some fields changed; without a source, the fields alone describe it."""
+    return complete((read_source(source).fields if source is not None else {}) | dict(changes))
+
+
+def config_document(
+    model: ModelConfig, provenance: Mapping[str, Any] | None = None, train: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a config file holds, as plain JSON values."""
+    parts = {"provenance": provenance, "train": train}
+    return {"model": model.model_dump()} | {key: dict(part) for key, part in parts.items() if part}
+
+
+def changed_fields(model: ModelConfig) -> dict[str, Any]:
+    """The fewest fields that `complete` turns back into this model, in the order of the config."""
+    given = {name: value for name, value in model if not _is_default(name, value)}
+    for name in ("head_dim", "n_kv_heads", "intermediate_size", "norm_bias", "final_norm", "activation"):
+        without = {key: value for key, value in given.items() if key != name}
+        if name in given and complete(without).model == model:
+            given = without
+    return given
+
+
+def _is_default(name: str, value: Any) -> bool:
+    info = ModelConfig.model_fields[name]
+    return (
+        not info.is_required()
+        and info.default == value
+        and name not in ("norm_bias", "final_norm", "activation")
+    )
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "null")

@@ -1,0 +1,73 @@
+"""The model's fields as flags: generated from `ModelConfig`, shared by every command that takes a model."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, Final, get_args
+
+import typer
+
+from parambudget.arch.config import ModelConfig
+from parambudget.units import parse_size
+
+SIZE_PANEL: Final = "Model sizes"
+CHOICE_PANEL: Final = "Model choices"
+_SIZES: Final = (
+    "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size",
+    "vocab_size", "context_length",
+)  # fmt: skip
+_AXES: Final = _SIZES[:6]
+_PAIRED: Final = {"tied": "--tied/--untied", "gated": "--gated/--plain"}
+
+
+def with_model_fields(*, as_axes: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command a flag for every field of `ModelConfig`; those that were used reach it as the dict
+    `fields`.
+
+    With `as_axes`, the sizes that a lattice can search keep their text: `896`, `64,128`, `256:4096:64`.
+    """
+    axes = _AXES if as_axes else ()
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for parameter in signature.parameters.values() if parameter.name != "fields"]
+
+        @wraps(command)
+        def with_fields(**given: Any) -> None:
+            used = {name: given.pop(name) for name in ModelConfig.model_fields}
+            fields = {name: _value(name, value, axes) for name, value in used.items() if value is not None}
+            command(**given, fields=fields)
+
+        parameters = [*own, *(_flag(name, axes) for name in ModelConfig.model_fields)]
+        # typer reads both; the wrapper's own would show the command without the flags.
+        with_fields.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        with_fields.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return with_fields
+
+    return decorate
+
+
+def _flag(name: str, axes: tuple[str, ...]) -> inspect.Parameter:
+    info = ModelConfig.model_fields[name]
+    option = f"--{name.replace('_', '-')}"
+    kind: Any = info.annotation
+    metavar = None
+    if name in axes:
+        kind, metavar = str, "AXIS"
+    elif name in _SIZES:
+        kind, metavar = str, "N"
+    elif kind is bool:
+        option = _PAIRED.get(name, f"{option}/--no-{option[2:]}")
+    elif float in (kind, *get_args(kind)):
+        kind = float
+    panel = SIZE_PANEL if name in _SIZES else CHOICE_PANEL
+    setting = typer.Option(
+        option, help=info.description, rich_help_panel=panel, metavar=metavar, show_default=False
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, setting]
+    )
+
+
+def _value(name: str, given: Any, axes: tuple[str, ...]) -> Any:
+    return parse_size(given, name) if name in _SIZES and name not in axes else given

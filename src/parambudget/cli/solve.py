@@ -1,0 +1,95 @@
+"""`parambudget solve`: which sizes? From a budget to ranked models and a certificate."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from parambudget import __version__, api
+from parambudget.arch.source import config_document
+from parambudget.cli.fields import with_model_fields
+from parambudget.cli.options import JsonOption
+from parambudget.errors import ConfigError
+from parambudget.files import write_json
+
+LATTICE_PANEL = "Lattice: a value (896), a list (64,128) or a range (lo:hi, lo:hi:step)"
+
+
+@with_model_fields(as_axes=True)
+def solve(
+    target: Annotated[str, typer.Option(metavar="COUNT", help="Parameters, such as 350M or 1.3B.")],
+    counted: Annotated[Literal["total", "body"], typer.Option(help="What the budget counts.")] = "total",
+    tolerance: Annotated[str, typer.Option(metavar="SHARE", help="How far off a model may be.")] = "0.5%",
+    rank: Annotated[
+        Literal["shape", "closest"], typer.Option(help="By the shape score, or by the error alone.")
+    ] = "shape",
+    top: Annotated[int, typer.Option(metavar="N", help="How many models to show.")] = 5,
+    current: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="MODEL", help="The current model (file or preset): the ways to the budget."
+        ),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Take the choices of a file or preset; search all sizes."),
+    ] = None,
+    pick: Annotated[int, typer.Option(metavar="K", help="Which of the models -o writes.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the config here.")
+    ] = None,
+    as_json: JsonOption = False,
+    kv_groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXIS", help="Query heads per kv head; 1 is multi-head.", rich_help_panel=LATTICE_PANEL
+        ),
+    ] = None,
+    ffn_ratio: Annotated[
+        str | None,
+        typer.Option(metavar="A:B", help="Bounds on intermediate_size / dim.", rich_help_panel=LATTICE_PANEL),
+    ] = None,
+    multiple: Annotated[
+        int | None,
+        typer.Option(
+            metavar="M",
+            help="Granularity of the FFN width, and of dim in ranges.",
+            rich_help_panel=LATTICE_PANEL,
+        ),
+    ] = None,
+    *,
+    fields: dict[str, Any],
+) -> None:
+    """The models of a budget, from a complete search, ranked the way a practitioner would.
+
+    parambudget solve --target 350M
+
+    parambudget solve --target 7B --vocab-size 128256 --n-layers 28:40 --head-dim 128
+    """
+    asked = fields | {"kv_groups": kv_groups, "ffn_ratio": ffn_ratio, "multiple": multiple}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if current is None:
+        asked |= {"top": top, "rank": rank}
+    found = api.solve(target, current=current, like=like, counted=counted, tolerance=tolerance, **asked)
+    if not 1 <= pick <= len(found):
+        raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")
+    if out:
+        chosen = found[pick - 1]
+        provenance = {"solution": pick, "label": chosen.label, "count": chosen.counted, "error": chosen.error}
+        provenance |= {"certificate": found.certificate.as_dict(), "version": __version__}
+        write_json(out, config_document(chosen.model, provenance))
+    from parambudget.show.console import console, print_json
+    from parambudget.show.solutions import again, commands, solutions_screen
+
+    if as_json:
+        print_json(found.as_dict() | {"command": again(found)})
+        return
+    screen = console()
+    screen.print(solutions_screen(found, screen))
+    for line in commands(found):
+        screen.print(line, style="dim", soft_wrap=True)
+    if out:
+        screen.print(
+            f"wrote {out} (number {pick}); next: parambudget verify {out}, parambudget train {out}",
+            soft_wrap=True,
+        )

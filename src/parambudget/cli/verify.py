@@ -1,0 +1,36 @@
+"""`parambudget verify`: is the count true? The built module, tensor by tensor."""
+
+from typing import Any
+
+import typer
+
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.source import load
+from parambudget.cli.fields import with_model_fields
+from parambudget.cli.options import JsonOption, SourceArgument, require_torch
+from parambudget.errors import CheckFailed
+
+
+@with_model_fields()
+def verify(source: SourceArgument = None, as_json: JsonOption = False, *, fields: dict[str, Any]) -> None:
+    """Build the model in torch, in no memory, and hold each tensor against the count; exit 1 if not."""
+    model = load(source, fields).model
+    said = checked(model)
+    if not as_json:
+        typer.echo(said)
+        return
+    from parambudget.cost.count import total
+    from parambudget.show.console import print_json
+
+    print_json({"model": model.model_dump(), "total": total(model), "verified": True})
+
+
+def checked(model: ModelConfig) -> str:
+    """The line that says built and counted agree; `CheckFailed` with every difference where they do not."""
+    require_torch("verify")
+    from parambudget.build.verify import verify as build_and_compare
+
+    found = build_and_compare(model)
+    if found.differences:
+        raise CheckFailed("the built model is not the counted one: " + "; ".join(map(str, found.differences)))
+    return f"verified: {found.n_tensors:,} tensors, {found.total:,} parameters, built as counted"

@@ -1,0 +1,162 @@
+"""From a current model to a budget: the ways out, each a point of one completely searched lattice."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import ceil
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parambudget.arch.config import MOST_LAYERS, ModelConfig
+from parambudget.cost.count import body, total
+from parambudget.errors import InputError, NoSolution
+from parambudget.plan.axis import Axis
+from parambudget.plan.rank import shape_score
+from parambudget.plan.search import Points, Search
+from parambudget.plan.solution import Current, Solution, Solutions
+from parambudget.plan.solve import DEFAULT_TOLERANCE, described, nothing_within
+from parambudget.plan.space import Counted, SearchSpace, choices_of
+from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
+
+_ASPECT_BAND: Final = 0.05
+"""Aspect ratios that differ by less than this share are equally near: the FFN ratio decides among them."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way out: which axes keep the current size and which move."""
+
+    name: str
+    moves: frozenset[str]
+    what: str
+
+
+TOO_BIG: Final = (
+    Way("narrower", frozenset({"dim"}), "smaller dim, layers kept"),
+    Way("shallower", frozenset({"n_layers"}), "fewer layers, dim kept"),
+    Way("thinner", frozenset({"intermediate_size"}), "narrower FFN, dim and layers kept"),
+    Way("balanced", frozenset({"dim", "n_layers"}), "smaller dim and fewer layers, aspect ratio kept"),
+)
+TOO_SMALL: Final = (
+    Way("wider", frozenset({"dim"}), "larger dim, layers kept"),
+    Way("deeper", frozenset({"n_layers"}), "more layers, dim kept"),
+    Way("fatter", frozenset({"intermediate_size"}), "wider FFN, dim and layers kept"),
+    Way("balanced", frozenset({"dim", "n_layers"}), "larger dim and more layers, aspect ratio kept"),
+)
+
+
+def resize(
+    current: ModelConfig,
+    target: str | int,
+    *,
+    counted: Counted = "total",
+    tolerance: str | float | Fraction = DEFAULT_TOLERANCE,
+    **fields: Any,
+) -> Solutions:
+    """The ways to bring a current model to a budget: narrower, shallower, thinner and balanced, or wider,
+    deeper, fatter and balanced where it is too small.
+
+    Its choices, vocabulary, tying, head_dim and kv group stay, and its ratios of FFN width and of attention
+    width to dim stay as near as the budget allows. A way that the lattice does not offer is named in
+    `current.unavailable`, with the reason. `fields` are axes and choices as for `solve`, in place of the ones
+    derived from the current model.
+
+    Raises `NoSolution` when there is no way at all, and `InputError` when the model is within tolerance
+    already.
+    """
+    n, share = parse_count(target, "target"), parse_tolerance(tolerance)
+    count_now = (total if counted == "total" else body)(current)
+    if abs(count_now - n) <= share * n:
+        off = format_share(Fraction(count_now - n, n))
+        raise InputError(
+            f"the current model has {count_now:,} {counted} parameters, {off} off {n:,} and within "
+            f"{format_tolerance(share)} of it already; give a smaller tolerance to change it all the same"
+        )
+    ways = TOO_BIG if count_now > n else TOO_SMALL
+    given = {name: value for name, value in fields.items() if value is not None}
+    space = _space(current, n, grows=count_now < n, given=given)
+    certificate, _ = Search(space, n, counted).solve(share)
+    found, unavailable = [], {}
+    for way in ways:
+        try:
+            found.append(_take(way, current, Search(_restricted(space, way, current), n, counted), share))
+        except NoSolution as reason:
+            unavailable[way.name] = str(reason)
+    if not found:
+        raise NoSolution("; ".join(f"{name}: {reason}" for name, reason in unavailable.items()))
+    return Solutions(tuple(found), certificate, current=Current(current, count_now, unavailable))
+
+
+def _space(current: ModelConfig, target: int, *, grows: bool, given: Mapping[str, Any]) -> SearchSpace:
+    """One lattice that holds every way: from the current sizes down to the smallest, or up to all that could
+    be needed."""
+    multiple = given.get("multiple", 64)
+    group = (
+        {"n_kv_heads": 1} if current.n_kv_heads == 1 < current.n_heads else {"kv_groups": current.kv_group}
+    )
+    if grows:
+        deepest = min(ceil(target * current.n_layers / body(current)) + 1, MOST_LAYERS)
+        widest = ceil(current.dim * target / total(current) / multiple + 1) * multiple
+    else:
+        deepest, widest = current.n_layers, current.dim
+    ratio = Fraction(current.intermediate_size, current.dim)
+    derived: dict[str, Any] = {
+        "n_layers": range(current.n_layers if grows else 1, deepest + 1),
+        # The current width belongs to the lattice whatever the granularity.
+        "dim": {
+            current.dim,
+            *(d for d in range(multiple, widest + 1, multiple) if grows == (d > current.dim)),
+        },
+        "head_dim": current.head_dim,
+        "ffn_ratio": (ratio / 4, ratio * 4),
+    } | group
+    if current.n_heads * current.head_dim != current.dim:
+        most = ceil(current.n_heads * widest / current.dim) + current.kv_group
+        derived["n_heads"] = range(current.kv_group, most + 1, current.kv_group)
+    if "n_kv_heads" in given or "kv_groups" in given:
+        derived = {name: value for name, value in derived.items() if name not in ("n_kv_heads", "kv_groups")}
+    if "intermediate_size" in given:
+        del derived["ffn_ratio"]
+    return SearchSpace.declare(target, {**choices_of(current), "multiple": multiple, **derived, **given})
+
+
+def _restricted(space: SearchSpace, way: Way, current: ModelConfig) -> SearchSpace:
+    """The part of the lattice in which the way's sizes move and the others of depth, width and heads stay."""
+
+    def axis(name: str) -> Axis:
+        now, values = getattr(current, name), getattr(space, name).values
+        kept = [value for value in values if (value != now if name in way.moves else value == now)]
+        if not kept:
+            raise NoSolution(f"the lattice has no {name} {'other than' if name in way.moves else 'of'} {now}")
+        return Axis.of(kept, name)
+
+    heads = (
+        Axis.of([current.n_heads], "n_heads") if space.n_heads and "dim" not in way.moves else space.n_heads
+    )
+    return replace(space, n_layers=axis("n_layers"), dim=axis("dim"), n_heads=heads)
+
+
+def _take(way: Way, current: ModelConfig, search: Search, tolerance: Fraction) -> Solution:
+    """The point of the way that stays nearest to the current proportions."""
+    _, points = search.solve(tolerance)
+    if not len(points):
+        raise NoSolution(nothing_within(search, tolerance))
+    strayed = _strayed(current, points)
+    aspect = np.abs(np.log(points.dim / points.n_layers) - np.log(current.dim / current.n_layers))
+    band = np.floor(aspect / _ASPECT_BAND) if {"dim", "n_layers"} <= way.moves else np.zeros(len(points))
+    error = np.abs(points.counted - search.target)
+    best = points.at(np.lexsort((points.n_layers, points.dim, error, np.round(strayed, 9), band))[:1])
+    terms = shape_score(search.space.choices, best, search.target)
+    return described(search.space.choices, best, 0, search.target, way.name, terms)
+
+
+def _strayed(current: ModelConfig, points: Points) -> NDArray[np.float64]:
+    """Squared logarithmic distance from the current ratios of FFN and attention width to dim."""
+    ffn = np.log(points.intermediate_size / points.dim * current.dim / current.intermediate_size)
+    heads = np.log(
+        points.n_heads * points.head_dim / points.dim * current.dim / (current.n_heads * current.head_dim)
+    )
+    strayed: NDArray[np.float64] = ffn**2 + heads**2
+    return strayed

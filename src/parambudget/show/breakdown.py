@@ -1,0 +1,128 @@
+"""A count as a person reads it: component, the products it is made of, parameters and share."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.defaults import Completed
+from parambudget.arch.tensors import Component, Tensor
+from parambudget.cost.count import Breakdown
+from parambudget.show.console import plain_table
+
+_NAMES = {
+    "token_embedding": "token embedding",
+    "position_embedding": "position embedding",
+    "ffn": "FFN",
+    "lm_head": "head",
+}
+
+
+def breakdown(counted: Breakdown, completed: Completed) -> Group:
+    """The whole screen of `count`: what the model is, its components, and the three counts."""
+    table = plain_table()
+    for name, justify in (
+        ("component", "left"),
+        ("tensors", "left"),
+        ("parameters", "right"),
+        ("share", "right"),
+    ):
+        table.add_column(name, justify=justify, no_wrap=name != "tensors")  # type: ignore[arg-type]
+    for component, parameters in counted.components.items():
+        rows = [row for row in counted.tensors if row.component == component]
+        if rows:
+            shown = _shared(rows) or products(rows)
+            table.add_row(name_of(component), shown, f"{parameters:,}", f"{parameters / counted.total:.2%}")
+    table.add_section()
+    table.add_row("[bold]total", "", f"[bold]{counted.total:,}", "")
+    return Group(
+        Text(description(counted.model), style="bold"),
+        *([Text(filled(completed), style="dim")] if completed.filled else []),
+        "",
+        table,
+        "",
+        _three(counted),
+    )
+
+
+def description(model: ModelConfig) -> str:
+    """One line that says what kind of model this is."""
+    m = model
+    kv = (
+        "multi-head"
+        if m.kv_group == 1
+        else "multi-query"
+        if m.n_kv_heads == 1
+        else f"{m.n_kv_heads} kv heads"
+    )
+    activation = {"silu": "SwiGLU", "gelu": "GeGLU", "gelu_tanh": "GeGLU"}.get(
+        m.activation, f"gated {m.activation}"
+    )
+    norm = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}[m.norm]
+    biases = [name for name in ("qkv", "attention_out", "ffn", "head") if getattr(m, f"{name}_bias")]
+    said = [
+        f"{m.n_layers} layers",
+        f"dim {m.dim}",
+        f"{m.n_heads} heads of {m.head_dim} ({kv})",
+        f"{activation if m.gated else m.activation} {m.intermediate_size}",
+        f"{m.norm_placement}-{norm}" + ("" if m.norm_weight else " without parameters"),
+        f"{m.position} positions" if m.position != "none" else "no positions",
+        "" if m.block == "sequential" else m.block.replace("_", " ") + " block",
+        "" if m.qk_norm == "none" else f"QK-norm ({m.qk_norm.replace('_', ' ')})",
+        f"bias on {', '.join(biases)}" if biases else "no bias",
+        "tied" if m.tied else "untied",
+        f"vocabulary {m.vocab_size}",
+        f"context {m.context_length}",
+    ]
+    return " · ".join(part for part in said if part)
+
+
+def filled(completed: Completed) -> str:
+    """Which fields were left out and what they became."""
+    values = (f"{name} {_plain(getattr(completed.model, name))}" for name in completed.filled)
+    return f"filled in: {', '.join(values)}"
+
+
+def products(rows: Sequence[Tensor]) -> str:
+    """The products that a count is the sum of, equal ones gathered: `24 × (2 × 896×896 + 2 × 128×896)`."""
+    by_copies: dict[int, dict[tuple[int, ...], int]] = {}
+    for row in rows:
+        shapes = by_copies.setdefault(row.copies, {})
+        # q is (heads, dim) and out (dim, heads): the same product.
+        key = tuple(sorted(row.shape, reverse=True))
+        shapes[key] = shapes.get(key, 0) + 1
+    return " + ".join(_times(copies, shapes) for copies, shapes in by_copies.items())
+
+
+def name_of(component: Component | str) -> str:
+    """The component in words."""
+    return _NAMES.get(component, component.replace("_", " "))
+
+
+def _times(copies: int, shapes: dict[tuple[int, ...], int]) -> str:
+    terms = [(f"{n} × " if n > 1 else "") + "×".join(map(str, shape)) for shape, n in shapes.items()]
+    inner = " + ".join(terms)
+    if copies == 1:
+        return inner
+    return f"{copies} × ({inner})" if len(terms) > 1 else f"{copies} × {inner}"
+
+
+def _shared(rows: Iterable[Tensor]) -> str | None:
+    return next((f"shared with {row.shared_with}" for row in rows if row.shared_with), None)
+
+
+def _three(counted: Breakdown) -> Table:
+    table = plain_table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    table.add_row("total", f"{counted.total:,}", "unique parameters, a tied head once")
+    table.add_row("body", f"{counted.body:,}", "total less token and position tables and the output head")
+    table.add_row("active", f"{counted.active:,}", "met by one token, embeddings in full")
+    return table
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,80 @@
+"""The closed form of a model's parameter count, factored per component: text, LaTeX, and itself in a
+notebook.
+
+It is the table of tensors read with symbols for sizes; there is no formula anywhere to keep in step with it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sympy
+
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import with_sizes
+from parambudget.arch.tensors import COMPONENTS, Component, tensors
+
+SYMBOLS: Final = {
+    "vocab_size": "V", "context_length": "s", "dim": "d", "n_layers": "L", "n_heads": "H", "n_kv_heads": "K",
+    "head_dim": "h", "intermediate_size": "f",
+}  # fmt: skip
+"""Field to letter. They are integers and positive, so that sympy may factor freely."""
+
+
+@dataclass(frozen=True)
+class Formula:
+    """The parameters of every model with these choices, in terms of its sizes."""
+
+    components: dict[Component, sympy.Expr]
+    """Factored; only those that have parameters."""
+    sizes: dict[str, int]
+    """The sizes of the model that the formula was taken from, by field."""
+
+    @property
+    def total(self) -> sympy.Expr:
+        """The sum of the components, each factored."""
+        return sympy.Add(*self.components.values(), evaluate=False)
+
+    @property
+    def legend(self) -> dict[str, str]:
+        """Letter to field, of the letters that occur."""
+        letters = {str(symbol) for symbol in self.total.free_symbols}
+        return {letter: name for name, letter in SYMBOLS.items() if letter in letters}
+
+    def evaluate(self, **sizes: int) -> int:
+        """The count with numbers put in; sizes that are not given are those of the model."""
+        numbers = {_symbol(name): value for name, value in (self.sizes | sizes).items()}
+        return int(sum(expression.subs(numbers) for expression in self.components.values()))
+
+    def latex(self) -> str:
+        """One display equation, every component under its brace."""
+        terms = (
+            rf"\underbrace{{{sympy.latex(expression)}}}_{{\text{{{name.replace('_', ' ')}}}}}"
+            for name, expression in self.components.items()
+        )
+        return "N = " + " + ".join(terms)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        components = {name: str(expression) for name, expression in self.components.items()}
+        return {"total": str(self), "components": components, "legend": self.legend, "latex": self.latex()}
+
+    def __str__(self) -> str:
+        """The closed form on one line."""
+        return " + ".join(str(expression) for expression in self.components.values())
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.latex()}$"
+
+
+def formula(model: ModelConfig) -> Formula:
+    """The closed form of the parameter count for the choices of `model`, with its sizes as symbols."""
+    m = with_sizes(model, **{name: _symbol(name) for name in SYMBOLS})
+    sums: dict[Component, Any] = dict.fromkeys(COMPONENTS, sympy.Integer(0))
+    for row in tensors(m):
+        sums[row.component] += row.parameters
+    components = {name: sympy.factor(expression) for name, expression in sums.items() if expression != 0}
+    return Formula(components, {name: getattr(model, name) for name in SYMBOLS})
+
+
+def _symbol(field: str) -> sympy.Symbol:
+    return sympy.Symbol(SYMBOLS[field], integer=True, positive=True)

@@ -1,0 +1,161 @@
+"""The answers of the solver as a screen: ranked models, why they rank so, what the search has shown."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.source import changed_fields
+from parambudget.cost.flops import flops_per_token
+from parambudget.plan.rank import TERMS
+from parambudget.plan.search import Certificate
+from parambudget.plan.solution import Current, Solution, Solutions
+from parambudget.plan.solve import DEFAULT_TOLERANCE
+from parambudget.plan.space import SIZES
+from parambudget.show.console import plain_table
+from parambudget.units import format_count, format_share, format_tolerance, parse_tolerance
+
+_WIDE: int = 120
+"""Columns of terminal from which the score's terms stand in the same table."""
+
+
+def solutions_screen(found: Solutions, console: Console) -> RenderableType:
+    """The screen of `solve`."""
+    parts: list[RenderableType] = []
+    if found.current:
+        parts += [_current(found.current, found.certificate), ""]
+    wide = console.width >= _WIDE
+    parts.append(_models(found, wide=wide))
+    if not wide and not found.current:
+        parts += ["", _terms(found)]
+    if found.current:
+        missing = found.current.unavailable
+        parts += [Text(f"no {name} one: {why}", style="dim") for name, why in missing.items()]
+    parts += ["", _certificate(found.certificate)]
+    if found.tying_was_assumed:
+        tied = found[0].model.tied
+        says = "tied, as is usual below 1B" if tied else "untied, as is usual from 1B"
+        parts.append(Text(f"the head is {says}; --{'untied' if tied else 'tied'} for the other", style="dim"))
+    return Group(*parts)
+
+
+def commands(found: Solutions) -> list[str]:
+    """What to run next, a command a line: train each way out of a current model; search the lattice again."""
+    training = [f"{s.label}: parambudget train {flags(s.model)}" for s in found] if found.current else []
+    return [*training, f"same lattice: {again(found)}"]
+
+
+def again(found: Solutions) -> str:
+    """The command that searches the same lattice for the same budget, every axis and choice spelled out."""
+    c, model = found.certificate, found[0].model
+    axes = [f"--{name.replace('_', '-')} {text}" for name, text in c.lattice.items()]
+    told = {name: value for name, value in changed_fields(model).items() if name not in SIZES}
+    told = {"vocab_size": model.vocab_size, "tied": model.tied} | told
+    words = [f"parambudget solve --target {c.target}", *axes, _as_flags(told)]
+    words += [f"--counted {c.counted}"] if c.counted != "total" else []
+    words += (
+        [f"--tolerance {format_tolerance(c.tolerance)}"]
+        if c.tolerance != parse_tolerance(DEFAULT_TOLERANCE)
+        else []
+    )
+    return " ".join(words)
+
+
+def flags(model: ModelConfig) -> str:
+    """The shortest flags that say this model."""
+    return _as_flags(changed_fields(model))
+
+
+def _as_flags(fields: Mapping[str, Any]) -> str:
+    paired = {"tied": ("--tied", "--untied"), "gated": ("--gated", "--plain")}
+    words = []
+    for name, value in fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(paired.get(name, (flag, f"--no-{flag[2:]}"))[not value])
+        elif value is not None:
+            words.append(f"{flag} {value}")
+    return " ".join(words)
+
+
+def _models(found: Solutions, *, wide: bool) -> Table:
+    """One line a model; on a narrow terminal without what the other columns imply."""
+    shape = ["#", "way" if found.current else "shape", "layers", "dim", "heads/kv", "head", "ffn", "ffn/dim"]
+    answer = ["change", "FLOPs", "depth"] if found.current else ["score", *(TERMS if wide else ())]
+    names = [*shape, found.certificate.counted, "error", *answer]
+    implied = () if wide else ("ffn/dim", "head") if found.current else ("ffn/dim",)
+    kept = [i for i, name in enumerate(names) if name not in implied]
+    table = plain_table() if wide else plain_table(padding=(0, 1, 0, 0))
+    for i in kept:
+        table.add_column(names[i], justify="left" if i == 1 else "right", no_wrap=True)
+    for number, solution in enumerate(found, 1):
+        cells = _cells(number, solution, found, wide)
+        table.add_row(*(cells[i] for i in kept), style="" if found.current or number > 1 else "bold")
+    return table
+
+
+def _cells(number: int, solution: Solution, found: Solutions, wide: bool) -> list[str]:
+    m = solution.model
+    return [
+        str(number),
+        solution.label,
+        str(m.n_layers),
+        str(m.dim),
+        f"{m.n_heads}/{m.n_kv_heads}",
+        str(m.head_dim),
+        str(m.intermediate_size),
+        f"{m.intermediate_size / m.dim:.2f}",
+        f"{solution.counted:,}",
+        format_share(solution.error / found.certificate.target),
+        *(_changes(found.current, m) if found.current else _score(solution, wide)),
+    ]
+
+
+def _score(solution: Solution, with_terms: bool) -> list[str]:
+    return [f"{solution.total_score:.2f}", *(_term_cells(solution) if with_terms else ())]
+
+
+def _term_cells(solution: Solution) -> list[str]:
+    return [f"{solution.score[term]:.2f}" if solution.score[term] >= 0.005 else "·" for term in TERMS]
+
+
+def _terms(found: Solutions) -> Table:
+    """The score term by term, for terminals too narrow to show it beside the models."""
+    table = plain_table()
+    table.add_column("#", justify="right")
+    for name in ("score", *TERMS):
+        table.add_column(name, justify="right")
+    for number, solution in enumerate(found, 1):
+        table.add_row(str(number), f"{solution.total_score:.2f}", *_term_cells(solution))
+    return table
+
+
+def _changes(current: Current, model: ModelConfig) -> list[str]:
+    change = current.change(model)
+    share = change["flops_per_token"] / flops_per_token(current.model)
+    return [format_count(change["total"]), format_share(share, 1), f"{change['n_layers']:+d}"]
+
+
+def _current(current: Current, certificate: Certificate) -> Text:
+    m = current.model
+    off = (current.counted - certificate.target) / certificate.target
+    return Text.assemble(
+        ("now: ", "bold"),
+        f"{m.n_layers} layers, dim {m.dim}, {m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}, "
+        f"ffn {m.intermediate_size}: {current.counted:,} {certificate.counted} parameters, "
+        f"{format_share(off, 2)} from {certificate.target:,}; "
+        f"{format_count(flops_per_token(m))} FLOPs per token at context {m.context_length}",
+    )
+
+
+def _certificate(c: Certificate) -> Text:
+    following = "no other error" if c.next_best_error is None else f"next {c.next_best_error:,}"
+    tie = f"{c.ties:,} tie" if c.ties > 1 else "no other ties"
+    return Text(
+        f"complete search: {c.lattice_points:,} points, {c.within_tolerance:,} within "
+        f"{format_tolerance(c.tolerance)} of {c.target:,}; nearest error {c.best_error:,} ({tie}), "
+        f"{following}"
+    )
