@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import Final
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.count import total
+from parambudget.show.console import plain_table
+from parambudget.train.corpus import Corpus
 from parambudget.train.defaults import Completed
 from parambudget.train.results import Step, TrainResult
+from parambudget.train.tokens import TokenData
 from parambudget.units import format_bytes, format_count, format_seconds
 
 MOST_SILENT_SECONDS: Final = 30.0
@@ -20,17 +24,33 @@ PLAIN_LINES: Final = 20
 """Lines for a whole run where the output is no terminal, beside evaluations and long silences."""
 
 
-def settings(completed: Completed, model: ModelConfig) -> Table:
-    """Every setting, with the reason of those that were filled in."""
-    table = Table("setting", "value", "why", box=None, pad_edge=False, title_justify="left")
-    config = completed.config
-    tokens = config.sequences_per_update * model.context_length
-    for name, value in config.model_dump().items():
-        why = completed.reasons.get(name, "given" if name in config.model_fields_set else "")
-        table.add_row(name, _written(value), why)
-    epochs = f"{config.steps:,} updates of {tokens:,} tokens: {format_count(config.steps * tokens)} in all"
-    table.caption, table.caption_justify = epochs, "left"
+def introduction(model: ModelConfig, device: str, text: Corpus, data: TokenData, out: Path) -> Table:
+    """What will be trained, on what and where."""
+    table = Table.grid(padding=(0, 2))
+    table.add_row("model", f"{total(model):,} parameters, on {device}")
+    documents = f"{len(text.train) + len(text.validation):,} documents, {len(text.validation):,} held out"
+    table.add_row("text", f"{text.name}: {documents}, sha256 {text.sha256[:16]}")
+    length = f"{data.train_bytes / len(data.train):.2f} bytes each"
+    table.add_row("tokens", f"{format_count(len(data.train))} to train on, {length}")
+    fewer = f", fewer than vocab_size={model.vocab_size:,}: rarer ones could hardly be learned"
+    entries = f"{data.entries:,} entries{fewer if data.entries < model.vocab_size else ''}"
+    table.add_row("tokenizer", entries)
+    table.add_row("out", str(out))
     return table
+
+
+def settings(completed: Completed, model: ModelConfig) -> Group:
+    """Every setting, with the reason of those that were filled in."""
+    table = plain_table()
+    for heading in ("setting", "value", "why"):
+        table.add_column(heading)
+    config = completed.config
+    update_tokens = config.sequences_per_update * model.context_length
+    for name, value in config.model_dump().items():
+        why = completed.reasons.get(name, "given" if name in completed.given else "")
+        table.add_row(name, _written(value), why)
+    whole = f"{format_count(config.steps * update_tokens)} tokens"
+    return Group("", table, "", f"{config.steps:,} updates of {update_tokens:,} tokens: {whole}", "")
 
 
 @contextmanager
@@ -41,9 +61,9 @@ def watching(console: Console, n_steps: int) -> Iterator[Callable[[Step], None]]
         return
     columns = (
         MofNCompleteColumn(),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(),
+        BarColumn(bar_width=12),
+        TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("train", total=n_steps, figures="")
@@ -58,7 +78,8 @@ def watching(console: Console, n_steps: int) -> Iterator[Callable[[Step], None]]
 
 def conclusion(result: TrainResult, model: ModelConfig) -> Table:
     """What came of the run."""
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_row()
     table.add_row("parameters", f"{result.parameters:,} (planned {total(model):,})")
     table.add_row(
         "trained", f"{result.steps:,} updates, {result.tokens:,} tokens, {format_seconds(result.seconds)}"
@@ -93,16 +114,19 @@ def _plain(console: Console, n_steps: int) -> Callable[[Step], None]:
 
 
 def _line(step: Step, n_steps: int) -> str:
-    return f"step {step.step:>{len(str(n_steps))}}/{n_steps}  {_figures(step)}"
+    line = f"step {step.step:>{len(str(n_steps))}}/{n_steps}  {_figures(step)}"
+    if step.val_loss is not None:
+        line += f"  val {step.val_loss:.4f}  bits/byte {step.val_bits_per_byte:.4f}"
+    return line
 
 
 def _figures(step: Step) -> str:
-    parts = [f"loss {step.loss:.4f}" if step.loss is not None else "loss not finite, update skipped"]
-    if step.val_loss is not None:
-        parts.append(f"val {step.val_loss:.4f}  bits/byte {step.val_bits_per_byte:.4f}")
-    parts += [f"lr {step.lr:.2e}", f"{step.tokens_per_second:,.0f} tokens/s"]
+    loss = f"loss {step.loss:.4f}" if step.loss is not None else "loss not finite"
+    parts = [loss, f"lr {step.lr:.2e}", f"{step.tokens_per_second:,.0f} tok/s"]
     if step.mfu is not None:
         parts.append(f"MFU {step.mfu:.1%}")
+    if step.skipped:
+        parts.append("update skipped")
     return "  ".join(parts)
 
 

@@ -41,19 +41,14 @@ class Windows:
         return self.tokens[start : start + self.context_length + 1].astype(np.int64)
 
 
-def training_windows(data: TokenData, context_length: int, seed: int) -> Windows:
-    """The windows of the training text, in the order that `seed` decides."""
-    require_window(data.train, context_length, f"the training part of {data.name}")
-    return Windows(data.train, context_length, seed)
-
-
-def require_window(tokens: _Tokens, context_length: int, what: str) -> None:
-    """Refuse text that is shorter than one window."""
-    if len(tokens) <= context_length:
-        raise InputError(
-            f"{what} has {len(tokens):,} tokens, fewer than one window of {context_length + 1} "
-            "(context_length + 1); give more text or a shorter context_length"
-        )
+def require_windows(data: TokenData, context_length: int) -> None:
+    """Refuse text of which either part is shorter than one window."""
+    for part, tokens in (("training", data.train), ("validation", data.validation)):
+        if len(tokens) <= context_length:
+            raise InputError(
+                f"the {part} part of {data.name} has {len(tokens):,} tokens, fewer than one window of "
+                f"{context_length + 1} (context_length + 1); give more text or a shorter context_length"
+            )
 
 
 def shuffled(i: int, n: int, *, key: int) -> int:

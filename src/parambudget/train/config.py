@@ -41,7 +41,7 @@ class TrainConfig(BaseModel):
     grad_clip: PositiveFloat = 1.0
     """Largest norm of the whole gradient; a longer one is scaled down to it."""
     gradient_checkpointing: bool = False
-    """Recompute each block in the backward pass: a quarter more arithmetic, far less memory."""
+    """Recompute each block in the backward pass: a third more arithmetic, far less memory."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Decides the initial weights and the order of the data."""
     eval_every: Count

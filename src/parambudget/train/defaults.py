@@ -40,6 +40,7 @@ class Completed:
     """Complete settings, and why each of those that were not given has its value."""
 
     config: TrainConfig
+    given: frozenset[str]
     reasons: dict[str, str]
 
 
@@ -69,7 +70,7 @@ def complete(given: Mapping[str, Any], model: ModelConfig, data_tokens: int, *, 
     fill("eval_every", math.ceil(fields["steps"] / 10), "10 times in the run")
     fill("eval_tokens", 2**13 if on_cpu else 2**20, "quick on a CPU" if on_cpu else "quick on a GPU")
     fill("save_every", math.ceil(fields["steps"] / 10), "10 times in the run")
-    return Completed(TrainConfig.read(fields), reasons)
+    return Completed(TrainConfig.read(fields), frozenset(given), reasons)
 
 
 def _fill_batch(fields: dict[str, Any], fill: Any, model: ModelConfig, data_tokens: int, kind: str) -> None:

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from parambudget import __version__
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.source import config_document
 from parambudget.build.module import Transformer
 from parambudget.build.verify import verify_module
 from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import CheckFailed
 from parambudget.train import checkpoint, rundir
-from parambudget.train.batches import Windows, training_windows
+from parambudget.train.batches import Windows, require_windows
 from parambudget.train.clock import Clock
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute, choose
@@ -43,7 +44,8 @@ def train(
     Writes nothing until the built model has exactly the planned tensors and the text is long enough.
     """
     compute = choose(device)
-    text = training_windows(data, model.context_length, config.seed)
+    require_windows(data, model.context_length)
+    text = Windows(data.train, model.context_length, config.seed)
     held_out = validation_windows(data, model.context_length, config.eval_tokens)
     module = planned(initialised(model, config.seed, compute), model)
     optimizer = adamw(module, model, config)
@@ -177,14 +179,11 @@ def outcome(
 
 def description(model: ModelConfig, config: TrainConfig, data: TokenData) -> dict[str, Any]:
     """The config file of the run: what it computes, and on which text."""
-    return {
-        "model": model.model_dump(),
-        "provenance": {
-            "version": __version__,
-            "corpus": data.name,
-            "corpus_sha256": data.sha256,
-            "tokens_sha256": data.tokens_sha256,
-            "tokenizer_entries": data.entries,
-        },
-        "train": config.model_dump(),
+    provenance = {
+        "version": __version__,
+        "corpus": data.name,
+        "corpus_sha256": data.sha256,
+        "tokens_sha256": data.tokens_sha256,
+        "tokenizer_entries": data.entries,
     }
+    return config_document(model, provenance, config.model_dump())

@@ -55,10 +55,7 @@ class TokenData:
 
 def token_data(corpus: Corpus, vocab_size: int, *, cache: Path | None = None) -> TokenData:
     """The corpus in tokens, from the cache or made now: the tokenizer is trained first. Seconds per 10 MB."""
-    if vocab_size < FEWEST_ENTRIES:
-        raise ConfigError(
-            f"vocab_size={vocab_size} is too small for a byte-level tokenizer; use at least {FEWEST_ENTRIES}"
-        )
+    require_vocabulary(vocab_size)
     folder = (cache or platformdirs.user_cache_path("parambudget")) / "tokens" / _key(corpus, vocab_size)
     found = _read(folder, corpus)
     if found is None:
@@ -73,6 +70,14 @@ def token_data(corpus: Corpus, vocab_size: int, *, cache: Path | None = None) ->
     if found is None:
         raise InputError(f"{folder} changed while it was read; remove it and start again")
     return found
+
+
+def require_vocabulary(vocab_size: int) -> None:
+    """Refuse a vocabulary that has no room for the bytes."""
+    if vocab_size < FEWEST_ENTRIES:
+        raise ConfigError(
+            f"vocab_size={vocab_size} is too small for a byte-level tokenizer; use at least {FEWEST_ENTRIES}"
+        )
 
 
 def _key(corpus: Corpus, vocab_size: int) -> str:

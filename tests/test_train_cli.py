@@ -1,0 +1,119 @@
+"""`parambudget train` as a person meets it: its output, its files and its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training_data import small_model, write_text
+
+from parambudget.cli.main import main
+
+SETTINGS = ["--steps", "2", "--batch_size", "2", "--gradient_accumulation_steps", "1", "--device", "cpu"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    write_text(tmp_path / "text")
+    (tmp_path / "tiny.txt").write_text("hello")
+    config = {"model": small_model().model_dump(), "train": {"seed": 7}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def parambudget(here, monkeypatch, capsys):  # noqa: ARG001 - runs there
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["parambudget", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return (ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def settings_of(run: Path) -> dict:
+    return json.loads((run / "config.json").read_text())["train"]
+
+
+def test_a_config_file_is_trained_as_it_says(here):
+    command = [sys.executable, "-c", "from parambudget.cli.main import main; main()", "train", "config.json"]
+    ran = subprocess.run(
+        [*command, "--data", "text", "--out", "run", *SETTINGS],
+        cwd=here, env=os.environ, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "40 documents, 2 held out, sha256" in ran.stdout
+    assert "step 2/2  loss" in ran.stdout
+    assert "27,168 (planned 27,168)" in ran.stdout
+    assert (settings_of(here / "run")["seed"], settings_of(here / "run")["steps"]) == (7, 2)
+
+
+def test_json_is_the_summary_and_nothing_else(here, parambudget):
+    code, out, err = parambudget(
+        "train", "config.json", "--data", "text", "--out", "run", "--json", *SETTINGS
+    )
+    assert (code, err) == (0, "")
+    assert json.loads(out) == json.loads((here / "run/summary.json").read_text())
+
+
+def test_flags_override_the_file_and_no_checkpointing_is_a_flag(here, parambudget):
+    flags = ["--seed", "3", "--no_gradient_checkpointing", "--learning-rate", "0.002"]
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS, *flags)
+    found = settings_of(here / "run")
+    assert (found["seed"], found["gradient_checkpointing"], found["learning_rate"]) == (3, False, 0.002)
+
+
+def test_a_model_is_trained_from_flags_alone_in_the_next_free_folder(here, parambudget):
+    sizes = [
+        "--dim",
+        "32",
+        "--n_heads",
+        "2",
+        "--n-layers",
+        "1",
+        "--vocab-size",
+        "300",
+        "--context-length",
+        "16",
+    ]
+    for _ in range(2):
+        assert parambudget("train", *sizes, "--data", "text", *SETTINGS)[0] == 0
+    assert [path.name for path in sorted((here / "runs").iterdir())] == ["38.37K-1", "38.37K-2"]
+
+
+def test_what_a_run_wrote_is_a_config_to_run_again(here, parambudget):
+    parambudget("train", "config.json", "--data", "text", "--out", "one", *SETTINGS)
+    assert (
+        parambudget("train", "one/config.json", "--data", "text", "--out", "two", "--device", "cpu")[0] == 0
+    )
+    assert (here / "one/config.json").read_text() == (here / "two/config.json").read_text()
+
+
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config.json", "--data", "nowhere"], "no data at nowhere"),
+        (["config.json", "--data", "text", "--steps", "0"], "steps is 0"),
+        (["config.json", "--data", "text", "--device", "gpu"], "use auto, cpu, cuda or cuda:N"),
+        pytest.param(["config.json", "--data", "text", "--device", "cuda"], "use cpu or auto", marks=NO_CUDA),
+        (["config.json", "--data", "tiny.txt"], "fewer than one window"),
+        (["config.json", "--data", "text", "--vocab-size", "100"], "use at least 257"),
+        (["nowhere.json"], "nowhere.json"),
+        (["config.json", "--data", "text", "--out", "config.json/run"], "cannot make config.json/run"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_2(here, parambudget, arguments, message):
+    code, out, err = parambudget("train", *arguments)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (here / "runs").exists()
