@@ -28,6 +28,7 @@ FEWEST_BATCH_TOKENS: Final = 2**12
 MOST_BATCH_TOKENS: Final = 2**22
 HIGHEST_LEARNING_RATE: Final = 5e-3
 FINAL_LEARNING_RATE: Final = 1e-5
+MOST_EVAL_TOKENS: Final = 2**18
 MICRO_STEP_TOKENS: Final = {"cpu": 2**12, "accelerator": 2**14}
 _PROBE: Final[dict[str, Any]] = {
     "steps": 2**31, "batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": 1e300,
@@ -68,7 +69,8 @@ def complete(given: Mapping[str, Any], model: ModelConfig, data_tokens: int, *, 
     )
     fill("warmup_steps", min(2_000, math.ceil(fields["steps"] / 10)), "a tenth of the steps, at most 2,000")
     fill("eval_every", math.ceil(fields["steps"] / 10), "10 times in the run")
-    fill("eval_tokens", 2**13 if on_cpu else 2**20, "quick on a CPU" if on_cpu else "quick on a GPU")
+    affordable = max(model.context_length, fields["eval_every"] * update_tokens // 2)
+    fill("eval_tokens", min(MOST_EVAL_TOKENS, affordable), "evaluation takes a seventh of the run at most")
     fill("save_every", math.ceil(fields["steps"] / 10), "10 times in the run")
     return Completed(TrainConfig.read(fields), frozenset(given), reasons)
 
