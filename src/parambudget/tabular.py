@@ -1,7 +1,6 @@
 """Result types that are tables: HTML in a notebook, a pandas DataFrame where pandas is installed."""
 
 from abc import abstractmethod
-from html import escape
 from typing import Any
 
 from parambudget.errors import MissingExtra
@@ -23,6 +22,8 @@ class Tabular:
         return pandas.DataFrame(self.rows())
 
     def _repr_html_(self) -> str:
+        from html import escape
+
         rows = self.rows()
         head = "".join(f"<th>{escape(key.replace('_', ' '))}</th>" for key in rows[0])
         lines = "".join(

@@ -11,6 +11,7 @@ LARGEST_SIZE: Final = 2**31
 
 Layers = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
+Share = Annotated[float, Field(gt=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -21,80 +22,98 @@ class ModelConfig(BaseModel):
     here; to have conventional ones filled in, go through `arch.defaults.complete` or `parambudget.model`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     # Sizes
-    dim: Size
-    """Model width: the length of the residual stream."""
-    n_layers: Layers
-    """Transformer blocks."""
-    n_heads: Size
-    """Query heads."""
-    n_kv_heads: Size
-    """Key/value heads: n_heads for multi-head, 1 for multi-query, a divisor in between for grouped."""
-    head_dim: Size
-    """Width of one head; free of dim / n_heads."""
-    intermediate_size: Size
-    """Width of the feed-forward network between its matrices."""
-    vocab_size: Size = 50257
-    """Token ids the embedding has a row for, unpadded."""
-    context_length: Size = 1024
-    """Longest sequence, in tokens; counts only with learned positions."""
+    dim: Size = Field(description="Model width: the length of the residual stream.")
+    n_layers: Layers = Field(description="Transformer blocks.")
+    n_heads: Size = Field(description="Query heads.")
+    n_kv_heads: Size = Field(
+        description=(
+            "Key/value heads: n_heads for multi-head, 1 for multi-query, a divisor in between for grouped."
+        ),
+    )
+    head_dim: Size = Field(description="Width of one head; free of dim / n_heads.")
+    intermediate_size: Size = Field(description="Width of the feed-forward network between its matrices.")
+    vocab_size: Size = Field(50257, description="Token ids the embedding has a row for, unpadded.")
+    context_length: Size = Field(
+        1024, description="Longest sequence, in tokens; counts only with learned positions."
+    )
 
     # Choices that change the tensors
-    tied: bool = True
-    """The output head is the token embedding."""
-    position: Literal["rotary", "learned", "none"] = "rotary"
-    """How positions enter: rotary (no parameters), a learned table, or not at all."""
-    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
-    """Kind of every norm."""
-    norm_weight: bool = True
-    """Norms have a learned scale; without it they have no parameters (OLMo-1)."""
-    norm_bias: bool = False
-    """Norms have a learned shift; layernorm only."""
-    norm_placement: Literal["pre", "post", "reordered", "sandwich"] = "pre"
-    """Pre: x + f(norm(x)). Post: norm(x + f(x)), the original transformer. Reordered: x + norm(f(x)), OLMo 2.
-    Sandwich: x + norm(f(norm(x))), Gemma 2."""
-    final_norm: bool = True
-    """A norm before the output head."""
-    block: Literal["sequential", "parallel", "parallel_shared_norm"] = "sequential"
-    """Attention then FFN, or both from the same input (GPT-NeoX), or both behind one shared norm (GPT-J,
-    Falcon-7B)."""
-    qk_norm: Literal["none", "head", "per_head", "full"] = "none"
-    """Norm on queries and keys: one head_dim scale for all heads (Qwen3), one per head (Cohere), or full
-    width (OLMo 2)."""
-    gated: bool = True
-    """FFN of three matrices, down(act(gate(x)) * up(x)); otherwise two, down(act(up(x)))."""
-    qkv_bias: bool = False
-    """Bias on the query, key and value projections."""
-    attention_out_bias: bool = False
-    """Bias on the attention output projection."""
-    ffn_bias: bool = False
-    """Bias on every FFN projection."""
-    head_bias: bool = False
-    """Bias on the output head."""
+    tied: bool = Field(True, description="The output head is the token embedding.")
+    position: Literal["rotary", "learned", "none"] = Field(
+        "rotary", description="How positions enter: rotary (no parameters), a learned table, or not at all."
+    )
+    norm: Literal["rmsnorm", "layernorm"] = Field("rmsnorm", description="Kind of every norm.")
+    norm_weight: bool = Field(
+        True, description="Norms have a learned scale; without it they have no parameters (OLMo-1)."
+    )
+    norm_bias: bool = Field(False, description="Norms have a learned shift; layernorm only.")
+    norm_placement: Literal["pre", "post", "reordered", "sandwich"] = Field(
+        "pre",
+        description=(
+            "Pre: x + f(norm(x)). Post: norm(x + f(x)), the original transformer. Reordered: x + "
+            "norm(f(x)), OLMo 2. Sandwich: x + norm(f(norm(x))), Gemma 2."
+        ),
+    )
+    final_norm: bool = Field(True, description="A norm before the output head.")
+    block: Literal["sequential", "parallel", "parallel_shared_norm"] = Field(
+        "sequential",
+        description=(
+            "Attention then FFN, or both from the same input (GPT-NeoX), or both behind one shared norm "
+            "(GPT-J, Falcon-7B)."
+        ),
+    )
+    qk_norm: Literal["none", "head", "per_head", "full"] = Field(
+        "none",
+        description=(
+            "Norm on queries and keys: one head_dim scale for all heads (Qwen3), one per head (Cohere), "
+            "or full width (OLMo 2)."
+        ),
+    )
+    gated: bool = Field(
+        True,
+        description="FFN of three matrices, down(act(gate(x)) * up(x)); otherwise two, down(act(up(x))).",
+    )
+    qkv_bias: bool = Field(False, description="Bias on the query, key and value projections.")
+    attention_out_bias: bool = Field(False, description="Bias on the attention output projection.")
+    ffn_bias: bool = Field(False, description="Bias on every FFN projection.")
+    head_bias: bool = Field(False, description="Bias on the output head.")
 
     # Choices that change the function, not the tensors
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"] = "silu"
-    """FFN activation: gated silu is SwiGLU, gated gelu GeGLU, relu2 the square of ReLU."""
-    rope_theta: PositiveFloat = 10_000.0
-    """Base of the rotary frequencies."""
-    rotary_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of head_dim that is rotated (GPT-NeoX: 0.25)."""
-    norm_eps: PositiveFloat = 1e-5
-    """Added to the variance in every norm."""
-    logit_softcap: PositiveFloat | None = None
-    """Logits become cap * tanh(logits / cap) (Gemma 2: 30)."""
-    embedding_multiplier: PositiveFloat = 1.0
-    """Token embeddings are scaled by this (Gemma: sqrt(dim))."""
-    residual_multiplier: PositiveFloat = 1.0
-    """Every branch is scaled by this before it joins the residual stream (Granite)."""
-    attention_multiplier: PositiveFloat | None = None
-    """Scale of the attention scores; 1 / sqrt(head_dim) when absent."""
-    init_std: PositiveFloat = 0.02
-    """Standard deviation of the initial weights; output projections get init_std / sqrt(2 * n_layers)."""
-    zero_init_out: bool = False
-    """Output projections of attention and FFN start at zero, so that every block starts as the identity."""
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"] = Field(
+        "silu",
+        description="FFN activation: gated silu is SwiGLU, gated gelu GeGLU, relu2 the square of ReLU.",
+    )
+    rope_theta: PositiveFloat = Field(10_000.0, description="Base of the rotary frequencies.")
+    rotary_fraction: Share = Field(1.0, description="Share of head_dim that is rotated (GPT-NeoX: 0.25).")
+    norm_eps: PositiveFloat = Field(1e-5, description="Added to the variance in every norm.")
+    logit_softcap: PositiveFloat | None = Field(
+        None, description="Logits become cap * tanh(logits / cap) (Gemma 2: 30)."
+    )
+    embedding_multiplier: PositiveFloat = Field(
+        1.0, description="Token embeddings are scaled by this (Gemma: sqrt(dim))."
+    )
+    residual_multiplier: PositiveFloat = Field(
+        1.0, description="Every branch is scaled by this before it joins the residual stream (Granite)."
+    )
+    attention_multiplier: PositiveFloat | None = Field(
+        None, description="Scale of the attention scores; 1 / sqrt(head_dim) when absent."
+    )
+    init_std: PositiveFloat = Field(
+        0.02,
+        description=(
+            "Standard deviation of the initial weights; output projections get init_std / sqrt(2 * n_layers)."
+        ),
+    )
+    zero_init_out: bool = Field(
+        False,
+        description=(
+            "Output projections of attention and FFN start at zero, so that every block starts as the "
+            "identity."
+        ),
+    )
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

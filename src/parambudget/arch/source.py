@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import Completed, complete
-from parambudget.arch.presets import preset
 from parambudget.errors import ConfigError
 from parambudget.files import read_json
 
@@ -32,6 +31,8 @@ def read_source(source: str | Path) -> Source:
     path = Path(source)
     if path.exists() or path.suffix == ".json":
         return interpret(read_json(path), str(path))
+    from parambudget.arch.presets import preset  # 110 rows that a model given by flags does not need
+
     return Source(preset(str(source)).model_dump())
 
 

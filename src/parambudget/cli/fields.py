@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Any, Final, Literal, get_origin
 
 import typer
 
@@ -58,7 +58,7 @@ def _flag(name: str, axes: tuple[str, ...]) -> inspect.Parameter:
         kind, metavar = str, "N"
     elif kind is bool:
         option = _PAIRED.get(name, f"{option}/--no-{option[2:]}")
-    elif float in (kind, *get_args(kind)):
+    elif get_origin(kind) is not Literal:
         kind = float
     panel = SIZE_PANEL if name in _SIZES else CHOICE_PANEL
     setting = typer.Option(

@@ -2,48 +2,56 @@
 
 import os
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Final
 
 import typer
 
 from parambudget import __version__
-from parambudget.cli.count import count
-from parambudget.cli.presets import presets
-from parambudget.cli.solve import solve
-from parambudget.cli.train import train
-from parambudget.cli.verify import verify
 from parambudget.errors import ParambudgetError
 
-app = typer.Typer(
-    name="parambudget",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    # Flags are the field names with - or _.
-    context_settings={
-        "token_normalize_func": lambda token: token.replace("_", "-"),
-        "help_option_names": ["-h", "--help"],
-    },
-)
-for command in (count, solve, verify, train, presets):
-    app.command(no_args_is_help=command is not presets)(command)
 
-
-@app.callback()
-def parambudget(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    """Decide which transformer to train on a fixed budget, exactly, and train it."""
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         typer.echo(__version__)
         raise typer.Exit
 
 
+VersionOption = Annotated[
+    bool,
+    typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+]
+COMMANDS: Final = ("count", "solve", "verify", "train", "presets")
+
+
+def application(*names: str) -> typer.Typer:
+    """The command line with these commands; with forty generated flags each, only what is asked for is built."""
+    app = typer.Typer(
+        name="parambudget",
+        callback=parambudget,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        # Flags are the field names with - or _.
+        context_settings={
+            "token_normalize_func": lambda token: token.replace("_", "-"),
+            "help_option_names": ["-h", "--help"],
+        },
+    )
+    for name in names:
+        command = getattr(import_module(f"parambudget.cli.{name}"), name)
+        app.command(name, no_args_is_help=name != "presets")(command)
+    return app
+
+
+def parambudget(version: VersionOption = False) -> None:
+    """Decide which transformer to train on a fixed budget, exactly, and train it."""
+
+
 def main() -> None:
     """Run the command line; every error a user can cause ends in one line on stderr and an exit code."""
+    asked = sys.argv[1:2]
+    app = application(*(asked if asked and asked[0] in COMMANDS else COMMANDS))
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
@@ -60,5 +68,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo(f"parambudget: {' '.join(message.split())}", err=True)
+    # Without a message the help has been shown instead.
+    if message:
+        typer.echo(f"parambudget: {' '.join(message.replace('Value error, ', '').split())}", err=True)
     return code

@@ -5,9 +5,8 @@ from fractions import Fraction
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from parambudget.plan.lattice import Ints
+from parambudget.plan.arrays import Floats, Ints, Strings
 from parambudget.plan.search import Points
 
 LABELS: Final = ("deep", "balanced", "wide")
@@ -20,7 +19,7 @@ FFN_CLASSES: Final = tuple(Fraction(n, 6) for n in (13, 19, 23, 27, 33, 42))
 """
 
 
-def order(points: Points, score: NDArray[np.float64], target: int, *, closest: bool) -> Ints:
+def order(points: Points, score: Floats, target: int, *, closest: bool) -> Ints:
     """Indices from best to worst. By score then error, or by error then score; ties by fewer layers, smaller
     dim, smaller head_dim, more kv heads and smaller FFN, so that the answer never depends on how the lattice
     was written."""
@@ -40,7 +39,7 @@ def order(points: Points, score: NDArray[np.float64], target: int, *, closest: b
     return found
 
 
-def diverse(points: Points, ranked: Ints, n: int, labels: NDArray[np.str_] | None = None) -> Ints:
+def diverse(points: Points, ranked: Ints, n: int, labels: Strings | None = None) -> Ints:
     """n of the ranking that differ from each other, in the order of the ranking, its first always among them.
 
     Any two differ in at least two of layers, dim, kv heads and FFN class, and not only in kv heads and FFN
@@ -74,7 +73,7 @@ def ffn_class(points: Points) -> Ints:
     return found
 
 
-def labels(aspect_deviation: NDArray[np.float64]) -> NDArray[np.str_]:
+def labels(aspect_deviation: Floats) -> Strings:
     """deep, balanced or wide: the thirds of dim / n_layers around what is conventional at that size."""
-    named: NDArray[np.str_] = np.array(LABELS)[np.digitize(aspect_deviation, (-_THIRD, _THIRD))]
+    named: Strings = np.array(LABELS)[np.digitize(aspect_deviation, (-_THIRD, _THIRD))]
     return named

@@ -5,12 +5,10 @@ from math import prod
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from parambudget.errors import InputError
+from parambudget.plan.arrays import Ints
 from parambudget.plan.space import SearchSpace
-
-Ints = NDArray[np.int64]
 
 MOST_ROWS: Final = 10**8
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
 from parambudget.cost.count import body
+from parambudget.plan.arrays import Floats
 from parambudget.plan.search import Points
 
 ASPECT: Final = {
@@ -24,7 +24,6 @@ ASPECT: Final = {
 """Body parameters to dim / n_layers: geometric means over published models around each size. From 7B to 70B
 it was depth that grew (Llama: 32 x 4096, 40 x 5120, 80 x 8192), so the curve is not monotone."""
 
-Floats = NDArray[np.float64]
 
 TERMS: Final = ("aspect", "ffn", "heads", "width", "depth", "kv")
 

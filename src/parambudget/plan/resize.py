@@ -7,11 +7,11 @@ from math import ceil
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from parambudget.arch.config import MOST_LAYERS, ModelConfig
 from parambudget.cost.count import body, total
 from parambudget.errors import InputError, NoSolution
+from parambudget.plan.arrays import Floats
 from parambudget.plan.axis import Axis
 from parambudget.plan.rank import shape_score
 from parambudget.plan.search import Points, Search
@@ -152,11 +152,11 @@ def _take(way: Way, current: ModelConfig, search: Search, tolerance: Fraction) -
     return described(search.space.choices, best, 0, search.target, way.name, terms)
 
 
-def _strayed(current: ModelConfig, points: Points) -> NDArray[np.float64]:
+def _strayed(current: ModelConfig, points: Points) -> Floats:
     """Squared logarithmic distance from the current ratios of FFN and attention width to dim."""
     ffn = np.log(points.intermediate_size / points.dim * current.dim / current.intermediate_size)
     heads = np.log(
         points.n_heads * points.head_dim / points.dim * current.dim / (current.n_heads * current.head_dim)
     )
-    strayed: NDArray[np.float64] = ffn**2 + heads**2
+    strayed: Floats = ffn**2 + heads**2
     return strayed

@@ -17,7 +17,8 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Size, with_sizes
 from parambudget.cost.count import body, total
 from parambudget.errors import InputError, NoSolution
-from parambudget.plan.lattice import Ints, Lattice, expand
+from parambudget.plan.arrays import Ints
+from parambudget.plan.lattice import Lattice, expand
 from parambudget.plan.space import Counted, SearchSpace
 
 _ROWS_AT_ONCE: Final = 2**20

@@ -5,10 +5,10 @@ from math import ceil
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError, NoSolution
+from parambudget.plan.arrays import Floats
 from parambudget.plan.choose import diverse, labels, order
 from parambudget.plan.rank import aspect_deviation, shape_score
 from parambudget.plan.search import Points, Search
@@ -66,7 +66,7 @@ def described(
     i: int,
     target: int,
     name: str,
-    terms: dict[str, NDArray[np.float64]],
+    terms: dict[str, Floats],
 ) -> Solution:
     """Point i as a solution: a validated model, its exact error and its score."""
     counted = int(points.counted[i])
@@ -109,10 +109,8 @@ def _closest(search: Search, top: int) -> Points:
         pool *= 16
 
 
-def _score(search: Search, points: Points) -> NDArray[np.float64]:
-    score: NDArray[np.float64] = np.sum(
-        list(shape_score(search.space.choices, points, search.target).values()), axis=0
-    )
+def _score(search: Search, points: Points) -> Floats:
+    score: Floats = np.sum(list(shape_score(search.space.choices, points, search.target).values()), axis=0)
     return score
 
 

@@ -1,0 +1,9 @@
+"""The array types of the search. Spelled out, since importing numpy.typing for `NDArray` costs every solve 15 ms."""
+
+from typing import Any
+
+import numpy as np
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Strings = np.ndarray[Any, np.dtype[np.str_]]
