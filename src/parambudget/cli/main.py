@@ -25,7 +25,7 @@ COMMANDS: Final = ("count", "solve", "verify", "train", "presets")
 
 
 def application(*names: str) -> typer.Typer:
-    """The command line with these commands; with forty generated flags each, only what is asked for is built."""
+    """The command line with these commands. Each has forty flags, so only what is asked for is built."""
     app = typer.Typer(
         name="parambudget",
         callback=parambudget,

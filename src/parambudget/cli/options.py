@@ -15,9 +15,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 
 def require_torch(command: str) -> None:
-    """Raise `MissingExtra` with the install command unless torch can be imported."""
-    if find_spec("torch") is None:
+    """Raise `MissingExtra` with the install command unless the whole `train` extra is there."""
+    missing = [
+        name for name in ("torch", "safetensors", "tokenizers", "platformdirs") if find_spec(name) is None
+    ]
+    if missing:
         raise MissingExtra(
-            f"{command} needs torch, which is not installed; run it as: "
+            f"{command} needs {', '.join(missing)}, not installed here; run it as: "
             f"uv run --extra train parambudget {command} ... (or: pip install 'parambudget[train]')"
         )

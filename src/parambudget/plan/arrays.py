@@ -1,4 +1,4 @@
-"""The array types of the search. Spelled out, since importing numpy.typing for `NDArray` costs every solve 15 ms."""
+"""Array types of the search, spelled out: importing numpy.typing for `NDArray` would cost a solve 15 ms."""
 
 from typing import Any
 
