@@ -72,26 +72,23 @@ def run(
     from parambudget.show import training as show
     from parambudget.show.console import console, print_json
     from parambudget.train.batches import require_windows
-    from parambudget.train.corpus import corpus
+    from parambudget.train.data import data_for
     from parambudget.train.defaults import complete
     from parambudget.train.device import choose
     from parambudget.train.loop import train as train_model
     from parambudget.train.rundir import require_free
-    from parambudget.train.tokens import require_vocabulary, token_data
 
     to = console()
     to.quiet = as_json
     compute = choose(device)
     # What can be known to be wrong is said before the text is read.
     require_free(out)
-    require_vocabulary(model.vocab_size)
     complete(settings, model, data_tokens=1, on_cpu=True)
     with to.status("reading the text, training a tokenizer and encoding; they are kept for the next time"):
-        text = corpus(data)
-        tokens = token_data(text, model.vocab_size)
+        tokens = data_for(data, model.vocab_size)
     require_windows(tokens, model.context_length)
     completed = complete(settings, model, len(tokens.train), on_cpu=compute.device.type == "cpu")
-    to.print(show.introduction(model, compute.name, text, tokens, out))
+    to.print(show.introduction(model, compute.name, tokens, out))
     to.print(show.settings(completed, model))
     with show.watching(to, completed.config.steps) as on_step:
         result = train_model(model, completed.config, tokens, out, device=device, on_step=on_step)

@@ -13,7 +13,6 @@ from rich.table import Column, Table
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.count import total
 from parambudget.show.console import plain_table
-from parambudget.train.corpus import Corpus
 from parambudget.train.defaults import Completed
 from parambudget.train.results import Step, TrainResult
 from parambudget.train.tokens import TokenData
@@ -24,12 +23,12 @@ PLAIN_LINES: Final = 20
 """Lines for a whole run where the output is no terminal, beside evaluations and long silences."""
 
 
-def introduction(model: ModelConfig, device: str, text: Corpus, data: TokenData, out: Path) -> Table:
+def introduction(model: ModelConfig, device: str, data: TokenData, out: Path) -> Table:
     """What will be trained, on what and where."""
     table = Table.grid(padding=(0, 2))
     table.add_row("model", f"{total(model):,} parameters, on {device}")
-    documents = f"{len(text.train) + len(text.validation):,} documents, {len(text.validation):,} held out"
-    table.add_row("text", f"{text.name}: {documents}, sha256 {text.sha256[:16]}")
+    documents = f"{data.n_documents:,} documents, {data.n_held_out:,} held out"
+    table.add_row("text", f"{data.name}: {documents}, sha256 {data.sha256[:16]}")
     length = f"{data.train_bytes / len(data.train):.2f} bytes each"
     table.add_row("tokens", f"{format_count(len(data.train))} to train on, {length}")
     fewer = f", fewer than vocab_size={model.vocab_size:,}: rarer ones could hardly be learned"

@@ -40,6 +40,8 @@ class TokenData:
     sha256: str
     """Of the corpus: the text, not the tokens."""
     n_documents: int
+    n_held_out: int
+    """Documents in the validation part."""
     entries: int
     """Tokenizer entries; ids are below it, and it is at most the vocab_size asked for."""
     train: np.ndarray[Any, Any]
@@ -96,7 +98,7 @@ def _read(folder: Path, corpus: Corpus) -> TokenData | None:
         return None
     return TokenData(
         name=corpus.name, sha256=corpus.sha256, n_documents=len(corpus.train) + len(corpus.validation),
-        entries=facts["entries"],
+        n_held_out=len(corpus.validation), entries=facts["entries"],
         train=_mapped(folder / "train.bin", facts["dtype"]),
         validation=_mapped(folder / "validation.bin", facts["dtype"]),
         train_bytes=facts["train_bytes"], validation_bytes=facts["validation_bytes"],
