@@ -21,7 +21,7 @@ VersionOption = Annotated[
     bool,
     typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
 ]
-COMMANDS: Final = ("count", "solve", "verify", "train", "presets")
+COMMANDS: Final = ("count", "solve", "verify", "data", "train", "presets")
 
 
 def application(*names: str) -> typer.Typer:
@@ -40,7 +40,10 @@ def application(*names: str) -> typer.Typer:
     )
     for name in names:
         command = getattr(import_module(f"parambudget.cli.{name}"), name)
-        app.command(name, no_args_is_help=name != "presets")(command)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command)
+        else:
+            app.command(name, no_args_is_help=name != "presets")(command)
     return app
 
 

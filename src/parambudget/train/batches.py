@@ -10,17 +10,17 @@ from typing import Any, Final
 import numpy as np
 
 from parambudget.errors import InputError
-from parambudget.train.tokens import TokenData
+from parambudget.train.tokens import TokenData, Tokens
 
 _ROUNDS: Final = 6
-_Tokens = np.ndarray[Any, Any]
+_Windows = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Windows:
     """The windows of one token array. A window is context_length inputs and, one later, as many targets."""
 
-    tokens: _Tokens
+    tokens: Tokens
     context_length: int
     seed: int
 
@@ -29,11 +29,11 @@ class Windows:
         """Windows in an epoch: one less than would fit, if two do, so that epochs may cut differently."""
         return max(1, (len(self.tokens) - 1) // self.context_length - 1)
 
-    def at(self, first: int, n: int) -> _Tokens:
+    def at(self, first: int, n: int) -> _Windows:
         """Windows `first` to `first + n - 1` of the whole run, as int64 of shape (n, context_length + 1)."""
         return np.stack([self._window(position) for position in range(first, first + n)])
 
-    def _window(self, position: int) -> _Tokens:
+    def _window(self, position: int) -> _Windows:
         epoch, nth = divmod(position, self.count)
         room = min(self.context_length - 1, len(self.tokens) - 1 - self.count * self.context_length)
         offset = _hash(self.seed, epoch, _ROUNDS) % (room + 1)

@@ -74,7 +74,7 @@ def corpus(source: Path | None = None) -> Corpus:
             _standard_library(),
         )
     else:
-        name, paths = str(source), _files(source)
+        name, paths = str(source), visible_files(source)
     documents: dict[str, Document] = {}
     for path in paths:
         document = _document(path, required=path == source)
@@ -95,7 +95,8 @@ def _standard_library() -> list[Path]:
     return sorted(path for path in root.rglob("*.py") if not _NOT_ITS_OWN & set(path.relative_to(root).parts))
 
 
-def _files(source: Path) -> list[Path]:
+def visible_files(source: Path) -> list[Path]:
+    """The file, or every file below the folder that is not hidden, in order."""
     if source.is_file():
         return [source]
     if not source.is_dir():

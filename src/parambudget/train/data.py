@@ -3,10 +3,14 @@
 from pathlib import Path
 
 from parambudget.train.corpus import corpus
-from parambudget.train.tokens import TokenData, require_vocabulary, token_data
+from parambudget.train.shards import is_prepared, read_prepared
+from parambudget.train.tokenizer import require_vocabulary
+from parambudget.train.tokens import TokenData, token_data
 
 
 def data_for(source: Path | None, vocab_size: int) -> TokenData:
-    """The tokens of a text file or a folder of text; without a source, of Python's standard library."""
+    """The tokens of a prepared folder, of a text file or folder, or else of Python's standard library."""
+    if source is not None and is_prepared(source):
+        return read_prepared(source, vocab_size)
     require_vocabulary(vocab_size)
     return token_data(corpus(source), vocab_size)

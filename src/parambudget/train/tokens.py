@@ -12,24 +12,34 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import platformdirs
 import tokenizers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 
-from parambudget.errors import ConfigError, InputError
+from parambudget.errors import InputError
 from parambudget.train.corpus import Corpus, Document
+from parambudget.train.tokenizer import (
+    END_OF_TEXT,
+    MIN_FREQUENCY,
+    SAMPLE_BYTES,
+    bytes_of_token,
+    require_vocabulary,
+    train_bpe,
+)
 
-END_OF_TEXT: Final = "<|endoftext|>"
-FEWEST_ENTRIES: Final = 257
-"""One for each byte and one for the end of a document."""
-_MIN_FREQUENCY: Final = 16
-"""An entry seen fewer times than this in the text could hardly be learned."""
-_SAMPLE_BYTES: Final = 64_000_000
 _BATCH_BYTES: Final = 8_000_000
 _LAYOUT: Final = 1
+
+
+class Tokens(Protocol):
+    """Ids in one array or several: what has a length and gives slices."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, wanted: slice, /) -> np.ndarray[Any, Any]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +54,7 @@ class TokenData:
     """Documents in the validation part."""
     entries: int
     """Tokenizer entries; ids are below it, and it is at most the vocab_size asked for."""
-    train: np.ndarray[Any, Any]
+    train: Tokens
     validation: np.ndarray[Any, Any]
     train_bytes: int
     validation_bytes: int
@@ -74,16 +84,8 @@ def token_data(corpus: Corpus, vocab_size: int, *, cache: Path | None = None) ->
     return found
 
 
-def require_vocabulary(vocab_size: int) -> None:
-    """Refuse a vocabulary that has no room for the bytes."""
-    if vocab_size < FEWEST_ENTRIES:
-        raise ConfigError(
-            f"vocab_size={vocab_size} is too small for a byte-level tokenizer; use at least {FEWEST_ENTRIES}"
-        )
-
-
 def _key(corpus: Corpus, vocab_size: int) -> str:
-    decides = [_LAYOUT, corpus.sha256, vocab_size, _MIN_FREQUENCY, _SAMPLE_BYTES, tokenizers.__version__]
+    decides = [_LAYOUT, corpus.sha256, vocab_size, MIN_FREQUENCY, SAMPLE_BYTES, tokenizers.__version__]
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:32]
 
 
@@ -91,7 +93,7 @@ def _read(folder: Path, corpus: Corpus) -> TokenData | None:
     """What the folder holds, or None if it is not there or is not what was written."""
     try:
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        if any(_sha256(folder / name) != digest for name, digest in facts["sha256"].items()):
+        if any(file_sha256(folder / name) != digest for name, digest in facts["sha256"].items()):
             return None
         tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
     except (OSError, ValueError, KeyError):
@@ -99,15 +101,16 @@ def _read(folder: Path, corpus: Corpus) -> TokenData | None:
     return TokenData(
         name=corpus.name, sha256=corpus.sha256, n_documents=len(corpus.train) + len(corpus.validation),
         n_held_out=len(corpus.validation), entries=facts["entries"],
-        train=_mapped(folder / "train.bin", facts["dtype"]),
-        validation=_mapped(folder / "validation.bin", facts["dtype"]),
+        train=mapped(folder / "train.bin", facts["dtype"]),
+        validation=mapped(folder / "validation.bin", facts["dtype"]),
         train_bytes=facts["train_bytes"], validation_bytes=facts["validation_bytes"],
-        bytes_of_token=_bytes_of_token(Tokenizer.from_str(tokenizer_json)),
+        bytes_of_token=bytes_of_token(Tokenizer.from_str(tokenizer_json)),
         tokenizer_json=tokenizer_json, tokens_sha256=facts["sha256"]["train.bin"],
     )  # fmt: skip
 
 
-def _mapped(path: Path, dtype: str) -> np.ndarray[Any, Any]:
+def mapped(path: Path, dtype: str) -> np.ndarray[Any, Any]:
+    """The ids in a file, read when they are used."""
     if not path.stat().st_size:  # an empty file cannot be mapped
         return np.zeros(0, dtype)
     return np.memmap(path, dtype, mode="r")
@@ -128,7 +131,8 @@ def _write(folder: Path, corpus: Corpus, vocab_size: int) -> None:
             "train_bytes": sum(document.n_bytes for document in corpus.train),
             "validation_bytes": sum(document.n_bytes for document in corpus.validation),
             "sha256": {
-                name: _sha256(unfinished / name) for name in ("train.bin", "validation.bin", "tokenizer.json")
+                name: file_sha256(unfinished / name)
+                for name in ("train.bin", "validation.bin", "tokenizer.json")
             },
         }
         (unfinished / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -140,21 +144,11 @@ def _write(folder: Path, corpus: Corpus, vocab_size: int) -> None:
 
 
 def _trained(corpus: Corpus, vocab_size: int) -> Tokenizer:
-    """A byte-level BPE as GPT-2's, trained on at most 64 MB of the training documents, evenly taken."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, min_frequency=_MIN_FREQUENCY, show_progress=False,
-        special_tokens=[END_OF_TEXT], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )  # fmt: skip
+    """A BPE trained on at most 64 MB of the training documents, evenly taken."""
     total = sum(document.n_bytes for document in corpus.train)
-    stride = -(-total // _SAMPLE_BYTES) or 1
+    stride = -(-total // SAMPLE_BYTES) or 1
     pieces = (piece for document in corpus.train for piece in document.pieces())
-    tokenizer.train_from_iterator((piece for i, piece in enumerate(pieces) if i % stride == 0), trainer)
-    # A document that quotes the marker must not end there.
-    tokenizer.encode_special_tokens = True
-    return tokenizer
+    return train_bpe((piece for i, piece in enumerate(pieces) if i % stride == 0), vocab_size)
 
 
 def _encode(tokenizer: Tokenizer, documents: Iterable[Document], path: Path, dtype: np.dtype[Any]) -> None:
@@ -185,14 +179,7 @@ def _batched(documents: Iterable[Document]) -> Iterator[list[tuple[str, bool]]]:
     yield batch
 
 
-def _bytes_of_token(tokenizer: Tokenizer) -> np.ndarray[Any, Any]:
-    # Byte-level BPE writes each byte as one character: a token has as many characters as bytes.
-    lengths = np.zeros(tokenizer.get_vocab_size(), np.int64)
-    for token, i in tokenizer.get_vocab().items():
-        lengths[i] = 0 if token == END_OF_TEXT else len(token)
-    return lengths
-
-
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

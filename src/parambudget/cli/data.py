@@ -1,0 +1,84 @@
+"""`parambudget data`: text made ready to train on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from parambudget.cli.options import JsonOption, require_torch
+from parambudget.units import parse_size
+
+data = typer.Typer(name="data", help="Text made ready to train on.", no_args_is_help=True)
+
+
+@data.command(no_args_is_help=True)
+def prepare(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A file or folder of text, JSON lines or parquet. From the network: openwebtext, "
+            "fineweb-edu or hf:OWNER/NAME[/SUBSET] of the Hugging Face hub.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New folder for the tokens.")],
+    tokenizer: Annotated[
+        str,
+        typer.Option(
+            metavar="TOKENIZER",
+            help="A tokenizer.json, a folder with it or with vocab.json and merges.txt, bpe to train one on "
+            "the source, or (from the network) hf:NAME, such as hf:gpt2.",
+        ),
+    ],
+    vocab_size: Annotated[
+        str | None, typer.Option(metavar="N", help="With bpe: the most entries it may have.")
+    ] = None,
+    field: Annotated[str, typer.Option(metavar="NAME", help="Field or column that holds the text.")] = "text",
+    separator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Between the documents of a text file, such as '<|endoftext|>'. [default: a file is one]",
+        ),
+    ] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=0.5,
+            help="Of the documents to hold out. [default: 0.05, or what gives 10 MB if that is less]",
+        ),
+    ] = None,
+    end_of_text: Annotated[
+        str | None,
+        typer.Option(metavar="TOKEN", help="What ends a document. [default: the tokenizer's usual one]"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Processes. [default: one per processor]")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make text into files of tokens that training reads without loading them.
+
+    Streamed, so that the source may be larger than memory; interrupted, the same command goes on.
+
+    parambudget data prepare texts/ --tokenizer bpe --vocab-size 32768 -o tokens
+    """
+    require_torch("data prepare")
+    from parambudget.show import data as show
+    from parambudget.show.console import console, print_json
+    from parambudget.train.documents import Reading
+    from parambudget.train.prepare import Request, prepare
+
+    to = console()
+    to.quiet = as_json
+    request = Request(
+        source, tokenizer, vocab_size and parse_size(vocab_size, "vocab_size"), Reading(field, separator),
+        validation, end_of_text,
+    )  # fmt: skip
+    with show.preparing(to) as on_progress:
+        manifest = prepare(request, out, n_workers=workers, on_progress=on_progress)
+    to.print(show.prepared(manifest, out))
+    if as_json:
+        print_json(manifest.as_dict())

@@ -1,0 +1,171 @@
+"""One stretch of a source made into token files: what one process does at a time."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Self
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from parambudget.files import read_json, write_json
+from parambudget.train.documents import Piece, Reading, Stretch, pieces
+from parambudget.train.shards import TOKENIZER, WORK, id_type
+from parambudget.train.tokenizer import bytes_of_token, prepared
+
+SIDES: Final = ("train", "validation")
+_BATCH_BYTES: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which documents are held out: a share of them by the hash of their beginning, and no very long one.
+
+    The same text falls on the same side wherever it stands.
+    """
+
+    share: float
+    longest_bytes: int | None
+
+    def holds_out(self, piece: Piece) -> bool:
+        """Whether the document of this piece is for validation."""
+        if self.longest_bytes is not None and piece.document_bytes > self.longest_bytes:
+            return False
+        drawn = int.from_bytes(hashlib.sha256(piece.key).digest()[:8], "big")
+        return drawn < self.share * 2**64
+
+
+@dataclass(frozen=True)
+class Job:
+    """A part of a source to encode into a folder: all that another process needs to know."""
+
+    out: Path
+    number: int
+    part: tuple[Stretch, ...]
+    reading: Reading
+    split: Split
+    tokenizer_sha256: str
+    end_of_text: str
+
+    def file(self, side: str) -> Path:
+        """Where the ids of one side go until everything is done."""
+        return self.out / WORK / f"{side}-{self.number:05}.bin"
+
+    @property
+    def facts_file(self) -> Path:
+        """Written last: with it the part is done."""
+        return self.out / WORK / f"{self.number:05}.json"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What was written for one side."""
+
+    n_tokens: int
+    n_documents: int
+    n_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What became of a part."""
+
+    number: int
+    train: Counted
+    validation: Counted
+    text_sha256: str
+    exact_bytes: bool
+    """The bytes behind the ids are the bytes of the text."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Of both sides."""
+        return self.train.n_tokens + self.validation.n_tokens
+
+    @property
+    def n_bytes(self) -> int:
+        """Of both sides."""
+        return self.train.n_bytes + self.validation.n_bytes
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The facts in a file."""
+        document = read_json(path)
+        sides = {side: Counted(**document.pop(side)) for side in SIDES}
+        return cls(**document, **sides)
+
+
+def encode(job: Job) -> Facts:
+    """Write the ids of a part, then its facts."""
+    tokenizer = _loaded(str(job.out / WORK / TOKENIZER), job.tokenizer_sha256, job.end_of_text)
+    ids_type, text_digest, exact_bytes = id_type(tokenizer.entries), hashlib.sha256(), True
+    with job.file("train").open("wb") as train, job.file("validation").open("wb") as validation:
+        writers = _Writer(train), _Writer(validation)
+        for batch in _batched(piece for stretch in job.part for piece in pieces(stretch, job.reading)):
+            texts = [piece.text for piece in batch]
+            encoded = tokenizer.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            for piece, encoding in zip(batch, encoded, strict=True):
+                ids, text = np.array(encoding.ids, ids_type), piece.text.encode()
+                exact_bytes &= int(tokenizer.n_bytes[ids].sum()) == len(text)
+                if piece.ends:
+                    ids = np.append(ids, ids_type.type(tokenizer.end))
+                writers[job.split.holds_out(piece)].write(ids, len(text), ends=piece.ends)
+                text_digest.update(text + b"\0" * piece.ends)
+        sides = [writer.finished() for writer in writers]
+    facts = Facts(job.number, *sides, text_digest.hexdigest(), exact_bytes)
+    write_json(job.facts_file, asdict(facts))
+    return facts
+
+
+class _Writer:
+    """Ids into a file, counted and hashed on their way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+        self._n_tokens = self._n_documents = self._n_bytes = 0
+
+    def write(self, ids: np.ndarray[Any, Any], n_bytes: int, *, ends: bool) -> None:
+        written = ids.tobytes()
+        self._file.write(written)
+        self._digest.update(written)
+        self._n_tokens += len(ids)
+        self._n_documents += ends
+        self._n_bytes += n_bytes
+
+    def finished(self) -> Counted:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return Counted(self._n_tokens, self._n_documents, self._n_bytes, self._digest.hexdigest())
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    tokenizer: Tokenizer
+    end: int
+    entries: int
+    n_bytes: np.ndarray[Any, Any]
+
+
+@cache
+def _loaded(path: str, sha256: str, end_of_text: str) -> _Loaded:  # noqa: ARG001 - tells files of one name apart
+    """The tokenizer, read once by each process."""
+    text_tokenizer = prepared(Tokenizer.from_file(path), path, end_of_text)
+    tokenizer = text_tokenizer.tokenizer
+    return _Loaded(tokenizer, text_tokenizer.end, text_tokenizer.entries, bytes_of_token(tokenizer))
+
+
+def _batched(found: Iterator[Piece]) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
+    held = 0
+    for piece in found:
+        batch.append(piece)
+        held += len(piece.text)
+        if held >= _BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,42 @@
+"""Data sets of the Hugging Face hub, streamed: nothing is downloaded but what is read."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import datasets
+
+from parambudget.errors import InputError
+
+datasets.disable_progress_bars()
+
+
+def n_parts(name: str, most: int) -> int:
+    """In how many parts the training split can be read side by side."""
+    return min(most, int(_opened(name).num_shards))
+
+
+def texts(name: str, index: int, of: int, field: str) -> Iterator[str]:
+    """The texts of part `index`."""
+    rows = _opened(name)
+    if rows.column_names is not None and field not in rows.column_names:
+        raise InputError(
+            f"{name} has no column {field!r}, only {', '.join(rows.column_names)}; name the text with --field"
+        )
+    for row in rows.shard(num_shards=of, index=index, contiguous=True):
+        text = row[field]
+        if not isinstance(text, str | None):
+            raise InputError(f"column {field!r} of {name} is not text; name the text with --field")
+        yield text or ""
+
+
+def _opened(name: str) -> Any:
+    """`hf:OWNER/NAME`, `hf:OWNER/NAME/SUBSET`, or `hf:./FOLDER` of files of a form that `datasets` reads."""
+    where = name.removeprefix("hf:")
+    subset = None
+    if not where.startswith((".", "/")) and where.count("/") == 2:
+        where, subset = where.rsplit("/", 1)
+    try:
+        return datasets.load_dataset(where, subset, split="train", streaming=True)
+    except Exception as error:  # of its own, of its file formats and of two HTTP libraries
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"cannot read the data set {where}: {reason or type(error).__name__}") from None

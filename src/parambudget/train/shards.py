@@ -1,0 +1,201 @@
+"""A folder of prepared tokens: memory-mapped files of ids, and a manifest that names and hashes each.
+
+    DIR/manifest.json       written last: without it the folder is not prepared
+        tokenizer.json
+        train-00000.bin     ids, uint16 or (with more than 65,536 entries) uint32; and so on
+        validation.bin
+
+Ids of a shard are those of whole documents, each with the end-of-text id behind it, but for a long text's.
+"""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from parambudget.errors import InputError
+from parambudget.files import read_json, write_json
+from parambudget.train.tokenizer import bytes_of_token
+from parambudget.train.tokens import TokenData, file_sha256, mapped
+
+MANIFEST: Final = "manifest.json"
+TOKENIZER: Final = "tokenizer.json"
+VALIDATION: Final = "validation.bin"
+WORK: Final = ".unfinished"
+"""In a folder that is being prepared."""
+FORMAT: Final = 1
+_Ids = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of ids, whole."""
+
+    file: str
+    n_tokens: int
+    n_documents: int
+    n_bytes: int
+    """Of text, in UTF-8."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared folder holds."""
+
+    source: str
+    text_sha256: str
+    made_from: str
+    """Hash of all that decides the tokens: the same request gives the same value."""
+    tokenizer: str
+    tokenizer_sha256: str
+    """Of tokenizer.json."""
+    entries: int
+    end_of_text: str
+    exact_bytes: bool
+    """Every id stands for a known number of bytes; else bits per byte take the mean."""
+    dtype: str
+    train: tuple[Shard, ...]
+    validation: Shard
+    version: str
+    """Of parambudget."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens to train on."""
+        return sum(shard.n_tokens for shard in self.train)
+
+    @property
+    def train_bytes(self) -> int:
+        """Bytes of text to train on."""
+        return sum(shard.n_bytes for shard in self.train)
+
+    @property
+    def n_documents(self) -> int:
+        """Documents in both parts."""
+        return self.validation.n_documents + sum(shard.n_documents for shard in self.train)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """Every file of ids."""
+        return (*self.train, self.validation)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, as in manifest.json."""
+        return {"format": FORMAT, "n_tokens": self.n_tokens, **asdict(self)}
+
+    def write(self, folder: Path) -> None:
+        """Declare the folder prepared."""
+        write_json(folder / MANIFEST, self.as_dict())
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The manifest of a folder; one line where it is not one."""
+        document = read_json(folder / MANIFEST)
+        try:
+            if document.pop("format") != FORMAT:
+                raise InputError(
+                    f"{folder / MANIFEST} is of another format than this version's; prepare the data again"
+                )
+            del document["n_tokens"]
+            train = tuple(Shard(**shard) for shard in document.pop("train"))
+            validation = Shard(**document.pop("validation"))
+            return cls(**document, train=train, validation=validation)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{folder / MANIFEST} is no manifest ({error}); prepare the data again"
+            ) from None
+
+
+class Shards:
+    """Several arrays of ids as one, of which slices are taken."""
+
+    def __init__(self, arrays: list[_Ids]) -> None:
+        self._arrays = arrays
+        self._starts = np.cumsum([0, *map(len, arrays)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, wanted: slice) -> _Ids:
+        start, stop, _ = wanted.indices(len(self))
+        nth = int(np.searchsorted(self._starts, start, side="right")) - 1
+        found = []
+        while start < stop:
+            offset = start - int(self._starts[nth])
+            found.append(self._arrays[nth][offset : offset + stop - start])
+            start += len(found[-1])
+            nth += 1
+        return np.concatenate(found) if len(found) != 1 else found[0]
+
+
+def id_type(entries: int) -> np.dtype[Any]:
+    """The smallest type that holds every id below `entries`."""
+    return np.dtype(np.uint16 if entries <= 2**16 else np.uint32)
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether this is a folder that `data prepare` wrote, finished or not."""
+    return (folder / MANIFEST).is_file() or (folder / WORK).is_dir()
+
+
+def read_prepared(folder: Path, vocab_size: int) -> TokenData:
+    """The tokens of a prepared folder, if they fit the vocabulary and every file is as it was written."""
+    if not (folder / MANIFEST).is_file():
+        raise InputError(
+            f"{folder} is not prepared to the end; run the same parambudget data prepare again to go on"
+        )
+    manifest = Manifest.read(folder)
+    if manifest.entries > vocab_size:
+        raise InputError(
+            f"the tokens in {folder} are of a tokenizer with {manifest.entries:,} entries, more than "
+            f"vocab_size={vocab_size:,}; use --vocab-size {manifest.entries} or prepare the data with fewer"
+        )
+    require_whole(folder, manifest)
+    arrays = {shard.file: mapped(folder / shard.file, manifest.dtype) for shard in manifest.shards}
+    tokenizer_json = (folder / TOKENIZER).read_text(encoding="utf-8")
+    hashes = "\n".join(shard.sha256 for shard in manifest.train)
+    return TokenData(
+        name=manifest.source, sha256=manifest.text_sha256,
+        n_documents=manifest.n_documents, n_held_out=manifest.validation.n_documents,
+        entries=manifest.entries,
+        train=Shards([arrays[shard.file] for shard in manifest.train]),
+        validation=arrays[manifest.validation.file],
+        train_bytes=manifest.train_bytes, validation_bytes=manifest.validation.n_bytes,
+        bytes_of_token=_token_bytes(tokenizer_json, manifest),
+        tokenizer_json=tokenizer_json, tokens_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
+    )  # fmt: skip
+
+
+def require_whole(folder: Path, manifest: Manifest) -> None:
+    """Refuse a folder of which a file is not as it was written; names it."""
+    itemsize = np.dtype(manifest.dtype).itemsize
+
+    def damage(file: str, sha256: str, size: int | None) -> str | None:
+        try:
+            there = (folder / file).stat().st_size
+            if size is not None and there != size:
+                return f"{file} has {there:,} bytes where {size:,} were written"
+            if file_sha256(folder / file) != sha256:
+                return f"{file} is not what was written (another SHA-256)"
+        except OSError as error:
+            return f"{file} cannot be read ({error.strerror})"
+        return None
+
+    files = [(shard.file, shard.sha256, shard.n_tokens * itemsize) for shard in manifest.shards]
+    with ThreadPoolExecutor() as threads:
+        found = threads.map(damage, *zip(*files, (TOKENIZER, manifest.tokenizer_sha256, None), strict=True))
+        damaged = [each for each in found if each]
+    if damaged:
+        raise InputError(f"{folder} is damaged: {'; '.join(damaged)}; remove the folder and prepare it again")
+
+
+def _token_bytes(tokenizer_json: str, manifest: Manifest) -> _Ids:
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    if manifest.exact_bytes:
+        return bytes_of_token(tokenizer)
+    return np.full(manifest.entries, manifest.validation.n_bytes / max(1, manifest.validation.n_tokens))

@@ -1,0 +1,146 @@
+"""Tokenizers: read from Hugging Face's or GPT-2's files, or trained here; and the bytes behind their ids."""
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from parambudget.errors import ConfigError, InputError
+
+END_OF_TEXT: Final = "<|endoftext|>"
+FEWEST_ENTRIES: Final = 257
+"""One for each byte and one for the end of a document."""
+MIN_FREQUENCY: Final = 16
+"""An entry seen fewer times than this in the text could hardly be learned."""
+SAMPLE_BYTES: Final = 64_000_000
+"""Of text that a tokenizer is trained on."""
+HOSTED: Final = "hf:"
+_KNOWN_ENDS: Final = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
+
+
+@dataclass(frozen=True, eq=False)
+class TextTokenizer:
+    """A tokenizer and what its ids mean for a stream of documents."""
+
+    name: str
+    tokenizer: Tokenizer
+    end: int
+    """The id that stands after every document."""
+
+    @property
+    def entries(self) -> int:
+        """All ids are below it."""
+        return 1 + max(self.tokenizer.get_vocab().values())
+
+    @property
+    def end_text(self) -> str:
+        """The end of a document as the tokenizer writes it."""
+        return str(self.tokenizer.id_to_token(self.end))
+
+    @property
+    def json(self) -> str:
+        """The tokenizer as a tokenizer.json file."""
+        return str(self.tokenizer.to_str())
+
+
+def read_tokenizer(source: str, end_of_text: str | None = None) -> TextTokenizer:
+    """A tokenizer.json, a folder with it or with vocab.json and merges.txt, or `hf:NAME` (needs the network).
+
+    `end_of_text` names the token that ends documents; without it, the usual names are tried.
+    """
+    try:
+        tokenizer = _hosted(source) if source.startswith(HOSTED) else _from_files(Path(source))
+    except InputError:
+        raise
+    except Exception as error:  # tokenizers raises no narrower class
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{source} is not a tokenizer that can be read ({reason})") from None
+    return prepared(tokenizer, source, end_of_text)
+
+
+def prepared(tokenizer: Tokenizer, name: str, end_of_text: str | None = None) -> TextTokenizer:
+    """A tokenizer set to encode documents: all of a text and nothing else."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    # A document that quotes the marker must not end there.
+    tokenizer.encode_special_tokens = True
+    wanted = _KNOWN_ENDS if end_of_text is None else (end_of_text,)
+    found = [tokenizer.token_to_id(token) for token in wanted if tokenizer.token_to_id(token) is not None]
+    if not found:
+        special = [token.content for token in tokenizer.get_added_tokens_decoder().values()][:10]
+        raise InputError(
+            f"tokenizer {name} has none of {', '.join(wanted)} to end documents with; name one with "
+            f"--end-of-text" + (f", such as one of {', '.join(special)}" if special else "")
+        )
+    return TextTokenizer(name, tokenizer, found[0])
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE as GPT-2's, of at most `vocab_size` entries."""
+    require_vocabulary(vocab_size)
+    tokenizer = Tokenizer(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, min_frequency=MIN_FREQUENCY, show_progress=False,
+        special_tokens=[END_OF_TEXT], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )  # fmt: skip
+    _byte_level(tokenizer).train_from_iterator(texts, trainer)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def require_vocabulary(vocab_size: int) -> None:
+    """Refuse a vocabulary that has no room for the bytes."""
+    if vocab_size < FEWEST_ENTRIES:
+        raise ConfigError(
+            f"vocab_size={vocab_size} is too small for a byte-level tokenizer; use at least {FEWEST_ENTRIES}"
+        )
+
+
+def bytes_of_token(tokenizer: Tokenizer) -> np.ndarray[Any, Any]:
+    """UTF-8 bytes of each id of a byte-level tokenizer; 0 for what marks something and is no text.
+
+    Byte-level BPE writes each byte as one character: a token has as many characters as bytes.
+    """
+    lengths = np.zeros(1 + max(tokenizer.get_vocab().values()), np.int64)
+    for token, i in tokenizer.get_vocab().items():
+        lengths[i] = len(token)
+    for i, added in tokenizer.get_added_tokens_decoder().items():
+        lengths[i] = 0 if added.special else len(added.content.encode())
+    return lengths
+
+
+def _from_files(path: Path) -> Tokenizer:
+    folder = path if path.is_dir() else path.parent
+    vocab, merges = folder / "vocab.json", folder / "merges.txt"
+    if path.is_dir() and (folder / "tokenizer.json").is_file():
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if path.is_dir() or path.name == vocab.name:
+        if not (vocab.is_file() and merges.is_file()):
+            raise InputError(f"{folder} has no tokenizer.json and not both of vocab.json and merges.txt")
+        tokenizer = _byte_level(Tokenizer(models.BPE.from_file(str(vocab), str(merges))))
+        if tokenizer.token_to_id(END_OF_TEXT) is not None:
+            tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True)])
+        return tokenizer
+    if not path.is_file():
+        raise InputError(
+            f"no tokenizer at {path}; give bpe (trained on the source), a tokenizer.json, a folder with "
+            f"vocab.json and merges.txt, or {HOSTED}NAME from the Hugging Face hub, such as {HOSTED}gpt2"
+        )
+    json.loads(path.read_text(encoding="utf-8"))  # says where a file is broken; tokenizers does not
+    return Tokenizer.from_file(str(path))
+
+
+def _hosted(source: str) -> Tokenizer:
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # without a network it retries, loudly
+    return Tokenizer.from_pretrained(source.removeprefix(HOSTED))
+
+
+def _byte_level(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
