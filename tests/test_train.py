@@ -13,10 +13,11 @@ from training_data import small_config, small_data, small_model
 from parambudget.build.module import Transformer
 from parambudget.cost.count import total
 from parambudget.errors import CheckFailed, InputError
-from parambudget.train import checkpoint, loop
+from parambudget.train import checkpoint, learner, loop
 from parambudget.train.batches import Windows
 from parambudget.train.device import choose
 from parambudget.train.evaluate import evaluate, validation_windows
+from parambudget.train.loss import mean_loss
 from parambudget.train.optim import adamw, set_learning_rate
 from parambudget.train.tokens import TokenData
 
@@ -43,9 +44,9 @@ def rows_of(out: Path) -> list[dict]:
 
 def test_one_batch_is_learned_by_heart(data):
     model, config = small_model(), small_config(learning_rate=2e-2)
-    module = loop.initialised(model, 0, CPU)
+    module = learner.initialised(model, 0, CPU)
     optimizer = adamw(module, model, config)
-    loss_of = loop.mean_loss(module, config, CPU)
+    loss_of = mean_loss(module, config, CPU)
     batch = torch.from_numpy(Windows(data.train, 16, seed=0).at(0, 4))
     for _ in range(100):
         loss = loop.accumulate(loss_of, [batch], config, CPU)
@@ -57,11 +58,9 @@ def test_one_batch_is_learned_by_heart(data):
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(data, batch_size, parts):
     def gradients(batch_size: int, parts: int) -> dict[str, torch.Tensor]:
         config = small_config(batch_size=batch_size, gradient_accumulation_steps=parts)
-        module = loop.initialised(small_model(), 0, CPU)
+        module = learner.initialised(small_model(), 0, CPU)
         text = Windows(data.train, 16, seed=0)
-        loop.accumulate(
-            loop.mean_loss(module, config, CPU), loop.micro_batches(text, 3, config, CPU), config, CPU
-        )
+        loop.accumulate(mean_loss(module, config, CPU), loop.micro_batches(text, 3, config, CPU), config, CPU)
         return {name: parameter.grad for name, parameter in module.named_parameters()}
 
     # float32 sums in another order: 24 bits, some hundred terms.
@@ -71,9 +70,9 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(data, batch_size, part
 def test_recomputing_blocks_changes_no_gradient(data):
     def gradients(recompute: bool) -> dict[str, torch.Tensor]:
         config = small_config(gradient_checkpointing=recompute)
-        module = loop.initialised(small_model(), 0, CPU)
+        module = learner.initialised(small_model(), 0, CPU)
         loop.accumulate(
-            loop.mean_loss(module, config, CPU),
+            mean_loss(module, config, CPU),
             loop.micro_batches(Windows(data.train, 16, 0), 0, config, CPU), config, CPU,
         )  # fmt: skip
         return {name: parameter.grad for name, parameter in module.named_parameters()}
@@ -103,7 +102,7 @@ def test_training_lowers_the_validation_loss(data, tmp_path):
         model, small_config(steps=40, eval_every=40, save_every=40), data, tmp_path / "run", device="cpu"
     )
     untrained = evaluate(
-        loop.mean_loss(loop.initialised(model, 0, CPU), small_config(), CPU),
+        mean_loss(learner.initialised(model, 0, CPU), small_config(), CPU),
         validation_windows(data, 16, 256),
         data,
         4,
@@ -136,7 +135,9 @@ def test_a_checkpoint_loads_back_to_the_same_weights_and_optimizer(data, tmp_pat
     result = loop.train(model, config, data, tmp_path / "run", device="cpu")
     module = Transformer(model, device="cpu")
     optimizer = adamw(module, model, config)
-    assert checkpoint.load(result.checkpoint, module, optimizer) == 6
+    state = checkpoint.read_state(result.checkpoint)
+    checkpoint.restore(result.checkpoint, state, module, optimizer)
+    assert (state["step"], state["val_loss"]) == (6, result.val_loss)
     saved = load_file(result.checkpoint / "model.safetensors")
     assert all(torch.equal(parameter, saved[name]) for name, parameter in module.named_parameters())
     held = load_file(result.checkpoint / "optimizer.safetensors")
@@ -162,27 +163,29 @@ def test_a_damaged_checkpoint_names_the_file(data, tmp_path):
         file.seek(-1, 2)
         file.write(b"\xff")
     with pytest.raises(InputError, match=r"model\.safetensors is not what was written"):
-        checkpoint.load(result.checkpoint, Transformer(small_model(), device="cpu"))
+        checkpoint.load_weights(result.checkpoint, Transformer(small_model(), device="cpu"))
 
 
 def test_a_checkpoint_of_another_model_is_refused(data, tmp_path):
     result = loop.train(small_model(), small_config(), data, tmp_path / "run", device="cpu")
     with pytest.raises(InputError, match=r"of another model: .* is \(48, 32\) there and \(64, 32\) here"):
-        checkpoint.load(result.checkpoint, Transformer(small_model(intermediate_size=64), device="cpu"))
+        checkpoint.load_weights(
+            result.checkpoint, Transformer(small_model(intermediate_size=64), device="cpu")
+        )
 
 
 def test_a_module_that_is_not_the_planned_one_is_refused():
     with pytest.raises(CheckFailed, match="the built model is not the counted one"):
-        loop.planned(Transformer(small_model(n_layers=3), device="cpu"), small_model())
+        learner.planned(Transformer(small_model(n_layers=3), device="cpu"), small_model())
 
 
 def test_an_update_that_is_not_finite_leaves_the_weights(data):
     model, config = small_model(), small_config()
-    module = loop.initialised(model, 0, CPU)
+    module = learner.initialised(model, 0, CPU)
     optimizer = adamw(module, model, config)
     before = {name: parameter.clone() for name, parameter in module.named_parameters()}
     loop.accumulate(
-        loop.mean_loss(module, config, CPU),
+        mean_loss(module, config, CPU),
         loop.micro_batches(Windows(data.train, 16, 0), 0, config, CPU),
         config,
         CPU,

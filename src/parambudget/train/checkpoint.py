@@ -2,7 +2,7 @@
 
     step-N/model.safetensors        float32 weights under the names of the table; a tied head once
            optimizer.safetensors    the optimizer's state, `<state>/<tensor>`
-           state.json               step, tokens, random state, versions, threads, SHA-256 of the other files
+           state.json               step, losses, random state, surroundings, SHA-256 of the other files
            config.json              model, training settings and corpus: accepted wherever a model is
            tokenizer.json           as Hugging Face `tokenizers` writes it
 
@@ -15,10 +15,13 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,49 +29,80 @@ from parambudget import __version__
 from parambudget.errors import InputError
 from parambudget.train.results import Step
 
+_UNFINISHED: Final = ".unfinished-"
 
-def save(
-    checkpoints: Path, step: Step, module: nn.Module, optimizer: torch.optim.Optimizer,
-    config: dict[str, Any], tokenizer_json: str,
-) -> Path:  # fmt: skip
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """All that a checkpoint holds, copied to the CPU: training may go on while it is written."""
+
+    step: Step
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    torch_rng: str
+    about: "About"
+
+
+@dataclass(frozen=True)
+class About:
+    """What every checkpoint of a run repeats."""
+
+    config: dict[str, Any]
+    tokenizer_json: str
+    surroundings: dict[str, Any]
+
+
+def snapshot(step: Step, module: nn.Module, optimizer: torch.optim.Optimizer, about: About) -> Snapshot:
+    """Copy what the next update would change. Waits for the device no longer than the copy takes."""
+    weights = {name: _copied(parameter) for name, parameter in module.named_parameters()}
+    state = {
+        f"{key}/{name}": _copied(value)
+        for name, parameter in module.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return Snapshot(step, weights, state, bytes(torch.get_rng_state().tolist()).hex(), about)
+
+
+def write(checkpoints: Path, held: Snapshot) -> Path:
     """Write `checkpoints/step-N` under a temporary name, flush it to the disk, then rename it."""
-    final = checkpoints / f"step-{step.step}"
-    unfinished = Path(tempfile.mkdtemp(dir=checkpoints, prefix=".unfinished-"))
+    final = checkpoints / f"step-{held.step.step}"
+    unfinished = checkpoints
     try:
-        save_file(_weights(module), unfinished / "model.safetensors", {"format": "pt"})
-        save_file(_optimizer_state(module, optimizer), unfinished / "optimizer.safetensors")
-        (unfinished / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-        (unfinished / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
-        hashes = {path.name: _sha256(path) for path in sorted(unfinished.iterdir())}
-        state = {"step": step.step, "tokens": step.tokens, "sha256": hashes, **_surroundings()}
+        unfinished = Path(tempfile.mkdtemp(dir=checkpoints, prefix=_UNFINISHED))
+        save_file(held.weights, unfinished / "model.safetensors", {"format": "pt"})
+        save_file(held.optimizer, unfinished / "optimizer.safetensors")
+        (unfinished / "config.json").write_text(json.dumps(held.about.config, indent=2), encoding="utf-8")
+        (unfinished / "tokenizer.json").write_text(held.about.tokenizer_json, encoding="utf-8")
+        state = _state(held) | {"sha256": {path.name: _sha256(path) for path in sorted(unfinished.iterdir())}}
         (unfinished / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
         for path in (*unfinished.iterdir(), unfinished):
             path.chmod(0o755 if path.is_dir() else 0o644)
             _flush(path)
         unfinished.rename(final)
         _flush(checkpoints)
-    except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise InputError(
-            f"cannot save {final}: {error.strerror or error}; earlier checkpoints are untouched"
-        ) from None
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"cannot save {final}: {reason}") from None
+    finally:
+        if unfinished != checkpoints:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return final
 
 
-def load(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> int:
-    """Put weights, and the optimizer's state if one is given, back in place; returns the completed updates.
-
-    Every file is checked against its hash first.
-    """
+def load_weights(folder: Path, module: nn.Module) -> dict[str, Any]:
+    """Put the weights in place, after every file was checked against its hash; returns state.json."""
     state = read_state(folder)
     _restore(module, load_file(folder / "model.safetensors"), folder)
-    if optimizer is not None:
-        _restore_optimizer(module, optimizer, load_file(folder / "optimizer.safetensors"))
-        torch.set_rng_state(torch.tensor(list(bytes.fromhex(state["torch_rng"])), dtype=torch.uint8))
-    return int(state["step"])
+    return state
+
+
+def restore(folder: Path, state: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put weights, optimizer and random state back as they were; `state` is what `read_state` gave."""
+    _restore(module, load_file(folder / "model.safetensors"), folder)
+    _restore_optimizer(module, optimizer, load_file(folder / "optimizer.safetensors"))
+    torch.set_rng_state(torch.tensor(list(bytes.fromhex(state["torch_rng"])), dtype=torch.uint8))
 
 
 def all_in(checkpoints: Path) -> list[Path]:
@@ -77,11 +111,31 @@ def all_in(checkpoints: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
+def best_in(checkpoints: Path) -> Path | None:
+    """The checkpoint with the lowest validation loss, the newest of equals; None if none was evaluated."""
+    evaluated = [(loss, path) for path in all_in(checkpoints) if (loss := _val_loss(path)) is not None]
+    return min(evaluated, key=lambda pair: pair[0])[1] if evaluated else None
+
+
 def remove_old(checkpoints: Path, keep: int) -> None:
-    """Remove all but the newest `keep`. Each loses its name first, so that none is ever seen in part."""
+    """Remove all but the newest `keep` and the best."""
+    best = best_in(checkpoints)
     for path in all_in(checkpoints)[keep:]:
-        doomed = path.rename(checkpoints / f".unfinished-{path.name}")
+        if path != best:
+            remove(path)
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint if it is there. It loses its name first, so that it is never seen in part."""
+    if folder.exists():
+        doomed = folder.rename(folder.with_name(f"{_UNFINISHED}{folder.name}"))
         shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_unfinished(checkpoints: Path) -> None:
+    """Remove what a save or a removal that was cut short has left."""
+    for path in checkpoints.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -89,7 +143,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         changed = [name for name, digest in state["sha256"].items() if _sha256(folder / name) != digest]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"checkpoint {folder} is not complete ({error}); use another one") from None
     if changed:
         raise InputError(
@@ -98,20 +152,35 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _weights(module: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.detach().contiguous() for name, parameter in module.named_parameters()}
-
-
-def _optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    named = module.named_parameters()
+def surroundings(device: str) -> dict[str, Any]:
+    """What bit-exact repetition depends on besides the settings."""
     return {
-        f"{key}/{name}": value
-        for name, parameter in named
-        for key, value in optimizer.state[parameter].items()
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "parambudget": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
     }
 
 
-def _restore(module: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
+def _state(held: Snapshot) -> dict[str, Any]:
+    step = held.step
+    return {
+        "step": step.step, "tokens": step.tokens, "loss": step.loss, "val_loss": step.val_loss,
+        "torch_rng": held.torch_rng, "surroundings": held.about.surroundings,
+    }  # fmt: skip
+
+
+def _copied(value: Tensor) -> Tensor:
+    source = value.detach()
+    pinned = source.device.type == "cuda"
+    copy = torch.empty(source.shape, dtype=source.dtype, device="cpu", pin_memory=pinned)
+    return copy.copy_(source, non_blocking=pinned)
+
+
+def _restore(module: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
     parameters = dict(module.named_parameters())
     if parameters.keys() != weights.keys():
         name = min(parameters.keys() ^ weights.keys())
@@ -127,7 +196,9 @@ def _restore(module: nn.Module, weights: dict[str, Tensor], folder: Path) -> Non
             parameter.copy_(weights[name])
 
 
-def _restore_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+def _restore_optimizer(
+    module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]
+) -> None:
     parameters = dict(module.named_parameters())
     for key, value in state.items():
         kind, name = key.split("/", 1)
@@ -136,18 +207,12 @@ def _restore_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, stat
         optimizer.state[parameter][kind] = value.to(parameter.device)
 
 
-def _surroundings() -> dict[str, Any]:
-    """What bit-exact repetition depends on besides the settings."""
-    return {
-        "torch_rng": bytes(torch.get_rng_state().tolist()).hex(),
-        "n_threads": torch.get_num_threads(),
-        "versions": {
-            "parambudget": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "machine": platform.machine(),
-    }
+def _val_loss(folder: Path) -> float | None:
+    try:
+        loss = json.loads((folder / "state.json").read_text(encoding="utf-8"))["val_loss"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return loss if isinstance(loss, float) else None
 
 
 def _sha256(path: Path) -> str:

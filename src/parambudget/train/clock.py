@@ -1,5 +1,6 @@
 """How fast a run goes: tokens per second and MFU, of the updates alone."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Self
@@ -25,6 +26,10 @@ class Clock:
     def __exit__(self, *_: Any) -> None:
         self._seconds.append(perf_counter() - self._entered)
 
+    def already_ran(self, tokens_per_second: Iterable[float]) -> None:
+        """Count updates that were made before this run was resumed, at these rates."""
+        self._seconds = [self.tokens_per_update / rate for rate in tokens_per_second if rate] + self._seconds
+
     def tokens_per_second(self) -> float:
         """Of the latest update."""
         return self.tokens_per_update / self._seconds[-1]
@@ -32,7 +37,7 @@ class Clock:
     def mean_tokens_per_second(self) -> float:
         """Of all updates but the first, which also warms up."""
         steady = self._seconds[1:] or self._seconds
-        return self.tokens_per_update * len(steady) / sum(steady)
+        return self.tokens_per_update * len(steady) / sum(steady) if steady else 0.0
 
     def mfu(self, tokens_per_second: float) -> float | None:
         """Share of the dense peak that this rate uses."""

@@ -1,11 +1,13 @@
 """Where to compute and in which precision: decided once and passed on."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from parambudget.errors import InputError
+from parambudget.train.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -51,3 +53,19 @@ def choose(asked: str = "auto") -> Compute:
             f"device {asked!r} is not there; torch finds {torch.cuda.device_count()}, from cuda:0 on"
         )
     return Compute(device, torch.cuda.get_device_name(device), bf16=True, compiled=True, peak_flops=None)
+
+
+@contextmanager
+def memory_told(config: TrainConfig) -> Iterator[None]:
+    """A batch that does not fit is one line that says what to change."""
+    try:
+        yield
+    except RuntimeError as error:
+        on_cpu = "can't allocate memory" in str(error)
+        if not (isinstance(error, torch.OutOfMemoryError) or on_cpu):
+            raise
+        less = "--gradient-checkpointing" if config.batch_size == 1 else "a smaller --batch-size"
+        raise InputError(
+            f"batch_size={config.batch_size} does not fit in the memory of the {'CPU' if on_cpu else 'GPU'}; "
+            f"use {less}, with more gradient_accumulation_steps for the same batch"
+        ) from None

@@ -1,131 +1,163 @@
 """Training as one page of named steps.
 
-B batch   T tokens   V vocabulary
+B batch   T tokens
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from parambudget import __version__
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import config_document
-from parambudget.build.module import Transformer
-from parambudget.build.verify import verify_module
 from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import CheckFailed
+from parambudget.files import write_json
 from parambudget.train import checkpoint, rundir
 from parambudget.train.batches import Windows, require_windows
 from parambudget.train.clock import Clock
 from parambudget.train.config import TrainConfig
-from parambudget.train.device import Compute, choose
+from parambudget.train.device import Compute, choose, memory_told
 from parambudget.train.evaluate import evaluate, validation_windows
-from parambudget.train.optim import adamw, clip, set_learning_rate
+from parambudget.train.learner import Learner, prepared, started_from
+from parambudget.train.optim import clip, set_learning_rate
 from parambudget.train.results import Step, TrainResult
+from parambudget.train.resume import require_same_run, restored
+from parambudget.train.saving import Saver
 from parambudget.train.schedule import learning_rate
 from parambudget.train.tokens import TokenData
 
 MOST_SKIPPED_IN_A_ROW: Final = 5
+NOTHING_YET: Final = Step(0, None, 0.0, None, False, 0, 0.0, None)
 
 
 def train(
     model: ModelConfig, config: TrainConfig, data: TokenData, out: Path, *,
-    device: str = "auto", on_step: Callable[[Step], None] | None = None,
+    device: str = "auto", resume: bool = False, init: Path | None = None,
+    provenance: Mapping[str, Any] | None = None, stopped: Callable[[], bool] = lambda: False,
+    on_step: Callable[[Step], None] = lambda _: None, on_notice: Callable[[str], None] = lambda _: None,
 ) -> TrainResult:  # fmt: skip
     """Train a model and leave metrics.jsonl, summary.json and checkpoints in `out`.
 
-    Writes nothing until the built model has exactly the planned tensors and the text is long enough.
+    Writes nothing until the built model has exactly the planned tensors and the text is long enough. With
+    `resume`, goes on with the run in `out`, if there is one. `init` is a checkpoint whose weights a new run
+    starts from. Once `stopped` is true, the run saves after the update and returns, not finished. `on_notice`
+    hears of what does not end the run.
     """
     compute = choose(device)
     require_windows(data, model.context_length)
-    text = Windows(data.train, model.context_length, config.seed)
-    held_out = validation_windows(data, model.context_length, config.eval_tokens)
-    module = planned(initialised(model, config.seed, compute), model)
-    optimizer = adamw(module, model, config)
-    loss_of = mean_loss(module, config, compute)
-    described = description(model, config, data)
-    checkpoints = rundir.claim(out, described)
+    learner = prepared(model, config, compute)
+    origin = started_from(init, learner, data, on_notice) if init is not None else {}
+    described = description(model, config, data, {**(provenance or {}), **origin})
+    if resume and (stored := rundir.stored_config(out)) is not None:
+        require_same_run(out, stored, described)
+    about = checkpoint.About(described, data.tokenizer_json, checkpoint.surroundings(compute.name))
     clock = Clock(
         config.sequences_per_update * model.context_length, flops_per_token(model), compute.peak_flops
     )
-    skipped_in_a_row = 0
+    with rundir.claimed(out, resume=resume) as checkpoints, memory_told(config):
+        metrics, saver = rundir.Metrics(out, on_notice), Saver(checkpoints, config.keep, on_notice)
+        before = restored(checkpoints, config.steps, metrics, learner, about, on_notice)
+        write_json(out / "config.json", described)
+        clock.already_ran(step.tokens_per_second for step in before)
 
-    for done in range(config.steps):
-        rate = learning_rate(done, config)
-        set_learning_rate(optimizer, rate)
-        with clock:
-            loss = accumulate(loss_of, micro_batches(text, done, config, compute), config, compute)
-            grad_norm = clip(module.parameters(), config.grad_clip).item()
-            skipped = not update(optimizer, loss, grad_norm)
-        step = measured(done + 1, loss, rate, grad_norm, clock, skipped=skipped)
-        if due(step.step, config.eval_every, config):
-            validation = evaluate(loss_of, held_out, data, config.batch_size, compute)
-            step = replace(step, val_loss=validation.loss, val_bits_per_byte=validation.bits_per_byte)
-        rundir.record(out, step)
-        if on_step:
-            on_step(step)
-        skipped_in_a_row = skipped_in_a_row + 1 if skipped else 0
-        stop_if_diverged(skipped_in_a_row, step, checkpoints)
-        if due(step.step, config.save_every, config):
-            saved = checkpoint.save(checkpoints, step, module, optimizer, described, data.tokenizer_json)
-            checkpoint.remove_old(checkpoints, config.keep)
-            result = outcome(config, model, step, clock, compute, saved)
-            rundir.write_summary(out, result.as_dict())
+        def save(step: Step) -> None:
+            result = outcome(config, model, step, clock, compute, checkpoints)
+            held = checkpoint.snapshot(step, learner.module, learner.optimizer, about)
+            saver.save(held, lambda: write_json(out / "summary.json", result.as_dict()))
+
+        done = before[-1].step if before else 0
+        steps = updates(learner, model, config, data, done, clock)
+        last = followed(steps, before, config, metrics, saver, save, stopped, on_step)
+        result = outcome(config, model, last, clock, compute, checkpoints)
+        write_json(out / "summary.json", result.as_dict())
     return result
 
 
-def initialised(model: ModelConfig, seed: int, compute: Compute) -> Transformer:
-    """The model with the weights that `seed` draws, in float32 on the device."""
-    module = Transformer(model, device=compute.device, dtype=torch.float32)
-    module.init_weights(torch.Generator(compute.device).manual_seed(seed))
-    return module
+def updates(
+    learner: Learner, model: ModelConfig, config: TrainConfig, data: TokenData, done: int, clock: Clock
+) -> Iterator[Step]:
+    """Train from update `done` to the last one; each is made when the next step is asked for."""
+    text = Windows(data.train, model.context_length, config.seed)
+    held_out = validation_windows(data, model.context_length, config.eval_tokens)
+    batches = ahead(micro_batches(text, done, config, learner.compute))
+    for i in range(done, config.steps):
+        rate = learning_rate(i, config)
+        set_learning_rate(learner.optimizer, rate)
+        with clock:
+            mean_loss = accumulate(learner.loss_of, batches, config, learner.compute)
+            norm = clip(learner.module.parameters(), config.grad_clip)
+            # The one time in an update that the host waits for the device.
+            loss, grad_norm = torch.stack((mean_loss, norm)).tolist()
+            skipped = not update(learner.optimizer, loss, grad_norm)
+        step = measured(i + 1, loss, rate, grad_norm, clock, skipped=skipped)
+        if due(step.step, config.eval_every, config):
+            validation = evaluate(learner.loss_of, held_out, data, config.batch_size, learner.compute)
+            step = replace(step, val_loss=validation.loss, val_bits_per_byte=validation.bits_per_byte)
+        yield step
 
 
-def planned(module: Transformer, model: ModelConfig) -> Transformer:
-    """The module, if it has exactly the tensors that were counted; otherwise `CheckFailed`."""
-    verify_module(module, model).require_agreement()
-    return module
+def followed(
+    steps: Iterator[Step], before: list[Step], config: TrainConfig, metrics: rundir.Metrics, saver: Saver,
+    save: Callable[[Step], None], stopped: Callable[[], bool], on_step: Callable[[Step], None],
+) -> Step:  # fmt: skip
+    """Draw the updates one by one: a row each, checkpoints when due; to the end or until asked to stop.
 
-
-def mean_loss(module: Transformer, config: TrainConfig, compute: Compute) -> Callable[[Tensor], Tensor]:
-    """The function from token windows (B, T + 1) to the mean loss of their next tokens, in float32 nats."""
-
-    def loss_of(tokens_BT: Tensor) -> Tensor:
-        recompute = config.gradient_checkpointing and torch.is_grad_enabled()
-        logits_BTV = module.logits(module.hidden(tokens_BT[:, :-1], checkpoint=recompute))
-        return F.cross_entropy(logits_BTV.float().flatten(0, 1), tokens_BT[:, 1:].flatten())
-
-    return torch.compile(loss_of) if compute.compiled else loss_of
+    Returns the last step.
+    """
+    last = before[-1] if before else NOTHING_YET
+    skipped_in_a_row = len(list(takewhile(lambda step: step.skipped, reversed(before))))
+    for last in () if stopped() else steps:
+        metrics.add(last)
+        on_step(last)
+        saver.poll()
+        skipped_in_a_row = skipped_in_a_row + 1 if last.skipped else 0
+        stop_if_diverged(skipped_in_a_row, last, saver)
+        stopping = stopped()
+        if stopping or due(last.step, config.save_every, config):
+            save(last)
+        if stopping:
+            break
+    metrics.finish()
+    saver.finish()
+    return last
 
 
 def micro_batches(text: Windows, done: int, config: TrainConfig, compute: Compute) -> Iterator[Tensor]:
-    """The windows of the update after `done` others, batch_size at a time, on the device."""
-    first = done * config.sequences_per_update
-    for micro_step in range(config.gradient_accumulation_steps):
-        tokens_BT = torch.from_numpy(text.at(first + micro_step * config.batch_size, config.batch_size))
+    """The windows of every update after `done` others, batch_size at a time, on the device; endless."""
+    for first in count(done * config.sequences_per_update, config.batch_size):
+        tokens_BT = torch.from_numpy(text.at(first, config.batch_size))
         if compute.device.type == "cuda":
             tokens_BT = tokens_BT.pin_memory()
         yield tokens_BT.to(compute.device, non_blocking=True)
 
 
+def ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same batches, one ahead: while one is computed on, the next is copied to the device."""
+    following = next(batches)
+    for batch in batches:
+        yield following
+        following = batch
+
+
 def accumulate(
     loss_of: Callable[[Tensor], Tensor], batches: Iterable[Tensor], config: TrainConfig, compute: Compute
-) -> float:
-    """Add up the gradients of the micro-steps, as of one batch; returns the mean loss."""
+) -> Tensor:
+    """Add up the gradients of an update's micro-steps, as of one batch; returns the mean loss, unread."""
     whole = torch.zeros((), device=compute.device)
-    for tokens_BT in batches:
+    for tokens_BT in islice(batches, config.gradient_accumulation_steps):
         with compute.autocast():
             loss = loss_of(tokens_BT) / config.gradient_accumulation_steps
         torch.autograd.backward(loss)
         whole += loss.detach()
-    return whole.item()
+    return whole
 
 
 def update(optimizer: torch.optim.Optimizer, loss: float, grad_norm: float) -> bool:
@@ -152,11 +184,12 @@ def due(step: int, every: int, config: TrainConfig) -> bool:
     return step % every == 0 or step == config.steps
 
 
-def stop_if_diverged(skipped_in_a_row: int, step: Step, checkpoints: Path) -> None:
+def stop_if_diverged(skipped_in_a_row: int, step: Step, saver: Saver) -> None:
     """Raise `CheckFailed` after too many updates without a finite loss; names the checkpoint to return to."""
     if skipped_in_a_row < MOST_SKIPPED_IN_A_ROW:
         return
-    saved = checkpoint.all_in(checkpoints)
+    saver.wait()
+    saved = checkpoint.all_in(saver.checkpoints)
     raise CheckFailed(
         f"loss or gradient was not finite for {skipped_in_a_row} updates in a row, up to step {step.step}; "
         f"lower learning_rate={step.lr:g} and start again"
@@ -165,25 +198,28 @@ def stop_if_diverged(skipped_in_a_row: int, step: Step, checkpoints: Path) -> No
 
 
 def outcome(
-    config: TrainConfig, model: ModelConfig, step: Step, clock: Clock, compute: Compute, saved: Path
+    config: TrainConfig, model: ModelConfig, step: Step, clock: Clock, compute: Compute, checkpoints: Path
 ) -> TrainResult:
-    """The run as it stands after `step`."""
+    """The run as it stands after `step`, which is saved or about to be."""
     speed = clock.mean_tokens_per_second()
     return TrainResult(
         finished=step.step == config.steps, parameters=total(model), steps=step.step, tokens=step.tokens,
         loss=step.loss, val_loss=step.val_loss, val_bits_per_byte=step.val_bits_per_byte,
         tokens_per_second=speed, mfu=clock.mfu(speed), peak_memory_bytes=compute.peak_memory_bytes(),
-        seconds=clock.elapsed_seconds(), device=compute.name, checkpoint=saved,
+        seconds=clock.elapsed_seconds(), device=compute.name,
+        checkpoint=checkpoints / f"step-{step.step}" if step.step else None,
     )  # fmt: skip
 
 
-def description(model: ModelConfig, config: TrainConfig, data: TokenData) -> dict[str, Any]:
+def description(
+    model: ModelConfig, config: TrainConfig, data: TokenData, provenance: Mapping[str, Any]
+) -> dict[str, Any]:
     """The config file of the run: what it computes, and on which text."""
-    provenance = {
+    facts = {
         "version": __version__,
         "corpus": data.name,
         "corpus_sha256": data.sha256,
         "tokens_sha256": data.tokens_sha256,
         "tokenizer_entries": data.entries,
     }
-    return config_document(model, provenance, config.model_dump())
+    return config_document(model, facts | dict(provenance), config.model_dump())

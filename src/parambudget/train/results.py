@@ -1,8 +1,9 @@
 """What a run says while it goes and when it ends: plain values, as in metrics.jsonl and summary.json."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Step:
             del row["skipped"]
         return row
 
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Self:
+        """What `as_row` gave, back."""
+        return cls(**({"skipped": False} | dict(row)))
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -52,15 +58,16 @@ class TrainResult:
     val_loss: float | None
     val_bits_per_byte: float | None
     tokens_per_second: float
-    """Over all updates but the first, without evaluation and saving."""
+    """Over all updates but the first, those before a resume too, without evaluation and saving."""
     mfu: float | None
     peak_memory_bytes: int | None
     """Of the accelerator; None on a CPU."""
     seconds: float
-    """From the first update to the last save."""
+    """From the start, or the resume, to the last save."""
     device: str
-    checkpoint: Path
+    checkpoint: Path | None
+    """The newest one; None if the run was stopped before its first update."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, as in summary.json."""
-        return asdict(self) | {"checkpoint": str(self.checkpoint)}
+        return asdict(self) | {"checkpoint": str(self.checkpoint) if self.checkpoint else None}

@@ -2,33 +2,56 @@
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from parambudget.errors import InputError
-from parambudget.files import write_json
+from parambudget.files import read_json, write_whole
+from parambudget.train import checkpoint
 from parambudget.train.results import Step
 
 _OURS: Final = ("config.json", "metrics.jsonl", "summary.json", "checkpoints")
 
 
-def claim(out: Path, config: dict[str, Any]) -> Path:
-    """Make `out` the folder of a new run and return its folder of checkpoints."""
-    require_free(out)
+def stored_config(out: Path) -> dict[str, Any] | None:
+    """config.json of the run that `out` holds, or None if it holds none."""
+    if not (out / "config.json").exists():
+        return None
+    document = read_json(out / "config.json")
+    if not isinstance(document, dict) or not {"model", "provenance", "train"} <= document.keys():
+        raise InputError(f"{out / 'config.json'} is not of a run; choose another folder with --out")
+    return document
+
+
+@contextmanager
+def claimed(out: Path, *, resume: bool = False) -> Iterator[Path]:
+    """Make `out` the folder of a run, keep other processes out of it, and give its folder of checkpoints.
+
+    With `resume` the folder may hold a run already: what was cut short in it is cleared away.
+    """
+    require_free(out, resume=resume)
+    checkpoints = out / "checkpoints"
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make {out}: {error.strerror}; choose a folder that is writable") from None
-    write_json(out / "config.json", config)
-    (out / "checkpoints").mkdir()
-    return out / "checkpoints"
+    with _locked(checkpoints):
+        for path in out.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+        checkpoint.remove_unfinished(checkpoints)
+        yield checkpoints
 
 
-def require_free(out: Path) -> None:
-    """Refuse a folder that holds a run already, or that cannot be written."""
-    found = [name for name in _OURS if (out / name).exists()]
-    if found:
-        raise InputError(f"{out} holds another run ({', '.join(found)}); choose another folder with --out")
+def require_free(out: Path, *, resume: bool = False) -> None:
+    """Refuse a folder that cannot be written, or that holds a run that is not to be gone on with."""
+    found = [name for name in _OURS if _holds(out / name)]
+    if found and not (resume and "config.json" in found):
+        go_on = "; go on with it by --resume, or" if "config.json" in found else ";"
+        raise InputError(
+            f"{out} holds another run ({', '.join(found)}){go_on} choose another folder with --out"
+        )
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise InputError(
@@ -36,12 +59,80 @@ def require_free(out: Path) -> None:
         )
 
 
-def record(out: Path, step: Step) -> None:
-    """Add one line to metrics.jsonl."""
-    with (out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(step.as_row()) + "\n")
+def _holds(path: Path) -> bool:
+    """Whether the path is there; a folder counts if something is in it."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
-def write_summary(out: Path, summary: dict[str, Any]) -> None:
-    """Replace summary.json."""
-    write_json(out / "summary.json", summary)
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out; the lock goes with the process, however that ends."""
+    if os.name != "posix":
+        yield
+        return
+    import fcntl  # not there on Windows
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems have no locks; there, nobody is kept out.
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"another process is training in {folder.parent}; wait for it, or stop it first"
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Metrics:
+    """metrics.jsonl, one line per update. Rows that the disk refuses are written with a later one."""
+
+    def __init__(self, out: Path, on_notice: Callable[[str], None]) -> None:
+        self.path, self.on_notice = out / "metrics.jsonl", on_notice
+        self._waiting: list[str] = []
+
+    def cut(self, last_step: int) -> list[Step]:
+        """The steps up to `last_step`; the file keeps only these."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        steps = [step for line in lines if (step := _step(line)) and step.step <= last_step]
+        write_whole(self.path, "".join(json.dumps(step.as_row()) + "\n" for step in steps))
+        return steps
+
+    def add(self, step: Step) -> None:
+        """Add one line."""
+        self._waiting.append(json.dumps(step.as_row()) + "\n")
+        if (error := self._write()) is not None and len(self._waiting) == 1:
+            self.on_notice(f"cannot write {self.path}: {error.strerror}; its rows are kept for later")
+
+    def finish(self) -> None:
+        """Write what waits, or raise."""
+        if self._waiting and (error := self._write()) is not None:
+            raise InputError(
+                f"cannot write {self.path}: {error.strerror}; its last {len(self._waiting)} rows are lost"
+            )
+
+    def _write(self) -> OSError | None:
+        size_bytes = None
+        try:
+            with self.path.open("ab") as file:
+                size_bytes = file.tell()
+                file.write("".join(self._waiting).encode())
+        except OSError as error:
+            if size_bytes is not None:
+                os.truncate(self.path, size_bytes)
+            return error
+        self._waiting.clear()
+        return None
+
+
+def _step(line: str) -> Step | None:
+    """The step that a line tells of, or None if the line was cut short."""
+    try:
+        return Step.of_row(json.loads(line))
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,58 @@
+"""What is trained: the planned module, its optimizer and its loss, on one device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parambudget.arch.config import ModelConfig
+from parambudget.build.module import Transformer
+from parambudget.build.verify import verify_module
+from parambudget.train import checkpoint
+from parambudget.train.config import TrainConfig
+from parambudget.train.device import Compute
+from parambudget.train.loss import mean_loss
+from parambudget.train.optim import adamw
+from parambudget.train.tokens import TokenData
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """What is trained, and what it takes."""
+
+    module: Transformer
+    optimizer: torch.optim.Optimizer
+    loss_of: Callable[[Tensor], Tensor]
+    compute: Compute
+
+
+def prepared(model: ModelConfig, config: TrainConfig, compute: Compute) -> Learner:
+    """The planned model with the weights that the seed draws, its optimizer and its loss."""
+    module = planned(initialised(model, config.seed, compute), model)
+    return Learner(module, adamw(module, model, config), mean_loss(module, config, compute), compute)
+
+
+def initialised(model: ModelConfig, seed: int, compute: Compute) -> Transformer:
+    """The model with the weights that `seed` draws, in float32 on the device."""
+    module = Transformer(model, device=compute.device, dtype=torch.float32)
+    module.init_weights(torch.Generator(compute.device).manual_seed(seed))
+    return module
+
+
+def planned(module: Transformer, model: ModelConfig) -> Transformer:
+    """The module, if it has exactly the tensors that were counted; otherwise `CheckFailed`."""
+    verify_module(module, model).require_agreement()
+    return module
+
+
+def started_from(
+    init: Path, learner: Learner, data: TokenData, on_notice: Callable[[str], None]
+) -> dict[str, Any]:
+    """Put a checkpoint's weights in place; returns which ones they are."""
+    state = checkpoint.load_weights(init, learner.module)
+    if (init / "tokenizer.json").read_text(encoding="utf-8") != data.tokenizer_json:
+        on_notice(f"{init} was trained with another tokenizer: its weights know other tokens")
+    return {"init": str(init), "init_sha256": state["sha256"]["model.safetensors"]}
