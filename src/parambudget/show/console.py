@@ -6,7 +6,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-_PIPED_WIDTH: Final = 160
+_PIPED_WIDTH: Final = 240
 
 
 def console() -> Console:
