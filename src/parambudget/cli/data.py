@@ -77,8 +77,12 @@ def prepare(
         source, tokenizer, vocab_size and parse_size(vocab_size, "vocab_size"), Reading(field, separator),
         validation, end_of_text,
     )  # fmt: skip
-    with show.preparing(to) as on_progress:
-        manifest = prepare(request, out, n_workers=workers, on_progress=on_progress)
+    try:
+        with show.preparing(to) as on_progress:
+            manifest = prepare(request, out, n_workers=workers, on_progress=on_progress)
+    except KeyboardInterrupt:
+        typer.echo("parambudget: interrupted; the same command goes on where it stopped", err=True)
+        raise typer.Exit(130) from None
     to.print(show.prepared(manifest, out))
     if as_json:
         print_json(manifest.as_dict())

@@ -67,7 +67,7 @@ def _plain(
     def show(now: prepare.Progress) -> None:
         nonlocal last
         line = figures(now)
-        if perf_counter() - last > PLAIN_SECONDS or now.share == 1:
+        if perf_counter() - last > PLAIN_SECONDS:
             console.print(f"{now.share:4.0%}  {line}", highlight=False, soft_wrap=True)
             last = perf_counter()
 

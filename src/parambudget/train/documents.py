@@ -26,7 +26,7 @@ SHORT_NAMES: Final = {
 }
 MOST_STRETCHES: Final = 256
 """Each becomes a memory-mapped file, and a process may have about a thousand open."""
-LEAST_STRETCH_BYTES: Final = 8_000_000
+LEAST_STRETCH_BYTES: Final = 1_000_000
 MOST_DOCUMENT_BYTES: Final = 2**30
 _BLOCK_BYTES: Final = 1_000_000
 _HEAD_BYTES: Final = 4_096
@@ -88,7 +88,7 @@ def stretches(source: str, reading: Reading) -> list[Stretch]:
             f"no text in {source}: {len(paths)} files, none with text in it; give text, JSON lines or parquet"
         )
     step = step_bytes(sum(file.stat().st_size for file in kinds))
-    return [stretch for file, kind in kinds.items() for stretch in _cut(file, kind, step, reading)]
+    return [stretch for file, kind in kinds.items() for stretch in cut(file, kind, step, reading)]
 
 
 def step_bytes(total_bytes: int) -> int:
@@ -151,7 +151,8 @@ def _decodes(head: bytes) -> bool:
     return True
 
 
-def _cut(path: Path, kind: Kind, step: int, reading: Reading) -> Iterator[Stretch]:
+def cut(path: Path, kind: Kind, step: int, reading: Reading) -> Iterator[Stretch]:
+    """A file in stretches of about `step` bytes, none of which cuts a document or a line in two."""
     if kind == "parquet":
         require_package("pyarrow", f"reading {path}")
         from parambudget.train import parquet
@@ -193,8 +194,9 @@ def _text_pieces(stretch: Stretch) -> Iterator[Piece]:
         for text in Document(path, stretch.start, stretch.end, "").pieces(_BLOCK_BYTES):
             left -= len(text.encode())
             yield Piece(text, key, size, ends=not left and stretch.end == size)
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text {_after_byte(stretch.end - left)}") from None
+    except UnicodeDecodeError as error:
+        where = _after_byte(stretch.end - left + error.start)
+        raise InputError(f"{path} is not UTF-8 text {where}") from None
 
 
 def _separated(stretch: Stretch, separator: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face hub, streamed: nothing is downloaded but what is read."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import datasets
@@ -29,6 +30,7 @@ def texts(name: str, index: int, of: int, field: str) -> Iterator[str]:
         yield text or ""
 
 
+@cache
 def _opened(name: str) -> Any:
     """`hf:OWNER/NAME`, `hf:OWNER/NAME/SUBSET`, or `hf:./FOLDER` of files of a form that `datasets` reads."""
     where = name.removeprefix("hf:")

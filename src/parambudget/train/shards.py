@@ -124,13 +124,13 @@ class Shards:
     def __getitem__(self, wanted: slice) -> _Ids:
         start, stop, _ = wanted.indices(len(self))
         nth = int(np.searchsorted(self._starts, start, side="right")) - 1
-        found = []
+        found = [self._arrays[0][:0]]
         while start < stop:
             offset = start - int(self._starts[nth])
             found.append(self._arrays[nth][offset : offset + stop - start])
             start += len(found[-1])
             nth += 1
-        return np.concatenate(found) if len(found) != 1 else found[0]
+        return np.concatenate(found) if len(found) > 2 else found[-1]
 
 
 def id_type(entries: int) -> np.dtype[Any]:
