@@ -1,5 +1,9 @@
 """`parambudget train`: the planned model, trained on real text."""
 
+import math
+import shlex
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +14,10 @@ from parambudget.arch.source import load, read_source
 from parambudget.cli.fields import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument, require_torch
 from parambudget.cost.count import total
-from parambudget.units import format_count
+from parambudget.errors import InputError
+from parambudget.units import format_count, parse_count
+
+RUN_PANEL = "The run: how long, what is kept, how it goes on"
 
 
 @with_model_fields()
@@ -20,7 +27,7 @@ def train(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Text file or folder of text. [default: the source of Python's standard library]",
+            help="Text, or a folder of text or of `data prepare`. [default: Python's standard library]",
         ),
     ] = None,
     out: Annotated[
@@ -29,7 +36,6 @@ def train(
             "-o", "--out", metavar="DIR", help="Folder of the run. [default: the next free one in runs/]"
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Optimizer updates.")] = None,
     batch_size: Annotated[
         int | None, typer.Option(metavar="N", help="Sequences per micro-step and device.")
     ] = None,
@@ -46,6 +52,39 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: JsonOption = False,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Optimizer updates.", rich_help_panel=RUN_PANEL)
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Tokens to train on, such as 7B.", rich_help_panel=RUN_PANEL),
+    ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            metavar="H", help="Time to train for; becomes steps before it starts.", rich_help_panel=RUN_PANEL
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run in DIR, or start it.", rich_help_panel=RUN_PANEL),
+    ] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option(metavar="CHECKPOINT", help="Start from its weights.", rich_help_panel=RUN_PANEL),
+    ] = None,
+    save_every: Annotated[
+        int | None, typer.Option(metavar="N", help="Updates between saves.", rich_help_panel=RUN_PANEL)
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Newest checkpoints that stay, beside the best.", rich_help_panel=RUN_PANEL
+        ),
+    ] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(metavar="N", help="Updates between evaluations.", rich_help_panel=RUN_PANEL)
+    ] = None,
     *,
     fields: dict[str, Any],
 ) -> None:
@@ -53,47 +92,90 @@ def train(
 
     What is left out is chosen and shown with its reason; a config file's `train` block gives settings too.
     """
-    model = load(source, fields).model
+    length = {"steps": steps, "tokens": tokens, "hours": hours}
+    if len(given := [f"--{name}" for name, value in length.items() if value is not None]) > 1:
+        raise InputError(f"{' and '.join(given)} both say how long the run is; give one of them")
+    if resume and out is None:
+        raise InputError("--resume goes on with the run in a folder; give it with --out DIR")
+    if hours is not None and not (math.isfinite(hours) and hours > 0):
+        raise InputError(f"--hours {hours:g} is not a time; use a positive number")
     flags = {
         "steps": steps, "batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps,
         "gradient_checkpointing": gradient_checkpointing, "learning_rate": learning_rate, "seed": seed,
+        "save_every": save_every, "keep": keep, "eval_every": eval_every,
     }  # fmt: skip
-    settings = read_source(source).train if source is not None else {}
-    settings = settings | {name: value for name, value in flags.items() if value is not None}
-    name = Path(source).stem if source is not None else format_count(total(model))
+    flags = {name: value for name, value in flags.items() if value is not None}
+    again = [*sys.argv[1:], *([] if resume else ["--resume"])]
+    in_file = read_source(source).train if source is not None else {}
+    source = source if source is not None or fields else _held_config(out if resume else None, init)
+    model = load(source, fields).model
+    if out is None:
+        out = next_folder(Path(source).stem if source is not None else format_count(total(model)))
+        again += ["--out", str(out)]
     require_torch("train")
-    run(model, settings, data, out or next_folder(name), device, as_json=as_json)
+    run(
+        Request(
+            model, in_file, flags, data, out, device, resume, init, hours=hours,
+            train_tokens=parse_count(tokens, "--tokens") if tokens is not None else None,
+            as_json=as_json, again=shlex.join(["parambudget", *again]),
+        )
+    )  # fmt: skip
 
 
-def run(
-    model: ModelConfig, settings: dict[str, Any], data: Path | None, out: Path, device: str, *, as_json: bool
-) -> None:
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    model: ModelConfig
+    in_file: dict[str, Any]
+    """Settings of the config file; flags win over them."""
+    flags: dict[str, Any]
+    data: Path | None
+    out: Path
+    device: str
+    resume: bool
+    init: Path | None
+    train_tokens: int | None
+    hours: float | None
+    as_json: bool
+    again: str
+    """The command that goes on with this run."""
+
+
+def run(asked: Request) -> None:
     """Read the text, fill in the settings, train; tell each of it before and after."""
     from parambudget.show import training as show
     from parambudget.show.console import console, print_json
     from parambudget.train.batches import require_windows
     from parambudget.train.data import data_for
-    from parambudget.train.defaults import complete
     from parambudget.train.device import choose
     from parambudget.train.loop import train as train_model
     from parambudget.train.rundir import require_free
+    from parambudget.train.settings import require_possible, settled
+    from parambudget.train.signals import stop_requests
 
     to = console()
-    to.quiet = as_json
-    compute = choose(device)
+    to.quiet = asked.as_json
+    compute = choose(asked.device)
     # What can be known to be wrong is said before the text is read.
-    require_free(out)
-    complete(settings, model, data_tokens=1, on_cpu=True)
+    require_free(asked.out, resume=asked.resume)
+    given = require_possible(asked.model, asked.in_file, asked.flags, asked.out if asked.resume else None)
     with to.status("reading the text, training a tokenizer and encoding; they are kept for the next time"):
-        tokens = data_for(data, model.vocab_size)
-    require_windows(tokens, model.context_length)
-    completed = complete(settings, model, len(tokens.train), on_cpu=compute.device.type == "cpu")
-    to.print(show.introduction(model, compute.name, tokens, out))
-    to.print(show.settings(completed, model))
-    with show.watching(to, completed.config.steps) as on_step:
-        result = train_model(model, completed.config, tokens, out, device=device, on_step=on_step)
-    to.print(show.conclusion(result, model))
-    if as_json:
+        data = data_for(asked.data, asked.model.vocab_size)
+    require_windows(data, asked.model.context_length)
+    to.print(show.introduction(asked.model, compute.name, data, asked.out))
+    settings = settled(given, asked.model, data, compute, asked.train_tokens, asked.hours)
+    to.print(show.settings(settings.completed, asked.model))
+    config = settings.completed.config
+    with stop_requests() as stopped, show.watching(to, config.steps) as on_step:
+        result = train_model(
+            asked.model, config, data, asked.out, device=asked.device, resume=asked.resume, init=asked.init,
+            provenance=settings.provenance, stopped=stopped, on_step=on_step, on_notice=_tell,
+        )  # fmt: skip
+    to.print(show.conclusion(result, asked.model))
+    if not result.finished:
+        _tell(f"stopped by {stopped.signal_name} after step {result.steps}; go on with: {asked.again}")
+    if asked.as_json:
         print_json(result.as_dict())
 
 
@@ -103,3 +185,15 @@ def next_folder(name: str) -> Path:
     while (folder := Path("runs") / f"{name}-{n}").exists():
         n += 1
     return folder
+
+
+def _held_config(out: Path | None, init: Path | None) -> str | None:
+    """Without a model on the command line: the config of the run to go on with, or of the weights."""
+    for folder in (out, init):
+        if folder is not None and (folder / "config.json").exists():
+            return str(folder / "config.json")
+    return None
+
+
+def _tell(notice: str) -> None:
+    typer.echo(f"parambudget: {notice}", err=True)

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Final
 
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from parambudget.arch.config import ModelConfig
@@ -65,9 +65,12 @@ def watching(console: Console, n_steps: int) -> Iterator[Callable[[Step], None]]
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("train", total=n_steps, figures="")
+        task: TaskID | None = None
 
         def show(step: Step) -> None:
+            nonlocal task
+            if task is None:  # a resumed run does not start at 0
+                task = progress.add_task("train", total=n_steps, completed=step.step - 1, figures="")
             progress.update(task, completed=step.step, figures=_figures(step))
             if step.val_loss is not None or step.skipped:
                 progress.console.print(_line(step, n_steps), highlight=False)
@@ -94,7 +97,8 @@ def conclusion(result: TrainResult, model: ModelConfig) -> Table:
             "validation",
             f"{result.val_loss:.4f} nats per token, {result.val_bits_per_byte:.4f} bits per byte",
         )
-    table.add_row("checkpoint", str(result.checkpoint))
+    if result.checkpoint is not None:
+        table.add_row("checkpoint", str(result.checkpoint))
     return table
 
 

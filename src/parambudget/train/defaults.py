@@ -45,8 +45,14 @@ class Completed:
     reasons: dict[str, str]
 
 
-def complete(given: Mapping[str, Any], model: ModelConfig, data_tokens: int, *, on_cpu: bool) -> Completed:
-    """The settings that `given` describes, with the rest from the model, the text and the device."""
+def complete(
+    given: Mapping[str, Any], model: ModelConfig, data_tokens: int, *, on_cpu: bool,
+    train_tokens: int | None = None,
+) -> Completed:  # fmt: skip
+    """The settings that `given` describes, with the rest from the model, the text and the device.
+
+    `train_tokens` is how many tokens to train on, for who thinks in tokens rather than in `steps`.
+    """
     TrainConfig.read(
         _PROBE | dict(given)
     )  # a wrong field is reported as itself, not as the arithmetic it breaks below
@@ -56,10 +62,12 @@ def complete(given: Mapping[str, Any], model: ModelConfig, data_tokens: int, *, 
         if name not in fields:
             fields[name], reasons[name] = value, reason
 
-    _fill_batch(fields, fill, model, data_tokens, "cpu" if on_cpu else "accelerator")
+    planned, why_planned = _training_tokens(model, data_tokens)
+    if train_tokens is not None:
+        planned, why_planned = train_tokens, "given"
+    _fill_batch(fields, fill, model, planned, "cpu" if on_cpu else "accelerator")
     update_tokens = fields["batch_size"] * fields["gradient_accumulation_steps"] * model.context_length
-    planned, why = _training_tokens(model, data_tokens)
-    fill("steps", max(1, round(planned / update_tokens)), f"{format_count(planned)} tokens: {why}")
+    fill("steps", max(1, round(planned / update_tokens)), f"{format_count(planned)} tokens: {why_planned}")
     rate, why = _learning_rate(model, fields["steps"] * update_tokens)
     fill("learning_rate", rate, why)
     fill(
@@ -75,9 +83,9 @@ def complete(given: Mapping[str, Any], model: ModelConfig, data_tokens: int, *, 
     return Completed(TrainConfig.read(fields), frozenset(given), reasons)
 
 
-def _fill_batch(fields: dict[str, Any], fill: Any, model: ModelConfig, data_tokens: int, kind: str) -> None:
+def _fill_batch(fields: dict[str, Any], fill: Any, model: ModelConfig, planned: int, kind: str) -> None:
     """Sequences per update as the laws have it, in micro-steps of a size that suits the device."""
-    tokens, why = _batch_tokens(model, data_tokens, fields.get("steps"))
+    tokens, why = _batch_tokens(model, planned, fields.get("steps"))
     sequences = max(1, tokens // model.context_length)
     micro = max(1, min(sequences, MICRO_STEP_TOKENS[kind] // model.context_length))
     if "gradient_accumulation_steps" in fields:
@@ -86,13 +94,13 @@ def _fill_batch(fields: dict[str, Any], fill: Any, model: ModelConfig, data_toke
     fill("gradient_accumulation_steps", max(1, round(sequences / fields["batch_size"])), why)
 
 
-def _batch_tokens(model: ModelConfig, data_tokens: int, steps: int | None) -> tuple[int, str]:
+def _batch_tokens(model: ModelConfig, planned: int, steps: int | None) -> tuple[int, str]:
     """Tokens per update: the geometric mean of the two laws, as a power of two."""
     flops = flops_per_token(with_sizes(model, vocab_size=0))
     step_law = deep_seek = float(FEWEST_BATCH_TOKENS)
     # With given steps the number of tokens depends on the batch; the exponents are below 1, so this settles.
     for _ in range(50):
-        tokens = steps * math.sqrt(step_law * deep_seek) if steps else _training_tokens(model, data_tokens)[0]
+        tokens = steps * math.sqrt(step_law * deep_seek) if steps else planned
         step_law, deep_seek = 0.58 * tokens**0.571, 0.2920 * (flops * tokens) ** 0.3271
     wished = math.sqrt(step_law * deep_seek)
     batch = min(MOST_BATCH_TOKENS, max(FEWEST_BATCH_TOKENS, 2 ** round(math.log2(wished))))

@@ -23,20 +23,30 @@ _TEXT: Final = {
 
 def require_same_run(out: Path, stored: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to go on with a run as what it is not; names the first field that differs."""
+    require_same_model(out, stored, now["model"])
     before, after = (_settings(document["train"]) for document in (stored, now))
-    for block, there, here in (("model", stored["model"], now["model"]), ("setting", before, after)):
-        for name in here:
-            if name not in CHANGEABLE and there.get(name) != here[name]:
-                raise InputError(
-                    f"{out} holds a run with another {block}: {name} is {there.get(name)!r} there and "
-                    f"{here[name]!r} here; only {', '.join(CHANGEABLE)} may change when a run is resumed"
-                )
+    for name in after:
+        if name not in CHANGEABLE and before[name] != after[name]:
+            raise InputError(
+                f"{out} holds a run with other settings: {name} is {before[name]!r} there and "
+                f"{after[name]!r} here; only {', '.join(CHANGEABLE)} may change when a run is resumed"
+            )
     for name, what in _TEXT.items():
         there, here = (document["provenance"].get(name) for document in (stored, now))
         if there != here:
             raise InputError(
                 f"{out} holds a run for which {what} were others: {name} is {there} there and {here} here; "
                 "give the same ones, or another --out"
+            )
+
+
+def require_same_model(out: Path, stored: dict[str, Any], model: dict[str, Any]) -> None:
+    """Refuse to go on with a run of another model."""
+    for name, here in model.items():
+        if (there := stored["model"].get(name, here)) != here:
+            raise InputError(
+                f"{out} holds a run of another model: {name} is {there!r} there and {here!r} here; "
+                "give the same model, or another --out"
             )
 
 

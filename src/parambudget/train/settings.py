@@ -1,0 +1,70 @@
+"""The settings of a run: from flags, the config file, the run that it goes on with, and the time there is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from parambudget.arch.config import ModelConfig
+from parambudget.train.defaults import Completed, complete
+from parambudget.train.device import Compute
+from parambudget.train.fit import settings_for_hours
+from parambudget.train.resume import require_same_model
+from parambudget.train.rundir import stored_config
+from parambudget.train.tokens import TokenData
+
+_PLANNED = ("hours", "update_seconds")
+"""What the provenance of a run holds of the time it was planned for."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is said about the settings before any of them is filled in."""
+
+    fields: dict[str, Any]
+    stored: dict[str, Any] = field(default_factory=dict)
+    """Settings of the run that is gone on with."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Of that run."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Complete settings, and what the run's provenance should say of them."""
+
+    completed: Completed
+    provenance: dict[str, Any]
+
+
+def require_possible(
+    model: ModelConfig, in_file: Mapping[str, Any], flags: Mapping[str, Any], resumed: Path | None
+) -> Given:
+    """What is given, flags before the file, if nothing in it is wrong and `resumed` has this model."""
+    stored = stored_config(resumed) if resumed is not None else None
+    given = Given({**in_file, **flags})
+    if resumed is not None and stored is not None:
+        require_same_model(resumed, stored, model.model_dump())
+        given = Given(given.fields, stored["train"], stored["provenance"])
+    complete({**given.stored, **given.fields}, model, data_tokens=1, on_cpu=True)
+    return given
+
+
+def settled(
+    given: Given, model: ModelConfig, data: TokenData, compute: Compute,
+    train_tokens: int | None, hours: float | None,
+) -> Settled:  # fmt: skip
+    """The settings given and those of the run that is gone on with; the rest from model, text and device."""
+    fields = {**given.stored, **given.fields}
+    planned = {name: given.provenance[name] for name in _PLANNED if name in given.provenance}
+    if train_tokens is not None or hours is not None:
+        fields.pop("steps", None)
+    if hours is None:
+        on_cpu = compute.device.type == "cpu"
+        found = complete(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
+    else:
+        found, seconds = settings_for_hours(
+            fields, model, data, compute, hours, planned.get("update_seconds")
+        )
+        planned = {"hours": hours, "update_seconds": seconds}
+    kept = {name: "as in the run so far" for name in given.stored if name in fields}
+    return Settled(replace(found, given=frozenset(given.fields), reasons=kept | found.reasons), planned)
