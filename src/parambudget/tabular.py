@@ -21,6 +21,16 @@ class Tabular:
             raise MissingExtra("to_pandas() needs pandas; install it with: pip install pandas") from None
         return pandas.DataFrame(self.rows())
 
+    def __repr__(self) -> str:
+        """The table as aligned text, for a prompt without HTML."""
+        rows = self.rows()
+        lines = [
+            [key.replace("_", " ") for key in rows[0]],
+            *([_cell(v) for v in row.values()] for row in rows),
+        ]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join("  ".join(map(str.rjust, line, widths)) for line in lines)
+
     def _repr_html_(self) -> str:
         from html import escape
 

@@ -11,7 +11,7 @@ from parambudget.tabular import Tabular
 OUTSIDE_BODY: Final = frozenset({"token_embedding", "position_embedding", "lm_head"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Breakdown(Tabular):
     """The parameters of one model, by component and tensor. Counts are exact ints."""
 

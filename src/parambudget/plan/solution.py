@@ -71,7 +71,7 @@ class Current:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solutions(Tabular, Sequence[Solution]):
     """The models shown, best first, never empty; an empty answer is a `NoSolution`."""
 
