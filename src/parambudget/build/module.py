@@ -60,13 +60,14 @@ class Transformer(nn.Module):
         """Logits of the next token at every position, (B, T, V)."""
         return self.logits(self.hidden(tokens_BT))
 
-    def hidden(self, tokens_BT: Tensor, *, checkpoint: bool = False) -> Tensor:
+    def hidden(self, tokens_BT: Tensor, *, start: int = 0, checkpoint: bool = False) -> Tensor:
         """The residual stream behind the final norm, (B, T, D), in the dtype in which the head multiplies.
 
-        With `checkpoint`, each block keeps only its input and is run again in the backward pass.
+        The first token stands at position `start`. With `checkpoint`, each block keeps only its input and is
+        run again in the backward pass.
         """
-        x_BTD = self._embedded(tokens_BT)
-        rotation = self.rotary(tokens_BT.shape[1]) if self.rotary is not None else None
+        x_BTD = self._embedded(tokens_BT, start)
+        rotation = self.rotary(tokens_BT.shape[1], start) if self.rotary is not None else None
         for layer in self.layers:
             if checkpoint:
                 x_BTD = recomputed(layer, x_BTD, rotation, use_reentrant=False, preserve_rng_state=False)
@@ -99,17 +100,17 @@ class Transformer(nn.Module):
             if name.endswith(".bias"):
                 parameter.zero_()
 
-    def _embedded(self, tokens_BT: Tensor) -> Tensor:
-        m, n_tokens = self.model, tokens_BT.shape[1]
-        if m.position != "none" and n_tokens > m.context_length:
+    def _embedded(self, tokens_BT: Tensor, start: int) -> Tensor:
+        m, end = self.model, start + tokens_BT.shape[1]
+        if m.position != "none" and end > m.context_length:
             raise InputError(
-                f"{n_tokens} tokens are longer than context_length={m.context_length}; "
+                f"{end} tokens are longer than context_length={m.context_length}; "
                 "cut the sequence or build the model with a longer context"
             )
         x_BTD = self.embed(tokens_BT)
         if m.embedding_multiplier != 1:
             x_BTD = x_BTD * m.embedding_multiplier
-        return x_BTD if self.position is None else x_BTD + self.position.weight[:n_tokens]
+        return x_BTD if self.position is None else x_BTD + self.position.weight[start:end]
 
     def _tie(self) -> None:
         if self.model.tied:
@@ -175,14 +176,18 @@ class Attention(nn.Module):
 
     def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
         """What every token gathers from itself and the ones before it."""
+        q_BHTK, k_BGTK, v_BGTK = self.projected(x_BTD, rotation)
+        y_BHTK = F.scaled_dot_product_attention(
+            q_BHTK, k_BGTK, v_BGTK, is_causal=True, scale=self.scale, enable_gqa=self.grouped
+        )
+        return self.out(y_BHTK.transpose(1, 2).flatten(2))
+
+    def projected(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, normed and turned."""
         v_BTGK = self.v(x_BTD).unflatten(-1, (-1, self.head_dim))
         q_BTHK = rotate(self._heads(self.q(x_BTD), self.q_norm), rotation).to(v_BTGK.dtype)
         k_BTGK = rotate(self._heads(self.k(x_BTD), self.k_norm), rotation).to(v_BTGK.dtype)
-        y_BHTK = F.scaled_dot_product_attention(
-            q_BTHK.transpose(1, 2), k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2),
-            is_causal=True, scale=self.scale, enable_gqa=self.grouped,
-        )  # fmt: skip
-        return self.out(y_BHTK.transpose(1, 2).flatten(2))
+        return q_BTHK.transpose(1, 2), k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2)
 
     def _heads(self, flat: Tensor, norm: nn.Module) -> Tensor:
         if self.norm_whole:
@@ -249,9 +254,9 @@ class Rotary(nn.Module):
         self.n_pairs, self.theta, self.context_length = m.rotary_dim // 2, m.rope_theta, m.context_length
         self._fill(None)
 
-    def forward(self, n_tokens: int) -> Rotation:
-        """The tables for positions 0 to n_tokens - 1."""
-        return self.cos[:n_tokens], self.sin[:n_tokens]
+    def forward(self, n_tokens: int, start: int = 0) -> Rotation:
+        """The tables for `n_tokens` positions from `start` on."""
+        return self.cos[start : start + n_tokens], self.sin[start : start + n_tokens]
 
     def _fill(self, device: torch.device | None) -> None:
         powers = torch.arange(self.n_pairs, dtype=torch.float32, device=device) / self.n_pairs

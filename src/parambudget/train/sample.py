@@ -1,0 +1,131 @@
+"""Text from a trained model, token by token."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+from torch import Tensor
+
+from parambudget.arch.source import load
+from parambudget.build.cached import remembering
+from parambudget.build.module import Transformer
+from parambudget.errors import InputError
+from parambudget.train import checkpoint
+from parambudget.train.device import Compute
+from parambudget.train.tokenizer import TextTokenizer, prepared
+
+Ended = Literal["end of text", "max_tokens", "context_length"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How the next token is chosen."""
+
+    max_tokens: int
+    temperature: float
+    """0 takes the likeliest."""
+    top_k: int | None
+    """Only the likeliest k are drawn from."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A generated text."""
+
+    prompt: str
+    text: str
+    """What was generated, without the prompt."""
+    n_prompt_tokens: int
+    n_tokens: int
+    ended: Ended
+    seed: int
+    checkpoint: str
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model and its tokenizer, ready to write."""
+
+    folder: Path
+    module: Transformer
+    tokenizer: TextTokenizer
+    compute: Compute
+
+
+def load_checkpoint(path: Path, compute: Compute) -> Loaded:
+    """A checkpoint, or the newest one of a run."""
+    folder = path
+    if (path / "checkpoints").is_dir():
+        saved = checkpoint.all_in(path / "checkpoints")
+        if not saved:
+            raise InputError(f"{path} has no checkpoint yet; wait for its first save")
+        folder = saved[0]
+    if not (folder / "state.json").is_file():
+        raise InputError(f"{path} is no checkpoint; give a run's folder or its checkpoints/step-N")
+    module = Transformer(load(folder / "config.json", {}).model, device=compute.device, dtype=torch.float32)
+    checkpoint.load_weights(folder, module)
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises no narrower class
+        raise InputError(f"{folder / 'tokenizer.json'} cannot be read ({error})") from None
+    return Loaded(folder, module.eval(), prepared(tokenizer, str(folder / "tokenizer.json")), compute)
+
+
+def sample(
+    loaded: Loaded, prompt: str, drawing: Drawing, on_text: Callable[[str], None] = lambda _: None
+) -> Sample:
+    """Go on with the prompt; `on_text` hears it, and then each piece of text as soon as it is complete."""
+    tokenizer = loaded.tokenizer.tokenizer
+    # An empty prompt begins where every document does: behind the end of another.
+    ids = tokenizer.encode(prompt, add_special_tokens=False).ids or [loaded.tokenizer.end]
+    room = loaded.module.model.context_length - len(ids)
+    if room < 1:
+        raise InputError(
+            f"the prompt has {len(ids):,} tokens and context_length={loaded.module.model.context_length:,} "
+            "leaves no room behind it; give a shorter one"
+        )
+    on_text(prompt)
+    stream, texts, n_tokens = DecodeStream(skip_special_tokens=False), [], 0
+    ended: Ended = "max_tokens" if drawing.max_tokens <= room else "context_length"
+    for token in generate(loaded, ids, drawing, min(room, drawing.max_tokens)):
+        n_tokens += 1
+        if token == loaded.tokenizer.end:
+            ended = "end of text"
+            break
+        piece = stream.step(tokenizer, token)
+        if piece:
+            texts.append(piece)
+            on_text(piece)
+    return Sample(prompt, "".join(texts), len(ids), n_tokens, ended, drawing.seed, str(loaded.folder))
+
+
+def generate(loaded: Loaded, ids: Sequence[int], drawing: Drawing, n_tokens: int) -> Iterator[int]:
+    """The ids that follow, one by one; drawn on the CPU: equal logits give the same text on every device."""
+    generator = torch.Generator().manual_seed(drawing.seed)
+    module, compute = loaded.module, loaded.compute
+    with torch.inference_mode(), remembering(module, len(ids) + n_tokens) as hidden:
+        new = torch.tensor([ids])
+        for _ in range(n_tokens):
+            with compute.autocast():
+                logits = module.logits(hidden(new.to(compute.device))[:, -1:])
+            # The model may have more rows than the tokenizer has entries: those are no text.
+            token = drawn(logits[0, 0, : loaded.tokenizer.entries].float().cpu(), drawing, generator)
+            yield token
+            new = torch.tensor([[token]])
+
+
+def drawn(logits_V: Tensor, drawing: Drawing, generator: torch.Generator) -> int:
+    """An id from its logits."""
+    if drawing.temperature == 0:
+        return int(logits_V.argmax())
+    if drawing.top_k is not None and drawing.top_k < len(logits_V):
+        kept = logits_V.topk(drawing.top_k)
+        logits_V = torch.full_like(logits_V, -torch.inf).scatter(0, kept.indices, kept.values)
+    # Less the greatest: a very low temperature would make them infinite.
+    probabilities = torch.softmax((logits_V - logits_V.max()) / drawing.temperature, dim=-1)
+    return int(torch.multinomial(probabilities, 1, generator=generator))
