@@ -1,0 +1,60 @@
+"""`parambudget runs`: what became of training runs."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from parambudget.cli.options import JsonOption
+from parambudget.errors import ConfigError, MissingExtra
+
+runs = typer.Typer(name="runs", help="What became of training runs.", no_args_is_help=True)
+
+
+@runs.callback()
+def _group() -> None:
+    """What became of training runs."""
+
+
+@runs.command(no_args_is_help=True)
+def show(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that train --out named.")],
+    figure: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the loss curves go. [default: of one run, DIR/loss.png]"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A run's figures and its loss curve, while it goes or after it; several runs side by side.
+
+    parambudget runs show runs/mine
+
+    parambudget runs show runs/a runs/b --figure both.png
+    """
+    from parambudget.train.history import read_run
+
+    if figure is not None and figure.suffix != ".png":
+        raise ConfigError(f"--figure {figure} is not a PNG; use a name that ends in .png")
+    if figure is not None and find_spec("matplotlib") is None:
+        raise MissingExtra(
+            "--figure needs matplotlib, which is not installed; run it as: uv run --extra train parambudget "
+            "runs show ... (or: pip install 'parambudget[train]')"
+        )
+    found = [read_run(folder) for folder in folders]
+    drawn = figure or (folders[0] / "loss.png" if len(found) == 1 and not as_json else None)
+    drawable = find_spec("matplotlib") is not None
+    if drawn is not None and drawable:
+        from parambudget.show.figures import loss_curve
+
+        loss_curve(found, drawn)
+    from parambudget.show.console import console, print_json
+    from parambudget.show.runs import runs_table
+
+    if as_json:
+        print_json(found[0].as_dict() if len(found) == 1 else [run.as_dict() for run in found])
+        return
+    console().print(runs_table(found))
+    if drawn is not None:
+        missing = "not drawn, for want of matplotlib (pip install 'parambudget[train]')"
+        typer.echo(f"loss curve: {drawn if drawable else missing}")

@@ -1,0 +1,110 @@
+"""What a run has left in its folder, finished or not, read back: no torch is needed for it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.source import read_source
+from parambudget.cost.count import total
+from parambudget.errors import InputError
+from parambudget.files import read_json
+from parambudget.train.results import Step
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its model, its updates, and what was true of it at its last save."""
+
+    folder: Path
+    model: ModelConfig
+    steps: tuple[Step, ...]
+    planned_steps: int | None
+    summary: dict[str, Any]
+    """summary.json; empty before the first save."""
+
+    @property
+    def name(self) -> str:
+        """The last part of the folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def evaluated(self) -> tuple[Step, ...]:
+        """The updates that an evaluation followed."""
+        return tuple(step for step in self.steps if step.val_loss is not None)
+
+    @property
+    def update_seconds(self) -> float:
+        """Spent in updates, those before a resume too; without evaluation and saving."""
+        return sum(self._seconds())
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over all updates but the first, which also warms up."""
+        seconds = list(self._seconds())
+        steady = seconds[1:] or seconds
+        return self.steps[-1].tokens / len(self.steps) * len(steady) / sum(steady)
+
+    @property
+    def mfu(self) -> float | None:
+        """Share of the device's dense peak, full convention, at the mean speed; None where not known."""
+        last = self.steps[-1]
+        return None if last.mfu is None else last.mfu / last.tokens_per_second * self.tokens_per_second
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures of the run, as plain JSON values."""
+        last, evaluated = self.steps[-1], self.evaluated
+        best = min(evaluated, key=lambda step: step.val_loss or 0.0) if evaluated else None
+        return {
+            "run": str(self.folder),
+            "finished": bool(self.summary.get("finished", False)),
+            "parameters": self.summary.get("parameters"),
+            "planned": total(self.model),
+            "steps": last.step,
+            "planned_steps": self.planned_steps,
+            "tokens": last.tokens,
+            "loss": last.loss,
+            "val_loss": evaluated[-1].val_loss if evaluated else None,
+            "val_bits_per_byte": evaluated[-1].val_bits_per_byte if evaluated else None,
+            "best_val_loss": best.val_loss if best else None,
+            "best_step": best.step if best else None,
+            "skipped": sum(step.skipped for step in self.steps),
+            "tokens_per_second": self.tokens_per_second,
+            "mfu": self.mfu,
+            "peak_memory_bytes": self.summary.get("peak_memory_bytes"),
+            "update_seconds": self.update_seconds,
+            "seconds": self.summary.get("seconds"),
+            "device": self.summary.get("device"),
+            "checkpoint": self.summary.get("checkpoint"),
+        }
+
+    def _seconds(self) -> Iterator[float]:
+        before = 0
+        for step in self.steps:
+            yield (step.tokens - before) / step.tokens_per_second
+            before = step.tokens
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder; its last line may have been cut short."""
+    if not (folder / "config.json").is_file() or not (folder / "metrics.jsonl").is_file():
+        raise InputError(f"{folder} holds no run that has begun; give the folder that train --out named")
+    source = read_source(folder / "config.json")
+    summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+    steps = tuple(_steps(folder / "metrics.jsonl"))
+    if not steps:
+        raise InputError(f"{folder} has no update yet; wait for its first one")
+    return Run(folder, ModelConfig.read(source.fields), steps, source.train.get("steps"), summary)
+
+
+def _steps(path: Path) -> Iterator[Step]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        lines = file.read().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            yield Step.of_row(json.loads(line))
+        except (ValueError, TypeError):
+            if number < len(lines):
+                raise InputError(f"{path}, line {number}: not a line that train wrote; remove it") from None
