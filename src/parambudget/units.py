@@ -38,10 +38,10 @@ def parse_count(text: str | int, what: str = "count") -> int:
 def parse_size(text: str, what: str) -> int:
     """A whole size as a flag gives it: `896`, `50_257` or `50,257`. No letters: 32K could mean 32,000 or
     32,768."""
-    number = _rational(text.strip()) if re.fullmatch(r"[\d_,]+", text.strip()) else None
-    if number is None or number.denominator != 1:
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None or match[1] is None or match[2] or match[3]:
         raise InputError(f"{what} {text!r} is not a whole number; write it in full, such as 896 or 50_257")
-    return int(number)
+    return int(match[1].replace(",", ""))
 
 
 def parse_tolerance(text: str | float | Fraction) -> Fraction:

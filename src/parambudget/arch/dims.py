@@ -60,4 +60,4 @@ class Dims(Protocol):
 def with_sizes(model: ModelConfig, **sizes: Size) -> Dims:
     """The model's choices with other sizes in them. Not validated: an intermediate_size of 0 or an array is
     fine here."""
-    return cast(Dims, SimpleNamespace(**(dict(model) | sizes)))
+    return cast(Dims, SimpleNamespace(**(vars(model) | sizes)))

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from operator import index
+from typing import Any, Final
 
 from parambudget.errors import ConfigError, InputError
 from parambudget.units import parse_size
@@ -26,16 +27,10 @@ class Axis:
 
         Ranges include both ends. With a `step`, a range that gives none runs over the multiples of that step.
         """
-        if isinstance(given, bool):
-            raise ConfigError(f"{name} is {given!r}; use a size such as 896, 64,128 or 256:4096:64")
-        if isinstance(given, int):
-            return cls.of([given], name)
-        if isinstance(given, range):
-            return cls.of(given, name)
         if not isinstance(given, str):
-            return cls.of(list(given), name)
+            return cls.of(given if isinstance(given, Iterable) else [given], name, step)
         if ":" not in given:
-            return cls.of([parse_size(part, name) for part in given.split(",")], name)
+            return cls.of([parse_size(part, name) for part in given.split(",")], name, step)
         parts = given.split(":")
         if len(parts) > 3 or not all(parts):
             raise ConfigError(
@@ -50,21 +45,21 @@ class Axis:
         values = range(start, high + 1, rest[0] if rest else step or 1)
         if not values:
             raise ConfigError(f"{name} {given!r} holds no multiple of {step}; widen it or give --multiple")
-        return cls.of(values, name)
+        return cls.of(values, name, step)
 
     @classmethod
-    def of(cls, values: Iterable[int], name: str) -> "Axis":
-        """An axis of these values; its text is the shortest that reads back to the same ones."""
+    def of(cls, values: Iterable[int], name: str, step: int | None = None) -> "Axis":
+        """An axis of these values; its text is the shortest that reads back to them with that `step`."""
         if isinstance(values, range) and len(values) > _MOST_VALUES:
             raise ConfigError(
                 f"{name} has {len(values):,} values; at most {_MOST_VALUES:,} are searched, use a larger step"
             )
-        distinct = sorted(set(values))
-        if not distinct or any(not isinstance(value, int) for value in distinct):
-            raise ConfigError(f"{name} has no usable values; use a size such as 896, 64,128 or 256:4096:64")
+        distinct = sorted(set(_whole(values, name)))
+        if not distinct:
+            raise ConfigError(f"{name} has no values; use a size such as 896, 64,128 or 256:4096:64")
         if distinct[0] < 1:
             raise ConfigError(f"{name} is {distinct[0]}; sizes start at 1")
-        return cls(tuple(distinct), _text(distinct))
+        return cls(tuple(distinct), _text(distinct, step or 1))
 
 
 def read_ratio(
@@ -89,9 +84,22 @@ def read_ratio(
     return low, high
 
 
-def _text(values: list[int]) -> str:
+def _whole(values: Iterable[Any], name: str) -> list[int]:
+    """Any whole numbers, NumPy's too, as Python's own."""
+    given = list(values)
+    try:
+        whole = [index(value) for value in given]
+    except TypeError:
+        whole = []
+    if len(whole) < len(given) or any(isinstance(value, bool) for value in given):
+        shown = ", ".join(map(repr, given[:3]))
+        raise ConfigError(f"{name} is {shown}; use whole sizes, such as 896, 64,128 or 256:4096:64")
+    return whole
+
+
+def _text(values: list[int], usual_step: int) -> str:
     if len(values) > 2:
         step = values[1] - values[0]
         if values == list(range(values[0], values[-1] + 1, step)):
-            return f"{values[0]}:{values[-1]}" + (f":{step}" if step > 1 else "")
+            return f"{values[0]}:{values[-1]}" + (f":{step}" if (step, usual_step) != (1, 1) else "")
     return ",".join(map(str, values))

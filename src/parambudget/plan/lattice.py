@@ -1,11 +1,14 @@
 """The points of a search space as arrays: columns of (dim, heads, FFN widths), each under every depth."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from math import prod
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
+from parambudget.arch.config import LARGEST_SIZE
 from parambudget.errors import InputError
 from parambudget.plan.arrays import Ints
 from parambudget.plan.space import SearchSpace
@@ -39,54 +42,50 @@ class Lattice:
 def expand(space: SearchSpace) -> Lattice:
     """The lattice of a search space; combinations that make no model (a group that does not divide) are no
     points."""
-    columns = [space.dim, space.head_dim, space.kv_groups or space.n_kv_heads, space.n_heads]
-    values = [axis.values if axis else (0,) for axis in columns]
-    listed = space.intermediate_size
-    runs = _runs(listed.values) if listed else [(0, 0, space.multiple)]
-    if prod(map(len, [*values, runs, space.n_layers.values])) > MOST_ROWS:
+    kv_axis = space.kv_groups or space.n_kv_heads
+    axes = [axis.values if axis else (0,) for axis in (space.dim, space.head_dim, kv_axis, space.n_heads)]
+    shape, runs = [len(values) for values in axes], _ffn_runs(space)
+    if prod(shape) * len(runs) * len(space.n_layers.values) > MOST_ROWS:
         raise InputError(f"the lattice has more than {MOST_ROWS:,} rows; use larger steps or fewer values")
-    grid = np.meshgrid(*(_array(axis) for axis in values), indexing="ij")
-    dim, head_dim, kv, n_heads = (axis.ravel() for axis in grid)
+    dims, head_dims, kvs, heads = map(_array, axes)
+    d, h, kv = dims[:, None, None, None], head_dims[:, None, None], kvs[:, None]
     if space.n_heads is None:
-        n_heads = dim // head_dim
-        fits = (n_heads > 0) & (n_heads * head_dim == dim) & (n_heads % kv == 0)
+        fits = (d % h == 0) & (d // h % kv == 0)
     else:
-        fits = n_heads % kv == 0
-    dim, head_dim, n_heads, kv = dim[fits], head_dim[fits], n_heads[fits], kv[fits]
-    n_kv_heads = n_heads // kv if space.kv_groups else kv
-    pieces = [_ffn_run(space, dim, *run) for run in runs]
-    first, run = np.concatenate([p[0] for p in pieces]), np.concatenate([p[1] for p in pieces])
-    holds = run > 0
-    dim, head_dim, n_heads, n_kv_heads = (
-        np.tile(axis, len(runs))[holds] for axis in (dim, head_dim, n_heads, n_kv_heads)
-    )
-    layers = _array(space.n_layers.values)
-    return Lattice(layers, dim, head_dim, n_heads, n_kv_heads, first[holds], run[holds], step=runs[0][2])
+        fits = np.broadcast_to(heads % kv == 0, shape)
+    width, head_at, kv_at, heads_at = np.nonzero(fits)
+    first, many = (of_dims[:, width] for of_dims in _ffn_widths(space, runs))
+    piece, column = np.nonzero(many)
+    dim, head_dim, kv = dims[width[column]], head_dims[head_at[column]], kvs[kv_at[column]]
+    n_heads = dim // head_dim if space.n_heads is None else heads[heads_at[column]]
+    return Lattice(
+        _array(space.n_layers.values), dim, head_dim, n_heads, n_heads // kv if space.kv_groups else kv,
+        first[piece, column], many[piece, column], runs[0].step,
+    )  # fmt: skip
 
 
-def _runs(values: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """FFN widths as arithmetic runs (first, last, step): one for a range, one each for an uneven list."""
-    step = values[1] - values[0] if len(values) > 1 else 1
-    if values == tuple(range(values[0], values[-1] + 1, step)):
-        return [(values[0], values[-1], step)]
-    return [(value, value, 1) for value in values]
-
-
-def _ffn_run(space: SearchSpace, dim: Ints, first: int, last: int, step: int) -> tuple[Ints, Ints]:
-    """First FFN width and their number, per column, within the run and the exact bounds of the ratio."""
-    if space.ffn_ratio is None:
-        return np.full_like(dim, first), np.full_like(dim, (last - first) // step + 1)
-    low, high = space.ffn_ratio
-    at_least = -(-low.numerator * dim // low.denominator)
-    at_most = high.numerator * dim // high.denominator
+def _ffn_runs(space: SearchSpace) -> list[range]:
+    """FFN widths as arithmetic runs: one for the multiples or for an even list, one a width for an uneven."""
     if space.intermediate_size is None:
-        first = step
-        at_least = np.maximum(at_least, step)
-    else:
-        at_least, at_most = np.maximum(at_least, first), np.minimum(at_most, last)
-    start = first + -((first - at_least) // step) * step
-    return start, np.maximum((at_most - start) // step + 1, 0)
+        return [range(space.multiple, LARGEST_SIZE + 1, space.multiple)]
+    values = space.intermediate_size.values
+    step = values[1] - values[0] if len(values) > 1 else 1
+    even = range(values[0], values[-1] + 1, step)
+    return [even] if values == tuple(even) else [range(value, value + 1) for value in values]
 
 
-def _array(values: tuple[int, ...]) -> Ints:
+def _ffn_widths(space: SearchSpace, runs: list[range]) -> tuple[Ints, Ints]:
+    """Of every run (rows) under every dim (columns) the first FFN width within the exact bounds of the ratio,
+    and how many there are."""
+    low, high = space.ffn_ratio or (Fraction(0), Fraction(LARGEST_SIZE))
+    # Python's ints: a ratio of many digits would overflow the array's.
+    (a, b), (c, d) = low.as_integer_ratio(), high.as_integer_ratio()
+    at_least = _array([-(-a * dim // b) for dim in space.dim.values])
+    at_most = _array([c * dim // d for dim in space.dim.values])
+    start, stop, step = _array([(run.start, run.stop, run.step) for run in runs]).T[:, :, None]
+    first = start + np.maximum(-((start - at_least) // step), 0) * step
+    return first, np.maximum((np.minimum(at_most, stop - 1) - first) // step + 1, 0)
+
+
+def _array(values: Sequence[Any]) -> Ints:
     return np.asarray(values, dtype=np.int64)

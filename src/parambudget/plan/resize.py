@@ -17,11 +17,13 @@ from parambudget.plan.rank import shape_score
 from parambudget.plan.search import Points, Search
 from parambudget.plan.solution import Current, Solution, Solutions
 from parambudget.plan.solve import DEFAULT_TOLERANCE, described, nothing_within
-from parambudget.plan.space import Counted, SearchSpace, choices_of
+from parambudget.plan.space import Counted, SearchSpace, choices_of, read_multiple
 from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
 
 _ASPECT_BAND: Final = 0.05
 """Aspect ratios that differ by less than this share are equally near: the FFN ratio decides among them."""
+
+_LARGEST_GROWTH: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,15 @@ def resize(
             f"the current model has {count_now:,} {counted} parameters, {off} off {n:,} and within "
             f"{format_tolerance(share)} of it already; give a smaller tolerance to change it all the same"
         )
+    if n > _LARGEST_GROWTH * count_now:
+        raise InputError(
+            f"the current model has {count_now:,} {counted} parameters, and {n:,} are more than "
+            f"{_LARGEST_GROWTH:,} times as many; start from a larger one, or take only its choices (like)"
+        )
     ways = TOO_BIG if count_now > n else TOO_SMALL
     given = {name: value for name, value in fields.items() if value is not None}
-    space = _space(current, n, grows=count_now < n, given=given)
-    certificate, _ = Search(space, n, counted).solve(share)
+    space = _space(current, count_now, n, given)
+    certificate = Search(space, n, counted).certificate(share)
     found, unavailable = [], {}
     for way in ways:
         try:
@@ -89,16 +96,20 @@ def resize(
     return Solutions(tuple(found), certificate, current=Current(current, count_now, unavailable))
 
 
-def _space(current: ModelConfig, target: int, *, grows: bool, given: Mapping[str, Any]) -> SearchSpace:
+def _space(current: ModelConfig, count_now: int, target: int, given: Mapping[str, Any]) -> SearchSpace:
     """One lattice that holds every way: from the current sizes down to the smallest, or up to all that could
     be needed."""
-    multiple = given.get("multiple", 64)
+    grows = count_now < target
+    multiple = read_multiple(given.get("multiple", 64))
     group = (
         {"n_kv_heads": 1} if current.n_kv_heads == 1 < current.n_heads else {"kv_groups": current.kv_group}
     )
     if grows:
         deepest = min(ceil(target * current.n_layers / body(current)) + 1, MOST_LAYERS)
-        widest = ceil(current.dim * target / total(current) / multiple + 1) * multiple
+        # The count grows with dim at least in proportion; the layers with its square, and even where the FFN
+        # ratio falls to a quarter with a quarter of that.
+        growth = min(target / count_now, 2.1 * (target / body(current)) ** 0.5)
+        widest = ceil(current.dim * growth / multiple + 1) * multiple
     else:
         deepest, widest = current.n_layers, current.dim
     ratio = Fraction(current.intermediate_size, current.dim)
@@ -140,7 +151,7 @@ def _restricted(space: SearchSpace, way: Way, current: ModelConfig) -> SearchSpa
 
 def _take(way: Way, current: ModelConfig, search: Search, tolerance: Fraction) -> Solution:
     """The point of the way that stays nearest to the current proportions."""
-    _, points = search.solve(tolerance)
+    points = search.within(tolerance)
     if not len(points):
         raise NoSolution(nothing_within(search, tolerance))
     strayed = _strayed(current, points)

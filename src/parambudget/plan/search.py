@@ -1,8 +1,8 @@
 """The complete search: every point of the lattice is accounted for, none is enumerated.
 
 For fixed other sizes the count is affine in the FFN width and in the depth, count = a + n_layers * (b + c *
-ffn), so three readings of the table per column give every row, and in each row only the two FFN widths beside
-the budget can be nearest.
+ffn), and grows with both. So three evaluations of the table give every point of a column, and those that
+count from `low` to `high` are consecutive depths and, under each of them, consecutive widths: two divisions.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,9 +21,12 @@ from parambudget.plan.arrays import Ints
 from parambudget.plan.lattice import Lattice, expand
 from parambudget.plan.space import Counted, SearchSpace
 
+MOST_COMPARED: Final = 10_000_000
 _ROWS_AT_ONCE: Final = 2**20
-_NONE: Final = 2**62
-"""A distance that no point has: counts stay below it, see `_refuse_overflow`."""
+_MOST: Final = 2**53
+"""No point counts as much, see `_coefficients`: floats hold every integer up to here."""
+_DEPTHS: Final = np.array([[0.0], [1.0], [1.0]])
+_WIDTHS: Final = np.array([[0.0], [0.0], [1.0]])
 _COUNTERS: Final[dict[Counted, Callable[[Any], Size]]] = {"total": total, "body": body}
 
 
@@ -84,177 +87,155 @@ class Search:
             raise NoSolution(_empty(space))
         self._coefficients = _coefficients(space.choices, self.lattice, _COUNTERS[counted])
 
-    def solve(self, tolerance: Fraction) -> tuple[Certificate, Points]:
-        """The certificate, and every point with |count - target| <= tolerance * target."""
-        low, high = ceil(self.target * (1 - tolerance)), floor(self.target * (1 + tolerance))
-        found, nearest = [], _Nearest()
-        for rows in self._rows():
-            nearest = nearest.merge(rows.nearest(self.target))
-            found.append(rows.between(low, high))
-        points = _joined(found)
-        certificate = Certificate(
-            self.target, self.counted, tolerance, self.space.flags(), self.lattice.n_points, len(points),
-            nearest.error, nearest.ties, nearest.following if nearest.following < _NONE else None,
+    def certificate(self, tolerance: Fraction) -> Certificate:
+        """What the search of the whole lattice shows."""
+        errors = self._errors(*self._bounds(tolerance))
+        within = len(errors)
+        # All up to some distance, so two distinct ones tell; where they are fewer, farther points are needed.
+        while (errors == errors[:1]).all() and len(errors) < self.lattice.n_points:
+            errors = self._errors(*self._reach(len(errors) + 1))
+        best = errors.min()
+        others = errors[errors > best]
+        return Certificate(
+            self.target, self.counted, tolerance, self.space.flags(), self.lattice.n_points, within,
+            int(best), len(errors) - len(others), int(others.min()) if len(others) else None,
         )  # fmt: skip
-        return certificate, points
+
+    def within(self, tolerance: Fraction) -> Points:
+        """Every point with |count - target| <= tolerance * target."""
+        return self._points(*self._bounds(tolerance))
 
     def nearest(self, n: int) -> Points:
         """The n nearest points and all that tie with the last of them, nearest first; fewer where there are
         fewer."""
-        distances = np.concatenate([rows.distances(self.target) for rows in self._rows()])
-        # n points lie within the n-th of these distances; with fewer of them, the whole lattice is taken.
-        reach = int(np.partition(distances, n - 1)[n - 1]) if n <= len(distances) else _NONE // 2
-        points = _joined([rows.between(self.target - reach, self.target + reach) for rows in self._rows()])
-        return points.at(np.argsort(np.abs(points.counted - self.target), kind="stable"))
+        points = self._points(*self._reach(n))
+        errors = np.abs(points.counted - self.target)
+        if len(points) > n:
+            near = errors <= np.partition(errors, n - 1)[n - 1]
+            points, errors = points.at(near), errors[near]
+        return points.at(np.argsort(errors, kind="stable"))
 
     def extent(self) -> tuple[int, int]:
         """The least and the greatest count on the lattice."""
-        ends = [(int(rows.base.min()), int(rows.top.max())) for rows in self._rows()]
-        return min(low for low, _ in ends), max(high for _, high in ends)
+        layers, (outside, narrowest, widest, _) = self.lattice.n_layers, self._coefficients
+        return int((outside + layers[0] * narrowest).min()), int((outside + layers[-1] * widest).max())
 
-    def _rows(self) -> "Iterator[_Rows]":
-        """The rows of the lattice, a bounded number at a time."""
-        lattice, (outside, per_layer, per_width) = self.lattice, self._coefficients
-        depths = max(1, _ROWS_AT_ONCE // len(lattice.dim))
-        first, step = per_layer + per_width * lattice.first, per_width * lattice.step
-        span = (lattice.run - 1) * step
-        for start in range(0, len(lattice.n_layers), depths):
-            layers = lattice.n_layers[start : start + depths, None]
-            base = outside + layers * first
-            yield _Rows(lattice, layers, base, base + layers * span, step)
+    def _bounds(self, tolerance: Fraction) -> tuple[int, int]:
+        return ceil(self.target * (1 - tolerance)), floor(self.target * (1 + tolerance))
 
+    def _reach(self, n: int) -> tuple[int, int]:
+        """Counts equally far below and above the target, with n points or more between, or all there are."""
+        smallest, largest = self.extent()
+        nearest_end = min(max(self.target, smallest), largest)
+        outside, further = abs(self.target - nearest_end), nearest_end >> 20
+        while True:
+            low, high = self.target - outside - further, self.target + outside + further
+            if sum(rows.n_points for rows in self._rows(low, high)) >= min(n, self.lattice.n_points):
+                return low, high
+            further = 8 * further + 1
 
-@dataclass(frozen=True)
-class _Nearest:
-    """The least distance seen so far, how many points have it, and the next distinct one."""
+    def _errors(self, low: int, high: int) -> Ints:
+        counts = np.concatenate([rows.unrolled()[2] for rows in self._rows(low, high)])
+        errors: Ints = np.abs(counts - self.target)
+        return errors
 
-    error: int = _NONE
-    ties: int = 0
-    following: int = _NONE
+    def _points(self, low: int, high: int) -> Points:
+        arrays = zip(*(rows.points(self.lattice) for rows in self._rows(low, high)), strict=True)
+        return Points(*(np.concatenate(parts) for parts in arrays))
 
-    def merge(self, other: "_Nearest") -> "_Nearest":
-        error = min(self.error, other.error)
-        ties = sum(one.ties for one in (self, other) if one.error == error)
-        beyond = [self.following, other.following] + [one.error for one in (self, other) if one.error > error]
-        return _Nearest(error, ties, min(beyond))
+    def _rows(self, low: int, high: int) -> "Iterator[_Rows]":
+        """All points that count low..high, a bounded number of rows at a time."""
+        low, high, many = max(low, 0), min(high, _MOST), 0
+        at_once = max(1, _ROWS_AT_ONCE // len(self.lattice.n_layers))
+        for start in range(0, len(self.lattice.dim), at_once):
+            rows = self._piece(slice(start, start + at_once), low, high)
+            many += rows.n_points
+            if many > MOST_COMPARED:
+                raise InputError(
+                    f"more than {MOST_COMPARED:,} points of the lattice have {low:,} to {high:,} parameters; "
+                    "give a smaller tolerance, larger steps or fewer values"
+                )
+            yield rows
+
+    def _piece(self, columns: slice, low: int, high: int) -> "_Rows":
+        """The points of some columns that count low..high."""
+        lattice = self.lattice
+        outside, narrowest, widest, step = (part[columns] for part in self._coefficients)
+        # Deeper counts more, so the depths at which a column can meet low..high are consecutive.
+        shallowest = np.searchsorted(lattice.n_layers, -((outside - low) // widest), "left")
+        deepest = np.searchsorted(lattice.n_layers, (high - outside) // narrowest, "right")
+        column, depth = _unrolled(shallowest, np.maximum(deepest - shallowest, 0))
+        n_layers = lattice.n_layers[depth]
+        base, slope = outside[column] + n_layers * narrowest[column], n_layers * step[column]
+        column += columns.start
+        # So are the widths in a row. Float division is far faster and, once rounded, exact below 2**53: there
+        # no quotient of integers is nearer to a whole number than a float can tell.
+        first = np.maximum(np.ceil((low - base) / slope), 0).astype(np.int64)
+        last = np.minimum(np.floor((high - base) / slope), lattice.run[column] - 1).astype(np.int64)
+        return _Rows(column, n_layers, base, slope, first, np.maximum(last - first + 1, 0))
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of the lattice: depth l and column c count base[l, c] + i * n_layers[l] * step[c], the last of
-    them top[l, c]."""
+    """Points of the lattice, a row each for a column under one depth: its points first, first + 1, ...,
+    `many` of them, where point i has the FFN width lattice.first + i * lattice.step and counts
+    base + i * slope."""
 
-    lattice: Lattice
+    column: Ints
     n_layers: Ints
     base: Ints
-    top: Ints
-    step: Ints
+    slope: Ints
+    first: Ints
+    many: Ints
 
-    def distances(self, target: int) -> Ints:
-        """|count - target| of each row's points next to the target: one on each side, or the end of a row on
-        one side."""
-        return np.concatenate([distance for distance, _ in self._beside(target)])
+    @property
+    def n_points(self) -> int:
+        return int(self.many.sum())
 
-    def nearest(self, target: int) -> _Nearest:
-        """The nearest of all points: only a row's neighbours of the target can be it."""
-        sides = self._beside(target)
-        error = min(int(distance.min(initial=_NONE)) for distance, _ in sides)
-        ties, following = 0, _NONE
-        for distance, row in sides:
-            tied = np.flatnonzero(distance == error)
-            ties += len(tied)
-            following = min(following, int(distance.min(initial=_NONE, where=distance != error)))
-            if len(tied):
-                following = min(
-                    following, self._one_step_out(row[tied] if row is not None else tied, target, error)
-                )
-        return _Nearest(error, ties, following)
+    def unrolled(self) -> tuple[Ints, Ints, Ints]:
+        """The row, number in the row and count of every point."""
+        row, i = _unrolled(self.first, self.many)
+        return row, i, self.base[row] + i * self.slope[row]
 
-    def between(self, low: int, high: int) -> Points:
-        """Every point that counts low..high."""
-        rows = np.flatnonzero((self.base <= high) & (self.top >= low))
-        layer, column, base, slope = self._at(rows)
-        first = np.maximum(-((base - low) // slope), 0)
-        many = np.minimum((high - base) // slope, self.lattice.run[column] - 1) - first + 1
-        row = np.repeat(np.arange(len(many)), many)
-        i = np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many) + first[row]
-        at, lattice = column[row], self.lattice
-        return Points(
-            n_layers=self.n_layers[layer[row], 0],
-            dim=lattice.dim[at],
-            head_dim=lattice.head_dim[at],
-            n_heads=lattice.n_heads[at],
-            n_kv_heads=lattice.n_kv_heads[at],
-            intermediate_size=lattice.first[at] + i * lattice.step,
-            counted=base[row] + i * slope[row],
-        )
-
-    def _beside(self, target: int) -> list[tuple[Ints, Ints | None]]:
-        """Distances to the target and the flat index of the row of each (None: every row in order).
-
-        Rows that lie wholly on one side give their nearer end; rows around the target one point at or below,
-        one above.
-        """
-        outside = np.maximum(self.base - target, target - self.top).ravel()
-        around = np.flatnonzero(outside <= 0)
-        outside[around] = _NONE
-        _, _, base, slope = self._at(around)
-        below = (target - base) % slope
-        above = np.where(self.top.ravel()[around] > target, slope - below, _NONE)
-        return [(outside, None), (below, around), (above, around)]
-
-    def _at(self, rows: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-        """Depth index, column index, base and slope of rows given by their flat index."""
-        layer = rows // self.base.shape[1]
-        column = rows - layer * self.base.shape[1]
-        return layer, column, self.base.ravel()[rows], self.n_layers[layer, 0] * self.step[column]
-
-    def _one_step_out(self, rows: Ints, target: int, error: int) -> int:
-        """The least distance beyond `error` of the points next to those at `error` in the given rows."""
-        _, _, base, slope = self._at(rows)
-        top = self.top.ravel()[rows]
-        least = _NONE
-        for count in (target - error - slope, target + error + slope):
-            is_point = (count >= base) & (count <= top) & ((count - base) % slope == 0)
-            if is_point.any():
-                least = min(least, error + int(slope[is_point].min()))
-        return least
+    def points(self, lattice: Lattice) -> tuple[Ints, ...]:
+        """The fields of `Points`."""
+        row, i, counted = self.unrolled()
+        at = self.column[row]
+        columns = (lattice.dim, lattice.head_dim, lattice.n_heads, lattice.n_kv_heads)
+        sizes = (values[at] for values in columns)
+        return self.n_layers[row], *sizes, lattice.first[at] + i * lattice.step, counted
 
 
-def _joined(found: list[Points]) -> Points:
-    return Points(
-        *(np.concatenate(values) for values in zip(*(p.__dict__.values() for p in found), strict=True))
-    )
+def _unrolled(start: Ints, many: Ints) -> tuple[Ints, Ints]:
+    """For every k the integers start[k], start[k] + 1, ..., many[k] of them: their k, and they themselves."""
+    k = np.repeat(np.arange(len(many)), many)
+    return k, np.arange(len(k)) + (start + many - np.cumsum(many))[k]
 
 
 def _coefficients(
     choices: ModelConfig, lattice: Lattice, counter: Callable[[Any], Size]
-) -> tuple[Ints, Ints, Ints]:
-    """a, b, c of count = a + n_layers * (b + c * ffn) per column: three evaluations in one reading of the
-    table, not algebra, so that the search stays right when a new tensor joins the table."""
-    columns = {name: getattr(lattice, name) for name in ("dim", "head_dim", "n_heads", "n_kv_heads")}
-    _refuse_overflow(choices, lattice, counter)
-
-    depths_widths = np.array([[[0], [1], [1]], [[0], [0], [1]]])
-    m = with_sizes(choices, n_layers=depths_widths[0], intermediate_size=depths_widths[1], **columns)
+) -> tuple[Ints, Ints, Ints, Ints]:
+    """Per column the count outside the layers, that of one layer at the narrowest and at the widest FFN, and
+    its step between: three evaluations in one reading of the table, not algebra, so that the search stays
+    right when a new tensor joins the table."""
+    # As floats, which hold every integer up to 2**53 and beyond do not wrap around.
+    names = ("dim", "head_dim", "n_heads", "n_kv_heads")
+    columns = {name: getattr(lattice, name).astype(np.float64) for name in names}
+    m = with_sizes(choices, n_layers=_DEPTHS, intermediate_size=_WIDTHS, **columns)
     outside, one_layer, one_wide = np.broadcast_to(counter(m), (3, len(lattice.dim)))
-    return outside, one_layer - outside, one_wide - one_layer
-
-
-def _refuse_overflow(choices: ModelConfig, lattice: Lattice, counter: Callable[[Any], Size]) -> None:
-    """The largest corner in exact Python ints: beyond 2**62 the arrays would wrap around silently."""
-    names = ("n_layers", "dim", "head_dim", "n_heads", "n_kv_heads")
-    corner = {name: int(getattr(lattice, name).max()) for name in names}
-    widest = int((lattice.first + (lattice.run - 1) * lattice.step).max())
-    if counter(with_sizes(choices, intermediate_size=widest, **corner)) >= 2**62:
+    per_width = one_wide - one_layer
+    narrowest, step = one_layer - outside + per_width * lattice.first, per_width * lattice.step
+    widest = narrowest + (lattice.run - 1) * step
+    if (outside + lattice.n_layers[-1] * widest).max() >= _MOST:
         raise InputError(
-            "the largest model of the lattice has more than 4.6e18 parameters; lower the upper ends"
+            "the largest model of the lattice has 9.0e15 or more parameters; lower the upper ends"
         )
+    return tuple(part.astype(np.int64) for part in (outside, narrowest, widest, step))
 
 
 def _empty(space: SearchSpace) -> str:
     flags = ", ".join(f"{name} {text}" for name, text in space.flags().items())
     return (
         f"the lattice is empty: no combination of {flags} makes a model; "
-        "let head_dim divide dim and the kv group divide n_heads, or widen ffn_ratio"
+        "let head_dim divide dim and the kv group divide n_heads, widen ffn_ratio or lower multiple"
     )

@@ -46,11 +46,11 @@ def solve(
     n, share = parse_count(target, "target"), parse_tolerance(tolerance)
     _check(counted, top, rank)
     search = Search(SearchSpace.declare(n, fields), n, counted)
-    certificate, points = search.solve(share)
-    choices = search.space.choices
+    certificate, choices = search.certificate(share), search.space.choices
     if rank == "closest":
         shown = _closest(search, top)
-    elif len(points):
+    elif certificate.within_tolerance:
+        points = search.within(share)
         ranked = order(points, _score(search, points), n, closest=False)
         shown = points.at(diverse(points, ranked, top, labels(aspect_deviation(choices, points))))
     else:

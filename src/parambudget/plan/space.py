@@ -56,9 +56,7 @@ class SearchSpace:
         at 8 to 28 dim^2 parameters a layer.
         """
         given = {name: value for name, value in fields.items() if value is not None}
-        multiple = given.pop("multiple", _granularity(target))
-        if isinstance(multiple, bool) or not isinstance(multiple, int) or not 1 <= multiple <= LARGEST_SIZE:
-            raise ConfigError(f"multiple is {multiple!r}; use a whole number from 1, such as 64")
+        multiple = read_multiple(given.pop("multiple", _granularity(target)))
         if "kv_groups" in given and "n_kv_heads" in given:
             raise ConfigError(
                 "kv-groups and n-kv-heads both say how many kv heads there are; give one of them"
@@ -106,6 +104,16 @@ def choices_of(model: ModelConfig) -> dict[str, Any]:
     return {name: value for name, value in model if name not in SIZES}
 
 
+def read_multiple(given: Any) -> int:
+    """The granularity of FFN widths, and of dim in ranges without a step, from an int or text."""
+    values = Axis.read(given, "multiple").values
+    if len(values) > 1 or values[0] > LARGEST_SIZE:
+        raise ConfigError(
+            f"multiple is {given!r}; use one whole number, such as 64, at most {LARGEST_SIZE:,}"
+        )
+    return values[0]
+
+
 def _granularity(target: int) -> int:
     return 32 if target < SMALL else 64 if target < 10**9 else 128 if target < 10**10 else 256
 
@@ -143,5 +151,8 @@ def _buildable_heads(heads: Axis, rotated_share: Any) -> Axis:
 
 
 def _ratio_text(bound: Fraction) -> str:
+    """The bound as a decimal where that is exact and short, else as a quotient."""
+    if bound.denominator == 1:
+        return str(bound)
     written = f"{float(bound):.6g}"
     return written if Fraction(written) == bound else str(bound)
