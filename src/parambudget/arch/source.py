@@ -77,9 +77,16 @@ def changed_fields(model: ModelConfig) -> dict[str, Any]:
     given = {name: value for name, value in model if not _is_default(name, value)}
     for name in ("head_dim", "n_kv_heads", "intermediate_size", "norm_bias", "final_norm", "activation"):
         without = {key: value for key, value in given.items() if key != name}
-        if name in given and complete(without).model == model:
+        if name in given and _describes(without, model):
             given = without
     return given
+
+
+def _describes(fields: Mapping[str, Any], model: ModelConfig) -> bool:
+    try:
+        return complete(fields).model == model
+    except ConfigError:
+        return False  # such as n_heads that do not divide dim: head_dim must then be said
 
 
 def _is_default(name: str, value: Any) -> bool:
