@@ -18,7 +18,7 @@ from parambudget.train.batches import Windows
 from parambudget.train.device import choose
 from parambudget.train.evaluate import evaluate, validation_windows
 from parambudget.train.loss import mean_loss
-from parambudget.train.optim import adamw, set_learning_rate
+from parambudget.train.optim import optimizer_for, set_learning_rate
 from parambudget.train.tokens import TokenData
 
 CPU = choose("cpu")
@@ -43,9 +43,9 @@ def rows_of(out: Path) -> list[dict]:
 
 
 def test_one_batch_is_learned_by_heart(data):
-    model, config = small_model(), small_config(learning_rate=2e-2)
+    model, config = small_model(), small_config(learning_rate=2e-2, optimizer="adamw")
     module = learner.initialised(model, 0, CPU)
-    optimizer = adamw(module, model, config)
+    optimizer = optimizer_for(module, model, config)
     loss_of = mean_loss(module, config, CPU)
     batch = torch.from_numpy(Windows(data.train, 16, seed=0).at(0, 4))
     for _ in range(100):
@@ -130,19 +130,22 @@ def test_a_run_leaves_its_metrics_summary_and_checkpoints(data, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_checkpoint_loads_back_to_the_same_weights_and_optimizer(data, tmp_path):
-    model, config = small_model(), small_config()
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_a_checkpoint_loads_back_to_the_same_weights_and_optimizer(data, tmp_path, name):
+    model, config = small_model(), small_config(optimizer=name)
     result = loop.train(model, config, data, tmp_path / "run", device="cpu")
     module = Transformer(model, device="cpu")
-    optimizer = adamw(module, model, config)
+    optimizer = optimizer_for(module, model, config)
     state = checkpoint.read_state(result.checkpoint)
     checkpoint.restore(result.checkpoint, state, module, optimizer)
     assert (state["step"], state["val_loss"]) == (6, result.val_loss)
     saved = load_file(result.checkpoint / "model.safetensors")
     assert all(torch.equal(parameter, saved[name]) for name, parameter in module.named_parameters())
     held = load_file(result.checkpoint / "optimizer.safetensors")
+    of_adamw = {p for group in optimizer.param_groups if "betas" in group for p in group["params"]}
     for name, parameter in module.named_parameters():
-        assert optimizer.state[parameter].keys() == {"step", "exp_avg", "exp_avg_sq"}
+        kinds = {"step", "exp_avg", "exp_avg_sq"} if parameter in of_adamw else {"momentum_buffer"}
+        assert optimizer.state[parameter].keys() == kinds
         assert all(
             torch.equal(value, held[f"{kind}/{name}"]) for kind, value in optimizer.state[parameter].items()
         )
@@ -182,7 +185,7 @@ def test_a_module_that_is_not_the_planned_one_is_refused():
 def test_an_update_that_is_not_finite_leaves_the_weights(data):
     model, config = small_model(), small_config()
     module = learner.initialised(model, 0, CPU)
-    optimizer = adamw(module, model, config)
+    optimizer = optimizer_for(module, model, config)
     before = {name: parameter.clone() for name, parameter in module.named_parameters()}
     loop.accumulate(
         mean_loss(module, config, CPU),
@@ -214,7 +217,8 @@ def test_only_matrices_are_decayed():
         norm="layernorm", qkv_bias=True, ffn_bias=True, position="learned", tied=False, head_bias=True
     )
     module = Transformer(model, device="cpu")
-    decayed, others = (group["params"] for group in adamw(module, model, small_config()).param_groups)
+    optimizer = optimizer_for(module, model, small_config(optimizer="adamw"))
+    decayed, others = (group["params"] for group in optimizer.param_groups)
     names = {parameter: name for name, parameter in module.named_parameters()}
     assert {name.split(".")[-1] for name in (names[p] for p in decayed)} == {"weight"}
     assert all(parameter.dim() == 2 for parameter in decayed)
@@ -226,7 +230,7 @@ def test_only_matrices_are_decayed():
 
 def test_the_learning_rate_is_set_on_every_group():
     model = small_model()
-    optimizer = adamw(Transformer(model, device="cpu"), model, small_config())
+    optimizer = optimizer_for(Transformer(model, device="cpu"), model, small_config(optimizer="muon"))
     set_learning_rate(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
 

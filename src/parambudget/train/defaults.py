@@ -4,6 +4,8 @@
                 batches of 0.58 D^0.571 tokens; N parameters outside embeddings and head, D training tokens
     DeepSeek    DeepSeek-AI 2024, arXiv 2401.02954: batches of 0.2920 C^0.3271 tokens; C training FLOPs
                 without those of the head
+    GPT-3       Brown et al. 2020, arXiv 2005.14165, appendix B: AdamW's constants, clipping and weight decay
+    Moonlight   Liu et al. 2025, arXiv 2502.16982: Muon with updates of AdamW's size, at its rate and decay
     epochs      Muennighoff et al. 2023, arXiv 2305.16264: up to 4 epochs are worth nearly as much as new text
 
 Both laws were fitted on 60M to 1B parameters and billions of tokens; below that they are extrapolated, within
@@ -29,7 +31,22 @@ MOST_BATCH_TOKENS: Final = 2**22
 HIGHEST_LEARNING_RATE: Final = 5e-3
 FINAL_LEARNING_RATE: Final = 1e-5
 MOST_EVAL_TOKENS: Final = 2**18
-MICRO_STEP_TOKENS: Final = {"cpu": 2**12, "accelerator": 2**14}
+MICRO_STEP_TOKENS: Final = {"cpu": 2**10, "accelerator": 2**14}
+_ALWAYS: Final = {
+    "optimizer": "lower loss than AdamW at its best rate for the same tokens, measured: docs/training.md",
+    "schedule": "a line to nearly zero ends lower than a cosine (Bergsma et al. 2025)",
+    "decay_share": "of wsd alone; a fifth is enough to end as a cosine does (Hägele et al. 2024)",
+    "weight_decay": "as for GPT-3 and Llama; with Muon as for Moonlight",
+    "momentum": "of Muon alone; as its author has it (Jordan 2024)",
+    "beta1": "as for GPT-3 and Llama",
+    "beta2": "as for GPT-3 and Llama: the last 20 updates count, not the last 1,000",
+    "grad_clip": "as for GPT-3 and Llama",
+    "z_loss": "none; 1e-4 (PaLM) where the logits drift in a long run",
+    "gradient_checkpointing": "only where memory is short: it costs a third more arithmetic",
+    "seed": "any number does as well",
+    "keep": "the best one stays, too",
+}
+"""Why the settings that do not depend on model, text or device have the default that `TrainConfig` gives."""
 _PROBE: Final[dict[str, Any]] = {
     "steps": 2**31, "batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": 1e300,
     "final_learning_rate": 0.0, "warmup_steps": 0, "eval_every": 1, "eval_tokens": 1, "save_every": 1,
@@ -80,6 +97,8 @@ def complete(
     affordable = max(model.context_length, fields["eval_every"] * update_tokens // 2)
     fill("eval_tokens", min(MOST_EVAL_TOKENS, affordable), "evaluation takes a seventh of the run at most")
     fill("save_every", math.ceil(fields["steps"] / 10), "10 times in the run")
+    for name, reason in _ALWAYS.items():
+        fill(name, TrainConfig.model_fields[name].default, reason)
     return Completed(TrainConfig.read(fields), frozenset(given), reasons)
 
 

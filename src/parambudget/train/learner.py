@@ -15,7 +15,7 @@ from parambudget.train import checkpoint
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
 from parambudget.train.loss import mean_loss
-from parambudget.train.optim import adamw
+from parambudget.train.optim import optimizer_for
 from parambudget.train.tokens import TokenData
 
 
@@ -32,7 +32,7 @@ class Learner:
 def prepared(model: ModelConfig, config: TrainConfig, compute: Compute) -> Learner:
     """The planned model with the weights that the seed draws, its optimizer and its loss."""
     module = planned(initialised(model, config.seed, compute), model)
-    return Learner(module, adamw(module, model, config), mean_loss(module, config, compute), compute)
+    return Learner(module, optimizer_for(module, model, config), mean_loss(module, config, compute), compute)
 
 
 def initialised(model: ModelConfig, seed: int, compute: Compute) -> Transformer:

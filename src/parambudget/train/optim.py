@@ -1,33 +1,81 @@
-"""The optimizer, its parameters grouped by the role that each tensor has in the table."""
+"""The optimizer, its parameters grouped by the role that each tensor has in the table.
+
+Muon: Jordan 2024, kellerjordan.github.io/posts/muon; its updates scaled to the size of AdamW's, so that the
+same learning rate and weight decay hold, as in Liu et al. 2025 (Moonlight), arXiv 2502.16982.
+"""
 
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final
 
 import torch
 from torch import nn
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.tensors import Role, tensors
+from parambudget.arch.tensors import Component, Tensor, tensors
 from parambudget.train.config import TrainConfig
 
-_DECAYED: Final[frozenset[Role]] = frozenset({"matmul"})
-"""What is multiplied with is decayed; what is looked up (a tied head too), added or scaled by is not."""
+_AT_THE_ENDS: Final[frozenset[Component]] = frozenset({"lm_head", "router"})
+"""Matrices whose rows are classes, not directions in a space: orthogonal updates are wrong for them."""
 
 
-def adamw(module: nn.Module, model: ModelConfig, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW, fused, with weight decay on the matrices alone."""
-    roles = {row.name: row.role for row in tensors(model) if row.shared_with is None}
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Every parameter of a module once, by what the table says of it."""
+
+    hidden: list[nn.Parameter] = field(default_factory=list)
+    """Matrices between the lookups and the head."""
+    ends: list[nn.Parameter] = field(default_factory=list)
+    """The output head, unless it is the embedding."""
+    undecayed: list[nn.Parameter] = field(default_factory=list)
+    """What is looked up (a tied head too), added or scaled by."""
+
+
+def groups(module: nn.Module, model: ModelConfig) -> Groups:
+    """The module's parameters by role. The role alone decides; of the shape it is only made sure."""
+    rows = {row.name: row for row in tensors(model) if row.shared_with is None}
+    found = Groups()
     for name, parameter in module.named_parameters():
-        (decayed if roles[row_name(name)] in _DECAYED else others).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+        kind = _kind(rows[row_name(name)], found)
+        assert kind is not found.hidden or parameter.ndim == 2, f"{name} is no matrix"
+        kind.append(parameter)
+    return found
+
+
+def optimizer_for(module: nn.Module, model: ModelConfig, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer that the settings name. Weight decay is for what is multiplied with."""
+    found = groups(module, model)
+    if config.optimizer == "adamw":
+        return _adamw(found.hidden + found.ends, found.undecayed, config)
+    muon = torch.optim.Muon(
+        found.hidden, lr=config.learning_rate, weight_decay=config.weight_decay, momentum=config.momentum,
+        adjust_lr_fn="match_rms_adamw",
+    )  # fmt: skip
+    return Combined(muon, _adamw(found.ends, found.undecayed, config))
+
+
+class Combined(torch.optim.Optimizer):
+    """Optimizers side by side, each over parameters of its own: one step, one table of state and groups."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self.parts = parts
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """A step of each."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        # Handed over at each step: `load_state_dict` replaces the groups and the state of this one.
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.state, part.param_groups = self.state, list(islice(groups, len(part.param_groups)))
+            part.step()
+        return loss
 
 
 def row_name(name: str) -> str:
@@ -41,9 +89,27 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def clip(parameters: Iterable[nn.Parameter], longest: float) -> torch.Tensor:
+def clip(parameters: Iterable[nn.Parameter], longest: float | None) -> torch.Tensor:
     """Scale the whole gradient down to norm `longest` if it is longer; returns the norm before."""
     learning = list(parameters)
     norm = nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
-    nn.utils.clip_grads_with_norm_(learning, longest, norm)
+    if longest is not None:
+        nn.utils.clip_grads_with_norm_(learning, longest, norm)
     return norm
+
+
+def _kind(row: Tensor, found: Groups) -> list[nn.Parameter]:
+    if row.role != "matmul":
+        return found.undecayed
+    return found.ends if row.component in _AT_THE_ENDS else found.hidden
+
+
+def _adamw(
+    decayed: list[nn.Parameter], undecayed: list[nn.Parameter], config: TrainConfig
+) -> torch.optim.AdamW:
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": undecayed, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
