@@ -25,6 +25,8 @@ class Completed:
 
     model: ModelConfig
     filled: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What a person should know about how the source was read."""
 
 
 def complete(given: Mapping[str, Any]) -> Completed:

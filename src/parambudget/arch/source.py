@@ -1,17 +1,18 @@
 """Where a model comes from: a config file in one of its forms, or a preset's name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import Completed, complete
+from parambudget.arch.hf.read import from_hf
 from parambudget.errors import ConfigError
 from parambudget.files import read_json
 
 _CONFIG_KEYS: Final = ("model", "provenance", "train")
-_COUNT_KEYS: Final = ("filled", "total", "body", "active", "components", "tensors")
+_COUNT_KEYS: Final = ("filled", "notes", "total", "body", "active", "components", "tensors")
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,15 @@ class Source:
     """How the model came about: target, count, certificate, version."""
     train: dict[str, Any] = field(default_factory=dict)
     """Settings of the training run."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about how it was read."""
 
 
 def read_source(source: str | Path) -> Source:
-    """A config file, a bare model object, what `count --json` prints, or a preset; an existing path wins."""
+    """A config file, a bare model, what `count --json` prints, a Hugging Face config.json or a preset.
+
+    An existing path wins over a preset.
+    """
     path = Path(source)
     if path.exists() or path.suffix == ".json":
         return interpret(read_json(path), str(path))
@@ -41,10 +47,8 @@ def interpret(document: Any, name: str) -> Source:
     if not isinstance(document, dict):
         raise ConfigError(f"{name} holds {_kind(document)}; a config file holds an object of model fields")
     if "model_type" in document:
-        raise ConfigError(
-            f"{name} is a Hugging Face config (model_type {document['model_type']!r}), which this version "
-            "does not read; use a preset's name, or give the sizes as flags"
-        )
+        imported = from_hf(document, name)
+        return Source(imported.fields, notes=imported.notes)
     if "model" not in document:
         return Source(document)
     unknown = [key for key in document if key not in (*_CONFIG_KEYS, *_COUNT_KEYS)]
@@ -61,7 +65,8 @@ def interpret(document: Any, name: str) -> Source:
 
 def load(source: str | Path | None, changes: Mapping[str, Any]) -> Completed:
     """The model of a source with some fields changed; without a source, the fields alone describe it."""
-    return complete((read_source(source).fields if source is not None else {}) | dict(changes))
+    found = read_source(source) if source is not None else Source({})
+    return replace(complete(found.fields | dict(changes)), notes=found.notes)
 
 
 def config_document(

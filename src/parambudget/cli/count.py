@@ -55,7 +55,11 @@ def count(
             config_document(completed.model, {"counted": {"total": counted.total}, "version": __version__}),
         )
     if as_json:
-        _print_json(counted.as_dict() | {"filled": list(completed.filled)}, completed.model, formula or latex)
+        _print_json(
+            counted.as_dict() | {"filled": list(completed.filled), "notes": list(completed.notes)},
+            completed.model,
+            formula or latex,
+        )
     elif latex or formula:
         _print_formula(completed.model, as_latex=latex)
     elif not expect:

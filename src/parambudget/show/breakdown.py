@@ -40,6 +40,7 @@ def breakdown(counted: Breakdown, completed: Completed) -> Group:
     return Group(
         Text(description(counted.model), style="bold"),
         *([Text(filled(completed), style="dim")] if completed.filled else []),
+        *(Text(note, style="dim") for note in completed.notes),
         "",
         table,
         "",
