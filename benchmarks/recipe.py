@@ -1,8 +1,8 @@
 """Does the default recipe end lower than AdamW with a tuned learning rate, for the same tokens and size?
 
-Each seed is a pair: the default settings against the best of AdamW at three learning rates, on the same model,
-initial weights, batches and schedule. Runs that are finished are not made again. The text is the source of the
-running Python's standard library.
+Each seed is a pair: the default settings against the best of AdamW at three learning rates, on the same
+model, initial weights, batches and schedule. Runs that are finished are not made again. The text is the
+source of the running Python's standard library.
 
     python benchmarks/recipe.py --out DIR
 """

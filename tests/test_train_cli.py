@@ -69,6 +69,24 @@ def test_flags_override_the_file_and_no_checkpointing_is_a_flag(here, parambudge
     assert (found["seed"], found["gradient_checkpointing"], found["learning_rate"]) == (3, False, 0.002)
 
 
+def test_optimizer_and_schedule_are_flags_and_the_rest_of_the_recipe_is_in_the_file(here, parambudget):
+    recipe = {"decay_share": 0.5, "z_loss": 1e-4, "grad_clip": None}
+    (here / "recipe.json").write_text(json.dumps({"model": small_model().model_dump(), "train": recipe}))
+    flags = ["--optimizer", "adamw", "--schedule", "wsd"]
+    code, out, err = parambudget("train", "recipe.json", "--data", "text", "--out", "run", *SETTINGS, *flags)
+    assert (code, err) == (0, "")
+    found = settings_of(here / "run")
+    assert {name: found[name] for name in recipe} == recipe
+    assert (found["optimizer"], found["schedule"]) == ("adamw", "wsd")
+    rows = [line.split() for line in out.splitlines()]
+    for row in (
+        ["optimizer", "adamw", "given"],
+        ["grad_clip", "none", "given"],
+        ["z_loss", "0.0001", "given"],
+    ):
+        assert row in rows
+
+
 def test_a_model_is_trained_from_flags_alone_in_the_next_free_folder(here, parambudget):
     sizes = [
         "--dim",

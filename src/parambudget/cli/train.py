@@ -5,7 +5,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -46,7 +46,15 @@ def train(
         bool | None,
         typer.Option(help="Recompute blocks in the backward pass: less memory, a third more work."),
     ] = None,
+    optimizer: Annotated[
+        Literal["muon", "adamw"] | None,
+        typer.Option(help="Muon for the matrices and AdamW for the rest, or AdamW for all."),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(metavar="RATE", help="Peak learning rate.")] = None,
+    schedule: Annotated[
+        Literal["linear", "cosine", "wsd"] | None,
+        typer.Option(help="How the learning rate falls after its warm-up."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Decides the initial weights and the order of the data.")
     ] = None,
@@ -101,7 +109,8 @@ def train(
         raise InputError(f"--hours {hours:g} is not a time; use a positive number")
     flags = {
         "steps": steps, "batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps,
-        "gradient_checkpointing": gradient_checkpointing, "learning_rate": learning_rate, "seed": seed,
+        "gradient_checkpointing": gradient_checkpointing, "optimizer": optimizer,
+        "learning_rate": learning_rate, "schedule": schedule, "seed": seed,
         "save_every": save_every, "keep": keep, "eval_every": eval_every,
     }  # fmt: skip
     flags = {name: value for name, value in flags.items() if value is not None}
