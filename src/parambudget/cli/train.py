@@ -166,6 +166,8 @@ def run(asked: Request) -> None:
     to = console()
     to.quiet = asked.as_json
     compute = choose(asked.device)
+    if compute.device.type == "cuda" and compute.peak_flops is None:
+        _tell(f"the peak of {compute.name} is not known here, so no MFU is given")
     # What can be known to be wrong is said before the text is read.
     require_free(asked.out, resume=asked.resume)
     given = require_possible(asked.model, asked.in_file, asked.flags, asked.out if asked.resume else None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from parambudget.cost.hardware import find
 from parambudget.errors import InputError
 from parambudget.train.config import TrainConfig
 
@@ -52,7 +53,9 @@ def choose(asked: str = "auto") -> Compute:
         raise InputError(
             f"device {asked!r} is not there; torch finds {torch.cuda.device_count()}, from cuda:0 on"
         )
-    return Compute(device, torch.cuda.get_device_name(device), bf16=True, compiled=True, peak_flops=None)
+    name = torch.cuda.get_device_name(device)
+    known = find(name)
+    return Compute(device, name, bf16=True, compiled=True, peak_flops=known.bf16_flops if known else None)
 
 
 @contextmanager

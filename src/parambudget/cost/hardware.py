@@ -1,0 +1,108 @@
+"""Accelerators: dense bfloat16 arithmetic, memory and bandwidth, each row with its source.
+
+Vendors print the figure with 2:4 sparsity first, which is twice the dense one, and for GeForce cards the one
+with 16-bit accumulation; these rows are dense with 32-bit accumulation. Memory is what the driver reports: a
+vendor's "80 GB" is a label.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+_READ: Final = date(2026, 11, 22)
+_MIB: Final = 2**20
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One kind of accelerator."""
+
+    name: str
+    memory_bytes: int
+    bf16_flops: float
+    """Dense FLOP/s."""
+    bandwidth_bytes: float
+    """Of its memory, per second."""
+    source: str
+    read_on: date
+    device_names: tuple[str, ...]
+    """What `torch.cuda.get_device_name()` calls it."""
+
+
+def _row(
+    name: str, memory_mib: int, teraflops: float, bandwidth_tb: float, source: str, *device_names: str
+) -> Accelerator:
+    return Accelerator(
+        name, memory_mib * _MIB, teraflops * 1e12, bandwidth_tb * 1e12, source, _READ, device_names
+    )
+
+
+_DRIVER: Final = "memory as in nvidia-smi"
+_TITAN: Final = f"data sheet, through torchtitan's get_peak_flops; {_DRIVER}"
+_COMMON: Final = f"as commonly given, not from a data sheet; {_DRIVER}"
+_LLM_C: Final = f"white paper, through llm.c's mfu.h; {_DRIVER}"
+ACCELERATORS: Final = (
+    _row(
+        "a100-40-sxm", 40_960, 312, 1.555, f"NVIDIA A100 {_TITAN}", "NVIDIA A100-SXM4-40GB",
+    ),
+    _row(
+        "a100-80-sxm", 81_920, 312, 2.039, f"NVIDIA A100 {_TITAN}", "NVIDIA A100-SXM4-80GB",
+    ),
+    _row(
+        "a100-80-pcie", 81_920, 312, 1.935, f"NVIDIA A100 {_TITAN}", "NVIDIA A100 80GB PCIe",
+    ),
+    _row(
+        "h100-sxm", 81_559, 989.4, 3.35, f"NVIDIA H100 {_TITAN}",
+        "NVIDIA H100 80GB HBM3",
+    ),
+    _row(
+        "h100-pcie", 81_559, 756, 2.0, f"NVIDIA H100 {_TITAN}",
+        "NVIDIA H100 PCIe",
+    ),
+    _row(
+        "h100-nvl", 95_830, 835, 3.9, f"NVIDIA H100 {_TITAN}",
+        "NVIDIA H100 NVL",
+    ),
+    _row(
+        "h200-sxm", 143_771, 989.4, 4.8, f"NVIDIA H200 {_TITAN}",
+        "NVIDIA H200",
+    ),
+    _row(
+        "b200", 183_359, 2_250, 7.7,
+        f"NVIDIA Blackwell {_TITAN}; bandwidth from bus width and clock, pytorch/ao#4002",
+        "NVIDIA B200",
+    ),
+    _row(
+        "gb200", 189_471, 2_500, 8.0,
+        f"NVIDIA GB200 {_TITAN}", "NVIDIA GB200",
+    ),
+    _row("l40s", 46_068, 362, 0.864, f"NVIDIA L40S {_TITAN}", "NVIDIA L40S"),
+    _row(
+        "a10g", 23_028, 70, 0.6, _COMMON, "NVIDIA A10G",
+    ),
+    _row(
+        "rtx-3090", 24_576, 71, 0.936, f"NVIDIA GA102 {_LLM_C}",
+        "NVIDIA GeForce RTX 3090",
+    ),
+    _row(
+        "rtx-4090", 24_564, 165.2, 1.008, f"NVIDIA Ada {_LLM_C}",
+        "NVIDIA GeForce RTX 4090",
+    ),
+    _row(
+        "rtx-5090", 32_607, 209.5, 1.792,
+        _COMMON, "NVIDIA GeForce RTX 5090",
+    ),
+    _row(
+        "mi300x", 196_608, 1_307.4, 5.3, "as commonly given, torchtitan has 1,300; memory is the label",
+        "AMD Instinct MI300X",
+    ),
+)  # fmt: skip
+
+
+def find(device_name: str) -> Accelerator | None:
+    """The row of a device as torch names it, or None.
+
+    A name that is not known exactly is not guessed: slices (MIG), laptop and export versions differ.
+    """
+    wanted = " ".join(device_name.split())
+    return next((row for row in ACCELERATORS if wanted in row.device_names), None)
