@@ -71,4 +71,5 @@ def solve(
     from parambudget.plan.solve import solve as search
     from parambudget.plan.space import choices_of
 
-    return search(target, **(choices_of(model(like)) if like is not None else {}), **asked)
+    choices = choices_of(model(like)) if like is not None else {}
+    return search(target, **choices | {name: value for name, value in asked.items() if value is not None})
