@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from prepared_data import COMMAND, documents, write_files, write_jsonl, write_parquet
 
 from parambudget.cli.main import main
@@ -133,7 +134,10 @@ def test_the_end_says_what_there_is_and_how_to_train_on_it(copied, parambudget):
     assert "300 entries" in out
     assert "parambudget train ... --vocab-size 300 --data new" in out
     arguments = ["--vocab-size", "300", "--data", "new", "--steps", "1", "--batch_size", "2"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     code, out, err = parambudget("train", *MODEL, *arguments, "-o", "run")
+    torch.set_num_threads(threads)
     assert (code, err) == (0, "")
     assert "a.jsonl: 60 documents" in out
 
@@ -171,6 +175,12 @@ def test_a_vocabulary_below_the_tokenizers_entries_is_refused(copied, parambudge
     code, out, err = parambudget("train", *MODEL, "--vocab-size", "299", "--data", "out")
     assert (code, out) == (2, "")
     assert "a tokenizer with 300 entries, more than vocab_size=299; use --vocab-size 300" in err
+
+
+def test_json_lines_are_not_trained_on_as_text(copied, parambudget):  # noqa: ARG001 - it lies there
+    code, out, err = parambudget("train", *MODEL, "--vocab-size", "300", "--data", "a.jsonl")
+    assert (code, out) == (2, "")
+    assert "prepare it first: parambudget data prepare a.jsonl --tokenizer bpe --vocab-size 300" in err
 
 
 def test_tokens_fewer_than_the_context_are_refused(copied, parambudget):  # noqa: ARG001

@@ -4,6 +4,7 @@ Each has a background of its own, so that it reads the same on a light and on a 
 those of Okabe and Ito, which people with any kind of colour vision tell apart.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from parambudget.errors import InputError
 from parambudget.train.history import Run
 from parambudget.units import format_count
 
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it announces that it builds its font cache
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _INK: Final = "#222222"
 _SMOOTH_SHARE: Final = 0.1

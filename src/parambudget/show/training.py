@@ -98,7 +98,9 @@ def conclusion(result: TrainResult, model: ModelConfig) -> Table:
             f"{result.val_loss:.4f} nats per token, {result.val_bits_per_byte:.4f} bits per byte",
         )
     if result.checkpoint is not None:
+        run = result.checkpoint.parent.parent
         table.add_row("checkpoint", str(result.checkpoint))
+        table.add_row("next", f"parambudget runs show {run}, parambudget sample {run} --prompt ...")
     return table
 
 

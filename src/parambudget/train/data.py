@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from parambudget.errors import InputError
 from parambudget.train.corpus import corpus
+from parambudget.train.documents import SUFFIXES
 from parambudget.train.shards import is_prepared, read_prepared
 from parambudget.train.tokenizer import require_vocabulary
 from parambudget.train.tokens import TokenData, token_data
@@ -12,5 +14,10 @@ def data_for(source: Path | None, vocab_size: int) -> TokenData:
     """The tokens of a prepared folder, of a text file or folder, or else of Python's standard library."""
     if source is not None and is_prepared(source):
         return read_prepared(source, vocab_size)
+    if source is not None and source.suffix in SUFFIXES:
+        raise InputError(
+            f"{source} is {SUFFIXES[source.suffix]}, not plain text; prepare it first: parambudget data "
+            f"prepare {source} --tokenizer bpe --vocab-size {vocab_size} -o DIR, then train with --data DIR"
+        )
     require_vocabulary(vocab_size)
     return token_data(corpus(source), vocab_size)
