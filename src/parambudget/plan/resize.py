@@ -84,7 +84,10 @@ def resize(
     ways = TOO_BIG if count_now > n else TOO_SMALL
     given = {name: value for name, value in fields.items() if value is not None}
     space = _space(current, count_now, n, given)
-    certificate = Search(space, n, counted).certificate(share)
+    whole = Search(space, n, counted)
+    certificate = whole.certificate(share)
+    if not certificate.within_tolerance:
+        raise NoSolution(nothing_within(whole, share))
     found, unavailable = [], {}
     for way in ways:
         try:
