@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument(
-        "--rates", type=float, nargs=3, default=[1.0, 2.0, 4.0], help="of AdamW, in units of the default one"
+        "--rates", type=float, nargs=3, default=[0.5, 1.0, 2.0], help="of AdamW, in units of the default one"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--at-once", type=int, default=2, help="runs at a time, of one thread each")
