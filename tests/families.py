@@ -1,45 +1,41 @@
-"""Six architectures as Hugging Face names them: our config as theirs, and their weights under our names."""
+"""Architectures as Hugging Face names them: our config as theirs, and their weights under our names."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
-from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Olmo2Config,
-    Olmo2ForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+import transformers as hf
 
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.presets import preset
 
 Weights = dict[str, torch.Tensor]
 Words = tuple[tuple[str, str], ...]
 
 
 class Family(NamedTuple):
-    """One architecture of Hugging Face; the published models are presets of ours, the first the smallest."""
+    """One class of Hugging Face, and which of our models are of that class."""
 
-    model_class: type[PreTrainedModel]
-    config: Callable[[ModelConfig], PreTrainedConfig]
+    model_class: type[hf.PreTrainedModel]
+    config: Callable[[ModelConfig], hf.PreTrainedConfig]
     weights: Callable[[Weights, ModelConfig], Weights]
-    published: tuple[str, ...]
-    free_heads: bool
-    """The heads need not add up to the width, and may share keys and values."""
+    example: ModelConfig
+    """Has the family's choices; sizes are free."""
+    published: tuple[str, ...] = ()
+    """Presets that are exactly of this class."""
+    grouped: bool = False
+    """Heads may share keys and values, and need not add up to the width."""
+    ffn_ratio: int | None = None
+    """Width of the FFN over the width of the model, where the class leaves no choice."""
 
 
-def llama_like(config_class: type[PreTrainedConfig], m: ModelConfig) -> PreTrainedConfig:
-    """The words of Llama, which its descendants kept."""
+def config(config_class: type[hf.PreTrainedConfig], m: ModelConfig, **more: object) -> hf.PreTrainedConfig:
+    """The words that most classes share; what a class does not know it keeps and never reads."""
+    rotation = {
+        "rope_type": "default",
+        "rope_theta": m.rope_theta,
+        "partial_rotary_factor": m.rotary_fraction,
+    }
     return config_class(
         hidden_size=m.dim,
         num_hidden_layers=m.n_layers,
@@ -50,53 +46,44 @@ def llama_like(config_class: type[PreTrainedConfig], m: ModelConfig) -> PreTrain
         vocab_size=m.vocab_size,
         max_position_embeddings=m.context_length,
         tie_word_embeddings=m.tied,
-        rms_norm_eps=m.norm_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": m.rope_theta},
+        rope_parameters=rotation,
         pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+        **more,
     )
 
 
-def gemma2(m: ModelConfig) -> PreTrainedConfig:
+def gemma2(m: ModelConfig) -> hf.PreTrainedConfig:
     """Gemma 2 without the soft-cap on attention scores, the one thing of it that `ModelConfig` cannot say."""
-    config = llama_like(Gemma2Config, m)
-    config.query_pre_attn_scalar = round((m.attention_multiplier or m.head_dim**-0.5) ** -2)
-    config.final_logit_softcapping = m.logit_softcap
-    config.attn_logit_softcapping = None
-    return config
+    scalar = round((m.attention_multiplier or m.head_dim**-0.5) ** -2)
+    caps = {"final_logit_softcapping": m.logit_softcap, "attn_logit_softcapping": None}
+    return config(hf.Gemma2Config, m, rms_norm_eps=m.norm_eps, query_pre_attn_scalar=scalar, **caps)
 
 
-def gpt2(m: ModelConfig) -> PreTrainedConfig:
-    """GPT-2, whose heads always make up its width."""
-    return GPT2Config(
+def granite(m: ModelConfig) -> hf.PreTrainedConfig:
+    """Granite without its division of the logits, which `ModelConfig` cannot say either."""
+    multipliers = {
+        "embedding_multiplier": m.embedding_multiplier,
+        "residual_multiplier": m.residual_multiplier,
+        "attention_multiplier": m.attention_multiplier,
+    }
+    return config(hf.GraniteConfig, m, rms_norm_eps=m.norm_eps, **multipliers)
+
+
+def gpt(config_class: type[hf.PreTrainedConfig], m: ModelConfig, **more: object) -> hf.PreTrainedConfig:
+    """The words of the first two GPTs."""
+    return config_class(
         n_embd=m.dim,
         n_layer=m.n_layers,
         n_head=m.n_heads,
-        n_inner=m.intermediate_size,
         vocab_size=m.vocab_size,
         n_positions=m.context_length,
         tie_word_embeddings=m.tied,
         layer_norm_epsilon=m.norm_eps,
         bos_token_id=None,
         eos_token_id=None,
-    )
-
-
-def gpt_neox(m: ModelConfig) -> PreTrainedConfig:
-    """GPT-NeoX, of which Pythia is made."""
-    rotation = {"rope_theta": m.rope_theta, "partial_rotary_factor": m.rotary_fraction}
-    return GPTNeoXConfig(
-        hidden_size=m.dim,
-        num_hidden_layers=m.n_layers,
-        num_attention_heads=m.n_heads,
-        intermediate_size=m.intermediate_size,
-        vocab_size=m.vocab_size,
-        max_position_embeddings=m.context_length,
-        tie_word_embeddings=m.tied,
-        layer_norm_eps=m.norm_eps,
-        use_parallel_residual=m.block == "parallel",
-        rope_parameters={"rope_type": "default"} | rotation,
-        bos_token_id=None,
-        eos_token_id=None,
+        **more,
     )
 
 
@@ -104,14 +91,19 @@ LLAMA_WORDS: Words = (
     ("model.", ""), ("embed_tokens", "embed"), ("self_attn", "attention"), ("mlp", "ffn"), ("_proj", ""),
     ("attention.o.", "attention.out."), ("input_layernorm", "attention_norm"),
 )  # fmt: skip
+PRE_WORDS: Words = (*LLAMA_WORDS, ("post_attention_layernorm", "ffn_norm"))
 OLMO2_WORDS: Words = (
     *LLAMA_WORDS, ("post_attention_layernorm", "attention_out_norm"),
     ("post_feedforward_layernorm", "ffn_out_norm"),
 )  # fmt: skip
-GPT2_WORDS: Words = (
-    ("transformer.", ""), ("wte", "embed"), ("wpe", "position"), ("h.", "layers."),
-    ("ln_1", "attention_norm"), ("ln_2", "ffn_norm"), ("ln_f", "norm"),
-    ("attn.c_attn", "attention.qkv"), ("attn.c_proj", "attention.out"),
+PHI_WORDS: Words = (
+    *LLAMA_WORDS, ("attention.dense", "attention.out"), ("fc1", "up"), ("fc2", "down"),
+    ("final_layernorm", "norm"),
+)  # fmt: skip
+GPT_WORDS: Words = (
+    ("transformer.", ""), ("wte", "embed"), ("wpe", "position"), ("tokens_embed", "embed"),
+    ("positions_embed", "position"), ("h.", "layers."), ("ln_1", "attention_norm"), ("ln_2", "ffn_norm"),
+    ("ln_f", "norm"), ("attn.c_attn", "attention.qkv"), ("attn.c_proj", "attention.out"),
     ("mlp.c_fc", "ffn.up"), ("mlp.c_proj", "ffn.down"),
 )  # fmt: skip
 GPT_NEOX_WORDS: Words = (
@@ -135,15 +127,19 @@ def renamed(words: Words) -> Callable[[Weights, ModelConfig], Weights]:
     return read
 
 
-def gemma2_weights(weights: Weights, m: ModelConfig) -> Weights:
-    """Gemma's norms keep their scale less one."""
-    ours = renamed((*OLMO2_WORDS, ("pre_feedforward_layernorm", "ffn_norm")))(weights, m)
-    return {name: weight + 1 if name.endswith("norm.weight") else weight for name, weight in ours.items()}
+def less_one(words: Words) -> Callable[[Weights, ModelConfig], Weights]:
+    """A reader of weights whose norms keep their scale less one."""
+
+    def read(weights: Weights, m: ModelConfig) -> Weights:
+        ours = renamed(words)(weights, m).items()
+        return {name: weight + 1 if name.endswith("norm.weight") else weight for name, weight in ours}
+
+    return read
 
 
-def gpt2_weights(weights: Weights, m: ModelConfig) -> Weights:
-    """GPT-2 keeps its matrices (in, out) and queries, keys and values in one."""
-    ours = renamed(GPT2_WORDS)(weights, m)
+def gpt_weights(weights: Weights, m: ModelConfig) -> Weights:
+    """The first GPTs keep their matrices (in, out), and queries, keys and values in one."""
+    ours = renamed(GPT_WORDS)(weights, m)
     for name, weight in ours.items():
         if weight.dim() == 2 and name.startswith("layers."):
             ours[name] = weight.T
@@ -168,47 +164,88 @@ def split_qkv(weights: Weights, split: Callable[[torch.Tensor], Iterable[torch.T
     return ours
 
 
+GPT1 = preset("gpt2").replace(norm_placement="post", final_norm=False)
+NEMOTRON = preset("llama-3-8b").replace(
+    norm="layernorm", norm_bias=True, gated=False, activation="relu2", rotary_fraction=0.5
+)
+
 FAMILIES = {
     "llama": Family(
-        LlamaForCausalLM,
-        lambda m: llama_like(LlamaConfig, m),
-        renamed((*LLAMA_WORDS, ("post_attention_layernorm", "ffn_norm"))),
+        hf.LlamaForCausalLM,
+        lambda m: config(hf.LlamaConfig, m, rms_norm_eps=m.norm_eps),
+        renamed(PRE_WORDS),
+        preset("llama-3-8b"),
         ("smollm2-135m", "llama-3.2-1b", "llama-2-7b", "llama-3-8b", "llama-3-70b"),
-        free_heads=True,
+        grouped=True,
     ),
     "qwen3": Family(
-        Qwen3ForCausalLM,
-        lambda m: llama_like(Qwen3Config, m),
-        renamed((*LLAMA_WORDS, ("post_attention_layernorm", "ffn_norm"))),
+        hf.Qwen3ForCausalLM,
+        lambda m: config(hf.Qwen3Config, m, rms_norm_eps=m.norm_eps),
+        renamed(PRE_WORDS),
+        preset("qwen3-0.6b"),
         ("qwen3-0.6b", "qwen3-4b", "qwen3-32b"),
-        free_heads=True,
+        grouped=True,
+    ),
+    "granite": Family(
+        hf.GraniteForCausalLM,
+        granite,
+        renamed(PRE_WORDS),
+        preset("granite-3.1-2b"),
+        ("granite-3.1-2b", "granite-3.1-8b"),
+    ),
+    "olmo": Family(
+        hf.OlmoForCausalLM,
+        lambda m: config(hf.OlmoConfig, m),
+        renamed(PRE_WORDS),
+        preset("olmo-1b"),
+        ("olmo-1b", "olmo-7b"),
     ),
     "olmo2": Family(
-        Olmo2ForCausalLM,
-        lambda m: llama_like(Olmo2Config, m),
+        hf.Olmo2ForCausalLM,
+        lambda m: config(hf.Olmo2Config, m, rms_norm_eps=m.norm_eps),
         renamed(OLMO2_WORDS),
+        preset("olmo-2-7b"),
         ("olmo-2-1b", "olmo-2-7b", "olmo-2-32b"),
-        free_heads=True,
+        grouped=True,
     ),
     "gemma2": Family(
-        Gemma2ForCausalLM,
+        hf.Gemma2ForCausalLM,
         gemma2,
-        gemma2_weights,
+        less_one((*OLMO2_WORDS, ("pre_feedforward_layernorm", "ffn_norm"))),
+        preset("gemma-2-2b"),
         ("gemma-2-2b", "gemma-2-9b", "gemma-2-27b"),
-        free_heads=True,
+        grouped=True,
     ),
-    "gpt2": Family(
-        GPT2LMHeadModel,
-        gpt2,
-        gpt2_weights,
-        ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"),
-        free_heads=False,
+    "nemotron": Family(
+        hf.NemotronForCausalLM,
+        lambda m: config(hf.NemotronConfig, m, norm_eps=m.norm_eps),
+        less_one(PRE_WORDS),
+        NEMOTRON,
+    ),
+    "phi": Family(
+        hf.PhiForCausalLM,
+        lambda m: config(hf.PhiConfig, m, layer_norm_eps=m.norm_eps),
+        renamed(PHI_WORDS),
+        preset("phi-1.5"),
+        ("phi-1.5", "phi-2"),
     ),
     "gpt_neox": Family(
-        GPTNeoXForCausalLM,
-        gpt_neox,
+        hf.GPTNeoXForCausalLM,
+        lambda m: config(
+            hf.GPTNeoXConfig, m, layer_norm_eps=m.norm_eps, use_parallel_residual=m.block == "parallel"
+        ),
         gpt_neox_weights,
+        preset("pythia-70m"),
         ("pythia-70m", "pythia-410m", "pythia-6.9b", "gpt-neox-20b"),
-        free_heads=False,
+    ),
+    "gpt1": Family(
+        hf.OpenAIGPTLMHeadModel, lambda m: gpt(hf.OpenAIGPTConfig, m), gpt_weights, GPT1, ffn_ratio=4
+    ),
+    "gpt2": Family(
+        hf.GPT2LMHeadModel,
+        lambda m: gpt(hf.GPT2Config, m, n_inner=m.intermediate_size),
+        gpt_weights,
+        preset("gpt2"),
+        ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"),
     ),
 }

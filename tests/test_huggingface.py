@@ -17,7 +17,7 @@ PUBLISHED = [(family, name) for family, row in FAMILIES.items() for name in row.
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 published = pytest.mark.parametrize(("family", "name"), PUBLISHED, ids=[name for _, name in PUBLISHED])
 # No deadline: the first forward pass of a process takes seconds.
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=10, deadline=None)
 
 
 def on_meta(family: Family, model: ModelConfig) -> PreTrainedModel:
@@ -26,23 +26,25 @@ def on_meta(family: Family, model: ModelConfig) -> PreTrainedModel:
 
 
 def shrunk(draw: st.DrawFn, family: Family) -> ModelConfig:
-    """The choices of the family's smallest published model with random small sizes."""
+    """The family's choices with random small sizes."""
+    like = family.example
     head_dim = 8 * draw(st.integers(1, 3))
     n_kv_heads = draw(st.integers(1, 3))
-    n_heads = n_kv_heads * (draw(st.integers(1, 3)) if family.free_heads else 1)
-    dim = n_heads * (draw(st.integers(2, 24)) if family.free_heads else head_dim)
-    base = preset(family.published[0])
-    return base.replace(
+    n_heads = n_kv_heads * (draw(st.integers(1, 3)) if family.grouped else 1)
+    dim = n_heads * (draw(st.integers(2, 24)) if family.grouped else head_dim)
+    root_of_dim = like.embedding_multiplier == math.sqrt(like.dim)  # Gemma's multiplier is no constant
+    return like.replace(
         dim=dim,
         n_layers=draw(st.integers(1, 3)),
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
-        intermediate_size=draw(st.integers(1, 64)),
+        intermediate_size=family.ffn_ratio * dim if family.ffn_ratio else draw(st.integers(1, 64)),
         vocab_size=draw(st.integers(2, 60)),
         context_length=draw(st.integers(2, 16)),
         tied=draw(st.booleans()),
-        embedding_multiplier=1.0 if base.embedding_multiplier == 1 else math.sqrt(dim),
+        norm_eps=draw(st.sampled_from((1e-5, 1e-2))) if like.norm_weight else 1e-5,
+        embedding_multiplier=math.sqrt(dim) if root_of_dim else like.embedding_multiplier,
     )
 
 
