@@ -5,10 +5,12 @@ from functools import cache
 from typing import Any
 
 import datasets
+from huggingface_hub.utils import logging
 
 from parambudget.errors import InputError
 
 datasets.disable_progress_bars()
+logging.set_verbosity_error()  # each of its attempts to connect would be told
 
 
 def n_parts(name: str, most: int) -> int:

@@ -1,7 +1,6 @@
 """Tokenizers: read from Hugging Face's or GPT-2's files, or trained here; and the bytes behind their ids."""
 
 import json
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +135,9 @@ def _from_files(path: Path) -> Tokenizer:
 
 
 def _hosted(source: str) -> Tokenizer:
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # without a network it retries, loudly
+    from huggingface_hub.utils import logging  # comes with tokenizers; half a second that files do not need
+
+    logging.set_verbosity_error()  # each of its attempts would be told
     return Tokenizer.from_pretrained(source.removeprefix(HOSTED))
 
 
