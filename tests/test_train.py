@@ -80,6 +80,37 @@ def test_recomputing_blocks_changes_no_gradient(data):
     torch.testing.assert_close(gradients(True), gradients(False), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("changes", [{"loss_chunks": 3}, {"loss_chunks": 3, "z_loss": 1e-2}])
+def test_a_loss_in_chunks_is_the_loss_with_the_gradients_of_the_whole(data, changes):
+    def learned(**changes: object) -> tuple[float, dict[str, torch.Tensor]]:
+        config = small_config(**changes)
+        module = learner.initialised(small_model(head_bias=True, tied=False), 0, CPU)
+        batches = loop.micro_batches(Windows(data.train, 16, 0), 0, config, CPU)
+        loss = loop.accumulate(mean_loss(module, config, CPU), batches, config, CPU)
+        return loss.item(), {name: parameter.grad for name, parameter in module.named_parameters()}
+
+    chunked, whole = learned(**changes), learned(**changes | {"loss_chunks": 1})
+    assert chunked[0] == pytest.approx(whole[0], rel=1e-6)
+    # float32 sums in another order: 24 bits, some hundred terms.
+    torch.testing.assert_close(chunked[1], whole[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"tied": True}, {"tied": False, "head_bias": True, "logit_softcap": 5.0}]
+)
+def test_a_padded_head_gives_the_same_logits_and_gradients(changes):
+    """300 entries are multiplied as 320."""
+
+    def learned(multiple: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        module = learner.initialised(small_model(**changes), 0, CPU)
+        logits = module.logits(module.hidden(torch.arange(32).view(2, 16)), multiple=multiple)
+        logits.square().mean().backward()
+        return logits, {name: parameter.grad for name, parameter in module.named_parameters()}
+
+    assert learned(64)[0].shape == (2, 16, 300)
+    torch.testing.assert_close(learned(64), learned(1), rtol=1e-5, atol=1e-8)
+
+
 def test_the_same_seed_gives_the_same_losses_and_weights(data, tmp_path):
     for name in ("one", "two"):
         loop.train(small_model(), small_config(), data, tmp_path / name, device="cpu")
@@ -278,5 +309,5 @@ def test_bits_per_byte_are_the_loss_in_bits_over_the_bytes_of_its_targets(data):
 def test_evaluation_reads_no_more_tokens_than_it_may(data):
     assert validation_windows(data, 16, 64).shape == (4, 17)
     assert validation_windows(data, 16, 1).shape == (1, 17)
-    assert len(validation_windows(data, 16, 10**9)) == (len(data.validation) - 1) // 16
+    assert len(validation_windows(data, 16, 10**9)) == (len(data.validation) - 1) // 16 // 8 * 8
     assert np.array_equal(validation_windows(data, 16, 16 * 4)[0], data.validation[:17])

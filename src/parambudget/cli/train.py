@@ -156,6 +156,7 @@ def run(asked: Request) -> None:
     from parambudget.show import training as show
     from parambudget.show.console import console, print_json
     from parambudget.train.batches import require_windows
+    from parambudget.train.checkpoint import require_checkpoint
     from parambudget.train.data import data_for
     from parambudget.train.device import choose
     from parambudget.train.loop import train as train_model
@@ -169,6 +170,8 @@ def run(asked: Request) -> None:
     if compute.device.type == "cuda" and compute.peak_flops is None:
         _tell(f"the peak of {compute.name} is not known here, so no MFU is given")
     # What can be known to be wrong is said before the text is read.
+    if asked.init is not None:
+        require_checkpoint(asked.init)
     require_free(asked.out, resume=asked.resume)
     given = require_possible(asked.model, asked.in_file, asked.flags, asked.out if asked.resume else None)
     with to.status("reading the text, training a tokenizer and encoding; they are kept for the next time"):

@@ -138,6 +138,14 @@ def remove_unfinished(checkpoints: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def require_checkpoint(folder: Path) -> None:
+    """Refuse what is not a checkpoint at all; whether it is whole is seen when it is read."""
+    if not (folder / "state.json").is_file():
+        raise InputError(
+            f"{folder} is not a checkpoint; give a folder such as runs/NAME/checkpoints/step-100"
+        )
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """state.json of a checkpoint whose files are all as they were written; names the file that is not."""
     try:

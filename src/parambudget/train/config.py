@@ -58,6 +58,10 @@ class TrainConfig(BaseModel):
         False,
         description="Recompute each block in the backward pass: a third more arithmetic, far less memory.",
     )
+    loss_chunks: Count = Field(
+        1,
+        description="Parts in which the logits are made, used and forgotten: less memory, more work.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         0, description="Decides the initial weights and the order of the data."
     )

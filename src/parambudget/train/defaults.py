@@ -43,6 +43,7 @@ _ALWAYS: Final = {
     "grad_clip": "as for GPT-3 and Llama",
     "z_loss": "none; 1e-4 (PaLM) where the logits drift in a long run",
     "gradient_checkpointing": "only where memory is short: it costs a third more arithmetic",
+    "loss_chunks": "in one; more only where memory is short: the head is multiplied once more",
     "seed": "any number does as well",
     "keep": "the best one stays, too",
 }

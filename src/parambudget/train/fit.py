@@ -1,11 +1,15 @@
-"""Settings that fit the time: hours become a number of steps, once, before the run begins."""
+"""Settings that fit the memory and the time, found by trying, once, before the run begins."""
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from statistics import median
 from time import perf_counter
 from typing import Any, Final
+
+import torch
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
@@ -16,32 +20,125 @@ from parambudget.train.defaults import Completed, complete
 from parambudget.train.device import Compute
 from parambudget.train.learner import prepared
 from parambudget.train.loop import updates
+from parambudget.train.results import Step
 from parambudget.train.tokens import TokenData
 from parambudget.units import format_seconds
 
+MANY_CHUNKS: Final = 8
+"""Of the logits, when they do not fit at once."""
+BUSY_TOKENS: Final = 4096
+"""A micro-step of fewer tokens leaves much of a GPU idle."""
 WARM_UP_UPDATES: Final = 2
 TIMED_SECONDS: Final = 3.0
 FEWEST_TIMED: Final = 3
 EVALUATION_SHARE: Final = 1 / 3
 """Of the time of a training token that a validation token takes: the forward pass alone."""
 
+_TIMED: Final = ("batch_size", "gradient_accumulation_steps", "loss_chunks", "gradient_checkpointing")
+"""Settings that the time of an update depends on."""
+
+
+def settings_that_fit(found: Completed, model: ModelConfig, data: TokenData, compute: Compute) -> Completed:
+    """The settings, if two updates of them fit in the memory; else with the first change that makes them fit.
+
+    Nothing that was given is changed, and never the number of sequences in an update.
+    """
+    tries = attempts(found.config, found.given, model.context_length)
+    config = first_that_fits(tries, partial(_try, model, data, compute))
+    changed = [name for name, value in found.config if getattr(config, name) != value]
+    reason = f"the largest choice that fits in the memory of {compute.name}"
+    return replace(found, config=config, reasons=found.reasons | dict.fromkeys(changed, reason))
+
+
+def attempts(config: TrainConfig, given: Set[str], context_length: int) -> Iterator[TrainConfig]:
+    """The settings as they are, and then such that need less and less memory, the quicker ones first.
+
+    The logits in parts; smaller micro-steps, as long as they keep a GPU busy; recomputed blocks.
+    """
+    chunks = [config.loss_chunks] if "loss_chunks" in given else [config.loss_chunks, MANY_CHUNKS]
+    sizes = [config.batch_size]
+    if not {"batch_size", "gradient_accumulation_steps"} & given:
+        whole = config.sequences_per_update
+        sizes = _halving([size for size in range(config.batch_size, 0, -1) if whole % size == 0])
+    busy = [size for size in sizes if size * context_length >= BUSY_TOKENS] or sizes[:1]
+    may_recompute = "gradient_checkpointing" not in given or config.gradient_checkpointing
+    plain = [] if config.gradient_checkpointing else [(size, False) for size in busy]
+    recomputed = [(size, True) for size in sizes] if may_recompute else []
+    last = [] if may_recompute else [(size, False) for size in sizes if size not in busy]
+    for size, checkpointing in plain + recomputed + last:
+        for n_chunks in chunks:
+            smaller = {
+                "batch_size": size, "gradient_accumulation_steps": config.sequences_per_update // size,
+                "loss_chunks": n_chunks, "gradient_checkpointing": checkpointing,
+            }  # fmt: skip
+            yield TrainConfig.read(config.model_dump() | smaller)
+
+
+def first_that_fits(configs: Iterator[TrainConfig], try_one: Callable[[TrainConfig], None]) -> TrainConfig:
+    """The first of the settings that can be tried without running out of memory."""
+    refused: torch.OutOfMemoryError | None = None
+    for config in configs:
+        try:
+            try_one(config)
+        except torch.OutOfMemoryError as error:
+            refused = error
+        else:
+            return config
+    raise InputError(
+        f"not even batch_size={config.batch_size} fits in the memory of this device ({refused}); "
+        "use a smaller model or context, or --gradient-checkpointing"
+    )
+
+
+def _halving(sizes: list[int]) -> list[int]:
+    """Of falling sizes the first, and then always the next one that is at most half."""
+    kept = sizes[:1]
+    for size in sizes:
+        if size <= kept[-1] / 2:
+            kept.append(size)
+    return kept
+
+
+def _try(model: ModelConfig, data: TokenData, compute: Compute, config: TrainConfig) -> None:
+    """Two updates of at most two micro-steps: gradients are added up and the optimizer has its state."""
+    few = {"gradient_accumulation_steps": min(2, config.gradient_accumulation_steps)}
+    try:
+        for _ in islice(_trial(model, data, compute, TrainConfig.read(config.model_dump() | few))[0], 2):
+            pass
+    finally:
+        torch.compiler.reset()
+        gc.collect()
+        if compute.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _trial(
+    model: ModelConfig, data: TokenData, compute: Compute, config: TrainConfig
+) -> tuple[Iterator[Step], Clock]:
+    """Updates of a model that is then forgotten, without evaluations."""
+    many = {"steps": 2**31, "eval_every": 2**31, "save_every": 2**31}
+    config = TrainConfig.read(config.model_dump() | many)
+    clock = Clock(
+        config.sequences_per_update * model.context_length, flops_per_token(model), compute.peak_flops
+    )
+    return updates(prepared(model, config, compute), model, config, data, 0, clock), clock
+
 
 def settings_for_hours(
-    given: Mapping[str, Any], model: ModelConfig, data: TokenData, compute: Compute,
+    first: Completed, fields: Mapping[str, Any], model: ModelConfig, data: TokenData, compute: Compute,
     hours: float, update_seconds: float | None,
 ) -> tuple[Completed, float]:  # fmt: skip
     """The settings with as many steps as `hours` have room for, evaluations included; seconds per update.
 
-    The updates are timed here unless an earlier start of the run has done so: the number of steps, and with
-    it the schedule, stays the same.
+    `first` is what `fields` are completed to without the hours. Its updates are timed here unless an earlier
+    start of the run has done so: the number of steps, and with it the schedule, stays the same.
     """
-    on_cpu = compute.device.type == "cpu"
-    first = complete(given, model, len(data.train), on_cpu=on_cpu)
     seconds = update_seconds or timed_update_seconds(model, first.config, data, compute)
-    batch = {name: getattr(first.config, name) for name in ("batch_size", "gradient_accumulation_steps")}
+    timed = {name: getattr(first.config, name) for name in _TIMED}
 
     def with_steps(steps: int) -> Completed:
-        return complete({**given, **batch, "steps": steps}, model, len(data.train), on_cpu=on_cpu)
+        on_cpu = compute.device.type == "cpu"
+        return complete({**fields, **timed, "steps": steps}, model, len(data.train), on_cpu=on_cpu)
 
     whole = hours * 3600 / seconds
     if whole < 1:
@@ -50,19 +147,14 @@ def settings_for_hours(
         )
     share = _evaluation_share(with_steps(int(whole)).config, model)
     found = with_steps(max(1, int(whole / (1 + share))))
-    reasons = {name: reason for name, reason in first.reasons.items() if name in batch}
+    reasons = {name: reason for name, reason in first.reasons.items() if name in timed}
     reasons["steps"] = f"{hours:g} h at {format_seconds(seconds)} an update, evaluations included"
-    return replace(found, given=frozenset(given), reasons=found.reasons | reasons), seconds
+    return replace(found, given=first.given, reasons=found.reasons | reasons), seconds
 
 
 def timed_update_seconds(model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute) -> float:
     """Seconds of one update, the median of a few after a warm-up, on a model that is then forgotten."""
-    many = {"steps": 2**31, "eval_every": 2**31, "save_every": 2**31}
-    config = TrainConfig.read(config.model_dump() | many)
-    clock = Clock(
-        config.sequences_per_update * model.context_length, flops_per_token(model), compute.peak_flops
-    )
-    steps = updates(prepared(model, config, compute), model, config, data, 0, clock)
+    steps, clock = _trial(model, data, compute, config)
     for _ in islice(steps, WARM_UP_UPDATES):
         pass
     started, rates = perf_counter(), []

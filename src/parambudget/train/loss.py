@@ -1,17 +1,22 @@
 """The training loss as one function of the token windows, so that it can be compiled whole.
 
-B batch   T tokens   V vocabulary
+B batch   T tokens   N tokens of all windows   D dim   V vocabulary
 """
 
 from collections.abc import Callable
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from parambudget.build.module import Transformer
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
+
+HEAD_MULTIPLE: Final = 64
+"""Rows of the output head are padded to this on a GPU, in the forward pass alone."""
 
 
 def mean_loss(module: Transformer, config: TrainConfig, compute: Compute) -> Callable[[Tensor], Tensor]:
@@ -19,22 +24,35 @@ def mean_loss(module: Transformer, config: TrainConfig, compute: Compute) -> Cal
 
     The z-loss acts through the gradient alone: the value stays the cross-entropy, to be compared with others.
     """
+    multiple = HEAD_MULTIPLE if compute.device.type == "cuda" else 1
 
-    def loss_of(tokens_BT: Tensor) -> Tensor:
-        recompute = config.gradient_checkpointing and torch.is_grad_enabled()
-        logits_BTV = module.logits(module.hidden(tokens_BT[:, :-1], checkpoint=recompute)).float()
-        loss = F.cross_entropy(logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten())
+    def summed(x_ND: Tensor, targets_N: Tensor) -> Tensor:
+        logits_NV = module.logits(x_ND, multiple=multiple).float()
+        loss = F.cross_entropy(logits_NV, targets_N, reduction="sum")
         if not (config.z_loss and torch.is_grad_enabled()):
             return loss
-        penalty = config.z_loss * z_loss(logits_BTV)
+        penalty = config.z_loss * z_loss(logits_NV) * len(targets_N)
         return loss + (penalty - penalty.detach())
 
-    return torch.compile(loss_of) if compute.compiled else loss_of
+    def loss_of(tokens_BT: Tensor) -> Tensor:
+        learning = torch.is_grad_enabled()
+        x_BTD = module.hidden(tokens_BT[:, :-1], checkpoint=config.gradient_checkpointing and learning)
+        x_ND, targets_N = x_BTD.flatten(0, 1), tokens_BT[:, 1:].flatten()
+        if config.loss_chunks == 1:
+            return summed(x_ND, targets_N) / len(targets_N)
+        parts = zip(x_ND.chunk(config.loss_chunks), targets_N.chunk(config.loss_chunks), strict=True)
+        if not learning:
+            return torch.stack([summed(*part) for part in parts]).sum() / len(targets_N)
+        kept = {"use_reentrant": False, "preserve_rng_state": False}
+        return torch.stack([recomputed(summed, *part, **kept) for part in parts]).sum() / len(targets_N)
+
+    # Batches all have one shape: another one would be compiled anew, not made general.
+    return torch.compile(loss_of, dynamic=False) if compute.compiled else loss_of
 
 
-def z_loss(logits_BTV: Tensor) -> Tensor:
+def z_loss(logits_NV: Tensor) -> Tensor:
     """Mean square of log Z, Z the softmax's denominator: it keeps the logits from drifting.
 
     Source: Chowdhery et al. 2022 (PaLM), section 5, with the weight 1e-4.
     """
-    return logits_BTV.logsumexp(-1).square().mean()
+    return logits_NV.logsumexp(-1).square().mean()

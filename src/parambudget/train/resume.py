@@ -24,15 +24,25 @@ _TEXT: Final = {
 def require_same_run(out: Path, stored: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to go on with a run as what it is not; names the first field that differs."""
     require_same_model(out, stored, now["model"])
-    before, after = (_settings(document["train"]) for document in (stored, now))
+    require_same_settings(out, stored, now["train"])
+    require_same_text(out, stored, now["provenance"])
+
+
+def require_same_settings(out: Path, stored: dict[str, Any], train: dict[str, Any]) -> None:
+    """Refuse settings that the run did not have, but for those that may change."""
+    before, after = (_settings(fields) for fields in (stored["train"], train))
     for name in after:
         if name not in CHANGEABLE and before[name] != after[name]:
             raise InputError(
                 f"{out} holds a run with other settings: {name} is {before[name]!r} there and "
                 f"{after[name]!r} here; only {', '.join(CHANGEABLE)} may change when a run is resumed"
             )
+
+
+def require_same_text(out: Path, stored: dict[str, Any], provenance: dict[str, Any]) -> None:
+    """Refuse other text, tokens or initial weights."""
     for name, what in _TEXT.items():
-        there, here = (document["provenance"].get(name) for document in (stored, now))
+        there, here = (held.get(name) for held in (stored["provenance"], provenance))
         if there != here:
             raise InputError(
                 f"{out} holds a run for which {what} were others: {name} is {there} there and {here} here; "

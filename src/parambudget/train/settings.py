@@ -8,8 +8,8 @@ from typing import Any
 from parambudget.arch.config import ModelConfig
 from parambudget.train.defaults import Completed, complete
 from parambudget.train.device import Compute
-from parambudget.train.fit import settings_for_hours
-from parambudget.train.resume import require_same_model
+from parambudget.train.fit import settings_for_hours, settings_that_fit
+from parambudget.train.resume import require_same_model, require_same_settings
 from parambudget.train.rundir import stored_config
 from parambudget.train.tokens import TokenData
 
@@ -45,7 +45,9 @@ def require_possible(
     if resumed is not None and stored is not None:
         require_same_model(resumed, stored, model.model_dump())
         given = Given(given.fields, stored["train"], stored["provenance"])
-    complete({**given.stored, **given.fields}, model, data_tokens=1, on_cpu=True)
+    fields = complete({**given.stored, **given.fields}, model, data_tokens=1, on_cpu=True).config.model_dump()
+    if resumed is not None and stored is not None:
+        require_same_settings(resumed, stored, fields)
     return given
 
 
@@ -58,13 +60,13 @@ def settled(
     planned = {name: given.provenance[name] for name in _PLANNED if name in given.provenance}
     if train_tokens is not None or hours is not None:
         fields.pop("steps", None)
-    if hours is None:
-        on_cpu = compute.device.type == "cpu"
-        found = complete(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
-    else:
-        found, seconds = settings_for_hours(
-            fields, model, data, compute, hours, planned.get("update_seconds")
-        )
+    on_cpu = compute.device.type == "cpu"
+    found = complete(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
+    if not on_cpu and not given.stored:
+        found = settings_that_fit(found, model, data, compute)
+    if hours is not None:
+        timed = planned.get("update_seconds")
+        found, seconds = settings_for_hours(found, fields, model, data, compute, hours, timed)
         planned = {"hours": hours, "update_seconds": seconds}
     kept = {name: "as in the run so far" for name in given.stored if name in fields}
     return Settled(replace(found, given=frozenset(given.fields), reasons=kept | found.reasons), planned)
