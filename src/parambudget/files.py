@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ LARGEST_CONFIG_BYTES: Final = 5_000_000
 
 def read_json(path: Path) -> Any:
     """The JSON value in a file of at most 5 MB; every way this can fail is one line that names the file."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{path} is a directory; give a JSON file")
     try:
         size_bytes = path.stat().st_size
@@ -41,9 +42,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write text under a temporary name beside `path`, then rename it: a reader never sees half a file."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"cannot write {path}: it is a directory; give a file name")
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    temporary = path.parent / f".{path.name[:40]}.{os.getpid()}.tmp"
     try:
         with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -51,14 +52,14 @@ def write_whole(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(
             f"cannot write {path}: {error.strerror}; nothing was written, "
             "choose a folder that exists and is writable"
         ) from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        # Gone after a success; nowhere to be where the folder is none.
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _refuse_constant(name: str) -> float:

@@ -6,6 +6,7 @@ for reading.
 
 import re
 from fractions import Fraction
+from math import inf
 from typing import Final
 
 from parambudget.errors import InputError
@@ -50,8 +51,8 @@ def parse_tolerance(text: str | float | Fraction) -> Fraction:
     written = str(text).strip()
     percent = written.endswith("%")
     number = Fraction(text) if isinstance(text, Fraction) else _rational(written.removesuffix("%").strip())
-    if number is None and isinstance(text, float):
-        number = Fraction(repr(text)) if text >= 0 else None
+    if number is None and isinstance(text, float) and 0 <= text < inf:
+        number = Fraction(repr(float(text)))
     if number is None:
         raise InputError(f"tolerance {written!r} is not a share; use 1% or 0.01")
     if not percent and number >= 1:

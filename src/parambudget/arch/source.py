@@ -1,5 +1,6 @@
 """Where a model comes from: a config file in one of its forms, or a preset's name."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,7 +36,8 @@ def read_source(source: str | Path) -> Source:
     An existing path wins over a preset.
     """
     path = Path(source)
-    if path.exists() or path.suffix == ".json":
+    # os.path, because Path.exists raises on a name that is too long.
+    if os.path.exists(path) or path.suffix == ".json":
         return interpret(read_json(path), str(path))
     from parambudget.arch.presets import preset  # 110 rows that a model given by flags does not need
 

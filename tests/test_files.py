@@ -1,0 +1,171 @@
+"""Files are read within bounds and written whole or not at all; results are tables anywhere."""
+
+import builtins
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import parambudget as pb
+from parambudget import files
+from parambudget.errors import InputError, MissingExtra
+from parambudget.files import LARGEST_CONFIG_BYTES, read_json, write_json, write_whole
+from parambudget.tabular import Tabular
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        read_json(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).replace(str(path), "PATH")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"dim": 8', "PATH is not valid JSON (Expecting ',' delimiter at line 1, column 10); is it "),
+        ("", "PATH is not valid JSON (Expecting value at line 1, column 1); is it complete?"),
+        ('{"dim": NaN}', "PATH is not usable JSON (NaN is not a JSON number); give a plain config object"),
+        ('{"dim": Infinity}', "PATH is not usable JSON (Infinity is not a JSON number); give a plain config"),
+        ("[" * 100_000, "PATH is not usable JSON ("),
+        ("1" * 10_000, "PATH is not usable JSON ("),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_json_is_refused_in_one_line(tmp_path: Path, text: str, says: str):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    assert refusal(path).startswith(says)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path):
+    assert refusal(tmp_path / "no.json") == (
+        "cannot read PATH: No such file or directory; give an existing JSON file"
+    )
+
+
+def test_a_directory_is_refused(tmp_path: Path):
+    assert refusal(tmp_path) == "PATH is a directory; give a JSON file"
+
+
+def test_a_file_under_a_file_is_refused(tmp_path: Path):
+    (tmp_path / "plain").touch()
+    assert refusal(tmp_path / "plain" / "x.json").startswith("cannot read PATH: Not a directory")
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path):
+    assert refusal(tmp_path / ("x" * 300)).startswith("cannot read PATH: File name too long")
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path):
+    path = tmp_path / "config.json"
+    path.write_bytes(b"\xff\xfe\x00{")
+    assert refusal(path) == "PATH is not UTF-8 text; give a JSON file"
+
+
+def test_a_file_beyond_5_mb_is_refused_unread(tmp_path: Path):
+    path = tmp_path / "config.json"
+    with path.open("wb") as file:
+        file.truncate(LARGEST_CONFIG_BYTES + 1)
+    assert refusal(path) == "PATH is 5,000,001 bytes; a config file has at most 5,000,000"
+
+
+def test_what_is_written_reads_back(tmp_path: Path):
+    path = tmp_path / "config.json"
+    value = {"dim": 896, "rope_theta": 5e5, "name": "ü"}
+    write_json(path, value)
+    assert read_json(path) == value
+    assert path.read_text().endswith("}\n")
+    assert json.loads(path.read_text())["dim"] == 896
+
+
+def test_writing_leaves_no_temporary_behind(tmp_path: Path):
+    write_whole(tmp_path / "config.json", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path):
+    (tmp_path / "usual").touch()
+    write_whole(tmp_path / "config.json", "new")
+    assert (tmp_path / "config.json").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_the_longest_file_name_can_be_written(tmp_path: Path):
+    path = tmp_path / ("x" * 255)
+    write_whole(path, "new")
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+):
+    def failing(_: int) -> None:
+        raise error
+
+    path = tmp_path / "config.json"
+    path.write_text("old")
+    monkeypatch.setattr(files.os, "fsync", failing)
+    with pytest.raises((InputError, KeyboardInterrupt)):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("nowhere/x.json", "No such file or directory; nothing was written, choose a folder that exists"),
+        ("plain/x.json", "Not a directory; nothing was written, choose a folder that exists"),
+        ("x" * 300, "File name too long; nothing was written"),
+        (".", "it is a directory; give a file name"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, name: str, why: str):
+    (tmp_path / "plain").touch()
+    path = tmp_path / name
+    with pytest.raises(InputError) as caught:
+        write_whole(path, "new")
+    assert str(caught.value).startswith(f"cannot write {path}: {why}")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["plain"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused(tmp_path: Path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="Permission denied; nothing was written"):
+        write_whole(tmp_path / "config.json", "new")
+
+
+class Table(Tabular):
+    def rows(self) -> list[dict[str, Any]]:
+        return [{"a_name": "x<y", "n": 1234567, "share": 0.123456, "yes": True}]
+
+
+def test_a_table_is_html_with_numbers_grouped_and_text_escaped():
+    cells = ("x&lt;y", "1,234,567", "0.1235", "True")
+    html = Table()._repr_html_()
+    assert "<th>a name</th>" in html
+    assert all(f">{cell}</td>" in html for cell in cells)
+
+
+def test_a_table_is_aligned_text_at_a_prompt():
+    assert repr(Table()) == "a name          n   share   yes\n   x<y  1,234,567  0.1235  True"
+
+
+def test_a_table_is_a_frame_where_pandas_is_installed():
+    assert Table().to_pandas()["n"].tolist() == [1234567]
+
+
+def test_without_pandas_the_install_command_is_told(monkeypatch: pytest.MonkeyPatch):
+    really_import = builtins.__import__
+
+    def without_pandas(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "pandas":
+            raise ImportError(name)
+        return really_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_pandas)
+    with pytest.raises(MissingExtra, match="pip install pandas"):
+        pb.count("gpt2").to_pandas()
