@@ -227,12 +227,13 @@ def test_each_schedule_falls_as_its_name_says(schedule):
     assert quarters == pytest.approx(expected[schedule], abs=1e-6)
 
 
-def test_the_z_loss_adds_its_gradient_and_leaves_the_loss(data):
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_the_z_loss_adds_its_gradient_and_leaves_the_loss(data, chunks):
     model = small_model()
     tokens = torch.from_numpy(Windows(data.train, 16, 0).at(0, 4))
     module = learner.initialised(model, 0, CPU)
-    plain = mean_loss(module, small_config(), CPU)(tokens)
-    reported = mean_loss(module, small_config(z_loss=0.3), CPU)(tokens)
+    plain = mean_loss(module, small_config(loss_chunks=chunks), CPU)(tokens)
+    reported = mean_loss(module, small_config(z_loss=0.3, loss_chunks=chunks), CPU)(tokens)
     assert reported == plain
     torch.autograd.backward(reported)
     found = {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
