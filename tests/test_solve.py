@@ -177,6 +177,13 @@ def test_closest_shows_all_that_differ_where_the_lattice_holds_fewer_than_asked(
     assert {ffn_class(solution.model) for solution in found} == set(range(7))
 
 
+def test_closest_looks_beyond_the_nearest_where_these_are_all_of_one_kind():
+    lattice = {"n_layers": [2, 9], "dim": 512, "n_kv_heads": 8, "head_dim": 64, "multiple": 1}
+    one, other = solve("30M", rank="closest", top=2, **lattice)
+    assert one.model.n_layers != other.model.n_layers
+    assert ffn_class(one.model) != ffn_class(other.model)
+
+
 def test_a_budget_within_no_reach_names_the_nearest_and_a_tolerance_that_suffices():
     lattice = {"n_layers": 24, "dim": 1024, "head_dim": 64, "kv_groups": 1, "tied": True, "multiple": 512}
     with pytest.raises(NoSolution) as caught:
