@@ -3,7 +3,10 @@
 import math
 import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,9 +17,12 @@ from parambudget.arch.source import load, read_source
 from parambudget.cli.fields import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument, require_torch
 from parambudget.cost.count import total
-from parambudget.errors import InputError
+from parambudget.errors import InputError, MissingExtra
+from parambudget.train.config import TrainConfig
+from parambudget.train.results import Step
 from parambudget.units import format_count, parse_count
 
+OnStep = Callable[[Step], None]
 RUN_PANEL = "The run: how long, what is kept, how it goes on"
 
 
@@ -93,6 +99,12 @@ def train(
     eval_every: Annotated[
         int | None, typer.Option(metavar="N", help="Updates between evaluations.", rich_help_panel=RUN_PANEL)
     ] = None,
+    wandb: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROJECT", help="Report to Weights & Biases too (extra wandb).", rich_help_panel=RUN_PANEL
+        ),
+    ] = None,
     *,
     fields: dict[str, Any],
 ) -> None:
@@ -126,7 +138,7 @@ def train(
         Request(
             model, in_file, flags, data, out, device, resume, init, hours=hours,
             train_tokens=parse_count(tokens, "--tokens") if tokens is not None else None,
-            as_json=as_json, again=shlex.join(["parambudget", *again]),
+            as_json=as_json, wandb=wandb, again=shlex.join(["parambudget", *again]),
         )
     )  # fmt: skip
 
@@ -147,6 +159,7 @@ class Request:
     train_tokens: int | None
     hours: float | None
     as_json: bool
+    wandb: str | None
     again: str
     """The command that goes on with this run."""
 
@@ -173,6 +186,8 @@ def run(asked: Request) -> None:
     if asked.init is not None:
         require_checkpoint(asked.init)
     require_free(asked.out, resume=asked.resume)
+    if asked.wandb is not None:
+        _require_wandb()
     given = require_possible(asked.model, asked.in_file, asked.flags, asked.out if asked.resume else None)
     with to.status("reading the text, training a tokenizer and encoding; they are kept for the next time"):
         data = data_for(asked.data, asked.model.vocab_size)
@@ -181,7 +196,11 @@ def run(asked: Request) -> None:
     settings = settled(given, asked.model, data, compute, asked.train_tokens, asked.hours)
     to.print(show.settings(settings.completed, asked.model))
     config = settings.completed.config
-    with stop_requests() as stopped, show.watching(to, config.steps) as on_step:
+    with (
+        stop_requests() as stopped,
+        show.watching(to, config.steps) as shown,
+        _reported(shown, asked, config) as on_step,
+    ):
         result = train_model(
             asked.model, config, data, asked.out, device=asked.device, resume=asked.resume, init=asked.init,
             provenance=settings.provenance, stopped=stopped, on_step=on_step, on_notice=_tell,
@@ -191,6 +210,29 @@ def run(asked: Request) -> None:
         _tell(f"stopped by {stopped.signal_name} after step {result.steps}; go on with: {asked.again}")
     if asked.as_json:
         print_json(result.as_dict())
+
+
+def _require_wandb() -> None:
+    if find_spec("wandb") is None:
+        raise MissingExtra(
+            "--wandb needs wandb, which is not installed; run it as: uv run --extra train --extra wandb "
+            "parambudget train ... (or: pip install 'parambudget[train,wandb]')"
+        )
+    from parambudget.train.tracking import require_account
+
+    require_account()
+
+
+@contextmanager
+def _reported(on_step: OnStep, asked: Request, config: TrainConfig) -> Iterator[OnStep]:
+    """`on_step`, which also reports to Weights & Biases where that is asked for."""
+    if asked.wandb is None:
+        yield on_step
+        return
+    from parambudget.train.tracking import tracked
+
+    with tracked(on_step, asked.wandb, asked.out, asked.model.model_dump() | config.model_dump()) as both:
+        yield both
 
 
 def next_folder(name: str) -> Path:
