@@ -7,7 +7,8 @@ from strategies import models
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from parambudget.build.module import Rotary, Transformer
+from parambudget.build.module import Transformer
+from parambudget.build.rotary import Rotary
 from parambudget.cost.flops import flops_per_token
 
 # No deadline: the first forward pass of a process takes seconds.

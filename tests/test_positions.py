@@ -2,7 +2,8 @@ import pytest
 import torch
 from small import SMALL, built, random_tokens
 
-from parambudget.build.module import Rotary, Transformer, rotate
+from parambudget.build.module import Transformer
+from parambudget.build.rotary import Rotary, rotate
 from parambudget.errors import InputError
 
 

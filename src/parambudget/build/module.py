@@ -1,8 +1,7 @@
 """The decoder-only transformer itself, in torch: everything a `ModelConfig` can say, built and run forward.
 
 Written by hand and never generated from the table of tensors, but with the same tensor names, so that
-`build.verify` can hold one against the other. Rotary positions turn element i of a head with element
-i + rotary_dim / 2, as GPT-NeoX, Llama and Hugging Face do.
+`build.verify` can hold one against the other.
 
     B batch   T tokens   D dim   V vocabulary   H query heads   G key/value heads   K head_dim
 """
@@ -17,12 +16,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from parambudget.arch.config import ModelConfig
+from parambudget.build.rotary import Rotary, Rotation, rotate
 from parambudget.errors import InputError
 
 Device = torch.device | str | None
 Dtype = torch.dtype | None
-Rotation = tuple[Tensor, Tensor] | None
-"""Cosine and sine of every angle, (T, 1, rotary_dim / 2) each; none without rotary positions."""
 
 ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "silu": F.silu,
@@ -251,44 +249,6 @@ class Norm(nn.Module):
         if self.rms:
             return F.rms_norm(x, (self.width,), weight, self.eps)
         return F.layer_norm(x, (self.width,), weight, bias, self.eps)
-
-
-class Rotary(nn.Module):
-    """Cosines and sines of the rotary angles, float32 whatever the weights are."""
-
-    cos: Tensor
-    sin: Tensor
-
-    def __init__(self, m: ModelConfig) -> None:
-        super().__init__()
-        self.n_pairs, self.theta, self.context_length = m.rotary_dim // 2, m.rope_theta, m.context_length
-        self._fill(None)
-
-    def forward(self, n_tokens: int, start: int = 0) -> Rotation:
-        """The tables for `n_tokens` positions from `start` on."""
-        return self.cos[start : start + n_tokens], self.sin[start : start + n_tokens]
-
-    def _fill(self, device: torch.device | None) -> None:
-        powers = torch.arange(self.n_pairs, dtype=torch.float32, device=device) / self.n_pairs
-        positions = torch.arange(self.context_length, dtype=torch.float32, device=device)
-        angles = torch.outer(positions, self.theta**-powers).unsqueeze(1)
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        self._fill(self.cos.device)  # `to_empty` would leave them blank, and `.to(bfloat16)` round them
-        return self
-
-
-def rotate(x_BTHK: Tensor, rotation: Rotation) -> Tensor:
-    """The heads with their first rotary_dim elements turned, in float32."""
-    if rotation is None:
-        return x_BTHK
-    cos, sin = rotation
-    n_pairs = cos.shape[-1]
-    first, second, rest = x_BTHK.split((n_pairs, n_pairs, x_BTHK.shape[-1] - 2 * n_pairs), dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
 
 
 def qk_norm(m: ModelConfig, n_heads: int) -> nn.Module:

@@ -1,0 +1,53 @@
+"""Rotary positions: element i of a head turns with element i + rotary_dim / 2, as in GPT-NeoX and Llama.
+
+B batch   T tokens   H heads   K head_dim
+"""
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from parambudget.arch.config import ModelConfig
+
+Rotation = tuple[Tensor, Tensor] | None
+"""Cosine and sine of every angle, (T, 1, rotary_dim / 2) each; none without rotary positions."""
+
+
+class Rotary(nn.Module):
+    """Cosines and sines of the rotary angles, float32 whatever the weights are."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, m: ModelConfig) -> None:
+        super().__init__()
+        self.n_pairs, self.theta, self.context_length = m.rotary_dim // 2, m.rope_theta, m.context_length
+        self._fill(None)
+
+    def forward(self, n_tokens: int, start: int = 0) -> Rotation:
+        """The tables for `n_tokens` positions from `start` on."""
+        return self.cos[start : start + n_tokens], self.sin[start : start + n_tokens]
+
+    def _fill(self, device: torch.device | None) -> None:
+        powers = torch.arange(self.n_pairs, dtype=torch.float32, device=device) / self.n_pairs
+        positions = torch.arange(self.context_length, dtype=torch.float32, device=device)
+        angles = torch.outer(positions, self.theta**-powers).unsqueeze(1)
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._fill(self.cos.device)  # `to_empty` would leave them blank, and `.to(bfloat16)` round them
+        return self
+
+
+def rotate(x_BTHK: Tensor, rotation: Rotation) -> Tensor:
+    """The heads with their first rotary_dim elements turned, in float32."""
+    if rotation is None:
+        return x_BTHK
+    cos, sin = rotation
+    n_pairs = cos.shape[-1]
+    first, second, rest = x_BTHK.split((n_pairs, n_pairs, x_BTHK.shape[-1] - 2 * n_pairs), dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
