@@ -1,4 +1,4 @@
-"""How fast is the trainer's step, beside what one would write or pick instead, update by update in one process?
+"""How fast is the trainer's step, beside what one would write or pick instead, in turns in one process?
 
 On a CUDA device: dim 896, 24 layers, 14 heads, SwiGLU 3584, vocabulary 50,257, context 1024, micro-batch 16,
 accumulation 8, against Hugging Face LlamaForCausalLM under torch.compile with fused AdamW, bfloat16 autocast.
