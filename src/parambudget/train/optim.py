@@ -18,7 +18,7 @@ from parambudget.arch.tensors import Component, Tensor, tensors
 from parambudget.train.config import TrainConfig
 
 _AT_THE_ENDS: Final[frozenset[Component]] = frozenset({"lm_head", "router"})
-"""Matrices whose rows are classes, not directions in a space: orthogonal updates are wrong for them."""
+"""Matrices whose rows are classes, each with an embedding of its own: they stay with AdamW."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Groups:
 
 
 def groups(module: nn.Module, model: ModelConfig) -> Groups:
-    """The module's parameters by role. The role alone decides; of the shape it is only made sure."""
+    """The module's parameters by role. Role and component decide; of the shape it is only made sure."""
     rows = {row.name: row for row in tensors(model) if row.shared_with is None}
     found = Groups()
     for name, parameter in module.named_parameters():
@@ -71,9 +71,9 @@ class Combined(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         # Handed over at each step: `load_state_dict` replaces the groups and the state of this one.
-        groups = iter(self.param_groups)
+        mine = iter(self.param_groups)
         for part in self.parts:
-            part.state, part.param_groups = self.state, list(islice(groups, len(part.param_groups)))
+            part.state, part.param_groups = self.state, list(islice(mine, len(part.param_groups)))
             part.step()
         return loss
 
@@ -107,9 +107,6 @@ def _kind(row: Tensor, found: Groups) -> list[nn.Parameter]:
 def _adamw(
     decayed: list[nn.Parameter], undecayed: list[nn.Parameter], config: TrainConfig
 ) -> torch.optim.AdamW:
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": undecayed, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+    decays = [(decayed, config.weight_decay), (undecayed, 0.0)]
+    parts = [{"params": members, "weight_decay": decay} for members, decay in decays if members]
+    return torch.optim.AdamW(parts, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
