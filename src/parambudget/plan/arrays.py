@@ -7,3 +7,4 @@ import numpy as np
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Strings = np.ndarray[Any, np.dtype[np.str_]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from parambudget.plan.arrays import Floats, Ints, Strings
+from parambudget.plan.arrays import Bools, Floats, Ints, Strings
 from parambudget.plan.search import Points
 
 LABELS: Final = ("deep", "balanced", "wide")
@@ -46,8 +46,7 @@ def diverse(points: Points, ranked: Ints, n: int, labels: Strings | None = None)
     class; where the lattice leaves fewer of these free, in all that are. With `labels`, the best of each
     label is among them if n allows.
     """
-    traits = np.stack([points.n_layers, points.dim, points.n_kv_heads, ffn_class(points)])[:, ranked]
-    free = (traits != traits[:, :1]).any(axis=1) if len(ranked) else np.zeros(4, dtype=bool)
+    traits, free = _traits(points)[:, ranked], free_traits(points)
     differ_in, shape_is_free = max(1, min(2, int(free.sum()))), bool(free[:2].any())
     open_ = np.ones(len(ranked), dtype=bool)
     wanted = (
@@ -64,6 +63,17 @@ def diverse(points: Points, ranked: Ints, n: int, labels: Strings | None = None)
             open_ &= different[:2].any(axis=0)
         open_[pick] = False
     return ranked[np.sort(np.array(chosen, dtype=np.int64))]
+
+
+def free_traits(points: Points) -> Bools:
+    """Which of layers, dim, kv heads and FFN class are not the same for all points."""
+    traits = _traits(points)
+    free: Bools = (traits != traits[:, :1]).any(axis=1)
+    return free
+
+
+def _traits(points: Points) -> Ints:
+    return np.stack([points.n_layers, points.dim, points.n_kv_heads, ffn_class(points)])
 
 
 def ffn_class(points: Points) -> Ints:

@@ -9,7 +9,7 @@ import numpy as np
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError, NoSolution
 from parambudget.plan.arrays import Floats
-from parambudget.plan.choose import diverse, labels, order
+from parambudget.plan.choose import diverse, free_traits, labels, order
 from parambudget.plan.rank import aspect_deviation, shape_score
 from parambudget.plan.search import Points, Search
 from parambudget.plan.solution import Solution, Solutions
@@ -104,9 +104,11 @@ def _closest(search: Search, top: int) -> Points:
     while True:
         points = search.nearest(pool)
         shown = diverse(points, order(points, _score(search, points), search.target, closest=True), top)
-        if len(shown) == top or len(points) < pool or pool > _LARGEST_POOL:
+        # The nearest may all be of one kind where the lattice is not.
+        enough = len(shown) == top and free_traits(points).sum() >= 2
+        if enough or len(points) < pool or pool == _LARGEST_POOL:
             return points.at(shown)
-        pool *= 16
+        pool = min(16 * pool, _LARGEST_POOL)
 
 
 def _score(search: Search, points: Points) -> Floats:
