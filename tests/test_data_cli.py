@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from prepared_data import COMMAND, documents, write_files, write_jsonl, write_parquet
+from tokenizers import Tokenizer, models
 
 from parambudget.cli.main import main
 from parambudget.errors import InputError
@@ -223,7 +224,13 @@ TOKENIZER = ["--tokenizer", "tokenizer.json"]
         (["a.jsonl", *TOKENIZER, "--vocab-size", "300"], "--vocab-size is for --tokenizer bpe"),
         (["a.jsonl", *TOKENIZER, "--end-of-text", "<end>"], "has none of <end> to end documents with"),
         (["a.jsonl", *TOKENIZER, "-o", "texts"], "texts is there and is not empty; choose a new folder"),
+        (["texts", *TOKENIZER, "-o", "texts"], "texts lies in the source texts; choose a folder outside"),
         (["a.jsonl", *TOKENIZER, "-o", "a.jsonl"], "a.jsonl is there and is not empty"),
+        (
+            ["texts", *TOKENIZER, "-o", "texts/new"],
+            "texts/new lies in the source texts; choose a folder outside",
+        ),
+        (["a.jsonl", "--tokenizer", "words.json"], "the tokenizer cannot encode the text (WordLevel error"),
         (["a.jsonl", *TOKENIZER, "-o", "out"], "out holds data that was prepared from another source"),
         (
             ["a.jsonl", *TOKENIZER, "-o", "half"],
@@ -243,6 +250,7 @@ def test_a_wrong_request_is_one_line_and_exit_2(copied, parambudget, arguments, 
     (copied / "fake.parquet").write_text("no")
     write_parquet(copied / "a.parquet", documents(3))
     write_files(copied / "texts", documents(3))
+    Tokenizer(models.WordLevel({"</s>": 0}, unk_token="?")).save(str(copied / "words.json"))
     (copied / "half/.unfinished").mkdir(parents=True)
     plan = {"source": "a.jsonl"}
     (copied / "half/.unfinished/plan.json").write_text(json.dumps(plan))

@@ -155,6 +155,13 @@ def test_a_text_that_quotes_the_marker_does_not_end_there(tmp_path, tokenizer):
     assert int((ids == end).sum()) == manifest.n_documents - manifest.validation.n_documents
 
 
+def test_half_a_character_in_json_becomes_a_question_mark(tmp_path, tokenizer):
+    (tmp_path / "a.jsonl").write_text('{"text": "one \\ud83d two \\ud83d\\ude00"}\n' * 3)
+    prepare(request(tmp_path / "a.jsonl", tokenizer), tmp_path / "out")
+    train, validation = decoded(tmp_path / "out")
+    assert {*train, *validation} == {"one ? two \U0001f600"}
+
+
 def test_a_large_vocabulary_takes_four_bytes_a_token(tmp_path):
     vocab = {f"w{i}": i for i in range(70_000)} | {"</s>": 70_000}
     words = Tokenizer(models.WordLevel(vocab, unk_token="</s>"))

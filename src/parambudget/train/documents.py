@@ -255,7 +255,8 @@ def _text_of(row: Any, field: str) -> str:
         )
     if not isinstance(row[field], str):
         raise KeyError(f"field {field!r} is not a string")
-    return str(row[field])
+    # JSON can write half a character, which no text can hold: it becomes a question mark.
+    return str(row[field]).encode("utf-8", "replace").decode()
 
 
 def _lines_before(stretch: Stretch) -> int:

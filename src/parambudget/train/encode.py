@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
+from parambudget.errors import InputError
 from parambudget.files import read_json, write_json
 from parambudget.train.documents import Piece, Reading, Stretch, pieces
 from parambudget.train.shards import TOKENIZER, WORK, id_type
@@ -106,8 +107,7 @@ def encode(job: Job) -> Facts:
     with job.file("train").open("wb") as train, job.file("validation").open("wb") as validation:
         writers = _Writer(train), _Writer(validation)
         for batch in _batched(piece for stretch in job.part for piece in pieces(stretch, job.reading)):
-            texts = [piece.text for piece in batch]
-            encoded = tokenizer.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            encoded = tokenizer.encoded([piece.text for piece in batch])
             for piece, encoding in zip(batch, encoded, strict=True):
                 ids, text = np.array(encoding.ids, ids_type), piece.text.encode()
                 exact_bytes &= int(tokenizer.n_bytes[ids].sum()) == len(text)
@@ -148,6 +148,12 @@ class _Loaded:
     end: int
     entries: int
     n_bytes: np.ndarray[Any, Any]
+
+    def encoded(self, texts: list[str]) -> list[Encoding]:
+        try:
+            return self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:  # tokenizers raises no narrower class
+            raise InputError(f"the tokenizer cannot encode the text ({error}); use another one") from None
 
 
 @cache

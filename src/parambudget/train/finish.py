@@ -76,13 +76,14 @@ def _joined(jobs: Sequence[Job], found: Sequence[Facts]) -> Shard:
 def _end_held_out(
     path: Path, shards: Sequence[Shard], tokenizer: TextTokenizer, *, exact_bytes: bool
 ) -> tuple[Shard, Shard]:
-    """Where no document was held out, the end of the last shard is: whole documents, or of one its end."""
+    """Where no document was held out, the end of the last shard is: whole documents of its second half, if
+    any begins there, else the end of the last one."""
     last = shards[-1]
     ids = mapped(path, id_type(tokenizer.entries).name)
     goal = min(VALIDATION_SHARE * sum(shard.n_tokens for shard in shards), last.n_tokens / 2)
     starts = np.flatnonzero(ids == tokenizer.end)[:-1] + 1
     wished = last.n_tokens - max(1, round(goal))
-    near = starts[starts >= last.n_tokens - 2 * goal]
+    near = starts[starts >= last.n_tokens / 2]
     cut = int(near[np.abs(near - wished).argmin()]) if len(near) else wished
     head, tail = ids[:cut], ids[cut:]
     n_bytes = round(last.n_bytes * len(tail) / len(ids))

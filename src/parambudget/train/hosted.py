@@ -25,11 +25,16 @@ def texts(name: str, index: int, of: int, field: str) -> Iterator[str]:
         raise InputError(
             f"{name} has no column {field!r}, only {', '.join(rows.column_names)}; name the text with --field"
         )
-    for row in rows.shard(num_shards=of, index=index, contiguous=True):
-        text = row[field]
-        if not isinstance(text, str | None):
-            raise InputError(f"column {field!r} of {name} is not text; name the text with --field")
-        yield text or ""
+    try:
+        for row in rows.shard(num_shards=of, index=index, contiguous=True):
+            text = row[field]
+            if not isinstance(text, str | None):
+                raise InputError(f"column {field!r} of {name} is not text; name the text with --field")
+            yield text or ""
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"cannot read on in {name}: {_reason(error)}; run the same again to go on") from None
 
 
 @cache
@@ -41,6 +46,10 @@ def _opened(name: str) -> Any:
         where, subset = where.rsplit("/", 1)
     try:
         return datasets.load_dataset(where, subset, split="train", streaming=True)
-    except Exception as error:  # of its own, of its file formats and of two HTTP libraries
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"cannot read the data set {where}: {reason or type(error).__name__}") from None
+    except Exception as error:
+        raise InputError(f"cannot read the data set {where}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """One line of an error, which may be of `datasets`, of a file format or of an HTTP library."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -32,7 +32,7 @@ def texts(path: str, start: int, end: int, field: str) -> Iterator[str]:
         for batch in rows:
             for text in batch.column(0):
                 yield text.as_py() or ""
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}; get it again") from None
 
 

@@ -69,6 +69,9 @@ def prepare(
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Manifest:  # fmt: skip
     """The source as shards in `out`; at once if they are there already."""
+    source = Path(request.source)
+    if source.is_dir() and source.resolve() in (out.resolve(), *out.resolve().parents):
+        raise InputError(f"{out} lies in the source {request.source}; choose a folder outside of it with -o")
     tokenizer = _given_tokenizer(request)
     parts = _parts(stretches(request.source, request.reading))
     split = _split(request, parts)
