@@ -143,6 +143,22 @@ def test_the_end_says_what_there_is_and_how_to_train_on_it(copied, parambudget):
     assert "a.jsonl: 60 documents" in out
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["data", "prepare"], "openwebtext, fineweb-edu or hf:OWNER/NAME/SUBSET"),
+        (["runs", "show"], "of one run, DIR/loss.png"),
+        (["sample"], "0 takes the likeliest token"),
+        (["train"], "Python's standard library"),
+    ],
+)
+def test_help_says_what_a_command_takes_and_defaults_to(parambudget, monkeypatch, command, said):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, err = parambudget(*command, "--help")
+    assert (code, err) == (0, "")
+    assert said in out
+
+
 # Damage
 
 

@@ -18,7 +18,7 @@ def prepare(
         typer.Argument(
             metavar="SOURCE",
             help="A file or folder of text, JSON lines or parquet. From the network: openwebtext, "
-            "fineweb-edu or hf:OWNER/NAME[/SUBSET] of the Hugging Face hub.",
+            "fineweb-edu or hf:OWNER/NAME/SUBSET of the Hugging Face hub.",
         ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New folder for the tokens.")],
@@ -38,7 +38,8 @@ def prepare(
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="Between the documents of a text file, such as '<|endoftext|>'. [default: a file is one]",
+            help="Between the documents of a text file, such as '<|endoftext|>'.",
+            show_default="a file is one",
         ),
     ] = None,
     validation: Annotated[
@@ -47,15 +48,16 @@ def prepare(
             metavar="SHARE",
             min=0,
             max=0.5,
-            help="Of the documents to hold out. [default: 0.05, or what gives 10 MB if that is less]",
+            help="Of the documents to hold out.",
+            show_default="0.05, or what gives 10 MB if that is less",
         ),
     ] = None,
     end_of_text: Annotated[
         str | None,
-        typer.Option(metavar="TOKEN", help="What ends a document. [default: the tokenizer's usual one]"),
+        typer.Option(metavar="TOKEN", help="What ends a document.", show_default="the tokenizer's usual one"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Processes. [default: one per processor]")
+        int | None, typer.Option(metavar="N", min=1, help="Processes.", show_default="one per processor")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

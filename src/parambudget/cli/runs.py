@@ -22,7 +22,9 @@ def show(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that train --out named.")],
     figure: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where the loss curves go. [default: of one run, DIR/loss.png]"),
+        typer.Option(
+            metavar="FILE", help="Where the loss curves go.", show_default="of one run, DIR/loss.png"
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

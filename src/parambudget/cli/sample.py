@@ -21,7 +21,8 @@ def sample(
         typer.Option(metavar="T", min=0, help="0 takes the likeliest token, 1 the model's odds."),
     ] = 0.8,
     top_k: Annotated[
-        int | None, typer.Option(metavar="K", min=1, help="Draw from the K likeliest only. [default: all]")
+        int | None,
+        typer.Option(metavar="K", min=1, help="Draw from the K likeliest only.", show_default="all"),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another seed, another text.")] = 0,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",

@@ -33,13 +33,14 @@ def train(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Text, or a folder of text or of `data prepare`. [default: Python's standard library]",
+            help="Text, or a folder of text or of `data prepare`.",
+            show_default="Python's standard library",
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", metavar="DIR", help="Folder of the run. [default: the next free one in runs/]"
+            "-o", "--out", metavar="DIR", help="Folder of the run.", show_default="the next free one in runs/"
         ),
     ] = None,
     batch_size: Annotated[

@@ -90,12 +90,18 @@ def prepare(
         found = _encoded(jobs, n_workers, on_progress)
         manifest = finish(jobs, found, request.source, tokenizer, made_from)
     except OSError as error:
-        raise InputError(
-            f"cannot write {out}: {error.strerror or error}; what is done stays: run the same command again "
-            "when there is room, or choose another folder with -o"
-        ) from None
+        raise _cannot_go_on(error, out) from None
     shutil.rmtree(out / WORK, ignore_errors=True)
     return manifest
+
+
+def _cannot_go_on(error: OSError, out: Path) -> InputError:
+    if error.filename is not None and not Path(error.filename).is_relative_to(out):
+        return InputError(f"cannot read {error.filename}: {error.strerror}; make it readable first")
+    return InputError(
+        f"cannot write {out}: {error.strerror or error}; what is done stays: run the same command again "
+        "when there is room, or choose another folder with -o"
+    )
 
 
 def _given_tokenizer(request: Request) -> TextTokenizer | None:
