@@ -13,11 +13,11 @@ accumulation 8, against Hugging Face LlamaForCausalLM under torch.compile with f
 import argparse
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -46,16 +46,19 @@ class Contender:
 
     name: str
     update: Callable[[], object]
-    seconds: list[float]
+    seconds: list[float] = field(default_factory=list)
+    processor_seconds: list[float] = field(default_factory=list)
+    """Of all threads: what other programs on the machine do disturbs them less."""
     peak_bytes: int | None = None
 
     def timed(self, compute: Compute) -> None:
-        """One update, by the clock on the wall."""
-        started = perf_counter()
+        """One update."""
+        started, processor_started = perf_counter(), process_time()
         self.update()
         if compute.device.type == "cuda":
             torch.cuda.synchronize()
         self.seconds.append(perf_counter() - started)
+        self.processor_seconds.append(process_time() - processor_started)
 
 
 def main() -> None:
@@ -102,6 +105,7 @@ def warmed_up(contender: Contender, n_updates: int, compute: Compute) -> Contend
     for _ in range(n_updates):
         contender.timed(compute)
     contender.seconds.clear()
+    contender.processor_seconds.clear()
     peak = compute.peak_memory_bytes()
     return replace(contender, peak_bytes=None if peak is None else peak - (contender.peak_bytes or 0))
 
@@ -119,7 +123,7 @@ def ours(model: ModelConfig, config: TrainConfig, data: TokenData, compute: Comp
     before = held_by_others(compute)
     clock = Clock(config.sequences_per_update * model.context_length, flops_per_token(model), None)
     steps = updates(prepared(model, config, compute), model, config, data, 0, clock)
-    return Contender("parambudget", lambda: next(steps), [], before)
+    return Contender("parambudget", lambda: next(steps), peak_bytes=before)
 
 
 def eager_loop(model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute) -> Contender:
@@ -155,7 +159,7 @@ def hugging_face(model: ModelConfig, config: TrainConfig, data: TokenData, compu
         return loss
 
     update = plain_updates(module, loss_of, model, config, data, compute)
-    return Contender("LlamaForCausalLM, compiled", update, [], before)
+    return Contender("LlamaForCausalLM, compiled", update, peak_bytes=before)
 
 
 def plain_updates(
@@ -206,9 +210,16 @@ def report(contenders: list[Contender], model: ModelConfig, config: TrainConfig,
         if contender.peak_bytes is not None:
             line += f"  peak {contender.peak_bytes / 2**30:.1f} GiB"
         print(line)
-    one, other = contenders
-    share = median(one.seconds) / median(other.seconds)
-    print(f"{one.name} takes {share:.3f} of the time of: {other.name}")
+    print(f"time of {contenders[0].name} / {contenders[1].name}, median over the pairs: ", end="")
+    print(f"{_ratio(*(contender.seconds for contender in contenders)):.3f}", end="")
+    if compute.device.type == "cpu":
+        times = (contender.processor_seconds for contender in contenders)
+        print(f" on the wall, {_ratio(*times):.3f} of the processor", end="")
+    print()
+
+
+def _ratio(ones: list[float], others: list[float]) -> float:
+    return median(one / other for one, other in zip(ones, others, strict=True))
 
 
 if __name__ == "__main__":

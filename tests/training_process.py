@@ -31,12 +31,15 @@ def train_in(out: Path, text: Path, settings: Mapping[str, Any], largest_file: i
         sys.exit(str(error))
 
 
-def run_command(arguments: list[str], folder: Path) -> None:
+def run_command(
+    arguments: list[str], folder: Path, rank: int = 0, environment: Mapping[str, str] | None = None
+) -> None:
     """The command line in `folder`, on one thread; what it prints is in out.txt and err.txt there."""
     torch.set_num_threads(1)
     os.chdir(folder)
-    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    os.environ |= {"XDG_CACHE_HOME": str(folder / "cache"), **(environment or {})}
     sys.argv = ["parambudget", *arguments]
-    with Path("out.txt").open("w") as out, Path("err.txt").open("w") as err:
+    of_rank = f"-{rank}" if rank else ""
+    with Path(f"out{of_rank}.txt").open("w") as out, Path(f"err{of_rank}.txt").open("w") as err:
         sys.stdout, sys.stderr = out, err
         main()

@@ -5,10 +5,10 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,9 @@ from parambudget.errors import InputError, MissingExtra
 from parambudget.train.config import TrainConfig
 from parambudget.train.results import Step
 from parambudget.units import format_count, parse_count
+
+if TYPE_CHECKING:
+    from parambudget.train.distributed import Ranks
 
 OnStep = Callable[[Step], None]
 RUN_PANEL = "The run: how long, what is kept, how it goes on"
@@ -166,7 +169,15 @@ class Request:
 
 
 def run(asked: Request) -> None:
-    """Read the text, fill in the settings, train; tell each of it before and after."""
+    """Train in this process, or in step with the others that `torchrun` started beside it."""
+    from parambudget.train.distributed import joined
+
+    with joined(asked.device) as (ranks, device):
+        run_as(ranks, replace(ranks.first(asked), device=device))
+
+
+def run_as(ranks: "Ranks", asked: Request) -> None:
+    """Read the text, fill in the settings, train; the leading process tells each of it before and after."""
     from parambudget.show import training as show
     from parambudget.show.console import console, print_json
     from parambudget.train.batches import require_windows
@@ -179,37 +190,40 @@ def run(asked: Request) -> None:
     from parambudget.train.signals import stop_requests
 
     to = console()
-    to.quiet = asked.as_json
+    to.quiet = asked.as_json or not ranks.leads
+    tell = _tell if ranks.leads else _keep_silent
     compute = choose(asked.device)
     if compute.device.type == "cuda" and compute.peak_flops is None:
-        _tell(f"the peak of {compute.name} is not known here, so no MFU is given")
+        tell(f"the peak of {compute.name} is not known here, so no MFU is given")
     # What can be known to be wrong is said before the text is read.
     if asked.init is not None:
         require_checkpoint(asked.init)
-    require_free(asked.out, resume=asked.resume)
+    if ranks.leads:
+        require_free(asked.out, resume=asked.resume)
     if asked.wandb is not None:
         _require_wandb()
     given = require_possible(asked.model, asked.in_file, asked.flags, asked.out if asked.resume else None)
     with to.status("reading the text, training a tokenizer and encoding; they are kept for the next time"):
-        data = data_for(asked.data, asked.model.vocab_size)
+        data = ranks.leader_first(lambda: data_for(asked.data, asked.model.vocab_size))
     require_windows(data, asked.model.context_length)
     to.print(show.introduction(asked.model, compute.name, data, asked.out))
-    settings = settled(given, asked.model, data, compute, asked.train_tokens, asked.hours)
+    settings = settled(given, asked.model, data, compute, asked.train_tokens, asked.hours, ranks)
     to.print(show.settings(settings.completed, asked.model))
     config = settings.completed.config
     with (
         stop_requests() as stopped,
         show.watching(to, config.steps) as shown,
-        _reported(shown, asked, config) as on_step,
+        _reported(shown, asked if ranks.leads else replace(asked, wandb=None), config) as on_step,
     ):
         result = train_model(
-            asked.model, config, data, asked.out, device=asked.device, resume=asked.resume, init=asked.init,
-            provenance=settings.provenance, stopped=stopped, on_step=on_step, on_notice=_tell,
+            asked.model, config, data, asked.out, device=asked.device, ranks=ranks, resume=asked.resume,
+            init=asked.init, provenance=settings.provenance, stopped=stopped, on_step=on_step, on_notice=tell,
         )  # fmt: skip
     to.print(show.conclusion(result, asked.model))
     if not result.finished:
-        _tell(f"stopped by {stopped.signal_name} after step {result.steps}; go on with: {asked.again}")
-    if asked.as_json:
+        by = stopped.signal_name or "a signal to another process"
+        tell(f"stopped by {by} after step {result.steps}; go on with: {asked.again}")
+    if asked.as_json and ranks.leads:
         print_json(result.as_dict())
 
 
@@ -254,3 +268,7 @@ def _held_config(out: Path | None, init: Path | None) -> str | None:
 
 def _tell(notice: str) -> None:
     typer.echo(f"parambudget: {notice}", err=True)
+
+
+def _keep_silent(_notice: str) -> None:
+    """What a process that does not lead says."""

@@ -160,10 +160,11 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def surroundings(device: str) -> dict[str, Any]:
+def surroundings(device: str, n_processes: int = 1) -> dict[str, Any]:
     """What bit-exact repetition depends on besides the settings."""
     return {
         "device": device,
+        "processes": n_processes,
         "threads": torch.get_num_threads(),
         "parambudget": __version__,
         "torch": torch.__version__,

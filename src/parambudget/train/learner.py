@@ -14,6 +14,7 @@ from parambudget.build.verify import verify_module
 from parambudget.train import checkpoint
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
+from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.loss import mean_loss
 from parambudget.train.optim import optimizer_for
 from parambudget.train.tokens import TokenData
@@ -27,12 +28,14 @@ class Learner:
     optimizer: torch.optim.Optimizer
     loss_of: Callable[[Tensor], Tensor]
     compute: Compute
+    ranks: Ranks = ALONE
 
 
-def prepared(model: ModelConfig, config: TrainConfig, compute: Compute) -> Learner:
+def prepared(model: ModelConfig, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE) -> Learner:
     """The planned model with the weights that the seed draws, its optimizer and its loss."""
     module = planned(initialised(model, config.seed, compute), model)
-    return Learner(module, optimizer_for(module, model, config), mean_loss(module, config, compute), compute)
+    loss_of = ranks.averaging(module, mean_loss(module, config, compute))
+    return Learner(module, optimizer_for(module, model, config), loss_of, compute, ranks)
 
 
 def initialised(model: ModelConfig, seed: int, compute: Compute) -> Transformer:

@@ -25,6 +25,7 @@ from parambudget.train.batches import Windows, require_windows
 from parambudget.train.clock import Clock
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute, choose, memory_told
+from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.evaluate import evaluate, validation_windows
 from parambudget.train.learner import Learner, prepared, started_from
 from parambudget.train.optim import clip, set_learning_rate
@@ -40,7 +41,7 @@ NOTHING_YET: Final = Step(0, None, 0.0, None, False, 0, 0.0, None)
 
 def train(
     model: ModelConfig, config: TrainConfig, data: TokenData, out: Path, *,
-    device: str = "auto", resume: bool = False, init: Path | None = None,
+    device: str = "auto", ranks: Ranks = ALONE, resume: bool = False, init: Path | None = None,
     provenance: Mapping[str, Any] | None = None, stopped: Callable[[], bool] = lambda: False,
     on_step: Callable[[Step], None] = lambda _: None, on_notice: Callable[[str], None] = lambda _: None,
 ) -> TrainResult:  # fmt: skip
@@ -49,19 +50,23 @@ def train(
     Writes nothing until the built model has exactly the planned tensors and the text is long enough. With
     `resume`, goes on with the run in `out`, if there is one. `init` is a checkpoint whose weights a new run
     starts from. Once `stopped` is true, the run saves after the update and returns, not finished. `on_notice`
-    hears of what does not end the run.
+    hears of what does not end the run. With several `ranks`, each calls this; the leading one alone writes.
     """
     compute = choose(device)
     require_windows(data, model.context_length)
-    learner = prepared(model, config, compute)
+    ranks.require_even(config)
+    learner = prepared(model, config, compute, ranks)
     origin = started_from(init, learner, data, on_notice) if init is not None else {}
     described = description(model, config, data, {**(provenance or {}), **origin})
     if resume and (stored := rundir.stored_config(out)) is not None:
         require_same_run(out, stored, described)
-    about = checkpoint.About(described, data.tokenizer_json, checkpoint.surroundings(compute.name))
-    clock = Clock(
-        config.sequences_per_update * model.context_length, flops_per_token(model), compute.peak_flops
+    about = checkpoint.About(
+        described, data.tokenizer_json, checkpoint.surroundings(compute.name, ranks.size)
     )
+    peak_flops = compute.peak_flops * ranks.size if compute.peak_flops else None
+    clock = Clock(config.sequences_per_update * model.context_length, flops_per_token(model), peak_flops)
+    if not ranks.leads:
+        return helped(learner, model, config, data, out, clock, stopped)
     with rundir.claimed(out, resume=resume) as checkpoints, memory_told(config):
         metrics, saver = rundir.Metrics(out, on_notice), Saver(checkpoints, config.keep, on_notice)
         before = restored(checkpoints, config.steps, metrics, learner, about, on_notice)
@@ -73,12 +78,30 @@ def train(
             held = checkpoint.snapshot(step, learner.module, learner.optimizer, about)
             saver.save(held, lambda: write_json(out / "summary.json", result.as_dict()))
 
-        done = before[-1].step if before else 0
+        done = ranks.first(before[-1].step if before else 0)
         steps = updates(learner, model, config, data, done, clock)
-        last = followed(steps, before, config, metrics, saver, save, stopped, on_step)
+        last = followed(steps, before, config, metrics, saver, save, lambda: ranks.any(stopped()), on_step)
         result = outcome(config, model, last, clock, compute, checkpoints)
         write_json(out / "summary.json", result.as_dict())
     return result
+
+
+def helped(
+    learner: Learner, model: ModelConfig, config: TrainConfig, data: TokenData, out: Path, clock: Clock,
+    stopped: Callable[[], bool],
+) -> TrainResult:  # fmt: skip
+    """What a process that does not lead does: the same updates from the same checkpoint; writing nothing."""
+    ranks, checkpoints = learner.ranks, out / "checkpoints"
+    done = ranks.first(0)
+    if done:
+        folder = checkpoints / f"step-{done}"
+        checkpoint.restore(folder, checkpoint.read_state(folder), learner.module, learner.optimizer)
+    last, skipped_in_a_row = replace(NOTHING_YET, step=done), 0
+    for last in () if ranks.any(stopped()) else updates(learner, model, config, data, done, clock):
+        skipped_in_a_row = skipped_in_a_row + 1 if last.skipped else 0
+        if skipped_in_a_row == MOST_SKIPPED_IN_A_ROW or ranks.any(stopped()):
+            break
+    return outcome(config, model, last, clock, learner.compute, checkpoints)
 
 
 def updates(
@@ -87,12 +110,13 @@ def updates(
     """Train from update `done` to the last one; each is made when the next step is asked for."""
     text = Windows(data.train, model.context_length, config.seed)
     held_out = validation_windows(data, model.context_length, config.eval_tokens)
-    batches = ahead(micro_batches(text, done, config, learner.compute))
+    batches = ahead(micro_batches(text, done, config, learner.compute, learner.ranks))
     for i in range(done, config.steps):
         rate = learning_rate(i, config)
         set_learning_rate(learner.optimizer, rate)
         with clock:
-            mean_loss = accumulate(learner.loss_of, batches, config, learner.compute)
+            own_loss = accumulate(learner.loss_of, batches, config, learner.compute, learner.ranks)
+            mean_loss = learner.ranks.mean(own_loss)
             norm = clip(learner.module.parameters(), config.grad_clip)
             # The one time in an update that the host waits for the device.
             loss, grad_norm = torch.stack((mean_loss, norm)).tolist()
@@ -130,13 +154,16 @@ def followed(
     return last
 
 
-def micro_batches(text: Windows, done: int, config: TrainConfig, compute: Compute) -> Iterator[Tensor]:
-    """The windows of every update after `done` others, batch_size at a time, on the device; endless."""
-    for first in count(done * config.sequences_per_update, config.batch_size):
-        tokens_BT = torch.from_numpy(text.at(first, config.batch_size))
-        if compute.device.type == "cuda":
-            tokens_BT = tokens_BT.pin_memory()
-        yield tokens_BT.to(compute.device, non_blocking=True)
+def micro_batches(
+    text: Windows, done: int, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE
+) -> Iterator[Tensor]:
+    """This rank's windows of every update after `done` others, batch_size at a time, on the device."""
+    for first in count(done * config.sequences_per_update, config.sequences_per_update):
+        for micro_step in ranks.own_steps(config):
+            tokens_BT = torch.from_numpy(text.at(first + micro_step * config.batch_size, config.batch_size))
+            if compute.device.type == "cuda":
+                tokens_BT = tokens_BT.pin_memory()
+            yield tokens_BT.to(compute.device, non_blocking=True)
 
 
 def ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -148,14 +175,17 @@ def ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 def accumulate(
-    loss_of: Callable[[Tensor], Tensor], batches: Iterable[Tensor], config: TrainConfig, compute: Compute
-) -> Tensor:
-    """Add up the gradients of an update's micro-steps, as of one batch; returns the mean loss, unread."""
+    loss_of: Callable[[Tensor], Tensor], batches: Iterable[Tensor], config: TrainConfig, compute: Compute,
+    ranks: Ranks = ALONE,
+) -> Tensor:  # fmt: skip
+    """Add up the gradients of an update's micro-steps, as of one batch; returns this rank's loss, unread."""
+    n_own = len(ranks.own_steps(config))
     whole = torch.zeros((), device=compute.device)
-    for tokens_BT in islice(batches, config.gradient_accumulation_steps):
-        with compute.autocast():
-            loss = loss_of(tokens_BT) / config.gradient_accumulation_steps
-        torch.autograd.backward(loss)
+    for i, tokens_BT in enumerate(islice(batches, n_own), 1):
+        with ranks.apart(loss_of, last=i == n_own):
+            with compute.autocast():
+                loss = loss_of(tokens_BT) / n_own
+            torch.autograd.backward(loss)
         whole += loss.detach()
     return whole
 

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from parambudget.arch.config import ModelConfig
+from parambudget.errors import InputError
+from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import Completed, complete
 from parambudget.train.device import Compute
+from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.fit import settings_for_hours, settings_that_fit
 from parambudget.train.resume import require_same_model, require_same_settings
 from parambudget.train.rundir import stored_config
@@ -53,15 +56,22 @@ def require_possible(
 
 def settled(
     given: Given, model: ModelConfig, data: TokenData, compute: Compute,
-    train_tokens: int | None, hours: float | None,
+    train_tokens: int | None, hours: float | None, ranks: Ranks = ALONE,
 ) -> Settled:  # fmt: skip
     """The settings given and those of the run that is gone on with; the rest from model, text and device."""
+    if hours is not None and ranks.size > 1:
+        raise InputError(
+            f"--hours is timed on one process and here are {ranks.size}; use --steps or --tokens"
+        )
     fields = {**given.stored, **given.fields}
     planned = {name: given.provenance[name] for name in _PLANNED if name in given.provenance}
     if train_tokens is not None or hours is not None:
         fields.pop("steps", None)
     on_cpu = compute.device.type == "cpu"
     found = complete(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
+    if ranks.size > 1 and not {"batch_size", "gradient_accumulation_steps"} & fields.keys():
+        fields |= shared_out(found.config, ranks)
+        found = complete(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
     if not on_cpu and not given.stored:
         found = settings_that_fit(found, model, data, compute)
     if hours is not None:
@@ -69,4 +79,12 @@ def settled(
         found, seconds = settings_for_hours(found, fields, model, data, compute, hours, timed)
         planned = {"hours": hours, "update_seconds": seconds}
     kept = {name: "as in the run so far" for name in given.stored if name in fields}
-    return Settled(replace(found, given=frozenset(given.fields), reasons=kept | found.reasons), planned)
+    found = replace(found, given=frozenset(given.fields), reasons=kept | found.reasons)
+    return ranks.first(Settled(found, planned))
+
+
+def shared_out(config: TrainConfig, ranks: Ranks) -> dict[str, int]:
+    """Micro-steps for about the same batch, of which every process has as many."""
+    size = max(1, min(config.batch_size, config.sequences_per_update // ranks.size))
+    rounds = max(1, round(config.sequences_per_update / (size * ranks.size)))
+    return {"batch_size": size, "gradient_accumulation_steps": rounds * ranks.size}

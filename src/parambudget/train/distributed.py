@@ -1,0 +1,123 @@
+"""Several processes that train one model: which one this is, and what they tell each other.
+
+`torchrun` starts them and says in the environment who is who. Each computes its share of the micro-steps of
+every update; DistributedDataParallel averages the gradients in the last of them, so that all hold the same
+weights.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from parambudget.errors import InputError
+from parambudget.train.config import TrainConfig
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes and prints."""
+        return self.rank == 0
+
+    def own_steps(self, config: TrainConfig) -> range:
+        """The micro-steps of an update that this process computes."""
+        return range(self.rank, config.gradient_accumulation_steps, self.size)
+
+    def require_even(self, config: TrainConfig) -> None:
+        """Refuse an update that cannot be shared out evenly."""
+        steps = config.gradient_accumulation_steps
+        if steps % self.size:
+            raise InputError(
+                f"gradient_accumulation_steps={steps} cannot be shared out evenly among {self.size} "
+                f"processes; use {(steps // self.size + 1) * self.size}"
+            )
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of all processes' values, the same on each."""
+        if self.size == 1:
+            return value
+        dist.all_reduce(value)
+        return value / self.size
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true on at least one of them."""
+        return flag if self.size == 1 else any(self._gathered(flag))
+
+    def first(self, value: Value) -> Value:
+        """The value of the leading process."""
+        return value if self.size == 1 else self._gathered(value)[0]
+
+    def leader_first(self, make: Callable[[], Value]) -> Value:
+        """What every process makes, the leading one first: the others find in the cache what it put there."""
+        made = make() if self.leads else None
+        self.first(None)
+        return make() if made is None else made
+
+    def _gathered(self, value: Value) -> list[Value]:
+        values: list[Value] = [value] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def averaging(self, module: nn.Module, loss_of: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """The loss as a module whose backward pass averages the gradients of all processes."""
+        if self.size == 1:
+            return loss_of
+        return DistributedDataParallel(_Loss(module, loss_of))
+
+    @staticmethod
+    def apart(loss_of: Callable[[Tensor], Tensor], *, last: bool) -> AbstractContextManager[None]:
+        """Around a micro-step: only the last one of an update averages gradients."""
+        if last or not isinstance(loss_of, DistributedDataParallel):
+            return nullcontext()
+        quiet: AbstractContextManager[None] = loss_of.no_sync()
+        return quiet
+
+
+ALONE: Final = Ranks()
+
+
+class _Loss(nn.Module):
+    """DistributedDataParallel wants the parameters and the function in one module."""
+
+    def __init__(self, module: nn.Module, loss_of: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.module, self.loss_of = module, loss_of
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """The mean loss of token windows."""
+        return self.loss_of(tokens_BT)
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[Ranks, str]]:
+    """Who this process is, and its own device; alone unless `torchrun` started it beside others."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE, device
+        return
+    on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if on_cuda:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    # The leading process may tokenize a large text while the others wait.
+    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timedelta(hours=6))
+    try:
+        yield Ranks(dist.get_rank(), size), device
+    finally:
+        dist.destroy_process_group()
