@@ -134,9 +134,8 @@ def eager_loop(model: ModelConfig, config: TrainConfig, data: TokenData, compute
     def loss_of(tokens_BT: Tensor) -> Tensor:
         return F.cross_entropy(module(tokens_BT[:, :-1]).flatten(0, 1), tokens_BT[:, 1:].flatten())
 
-    return Contender(
-        "plain eager loop", plain_updates(module, loss_of, model, config, data, compute), [], before
-    )
+    update = plain_updates(module, loss_of, model, config, data, compute)
+    return Contender("plain eager loop", update, peak_bytes=before)
 
 
 def hugging_face(model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute) -> Contender:

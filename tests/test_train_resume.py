@@ -1,6 +1,8 @@
 """A run that is gone on with is the run that was never stopped: losses, weights, optimizer and next batch."""
 
 import json
+import re
+import resource
 import shutil
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from training_data import small_config, small_data, small_model
 
 from parambudget.errors import CheckFailed, InputError
 from parambudget.train import checkpoint, loop
-from parambudget.train.results import TrainResult
+from parambudget.train.results import Step, TrainResult
 from parambudget.train.tokens import TokenData
 
 STEPS = 12
@@ -232,6 +234,29 @@ def test_what_an_interrupted_save_has_left_is_cleared_away(data, whole, tmp_path
     trained(data, tmp_path / "run")
     assert_same_run(tmp_path / "run", whole)
     assert not list((tmp_path / "run").rglob(".*"))
+
+
+def test_a_disk_that_is_full_for_a_while_is_told_and_costs_nothing(data, whole, tmp_path):
+    """From step 3 to 6 no file may grow: the save after step 4 fails, the one after step 8 does not."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    notices: list[str] = []
+
+    def fill_or_empty(step: Step) -> None:
+        if step.step in (2, 6):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300 if step.step == 2 else before[0], before[1]))
+
+    try:
+        loop.train(
+            small_model(), small_config(**SETTINGS), data, tmp_path / "run", device="cpu",
+            on_step=fill_or_empty, on_notice=notices.append,
+        )  # fmt: skip
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert_same_run(tmp_path / "run", whole)
+    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"step-8", "step-12"}
+    rows, save = sorted(notices, key=lambda notice: "cannot save" in notice)
+    assert "its rows are kept for later" in rows
+    assert re.search(r"cannot save .*step-4: .*; training goes on and the next save tries again", save)
 
 
 def test_other_surroundings_are_one_line_and_no_error(data, tmp_path):
