@@ -89,15 +89,29 @@ def test_several_processes_write_the_same_files_as_one(large):
     assert sum(name.startswith("train-") for name in contents(large / "both")) == 3
 
 
+def test_a_broken_line_ends_all_processes_with_one_line(large):
+    lines = (large / "a.jsonl").read_text().splitlines(keepends=True)
+    (large / "broken.jsonl").write_text("".join([*lines[:2_000], "{\n", *lines[2_000:]]))
+    command = ["broken.jsonl" if word == "a.jsonl" else word for word in large_command("broken", 2)]
+    ran = subprocess.run(command, cwd=large, capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert "broken.jsonl, line 2001: not valid JSON" in ran.stderr
+
+
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
 def test_an_interrupted_preparation_is_not_taken_for_whole_and_goes_on(large, kill):
     out = large / f"interrupted-{kill.name}"
-    process = subprocess.Popen(large_command(out.name, 2), cwd=large, stdout=-1, stderr=-1)
+    process = subprocess.Popen(
+        large_command(out.name, 2), cwd=large, stdout=-1, stderr=-1, start_new_session=True
+    )
     deadline = time.monotonic() + 60
     while not list(out.glob(".unfinished/0*.json")) and time.monotonic() < deadline:
         time.sleep(0.005)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.send_signal(kill)
+    if kill == signal.SIGINT:
+        os.killpg(process.pid, kill)  # as a terminal does
+    else:
+        process.send_signal(kill)
     _, said = process.communicate(timeout=30)
     assert process.returncode == {signal.SIGINT: 130}.get(kill, -kill)
     if kill == signal.SIGINT:

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator
 from functools import cache
+from threading import RLock
 from typing import Any
 
 import datasets
 from huggingface_hub.utils import logging
+from tqdm import tqdm
 
 from parambudget.errors import InputError
 
+# A lock between processes would be left behind by a worker that is ended, and Python warns of that.
+tqdm.set_lock(RLock())
 datasets.disable_progress_bars()
 logging.set_verbosity_error()  # each of its attempts to connect would be told
 
@@ -20,17 +24,15 @@ def n_parts(name: str, most: int) -> int:
 
 def texts(name: str, index: int, of: int, field: str) -> Iterator[str]:
     """The texts of part `index`."""
-    rows = _opened(name)
-    if rows.column_names is not None and field not in rows.column_names:
-        raise InputError(
-            f"{name} has no column {field!r}, only {', '.join(rows.column_names)}; name the text with --field"
-        )
     try:
-        for row in rows.shard(num_shards=of, index=index, contiguous=True):
-            text = row[field]
-            if not isinstance(text, str | None):
+        for row in _opened(name).shard(num_shards=of, index=index, contiguous=True):
+            if field not in row:
+                raise InputError(
+                    f"{name} has no column {field!r}, only {', '.join(row)}; name the text with --field"
+                )
+            if not isinstance(row[field], str | None):
                 raise InputError(f"column {field!r} of {name} is not text; name the text with --field")
-            yield text or ""
+            yield row[field] or ""
     except InputError:
         raise
     except Exception as error:

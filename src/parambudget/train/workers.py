@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -43,6 +44,7 @@ def available_cpus() -> int:
 
 
 def _start() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends its workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each worker has one processor
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
