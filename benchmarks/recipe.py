@@ -1,6 +1,6 @@
 """Does the default recipe end lower than AdamW with a tuned learning rate, for the same tokens and size?
 
-Each seed is a pair: the default settings against the best of AdamW at three learning rates, on the same
+Each seed is a pair: the default settings against the best of AdamW at some learning rates, on the same
 model, initial weights, batches and schedule. Runs that are finished are not made again. The text is the
 source of the running Python's standard library.
 
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument(
-        "--rates", type=float, nargs=3, default=[0.5, 1.0, 2.0], help="of AdamW, in units of the default one"
+        "--rates", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="of AdamW, over the default one"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--at-once", type=int, default=2, help="runs at a time, of one thread each")
