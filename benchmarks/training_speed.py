@@ -209,16 +209,20 @@ def report(contenders: list[Contender], model: ModelConfig, config: TrainConfig,
         if contender.peak_bytes is not None:
             line += f"  peak {contender.peak_bytes / 2**30:.1f} GiB"
         print(line)
-    print(f"time of {contenders[0].name} / {contenders[1].name}, median over the pairs: ", end="")
-    print(f"{_ratio(*(contender.seconds for contender in contenders)):.3f}", end="")
+    print(f"time of {contenders[0].name} / {contenders[1].name}, medians of pairs (95 % interval): ", end="")
+    print(_ratio(*(contender.seconds for contender in contenders)), end="")
     if compute.device.type == "cpu":
         times = (contender.processor_seconds for contender in contenders)
-        print(f" on the wall, {_ratio(*times):.3f} of the processor", end="")
+        print(f" on the wall, {_ratio(*times)} of the processor", end="")
     print()
 
 
-def _ratio(ones: list[float], others: list[float]) -> float:
-    return median(one / other for one, other in zip(ones, others, strict=True))
+def _ratio(ones: list[float], others: list[float]) -> str:
+    """The median of the pairs' ratios, and between which values it lies in 95 % of 2,000 resamples."""
+    ratios = np.array(ones) / np.array(others)
+    drawn = np.random.default_rng(0).choice(ratios, (2_000, len(ratios)))
+    low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
+    return f"{np.median(ratios):.3f} ({low:.3f} to {high:.3f})"
 
 
 if __name__ == "__main__":

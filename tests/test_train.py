@@ -182,6 +182,26 @@ def test_a_checkpoint_loads_back_to_the_same_weights_and_optimizer(data, tmp_pat
         )
 
 
+def test_what_is_trained_on_after_a_snapshot_is_not_in_its_checkpoint(data, tmp_path):
+    model, config = small_model(), small_config()
+    learned = learner.prepared(model, config, CPU)
+    steps = loop.updates(learned, model, config, data, 0, loop.Clock(64, 1, None))
+    step = next(steps)
+    before = {name: parameter.clone() for name, parameter in learned.module.named_parameters()}
+    moments = {p: learned.optimizer.state[p]["exp_avg"].clone() for p in learned.module.parameters()}
+    held = checkpoint.snapshot(
+        step, learned.module, learned.optimizer, checkpoint.About({}, "{}", checkpoint.surroundings("CPU"))
+    )
+    next(steps)
+    folder = checkpoint.write(tmp_path, held)
+    saved = load_file(folder / "model.safetensors")
+    state = load_file(folder / "optimizer.safetensors")
+    for name, parameter in learned.module.named_parameters():
+        assert torch.equal(saved[name], before[name])
+        assert not torch.equal(saved[name], parameter)
+        assert torch.equal(state[f"exp_avg/{name}"], moments[parameter])
+
+
 def test_only_the_newest_checkpoints_stay(data, tmp_path):
     loop.train(small_model(), small_config(save_every=1, keep=3), data, tmp_path / "run", device="cpu")
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == [
