@@ -1,6 +1,7 @@
 """The command line as a person meets it: what it prints, what it writes, how it fails."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -127,7 +128,14 @@ class TestSolve:
         assert "350,349,312" in out
 
     @pytest.mark.parametrize(
-        "request_", ["350M", "7B --counted body", "1.3B --tolerance 0.1% --tied --vocab-size 32768"]
+        "request_",
+        [
+            "350M",
+            "7B --counted body",
+            "1.3B --tolerance 0.1% --tied --vocab-size 32768",
+            "350M --rank closest --top 3",
+            "100M --from gpt2 --tolerance 0.3%",
+        ],
     )
     def test_the_lattice_pasted_back_as_flags_gives_the_same_answer(self, run, request_):
         first = json.loads(run("solve", "--target", *request_.split(), "--json")[1])
@@ -169,6 +177,19 @@ class TestSolve:
         assert max(map(len, table.splitlines())) <= columns
         assert all(name in table for name in ("balanced", "deep", "wide", "aspect"))
 
+    def test_choices_beside_from_are_part_of_the_current_model(self, run, current):
+        found = json.loads(
+            run("solve", "--target", "440M", "--from", current, "--vocab-size", "32000", "--json")[1]
+        )
+        assert found["current"]["total"] == 435_471_360
+        assert [s["label"] for s in found["solutions"]] == ["wider", "deeper", "fatter", "balanced"]
+
+    def test_no_number_is_cut_short_on_a_narrow_terminal(self, run, monkeypatch):
+        monkeypatch.setattr("parambudget.show.console._PIPED_WIDTH", 80)
+        out = run("solve", "--target", "380B", "--from", "llama-3.1-405b")[1]
+        assert "378,127,210,496" in out
+        assert "…" not in out
+
 
 class TestOthers:
     def test_verify_says_what_was_compared(self, run, current):
@@ -209,6 +230,22 @@ class TestOthers:
             assert f"--{name.replace('_', '-')}" in out
         assert all(info.description for info in ModelConfig.model_fields.values())
 
+    @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+    def test_a_terminal_of_few_letters_still_gets_its_figures(self, encoding):
+        code = "from parambudget.cli.main import main; main()"
+        surroundings = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "PATH": os.environ["PATH"]}
+        line = [sys.executable, "-c", code, "count", "gpt2"]
+        done = subprocess.run(line, capture_output=True, check=True, env=surroundings)
+        assert b"124,439,808" in done.stdout
+
+    def test_a_full_disk_under_the_output_is_one_line(self):
+        code = "from parambudget.cli.main import main; main()"
+        with open("/dev/full", "w") as full:
+            line = [sys.executable, "-c", code, "count", "gpt2", "--json"]
+            done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+
     def test_a_reader_that_leaves_is_no_error(self):
         line = f"{sys.executable} -c 'from parambudget.cli.main import main; main()' presets | head -1"
         done = subprocess.run(
@@ -245,7 +282,13 @@ WRONG = {
     "out of reach": ("solve --target 10B --dim 896 --n-layers 4", "raise the upper end"),
     "below the vocabulary": ("solve --target 1M", "vocab_size"),
     "pick beyond the list": ("solve --target 350M --pick 9", "use 1 to 5"),
-    "from and like": ("solve --target 350M --from gpt2 --like gpt2", "give one of them"),
+    "from and like": ("solve --target 350M --from gpt2 --like gpt2", "leave out --like, --top and --rank"),
+    "expect of nothing": ("count gpt2 --expect=", "'' is not a count"),
+    "size beyond any": (f"count --dim {'9' * 20} --n-layers 2", "dim is 99999999999999999999"),
+    "size of many digits": (f"count --dim {'9' * 5000} --n-layers 2", "is not a whole number"),
+    "ratio beyond any": ("solve --target 350M --ffn-ratio 1e999999999", "is not a pair of ratios"),
+    "list or number": ("solve --target 350M --dim 1,024", "write 1024 if it is one"),
+    "top of the ways": ("solve --target 100M --from gpt2 --top 3", "leave out --like, --top and --rank"),
     "expect without a number": ("count gpt2 --expect many", "'many' is not a count"),
     "output in no folder": ("count gpt2 -o no/such/folder.json", "nothing was written"),
 }

@@ -66,7 +66,7 @@ def test_what_is_wrong_is_told_in_one_line(changes: dict[str, Any], says: str):
 def test_a_missing_size_is_told_with_its_meaning():
     with pytest.raises(ConfigError) as caught:
         ModelConfig.read({"dim": 896})
-    assert str(caught.value) == "n_layers is missing; Transformer blocks."
+    assert str(caught.value) == "n_layers is missing (transformer blocks); give it"
 
 
 def test_an_odd_head_is_fine_without_rotary_positions():
@@ -133,7 +133,7 @@ def test_heads_are_derived_from_what_is_given(given: dict[str, int], heads: tupl
         ({"dim": 0}, "dim is 0; it must be greater than or equal to 1"),
         ({"dim": "896"}, "dim is '896'; it must be a valid integer"),
         ({"dim": 896, "n_heads": 0}, "n_heads is 0; it must be greater than or equal to 1"),
-        ({}, "dim is missing; Model width: the length of the residual stream."),
+        ({}, "dim is missing (model width: the length of the residual stream); give it"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_completed_is_told_in_one_line(given: dict[str, Any], says: str):

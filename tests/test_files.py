@@ -64,11 +64,11 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path):
     assert refusal(path) == "PATH is not UTF-8 text; give a JSON file"
 
 
-def test_a_file_beyond_5_mb_is_refused_unread(tmp_path: Path):
+def test_a_file_beyond_5_mb_is_refused(tmp_path: Path):
     path = tmp_path / "config.json"
     with path.open("wb") as file:
         file.truncate(LARGEST_CONFIG_BYTES + 1)
-    assert refusal(path) == "PATH is 5,000,001 bytes; a config file has at most 5,000,000"
+    assert refusal(path) == "PATH has more than the 5,000,000 bytes of any config file"
 
 
 def test_what_is_written_reads_back(tmp_path: Path):
@@ -169,3 +169,27 @@ def test_without_pandas_the_install_command_is_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(builtins, "__import__", without_pandas)
     with pytest.raises(MissingExtra, match="pip install pandas"):
         pb.count("gpt2").to_pandas()
+
+
+def test_a_link_stays_a_link_and_its_target_is_written(tmp_path: Path):
+    target, link = tmp_path / "target.json", tmp_path / "link.json"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_json(link, 1)
+    assert link.is_symlink()
+    assert target.read_text() == "1\n"
+
+
+def test_a_pipe_is_neither_read_nor_replaced(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert refusal(pipe) == "PATH is a device or a pipe; give a JSON file"
+    with pytest.raises(InputError, match="it is a device or a pipe; give a file name"):
+        write_json(pipe, 1)
+    assert pipe.is_fifo()
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path):
+    path = tmp_path / "config.json"
+    path.write_text('{"dim": 64, "dim": 128}')
+    assert "'dim' stands there twice" in refusal(path)

@@ -146,7 +146,7 @@ def test_a_way_that_does_not_exist_is_named_with_its_reason():
     assert [solution.label for solution in found] == ["narrower", "shallower", "balanced"]
     assert found.current is not None
     assert list(found.current.unavailable) == ["thinner"]
-    assert found.current.unavailable["thinner"].startswith("no model within 0.5% of 200,000,000 total")
+    assert found.current.unavailable["thinner"].startswith("narrower FFN, dim and layers kept comes to ")
     assert found.as_dict()["current"]["unavailable"] == found.current.unavailable
 
 
@@ -174,9 +174,9 @@ def test_where_only_other_heads_would_meet_the_budget_every_way_says_why_not():
     with pytest.raises(NoSolution) as caught:
         pb.solve("380M", current="qwen3-0.6b", n_layers=28, dim=1024)
     reasons = str(caught.value).split("; ")
-    assert reasons[0] == "narrower: the lattice has no dim other than 1024"
-    assert reasons[1] == "shallower: the lattice has no n_layers other than 28"
-    assert reasons[2].startswith("thinner: no model within 0.5% of 380,000,000")
+    assert reasons[0] == "no narrower one: the lattice has no dim other than 1024"
+    assert reasons[1] == "no shallower one: the lattice has no n_layers other than 28"
+    assert reasons[2].startswith("no thinner one: narrower FFN, dim and layers kept comes to ")
 
 
 def test_a_model_within_tolerance_already_is_left_alone():

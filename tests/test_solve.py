@@ -229,7 +229,7 @@ def test_the_embedding_is_not_blamed_where_the_budget_counts_the_body():
         ({"target": "350X"}, "target '350X' is not a count"),
         ({"target": 0}, "target '0' is out of range"),
         ({"tolerance": 5}, "tolerance '5' is ambiguous"),
-        ({"counted": "active"}, "counted is 'active'; use total or body"),
+        ({"counted": "all"}, "counted is 'all'; use total or body or active"),
         ({"rank": "best"}, "rank is 'best'; use shape or closest"),
         ({"top": 0}, "top is 0; use a whole number from 1 to 1000"),
         ({"top": True}, "top is True; use a whole number from 1 to 1000"),
@@ -263,7 +263,7 @@ def test_a_field_of_none_beside_like_counts_as_not_given():
 
 
 def test_from_and_like_together_are_refused():
-    with pytest.raises(ConfigError, match="give one of them"):
+    with pytest.raises(ConfigError, match="give one of the two"):
         pb.solve("1B", like="gpt2", current="gpt2")
 
 

@@ -62,7 +62,7 @@ def solve(
     """
     if current is not None and like is not None:
         raise ConfigError(
-            "current starts from a model's sizes and like only takes its choices; give one of them"
+            "current starts from a model's sizes, like only takes its choices; give one of the two"
         )
     if current is not None:
         from parambudget.plan.resize import resize

@@ -15,19 +15,20 @@ def read_json(path: Path) -> Any:
     """The JSON value in a file of at most 5 MB; every way this can fail is one line that names the file."""
     if os.path.isdir(path):
         raise InputError(f"{path} is a directory; give a JSON file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path} is a device or a pipe; give a JSON file")
     try:
-        size_bytes = path.stat().st_size
-        if size_bytes > LARGEST_CONFIG_BYTES:
-            raise InputError(
-                f"{path} is {size_bytes:,} bytes; a config file has at most {LARGEST_CONFIG_BYTES:,}"
-            )
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            held = file.read(LARGEST_CONFIG_BYTES + 1)
+        if len(held) > LARGEST_CONFIG_BYTES:
+            raise InputError(f"{path} has more than the {LARGEST_CONFIG_BYTES:,} bytes of any config file")
+        text = held.decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; give an existing JSON file") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text; give a JSON file") from None
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{path} is not valid JSON ({error.msg} at {where}); is it complete?") from None
@@ -41,9 +42,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write text under a temporary name beside `path`, then rename it: a reader never sees half a file."""
+    """Write text under a temporary name beside `path`, then rename it: a reader never sees half a file.
+
+    A link stays a link: its target is written.
+    """
+    path = Path(os.path.realpath(path))
     if os.path.isdir(path):
         raise InputError(f"cannot write {path}: it is a directory; give a file name")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"cannot write {path}: it is a device or a pipe; give a file name")
     temporary = path.parent / f".{path.name[:40]}.{os.getpid()}.tmp"
     try:
         with temporary.open("x", encoding="utf-8") as file:
@@ -60,6 +67,14 @@ def write_whole(path: Path, text: str) -> None:
         # Gone after a success; nowhere to be where the folder is none.
         with suppress(OSError):
             temporary.unlink()
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return found
 
 
 def _refuse_constant(name: str) -> float:

@@ -5,14 +5,17 @@ for reading.
 """
 
 import re
+from decimal import Decimal, localcontext
 from fractions import Fraction
-from math import inf
 from typing import Final
 
 from parambudget.errors import InputError
 
 _SCALES: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-_NUMBER: Final = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+(?:_\d+)*)?(\.\d+)?(?:e\+?(\d{1,2}))?", re.IGNORECASE)
+_NUMBER: Final = re.compile(
+    r"([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*)?(\.[0-9]+)?(?:e(-?|\+?)([0-9]{1,2}))?", re.IGNORECASE
+)
+_LONGEST_NUMBER: Final = 40
 _LARGEST_COUNT: Final = 10**18
 
 
@@ -25,23 +28,25 @@ def parse_count(text: str | int, what: str = "count") -> int:
         written = str(text).strip()
         letter = written[-1:].upper()
         scale = _SCALES.get(letter) if letter.isalpha() else 1
-        number = _rational(written[:-1] if letter.isalpha() else written)
+        number = _rational(written[:-1].rstrip() if letter.isalpha() else written)
         if scale is None or number is None:
-            raise InputError(f"{what} {str(text)!r} is not a count; use {allowed}")
+            raise InputError(f"{what} {shortened(written)!r} is not a count; use {allowed}")
         value = number * scale
     if value.denominator != 1:
-        raise InputError(f"{what} {str(text)!r} is not a whole number; use {allowed}")
+        raise InputError(f"{what} {shortened(str(text))!r} is not a whole number; use {allowed}")
     if not 0 < value <= _LARGEST_COUNT:
-        raise InputError(f"{what} {str(text)!r} is out of range; use {allowed}, at most 10^18")
+        raise InputError(f"{what} {shortened(str(text))!r} is out of range; use {allowed}, at most 10^18")
     return int(value)
 
 
 def parse_size(text: str, what: str) -> int:
     """A whole size as a flag gives it: `896`, `50_257` or `50,257`. No letters: 32K could mean 32,000 or
     32,768."""
-    match = _NUMBER.fullmatch(text.strip())
-    if match is None or match[1] is None or match[2] or match[3]:
-        raise InputError(f"{what} {text!r} is not a whole number; write it in full, such as 896 or 50_257")
+    match = _NUMBER.fullmatch(text.strip()) if len(text) <= _LONGEST_NUMBER else None
+    if match is None or match[1] is None or match[2] or match[4]:
+        raise InputError(
+            f"{what} {shortened(text)!r} is not a whole number; write it in full, such as 896 or 50_257"
+        )
     return int(match[1].replace(",", ""))
 
 
@@ -50,11 +55,12 @@ def parse_tolerance(text: str | float | Fraction) -> Fraction:
     mean either."""
     written = str(text).strip()
     percent = written.endswith("%")
-    number = Fraction(text) if isinstance(text, Fraction) else _rational(written.removesuffix("%").strip())
-    if number is None and isinstance(text, float) and 0 <= text < inf:
-        number = Fraction(repr(float(text)))
-    if number is None:
-        raise InputError(f"tolerance {written!r} is not a share; use 1% or 0.01")
+    if isinstance(text, Fraction):
+        number: Fraction | None = text
+    else:
+        number = _rational(written.removesuffix("%").strip())
+    if number is None or number < 0:
+        raise InputError(f"tolerance {shortened(written)!r} is not a share; use 1% or 0.01")
     if not percent and number >= 1:
         raise InputError(
             f"tolerance {written!r} is ambiguous: 1 or more needs a percent sign; use {written}% or 0.01"
@@ -65,12 +71,18 @@ def parse_tolerance(text: str | float | Fraction) -> Fraction:
     return share
 
 
+def shortened(text: str) -> str:
+    """What was got, short enough for a message of one line."""
+    return text if len(text) <= _LONGEST_NUMBER else f"{text[: _LONGEST_NUMBER - 3]}..."
+
+
 def _rational(written: str) -> Fraction | None:
-    match = _NUMBER.fullmatch(written)
+    match = _NUMBER.fullmatch(written) if len(written) <= _LONGEST_NUMBER else None
     if match is None or not (match[1] or match[2]):
         return None
     whole = re.sub("[,_]", "", match[1] or "0")
-    return Fraction(f"{whole}{match[2] or ''}") * 10 ** int(match[3] or 0)
+    power = Fraction(10) ** int(match[4] or 0)
+    return Fraction(f"{whole}{match[2] or ''}") * (1 / power if match[3] == "-" else power)
 
 
 def format_count(count: float) -> str:
@@ -92,15 +104,20 @@ def format_bytes(size_bytes: float) -> str:
 
 
 def format_share(share: float | Fraction, digits: int = 3) -> str:
-    """A signed relative difference: 0.00003 is "+0.003 %"; exactly nothing is "0 %"."""
+    """A signed relative difference: 0.00003 is "+0.003 %"; exactly nothing is "0 %"; 40 is "41 times"."""
+    if share >= 10:
+        return f"{float(share) + 1:,.0f} times"
     return f"{float(share) * 100:+.{digits}f} %" if share else "0 %"
 
 
 def format_tolerance(share: Fraction) -> str:
     """A tolerance as a flag takes it back, exactly: Fraction(1, 200) is "0.5%"."""
-    percent = share * 100
-    written = f"{float(percent):.12g}"
-    return f"{written}%" if Fraction(written) == percent else f"{float(share)!r}"
+    for part, sign in ((share * 100, "%"), (share, "")):
+        with localcontext(prec=16):
+            written = f"{Decimal(part.numerator) / part.denominator:f}"
+        if sign == "" or Fraction(written) == part:
+            break
+    return f"{written}{sign}"
 
 
 def format_seconds(seconds: float) -> str:

@@ -175,7 +175,9 @@ def divisors(n: int) -> list[int]:
 
 def one_line(error: ValidationError, cls: type[BaseModel]) -> str:
     """The first finding of a pydantic report in the house's form: what, got, allowed."""
-    finding = error.errors(include_url=False)[0]
+    findings = error.errors(include_url=False)
+    # A misspelt field is why another one is missing.
+    finding = next((one for one in findings if one["type"] == "extra_forbidden"), findings[0])
     if finding["type"] == "value_error":
         return str(finding["ctx"]["error"])
     field = ".".join(str(part) for part in finding["loc"])
@@ -186,7 +188,8 @@ def one_line(error: ValidationError, cls: type[BaseModel]) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(cls.model_fields)}"
         return f"unknown field {field!r}; {hint}"
     if finding["type"] == "missing":
-        return f"{field} is missing; {cls.model_fields[field].description}"
+        what = str(cls.model_fields[field].description).rstrip(".")
+        return f"{field} is missing ({what[0].lower()}{what[1:]}); give it"
     message = finding["msg"].removeprefix("Input should be ").replace("'", '"')
     got = repr(finding["input"])
     return f"{field} is {got if len(got) < 60 else got[:57] + '...'}; it must be {message}"

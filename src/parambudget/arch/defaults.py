@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from parambudget.arch.config import ModelConfig, divisors
+from parambudget.arch.config import LARGEST_SIZE, ModelConfig, divisors
 from parambudget.errors import ConfigError
 
 DERIVED: Final = (
@@ -53,7 +53,7 @@ def complete(given: Mapping[str, Any]) -> Completed:
 def _heads_can_be_derived(fields: Mapping[str, Any]) -> bool:
     """A missing or malformed size is left to the config, which names it, before arithmetic trips over it."""
     sizes = [fields.get("dim"), fields.get("n_heads", 1), fields.get("head_dim", 1)]
-    return all(type(size) is int and size > 0 for size in sizes)
+    return all(type(size) is int and 0 < size <= LARGEST_SIZE for size in sizes)
 
 
 def ffn_convention(dim: int, gated: bool) -> int:

@@ -22,7 +22,8 @@ def preset(name: str) -> ModelConfig:
 
 def find(name: str) -> Preset:
     """The table's row of that name, with its count and source; an unknown name lists the nearest."""
-    key = name.rpartition("/")[2].lower().replace("_", "-")
+    owner, _, own = name.rpartition("/")
+    key = (name if owner.startswith(".") or "/" in owner else own).lower().replace("_", "-")
     if key in PRESETS:
         return PRESETS[key]
     from difflib import get_close_matches

@@ -67,8 +67,13 @@ def interpret(document: Any, name: str) -> Source:
 
 def load(source: str | Path | None, changes: Mapping[str, Any]) -> Completed:
     """The model of a source with some fields changed; without a source, the fields alone describe it."""
-    found = read_source(source) if source is not None else Source({})
-    return replace(complete(found.fields | dict(changes)), notes=found.notes)
+    if source is None:
+        return complete(dict(changes))
+    found = read_source(source)
+    try:
+        return replace(complete(found.fields | dict(changes)), notes=found.notes)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def config_document(

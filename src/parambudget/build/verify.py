@@ -1,7 +1,7 @@
 """The witness: the table of tensors held against a built module, tensor by tensor.
 
 The module is written without knowledge of the table, so where names, shapes, layers and ties agree, the count
-is true. The meta device holds shapes and no numbers: a 70B model is verified within a second and in no memory.
+is true. The meta device holds shapes and no numbers: a 70B model is verified in a second, in no memory.
 """
 
 from collections import defaultdict

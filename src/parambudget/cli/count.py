@@ -44,7 +44,7 @@ def count(
     """
     completed = load(source, fields)
     counted = count_parameters(completed.model)
-    agreed = _checked(counted.total, expect, tolerance) if expect else None
+    agreed = _checked(counted.total, expect, tolerance) if expect is not None else None
     if verify:
         from parambudget.cli.verify import checked
 
@@ -62,7 +62,7 @@ def count(
         )
     elif latex or formula:
         _print_formula(completed.model, as_latex=latex)
-    elif not expect:
+    elif expect is None:
         from parambudget.show.breakdown import breakdown
         from parambudget.show.console import console
 

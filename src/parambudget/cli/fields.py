@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, get_origin
 import typer
 
 from parambudget.arch.config import ModelConfig
+from parambudget.show.flags import switch
 from parambudget.units import parse_size
 
 SIZE_PANEL: Final = "Model sizes"
@@ -17,7 +18,6 @@ _SIZES: Final = (
     "vocab_size", "context_length",
 )  # fmt: skip
 _AXES: Final = _SIZES[:6]
-_PAIRED: Final = {"tied": "--tied/--untied", "gated": "--gated/--plain"}
 
 
 def with_model_fields(*, as_axes: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -57,7 +57,7 @@ def _flag(name: str, axes: tuple[str, ...]) -> inspect.Parameter:
     elif name in _SIZES:
         kind, metavar = str, "N"
     elif kind is bool:
-        option = _PAIRED.get(name, f"{option}/--no-{option[2:]}")
+        option = "/".join(switch(name))
     elif get_origin(kind) is not Literal:
         kind = float
     panel = SIZE_PANEL if name in _SIZES else CHOICE_PANEL

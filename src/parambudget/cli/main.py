@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Final
 
 import typer
@@ -53,10 +54,14 @@ def parambudget(version: VersionOption = False) -> None:
 
 def main() -> None:
     """Run the command line; every error a user can cause ends in one line on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no × still gets its figures
     asked = sys.argv[1:2]
     app = application(*(asked if asked and asked[0] in COMMANDS else COMMANDS))
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except typer.TyperException as error:
         code = _fail(error.format_message(), 2)
     except ParambudgetError as error:
@@ -65,13 +70,22 @@ def main() -> None:
         code = _fail("interrupted", 130)
     except BrokenPipeError:
         # The reader of a pipe (head, less) has gone; what it read was enough for it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         code = 0
+    except OSError as error:
+        _print_no_more()
+        code = _fail(f"{error}; is there room, and may it be written?", 2)
     sys.exit(code or 0)
 
 
 def _fail(message: str, code: int) -> int:
-    # Without a message the help has been shown instead.
-    if message:
-        typer.echo(f"parambudget: {' '.join(message.replace('Value error, ', '').split())}", err=True)
+    # Without a message the help has been shown instead: nothing was asked, so nothing is wrong.
+    if not message:
+        return 0
+    typer.echo(f"parambudget: {' '.join(message.replace('Value error, ', '').split())}", err=True)
     return code
+
+
+def _print_no_more() -> None:
+    """Keep Python from flushing into what is closed or full when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,6 @@
 """`parambudget presets`: the published models that can be named instead of a file."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -8,6 +8,10 @@ from parambudget.arch.presets import PRESETS
 from parambudget.cli.options import JsonOption
 from parambudget.cost.count import count
 from parambudget.errors import ConfigError
+
+_WIDE: Final = 120
+_LONG: Final = ("source", "body")
+"""Columns for which a narrow terminal has no room."""
 
 
 def presets(
@@ -27,14 +31,16 @@ def presets(
     if as_json:
         print_json(rows)
         return
-    table = plain_table()
+    to, table = console(), plain_table()
+    if to.width < _WIDE:
+        rows = [{name: value for name, value in row.items() if name not in _LONG} for row in rows]
     for name in rows[0]:
         table.add_column(
             name, justify="left" if name in ("name", "source") else "right", no_wrap=name != "source"
         )
     for row in rows:
         table.add_row(*(f"{value:,}" if isinstance(value, int) else value for value in row.values()))
-    console().print(table)
+    to.print(table)
 
 
 def _row(name: str) -> dict[str, Any]:

@@ -18,12 +18,17 @@ LATTICE_PANEL = "Lattice: a value (896), a list (64,128) or a range (lo:hi, lo:h
 @with_model_fields(as_axes=True)
 def solve(
     target: Annotated[str, typer.Option(metavar="COUNT", help="Parameters, such as 350M or 1.3B.")],
-    counted: Annotated[Literal["total", "body"], typer.Option(help="What the budget counts.")] = "total",
+    counted: Annotated[
+        Literal["total", "body", "active"], typer.Option(help="What the budget counts.")
+    ] = "total",
     tolerance: Annotated[str, typer.Option(metavar="SHARE", help="How far off a model may be.")] = "0.5%",
     rank: Annotated[
-        Literal["shape", "closest"], typer.Option(help="By the shape score, or by the error alone.")
-    ] = "shape",
-    top: Annotated[int, typer.Option(metavar="N", help="How many models to show.")] = 5,
+        Literal["shape", "closest"] | None,
+        typer.Option(help="By the shape score, or by the error alone. \\[default: shape]"),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(metavar="N", help="How many models to show. \\[default: 5]")
+    ] = None,
     current: Annotated[
         str | None,
         typer.Option(
@@ -66,10 +71,12 @@ def solve(
 
     parambudget solve --target 7B --vocab-size 128256 --n-layers 28:40 --head-dim 128
     """
-    asked = fields | {"kv_groups": kv_groups, "ffn_ratio": ffn_ratio, "multiple": multiple}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    if current is None:
-        asked |= {"top": top, "rank": rank}
+    if current is not None and (like is not None or top is not None or rank is not None):
+        raise ConfigError("--from shows each way from that model once; leave out --like, --top and --rank")
+    lattice = {"kv_groups": kv_groups, "ffn_ratio": ffn_ratio, "multiple": multiple}
+    asked = fields | {
+        k: value for k, value in (lattice | {"top": top, "rank": rank}).items() if value is not None
+    }
     found = api.solve(target, current=current, like=like, counted=counted, tolerance=tolerance, **asked)
     if not 1 <= pick <= len(found):
         raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")
@@ -82,11 +89,11 @@ def solve(
     from parambudget.show.solutions import again, commands, solutions_screen
 
     if as_json:
-        print_json(found.as_dict() | {"command": again(found)})
+        print_json(found.as_dict() | {"command": again(found, current)})
         return
     screen = console()
     screen.print(solutions_screen(found, screen))
-    for line in commands(found):
+    for line in commands(found, current):
         screen.print(line, style="dim", soft_wrap=True)
     if out:
         screen.print(

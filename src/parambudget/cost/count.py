@@ -54,12 +54,17 @@ def count(model: ModelConfig) -> Breakdown:
     for row in rows:
         components[row.component] += row.parameters
     whole = sum(components.values())
-    return Breakdown(model, rows, total=whole, body=body(model), active=whole, components=components)
+    return Breakdown(model, rows, total=whole, body=body(model), active=active(model), components=components)
 
 
 def total(m: Dims) -> Size:
     """Unique learned parameters of `m`; an array or an expression where its sizes are."""
     return sum(row.parameters for row in tensors(m))
+
+
+def active(m: Dims) -> Size:
+    """Parameters that one token meets, embeddings in full: of a dense model, all of them."""
+    return total(m)
 
 
 def body(m: Dims) -> Size:

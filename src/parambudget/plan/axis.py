@@ -1,5 +1,6 @@
 """One axis of the lattice: a value, a list or an inclusive range, read from flag text and written back."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -30,7 +31,13 @@ class Axis:
         if not isinstance(given, str):
             return cls.of(given if isinstance(given, Iterable) else [given], name, step)
         if ":" not in given:
-            return cls.of([parse_size(part, name) for part in given.split(",")], name, step)
+            parts = given.split(",")
+            if any(len(part) > 1 and part.startswith("0") for part in parts):
+                written = given.replace(",", "")
+                raise ConfigError(
+                    f"{name} {given!r} could be a list or one number; write {written} if it is one"
+                )
+            return cls.of([parse_size(part, name) for part in parts], name, step)
         parts = given.split(":")
         if len(parts) > 3 or not all(parts):
             raise ConfigError(
@@ -71,7 +78,7 @@ def read_ratio(
         given = str(given)
     parts = given.split(":") if isinstance(given, str) else list(given)
     try:
-        bounds = [Fraction(part if isinstance(part, Fraction) else str(part)) for part in parts]
+        bounds = [part if isinstance(part, Fraction) else Fraction(_bounded(str(part))) for part in parts]
     except (ValueError, ZeroDivisionError):
         bounds = []
     if len(bounds) not in (1, 2) or any(not 0 < bound <= 1000 for bound in bounds):
@@ -82,6 +89,13 @@ def read_ratio(
     if low > high:
         raise InputError(f"ffn-ratio {given!r} runs from high to low; write {high}:{low}")
     return low, high
+
+
+def _bounded(written: str) -> str:
+    """A ratio as it was written, unless its digits or its exponent would fill the memory."""
+    if not re.fullmatch(r"[0-9.]{1,40}(/[0-9.]{1,40})?(e-?[0-9])?", written):
+        raise ValueError
+    return written
 
 
 def _whole(values: Iterable[Any], name: str) -> list[int]:

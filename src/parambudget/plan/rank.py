@@ -36,11 +36,11 @@ class Weights:
     """Per squared standard deviation of ln(intermediate_size / dim)."""
     ffn_unaligned: float = 3.0
     """intermediate_size not a multiple of 128 (256 from 1B)."""
-    odd_heads: float = 2.0
+    odd_heads: float = 4.0
     """An odd n_heads."""
     unaligned_heads: float = 3.0
     """n_heads not a multiple of 4 (from 350M) or of 8 (from 3B)."""
-    head_dim: float = 2.0
+    head_dim: float = 4.0
     """head_dim other than 128 from 1B, other than 64 and 128 below."""
     width_unaligned: float = 1.0
     """dim not a multiple of 128 (from 100M), 256 (1B) or 512 (7B)."""
@@ -102,7 +102,7 @@ def shape_score(
     rare_group = group == 2 if size >= 3e9 else (group > 1) & (size < 350e6)
     unusual_kv = (group > 1) * ((kv_heads & (kv_heads - 1) > 0) * 1.0 + ((kv_heads < 8) & (size >= 3e9)))
     multi_head = (group == 1) & (size >= 3e9)
-    kv = w.group * (unusual_group + 0.5 * rare_group) + w.multi_head * multi_head + w.kv_heads * unusual_kv
+    kv = w.group * (unusual_group + rare_group) + w.multi_head * multi_head + w.kv_heads * unusual_kv
     return {
         "aspect": aspect_deviation(choices, points) ** 2,
         "ffn": w.ffn * ffn + w.ffn_unaligned * (points.intermediate_size % (256 if size >= 1e9 else 128) > 0),

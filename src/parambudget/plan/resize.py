@@ -9,19 +9,21 @@ from typing import Any, Final
 import numpy as np
 
 from parambudget.arch.config import MOST_LAYERS, ModelConfig
-from parambudget.cost.count import body, total
+from parambudget.cost.count import body
 from parambudget.errors import InputError, NoSolution
 from parambudget.plan.arrays import Floats
 from parambudget.plan.axis import Axis
 from parambudget.plan.rank import shape_score
-from parambudget.plan.search import Points, Search
+from parambudget.plan.search import COUNTERS, Points, Search
 from parambudget.plan.solution import Current, Solution, Solutions
-from parambudget.plan.solve import DEFAULT_TOLERANCE, described, nothing_within
+from parambudget.plan.solve import DEFAULT_TOLERANCE, described, nearest_said, nothing_within
 from parambudget.plan.space import Counted, SearchSpace, choices_of, read_multiple
 from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
 
-_ASPECT_BAND: Final = 0.05
-"""Aspect ratios that differ by less than this share are equally near: the FFN ratio decides among them."""
+_BAND: Final = 0.05
+"""Proportions that differ by less than this share are equally near to the current ones."""
+_MOST_ASPECT: Final = 0.25
+"""How far, as a logarithm, the aspect ratio of a balanced way may stray."""
 
 _LARGEST_GROWTH: Final = 1000
 
@@ -69,34 +71,40 @@ def resize(
     already.
     """
     n, share = parse_count(target, "target"), parse_tolerance(tolerance)
-    count_now = (total if counted == "total" else body)(current)
-    if abs(count_now - n) <= share * n:
-        off = format_share(Fraction(count_now - n, n))
-        raise InputError(
-            f"the current model has {count_now:,} {counted} parameters, {off} off {n:,} and within "
-            f"{format_tolerance(share)} of it already; give a smaller tolerance to change it all the same"
-        )
-    if n > _LARGEST_GROWTH * count_now:
-        raise InputError(
-            f"the current model has {count_now:,} {counted} parameters, and {n:,} are more than "
-            f"{_LARGEST_GROWTH:,} times as many; start from a larger one, or take only its choices (like)"
-        )
-    ways = TOO_BIG if count_now > n else TOO_SMALL
     given = {name: value for name, value in fields.items() if value is not None}
+    choices = {name: given.pop(name) for name in list(given) if name in choices_of(current)}
+    current = current.replace(**choices) if choices else current
+    count_now = int(COUNTERS[counted](current))
+    _refuse_what_needs_no_way(count_now, n, share, counted)
     space = _space(current, count_now, n, given)
     whole = Search(space, n, counted)
     certificate = whole.certificate(share)
     if not certificate.within_tolerance:
         raise NoSolution(nothing_within(whole, share))
     found, unavailable = [], {}
-    for way in ways:
+    for way in TOO_BIG if count_now > n else TOO_SMALL:
         try:
             found.append(_take(way, current, Search(_restricted(space, way, current), n, counted), share))
         except NoSolution as reason:
             unavailable[way.name] = str(reason)
     if not found:
-        raise NoSolution("; ".join(f"{name}: {reason}" for name, reason in unavailable.items()))
+        raise NoSolution("; ".join(f"no {name} one: {reason}" for name, reason in unavailable.items()))
     return Solutions(tuple(found), certificate, current=Current(current, count_now, unavailable))
+
+
+def _refuse_what_needs_no_way(count_now: int, target: int, tolerance: Fraction, counted: Counted) -> None:
+    said = f"the current model has {count_now:,} {counted} parameters"
+    if abs(count_now - target) <= tolerance * target:
+        off = format_share(Fraction(count_now - target, target))
+        raise InputError(
+            f"{said}, {off} off {target:,} and within {format_tolerance(tolerance)} of it already; "
+            "give a smaller tolerance to change it all the same"
+        )
+    if target > _LARGEST_GROWTH * count_now:
+        raise InputError(
+            f"{said}, and {target:,} are more than {_LARGEST_GROWTH:,} times as many; "
+            "start from a larger one, or take only its choices (like)"
+        )
 
 
 def _space(current: ModelConfig, count_now: int, target: int, given: Mapping[str, Any]) -> SearchSpace:
@@ -153,24 +161,31 @@ def _restricted(space: SearchSpace, way: Way, current: ModelConfig) -> SearchSpa
 
 
 def _take(way: Way, current: ModelConfig, search: Search, tolerance: Fraction) -> Solution:
-    """The point of the way that stays nearest to the current proportions."""
+    """The point of the way that stays nearest to the current proportions, then the most usual, then the
+    nearest."""
     points = search.within(tolerance)
     if not len(points):
-        raise NoSolution(nothing_within(search, tolerance))
-    strayed = _strayed(current, points)
+        raise NoSolution(f"{way.what} comes to {nearest_said(search)} at the nearest")
     aspect = np.abs(np.log(points.dim / points.n_layers) - np.log(current.dim / current.n_layers))
-    band = np.floor(aspect / _ASPECT_BAND) if {"dim", "n_layers"} <= way.moves else np.zeros(len(points))
-    error = np.abs(points.counted - search.target)
-    best = points.at(np.lexsort((points.n_layers, points.dim, error, np.round(strayed, 9), band))[:1])
-    terms = shape_score(search.space.choices, best, search.target)
-    return described(search.space.choices, best, 0, search.target, way.name, terms)
+    if {"dim", "n_layers"} <= way.moves:
+        points, aspect = points.at(aspect <= _MOST_ASPECT), aspect[aspect <= _MOST_ASPECT]
+        if not len(points):
+            raise NoSolution(f"{way.what} is not to be had within {format_tolerance(tolerance)}")
+    else:
+        aspect = np.zeros(len(points))
+    terms = shape_score(search.space.choices, points, search.target)
+    unusual = terms["heads"] + terms["width"] + terms["depth"] if way.moves else aspect
+    strayed, error = _strayed(current, points), np.abs(points.counted - search.target)
+    keys = (np.floor(aspect / _BAND), np.floor(strayed / _BAND), unusual, np.round(strayed, 9), error)
+    best = points.at(np.lexsort((points.n_layers, points.dim, *reversed(keys)))[:1])
+    score = shape_score(search.space.choices, best, search.target)
+    return described(search.space.choices, best, 0, search.target, way.name, score)
 
 
 def _strayed(current: ModelConfig, points: Points) -> Floats:
-    """Squared logarithmic distance from the current ratios of FFN and attention width to dim."""
+    """Logarithmic distance from the current ratios of FFN and attention width to dim."""
     ffn = np.log(points.intermediate_size / points.dim * current.dim / current.intermediate_size)
-    heads = np.log(
-        points.n_heads * points.head_dim / points.dim * current.dim / (current.n_heads * current.head_dim)
-    )
-    strayed: Floats = ffn**2 + heads**2
+    now = current.n_heads * current.head_dim / current.dim
+    heads = np.log(points.n_heads * points.head_dim / points.dim / now)
+    strayed: Floats = np.hypot(ffn, heads)
     return strayed

@@ -15,7 +15,7 @@ import numpy as np
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Size, with_sizes
-from parambudget.cost.count import body, total
+from parambudget.cost.count import active, body, total
 from parambudget.errors import InputError, NoSolution
 from parambudget.plan.arrays import Ints
 from parambudget.plan.lattice import Lattice, expand
@@ -27,7 +27,7 @@ _MOST: Final = 2**53
 """No point counts as much, see `_coefficients`: floats hold every integer up to here."""
 _DEPTHS: Final = np.array([[0.0], [1.0], [1.0]])
 _WIDTHS: Final = np.array([[0.0], [0.0], [1.0]])
-_COUNTERS: Final[dict[Counted, Callable[[Any], Size]]] = {"total": total, "body": body}
+COUNTERS: Final[dict[Counted, Callable[[Any], Size]]] = {"total": total, "body": body, "active": active}
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Search:
         self.lattice = expand(space)
         if not self.lattice.n_points:
             raise NoSolution(_empty(space))
-        self._coefficients = _coefficients(space.choices, self.lattice, _COUNTERS[counted])
+        self._coefficients = _coefficients(space.choices, self.lattice, COUNTERS[counted])
 
     def certificate(self, tolerance: Fraction) -> Certificate:
         """What the search of the whole lattice shows."""

@@ -11,7 +11,7 @@ from parambudget.plan.search import Certificate
 from parambudget.tabular import Tabular
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
     """One model that answers the budget."""
 
@@ -24,6 +24,14 @@ class Solution:
     """counted - target."""
     score: dict[str, float]
     """The shape score, term by term; the lower the sum the more usual the shape."""
+
+    def __repr__(self) -> str:
+        """One line: a model is long when all of its choices are spelled out."""
+        m = self.model
+        return (
+            f"{self.label}: {m.n_layers} layers, dim {m.dim}, {m.n_heads}/{m.n_kv_heads} heads of "
+            f"{m.head_dim}, intermediate {m.intermediate_size}: {self.counted:,} parameters ({self.error:+,})"
+        )
 
     @property
     def total_score(self) -> float:
@@ -79,6 +87,8 @@ class Solutions(Tabular, Sequence[Solution]):
     certificate: Certificate
     tying_was_assumed: bool = False
     current: Current | None = None
+    rank: str = "shape"
+    top: int = 5
 
     @overload
     def __getitem__(self, index: int) -> Solution: ...

@@ -57,7 +57,8 @@ def solve(
         raise NoSolution(nothing_within(search, share))
     terms, names = shape_score(choices, shown, n), labels(aspect_deviation(choices, shown))
     solutions = [described(choices, shown, i, n, str(names[i]), terms) for i in range(len(shown))]
-    return Solutions(tuple(solutions), certificate, tying_was_assumed=fields.get("tied") is None)
+    assumed = fields.get("tied") is None
+    return Solutions(tuple(solutions), certificate, assumed, rank=rank, top=top)
 
 
 def described(
@@ -77,24 +78,36 @@ def described(
 def nothing_within(search: Search, tolerance: Fraction) -> str:
     """One line for a lattice without a point in tolerance: the nearest point and what to relax."""
     nearest = search.nearest(1)
-    at, found = nearest.sizes(0), int(nearest.counted[0])
-    error = Fraction(found - search.target, search.target)
-    needed = ceil(abs(error) * 10_000 + Fraction(1, 10**6)) / Fraction(10_000)
+    found, dim = int(nearest.counted[0]), int(nearest.dim[0])
+    needed = ceil(Fraction(abs(found - search.target), search.target) * 10_000 + Fraction(1, 10**6))
     smallest, largest = search.extent()
+    ends = f"n_layers, dim or {'intermediate_size' if search.space.intermediate_size else 'ffn_ratio'}"
     if found == largest < search.target:
-        relax = "it is the largest on the lattice: raise the upper end of n_layers, dim or ffn_ratio"
+        relax = f"it is the largest on the lattice: raise the upper end of {ends}"
     elif found == smallest > search.target:
-        vocabulary = search.space.choices.vocab_size * at["dim"] * (1 if search.space.choices.tied else 2)
-        relax = "it is the smallest on the lattice: lower n_layers, dim or ffn_ratio"
-        if search.counted == "total" and vocabulary * 4 > found:
+        choices = search.space.choices
+        vocabulary = choices.vocab_size * dim * (1 if choices.tied else 2)
+        relax = f"it is the smallest on the lattice: lower {ends}"
+        if search.counted != "body" and vocabulary * 4 > found:
             relax += f", or vocab_size (its embedding alone is {vocabulary:,})"
     else:
         finer = max(1, search.space.multiple // 2)
-        relax = f"allow tolerance {format_tolerance(needed)}, more layers or widths, or multiple {finer}"
+        allowed = format_tolerance(Fraction(needed, 10_000))
+        relax = f"allow tolerance {allowed}, more layers or widths, or multiple {finer}"
     return (
         f"no model within {format_tolerance(tolerance)} of {search.target:,} {search.counted} parameters; "
-        f"nearest is {found:,} ({format_share(error)}: {at['n_layers']} layers, dim {at['dim']}, "
-        f"{at['n_heads']} heads of {at['head_dim']}, intermediate {at['intermediate_size']}); {relax}"
+        f"nearest is {nearest_said(search)}; {relax}"
+    )
+
+
+def nearest_said(search: Search) -> str:
+    """The nearest point of a lattice in words: its count, how far off it is, and its sizes."""
+    nearest = search.nearest(1)
+    m, found = nearest.sizes(0), int(nearest.counted[0])
+    return (
+        f"{found:,} ({format_share(Fraction(found - search.target, search.target))}: {m['n_layers']} "
+        f"layer{'s' if m['n_layers'] > 1 else ''}, dim {m['dim']}, {m['n_heads']} head"
+        f"{'s' if m['n_heads'] > 1 else ''} of {m['head_dim']}, intermediate {m['intermediate_size']})"
     )
 
 

@@ -11,7 +11,7 @@ from parambudget.arch.defaults import complete
 from parambudget.errors import ConfigError
 from parambudget.plan.axis import Axis, read_ratio
 
-Counted = Literal["total", "body"]
+Counted = Literal["total", "body", "active"]
 
 SIZES: Final = ("n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "kv_groups", "intermediate_size")
 SMALL: Final = 30_000_000
@@ -50,10 +50,10 @@ class SearchSpace:
 
         The rule is a plain box around the shapes of published models of that size: with L0 = 0.225 * N**0.228
         and d0 = 0.640 * N**0.382 (a fit over 89 published models), n_layers from L0/3 to 3*L0 and dim from
-        d0/3 to 2*d0; dim and FFN widths in multiples of 64 (32 below 30M, 128 from 1B, 256 from 10B);
-        head_dim 64 and 128 (32 and 64 below 30M); 1, 2, 4 or 8 query heads per kv head; FFN widths from 2 to
-        8 times dim. With only one of n_layers and dim given, the other spans all that the budget could fill
-        at 8 to 28 dim^2 parameters a layer.
+        d0/3 to 2*d0; dim and FFN widths in multiples of 64 (32 below 30M, 128 from 1B, 256 from 10B, 512 from
+        100B, 1024 from 1T); head_dim 64 and 128 (32 and 64 below 30M); 1, 2, 4 or 8 query heads per kv head;
+        FFN widths from 2 to 8 times dim. With only one of n_layers and dim given, the other spans all that
+        the budget could fill at 8 to 28 dim^2 parameters a layer.
         """
         given = {name: value for name, value in fields.items() if value is not None}
         multiple = read_multiple(given.pop("multiple", _granularity(target)))
@@ -115,7 +115,8 @@ def read_multiple(given: Any) -> int:
 
 
 def _granularity(target: int) -> int:
-    return 32 if target < SMALL else 64 if target < 10**9 else 128 if target < 10**10 else 256
+    steps = ((SMALL, 32), (10**9, 64), (10**10, 128), (10**11, 256), (10**12, 512))
+    return next((step for below, step in steps if target < below), 1024)
 
 
 def _fill_depth_and_width(axes: dict[str, Axis], target: int, multiple: int) -> None:

@@ -1,7 +1,7 @@
 """The answers of the solver as a screen: ranked models, why they rank so, what the search has shown."""
 
-from collections.abc import Mapping
-from typing import Any
+import shlex
+from typing import Final
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -16,24 +16,30 @@ from parambudget.plan.solution import Current, Solution, Solutions
 from parambudget.plan.solve import DEFAULT_TOLERANCE
 from parambudget.plan.space import SIZES
 from parambudget.show.console import plain_table
+from parambudget.show.flags import as_flags, flags
 from parambudget.units import format_count, format_share, format_tolerance, parse_tolerance
 
-_WIDE: int = 120
+_WIDE: Final = 120
 """Columns of terminal from which the score's terms stand in the same table."""
+_IMPLIED: Final = (
+    frozenset({"ffn/dim"}),
+    frozenset({"ffn/dim", "head"}),
+    frozenset({"ffn/dim", "head", "depth", "#"}),
+    frozenset({"ffn/dim", "head", "depth", "#", "change", "heads/kv"}),
+)
+"""What may be left out where there is no room, less by less: a number is never cut short."""
 
 
 def solutions_screen(found: Solutions, console: Console) -> RenderableType:
     """The screen of `solve`."""
-    parts: list[RenderableType] = []
-    if found.current:
-        parts += [_current(found.current, found.certificate), ""]
+    current = found.current
     wide = console.width >= _WIDE
-    parts.append(_models(found, wide=wide))
-    if not wide and not found.current:
+    parts: list[RenderableType] = [_current(current, found.certificate), ""] if current else []
+    parts.append(_models(found, console, wide=wide))
+    if not wide and not current:
         parts += ["", _terms(found)]
-    if found.current:
-        missing = found.current.unavailable
-        parts += [Text(f"no {name} one: {why}", style="dim") for name, why in missing.items()]
+    if current:
+        parts += [Text(f"no {name} one: {why}", style="dim") for name, why in current.unavailable.items()]
     parts += ["", _certificate(found.certificate)]
     if found.tying_was_assumed:
         tied = found[0].model.tied
@@ -42,52 +48,48 @@ def solutions_screen(found: Solutions, console: Console) -> RenderableType:
     return Group(*parts)
 
 
-def commands(found: Solutions) -> list[str]:
+def commands(found: Solutions, current: str | None) -> list[str]:
     """What to run next, a command a line: train each way out of a current model; search the lattice again."""
     training = [f"{s.label}: parambudget train {flags(s.model)}" for s in found] if found.current else []
-    return [*training, f"same lattice: {again(found)}"]
+    return [*training, f"same lattice: {again(found, current)}"]
 
 
-def again(found: Solutions) -> str:
-    """The command that searches the same lattice for the same budget, every axis and choice spelled out."""
+def again(found: Solutions, current: str | None) -> str:
+    """The command that gives the same answer, every axis and choice spelled out; `current` is what --from
+    named."""
     c, model = found.certificate, found[0].model
-    axes = [f"--{name.replace('_', '-')} {text}" for name, text in c.lattice.items()]
+    words = [f"parambudget solve --target {c.target}"]
+    words += [f"--from {shlex.quote(current)}"] if current else []
+    words += [f"--{name.replace('_', '-')} {text}" for name, text in c.lattice.items()]
     told = {name: value for name, value in changed_fields(model).items() if name not in SIZES}
-    told = {"vocab_size": model.vocab_size, "tied": model.tied} | told
-    words = [f"parambudget solve --target {c.target}", *axes, _as_flags(told)]
-    words += [f"--counted {c.counted}"] if c.counted != "total" else []
-    words += (
-        [f"--tolerance {format_tolerance(c.tolerance)}"]
-        if c.tolerance != parse_tolerance(DEFAULT_TOLERANCE)
-        else []
-    )
+    words.append(as_flags({"vocab_size": model.vocab_size, "tied": model.tied} | told))
+    if c.counted != "total":
+        words.append(f"--counted {c.counted}")
+    if c.tolerance != parse_tolerance(DEFAULT_TOLERANCE):
+        words.append(f"--tolerance {format_tolerance(c.tolerance)}")
+    if found.rank != "shape":
+        words.append(f"--rank {found.rank}")
+    if found.top != 5:
+        words.append(f"--top {found.top}")
     return " ".join(words)
 
 
-def flags(model: ModelConfig) -> str:
-    """The shortest flags that say this model."""
-    return _as_flags(changed_fields(model))
+def _models(found: Solutions, console: Console, *, wide: bool) -> Table:
+    """One line a model; on a narrow terminal without what the other columns imply, as far as it must be."""
+    roomy = console.options.update(width=10 * console.width)
+    table = _table(found, wide, frozenset())
+    for left_out in _IMPLIED:
+        if console.measure(table, options=roomy).maximum <= console.width:
+            break
+        table = _table(found, wide, left_out)
+    return table
 
 
-def _as_flags(fields: Mapping[str, Any]) -> str:
-    paired = {"tied": ("--tied", "--untied"), "gated": ("--gated", "--plain")}
-    words = []
-    for name, value in fields.items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(paired.get(name, (flag, f"--no-{flag[2:]}"))[not value])
-        elif value is not None:
-            words.append(f"{flag} {value}")
-    return " ".join(words)
-
-
-def _models(found: Solutions, *, wide: bool) -> Table:
-    """One line a model; on a narrow terminal without what the other columns imply."""
+def _table(found: Solutions, wide: bool, left_out: frozenset[str]) -> Table:
     shape = ["#", "way" if found.current else "shape", "layers", "dim", "heads/kv", "head", "ffn", "ffn/dim"]
     answer = ["change", "FLOPs", "depth"] if found.current else ["score", *(TERMS if wide else ())]
     names = [*shape, found.certificate.counted, "error", *answer]
-    implied = () if wide else ("ffn/dim", "head") if found.current else ("ffn/dim",)
-    kept = [i for i, name in enumerate(names) if name not in implied]
+    kept = [i for i, name in enumerate(names) if name not in left_out]
     table = plain_table() if wide else plain_table(padding=(0, 1, 0, 0))
     for i in kept:
         table.add_column(names[i], justify="left" if i == 1 else "right", no_wrap=True)
