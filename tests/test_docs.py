@@ -61,6 +61,12 @@ def test_the_python_blocks_run(page, tmp_path, monkeypatch):
         assert outcome.failed == 0
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_link_to_a_file_leads_to_one(page):
+    links = re.findall(r"\]\((?!http)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
 def test_the_check_of_blocks_can_fail():
     assert agrees("350,349,312 ...\n", "350,349,312 +0.100 %\n")
     assert not agrees("350,349,312\n", "350,349,313\n")

@@ -13,7 +13,17 @@ from parambudget.errors import ConfigError
 from parambudget.files import read_json
 
 _CONFIG_KEYS: Final = ("model", "provenance", "train")
-_COUNT_KEYS: Final = ("filled", "notes", "total", "body", "active", "components", "tensors")
+_COUNT_KEYS: Final = (
+    "verified",
+    "formula",
+    "filled",
+    "notes",
+    "total",
+    "body",
+    "active",
+    "components",
+    "tensors",
+)
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,10 @@ def count(
             out,
             config_document(completed.model, {"counted": {"total": counted.total}, "version": __version__}),
         )
+    verified = {"verified": True} if verify else {}
     if as_json:
         _print_json(
-            counted.as_dict() | {"filled": list(completed.filled), "notes": list(completed.notes)},
+            counted.as_dict() | {"filled": list(completed.filled), "notes": list(completed.notes)} | verified,
             completed.model,
             formula or latex,
         )

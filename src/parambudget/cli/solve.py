@@ -86,10 +86,14 @@ def solve(
         provenance |= {"certificate": found.certificate.as_dict(), "version": __version__}
         write_json(out, config_document(chosen.model, provenance))
     from parambudget.show.console import console, print_json
+    from parambudget.show.flags import flags
     from parambudget.show.solutions import again, commands, solutions_screen
 
     if as_json:
-        print_json(found.as_dict() | {"command": again(found, current)})
+        document = found.as_dict() | {"command": again(found, current)}
+        for written, solution in zip(document["solutions"], found, strict=True):
+            written["train"] = f"parambudget train {flags(solution.model)}"
+        print_json(document)
         return
     screen = console()
     screen.print(solutions_screen(found, screen))

@@ -121,6 +121,7 @@ class Solutions(Tabular, Sequence[Solution]):
                 "error": s.error,
                 "score": round(s.total_score, 3),
             }
+            | ({f"change_of_{k}": v for k, v in self.current.change(s.model).items()} if self.current else {})
             for s in self.solutions
         ]
 
