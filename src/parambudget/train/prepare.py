@@ -99,8 +99,8 @@ def _cannot_go_on(error: OSError, out: Path) -> InputError:
     if error.filename is not None and not Path(error.filename).is_relative_to(out):
         return InputError(f"cannot read {error.filename}: {error.strerror}; make it readable first")
     return InputError(
-        f"cannot write {out}: {error.strerror or error}; what is done stays: run the same command again "
-        "when there is room, or choose another folder with -o"
+        f"cannot write {out}: {error.strerror or error}; what is done stays: put that right and run the same "
+        "command again, or choose another folder with -o"
     )
 
 
