@@ -14,6 +14,14 @@ BLOCK = re.compile(r"(<!-- not run: [^\n]+-->\n)?```(console|python)\n(.*?)```",
 RUN = f"{sys.executable} -c 'from parambudget.cli.main import main; main()' "
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_cache(tmp_path_factory):
+    """Pages that train on the same text share its tokens."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def blocks_of(page: Path, kind: str) -> list[str]:
     """The blocks of a kind that are to be run."""
     return [body for skipped, found, body in BLOCK.findall(page.read_text()) if found == kind and not skipped]
@@ -41,8 +49,7 @@ def agrees(promised: str, printed: str) -> bool:
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks_of(p, "console")], ids=lambda p: p.name)
-def test_the_console_blocks_print_what_they_say(page, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_the_console_blocks_print_what_they_say(page, tmp_path):
     for block in blocks_of(page, "console"):
         for command, promised in sessions(block):
             printed = run(command, tmp_path)
