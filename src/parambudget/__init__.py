@@ -6,9 +6,9 @@ pb.count("llama-3-8b").total      # 8_030_261_248, equal to the built module
 pb.solve("350M", n_layers=24)[0]  # the best of a completely searched lattice
 """
 
-from parambudget.api import count, formula, model, solve, verify
-from parambudget.arch.config import ModelConfig
-from parambudget.arch.presets import preset
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from parambudget.errors import (
     CheckFailed,
     ConfigError,
@@ -17,6 +17,11 @@ from parambudget.errors import (
     NoSolution,
     ParambudgetError,
 )
+
+if TYPE_CHECKING:
+    from parambudget.api import count, formula, model, solve, verify
+    from parambudget.arch.config import ModelConfig
+    from parambudget.arch.presets import preset
 
 __version__ = "0.1.0"
 
@@ -35,3 +40,27 @@ __all__ = [
     "solve",
     "verify",
 ]
+
+# Opened when first used: pydantic is most of what importing this package costs, and the command line has to
+# say first how it wants it, see `cli.main`.
+_ROOMS: Final = {
+    "ModelConfig": "arch.config",
+    "count": "api",
+    "formula": "api",
+    "model": "api",
+    "preset": "arch.presets",
+    "solve": "api",
+    "verify": "api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A name of the face from its room."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'parambudget' has no attribute {name!r}")
+    return getattr(import_module(f"parambudget.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """What a prompt completes."""
+    return __all__

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import Completed, complete
-from parambudget.arch.hf.read import from_hf
 from parambudget.errors import ConfigError
 from parambudget.files import read_json
 
@@ -59,6 +58,8 @@ def interpret(document: Any, name: str) -> Source:
     if not isinstance(document, dict):
         raise ConfigError(f"{name} holds {_kind(document)}; a config file holds an object of model fields")
     if "model_type" in document:
+        from parambudget.arch.hf.read import from_hf  # forty families that our own files do not need
+
         imported = from_hf(document, name)
         return Source(imported.fields, notes=imported.notes)
     if "model" not in document:

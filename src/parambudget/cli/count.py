@@ -11,6 +11,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import config_document, load
 from parambudget.cli.fields import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument
+from parambudget.cli.output import print_json, print_lines
 from parambudget.cost.count import count as count_parameters
 from parambudget.errors import CheckFailed
 from parambudget.files import write_json
@@ -65,9 +66,9 @@ def count(
         _print_formula(completed.model, as_latex=latex)
     elif expect is None:
         from parambudget.show.breakdown import breakdown
-        from parambudget.show.console import console
+        from parambudget.show.screen import columns
 
-        console().print(breakdown(counted, completed))
+        print_lines(breakdown(counted, completed, columns()))
     if not as_json:
         for line in filter(None, (agreed, out and f"wrote {out}")):
             typer.echo(line)
@@ -97,8 +98,6 @@ def _print_formula(model: ModelConfig, *, as_latex: bool) -> None:
 
 
 def _print_json(document: dict[str, Any], model: ModelConfig, with_formula: bool) -> None:
-    from parambudget.show.console import print_json
-
     if with_formula:
         from parambudget.show.formula import formula
 

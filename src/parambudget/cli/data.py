@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from parambudget.cli.options import JsonOption, require_torch
+from parambudget.cli.output import print_json
 from parambudget.units import parse_size
 
 data = typer.Typer(name="data", help="Text made ready to train on.", no_args_is_help=True)
@@ -69,7 +70,7 @@ def prepare(
     """
     require_torch("data prepare")
     from parambudget.show import data as show
-    from parambudget.show.console import console, print_json
+    from parambudget.show.console import console
     from parambudget.train.documents import Reading
     from parambudget.train.prepare import Request, prepare
 

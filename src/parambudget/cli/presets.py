@@ -6,6 +6,7 @@ import typer
 
 from parambudget.arch.presets import PRESETS
 from parambudget.cli.options import JsonOption
+from parambudget.cli.output import print_json
 from parambudget.cost.count import count
 from parambudget.errors import ConfigError
 
@@ -26,7 +27,7 @@ def presets(
         raise ConfigError(
             f"no preset's name contains {search!r}; run parambudget presets for all {len(PRESETS)}"
         )
-    from parambudget.show.console import console, plain_table, print_json
+    from parambudget.show.console import console, plain_table
 
     if as_json:
         print_json(rows)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from parambudget.cli.options import JsonOption
+from parambudget.cli.output import print_json
 from parambudget.errors import ConfigError, MissingExtra
 
 runs = typer.Typer(name="runs", help="What became of training runs.", no_args_is_help=True)
@@ -50,7 +51,7 @@ def show(
         from parambudget.show.figures import loss_curve
 
         loss_curve(found, drawn)
-    from parambudget.show.console import console, print_json
+    from parambudget.show.console import console
     from parambudget.show.runs import runs_table
 
     if as_json:

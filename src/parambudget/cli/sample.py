@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from parambudget.cli.options import JsonOption, require_torch
+from parambudget.cli.output import print_json
 
 
 def sample(
@@ -33,7 +34,6 @@ def sample(
     parambudget sample runs/mine --prompt "def main(" --temperature 0.5
     """
     require_torch("sample")
-    from parambudget.show.console import print_json
     from parambudget.train.device import choose
     from parambudget.train.sample import Drawing, load_checkpoint
     from parambudget.train.sample import sample as generate

@@ -9,6 +9,7 @@ from parambudget import __version__, api
 from parambudget.arch.source import config_document
 from parambudget.cli.fields import with_model_fields
 from parambudget.cli.options import JsonOption
+from parambudget.cli.output import print_json, print_lines
 from parambudget.errors import ConfigError
 from parambudget.files import write_json
 
@@ -85,8 +86,8 @@ def solve(
         provenance = {"solution": pick, "label": chosen.label, "count": chosen.counted, "error": chosen.error}
         provenance |= {"certificate": found.certificate.as_dict(), "version": __version__}
         write_json(out, config_document(chosen.model, provenance))
-    from parambudget.show.console import console, print_json
     from parambudget.show.flags import flags
+    from parambudget.show.screen import columns, dim
     from parambudget.show.solutions import again, commands, solutions_screen
 
     if as_json:
@@ -95,12 +96,6 @@ def solve(
             written["train"] = f"parambudget train {flags(solution.model)}"
         print_json(document)
         return
-    screen = console()
-    screen.print(solutions_screen(found, screen))
-    for line in commands(found, current):
-        screen.print(line, style="dim", soft_wrap=True)
+    print_lines([*solutions_screen(found, columns()), *map(dim, commands(found, current))])
     if out:
-        screen.print(
-            f"wrote {out} (number {pick}); next: parambudget verify {out}, parambudget train {out}",
-            soft_wrap=True,
-        )
+        typer.echo(f"wrote {out} (number {pick}); next: parambudget verify {out}, parambudget train {out}")

@@ -16,6 +16,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import load, read_source
 from parambudget.cli.fields import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument, require_torch
+from parambudget.cli.output import print_json
 from parambudget.cost.count import total
 from parambudget.errors import InputError, MissingExtra
 from parambudget.train.config import TrainConfig
@@ -179,7 +180,7 @@ def run(asked: Request) -> None:
 def run_as(ranks: "Ranks", asked: Request) -> None:
     """Read the text, fill in the settings, train; the leading process tells each of it before and after."""
     from parambudget.show import training as show
-    from parambudget.show.console import console, print_json
+    from parambudget.show.console import console
     from parambudget.train.batches import require_windows
     from parambudget.train.checkpoint import require_checkpoint
     from parambudget.train.data import data_for

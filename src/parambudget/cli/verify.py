@@ -8,6 +8,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import load
 from parambudget.cli.fields import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument, require_torch
+from parambudget.cli.output import print_json
 from parambudget.errors import CheckFailed
 
 
@@ -20,7 +21,6 @@ def verify(source: SourceArgument = None, as_json: JsonOption = False, *, fields
         typer.echo(said)
         return
     from parambudget.cost.count import total
-    from parambudget.show.console import print_json
 
     print_json({"model": model.model_dump(), "total": total(model), "verified": True})
 

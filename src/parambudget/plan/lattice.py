@@ -16,7 +16,7 @@ from parambudget.plan.space import SearchSpace
 MOST_ROWS: Final = 10**8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lattice:
     """Columns of equal length C; a column is one width, head layout and run of FFN widths.
 

@@ -53,7 +53,7 @@ class Certificate:
         return self.__dict__ | {"tolerance": float(self.tolerance)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Points:
     """Points of a lattice as equally long arrays."""
 
@@ -175,7 +175,7 @@ class Search:
         return _Rows(column, n_layers, base, slope, first, np.maximum(last - first + 1, 0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Rows:
     """Points of the lattice, a row each for a column under one depth: its points first, first + 1, ...,
     `many` of them, where point i has the FFN width lattice.first + i * lattice.step and counts

@@ -2,15 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import Completed
 from parambudget.arch.tensors import Component, Tensor
 from parambudget.cost.count import Breakdown
-from parambudget.show.console import plain_table
+from parambudget.show.screen import bold, dim, table, wrapped
 
 _NAMES = {
     "token_embedding": "token embedding",
@@ -20,32 +16,27 @@ _NAMES = {
 }
 
 
-def breakdown(counted: Breakdown, completed: Completed) -> Group:
+def breakdown(counted: Breakdown, completed: Completed, width: int) -> list[str]:
     """The whole screen of `count`: what the model is, its components, and the three counts."""
-    table = plain_table()
-    for name, justify in (
-        ("component", "left"),
-        ("tensors", "left"),
-        ("parameters", "right"),
-        ("share", "right"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=name != "tensors")  # type: ignore[arg-type]
+    rows = [("component", "tensors", "parameters", "share")]
     for component, parameters in counted.components.items():
-        rows = [row for row in counted.tensors if row.component == component]
-        if rows:
-            shown = _shared(rows) or products(rows)
-            table.add_row(name_of(component), shown, f"{parameters:,}", f"{parameters / counted.total:.2%}")
-    table.add_section()
-    table.add_row("[bold]total", "", f"[bold]{counted.total:,}", "")
-    return Group(
-        Text(description(counted.model), style="bold"),
-        *([Text(filled(completed), style="dim")] if completed.filled else []),
-        *(Text(note, style="dim") for note in completed.notes),
+        tensors = [row for row in counted.tensors if row.component == component]
+        if tensors:
+            shown = _shared(tensors) or products(tensors)
+            rows.append((name_of(component), shown, f"{parameters:,}", f"{parameters / counted.total:.2%}"))
+    rows.append(("total", "", f"{counted.total:,}", ""))
+    head, *components, whole = table(rows, left=(0, 1), fluid=1, width=width)
+    told = [*([filled(completed)] if completed.filled else []), *completed.notes]
+    return [
+        *map(bold, wrapped(description(counted.model), width)),
+        *(dim(line) for text in told for line in wrapped(text, width)),
         "",
-        table,
+        bold(head),
+        *components,
+        bold(whole),
         "",
-        _three(counted),
-    )
+        *_three(counted),
+    ]
 
 
 def description(model: ModelConfig) -> str:
@@ -114,15 +105,14 @@ def _shared(rows: Iterable[Tensor]) -> str | None:
     return next((f"shared with {row.shared_with}" for row in rows if row.shared_with), None)
 
 
-def _three(counted: Breakdown) -> Table:
-    table = plain_table(show_header=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    table.add_column(style="dim")
-    table.add_row("total", f"{counted.total:,}", "unique parameters, a tied head once")
-    table.add_row("body", f"{counted.body:,}", "total less token and position tables and the output head")
-    table.add_row("active", f"{counted.active:,}", "met by one token, embeddings in full")
-    return table
+def _three(counted: Breakdown) -> list[str]:
+    counts = (
+        ("total", counted.total, "unique parameters, a tied head once"),
+        ("body", counted.body, "total less token and position tables and the output head"),
+        ("active", counted.active, "met by one token, embeddings in full"),
+    )
+    width = len(f"{counted.total:,}")
+    return [f"{bold(f'{name:6}')}  {count:>{width},}  {dim(meaning)}" for name, count, meaning in counts]
 
 
 def _plain(value: object) -> str:

@@ -1,6 +1,5 @@
 """Where output goes: as wide as the terminal, or wide enough for any table when piped."""
 
-import json
 from typing import Any, Final
 
 from rich.console import Console
@@ -20,8 +19,3 @@ def plain_table(**settings: Any) -> Table:
     return Table(
         **{"box": None, "pad_edge": False, "padding": (0, 2, 0, 0), "header_style": "bold"} | settings
     )
-
-
-def print_json(value: Any) -> None:
-    """One JSON document on standard output, numbers exact, never wrapped."""
-    Console(highlight=False, soft_wrap=True).out(json.dumps(value, indent=2), highlight=False)

@@ -3,10 +3,6 @@
 import shlex
 from typing import Final
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import changed_fields
 from parambudget.cost.flops import flops_per_token
@@ -15,8 +11,8 @@ from parambudget.plan.search import Certificate
 from parambudget.plan.solution import Current, Solution, Solutions
 from parambudget.plan.solve import DEFAULT_TOLERANCE
 from parambudget.plan.space import SIZES
-from parambudget.show.console import plain_table
 from parambudget.show.flags import as_flags, flags
+from parambudget.show.screen import bold, dim, table, wrapped
 from parambudget.units import format_count, format_share, format_tolerance, parse_tolerance
 
 _WIDE: Final = 120
@@ -30,22 +26,23 @@ _IMPLIED: Final = (
 """What may be left out where there is no room, less by less: a number is never cut short."""
 
 
-def solutions_screen(found: Solutions, console: Console) -> RenderableType:
+def solutions_screen(found: Solutions, width: int) -> list[str]:
     """The screen of `solve`."""
     current = found.current
-    wide = console.width >= _WIDE
-    parts: list[RenderableType] = [_current(current, found.certificate), ""] if current else []
-    parts.append(_models(found, console, wide=wide))
+    wide = width >= _WIDE
+    lines = [*_current(current, found.certificate, width), ""] if current else []
+    lines += _models(found, width, wide=wide)
     if not wide and not current:
-        parts += ["", _terms(found)]
+        lines += ["", *_terms(found)]
     if current:
-        parts += [Text(f"no {name} one: {why}", style="dim") for name, why in current.unavailable.items()]
-    parts += ["", _certificate(found.certificate)]
+        missing = (f"no {name} one: {why}" for name, why in current.unavailable.items())
+        lines += [dim(line) for text in missing for line in wrapped(text, width)]
+    lines += ["", *wrapped(_certificate(found.certificate), width)]
     if found.tying_was_assumed:
         tied = found[0].model.tied
         says = "tied, as is usual below 1B" if tied else "untied, as is usual from 1B"
-        parts.append(Text(f"the head is {says}; --{'untied' if tied else 'tied'} for the other", style="dim"))
-    return Group(*parts)
+        lines.append(dim(f"the head is {says}; --{'untied' if tied else 'tied'} for the other"))
+    return lines
 
 
 def commands(found: Solutions, current: str | None) -> list[str]:
@@ -74,29 +71,25 @@ def again(found: Solutions, current: str | None) -> str:
     return " ".join(words)
 
 
-def _models(found: Solutions, console: Console, *, wide: bool) -> Table:
+def _models(found: Solutions, width: int, *, wide: bool) -> list[str]:
     """One line a model; on a narrow terminal without what the other columns imply, as far as it must be."""
-    roomy = console.options.update(width=10 * console.width)
-    table = _table(found, wide, frozenset())
+    lines = _table(found, wide, frozenset())
     for left_out in _IMPLIED:
-        if console.measure(table, options=roomy).maximum <= console.width:
+        if max(map(len, lines)) <= width:
             break
-        table = _table(found, wide, left_out)
-    return table
+        lines = _table(found, wide, left_out)
+    best = 0 if found.current else 1
+    return [bold(line) if i <= best else line for i, line in enumerate(lines)]
 
 
-def _table(found: Solutions, wide: bool, left_out: frozenset[str]) -> Table:
+def _table(found: Solutions, wide: bool, left_out: frozenset[str]) -> list[str]:
     shape = ["#", "way" if found.current else "shape", "layers", "dim", "heads/kv", "head", "ffn", "ffn/dim"]
     answer = ["change", "FLOPs", "depth"] if found.current else ["score", *(TERMS if wide else ())]
     names = [*shape, found.certificate.counted, "error", *answer]
     kept = [i for i, name in enumerate(names) if name not in left_out]
-    table = plain_table() if wide else plain_table(padding=(0, 1, 0, 0))
-    for i in kept:
-        table.add_column(names[i], justify="left" if i == 1 else "right", no_wrap=True)
-    for number, solution in enumerate(found, 1):
-        cells = _cells(number, solution, found, wide)
-        table.add_row(*(cells[i] for i in kept), style="" if found.current or number > 1 else "bold")
-    return table
+    rows = [names, *(_cells(number, solution, found, wide) for number, solution in enumerate(found, 1))]
+    left = (kept.index(1),)
+    return table([[row[i] for i in kept] for row in rows], left=left, gap=2 if wide else 1)
 
 
 def _cells(number: int, solution: Solution, found: Solutions, wide: bool) -> list[str]:
@@ -124,15 +117,12 @@ def _term_cells(solution: Solution) -> list[str]:
     return [f"{solution.score[term]:.2f}" if solution.score[term] >= 0.005 else "·" for term in TERMS]
 
 
-def _terms(found: Solutions) -> Table:
+def _terms(found: Solutions) -> list[str]:
     """The score term by term, for terminals too narrow to show it beside the models."""
-    table = plain_table()
-    table.add_column("#", justify="right")
-    for name in ("score", *TERMS):
-        table.add_column(name, justify="right")
-    for number, solution in enumerate(found, 1):
-        table.add_row(str(number), f"{solution.total_score:.2f}", *_term_cells(solution))
-    return table
+    rows = [["#", "score", *TERMS]]
+    rows += [[str(i), f"{s.total_score:.2f}", *_term_cells(s)] for i, s in enumerate(found, 1)]
+    head, *lines = table(rows)
+    return [bold(head), *lines]
 
 
 def _changes(current: Current, model: ModelConfig) -> list[str]:
@@ -141,22 +131,22 @@ def _changes(current: Current, model: ModelConfig) -> list[str]:
     return [format_count(change["total"]), format_share(share, 1), f"{change['n_layers']:+d}"]
 
 
-def _current(current: Current, certificate: Certificate) -> Text:
+def _current(current: Current, certificate: Certificate, width: int) -> list[str]:
     m = current.model
     off = (current.counted - certificate.target) / certificate.target
-    return Text.assemble(
-        ("now: ", "bold"),
-        f"{m.n_layers} layers, dim {m.dim}, {m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}, "
+    return wrapped(
+        f"now: {m.n_layers} layers, dim {m.dim}, {m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}, "
         f"ffn {m.intermediate_size}: {current.counted:,} {certificate.counted} parameters, "
         f"{format_share(off, 2)} from {certificate.target:,}; "
         f"{format_count(flops_per_token(m))} FLOPs per token at context {m.context_length}",
+        width,
     )
 
 
-def _certificate(c: Certificate) -> Text:
+def _certificate(c: Certificate) -> str:
     following = "no other error" if c.next_best_error is None else f"next {c.next_best_error:,}"
     tie = f"{c.ties:,} tie" if c.ties > 1 else "no other ties"
-    return Text(
+    return (
         f"complete search: {c.lattice_points:,} points, {c.within_tolerance:,} within "
         f"{format_tolerance(c.tolerance)} of {c.target:,}; nearest error {c.best_error:,} ({tie}), "
         f"{following}"
