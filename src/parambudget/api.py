@@ -37,8 +37,7 @@ def count(source: ModelLike | None = None, /, **fields: Any) -> Breakdown:
 
 
 def formula(source: ModelLike | None = None, /, **fields: Any) -> Formula:
-    """The closed form of the parameter count; renders itself in a notebook. Needs no sizes beyond any that
-    are valid."""
+    """The closed form of the parameter count of a model's choices; renders itself in a notebook."""
     from parambudget.show.formula import formula as closed_form
 
     return closed_form(model(source, **fields))
