@@ -111,7 +111,7 @@ def at_once(case: Case) -> tuple[int, int, int, int | None, int]:
 
 
 def points(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """What every width, head layout and FFN width counts outside the layers, less the target, and per layer."""
+    """What every width, head layout and FFN width counts outside the layers, less the target, and in one."""
     columns = list(case.columns())
     many = [len(ffn) for *_, ffn in columns]
     dim, queries, keys = (np.repeat([column[i] for column in columns], many) for i in range(3))
