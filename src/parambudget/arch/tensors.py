@@ -42,8 +42,8 @@ class Tensor:
     @property
     def elements(self) -> Size:
         """Elements of all copies, whether or not they are shared."""
-        product = self.copies
-        for size in self.shape:
+        product, *others = self.shape
+        for size in (*others, self.copies):
             product = product * size
         return product
 

@@ -61,12 +61,13 @@ class Axis:
             raise ConfigError(
                 f"{name} has {len(values):,} values; at most {_MOST_VALUES:,} are searched, use a larger step"
             )
-        distinct = sorted(set(_whole(values, name)))
+        ascends = isinstance(values, range) and values.step > 0
+        distinct = tuple(values if ascends else sorted(set(_whole(values, name))))
         if not distinct:
             raise ConfigError(f"{name} has no values; use a size such as 896, 64,128 or 256:4096:64")
         if distinct[0] < 1:
             raise ConfigError(f"{name} is {distinct[0]}; sizes start at 1")
-        return cls(tuple(distinct), _text(distinct, step or 1))
+        return cls(distinct, _text(distinct, step or 1))
 
 
 def read_ratio(
@@ -111,9 +112,9 @@ def _whole(values: Iterable[Any], name: str) -> list[int]:
     return whole
 
 
-def _text(values: list[int], usual_step: int) -> str:
+def _text(values: tuple[int, ...], usual_step: int) -> str:
     if len(values) > 2:
         step = values[1] - values[0]
-        if values == list(range(values[0], values[-1] + 1, step)):
+        if values == tuple(range(values[0], values[-1] + 1, step)):
             return f"{values[0]}:{values[-1]}" + (f":{step}" if (step, usual_step) != (1, 1) else "")
     return ",".join(map(str, values))

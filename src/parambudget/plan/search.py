@@ -8,7 +8,6 @@ count from `low` to `high` are consecutive depths and, under each of them, conse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +16,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Size, with_sizes
 from parambudget.cost.count import active, body, total
 from parambudget.errors import InputError, NoSolution
-from parambudget.plan.arrays import Ints
+from parambudget.plan.arrays import Floats, Ints
 from parambudget.plan.lattice import Lattice, expand
 from parambudget.plan.space import Counted, SearchSpace
 
@@ -85,6 +84,7 @@ class Search:
         self.lattice = expand(space)
         if not self.lattice.n_points:
             raise NoSolution(_empty(space))
+        self._depths = self.lattice.n_layers.astype(np.float64)
         self._coefficients = _coefficients(space.choices, self.lattice, COUNTERS[counted])
 
     def certificate(self, tolerance: Fraction) -> Certificate:
@@ -117,11 +117,12 @@ class Search:
 
     def extent(self) -> tuple[int, int]:
         """The least and the greatest count on the lattice."""
-        layers, (outside, narrowest, widest, _) = self.lattice.n_layers, self._coefficients
-        return int((outside + layers[0] * narrowest).min()), int((outside + layers[-1] * widest).max())
+        depths, (outside, narrowest, widest, _) = self._depths, self._coefficients
+        return int((outside + depths[0] * narrowest).min()), int((outside + depths[-1] * widest).max())
 
     def _bounds(self, tolerance: Fraction) -> tuple[int, int]:
-        return ceil(self.target * (1 - tolerance)), floor(self.target * (1 + tolerance))
+        slack = self.target * tolerance.numerator // tolerance.denominator
+        return self.target - slack, self.target + slack
 
     def _reach(self, n: int) -> tuple[int, int]:
         """Counts equally far below and above the target, with n points or more between, or all there are."""
@@ -135,12 +136,12 @@ class Search:
             further = 8 * further + 1
 
     def _errors(self, low: int, high: int) -> Ints:
-        counts = np.concatenate([rows.unrolled()[2] for rows in self._rows(low, high)])
+        counts = np.concatenate([rows.counts() for rows in self._rows(low, high)])
         errors: Ints = np.abs(counts - self.target)
         return errors
 
     def _points(self, low: int, high: int) -> Points:
-        arrays = zip(*(rows.points(self.lattice) for rows in self._rows(low, high)), strict=True)
+        arrays = zip(*(rows.points() for rows in self._rows(low, high)), strict=True)
         return Points(*(np.concatenate(parts) for parts in arrays))
 
     def _rows(self, low: int, high: int) -> "Iterator[_Rows]":
@@ -159,62 +160,66 @@ class Search:
 
     def _piece(self, columns: slice, low: int, high: int) -> "_Rows":
         """The points of some columns that count low..high."""
-        lattice = self.lattice
         outside, narrowest, widest, step = (part[columns] for part in self._coefficients)
         # Deeper counts more, so the depths at which a column can meet low..high are consecutive.
-        shallowest = np.searchsorted(lattice.n_layers, -((outside - low) // widest), "left")
-        deepest = np.searchsorted(lattice.n_layers, (high - outside) // narrowest, "right")
+        shallowest = np.searchsorted(self._depths, (low - outside) / widest, "left")
+        deepest = np.searchsorted(self._depths, (high - outside) / narrowest, "right")
         column, depth = _unrolled(shallowest, np.maximum(deepest - shallowest, 0))
-        n_layers = lattice.n_layers[depth]
+        n_layers = self._depths[depth]
         base, slope = outside[column] + n_layers * narrowest[column], n_layers * step[column]
         column += columns.start
-        # So are the widths in a row. Float division is far faster and, once rounded, exact below 2**53: there
-        # no quotient of integers is nearer to a whole number than a float can tell.
-        first = np.maximum(np.ceil((low - base) / slope), 0).astype(np.int64)
-        last = np.minimum(np.floor((high - base) / slope), lattice.run[column] - 1).astype(np.int64)
-        return _Rows(column, n_layers, base, slope, first, np.maximum(last - first + 1, 0))
+        # So are the widths in a row. Rounded, these quotients are exact: one of integers below 2**53 is never
+        # nearer to a whole number than a float can tell.
+        first = np.maximum(np.ceil((low - base) / slope), 0)
+        last = np.minimum(np.floor((high - base) / slope), self.lattice.run[column] - 1)
+        many = np.maximum(last - first + 1, 0).astype(np.int64)
+        return _Rows(self.lattice, column, n_layers, base, slope, first, many)
 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
     """Points of the lattice, a row each for a column under one depth: its points first, first + 1, ...,
     `many` of them, where point i has the FFN width lattice.first + i * lattice.step and counts
-    base + i * slope."""
+    base + i * slope. Floats, all of them whole."""
 
+    lattice: Lattice
     column: Ints
-    n_layers: Ints
-    base: Ints
-    slope: Ints
-    first: Ints
+    n_layers: Floats
+    base: Floats
+    slope: Floats
+    first: Floats
     many: Ints
 
     @property
     def n_points(self) -> int:
         return int(self.many.sum())
 
-    def unrolled(self) -> tuple[Ints, Ints, Ints]:
-        """The row, number in the row and count of every point."""
+    def counts(self) -> Ints:
+        """What each point counts."""
         row, i = _unrolled(self.first, self.many)
-        return row, i, self.base[row] + i * self.slope[row]
+        counts: Ints = (self.base[row] + i * self.slope[row]).astype(np.int64)
+        return counts
 
-    def points(self, lattice: Lattice) -> tuple[Ints, ...]:
+    def points(self) -> tuple[Ints, ...]:
         """The fields of `Points`."""
-        row, i, counted = self.unrolled()
-        at = self.column[row]
-        columns = (lattice.dim, lattice.head_dim, lattice.n_heads, lattice.n_kv_heads)
-        sizes = (values[at] for values in columns)
-        return self.n_layers[row], *sizes, lattice.first[at] + i * lattice.step, counted
+        row, i = _unrolled(self.first, self.many)
+        lattice, at, width = self.lattice, self.column[row], i.astype(np.int64)
+        sizes = (lattice.dim, lattice.head_dim, lattice.n_heads, lattice.n_kv_heads)
+        return (
+            self.n_layers[row].astype(np.int64), *(size[at] for size in sizes),
+            lattice.first[at] + width * lattice.step, self.counts(),
+        )  # fmt: skip
 
 
-def _unrolled(start: Ints, many: Ints) -> tuple[Ints, Ints]:
-    """For every k the integers start[k], start[k] + 1, ..., many[k] of them: their k, and they themselves."""
+def _unrolled(start: Any, many: Ints) -> tuple[Ints, Any]:
+    """For every k the numbers start[k], start[k] + 1, ..., many[k] of them: their k, and they themselves."""
     k = np.repeat(np.arange(len(many)), many)
     return k, np.arange(len(k)) + (start + many - np.cumsum(many))[k]
 
 
 def _coefficients(
     choices: ModelConfig, lattice: Lattice, counter: Callable[[Any], Size]
-) -> tuple[Ints, Ints, Ints, Ints]:
+) -> tuple[Floats, Floats, Floats, Floats]:
     """Per column the count outside the layers, that of one layer at the narrowest and at the widest FFN, and
     its step between: three evaluations in one reading of the table, not algebra, so that the search stays
     right when a new tensor joins the table."""
@@ -230,7 +235,7 @@ def _coefficients(
         raise InputError(
             "the largest model of the lattice has 9.0e15 or more parameters; lower the upper ends"
         )
-    return tuple(part.astype(np.int64) for part in (outside, narrowest, widest, step))
+    return outside, narrowest, widest, step
 
 
 def _empty(space: SearchSpace) -> str:

@@ -69,9 +69,10 @@ class SearchSpace:
                 axes[name] = Axis.read(given.pop(name), name, steps.get(name))
         if ratio is None and "intermediate_size" not in axes:
             ratio = (Fraction(2), Fraction(8))
-        axes.setdefault("head_dim", Axis.of((32, 64) if target < SMALL else (64, 128), "head_dim"))
-        if "n_kv_heads" not in axes:
-            axes.setdefault("kv_groups", Axis.of((1, 2, 4, 8), "kv_groups"))
+        if "head_dim" not in axes:
+            axes["head_dim"] = Axis.of((32, 64) if target < SMALL else (64, 128), "head_dim")
+        if "kv_groups" not in axes and "n_kv_heads" not in axes:
+            axes["kv_groups"] = Axis.of((1, 2, 4, 8), "kv_groups")
         _fill_depth_and_width(axes, target, multiple)
         given.setdefault("tied", target < UNTIED_FROM)
         if axes["n_layers"].values[-1] > MOST_LAYERS:
@@ -148,7 +149,7 @@ def _buildable_heads(heads: Axis, rotated_share: Any) -> Axis:
         raise ConfigError(
             f"head_dim {heads.text} leaves an odd width to rotate; use even values, or position none"
         )
-    return Axis.of(fits, "head_dim")
+    return heads if len(fits) == len(heads.values) else Axis.of(fits, "head_dim")
 
 
 def _ratio_text(bound: Fraction) -> str:
