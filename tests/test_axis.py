@@ -91,6 +91,7 @@ def test_the_text_of_any_range_reads_back_to_it(low: int, span: int, by: int, st
     ("given", "says"),
     [
         ("x", "dim 'x' is not a whole number; write it in full, such as 896 or 50_257"),
+        ("4,096", "dim '4,096' could be a list or one number; write 4096 if it is one"),
         ("", "dim '' is not a whole number"),
         ("32K", "dim '32K' is not a whole number; write it in full"),
         ("64.5", "dim '64.5' is not a whole number"),

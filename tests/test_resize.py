@@ -150,6 +150,14 @@ def test_a_way_that_does_not_exist_is_named_with_its_reason():
     assert found.as_dict()["current"]["unavailable"] == found.current.unavailable
 
 
+def test_a_balanced_way_that_would_not_be_balanced_is_named():
+    found = pb.solve("200M", current="gpt2-medium", n_layers=[4, 8, 24], dim=[960, 1024])
+    assert found.current is not None
+    assert found.current.unavailable["balanced"] == (
+        "smaller dim and fewer layers, aspect ratio kept is not to be had within 0.5%"
+    )
+
+
 def test_a_single_layer_has_no_shallower_way():
     found = pb.solve("40M", current=NOTE.replace(n_layers=1), tolerance="5%")
     assert found.current is not None

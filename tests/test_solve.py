@@ -281,6 +281,13 @@ def test_the_score_of_a_solution_is_the_sum_of_its_terms():
     assert best.total_score == pytest.approx(sum(best.score.values()))
 
 
+def test_a_solution_shows_itself_in_one_line():
+    assert repr(solve("350M", n_layers=24, dim=1024, kv_groups=4, intermediate_size=3200)[0]) == (
+        "balanced: 24 layers, dim 1024, 16/4 heads of 64, intermediate 3200: "
+        "350,357,504 parameters (+357,504)"
+    )
+
+
 def test_the_rows_of_solutions_have_the_counted_quantity_as_a_column():
     row = solve("350M", counted="body", top=1).rows()[0]
     assert list(row) == [
