@@ -1,11 +1,27 @@
-"""How much arithmetic: the matmul rows of the table, and attention scores, which have no parameter."""
+"""How much arithmetic: the matmul rows of the table, and attention scores, which have no parameter.
 
-from typing import Literal
+Model FLOPs leave out what is not a matmul (norms, softmax, lookups), count 2 per multiply-add, and the
+backward pass as twice the forward one. Two conventions for the scores of s tokens in one head:
+
+    full      s * s, no discount for the causal mask: the attention term of Chowdhery et al. 2022 (PaLM),
+              appendix B, and what a math attention computes; with a window w, s * min(s, w)
+    causal    s * (s + 1) / 2, those that are not masked; with a window, s * w - w * (w - 1) / 2
+"""
+
+from fractions import Fraction
+from typing import Final, Literal
+
+import numpy as np
 
 from parambudget.arch.dims import Dims, Size
+from parambudget.arch.mixers import mixers
 from parambudget.arch.tensors import tensors
 
 Convention = Literal["full", "causal"]
+TRAINING: Final = 3
+"""Forward passes that a forward and a backward pass are worth."""
+RECOMPUTED: Final = 4
+"""The same where the forward pass is run again for the backward one."""
 
 
 def matmul_parameters(m: Dims) -> Size:
@@ -14,17 +30,69 @@ def matmul_parameters(m: Dims) -> Size:
     return sum(row.elements for row in tensors(m) if row.role == "matmul")
 
 
+def head_parameters(m: Dims) -> Size:
+    """Elements of the output head's matrix, tied or not."""
+    return sum(row.elements for row in tensors(m) if row.role == "matmul" and row.component == "lm_head")
+
+
+def scores(n_tokens: int, window: int | None, convention: Convention) -> int:
+    """Pairs of query and key that one head of one sequence scores."""
+    seen = n_tokens if window is None else min(n_tokens, window)
+    return n_tokens * seen if convention == "full" else n_tokens * seen - seen * (seen - 1) // 2
+
+
+def sequence_flops(m: Dims, convention: Convention = "full", *, n_tokens: int | None = None) -> int:
+    """Forward FLOPs of one sequence, of full context unless `n_tokens` says otherwise: an exact int."""
+    length = n_tokens or m.context_length
+    attention = sum(2 * row.score_width * scores(length, row.window, convention) for row in mixers(m))
+    return int(2 * matmul_parameters(m) * length + attention)
+
+
 def flops_per_token(m: Dims, convention: Convention = "full") -> Size:
     """FLOPs to train on one token, forward and backward, averaged over one sequence of full context.
 
-    Counts 2 per multiply-add and backward as twice forward; leaves out what is not a matmul (norms, softmax,
-    lookups) and any recomputation. `full` gives no discount for causal masking: s * s scores per head, the
-    attention term of Chowdhery et al. 2022 (PaLM), appendix B. `causal` counts the s * (s + 1) / 2 scores
-    that are not masked.
+    Exact, but for the causal convention with a window, where the mean may be no whole number.
     """
-    widths = m.n_layers * m.n_heads * m.head_dim
-    # 3 passes x 2 per multiply-add x 2 matmuls (scores, values) x width x keys per query.
-    attention = (
-        12 * widths * m.context_length if convention == "full" else 6 * widths * (m.context_length + 1)
+    return TRAINING * 2 * matmul_parameters(m) + attention_flops_per_token(m, convention)
+
+
+def attention_flops_per_token(m: Dims, convention: Convention = "full", *, passes: int = TRAINING) -> Size:
+    """The part of the scores and the weighted values in `flops_per_token`."""
+    length = int(m.context_length)
+    return sum(
+        _exactly(passes * 2 * row.score_width, Fraction(scores(length, row.window, convention), length))
+        for row in mixers(m)
     )
-    return 6 * matmul_parameters(m) + attention
+
+
+def training_flops(m: Dims, n_tokens: int, convention: Convention = "full") -> int:
+    """FLOPs to train on `n_tokens` in sequences of full context. A Python int: an array would overflow."""
+    return int(flops_per_token(m, convention) * int(n_tokens))
+
+
+def hardware_flops_per_token(
+    m: Dims, convention: Convention = "full", *, checkpointing: bool, logits_again: bool = False
+) -> Size:
+    """FLOPs that the trainer computes per token: with checkpointing the layers run forward twice, and with
+    the logits in parts the head does.
+
+    The second run of a layer ends with the last tensor that the backward pass needs, and the output of the
+    last matmul is not needed unless a norm stands behind it. What a flash attention recomputes inside its own
+    backward pass is not counted.
+    """
+    layers, head = (RECOMPUTED if again else TRAINING for again in (checkpointing, logits_again))
+    of_head = head_parameters(m)
+    unneeded = _last_of_a_layer(m) if checkpointing and m.norm_placement == "pre" else 0
+    matmuls = 2 * (layers * (matmul_parameters(m) - of_head) - unneeded + head * of_head)
+    return matmuls + attention_flops_per_token(m, convention, passes=layers)
+
+
+def _last_of_a_layer(m: Dims) -> Size:
+    return sum(row.elements for row in tensors(m) if row.name == "layers.*.ffn.down.weight")
+
+
+def _exactly(count: Size, factor: Fraction) -> Size:
+    """Their product; whole wherever it is a whole number."""
+    product = count * factor.numerator
+    whole, rest = divmod(product, factor.denominator)
+    return product / factor.denominator if np.any(rest) else whole
