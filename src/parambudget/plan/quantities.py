@@ -14,7 +14,7 @@ from parambudget.units import format_count, shortened
 
 @dataclass(frozen=True)
 class Range:
-    """Where the runs behind a law lie, both ends included."""
+    """Where a law holds, both ends included."""
 
     low: float
     high: float
@@ -23,8 +23,7 @@ class Range:
         """One line when `value` lies outside, None when it lies within."""
         if self.low <= value <= self.high:
             return None
-        side = "below" if value < self.low else "above"
-        return f"{_written(value)} {what}: {side} {self}, where the law was fitted; extrapolated"
+        return f"{_written(value)} {what}: outside the law's range ({self}), extrapolated"
 
     def __str__(self) -> str:
         return f"{_written(self.low)} to {_written(self.high)}"

@@ -14,6 +14,7 @@ import numpy as np
 
 from parambudget.arch.dims import Size
 from parambudget.plan.quantities import plain, positive, positives
+from parambudget.units import format_count
 
 REPETITIONS: Final = 15.387756
 """R*: after so many repetitions a further one is worth 1/e of its tokens. However often it is read, text is
@@ -50,8 +51,7 @@ def repetition_warning(tokens: float, unique_tokens: float) -> str | None:
     times = trained / unique
     if times <= FREE_EPOCHS:
         return None
-    worth = f"worth {effective_tokens(trained, unique) / unique:.3g} of fresh text"
-    if times <= LAST_EPOCHS:
-        return f"{times:.3g} epochs are {worth}: above {FREE_EPOCHS}, repetition costs"
-    last = f"a token at the end is worth {worth_of_next_token(trained, unique):.0%} of a fresh one"
-    return f"{times:.3g} epochs are {worth}: above {LAST_EPOCHS}, more are nearly worthless ({last})"
+    worth = f"{effective_tokens(trained, unique) / unique:.3g}"
+    last = f"a further token is worth {worth_of_next_token(trained, unique) * 100:.0f} % of a fresh one"
+    rule = f"{FREE_EPOCHS}, repetition costs" if times <= LAST_EPOCHS else f"{LAST_EPOCHS}, little is gained"
+    return f"{format_count(times)} epochs teach as much as {worth} of fresh text ({last}): above {rule}"
