@@ -1,15 +1,11 @@
 """What a person leaves out of a run is filled in here, each value with the reason that is shown beside it.
 
-    Step Law    Li et al. 2025, arXiv 2503.04715: peak learning rate 1.79 N^-0.713 D^0.307, down to 1e-5, and
-                batches of 0.58 D^0.571 tokens; N parameters outside embeddings and head, D training tokens
-    DeepSeek    DeepSeek-AI 2024, arXiv 2401.02954: batches of 0.2920 C^0.3271 tokens; C training FLOPs
-                without those of the head
+    rates       Step Law and DeepSeek for the learning rate and the batch: `plan/rates.py`
+    epochs      Muennighoff et al. for how often text may be read: `plan/repetition.py`
     GPT-3       Brown et al. 2020, arXiv 2005.14165, appendix B: AdamW's constants, clipping and weight decay
     Moonlight   Liu et al. 2025, arXiv 2502.16982: Muon with updates of AdamW's size, at its rate and decay
-    epochs      Muennighoff et al. 2023, arXiv 2305.16264: up to 4 epochs are worth nearly as much as new text
 
-Both laws were fitted on 60M to 1B parameters and billions of tokens; below that they are extrapolated, within
-the bounds set here.
+Below the sizes that the laws were fitted on they are extrapolated, within the bounds set here.
 """
 
 import math
@@ -21,11 +17,12 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
 from parambudget.cost.count import body, total
 from parambudget.cost.flops import flops_per_token
+from parambudget.plan.rates import batch_tokens, step_law_rate
+from parambudget.plan.repetition import FREE_EPOCHS
 from parambudget.train.config import TrainConfig
 from parambudget.units import format_count
 
 TOKENS_PER_PARAMETER: Final = 20
-MOST_EPOCHS: Final = 4
 FEWEST_BATCH_TOKENS: Final = 2**12
 MOST_BATCH_TOKENS: Final = 2**22
 HIGHEST_LEARNING_RATE: Final = 5e-3
@@ -117,24 +114,25 @@ def _fill_batch(fields: dict[str, Any], fill: Any, model: ModelConfig, planned: 
 def _batch_tokens(model: ModelConfig, planned: int, steps: int | None) -> tuple[int, str]:
     """Tokens per update: the geometric mean of the two laws, as a power of two."""
     flops = flops_per_token(with_sizes(model, vocab_size=0))
-    step_law = deep_seek = float(FEWEST_BATCH_TOKENS)
+    wished = float(FEWEST_BATCH_TOKENS)
     # With given steps the number of tokens depends on the batch; the exponents are below 1, so this settles.
     for _ in range(50):
-        tokens = steps * math.sqrt(step_law * deep_seek) if steps else planned
-        step_law, deep_seek = 0.58 * tokens**0.571, 0.2920 * (flops * tokens) ** 0.3271
-    wished = math.sqrt(step_law * deep_seek)
+        tokens = steps * wished if steps else planned
+        both = batch_tokens(tokens, flops * tokens)
+        wished = both.middle
     batch = min(MOST_BATCH_TOKENS, max(FEWEST_BATCH_TOKENS, 2 ** round(math.log2(wished))))
-    laws = f"Step Law says {format_count(round(step_law))}, DeepSeek {format_count(round(deep_seek))}"
+    step_law, deepseek = (format_count(round(law.value)) for law in (both.step_law, both.deepseek))
+    laws = f"Step Law says {step_law}, DeepSeek {deepseek}"
     bound = f", at least {FEWEST_BATCH_TOKENS:,}" if batch > wished * math.sqrt(2) else ""
     return batch, f"about {batch:,} tokens an update ({laws}{bound})"
 
 
 def _training_tokens(model: ModelConfig, data_tokens: int) -> tuple[int, str]:
-    wished, there = TOKENS_PER_PARAMETER * total(model), MOST_EPOCHS * data_tokens
+    wished, there = TOKENS_PER_PARAMETER * total(model), FREE_EPOCHS * data_tokens
     if there < wished:
         return (
             there,
-            f"{MOST_EPOCHS} epochs; {TOKENS_PER_PARAMETER} per parameter would be {format_count(wished)}",
+            f"{FREE_EPOCHS} epochs; {TOKENS_PER_PARAMETER} per parameter would be {format_count(wished)}",
         )
     return (
         wished,
@@ -143,7 +141,7 @@ def _training_tokens(model: ModelConfig, data_tokens: int) -> tuple[int, str]:
 
 
 def _learning_rate(model: ModelConfig, tokens: int) -> tuple[float, str]:
-    law = 1.79 * body(model) ** -0.713 * tokens**0.307
+    law = step_law_rate(body(model), tokens).value
     reason = f"Step Law for {format_count(body(model))} body parameters and {format_count(tokens)} tokens"
     if law > HIGHEST_LEARNING_RATE:
         return HIGHEST_LEARNING_RATE, f"{reason} says {law:.2g}, outside its range; this is the highest used"
