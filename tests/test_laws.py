@@ -56,6 +56,17 @@ def test_hoffmanns_own_fit_wants_more_tokens_per_parameter_the_larger_the_budget
     assert compute_optimal(HOFFMANN_2022, flops).tokens_per_parameter == pytest.approx(ratio, abs=0.06)
 
 
+def test_hoffmanns_unrounded_constants_round_to_the_printed_ones():
+    law = HOFFMANN_2022
+    assert [round(x, 2) for x in (law.E, law.A, law.B, law.alpha, law.beta)] == [
+        1.69,
+        406.4,
+        410.7,
+        0.34,
+        0.28,
+    ]
+
+
 def test_rounding_alone_moves_hoffmanns_optimum_by_more_than_half():
     rounded = replace(HOFFMANN_2022, E=1.69, alpha=0.34, beta=0.28)
     ratios = [compute_optimal(rounded, flops).tokens_per_parameter for flops in (1e18, 5.76e23)]
