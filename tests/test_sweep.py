@@ -14,7 +14,7 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.errors import NoSolution
 from parambudget.plan.search import Search
 from parambudget.plan.space import SearchSpace
-from parambudget.plan.sweep import Measured, sweep
+from parambudget.plan.sweep import AT_ONCE, Measured, sweep
 
 some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -51,12 +51,12 @@ def test_the_best_of_a_sweep_is_the_best_of_all_possible_points(lattice: Declare
     search = lattice.search(1_000)
     if not values:
         with pytest.raises(NoSolution, match="none of the"):
-            sweep(search, measure, band)
+            sweep(search.everything(1_000), search.space.choices, measure, band)
         return
-    swept = sweep(search, measure, band)
+    swept = sweep(search.everything(1_000), search.space.choices, measure, band)
     best = min(values.values())
     assert swept.best == pytest.approx(best, rel=1e-12)
-    assert (swept.lattice_points, swept.possible) == (len(models), len(values))
+    assert (swept.n_points, swept.possible) == (len(models), len(values))
     found = [search.space.choices.replace(**swept.points.sizes(i)) for i in range(len(swept.points))]
     assert set(found) == {m for m, value in values.items() if value <= band(swept.best)}
     assert swept.measured.figures["flops"].tolist() == [flops_per_token(m) for m in found]
@@ -65,7 +65,9 @@ def test_the_best_of_a_sweep_is_the_best_of_all_possible_points(lattice: Declare
 
 def test_by_size_is_the_best_of_each_half_octave():
     search = Search(_space(), 10**6)
-    swept = sweep(search, lambda m: Measured(1.0 / np.asarray(total(m)), total(m) > 0, {}), band)
+    pieces = search.everything(AT_ONCE)
+    by_total = lambda m: Measured(1.0 / np.asarray(total(m)), total(m) > 0, {})  # noqa: E731
+    swept = sweep(pieces, search.space.choices, by_total, band)
     sizes = list(swept.by_size)
     assert sizes == sorted(sizes)
     assert all(1.39 < after / before < 1.43 for before, after in pairwise(sizes))

@@ -1,21 +1,22 @@
-"""Budgets that no count decides (hours, arithmetic, memory): every point of the lattice is measured.
+"""Every point measured, the best of them kept: for budgets that no count decides (hours, arithmetic, memory).
 
 The best points differ by less than what is predicted can tell, so all that lie within a stated band of the
 best are kept; the shape score then orders them as it orders the models of a count.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, with_sizes
 from parambudget.errors import NoSolution
 from parambudget.plan.arrays import Bools, Floats
-from parambudget.plan.search import Points, Search
+from parambudget.plan.search import Points
 
-_AT_ONCE: Final = 2**17
+AT_ONCE: Final = 2**17
 """Points that are measured together: the arrays stay in the cache."""
 _BINS_PER_OCTAVE: Final = 2
 
@@ -48,7 +49,7 @@ class Swept:
     points: Points
     """All points within the band of the best."""
     measured: Measured
-    lattice_points: int
+    n_points: int
     possible: int
     best: float
     by_size: dict[int, float]
@@ -60,18 +61,20 @@ def columns(points: Points) -> dict[str, Any]:
     return {name: values for name, values in points.__dict__.items() if name != "counted"}
 
 
-def sweep(search: Search, measure: Measure, band: Callable[[float], float]) -> Swept:
-    """Measure the whole lattice; `band` gives the greatest value that counts as equal to the best.
+def sweep(
+    pieces: Iterable[Points], choices: ModelConfig, measure: Measure, band: Callable[[float], float]
+) -> Swept:
+    """Measure all points; `band` gives the greatest value that counts as equal to the best.
 
     Raises `NoSolution` where no point is possible.
     """
     kept: list[tuple[Points, Measured]] = []
     best, n_points, n_possible = np.inf, 0, 0
     bins: dict[int, float] = {}
-    for points in search.everything(_AT_ONCE):
-        measured = measure(with_sizes(search.space.choices, **columns(points)))
-        n_points += len(points)
-        points, measured = points.at(measured.possible), measured.at(measured.possible)
+    for piece in pieces:
+        measured = measure(with_sizes(choices, **columns(piece)))
+        n_points += len(piece)
+        points, measured = piece.at(measured.possible), measured.at(measured.possible)
         if not len(points):
             continue
         n_possible += len(points)
@@ -80,7 +83,7 @@ def sweep(search: Search, measure: Measure, band: Callable[[float], float]) -> S
         near = measured.value <= band(best)
         kept.append((points.at(near), measured.at(near)))
     if not n_possible:
-        raise NoSolution(f"none of the {n_points:,} points of the lattice is possible")
+        raise NoSolution(f"none of the {n_points:,} points is possible")
     pool, values = _joined(kept)
     near = values.value <= band(best)
     sizes = {round(2 ** (i / _BINS_PER_OCTAVE)): value for i, value in sorted(bins.items())}
