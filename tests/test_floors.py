@@ -23,13 +23,13 @@ FLOORS = [
 HEAVY = {
     "torch": {"build", "train"},
     "sympy": {"show/formula.py"},
-    "matplotlib": {"show/figures.py"},
+    "matplotlib": {"show/figures"},
     "pyarrow": {"train/parquet.py"},
     "datasets": {"train/hosted.py"},
     "wandb": {"train/tracking.py"},
     "typer": {"cli"},
     "rich": {"show", "cli"},
-    "numpy": {"cost", "plan", "train"},
+    "numpy": {"cost", "plan", "train", "show/figures"},
 }
 
 

@@ -12,6 +12,8 @@ from parambudget.errors import InputError
 from parambudget.units import (
     format_bytes,
     format_count,
+    format_flop_rate,
+    format_mfu,
     format_seconds,
     format_share,
     format_tolerance,
@@ -201,3 +203,20 @@ def test_a_difference_is_printed_with_its_sign(share: Any, text: str):
 )
 def test_a_duration_is_printed_in_its_natural_unit(seconds: float, text: str):
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (989.4e12, "989.4 TFLOP/s"),
+        (2.25e15, "2.25 PFLOP/s"),
+        (71e9, "71 GFLOP/s"),
+        (5e6, "5 MFLOP/s"),
+    ],
+)
+def test_arithmetic_per_second_is_written_in_powers_of_1000(rate, text):
+    assert format_flop_rate(rate) == text
+
+
+def test_utilisation_says_of_what_and_how_it_was_counted():
+    assert format_mfu(0.451, 989.4e12) == "45.1% of 989.4 TFLOP/s dense, full convention"

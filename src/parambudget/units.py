@@ -103,6 +103,19 @@ def format_bytes(size_bytes: float) -> str:
     return f"{size_bytes / 2**30:.1f} GiB"
 
 
+def format_flop_rate(flops_per_second: float) -> str:
+    """Arithmetic per second: 989.4e12 is "989.4 TFLOP/s"."""
+    for scale, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G")):
+        if flops_per_second >= scale:
+            return f"{flops_per_second / scale:.4g} {letter}FLOP/s"
+    return f"{flops_per_second / 1e6:.4g} MFLOP/s"
+
+
+def format_mfu(mfu: float, peak_flops: float) -> str:
+    """Model FLOPs utilisation with what it is a share of: "45.1% of 989.4 TFLOP/s dense, full convention"."""
+    return f"{mfu:.1%} of {format_flop_rate(peak_flops)} dense, full convention"
+
+
 def format_share(share: float | Fraction, digits: int = 3) -> str:
     """A signed relative difference: 0.00003 is "+0.003 %"; exactly nothing is "0 %"; 40 is "41 times"."""
     if share >= 10:

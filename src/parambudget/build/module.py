@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from parambudget.arch.config import ModelConfig
+from parambudget.build.kernels import fused_attention
 from parambudget.build.rotary import Rotary, Rotation, rotate
 from parambudget.errors import InputError
 
@@ -185,9 +186,10 @@ class Attention(nn.Module):
     def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
         """What every token gathers from itself and the ones before it."""
         q_BHTK, k_BGTK, v_BGTK = self.projected(x_BTD, rotation)
-        y_BHTK = F.scaled_dot_product_attention(
-            q_BHTK, k_BGTK, v_BGTK, is_causal=True, scale=self.scale, enable_gqa=self.grouped
-        )
+        with fused_attention(q_BHTK):
+            y_BHTK = F.scaled_dot_product_attention(
+                q_BHTK, k_BGTK, v_BGTK, is_causal=True, scale=self.scale, enable_gqa=self.grouped
+            )
         return self.out(y_BHTK.transpose(1, 2).flatten(2))
 
     def projected(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:

@@ -48,7 +48,7 @@ def show(
     drawn = figure or (folders[0] / "loss.png" if len(found) == 1 and not as_json else None)
     drawable = find_spec("matplotlib") is not None
     if drawn is not None and drawable:
-        from parambudget.show.figures import loss_curve
+        from parambudget.show.figures.runs import loss_curve
 
         loss_curve(found, drawn)
     from parambudget.show.console import console

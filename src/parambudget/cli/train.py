@@ -171,9 +171,10 @@ class Request:
 
 def run(asked: Request) -> None:
     """Train in this process, or in step with the others that `torchrun` started beside it."""
+    from parambudget.train.device import kernels_told
     from parambudget.train.distributed import joined
 
-    with joined(asked.device) as (ranks, device):
+    with joined(asked.device) as (ranks, device), kernels_told():
         run_as(ranks, replace(ranks.first(asked), device=device))
 
 
@@ -181,6 +182,7 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     """Read the text, fill in the settings, train; the leading process tells each of it before and after."""
     from parambudget.show import training as show
     from parambudget.show.console import console
+    from parambudget.show.watching import watching
     from parambudget.train.batches import require_windows
     from parambudget.train.checkpoint import require_checkpoint
     from parambudget.train.data import data_for
@@ -213,7 +215,7 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     config = settings.completed.config
     with (
         stop_requests() as stopped,
-        show.watching(to, config.steps) as shown,
+        watching(to, config.steps, ranks.peak_flops(compute), compute.peak_memory_bytes) as shown,
         _reported(shown, asked if ranks.leads else replace(asked, wandb=None), config) as on_step,
     ):
         result = train_model(

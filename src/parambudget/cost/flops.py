@@ -15,7 +15,7 @@ import numpy as np
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.mixers import mixers
-from parambudget.arch.tensors import tensors
+from parambudget.arch.tensors import Tensor, tensors
 
 Convention = Literal["full", "causal"]
 TRAINING: Final = 3
@@ -28,11 +28,6 @@ def matmul_parameters(m: Dims) -> Size:
     """Elements of every matrix a token is multiplied with: the output head too, tied or not; the embedding
     lookup not."""
     return sum(row.elements for row in tensors(m) if row.role == "matmul")
-
-
-def head_parameters(m: Dims) -> Size:
-    """Elements of the output head's matrix, tied or not."""
-    return sum(row.elements for row in tensors(m) if row.role == "matmul" and row.component == "lm_head")
 
 
 def scores(n_tokens: int, window: int | None, convention: Convention) -> int:
@@ -76,19 +71,27 @@ def hardware_flops_per_token(
     """FLOPs that the trainer computes per token: with checkpointing the layers run forward twice, and with
     the logits in parts the head does.
 
-    The second run of a layer ends with the last tensor that the backward pass needs, and the output of the
-    last matmul is not needed unless a norm stands behind it. What a flash attention recomputes inside its own
-    backward pass is not counted.
+    What a flash attention recomputes inside its own backward pass is not counted.
     """
-    layers, head = (RECOMPUTED if again else TRAINING for again in (checkpointing, logits_again))
-    of_head = head_parameters(m)
-    unneeded = _last_of_a_layer(m) if checkpointing and m.norm_placement == "pre" else 0
-    matmuls = 2 * (layers * (matmul_parameters(m) - of_head) - unneeded + head * of_head)
+    matmuls = sum(
+        2 * row.elements * passes(row, m, checkpointing=checkpointing, logits_again=logits_again)
+        for row in tensors(m)
+        if row.role == "matmul"
+    )
+    layers = RECOMPUTED if checkpointing else TRAINING
     return matmuls + attention_flops_per_token(m, convention, passes=layers)
 
 
-def _last_of_a_layer(m: Dims) -> Size:
-    return sum(row.elements for row in tensors(m) if row.name == "layers.*.ffn.down.weight")
+def passes(row: Tensor, m: Dims, *, checkpointing: bool, logits_again: bool) -> int:
+    """Forward passes that the trainer's work with a matmul row is worth.
+
+    The second run of a layer ends with the last tensor that the backward pass needs, and the output of the
+    last matmul is not needed unless a norm stands behind it.
+    """
+    if row.component == "lm_head":
+        return RECOMPUTED if logits_again else TRAINING
+    unneeded = row.name == "layers.*.ffn.down.weight" and m.norm_placement == "pre"
+    return RECOMPUTED if checkpointing and not unneeded else TRAINING
 
 
 def _exactly(count: Size, factor: Fraction) -> Size:

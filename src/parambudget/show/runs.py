@@ -7,7 +7,7 @@ from rich.table import Table
 
 from parambudget.show.console import plain_table
 from parambudget.train.history import Run
-from parambudget.units import format_bytes, format_count, format_seconds
+from parambudget.units import format_bytes, format_count, format_mfu, format_seconds
 
 
 def runs_table(runs: Sequence[Run]) -> Table:
@@ -32,7 +32,9 @@ def _figures(figures: dict[str, Any]) -> dict[str, str]:
         "tokens": format_count(figures["tokens"]),
         "time in updates": format_seconds(figures["update_seconds"]),
         "speed": f"{figures['tokens_per_second']:,.0f} tokens/s",
-        "MFU": _written(figures["mfu"], "{:.1%} (full convention, dense bf16 peak)", "peak not known"),
+        "MFU": format_mfu(figures["mfu"], figures["peak_flops"])
+        if figures["mfu"] is not None and figures["peak_flops"] is not None
+        else "peak not known",
         "peak memory": "not measured"
         if figures["peak_memory_bytes"] is None
         else format_bytes(figures["peak_memory_bytes"]),

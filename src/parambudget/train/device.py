@@ -1,11 +1,13 @@
 """Where to compute and in which precision: decided once and passed on."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
+from parambudget.build.kernels import NO_KERNEL, prefer_flash_3
 from parambudget.cost.hardware import find
 from parambudget.errors import InputError
 from parambudget.train.config import TrainConfig
@@ -29,8 +31,16 @@ class Compute:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     def peak_memory_bytes(self) -> int | None:
-        """The most that torch has held on the accelerator."""
-        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+        """The most that torch has held on the accelerator; on a CPU the most that this process has held,
+        Python and the text included."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if sys.platform == "win32":
+            return None
+        import resource  # not there on Windows
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def choose(asked: str = "auto") -> Compute:
@@ -55,7 +65,22 @@ def choose(asked: str = "auto") -> Compute:
         )
     name = torch.cuda.get_device_name(device)
     known = find(name)
+    prefer_flash_3(device)
     return Compute(device, name, bf16=True, compiled=True, peak_flops=known.bf16_flops if known else None)
+
+
+@contextmanager
+def kernels_told() -> Iterator[None]:
+    """A model that no fused attention kernel can compute is one line that says what to change."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(said in str(error) for said in NO_KERNEL):
+            raise
+        raise InputError(
+            "no fused attention kernel of this GPU can compute these heads; use a head_dim of 64 or 128, "
+            "or as many kv heads as heads"
+        ) from None
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from parambudget.errors import InputError
 from parambudget.train.config import TrainConfig
+from parambudget.train.device import Compute
 
 Value = TypeVar("Value")
 
@@ -47,6 +48,10 @@ class Ranks:
                 f"gradient_accumulation_steps={steps} cannot be shared out evenly among {self.size} "
                 f"processes; use {(steps // self.size + 1) * self.size}"
             )
+
+    def peak_flops(self, compute: Compute) -> float | None:
+        """Dense bfloat16 FLOP/s of all devices together, where that of one is known."""
+        return None if compute.peak_flops is None else compute.peak_flops * self.size
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of all processes' values, the same on each."""

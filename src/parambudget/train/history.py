@@ -73,6 +73,7 @@ class Run:
             "skipped": sum(step.skipped for step in self.steps),
             "tokens_per_second": self.tokens_per_second,
             "mfu": self.mfu,
+            "peak_flops": self.summary.get("peak_flops"),
             "peak_memory_bytes": self.summary.get("peak_memory_bytes"),
             "update_seconds": self.update_seconds,
             "seconds": self.summary.get("seconds"),

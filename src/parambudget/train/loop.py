@@ -63,8 +63,9 @@ def train(
     about = checkpoint.About(
         described, data.tokenizer_json, checkpoint.surroundings(compute.name, ranks.size)
     )
-    peak_flops = compute.peak_flops * ranks.size if compute.peak_flops else None
-    clock = Clock(config.sequences_per_update * model.context_length, flops_per_token(model), peak_flops)
+    clock = Clock(
+        config.sequences_per_update * model.context_length, flops_per_token(model), ranks.peak_flops(compute)
+    )
     if not ranks.leads:
         return helped(learner, model, config, data, out, clock, stopped)
     with rundir.claimed(out, resume=resume) as checkpoints, memory_told(config):
@@ -235,7 +236,8 @@ def outcome(
     return TrainResult(
         finished=step.step == config.steps, parameters=total(model), steps=step.step, tokens=step.tokens,
         loss=step.loss, val_loss=step.val_loss, val_bits_per_byte=step.val_bits_per_byte,
-        tokens_per_second=speed, mfu=clock.mfu(speed), peak_memory_bytes=compute.peak_memory_bytes(),
+        tokens_per_second=speed, mfu=clock.mfu(speed), peak_flops=clock.peak_flops,
+        peak_memory_bytes=compute.peak_memory_bytes(),
         seconds=clock.elapsed_seconds(), device=compute.name,
         checkpoint=checkpoints / f"step-{step.step}" if step.step else None,
     )  # fmt: skip

@@ -60,8 +60,11 @@ class TrainResult:
     tokens_per_second: float
     """Over all updates but the first, those before a resume too, without evaluation and saving."""
     mfu: float | None
+    """Full convention, of `peak_flops`."""
+    peak_flops: float | None
+    """Dense bfloat16 FLOP/s of all devices; None where not known."""
     peak_memory_bytes: int | None
-    """Of the accelerator; None on a CPU."""
+    """As `Compute.peak_memory_bytes` has it."""
     seconds: float
     """From the start, or the resume, to the last save."""
     device: str

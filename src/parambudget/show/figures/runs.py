@@ -1,51 +1,28 @@
-"""Pictures of runs. The only file that draws.
+"""Pictures of runs."""
 
-Each has a background of its own, so that it reads the same on a light and on a dark page; the colours are
-those of Okabe and Ito, which people with any kind of colour vision tell apart.
-"""
-
-import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-from parambudget.errors import InputError
+from parambudget.show.figures.canvas import COLOURS, INK, canvas, logarithmic, save
 from parambudget.train.history import Run
 from parambudget.units import format_count
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it announces that it builds its font cache
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_INK: Final = "#222222"
 _SMOOTH_SHARE: Final = 0.1
 """Of the updates so far, that the smoothed loss looks back on."""
 
 
 def loss_curve(runs: Sequence[Run], path: Path) -> None:
     """Training and validation loss over the tokens seen, as a PNG."""
-    figure = Figure(figsize=(8, 5), dpi=150, facecolor="white", layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = canvas(_title(runs), "training tokens seen (log scale)", "loss (nats per token)")
     for n, run in enumerate(runs):
         colour = COLOURS[n % len(COLOURS)]
         name = f"{run.name}, " if len(runs) > 1 else ""
         _draw(axes, run, name, colour, COLOURS[1] if len(runs) == 1 else colour)
     axes.set_xscale("log")
-    axes.set_xlabel("training tokens seen (log scale)", color=_INK)
-    axes.set_ylabel("loss (nats per token)", color=_INK)
-    axes.set_title(_title(runs), color=_INK, fontsize=11)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: format_count(tokens)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, labelcolor=_INK)
-    _save(figure, path)
+    logarithmic(axes.xaxis)
+    axes.legend(frameon=False, labelcolor=INK)
+    save(figure, path)
 
 
 def _draw(axes: Any, run: Run, name: str, colour: str, validation_colour: str) -> None:
@@ -79,15 +56,3 @@ def _title(runs: Sequence[Run]) -> str:
             f", validation loss {figures['val_loss']:.4f} ({figures['val_bits_per_byte']:.4f} bits per byte)"
         )
     return said
-
-
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"cannot write {path}: {error.strerror}; choose another place with --figure"
-        ) from None

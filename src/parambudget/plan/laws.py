@@ -1,0 +1,216 @@
+"""Expected loss from parameters and tokens: L(N, D) = E + A / N^alpha + B / D^beta, in nats per token.
+
+A law holds for the text and the tokenizer that it was fitted on. What it claims are differences and rankings;
+an absolute value is a mark on that text's scale, and every `LossEstimate` says so.
+
+Left out on purpose: the rounded constants in the body text of Hoffmann et al. 2022 (E 1.69, alpha 0.34, beta
+0.28). Rounding alone biases them: they want 26 tokens per parameter at 1e18 FLOPs and 93 at 5.76e23.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import exp, log
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from parambudget.arch.dims import Dims, Size
+from parambudget.arch.tensors import tensors
+from parambudget.errors import InputError
+from parambudget.plan.quantities import Range, plain, positive, positives
+from parambudget.plan.repetition import effective_tokens, repetition_warning
+from parambudget.units import format_count, shortened
+
+FEWEST_PARAMETERS: Final = 50e6
+"""Below it the embeddings dominate, and the laws count them like any other parameter."""
+TOKENS_PER_PARAMETER: Final = Range(1, 500)
+"""A cautious bound of this project, not of a paper."""
+
+
+@dataclass(frozen=True)
+class LossLaw:
+    """One fit of L(N, D) = E + A / N^alpha + B / D^beta."""
+
+    name: str
+    E: float
+    """Loss of an unlimited model on unlimited text, nats per token."""
+    A: float
+    B: float
+    alpha: float
+    beta: float
+    excess_parameters: float | None
+    """R_N*, where the law lets parameters beyond those that the text supports decay; None where it does
+    not."""
+    fitted_on: str
+    """Text and tokenizer."""
+    parameters: Range
+    tokens: Range
+    source: str
+    evidence: str
+    """Where the constants were read, and what was only recalled."""
+
+    @property
+    def balance(self) -> float:
+        """G = (alpha A / (beta B))^(1 / (alpha + beta)), which divides compute between model and text."""
+        return float((self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta)))
+
+    def parameters_for(self, tokens: Size) -> Size:
+        """The N for which `tokens` are compute-optimal: G (G D)^(beta / alpha)."""
+        fresh = positives(tokens, "tokens")
+        return self.balance * (self.balance * fresh) ** (self.beta / self.alpha)
+
+
+_MASSIVE_TEXT: Final = "MassiveText, a SentencePiece vocabulary of 32,000"
+# 500 billion from the abstract; 875 million is the least that was seen among their runs, which others have
+# read off the figures (the data set open-athena/isoflop-experiments).
+_CHINCHILLA_TOKENS: Final = Range(875e6, 500e9)
+
+BESIROGLU_2024: Final = LossLaw(
+    name="besiroglu-2024", E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658,
+    excess_parameters=None, fitted_on=_MASSIVE_TEXT,
+    parameters=Range(FEWEST_PARAMETERS, 16e9), tokens=_CHINCHILLA_TOKENS,
+    source="Besiroglu et al. 2024, arXiv 2404.10102: refit of 240 runs of Hoffmann et al., read off a figure",
+    evidence="constants seen in several public copies; standard errors E 0.03, A 125, B 1293, alpha 0.02, "
+    "beta 0.02; the range is that of Hoffmann et al., from 50M",
+)  # fmt: skip
+HOFFMANN_2022: Final = LossLaw(
+    name="hoffmann-2022", E=1.6934, A=406.4, B=410.7, alpha=0.3392, beta=0.2849,
+    excess_parameters=None, fitted_on=_MASSIVE_TEXT,
+    parameters=Range(FEWEST_PARAMETERS, 16e9), tokens=_CHINCHILLA_TOKENS,
+    source="Hoffmann et al. 2022, arXiv 2203.15556, approach 3, unrounded as in its TeX source",
+    evidence="through Besiroglu et al. 2024, who quote the TeX source and show that this fit stopped early",
+)  # fmt: skip
+MUENNIGHOFF_2023: Final = LossLaw(
+    name="muennighoff-2023", E=exp(0.6254804), A=exp(6.255414), B=exp(7.3049974),
+    alpha=0.3526596, beta=0.3526596, excess_parameters=5.309743,
+    fitted_on="C4, GPT-2's vocabulary of 50,257",
+    parameters=Range(FEWEST_PARAMETERS, 9e9), tokens=Range(100e6, 900e9),
+    source="Muennighoff et al. 2023, arXiv 2305.16264, equations 5, 6 and 17",
+    evidence="constants and formula read in the authors' repository, huggingface/datablations, and the TeX "
+    "source; 182 runs from 7M parameters on, of which those below 50M are mostly embeddings",
+)  # fmt: skip
+
+LOSS_LAWS: Final[Mapping[str, LossLaw]] = MappingProxyType(
+    {law.name: law for law in (BESIROGLU_2024, HOFFMANN_2022, MUENNIGHOFF_2023)}
+)
+"""By name, the default first."""
+DEFAULT_LAW: Final = BESIROGLU_2024
+
+
+def loss_law(name: str) -> LossLaw:
+    """The law of that name; an unknown one lists all, the nearest first."""
+    if name in LOSS_LAWS:
+        return LOSS_LAWS[name]
+    near = get_close_matches(str(name), LOSS_LAWS, n=len(LOSS_LAWS), cutoff=0.0)
+    raise InputError(f"unknown loss law {shortened(repr(name))}; use {', '.join(near)}")
+
+
+def law_parameters(m: Dims) -> Size:
+    """N as all laws of the table count it: every parameter but those of an output head of its own.
+
+    The published counts behind them fit one table of tokens (docs/laws.md). To count a second one would
+    promise from a lookup what the fit found in layers.
+    """
+    return sum(row.parameters for row in tensors(m) if row.component != "lm_head")
+
+
+def expected_loss(
+    law: LossLaw, n_parameters: Size, tokens: Size, unique_tokens: Size | None = None
+) -> Size:  # fmt: skip
+    """Nats per token on the text of the law after `tokens` tokens; arrays give an array.
+
+    With `unique_tokens` fewer than `tokens`, text is repeated and D is replaced by the effective tokens of
+    Muennighoff et al. Their law also replaces N where the model is larger than its text supports, with or
+    without repetition. In other laws N stays: those were fitted on fresh text with such models among them,
+    and have no term for it. So for repeated text and a too large model theirs is the one to ask.
+    """
+    size, trained = positives(n_parameters, "n_parameters"), positives(tokens, "tokens")
+    fresh = trained
+    if unique_tokens is not None:
+        unique = positives(unique_tokens, "unique_tokens")
+        fresh, trained = np.minimum(unique, trained), effective_tokens(trained, unique)
+    if law.excess_parameters is not None:
+        size = _effective_parameters(size, law.parameters_for(fresh), law.excess_parameters)
+    loss = law.E + law.A / size**law.alpha + law.B / trained**law.beta
+    return plain(loss)
+
+
+def _effective_parameters(size: Size, supported: Size, decay: float) -> Size:
+    """N' = U_N + U_N R_N* (1 - exp(-(N / U_N - 1) / R_N*)), U_N the parameters that the unique text
+    supports."""
+    useful = np.minimum(supported, size)
+    return useful - useful * decay * np.expm1(-(size / useful - 1) / decay)
+
+
+@dataclass(frozen=True)
+class LossEstimate:
+    """An expected loss with what it does and does not mean."""
+
+    loss: float
+    """Nats per token of the law's text."""
+    law: LossLaw
+    warnings: tuple[str, ...]
+    """One line each; empty within the range of the law."""
+    bytes_per_token: float | None = None
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """The same loss per byte of text, where the bytes per token were given."""
+        return None if self.bytes_per_token is None else bits_per_byte(self.loss, self.bytes_per_token)
+
+    @property
+    def meaning(self) -> str:
+        """The line that stands beside every absolute value."""
+        return (
+            f"{self.law.name}, fitted on {self.law.fitted_on}: absolute losses depend on text and tokenizer; "
+            "compare differences"
+        )
+
+
+def estimate_loss(
+    law: LossLaw, n_parameters: float, tokens: float, unique_tokens: float | None = None, *,
+    bytes_per_token: float | None = None,
+) -> LossEstimate:  # fmt: skip
+    """The expected loss of one run, with a warning for every way in which it leaves the range of the law."""
+    size, trained = positive(n_parameters, "n_parameters"), positive(tokens, "tokens")
+    if bytes_per_token is not None:
+        positive(bytes_per_token, "bytes_per_token")
+    warnings = range_warnings(law, size, trained)
+    if unique_tokens is not None:
+        warnings += _repetition_warnings(law, size, trained, positive(unique_tokens, "unique_tokens"))
+    return LossEstimate(expected_loss(law, size, trained, unique_tokens), law, warnings, bytes_per_token)
+
+
+def range_warnings(law: LossLaw, n_parameters: float, tokens: float) -> tuple[str, ...]:
+    """One line for each of N, D and D / N that lies outside the runs behind the law."""
+    size = law.parameters.warning(n_parameters, "parameters")
+    if size and n_parameters < FEWEST_PARAMETERS:
+        size += " (embeddings dominate)"
+    found = (
+        size,
+        law.tokens.warning(tokens, "tokens"),
+        TOKENS_PER_PARAMETER.warning(tokens / n_parameters, "tokens per parameter"),
+    )
+    return tuple(warning for warning in found if warning)
+
+
+def _repetition_warnings(law: LossLaw, size: float, trained: float, unique: float) -> tuple[str, ...]:
+    found = [repetition_warning(trained, unique)]
+    supported = law.parameters_for(unique)
+    if law.excess_parameters is None and unique < trained and size > supported:
+        found.append(
+            f"{format_count(unique)} unique tokens support {format_count(supported)} parameters: more help "
+            f"less than {law.name} says; {MUENNIGHOFF_2023.name} has a term for it"
+        )
+    return tuple(warning for warning in found if warning)
+
+
+def bits_per_byte(loss: Size, bytes_per_token: Size) -> Size:
+    """Nats per token as bits per byte of text, which may be compared across tokenizers but not across
+    texts.
+
+    `bytes_per_token` is that of the text under the tokenizer that `loss` is measured with.
+    """
+    return positives(loss, "loss") / (positives(bytes_per_token, "bytes_per_token") * log(2))

@@ -1,0 +1,65 @@
+"""Numbers that a law takes: refused at the door when they make no sense, held against the range it was fitted
+on."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parambudget.arch.dims import Size
+from parambudget.errors import InputError
+from parambudget.units import format_count, shortened
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a law holds, both ends included."""
+
+    low: float
+    high: float
+
+    def warning(self, value: float, what: str) -> str | None:
+        """One line when `value` lies outside, None when it lies within."""
+        if self.low <= value <= self.high:
+            return None
+        return f"{_written(value)} {what}: outside the law's range ({self}), extrapolated"
+
+    def __str__(self) -> str:
+        return f"{_written(self.low)} to {_written(self.high)}"
+
+
+def positive(value: Any, what: str) -> float:
+    """`value` as a float, finite and above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise InputError(f"{what} is {shortened(repr(value))}; it must be a number above 0")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not 0 < number < math.inf:
+        raise InputError(f"{what} is {number:g}; it must be a finite number above 0")
+    return number
+
+
+def positives(value: Any, what: str) -> Size:
+    """`value` as a float, or as an array of them where it is an array; all finite and above 0."""
+    if not isinstance(value, np.ndarray):
+        return positive(value, what)
+    if value.dtype.kind not in "iuf":
+        raise InputError(f"{what} is an array of {value.dtype}; it must hold numbers above 0")
+    numbers = value.astype(np.float64)
+    wrong = ~((numbers > 0) & (numbers < math.inf))
+    if wrong.any():
+        raise InputError(f"{what} holds {numbers[wrong][0]:g}; every value must be a finite number above 0")
+    return numbers
+
+
+def plain(number: Size) -> Size:
+    """A NumPy scalar as a float; an array as it is."""
+    return number if isinstance(number, np.ndarray) else float(number)
+
+
+def _written(number: float) -> str:
+    """Counts as people write them; FLOPs of a whole run, which outgrow the letters, as powers of ten."""
+    return format_count(number) if number < 1e16 else f"{number:.2g}"

@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+import parambudget as pb
+from parambudget.errors import InputError
+from parambudget.show.figures.landscape import landscape, proportional_counts
+
+CURRENT = pb.model(dim=1024, n_layers=24, n_heads=16, intermediate_size=4096)
+
+
+def test_the_landscape_is_the_count_at_the_current_models_proportions():
+    counts = proportional_counts(CURRENT, np.array([[12.0, 24.0]]), np.array([[512.0], [1024.0]]))
+    half = {"dim": 512, "n_heads": 8, "n_kv_heads": 8, "intermediate_size": 2048}
+    assert counts.tolist() == [
+        [pb.count(CURRENT, n_layers=layers, **sizes).total for layers in (12, 24)] for sizes in (half, {})
+    ]
+
+
+def test_the_landscape_is_drawn_whole_and_opaque(tmp_path):
+    found = pb.solve("350M", current=CURRENT)
+    landscape({s.label: s.model for s in found}, CURRENT, 350_000_000, tmp_path / "sizes.png")
+    pixels = imread(tmp_path / "sizes.png")
+    assert pixels.shape[:2] == (750, 1200)
+    assert (pixels[..., -1] == 1).all()  # legible on any page
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 100
+    assert [path.name for path in tmp_path.iterdir()] == ["sizes.png"]
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="No such file or directory; choose a folder that exists"):
+        landscape({}, CURRENT, 350_000_000, tmp_path / "nowhere" / "sizes.png")

@@ -1,0 +1,160 @@
+"""Repetition, learning rate, batch and vocabulary: published figures and properties."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from parambudget.arch.dims import with_sizes
+from parambudget.arch.presets import preset
+from parambudget.cost.flops import flops_per_token
+from parambudget.errors import InputError
+from parambudget.plan.rates import DEEPSEEK, STEP_LAW, batch_tokens, deepseek_rate, step_law_rate
+from parambudget.plan.repetition import (
+    REPETITIONS,
+    effective_tokens,
+    epochs,
+    repetition_warning,
+    worth_of_next_token,
+)
+from parambudget.plan.vocabulary import suggest_vocabulary
+
+amounts = st.floats(1, 1e15)
+
+
+@pytest.mark.parametrize(
+    ("times", "worth", "next_token"),
+    [(1, 1, 1), (2, 1.97, 0.94), (4, 3.73, 0.82), (8, 6.62, 0.64), (16, 10.6, 0.38), (40, 15.2, 0.08)],
+)
+def test_what_repeated_text_is_worth(times, worth, next_token):
+    assert epochs(times * 1e9, 1e9) == times
+    assert effective_tokens(times * 1e9, 1e9) / 1e9 == pytest.approx(worth, abs=0.05 if worth > 10 else 6e-3)
+    assert worth_of_next_token(times * 1e9, 1e9) == pytest.approx(next_token, abs=6e-3)
+
+
+@given(amounts, amounts)
+@example(59.20449723132234, 59.204497231322335)
+def test_effective_tokens_are_at_most_the_tokens_trained_on_and_at_least_those_read_once(tokens, unique):
+    worth = effective_tokens(tokens, unique)
+    assert min(tokens, unique) <= worth <= tokens
+    assert worth <= unique * (1 + REPETITIONS) * (1 + 1e-15)
+    assert unique < tokens or worth == tokens
+
+
+@given(amounts)
+def test_text_read_without_end_is_worth_1_and_r_times_its_length(unique):
+    assert effective_tokens(unique * 1e6, unique) == pytest.approx((1 + REPETITIONS) * unique, rel=1e-12)
+
+
+@given(st.floats(1e6, 1e12), st.floats(0.1, 100))
+def test_the_worth_of_the_next_token_is_the_slope_of_the_effective_tokens(unique, times):
+    tokens, step = times * unique, 1e-4 * unique
+    assume(abs(times - 1) > 1e-3)  # where the slope bends
+    ahead, behind = (effective_tokens(tokens + sign * step, unique) for sign in (1, -1))
+    assert (ahead - behind) / (2 * step) == pytest.approx(worth_of_next_token(tokens, unique), abs=1e-4)
+
+
+@given(st.lists(st.tuples(amounts, amounts), min_size=1, max_size=5))
+def test_an_array_of_runs_gives_what_each_gives(runs):
+    tokens, unique = np.array(runs).T
+    for one in (epochs, effective_tokens, worth_of_next_token):
+        assert one(tokens, unique) == pytest.approx([one(*run) for run in runs], rel=1e-14, abs=1e-300)
+
+
+@pytest.mark.parametrize(
+    ("times", "rule"), [(4.1, "above 4, repetition costs"), (16.1, "above 16, little is gained")]
+)
+def test_above_4_epochs_repetition_costs_and_above_16_little_is_gained(times, rule):
+    assert repetition_warning(times * 1e6, 1e6).endswith(rule)
+
+
+@given(st.floats(1e-3, 4))
+def test_up_to_4_epochs_there_is_nothing_to_warn_of(times):
+    assert repetition_warning(times * 1024, 1024) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "sequences", "rate"),
+    [("deepseek-7b", 2304, 4.2e-4), ("deepseek-67b", 4608, 3.2e-4)],
+)
+def test_deepseeks_law_gives_the_settings_that_deepseek_used(name, sequences, rate):
+    model, tokens = preset(name), 2e12
+    flops = tokens * flops_per_token(with_sizes(model, vocab_size=0))
+    assert float(f"{deepseek_rate(flops).value:.2g}") == rate
+    # They rounded to a number of sequences that their machines divide.
+    assert batch_tokens(tokens, flops).deepseek.value == pytest.approx(sequences * 4096, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "tokens", "step_law", "deepseek", "step_batch", "deepseek_batch"),
+    [
+        (124e6, 2.5e9, 2.3e-3, 1.6e-3, 0.13e6, 0.28e6),
+        (350e6, 7e9, 1.5e-3, 1.25e-3, 0.24e6, 0.54e6),
+        (1e9, 20e9, 1.0e-3, 9.6e-4, 0.44e6, 1.08e6),
+    ],
+)
+def test_both_laws_at_usual_sizes(parameters, tokens, step_law, deepseek, step_batch, deepseek_batch):
+    flops = 6 * parameters * tokens
+    found = step_law_rate(parameters, tokens).value, deepseek_rate(flops).value
+    assert found == pytest.approx((step_law, deepseek), rel=0.03)  # two digits
+    batch = batch_tokens(tokens, flops)
+    assert (batch.step_law.value, batch.deepseek.value) == pytest.approx(
+        (step_batch, deepseek_batch), rel=0.04
+    )
+    assert batch.middle == pytest.approx(math.sqrt(step_batch * deepseek_batch), rel=0.04)
+
+
+def test_a_suggestion_says_where_its_law_was_fitted():
+    assert STEP_LAW.fitted_on == "59M to 1.074B body parameters, 4B to 100B tokens"
+    assert DEEPSEEK.fitted_on == "1e+17 to 2e+19 FLOPs"
+    assert step_law_rate(350e6, 7e9).law is STEP_LAW
+    assert deepseek_rate(1e18).law is DEEPSEEK
+    assert "arXiv" in STEP_LAW.source
+    assert "arXiv" in DEEPSEEK.source
+
+
+def test_within_its_range_a_suggestion_has_no_warning():
+    assert step_law_rate(350e6, 7e9).warnings == deepseek_rate(1e19).warnings == ()
+    both = batch_tokens(7e9, 1e19)
+    assert both.step_law.warnings == both.deepseek.warnings == ()
+
+
+def test_outside_its_range_a_suggestion_says_so():
+    assert step_law_rate(7e9, 1e9).warnings == (
+        "7B body parameters: outside the law's range (59M to 1.074B), extrapolated",
+        "1B tokens: outside the law's range (4B to 100B), extrapolated",
+    )
+    warning = "1e+21 FLOPs: outside the law's range (1e+17 to 2e+19), extrapolated"
+    assert deepseek_rate(1e21).warnings == (warning,)
+    assert batch_tokens(7e9, 1e21).deepseek.warnings == (warning,)
+
+
+@pytest.mark.parametrize(
+    ("body", "dim", "entries", "parameters"),
+    [(302e6, 1024, 19_520, 20e6), (1.13e9, 2048, 29_376, 60.2e6), (70e9, 8192, 230_848, 1.89e9)],
+)
+def test_a_larger_body_deserves_a_larger_vocabulary(body, dim, entries, parameters):
+    found = suggest_vocabulary(body, dim)
+    assert found.vocab_size == entries
+    assert found.vocabulary_parameters == pytest.approx(parameters, rel=3e-3)
+    assert bool(found.warnings) == (body > 3e9)
+
+
+def test_a_vocabulary_is_never_empty():
+    assert suggest_vocabulary(1e3, 4096).vocab_size == 64
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda: epochs(0, 1e9), lambda: effective_tokens(1e9, -1), lambda: worth_of_next_token(math.nan, 1),
+        lambda: repetition_warning(1e9, 0), lambda: step_law_rate(0, 1e9), lambda: step_law_rate(1e9, -1.0),
+        lambda: deepseek_rate(math.inf), lambda: batch_tokens(0, 1e19), lambda: batch_tokens(1e9, 0),
+        lambda: suggest_vocabulary(0, 1024), lambda: suggest_vocabulary(1e9, 0),
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused(refused):
+    with pytest.raises(InputError, match="must be a finite number above 0"):
+        refused()

@@ -1,0 +1,67 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from parambudget.show.watching import Figures, watching
+from parambudget.train.results import Step
+
+PEAK = 989.4e12
+
+
+def step(number: int, loss: float | None = 2.0, **others) -> Step:
+    figures = {"lr": 6e-4, "grad_norm": 1.0, "skipped": loss is None, "tokens": number * 1024}
+    return Step(step=number, loss=loss, tokens_per_second=188_000.0, mfu=0.45, **figures | others)
+
+
+def told(steps: list[Step], *, terminal: bool, n_steps: int = 100, width: int = 240) -> str:
+    to = io.StringIO()
+    console = Console(file=to, force_terminal=terminal, width=width, highlight=False)
+    with watching(console, n_steps, PEAK, lambda: 33 * 2**30) as show:
+        for each in steps:
+            show(each)
+    return to.getvalue()
+
+
+def test_a_line_tells_all_there_is_to_watch():
+    line = told([step(1, val_loss=2.5, val_bits_per_byte=1.25)], terminal=False)
+    assert line == (
+        "step   1/100  loss 2.0000  smoothed 2.0000  lr 6.00e-04  188,000 tok/s  "
+        "MFU 45.0% of 989.4 TFLOP/s dense, full convention  peak 33.0 GiB  val 2.5000  bits/byte 1.2500\n"
+    )
+
+
+def test_a_live_view_has_the_same_figures_and_the_time_that_is_left():
+    shown = told([step(3), step(4)], terminal=True, width=80)
+    for part in ("loss 2.0000", "smoothed", "188,000 tok/s", "MFU 45.0% of", "33.0 GiB", "4/100", "left:"):
+        assert part in shown
+
+
+def test_an_evaluation_stays_on_the_screen_above_the_live_view():
+    shown = told([step(3, val_loss=2.5, val_bits_per_byte=1.25), step(4)], terminal=True)
+    assert shown.count("val 2.5000") == 1
+
+
+@pytest.mark.parametrize("n_steps", [7, 100, 1_000])
+def test_a_whole_run_is_about_20_plain_lines(n_steps):
+    lines = told([step(i + 1) for i in range(n_steps)], terminal=False, n_steps=n_steps).splitlines()
+    assert min(n_steps, 20) <= len(lines) <= 21
+    assert lines[-1].startswith(f"step {n_steps}/{n_steps} ")
+
+
+def test_the_smoothed_loss_is_a_mean_that_forgets():
+    figures = Figures(1_000, None, lambda: None)
+    for i in range(200):
+        figures.note(step(i + 1, 4.0))
+    for i in range(100):
+        figures.note(step(i + 201, 2.0))
+    assert "smoothed 2.01" in figures.written(step(301, 2.0))
+    assert "MFU" not in figures.written(step(302))
+
+
+def test_an_update_without_a_finite_loss_says_so_and_leaves_the_smoothed_one():
+    figures = Figures(10, PEAK, lambda: None)
+    figures.note(step(1, 3.0))
+    line = figures.line(step(2, None))
+    assert "loss not finite  smoothed 3.0000" in line
+    assert line.endswith("update skipped")
