@@ -10,7 +10,7 @@ Size = Any
 
 
 class Dims(Protocol):
-    """The sizes and choices that the table of tensors reads. Sizes may be arrays or symbols; choices are
+    """The sizes and choices that the tables of a model read. Sizes may be arrays or symbols; choices are
     plain values."""
 
     @property
@@ -34,6 +34,8 @@ class Dims(Protocol):
     @property
     def position(self) -> str: ...  # noqa: D102
     @property
+    def norm(self) -> str: ...  # noqa: D102
+    @property
     def norm_weight(self) -> bool: ...  # noqa: D102
     @property
     def norm_bias(self) -> bool: ...  # noqa: D102
@@ -55,6 +57,14 @@ class Dims(Protocol):
     def ffn_bias(self) -> bool: ...  # noqa: D102
     @property
     def head_bias(self) -> bool: ...  # noqa: D102
+    @property
+    def activation(self) -> str: ...  # noqa: D102
+    @property
+    def logit_softcap(self) -> float | None: ...  # noqa: D102
+    @property
+    def embedding_multiplier(self) -> float: ...  # noqa: D102
+    @property
+    def residual_multiplier(self) -> float: ...  # noqa: D102
 
 
 def with_sizes(model: ModelConfig, **sizes: Size) -> Dims:

@@ -1,0 +1,194 @@
+"""Operations told in sizes: what each makes, and what it keeps for its backward pass.
+
+The operations are those of PyTorch 2.13: what they keep stands in its derivatives.yaml, what runs in float32
+under autocast in ATen/autocast_mode.h. Compiled, a forward pass keeps what the min-cut partitioner leaves
+over: inputs of matmuls and norms, attention, and the statistics of norms; what lies between them, element by
+element, is computed again. Sizes are elements per token and may be arrays.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from parambudget.arch.dims import Dims, Size
+
+FLOAT32: Final = 4
+BFLOAT16: Final = 2
+INT64: Final = 8
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Whose operations run: not all keep the same."""
+
+    device: Literal["cuda", "cpu"] = "cuda"
+    bf16: bool = True
+    """Matrices are multiplied in bfloat16 under autocast; the weights stay float32."""
+    compiled: bool = True
+
+    @property
+    def matmul_bytes(self) -> int:
+        """Bytes per element of what matrices are multiplied with."""
+        return BFLOAT16 if self.bf16 else FLOAT32
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor with a storage of its own; views of it are the same value."""
+
+    elements: Size
+    """Per token."""
+    element_bytes: int
+
+    @property
+    def bytes(self) -> Size:
+        """Per token."""
+        return self.elements * self.element_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One node of the backward pass."""
+
+    name: str
+    """The module that runs it, * for the number of a layer."""
+    inputs: tuple[Value, ...]
+    """What its backward makes gradients of."""
+    output: Value
+    keeps: tuple[tuple[str, Value], ...] = ()
+    matrix: Size = 0
+    """Elements of the weight that it multiplies with."""
+    others: Size = 0
+    """Elements of its other parameters."""
+    copies: bool = False
+    """It multiplies with a bfloat16 copy of its matrix, and keeps that."""
+    passes_on: bool = False
+    """The gradient of its output is that of its inputs."""
+    scratch_bytes: Size = 0
+    """Per token, held while its backward runs beside what that takes and makes."""
+
+
+class Tape:
+    """Operations in the order in which they run."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self.kernels = kernels
+        self.ops: list[Op] = []
+
+    def cast(self, name: str, x: Value, element_bytes: int) -> Value:
+        """`x` in another precision; itself where it has that already."""
+        if x.element_bytes == element_bytes:
+            return x
+        return self._did(name, (x,), Value(x.elements, element_bytes))
+
+    def for_matmul(self, name: str, x: Value) -> Value:
+        """`x` in the precision of matmuls."""
+        return self.cast(name, x, self.kernels.matmul_bytes)
+
+    def linear(self, name: str, x: Value, out: Size, *, bias: bool) -> Value:
+        """A matrix, perhaps with a bias, times every token."""
+        return self._did(
+            name, (x,), Value(out, self.kernels.matmul_bytes), ("input", x),
+            matrix=x.elements * out, others=out if bias else 0, copies=self.kernels.bf16,
+        )  # fmt: skip
+
+    def look_up(self, name: str, n_rows: Size, width: Size) -> Value:
+        """A row of a table for every token."""
+        return self._did(name, (), Value(width, FLOAT32), others=n_rows * width)
+
+    def shift(self, name: str, x: Value, n_rows: Size) -> Value:
+        """`x` plus a row of a table."""
+        return self._did(name, (x,), Value(x.elements, FLOAT32), others=n_rows * x.elements, passes_on=True)
+
+    def add(self, name: str, x: Value, branch: Value) -> Value:
+        """The sum, in the wider precision of the two."""
+        summed = Value(x.elements, max(x.element_bytes, branch.element_bytes))
+        return self._did(name, (x, branch), summed, passes_on=True)
+
+    def scale(self, name: str, x: Value) -> Value:
+        """`x` times a plain number."""
+        return self._did(name, (x,), Value(x.elements, x.element_bytes))
+
+    def attention(self, name: str, q: Value, k: Value, v: Value, n_heads: Size) -> Value:
+        """Flash attention: of the scores only the log of every row's sum of exponentials is stored."""
+        out, logsumexp = Value(q.elements, q.element_bytes), Value(n_heads, FLOAT32)
+        kept = (("queries", q), ("keys", k), ("values", v), ("output", out), ("logsumexp", logsumexp))
+        return self._did(name, (q, k, v), out, *kept)
+
+    def rotate(self, name: str, x: Value) -> Value:
+        """Heads turned in float32, and back in the precision of matmuls."""
+        if self.kernels.compiled:
+            return self._did(name, (x,), Value(x.elements, self.kernels.matmul_bytes))
+        # The halves of the gradient, times cosine and times sine.
+        turned = self._did(name, (x,), Value(x.elements, FLOAT32), scratch_bytes=x.elements * FLOAT32)
+        return self.for_matmul(name, turned)
+
+    def norm(self, name: str, x: Value, m: Dims, n_rows: Size = 1, *, per_head: bool = False) -> Value:
+        """RMSNorm or LayerNorm of `n_rows` rows per token; with `per_head` each has a scale of its own."""
+        compiled, on_cuda = self.kernels.compiled, self.kernels.device == "cuda"
+        # Of RMSNorm only CUDA has a kernel; elsewhere torch does it step by step, in float32.
+        in_steps = m.norm == "rmsnorm" and not on_cuda and not compiled
+        in_float32 = m.norm_weight or (on_cuda and self.kernels.bf16)
+        outer_bytes = FLOAT32 if in_float32 else x.element_bytes
+        inner_bytes = FLOAT32 if in_steps else outer_bytes
+        taken = x if compiled else self.cast(name, x, inner_bytes)
+        rstd, mean = (Value(n_rows, FLOAT32 if compiled else inner_bytes) for _ in range(2))
+        kept = [("input", taken), ("rstd", rstd)] + [("mean", mean)] * (m.norm == "layernorm")
+        parameters = x.elements * (m.norm_weight + m.norm_bias)
+        scaled_apart = m.norm_weight and (in_steps or per_head) and not compiled
+        normed = self._did(
+            name, (taken,), Value(x.elements, inner_bytes if not compiled else outer_bytes), *kept,
+            others=0 if scaled_apart else parameters, scratch_bytes=2 * taken.bytes if in_steps else 0,
+        )  # fmt: skip
+        if scaled_apart:
+            scaled = Value(x.elements, FLOAT32)
+            return self._did(
+                name, (normed,), scaled, ("normed", normed), others=parameters, scratch_bytes=normed.bytes
+            )
+        return self.cast(name, normed, outer_bytes)
+
+    def activation(self, name: str, x: Value, kind: str) -> Value:
+        """An activation of the FFN; `relu2` is two steps."""
+        out = Value(x.elements, x.element_bytes)
+        if self.kernels.compiled:
+            return self._did(name, (x,), out, *([] if kind == "relu" else [("activation_input", x)]))
+        if not kind.startswith("relu"):
+            return self._did(name, (x,), out, ("activation_input", x))
+        self._did(name, (x,), out, ("positive", out))
+        if kind == "relu":
+            return out
+        squared = Value(x.elements, x.element_bytes)
+        return self._did(name, (out,), squared, ("positive", out), scratch_bytes=x.bytes)
+
+    def multiply(self, name: str, gate: Value, up: Value) -> Value:
+        """A gate times what goes through it. A compiled pass activates the gate here, and once more in the
+        backward pass."""
+        return self._did(
+            name, (gate, up), Value(up.elements, up.element_bytes), ("gate_output", gate), ("up_output", up)
+        )
+
+    def softcap(self, name: str, logits: Value) -> Value:
+        """cap * tanh(logits / cap)."""
+        if self.kernels.compiled:
+            return self.scale(name, logits)
+        bent = Value(logits.elements, logits.element_bytes)
+        self._did(name, (logits,), bent, ("tanh", bent), scratch_bytes=logits.bytes)
+        return self.scale(name, bent)
+
+    def cross_entropy(self, name: str, logits: Value) -> Value:
+        """The loss of every token; in float32, and summed."""
+        targets, loss = ("targets", Value(1, INT64)), Value(0, FLOAT32)
+        if self.kernels.compiled:
+            largest, logsumexp = Value(1, FLOAT32), Value(1, FLOAT32)
+            kept = (("logits", logits), ("largest", largest), ("logsumexp", logsumexp))
+            return self._did(name, (logits,), loss, *kept, targets)
+        logits = self.cast(name, logits, FLOAT32)
+        log_probabilities = Value(logits.elements, FLOAT32)
+        labelled = ("log_probabilities", log_probabilities)
+        self._did(name, (logits,), log_probabilities, labelled)
+        return self._did(name, (log_probabilities,), loss, labelled, targets)
+
+    def _did(
+        self, name: str, inputs: tuple[Value, ...], output: Value, *keeps: tuple[str, Value], **facts: Any
+    ) -> Value:
+        self.ops.append(Op(name, inputs, output, keeps, **facts))
+        return output
