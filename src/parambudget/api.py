@@ -3,6 +3,7 @@ import."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,7 @@ def solve(
     from parambudget.plan.budgets import solve_for
     from parambudget.plan.spending import spending
 
-    return solve_for(spending(**spent), target, **fields)
+    return replace(solve_for(spending(**spent), target, **fields), spent=spent)
 
 
 def _resized(
@@ -102,9 +103,7 @@ def _resized(
     found = resize(current, target, **asked)
     if not spent:
         return found
-    from dataclasses import replace
-
     from parambudget.plan.budgets import with_outlook
     from parambudget.plan.spending import spending
 
-    return replace(found, solutions=with_outlook(found, spending(**spent)))
+    return replace(found, solutions=with_outlook(found, spending(**spent)), spent=spent)

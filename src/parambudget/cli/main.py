@@ -29,7 +29,7 @@ VersionOption = Annotated[
     bool,
     typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
 ]
-COMMANDS: Final = ("count", "solve", "verify", "data", "train", "runs", "sample", "presets")
+COMMANDS: Final = ("count", "solve", "plan", "verify", "data", "train", "runs", "sample", "presets")
 
 
 def application(*names: str) -> typer.Typer:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import Size
 from parambudget.cost.count import Breakdown, count
 from parambudget.cost.flops import flops_per_token, training_flops
 from parambudget.cost.memory import USABLE_SHARE, TrainingMemory, largest_batch_size, training_memory
 from parambudget.cost.throughput import STALLS, Range, Throughput, throughput
 from parambudget.cost.update import Work
 from parambudget.errors import InputError
-from parambudget.plan.laws import DEFAULT_LAW, LossEstimate, LossLaw, estimate_loss, law_parameters
+from parambudget.plan.laws import DEFAULT_LAW, LossEstimate, LossLaw, estimate_loss, expected_loss, law_parameters
 from parambudget.plan.machine import Machine
 from parambudget.plan.quantities import positive
 from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens
@@ -100,6 +101,12 @@ class RunPlan(Tabular):
     def flops(self) -> int:
         """Of the whole run, full convention."""
         return training_flops(self.model, self.tokens)
+
+    def loss_after(self, hours: Size, tokens_per_second: float | None = None) -> Size:
+        """Expected loss after so much wall time, at the expected speed or at another one; arrays too."""
+        rate = tokens_per_second or self.speed.tokens_per_second.expected
+        tokens = hours * (3600 * (1 - STALLS) * rate)
+        return expected_loss(self.goal.law, law_parameters(self.model), tokens, self.goal.unique_tokens)
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict per figure: its name, its value, the ends of its interval where it has one."""
@@ -255,11 +262,10 @@ def _loss(model: ModelConfig, goal: Goal, tokens: float) -> LossEstimate:
 
 
 def _loss_range(model: ModelConfig, goal: Goal, speed: Throughput, tokens: int) -> tuple[float, float]:
+    """Expected loss where the run is as fast, and as slow, as the interval of its speed has it."""
     if goal.hours is None:
         loss = _loss(model, goal, tokens).loss
         return loss, loss
-    rates = speed.tokens_per_second
-    fast, slow = (
-        _loss(model, goal, max(1, _tokens_in(goal.hours, rate))).loss for rate in (rates.high, rates.low)
-    )
+    ends = (speed.tokens_per_second.high, speed.tokens_per_second.low)
+    fast, slow = (_loss(model, goal, max(1, _tokens_in(goal.hours, rate))).loss for rate in ends)
     return fast, slow

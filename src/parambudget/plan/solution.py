@@ -1,6 +1,6 @@
 """What a search hands back: ranked models with their errors and scores, and the certificate."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -155,6 +155,8 @@ class Solutions(Tabular, Sequence[Solution]):
     top: int = 5
     better: Better | None = None
     """A size that the same budget is better spent on."""
+    spent: Mapping[str, Any] = field(default_factory=dict)
+    """The budget beside the target, as it was given."""
 
     @overload
     def __getitem__(self, index: int) -> Solution: ...
