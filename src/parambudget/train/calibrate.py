@@ -130,14 +130,13 @@ def _not_negative(columns: np.ndarray[Any, Any], wished: np.ndarray[Any, Any]) -
     size = columns.shape[1]
     columns = np.vstack((columns, _DRAWN * np.eye(size)))
     wished = np.concatenate((wished, np.full(size, _DRAWN)))
-    solution, used = np.zeros(size), np.ones(size, bool)
-    while used.any():
+    used = np.ones(size, bool)
+    while True:
         solution = np.zeros(size)
         solution[used] = np.linalg.lstsq(columns[:, used], wished, rcond=None)[0]
         if (solution >= 0).all():
-            break
+            return solution
         used &= solution > 0
-    return solution
 
 
 def _model(shape: tuple[int, ...]) -> ModelConfig:
