@@ -29,7 +29,9 @@ VersionOption = Annotated[
     bool,
     typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
 ]
-COMMANDS: Final = ("count", "solve", "plan", "verify", "data", "train", "runs", "sample", "presets")
+COMMANDS: Final = (
+    "count", "solve", "plan", "report", "verify", "data", "train", "runs", "sample", "presets", "calibrate",
+)  # fmt: skip
 
 
 def application(*names: str) -> typer.Typer:
@@ -51,7 +53,7 @@ def application(*names: str) -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command)
         else:
-            app.command(name, no_args_is_help=name != "presets")(command)
+            app.command(name, no_args_is_help=name not in ("presets", "calibrate"))(command)
     return app
 
 

@@ -41,7 +41,8 @@ class Stack:
     bandwidth_bytes: float
     """Reached, per second."""
     element_bytes: float
-    """Moved by what is no matmul, forward and backward, per token and element of the layers' matmul outputs."""
+    """Moved by what is no matmul, forward and backward, per token and element of the layers' outputs of
+    matmuls."""
     logit_bytes: float
     """Moved per token and entry of the vocabulary by the loss, forward and backward."""
     micro_seconds: float

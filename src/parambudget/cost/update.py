@@ -79,7 +79,7 @@ def parts(m: Dims, work: Work, stack: Stack) -> dict[str, Size]:
         "elementwise": _elementwise(m, work, stack, n_tokens),
         "loss": _loss(m, work, stack, n_tokens),
         "weights": _weights(m, work, stack),
-        "launches": stack.micro_seconds + stack.layer_seconds * m.n_layers,
+        "launches": stack.micro_seconds + _runs(work) / TRAINING * stack.layer_seconds * m.n_layers,
     }
     once = {
         "optimizer": _optimizer(m, work, stack) / (work.ranks if work.sharded else 1),
@@ -170,6 +170,8 @@ def _exchange(m: Dims, work: Work, stack: Stack, micro_seconds: Size) -> Size:
     """
     if work.ranks == 1:
         return 0.0
+    if not stack.link_bytes:
+        raise InputError(f"nothing is known of the link between several {stack.device}; use ranks=1")
     ring = (work.ranks - 1) / work.ranks * total(m) / stack.link_bytes
     if not work.sharded:
         return 2 * 4 * ring
@@ -179,6 +181,10 @@ def _exchange(m: Dims, work: Work, stack: Stack, micro_seconds: Size) -> Size:
 def _matrices(m: Dims) -> list[tuple[Tensor, Size, Size]]:
     """The matmul rows with their (out, in)."""
     return [(row, row.shape[0], row.shape[1]) for row in tensors(m) if row.role == "matmul"]
+
+
+def _runs(work: Work) -> int:
+    return RECOMPUTED if work.gradient_checkpointing else TRAINING
 
 
 def _passes(row: Tensor, m: Dims, work: Work) -> int:

@@ -17,13 +17,15 @@ from parambudget.cost.memory import USABLE_SHARE
 from parambudget.errors import ConfigError, InputError, NoSolution
 from parambudget.plan.arrays import Floats
 from parambudget.plan.choose import diverse, labels, order
+from parambudget.plan.estimate import Goal, RunPlan
+from parambudget.plan.machine import Machine
 from parambudget.plan.optimum import compute_optimal
 from parambudget.plan.outlook import Spending, measured, outlook
 from parambudget.plan.rank import aspect_deviation, shape_score
 from parambudget.plan.search import COUNTERS, Points, Search
 from parambudget.plan.solution import Better, Solution, Solutions, SweepCertificate
 from parambudget.plan.solve import DEFAULT_TOLERANCE, check, described, nothing_within, solve
-from parambudget.plan.space import SIZES, Counted, SearchSpace, granularity, read_multiple
+from parambudget.plan.space import SIZES, Counted, SearchSpace, choices_of, granularity, read_multiple
 from parambudget.plan.sweep import AT_ONCE, Measured, Swept, sweep
 from parambudget.units import format_bytes, format_count, parse_count, parse_tolerance
 
@@ -131,29 +133,29 @@ def _of_a_count(
     found = Solutions(solutions, certificate, assumed, rank=objective.name, top=top)
     if spending.hours is None and spending.flops is None:
         return found
-    elsewhere = {name: value for name, value in fields.items() if name not in SIZES}
-    return replace(found, better=_better(spending, found, counted, elsewhere))
+    elsewhere = {name: value for name, value in fields.items() if name not in SIZES} | {
+        "tied": found[0].model.tied
+    }
+    ends = [s.outlook.loss for s in found if s.outlook is not None and s.outlook.loss is not None]
+    return replace(found, better=_better(spending, min(ends), counted, elsewhere))
+
+
+def better_size(machine: Machine, goal: Goal, than: RunPlan) -> Better | None:
+    """The size that the hours of a plan are better spent on, if there is one; its choices are that plan's."""
+    spending = Spending(machine, hours=goal.hours, law=goal.law)
+    kept = {name: value for name, value in choices_of(than.model).items()}
+    return _better(spending, outlook(than.model, spending).loss, "total", kept)
 
 
 def _better(
-    spending: Spending, found: Solutions, counted: Counted, choices: Mapping[str, Any]
+    spending: Spending, asked: float | None, counted: Counted, choices: Mapping[str, Any]
 ) -> Better | None:
-    """The best size for the budget, if it is expected to end lower than the best of the size asked for."""
-    asked = min(s.outlook.loss for s in found if s.outlook is not None and s.outlook.loss is not None)
-    kept = {name: value for name, value in choices.items() if value is not None} | {
-        "tied": found[0].model.tied
-    }
-    try:
-        best = _of_any_size(spending, OBJECTIVES["loss"], counted, 1, kept)[0]
-    except NoSolution:  # pragma: no cover - the size asked for fits
+    """The best size for the budget, if it is expected to end lower than `asked`."""
+    best = _of_any_size(spending, OBJECTIVES["loss"], counted, 1, choices)[0]
+    ends = best.outlook.loss if best.outlook is not None else None
+    if asked is None or ends is None or ends >= asked - EQUAL_NATS:
         return None
-    assert best.outlook is not None
-    assert best.outlook.loss is not None
-    return (
-        Better(best.model, best.counted, best.outlook.loss, asked)
-        if best.outlook.loss < asked - EQUAL_NATS
-        else None
-    )
+    return Better(best.model, best.counted, ends, asked)
 
 
 def sizes(spending: Spending) -> tuple[int, int]:

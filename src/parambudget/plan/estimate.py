@@ -12,7 +12,14 @@ from parambudget.cost.memory import USABLE_SHARE, TrainingMemory, largest_batch_
 from parambudget.cost.throughput import STALLS, Range, Throughput, throughput
 from parambudget.cost.update import Work
 from parambudget.errors import InputError
-from parambudget.plan.laws import DEFAULT_LAW, LossEstimate, LossLaw, estimate_loss, expected_loss, law_parameters
+from parambudget.plan.laws import (
+    DEFAULT_LAW,
+    LossEstimate,
+    LossLaw,
+    estimate_loss,
+    expected_loss,
+    law_parameters,
+)
 from parambudget.plan.machine import Machine
 from parambudget.plan.quantities import positive
 from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens

@@ -1,10 +1,9 @@
 """A plan from a current model to a budget as a Markdown document: counts, options, figures, proof and command."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from parambudget.arch.config import ModelConfig
-from parambudget.cost.count import Breakdown, count
+from parambudget.cost.count import Breakdown
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.memory import USABLE_SHARE
 from parambudget.cost.throughput import STALLS
@@ -36,6 +35,10 @@ class Report:
     figures: Mapping[str, str]
     """File names of the pictures by what they show; none where matplotlib is not installed."""
     version: str
+
+    def with_figures(self, figures: Mapping[str, str]) -> "Report":
+        """The same with its pictures."""
+        return replace(self, figures=figures)
 
 
 def markdown(report: Report) -> str:
@@ -93,7 +96,10 @@ def _options(report: Report) -> list[str]:
     lines = [
         "## The options",
         "",
-        *_table(["option", "shape", "parameters", "from the budget", "FLOPs per token", "largest micro-batch"], rows),
+        *_table(
+            ["option", "shape", "parameters", "from the budget", "FLOPs per token", "largest micro-batch"],
+            rows,
+        ),
         "",
         f"All options are points of one completely searched lattice of {c.lattice_points:,} points, "
         f"{c.within_tolerance:,} of them within {float(c.tolerance):.2%} of the budget; the nearest is "
@@ -140,8 +146,11 @@ def _effect(name: str, plan: RunPlan, now: RunPlan) -> list[str]:
     memory = f"{format_bytes(plan.memory.peak_bytes)}{'' if plan.fits else ', does not fit'}"
     return [
         name,
-        memory if same else f"{memory} ({format_share(plan.memory.peak_bytes / now.memory.peak_bytes - 1, 1)})",
-        f"{rate.expected:,.0f}" + ("" if same else f" ({format_share(rate.expected / ours.expected - 1, 1)})"),
+        memory
+        if same
+        else f"{memory} ({format_share(plan.memory.peak_bytes / now.memory.peak_bytes - 1, 1)})",
+        f"{rate.expected:,.0f}"
+        + ("" if same else f" ({format_share(rate.expected / ours.expected - 1, 1)})"),
         f"{rate.low:,.0f} to {rate.high:,.0f}",
         format_count(plan.tokens),
         f"{plan.loss.loss:.3f}" + ("" if same else f" ({plan.loss.loss - now.loss.loss:+.3f})"),
@@ -156,8 +165,12 @@ def _pictures(report: Report) -> list[str]:
 def _formula(report: Report) -> list[str]:
     name, plan = next(iter(report.options.items()))
     formula = report.formula
-    letters = ", ".join(f"{letter} = {getattr(plan.model, field):,} ({field})" for letter, field in formula.legend.items())
-    terms = [f"- {name_of(component)}: `{expression}`" for component, expression in formula.components.items()]
+    letters = ", ".join(
+        f"{letter} = {getattr(plan.model, field):,} ({field})" for letter, field in formula.legend.items()
+    )
+    terms = [
+        f"- {name_of(component)}: `{expression}`" for component, expression in formula.components.items()
+    ]
     return [
         "## The formula",
         "",
@@ -197,7 +210,11 @@ def _assumed(report: Report) -> Sequence[str]:
 
 def _assumptions(plan: RunPlan) -> Iterator[str]:
     machine, stack = plan.machine, plan.machine.stack
-    peak = f"{format_flop_rate(stack.peak_flops)} dense {stack.dtype}" if stack.peak_flops else "no published peak"
+    peak = (
+        f"{format_flop_rate(stack.peak_flops)} dense {stack.dtype}"
+        if stack.peak_flops
+        else "no published peak"
+    )
     yield f"machine: {machine.name}, {peak}, {format_bytes(machine.memory_bytes)}, of which {USABLE_SHARE:.0%} is used"
     yield f"speeds: {stack.name}, {stack.source}; tokens/s within {stack.slowest:.2f} to {stack.fastest:.2f} of expected"
     yield f"{STALLS:.0%} of the time goes to evaluations, saves and data"
@@ -210,13 +227,3 @@ def _assumptions(plan: RunPlan) -> Iterator[str]:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
-
-
-def option_models(found: Solutions) -> dict[str, ModelConfig]:
-    """The ways out by name."""
-    return {solution.label: solution.model for solution in found}
-
-
-def totals(models: Mapping[str, ModelConfig]) -> dict[str, int]:
-    """Their exact counts."""
-    return {name: count(model).total for name, model in models.items()}

@@ -152,13 +152,16 @@ def settings_for_hours(
     return replace(found, given=first.given, reasons=found.reasons | reasons), seconds
 
 
-def timed_update_seconds(model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute) -> float:
+def timed_update_seconds(
+    model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute, *,
+    seconds: float = TIMED_SECONDS,
+) -> float:  # fmt: skip
     """Seconds of one update, the median of a few after a warm-up, on a model that is then forgotten."""
     steps, clock = _trial(model, data, compute, config)
     for _ in islice(steps, WARM_UP_UPDATES):
         pass
     started, rates = perf_counter(), []
-    while len(rates) < FEWEST_TIMED or perf_counter() - started < TIMED_SECONDS:
+    while len(rates) < FEWEST_TIMED or perf_counter() - started < seconds:
         rates.append(next(steps).tokens_per_second)
     return clock.tokens_per_update / median(rates)
 

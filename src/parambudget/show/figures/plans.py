@@ -35,14 +35,18 @@ def memory_by_part(plans: Mapping[str, RunPlan], path: Path) -> None:
     axes.axvline(there, color=INK, linestyle="--", linewidth=1.2, label=f"memory of {machine.name}")
     axes.set_xlim(0, max(there, left.max()) * 1.12)
     axes.invert_yaxis()
-    axes.legend(frameon=False, labelcolor=INK, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4)
+    axes.legend(
+        frameon=False, labelcolor=INK, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4
+    )
     save(figure, path)
 
 
 def loss_over_hours(plans: Mapping[str, RunPlan], path: Path) -> None:
     """Expected loss of each plan over wall time, with the interval of its speed, as a PNG."""
     first = next(iter(plans.values()))
-    title = f"Expected loss over time on {first.machine.name} ({first.loss.law.name}; to compare, not to promise)"
+    title = (
+        f"Expected loss over time on {first.machine.name} ({first.loss.law.name}; to compare, not to promise)"
+    )
     figure, axes = canvas(title, "hours (log scale)", "expected loss (nats per token)")
     middle = max(plan.hours.expected for plan in plans.values())
     hours = np.geomspace(middle / 8, middle * 4, _POINTS)
