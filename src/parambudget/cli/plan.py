@@ -11,6 +11,10 @@ from parambudget.cli.options import JsonOption, SourceArgument
 from parambudget.cli.output import print_json, print_lines
 from parambudget.units import parse_count
 
+WORK_FIELDS = (
+    "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
+)  # fmt: skip
+"""Settings of a config file's `train` block that a plan depends on."""
 MACHINE_PANEL = "The machine, its price and the text"
 
 
@@ -77,7 +81,10 @@ def plan(
     from parambudget.plan.laws import DEFAULT_LAW, loss_law
     from parambudget.plan.machine import machine_for
 
+    from parambudget.train.defaults import require_valid
+
     in_file = read_source(source).train if source is not None else {}
+    require_valid(in_file)
     model = load(source, fields).model
     machine = machine_for(gpu, n_gpus=gpus, dollars_per_hour=price)
     goal = Goal(
@@ -93,8 +100,12 @@ def plan(
         }.items()
         if value is not None
     }  # fmt: skip
-    others = {name: load(name, {}).model for name in compare or []}
-    plans = [plan_run(each, machine, goal, given) for each in (model, *others.values())]
+    # Speed and memory compare at one context alone.
+    same = {name: fields[name] for name in ("context_length",) if name in fields}
+    others = {_named(name): load(name, same).model for name in compare or []}
+    first = plan_run(model, machine, goal, given)
+    # The others in the same micro-steps, so that memory and speed compare.
+    plans = [first, *(plan_run(each, machine, goal, vars(first.work)) for each in others.values())]
     if as_json:
         documents = [each.as_dict() for each in plans]
         print_json(documents[0] if not others else {"plan": documents[0], "compared": documents[1:]})
@@ -104,18 +115,9 @@ def plan(
 
     print_lines(plan_screen(plans[0], columns()))
     if others:
-        names = [
-            Path(source).stem if source is not None else "this model",
-            *(Path(name).stem for name in others),
-        ]
+        names = ["this model" if source is None else _named(source), *others]
         print_lines(["", *comparison(plans, names, columns())])
 
 
-WORK_FIELDS = (
-    "batch_size",
-    "gradient_accumulation_steps",
-    "gradient_checkpointing",
-    "optimizer",
-    "loss_chunks",
-)
-"""Settings of a config file's `train` block that a plan depends on."""
+def _named(source: str) -> str:
+    return Path(source).stem if source.endswith(".json") else source

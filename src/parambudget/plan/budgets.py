@@ -72,6 +72,7 @@ OBJECTIVES: Final = {
         Objective("speed", "tokens_per_second", -1),
         Objective("memory", "peak_bytes", 1),
         Objective("size", "counted", -1),
+        Objective("shape", "alike", 1),
     )
 }
 
@@ -86,8 +87,9 @@ def solve_for(
     by size without one; or as `rank` says. `fields` are axes and choices as for `plan.solve.solve`. Raises
     `NoSolution` where no point of the lattice fits.
     """
-    check(counted, top, rank, allowed=("shape", "closest", *OBJECTIVES))
-    if target is not None and (rank or _usual_rank(spending, target)) in ("shape", "closest"):
+    check(counted, top, rank, allowed=("closest", *OBJECTIVES))
+    wanted = rank or _usual_rank(spending, target)
+    if target is not None and (wanted == "closest" or (wanted == "shape" and spending.memory_bytes is None)):
         found = solve(target, counted=counted, tolerance=tolerance, top=top, rank=rank or "shape", **fields)
         return replace(found, solutions=with_outlook(found, spending))
     objective = _objective(spending, rank, target)
@@ -214,7 +216,7 @@ def _space(low: int, high: int, fields: Mapping[str, Any]) -> SearchSpace:
 
 def _swept(search: Search, pieces: Iterable[Points], spending: Spending, objective: Objective) -> Swept:
     def measure(m: Dims) -> Measured:
-        figures = measured(m, spending) | {"counted": np.asarray(COUNTERS[search.counted](m))}
+        figures = measured(m, spending) | {"counted": np.asarray(COUNTERS[search.counted](m)), "alike": 0.0}
         shape = np.shape(figures["counted"])
         value = np.broadcast_to(objective.value(figures), shape)
         return Measured(value, np.broadcast_to(figures["possible"], shape), {})
@@ -263,9 +265,7 @@ def _objective(spending: Spending, rank: str | None, target: str | int | None) -
         "memory": (spending.machine or spending.memory_bytes, "--gpu or --memory"),
         "size": (spending.machine or spending.memory_bytes, "--gpu or --memory"),
     }
-    if wanted not in needs:
-        raise ConfigError(f"rank {wanted!r} needs a --target")
-    there, what = needs[wanted]
+    there, what = needs.get(wanted, (target, "a --target"))
     if not there:
         raise ConfigError(f"--rank {wanted} needs {what}")
     if target is None and wanted in ("speed", "memory"):

@@ -221,7 +221,7 @@ def _work(model: ModelConfig, machine: Machine, goal: Goal, fixed: dict[str, Any
         if not batch:
             raise
         steps = steps or max(1, round(sequences / (batch * machine.n_gpus))) * machine.n_gpus
-        return Work(**{"ranks": machine.n_gpus, **fixed, "gradient_accumulation_steps": steps}), why
+        return Work(**fixed | {"ranks": machine.n_gpus, "gradient_accumulation_steps": steps}), why
 
 
 def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int, str]:

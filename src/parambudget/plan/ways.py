@@ -47,7 +47,7 @@ def ways(
     `given` holds fields of `Work` that are not to be chosen; the number of sequences is kept as nearly as the
     batch and the number of GPUs allow.
     """
-    fixed = dict(given or {})
+    fixed = {name: value for name, value in (given or {}).items() if name != "ranks"}
     steps = fixed.pop("gradient_accumulation_steps", None)
     size = fixed.pop("batch_size", None)
     sharded = [fixed.pop("sharded")] if "sharded" in fixed else [False] + [True] * (n_gpus > 1)

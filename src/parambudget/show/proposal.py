@@ -30,10 +30,12 @@ def proposal(
     if hours is None:
         hours = plan_run(found[0].model, machine, Goal(), given).hours.expected
     goal = Goal(hours=float(f"{hours:.3g}"))
-    options = {way.label: plan_run(way.model, machine, goal, given) for way in found}
+    now = plan_run(current, machine, goal, given)
+    # In the same micro-steps, so that memory and speed compare; the room for larger ones is a column.
+    options = {way.label: plan_run(way.model, machine, goal, vars(now.work)) for way in found}
     first = next(iter(options.values()))
     return Report(
-        name=name, current=plan_run(current, machine, goal, given), found=found, options=options,
+        name=name, current=now, found=found, options=options,
         formula=formula(first.model), verified=verify(first.model) if verify else None,
         better=better_size(machine, goal, first), figures={}, version=__version__,
     )  # fmt: skip

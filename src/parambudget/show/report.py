@@ -193,7 +193,7 @@ def _verified(report: Report) -> list[str]:
     if report.verified is None:
         said = "torch is not installed here, so the module was not built; to have it held against the count tensor by tensor:"
     else:
-        said = f"The {name} option was built in torch and held against the count, tensor by tensor: {report.verified}. Again:"
+        said = f"The {name} option was built in torch and held against the count, tensor by tensor: {report.verified.removeprefix('verified: ')}. Again:"
     return ["## How it was verified", "", said, "", "```console", f"$ {command}", "```"]
 
 

@@ -57,9 +57,7 @@ def complete(
 
     `train_tokens` is how many tokens to train on, for who thinks in tokens rather than in `steps`.
     """
-    TrainConfig.read(
-        _PROBE | dict(given)
-    )  # a wrong field is reported as itself, not as the arithmetic it breaks below
+    require_valid(given)  # a wrong field is reported as itself, not as the arithmetic it breaks below
     fields, reasons = dict(given), {}
 
     def fill(name: str, value: Any, reason: str) -> None:
@@ -87,6 +85,11 @@ def complete(
     for name, reason in _ALWAYS.items():
         fill(name, TrainConfig.model_fields[name].default, reason)
     return Completed(TrainConfig.read(fields), frozenset(given), reasons)
+
+
+def require_valid(given: Mapping[str, Any]) -> None:
+    """Refuse settings of which one alone is wrong already."""
+    TrainConfig.read(_PROBE | dict(given))
 
 
 def _fill_batch(fields: dict[str, Any], fill: Any, model: ModelConfig, planned: int, kind: str) -> None:

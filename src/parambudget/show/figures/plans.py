@@ -12,6 +12,7 @@ from parambudget.units import format_bytes
 
 _GIB: Final = 2**30
 _POINTS: Final = 100
+_LINES: Final = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
 
 
 def memory_by_part(plans: Mapping[str, RunPlan], path: Path) -> None:
@@ -42,7 +43,7 @@ def memory_by_part(plans: Mapping[str, RunPlan], path: Path) -> None:
 
 
 def loss_over_hours(plans: Mapping[str, RunPlan], path: Path) -> None:
-    """Expected loss of each plan over wall time, with the interval of its speed, as a PNG."""
+    """Expected loss of each plan over wall time, of the first with the interval of its speed, as a PNG."""
     first = next(iter(plans.values()))
     title = (
         f"Expected loss over time on {first.machine.name} ({first.loss.law.name}; to compare, not to promise)"
@@ -52,10 +53,13 @@ def loss_over_hours(plans: Mapping[str, RunPlan], path: Path) -> None:
     hours = np.geomspace(middle / 8, middle * 4, _POINTS)
     for n, (name, plan) in enumerate(plans.items()):
         colour = INK if n == 0 else COLOURS[n % len(COLOURS)]
-        rates = plan.speed.tokens_per_second
-        axes.plot(hours, plan.loss_after(hours), color=colour, linewidth=1.6, label=name)
-        axes.fill_between(hours, plan.loss_after(hours, rates.high), plan.loss_after(hours, rates.low),
-                          color=colour, alpha=0.08, linewidth=0)  # fmt: skip
+        axes.plot(hours, plan.loss_after(hours), color=colour, linestyle=_LINES[n % len(_LINES)], linewidth=1.8,
+                  label=name)  # fmt: skip
+    rates = first.speed.tokens_per_second
+    axes.fill_between(
+        hours, first.loss_after(hours, rates.high), first.loss_after(hours, rates.low), color=INK, alpha=0.08,
+        linewidth=0, label=f"{next(iter(plans))}, within the interval of its speed",
+    )  # fmt: skip
     axes.set_xscale("log")
     logarithmic(axes.xaxis, lambda value: f"{value:g}")
     axes.legend(frameon=False, labelcolor=INK)
