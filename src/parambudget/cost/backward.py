@@ -1,0 +1,79 @@
+"""The backward pass over a part of the forward pass: what is held while each operation makes its gradients.
+
+As autograd does it: operations in reverse order; a gradient is let go once its operation has used it, and a
+kept tensor once no operation before needs it; the sum of two gradients of one tensor is a third one.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from parambudget.arch.dims import Size
+from parambudget.cost.forward import Part
+from parambudget.cost.tape import FLOAT32, Kernels, Op, Value, total_bytes
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a part holds at one moment of its backward pass."""
+
+    kept_bytes: Size
+    """Per token: what the forward pass kept and is still needed."""
+    in_flight_bytes: Size
+    """Per token: gradients of what is no parameter, and what it takes to make them."""
+    finished: Size
+    """Elements of the parameters whose gradients there are."""
+    making_bytes: Size
+    """Gradients of parameters on their way."""
+    copied: Size
+    """Elements of matrices whose bfloat16 copies are still needed."""
+
+
+def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Moment]:
+    """Every moment of a part's backward pass, which starts with the gradient of its output.
+
+    With `again` the forward pass is run once more before anything that was kept is needed. The part's input,
+    from which that starts, is not counted: someone else holds it.
+    """
+    keepers = Counter(value for op in part.ops for value in _kept(op))
+    if again:
+        del keepers[part.input]
+    kept, gradients = total_bytes(keepers), {part.output: _like(part.output)}
+    copied, finished = part.copied, 0
+    moments = []
+    for op in reversed(part.ops):
+        taken = gradients.pop(op.output)
+        made = {value: taken if _shares(op, value) else _like(value) for value in op.inputs}
+        making = op.matrix * kernels.matmul_bytes + op.others * FLOAT32
+        if again and op.keeps:
+            forward = {op.output, *part.variables} - keepers.keys()
+            in_flight = total_bytes([taken, *gradients.values(), *forward])
+            moments.append(Moment(kept, in_flight, finished, 0, copied))
+            again = False
+        in_flight = total_bytes([taken, *made.values(), *gradients.values()]) + op.scratch_bytes
+        moments.append(Moment(kept, in_flight, finished, making, copied))
+        needed, keepers = keepers, keepers - Counter(_kept(op))
+        kept = kept - total_bytes(needed.keys() - keepers.keys())
+        if op.copies:
+            # The gradient of the matrix becomes float32.
+            copied, making = copied - op.matrix, making + op.matrix * FLOAT32
+            in_flight = total_bytes([*made.values(), *gradients.values()])
+            moments.append(Moment(kept, in_flight, finished, making, copied))
+        finished = finished + op.matrix + op.others
+        for value in made.keys() & gradients.keys():
+            made[value], summed = _like(value), [made[value], gradients[value]]
+            in_flight = total_bytes([*made.values(), *gradients.values(), *summed])
+            moments.append(Moment(kept, in_flight, finished, 0, copied))
+        gradients |= made
+    return moments
+
+
+def _kept(op: Op) -> set[Value]:
+    return {value for _, value in op.keeps}
+
+
+def _shares(op: Op, value: Value) -> bool:
+    return op.passes_on and value.element_bytes == op.output.element_bytes
+
+
+def _like(value: Value) -> Value:
+    return Value(value.elements, value.element_bytes)
