@@ -48,6 +48,12 @@ class Tensor:
         return product
 
     @property
+    def hidden(self) -> bool:
+        """Whether it is a matrix between the lookups and the head. A head's or a router's rows are classes,
+        each with an embedding of its own."""
+        return self.role == "matmul" and self.component not in ("lm_head", "router")
+
+    @property
     def parameters(self) -> Size:
         """Learned parameters this row adds: its elements, or 0 for another row's tensor."""
         return 0 if self.shared_with else self.elements

@@ -1,16 +1,15 @@
 """The backward pass over a part of the forward pass: what is held while each operation makes its gradients.
 
 As autograd does it: operations in reverse order; a gradient is let go once its operation has used it, and a
-kept tensor once no operation before needs it; gradients of one tensor are added up in place.
+kept tensor once no operation before needs it; the sum of two gradients of one tensor is a third one.
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from parambudget.arch.dims import Size
 from parambudget.cost.forward import Part
-from parambudget.cost.tape import FLOAT32, Kernels, Op, Value
+from parambudget.cost.tape import FLOAT32, Kernels, Op, Value, total_bytes
 
 
 @dataclass(frozen=True)
@@ -29,29 +28,42 @@ class Moment:
     """Elements of matrices whose bfloat16 copies are still needed."""
 
 
-def backward(part: Part, kernels: Kernels) -> list[Moment]:
-    """Every moment of a part's backward pass, which starts with the gradient of its output."""
+def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Moment]:
+    """Every moment of a part's backward pass, which starts with the gradient of its output.
+
+    With `again` the forward pass is run once more before anything that was kept is needed. The part's input,
+    from which that starts, is not counted: someone else holds it.
+    """
     keepers = Counter(value for op in part.ops for value in _kept(op))
-    gradients = {part.output: _like(part.output)}
-    copied, finished = _sum(op.matrix for op in part.ops if op.copies), 0
+    if again:
+        del keepers[part.input]
+    kept, gradients = total_bytes(keepers), {part.output: _like(part.output)}
+    copied, finished = part.copied, 0
     moments = []
     for op in reversed(part.ops):
         taken = gradients.pop(op.output)
         made = {value: taken if _shares(op, value) else _like(value) for value in op.inputs}
         making = op.matrix * kernels.matmul_bytes + op.others * FLOAT32
-        in_flight = _bytes([taken, *made.values(), *gradients.values()]) + op.scratch_bytes
-        moments.append(Moment(_bytes(keepers), in_flight, finished, making, copied))
-        keepers = keepers - Counter(_kept(op))
+        if again and op.keeps:
+            forward = {op.output, *part.variables} - keepers.keys()
+            in_flight = total_bytes([taken, *gradients.values(), *forward])
+            moments.append(Moment(kept, in_flight, finished, 0, copied))
+            again = False
+        in_flight = total_bytes([taken, *made.values(), *gradients.values()]) + op.scratch_bytes
+        moments.append(Moment(kept, in_flight, finished, making, copied))
+        needed, keepers = keepers, keepers - Counter(_kept(op))
+        kept = kept - total_bytes(needed.keys() - keepers.keys())
         if op.copies:
-            # The matrix's gradient becomes float32.
+            # The gradient of the matrix becomes float32.
             copied, making = copied - op.matrix, making + op.matrix * FLOAT32
-            in_flight = _bytes([*made.values(), *gradients.values()])
-            moments.append(Moment(_bytes(keepers), in_flight, finished, making, copied))
+            in_flight = total_bytes([*made.values(), *gradients.values()])
+            moments.append(Moment(kept, in_flight, finished, making, copied))
         finished = finished + op.matrix + op.others
-        for value, gradient in made.items():
-            others = [each for key, each in gradients.items() if key is not value]
-            if value not in gradients or any(gradients[value] is other for other in others):
-                gradients[value] = gradient
+        for value in made.keys() & gradients.keys():
+            made[value], summed = _like(value), [made[value], gradients[value]]
+            in_flight = total_bytes([*made.values(), *gradients.values(), *summed])
+            moments.append(Moment(kept, in_flight, finished, 0, copied))
+        gradients |= made
     return moments
 
 
@@ -65,11 +77,3 @@ def _shares(op: Op, value: Value) -> bool:
 
 def _like(value: Value) -> Value:
     return Value(value.elements, value.element_bytes)
-
-
-def _bytes(values: Iterable[Value]) -> Size:
-    return _sum(value.bytes for value in set(values))
-
-
-def _sum(sizes: Iterable[Size]) -> Size:
-    return sum(sizes, start=0)

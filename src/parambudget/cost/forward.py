@@ -7,7 +7,7 @@ there, storage by storage.
 from dataclasses import dataclass
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.cost.tape import FLOAT32, Kernels, Op, Tape, Value
+from parambudget.cost.tape import FLOAT32, Kernels, Op, Tape, Value, total_bytes
 
 LAYER = "layers.*"
 
@@ -19,6 +19,32 @@ class Part:
     input: Value
     ops: tuple[Op, ...]
     output: Value
+    variables: tuple[Value, ...] = ()
+    """What the function still refers to when it ends, kept or not."""
+
+    @property
+    def kept(self) -> dict[Value, str]:
+        """Each storage that is kept for the backward pass, once, by who keeps it first and what it is there."""
+        first: dict[Value, str] = {}
+        for op in self.ops:
+            for label, value in op.keeps:
+                first.setdefault(value, f"{op.name}.{label}".lstrip("."))
+        return first
+
+    @property
+    def kept_bytes(self) -> Size:
+        """Per token."""
+        return total_bytes(self.kept)
+
+    @property
+    def parameters(self) -> Size:
+        """Elements of what it multiplies with, looks up or adds."""
+        return sum((op.matrix + op.others for op in self.ops), start=0)
+
+    @property
+    def copied(self) -> Size:
+        """Elements of the matrices that it multiplies with bfloat16 copies of."""
+        return sum((op.matrix for op in self.ops if op.copies), start=0)
 
 
 @dataclass(frozen=True)
@@ -37,14 +63,13 @@ class Forward:
         return self.embedding, self.layer, self.end, self.loss
 
 
-def forward(m: Dims, kernels: Kernels, *, head_rows: Size) -> Forward:
+def forward(m: Dims, kernels: Kernels, *, head_rows: Size, z_loss: bool = False) -> Forward:
     """The pass of `m`, whose output head is multiplied as if it had `head_rows`."""
     # The residual stream is float32 from the embedding on, under autocast too.
     between = Value(m.dim, FLOAT32)
     end = _end(m, between, kernels)
-    return Forward(
-        _embedding(m, kernels), _layer(m, between, kernels), end, _loss(m, end.output, head_rows, kernels)
-    )
+    loss = _loss(m, end.output, kernels, head_rows, z_loss=z_loss)
+    return Forward(_embedding(m, kernels), _layer(m, between, kernels), end, loss)
 
 
 def _embedding(m: Dims, kernels: Kernels) -> Part:
@@ -78,13 +103,14 @@ def _layer(m: Dims, x: Value, kernels: Kernels) -> Part:
         out = normed("ffn", tape.add(LAYER, between, branch("ffn", tape.for_matmul(LAYER, between))))
         return Part(x, tuple(tape.ops), out)
     first = ready("attention", x)
-    between = tape.add(LAYER, x, branch("attention", first))
+    attended = branch("attention", first)
+    between = tape.add(LAYER, x, attended)
     if m.block == "parallel_shared_norm":
         second = first
     else:
         second = ready("ffn", between if m.block == "sequential" else x)
     out = tape.add(LAYER, between, branch("ffn", second))
-    return Part(x, tuple(tape.ops), out)
+    return Part(x, tuple(tape.ops), out, variables=(attended,))
 
 
 def _attention(tape: Tape, m: Dims, x: Value) -> Value:
@@ -126,10 +152,11 @@ def _end(m: Dims, x: Value, kernels: Kernels) -> Part:
     return Part(x, tuple(tape.ops), out)
 
 
-def _loss(m: Dims, x: Value, head_rows: Size, kernels: Kernels) -> Part:
+def _loss(m: Dims, x: Value, kernels: Kernels, head_rows: Size, *, z_loss: bool) -> Part:
     tape = Tape(kernels)
     logits = tape.linear("lm_head", x, head_rows, bias=m.head_bias)
     if m.logit_softcap is not None:
         logits = tape.softcap("", logits)
-    out = tape.cross_entropy("", logits)
-    return Part(x, tuple(tape.ops), out)
+    logits = tape.in_float32("", logits)
+    out = tape.cross_entropy("", logits, z_loss=z_loss)
+    return Part(x, tuple(tape.ops), out, variables=(logits,))

@@ -4,12 +4,11 @@ A row is a storage: what two operations keep, or a view of it, is kept once. Par
 windows themselves are no rows; nor are single numbers, such as the state of a random generator.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.cost.forward import Part, forward
-from parambudget.cost.tape import BFLOAT16, Kernels, Value
+from parambudget.cost.tape import BFLOAT16, INT64, Kernels
 
 
 @dataclass(frozen=True)
@@ -47,24 +46,14 @@ def saved(
             rows.append(Saved("block_input", part.input.elements, part.input.element_bytes, copies))
         elif part is passed.loss and loss_in_parts:
             rows.append(Saved("head_input", part.input.elements, part.input.element_bytes))
-            rows.append(Saved("targets", 1, 8))
+            rows.append(Saved("targets", 1, INT64))
         else:
             rows += _rows(part, copies)
     return rows
 
 
-def kept(part: Part) -> Iterator[tuple[str, Value]]:
-    """Each storage that a part keeps, once, with the name of who keeps it first."""
-    seen: set[Value] = set()
-    for op in part.ops:
-        for label, value in op.keeps:
-            if value not in seen:
-                seen.add(value)
-                yield f"{op.name}.{label}".lstrip("."), value
-
-
 def _rows(part: Part, copies: Size) -> list[Saved]:
-    rows = [Saved(name, value.elements, value.element_bytes, copies) for name, value in kept(part)]
+    rows = [Saved(name, value.elements, value.element_bytes, copies) for value, name in part.kept.items()]
     return rows + [
         Saved(f"{op.name}.weight", op.matrix, BFLOAT16, copies, per_token=False)
         for op in part.ops

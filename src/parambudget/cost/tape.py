@@ -6,6 +6,7 @@ over: inputs of matmuls and norms, attention, and the statistics of norms; what 
 element, is computed again. Sizes are elements per token and may be arrays.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -84,6 +85,10 @@ class Tape:
         """`x` in the precision of matmuls."""
         return self.cast(name, x, self.kernels.matmul_bytes)
 
+    def in_float32(self, name: str, x: Value) -> Value:
+        """`x` in float32; a compiled pass reads it so and does not store it."""
+        return x if self.kernels.compiled else self.cast(name, x, FLOAT32)
+
     def linear(self, name: str, x: Value, out: Size, *, bias: bool) -> Value:
         """A matrix, perhaps with a bias, times every token."""
         return self._did(
@@ -137,7 +142,7 @@ class Tape:
         scaled_apart = m.norm_weight and (in_steps or per_head) and not compiled
         normed = self._did(
             name, (taken,), Value(x.elements, inner_bytes if not compiled else outer_bytes), *kept,
-            others=0 if scaled_apart else parameters, scratch_bytes=2 * taken.bytes if in_steps else 0,
+            others=0 if scaled_apart else parameters, scratch_bytes=3 * taken.bytes if in_steps else 0,
         )  # fmt: skip
         if scaled_apart:
             scaled = Value(x.elements, FLOAT32)
@@ -174,21 +179,32 @@ class Tape:
         self._did(name, (logits,), bent, ("tanh", bent), scratch_bytes=logits.bytes)
         return self.scale(name, bent)
 
-    def cross_entropy(self, name: str, logits: Value) -> Value:
-        """The loss of every token; in float32, and summed."""
+    def cross_entropy(self, name: str, logits: Value, *, z_loss: bool) -> Value:
+        """The loss of every token, in float32 and summed; with the z-loss as well."""
         targets, loss = ("targets", Value(1, INT64)), Value(0, FLOAT32)
         if self.kernels.compiled:
             largest, logsumexp = Value(1, FLOAT32), Value(1, FLOAT32)
             kept = (("logits", logits), ("largest", largest), ("logsumexp", logsumexp))
-            return self._did(name, (logits,), loss, *kept, targets)
-        logits = self.cast(name, logits, FLOAT32)
+            return self._did(name, (logits,), loss, *kept)
         log_probabilities = Value(logits.elements, FLOAT32)
-        labelled = ("log_probabilities", log_probabilities)
-        self._did(name, (logits,), log_probabilities, labelled)
-        return self._did(name, (log_probabilities,), loss, labelled, targets)
+        kept = (("log_probabilities", log_probabilities),)
+        self._did(name, (logits,), log_probabilities, *kept)
+        self._did(name, (log_probabilities,), loss, *kept, targets)
+        if not z_loss:
+            return loss
+        logsumexp = Value(1, FLOAT32)
+        kept = (("logits", logits), ("logsumexp", logsumexp))
+        self._did(name, (logits,), logsumexp, *kept, scratch_bytes=logits.bytes)
+        penalty = self._did(name, (logsumexp,), Value(0, FLOAT32))
+        return self.add(name, loss, penalty)
 
     def _did(
         self, name: str, inputs: tuple[Value, ...], output: Value, *keeps: tuple[str, Value], **facts: Any
     ) -> Value:
         self.ops.append(Op(name, inputs, output, keeps, **facts))
         return output
+
+
+def total_bytes(values: Iterable[Value]) -> Size:
+    """Per token, each value once."""
+    return sum((value.bytes for value in set(values)), start=0)

@@ -8,17 +8,14 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.tensors import Component, Tensor, tensors
+from parambudget.arch.tensors import Tensor, tensors
 from parambudget.train.config import TrainConfig
-
-_AT_THE_ENDS: Final[frozenset[Component]] = frozenset({"lm_head", "router"})
-"""Matrices whose rows are classes, each with an embedding of its own: they stay with AdamW."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +98,7 @@ def clip(parameters: Iterable[nn.Parameter], longest: float | None) -> torch.Ten
 def _kind(row: Tensor, found: Groups) -> list[nn.Parameter]:
     if row.role != "matmul":
         return found.undecayed
-    return found.ends if row.component in _AT_THE_ENDS else found.hidden
+    return found.hidden if row.hidden else found.ends
 
 
 def _adamw(
