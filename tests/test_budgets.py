@@ -8,7 +8,6 @@ import pytest
 
 import parambudget as pb
 from parambudget.cost.flops import flops_per_token
-from parambudget.cost.memory import USABLE_SHARE, peak_bytes
 from parambudget.cost.throughput import STALLS
 from parambudget.cost.update import tokens_per_second
 from parambudget.errors import ConfigError, InputError, NoSolution
@@ -16,7 +15,7 @@ from parambudget.plan import budgets
 from parambudget.plan.budgets import EQUAL_NATS, better_size, sizes, solve_for
 from parambudget.plan.estimate import Goal, plan_run
 from parambudget.plan.laws import DEFAULT_LAW, expected_loss, law_parameters
-from parambudget.plan.machine import machine_for
+from parambudget.plan.machine import USABLE_SHARE, machine_for
 from parambudget.plan.outlook import ASPECT_PENALTY, Spending, measured, outlook
 from parambudget.plan.rank import centre
 from parambudget.plan.search import Search
@@ -81,8 +80,8 @@ def test_memory_chooses_the_largest_that_fits():
     given = {"batch_size": 4, "loss_chunks": 1, "gradient_checkpointing": False}
     asked = Spending(memory_bytes=6 * 10**9, given=given)
     (work,) = asked.candidates(1024)
-    peaks = {m: float(peak_bytes(m, work, H100.kernels)) for m in every_model()}
-    fitting = [m for m, peak in peaks.items() if peak <= 6e9 * USABLE_SHARE]
+    peaks = {m: H100.peak_bytes(m, work) for m in every_model()}
+    fitting = [m for m, peak in peaks.items() if peak <= int(6e9 * USABLE_SHARE)]
     assert 0 < len(fitting) < len(peaks)
     found = solve_for(asked, **LATTICE)
     assert found.certificate.possible == len(fitting)

@@ -7,7 +7,6 @@ import pytest
 
 import parambudget as pb
 from parambudget.cost.flops import flops_per_token
-from parambudget.cost.memory import USABLE_SHARE, largest_batch_size, peak_bytes
 from parambudget.cost.throughput import STALLS
 from parambudget.errors import InputError
 from parambudget.plan.estimate import Goal, RunPlan, plan_run
@@ -60,11 +59,9 @@ def test_what_is_not_given_is_chosen_and_named():
 
 def test_the_largest_micro_batch_fits_and_one_more_does_not():
     plan = planned(given=GIVEN | {"gradient_checkpointing": False, "loss_chunks": 1})
-    usable = H100.memory_bytes * USABLE_SHARE
     most = plan.largest_batch_size
-    assert most == largest_batch_size(MODEL, plan.work, usable, H100.kernels)
-    assert peak_bytes(MODEL, replace(plan.work, batch_size=most), H100.kernels) <= usable
-    assert peak_bytes(MODEL, replace(plan.work, batch_size=most + 1), H100.kernels) > usable
+    assert H100.peak_bytes(MODEL, replace(plan.work, batch_size=most)) <= H100.usable_bytes
+    assert H100.peak_bytes(MODEL, replace(plan.work, batch_size=most + 1)) > H100.usable_bytes
 
 
 def test_a_batch_that_does_not_fit_is_planned_and_what_would_fit_is_said():

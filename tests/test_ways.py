@@ -7,7 +7,6 @@ import pytest
 
 import parambudget as pb
 from parambudget.arch.dims import with_sizes
-from parambudget.cost.memory import USABLE_SHARE, peak_bytes
 from parambudget.cost.update import Work, tokens_per_second
 from parambudget.errors import InputError
 from parambudget.plan.machine import Machine, machine_for
@@ -48,9 +47,7 @@ def test_what_is_given_is_in_every_way():
 def test_the_way_taken_fits_and_none_that_fits_is_much_quicker(gib):
     machine = with_memory(gib)
     work = quickest(MODEL, 512, machine)
-    fitting = [
-        w for w in ways(1024, 512) if peak_bytes(MODEL, w, machine.kernels) <= gib * 2**30 * USABLE_SHARE
-    ]
+    fitting = [w for w in ways(1024, 512) if machine.peak_bytes(MODEL, w) <= machine.usable_bytes]
     assert work in fitting
     best = max(tokens_per_second(MODEL, w, machine.stack) for w in fitting)
     # Each step of the way there may be worth just too little.

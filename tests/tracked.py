@@ -16,7 +16,7 @@ from training_data import small_config
 from parambudget.arch.config import ModelConfig
 from parambudget.build.module import Transformer
 from parambudget.train.config import TrainConfig
-from parambudget.train.device import Compute, choose
+from parambudget.train.device import choose
 from parambudget.train.learner import Learner
 from parambudget.train.loop import accumulate, ahead
 from parambudget.train.loss import mean_loss
@@ -48,9 +48,7 @@ class Storages(TorchDispatchMode):
 def learner_of(model: ModelConfig, config: TrainConfig, *, bf16: bool) -> Learner:
     """What `train.learner.prepared` makes, but for the weights' values: fake tensors have none."""
     compute, module = replace(choose("cpu"), bf16=bf16), Transformer(model)
-    return Learner(
-        module, optimizer_for(module, model, config), mean_loss(module, config, compute), compute
-    )
+    return Learner(module, optimizer_for(module, model, config), mean_loss(module, config, compute), compute)
 
 
 def windows(model: ModelConfig, config: TrainConfig) -> Iterator[torch.Tensor]:

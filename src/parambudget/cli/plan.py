@@ -80,7 +80,6 @@ def plan(
     from parambudget.plan.estimate import Goal, plan_run
     from parambudget.plan.laws import DEFAULT_LAW, loss_law
     from parambudget.plan.machine import machine_for
-
     from parambudget.train.defaults import require_valid
 
     in_file = read_source(source).train if source is not None else {}

@@ -174,8 +174,9 @@ class _Update:
                 "embedding", moment, in_flight=self.n_tokens * moment.in_flight_bytes,
                 n_done=self.m.n_layers, ends=self._ends,
             )  # fmt: skip
-        if self.m.tied and not self.kernels.compiled:
-            # The table's two gradients meet: their sum is a third one.
+        if self.m.tied and not self.kernels.bf16 and self.plan.loss_chunks == 1:
+            # The table's two gradients meet. The head's is a transposed view, to which autograd adds nothing
+            # in place: their sum is a third one. A cast or a sum of parts is no view.
             table = self.m.vocab_size * self.m.dim
             yield self._in_pass(
                 "embedding", None, n_done=self.m.n_layers, pending=2 * table * FLOAT32,

@@ -13,12 +13,11 @@ from typing import Any, Final
 import numpy as np
 
 from parambudget.arch.dims import Dims
-from parambudget.cost.memory import USABLE_SHARE
 from parambudget.errors import ConfigError, InputError, NoSolution
 from parambudget.plan.arrays import Floats
 from parambudget.plan.choose import diverse, labels, order
 from parambudget.plan.estimate import Goal, RunPlan
-from parambudget.plan.machine import Machine
+from parambudget.plan.machine import USABLE_SHARE, Machine
 from parambudget.plan.optimum import compute_optimal
 from parambudget.plan.outlook import Spending, measured, outlook
 from parambudget.plan.rank import aspect_deviation, shape_score

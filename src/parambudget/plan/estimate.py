@@ -8,7 +8,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Size
 from parambudget.cost.count import Breakdown, count
 from parambudget.cost.flops import flops_per_token, training_flops
-from parambudget.cost.memory import USABLE_SHARE, TrainingMemory, largest_batch_size, training_memory
+from parambudget.cost.memory import TrainingMemory
 from parambudget.cost.throughput import STALLS, Range, Throughput, throughput
 from parambudget.cost.update import Work
 from parambudget.errors import InputError
@@ -20,7 +20,7 @@ from parambudget.plan.laws import (
     expected_loss,
     law_parameters,
 )
-from parambudget.plan.machine import Machine
+from parambudget.plan.machine import USABLE_SHARE, Machine
 from parambudget.plan.quantities import positive
 from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens
 from parambudget.plan.remedies import remedies
@@ -97,7 +97,7 @@ class RunPlan(Tabular):
     @property
     def fits(self) -> bool:
         """Whether the predicted peak lies within the usable part of the memory."""
-        return self.memory.peak_bytes <= self.machine.memory_bytes * USABLE_SHARE
+        return self.memory.peak_bytes <= self.machine.usable_bytes
 
     @property
     def tokens_per_parameter(self) -> float:
@@ -176,16 +176,15 @@ def plan_run(
     """
     fixed = {name: value for name, value in (given or {}).items() if value is not None}
     work, why_batch = _work(model, machine, goal, fixed)
-    speed, memory = throughput(model, work, machine.stack), training_memory(model, work, machine.kernels)
-    usable = machine.memory_bytes * USABLE_SHARE
+    speed, memory = throughput(model, work, machine.stack), machine.memory(model, work)
     tokens, updates, why = _length(model, goal, speed)
     loss = _loss(model, goal, tokens)
     rate, why_rate = learning_rate(model, tokens)
     return RunPlan(
         breakdown=count(model), machine=machine, goal=goal, work=work,
         chosen=tuple(name for name in vars(work) if name not in fixed and name != "ranks"),
-        memory=memory, largest_batch_size=largest_batch_size(model, work, usable, machine.kernels),
-        remedies=remedies(model, work, machine, fixed) if memory.peak_bytes > usable else (),
+        memory=memory, largest_batch_size=machine.largest_batch_size(model, work),
+        remedies=remedies(model, work, machine, fixed) if memory.peak_bytes > machine.usable_bytes else (),
         speed=speed, tokens=tokens, updates=updates, why_tokens=why, hours=_hours(goal, speed, tokens),
         cost=_cost(goal, speed, machine, tokens), loss=loss, loss_range=_loss_range(model, goal, speed, tokens),
         learning_rate=rate, why_learning_rate=why_rate, why_batch=why_batch,

@@ -4,17 +4,24 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import Dims, Size
 from parambudget.cost.calibration import calibrated, stack_for
 from parambudget.cost.detect import detected, device_name
 from parambudget.cost.hardware import Accelerator, named
-from parambudget.cost.memory import Kernels
+from parambudget.cost.memory import TrainingMemory, largest_micro_batch, peak_bytes, training_memory
+from parambudget.cost.phases import MemoryPlan
 from parambudget.cost.prices import Price, given_price, price_of
 from parambudget.cost.stacks import Stack
+from parambudget.cost.tape import Kernels
+from parambudget.cost.update import Work
 from parambudget.errors import InputError
 
 CPU: Final = "CPU"
 """What the trainer and the calibration call the processor."""
 MOST_GPUS: Final = 1024
+USABLE_SHARE: Final = 0.94
+"""Of a device's memory: a plan that needs more is refused. What lies beyond is for what no plan foresees."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,39 @@ class Machine:
     def kernels(self) -> Kernels:
         """Whose operations run there, which decides what they keep in memory."""
         return Kernels() if self.accelerator else Kernels("cpu", bf16=False, compiled=False)
+
+    @property
+    def usable_bytes(self) -> int:
+        """Of one accelerator's memory, what a plan may take."""
+        return usable(self.memory_bytes)
+
+    def peak_bytes(self, m: Dims, work: Work) -> Size:
+        """The most that one accelerator holds; an array where the sizes of `m` are."""
+        return peak_bytes(m, memory_plan(work, self.kernels))
+
+    def memory(self, model: ModelConfig, work: Work) -> TrainingMemory:
+        """The same by part and by phase."""
+        return training_memory(model, memory_plan(work, self.kernels))
+
+    def largest_batch_size(self, model: ModelConfig, work: Work) -> int:
+        """Sequences per micro-step that fit with everything else as it is; 0 where not one does."""
+        try:
+            return largest_micro_batch(model, memory_plan(work, self.kernels), self.usable_bytes)
+        except InputError:
+            return 0
+
+
+def usable(memory_bytes: int) -> int:
+    """Of a device's memory, what a plan may take."""
+    return int(memory_bytes * USABLE_SHARE)
+
+
+def memory_plan(work: Work, kernels: Kernels) -> MemoryPlan:
+    """A way of working as far as memory depends on it."""
+    return MemoryPlan(
+        work.batch_size, work.gradient_accumulation_steps, work.optimizer, work.gradient_checkpointing,
+        work.loss_chunks, n_ranks=work.ranks, sharded=work.sharded, kernels=kernels,
+    )  # fmt: skip
 
 
 def machine_for(gpu: str | None = None, *, n_gpus: int = 1, dollars_per_hour: float | None = None) -> Machine:

@@ -6,10 +6,9 @@ from typing import Any
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.hardware import ACCELERATORS
-from parambudget.cost.memory import USABLE_SHARE, largest_batch_size, peak_bytes
 from parambudget.cost.update import Work, tokens_per_second
 from parambudget.errors import InputError
-from parambudget.plan.machine import Machine
+from parambudget.plan.machine import Machine, usable
 from parambudget.plan.ways import MANY_CHUNKS, quickest
 from parambudget.units import format_bytes, format_share
 
@@ -18,17 +17,16 @@ _MOST_GPUS = 8
 
 def remedies(model: ModelConfig, work: Work, machine: Machine, given: Mapping[str, Any]) -> tuple[str, ...]:
     """Single changes that are enough, the quickest combination, and other machines; none where nothing is."""
-    usable = machine.memory_bytes * USABLE_SHARE
     found = []
     changes = {
         f"loss_chunks {MANY_CHUNKS}": replace(work, loss_chunks=MANY_CHUNKS),
         "--gradient-checkpointing": replace(work, gradient_checkpointing=True),
     }
     for said, changed in changes.items():
-        peak = peak_bytes(model, changed, machine.kernels)
-        if changed != work and peak <= usable:
+        peak = machine.peak_bytes(model, changed)
+        if changed != work and peak <= machine.usable_bytes:
             found.append(f"{said}: {_figures(model, work, changed, machine)}")
-    if most := largest_batch_size(model, work, usable, machine.kernels):
+    if most := machine.largest_batch_size(model, work):
         sequences = work.batch_size * work.gradient_accumulation_steps
         steps = max(1, round(sequences / (most * work.ranks))) * work.ranks
         smaller = replace(work, batch_size=most, gradient_accumulation_steps=steps)
@@ -41,7 +39,7 @@ def remedies(model: ModelConfig, work: Work, machine: Machine, given: Mapping[st
 
 
 def _figures(model: ModelConfig, before: Work, after: Work, machine: Machine) -> str:
-    peak = float(peak_bytes(model, after, machine.kernels))
+    peak = machine.peak_bytes(model, after)
     change = tokens_per_second(model, after, machine.stack) / tokens_per_second(model, before, machine.stack)
     return f"{format_bytes(peak)}, {format_share(change - 1, 0)} tokens/s"
 
@@ -66,20 +64,15 @@ def _elsewhere(model: ModelConfig, work: Work, machine: Machine) -> list[str]:
     if machine.accelerator is None:
         return []
     found = []
-    peak = float(peak_bytes(model, work, machine.kernels))
-    larger = [row for row in ACCELERATORS if row.memory_bytes * USABLE_SHARE >= peak]
+    peak = machine.peak_bytes(model, work)
+    larger = [row for row in ACCELERATORS if usable(row.memory_bytes) >= peak]
     if larger:
         least = min(larger, key=lambda row: row.memory_bytes)
         found.append(f"--gpu {least.name}: {format_bytes(least.memory_bytes)} hold it as it is")
     for n in range(max(2, machine.n_gpus), _MOST_GPUS + 1):
         steps = -(-work.gradient_accumulation_steps // n) * n
         shared = replace(work, ranks=n, sharded=True, gradient_accumulation_steps=steps)
-        if (
-            shared != work
-            and peak_bytes(model, shared, machine.kernels) <= machine.memory_bytes * USABLE_SHARE
-        ):
-            found.append(
-                f"--gpus {n} --shard: {format_bytes(float(peak_bytes(model, shared, machine.kernels)))} each"
-            )
+        if shared != work and machine.peak_bytes(model, shared) <= machine.usable_bytes:
+            found.append(f"--gpus {n} --shard: {format_bytes(machine.peak_bytes(model, shared))} each")
             break
     return found

@@ -12,10 +12,11 @@ import numpy as np
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size
-from parambudget.cost.memory import USABLE_SHARE, Kernels, peak_bytes
+from parambudget.cost.memory import peak_bytes
+from parambudget.cost.tape import Kernels
 from parambudget.cost.update import Work, tokens_per_second
 from parambudget.errors import InputError
-from parambudget.plan.machine import Machine
+from parambudget.plan.machine import USABLE_SHARE, Machine, memory_plan, usable
 from parambudget.units import format_bytes
 
 MOST_MICRO_TOKENS: Final = 2**16
@@ -68,12 +69,12 @@ def ways(
 
 def take(m: Dims, candidates: Sequence[Work], machine: Machine, memory_bytes: int | None = None) -> Taken:
     """The quickest of the ways that fits in the usable part of `memory_bytes`, or else of the machine's."""
-    most = (machine.memory_bytes if memory_bytes is None else memory_bytes) * USABLE_SHARE
+    most = machine.usable_bytes if memory_bytes is None else usable(memory_bytes)
     way: Size = np.int64(NONE)
     rate: Size = 0.0
     peak: Size = np.inf
     for i, work in enumerate(candidates):
-        its_peak, its_rate = peak_bytes(m, work, machine.kernels), tokens_per_second(m, work, machine.stack)
+        its_peak, its_rate = machine.peak_bytes(m, work), tokens_per_second(m, work, machine.stack)
         better = (its_peak <= most) & (its_rate > rate * (1 + WORTH_MEMORY * (way != NONE)))
         least = (way == NONE) & (its_peak < peak)
         peak = np.where(better | least, its_peak, peak)
@@ -86,8 +87,8 @@ def least_changed(m: Dims, candidates: Sequence[Work], memory_bytes: int) -> Tak
     way: Size = np.int64(NONE)
     peak: Size = np.inf
     for i, work in enumerate(candidates):
-        its_peak = peak_bytes(m, work, Kernels())
-        fits = its_peak <= memory_bytes * USABLE_SHARE
+        its_peak = peak_bytes(m, memory_plan(work, Kernels()))
+        fits = its_peak <= usable(memory_bytes)
         peak = np.where(fits | ((way == NONE) & (its_peak < peak)), its_peak, peak)
         way = np.where(fits, i, way)
     return Taken(way, 0.0 * peak, peak)

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
-from parambudget.cost.memory import USABLE_SHARE
 from parambudget.cost.throughput import STALLS, Range
 from parambudget.plan.estimate import RunPlan
+from parambudget.plan.machine import USABLE_SHARE
 from parambudget.show.flags import flags
 from parambudget.show.screen import bold, dim, table, wrapped
 from parambudget.units import (
@@ -90,7 +90,7 @@ def _memory(plan: RunPlan) -> Iterator[str]:
     peak, there = plan.memory.peak_bytes, plan.machine.memory_bytes
     says = "fits" if plan.fits else "DOES NOT FIT"
     yield (
-        f"{says}: {format_bytes(peak)} at the peak ({plan.memory.phase}) of {format_bytes(there)}, "
+        f"{says}: {format_bytes(peak)} at the peak ({plan.memory.peak_phase}) of {format_bytes(there)}, "
         f"of which {USABLE_SHARE:.0%} can be used; micro-batches of up to {plan.largest_batch_size:,} fit"
     )
     parts = sorted(plan.memory.parts.items(), key=lambda part: -part[1])

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from parambudget.cost.count import Breakdown
 from parambudget.cost.flops import flops_per_token
-from parambudget.cost.memory import USABLE_SHARE
 from parambudget.cost.throughput import STALLS
 from parambudget.plan.estimate import RunPlan
+from parambudget.plan.machine import USABLE_SHARE
 from parambudget.plan.search import Certificate
 from parambudget.plan.solution import Better, Solutions
 from parambudget.show.breakdown import name_of, products
