@@ -59,14 +59,12 @@ def calibrate(
     compute: Compute, *, seconds: float = SECONDS, on_stage: Callable[[Stage], None] = lambda _: None
 ) -> Stack:
     """Measure this device for about that long, compiling not counted; the outcome is not kept here."""
-    found: Kernels | None = None
-    shapes = _SHAPES[compute.device.type]
-    for i, (doing, kernels) in enumerate(measured(compute, seconds / 3)):
-        on_stage(Stage(i / 12, doing))
-        found = kernels
-    assert found is not None, "the last thing that is told is the outcome"
-    start = _stack(compute, found)
-    runs = []
+
+    def on_kernel(nth: int, doing: str) -> None:
+        on_stage(Stage(nth / 12, doing))
+
+    start = _stack(compute, measured(compute, seconds / 3, on_kernel))
+    shapes, runs = _SHAPES[compute.device.type], []
     for i, shape in enumerate(shapes):
         on_stage(Stage(1 / 3 + 2 / 3 * i / len(shapes), f"training, {i + 1} of {len(shapes)} small models"))
         model, work = _model(shape), Work(shape[-1], optimizer="adamw")

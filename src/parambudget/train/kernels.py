@@ -1,7 +1,7 @@
 """What a device's kernels reach by themselves: matmuls, attention, copies and Muon, each timed alone."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
@@ -39,24 +39,24 @@ class Kernels:
     matrix_seconds: float
 
 
-def measured(compute: Compute, seconds: float) -> Iterator[tuple[str, Kernels | None]]:
-    """Time the kernels within about `seconds`; says before each what it is, and ends with the outcome."""
+def measured(compute: Compute, seconds: float, on_kernel: Callable[[int, str], None]) -> Kernels:
+    """Time the four kinds of kernels within about `seconds`; `on_kernel` hears which comes next."""
     kind, each = compute.device.type, seconds / 7
-    yield "copying memory", None
-    bandwidth = 2 * COPIED_BYTES[kind] / median_seconds(_copy(compute), compute, each)
-    yield "matmuls", None
+    on_kernel(0, "copying memory")
+    copied = median_seconds(_copy(compute), compute, each)
+    on_kernel(1, "matmuls")
     matmul_flops = max(
         2 * math.prod(shape) / median_seconds(_matmul(shape, compute), compute, each)
         for shape in MATMULS[kind]
     )
-    yield "attention", None
+    on_kernel(2, "attention")
     attention = median_seconds(_attention(compute), compute, each)
-    yield "Muon", None
+    on_kernel(3, "Muon")
     large = median_seconds(_muon(ORTHOGONALISED[kind], compute), compute, each)
     smallest = median_seconds(_muon(SMALLEST, compute), compute, each)
-    yield "", Kernels(
-        bandwidth, matmul_flops, _attention_flops(kind) / attention, _newton_schulz_flops(kind) / large,
-        smallest,
+    return Kernels(
+        2 * COPIED_BYTES[kind] / copied, matmul_flops, _attention_flops(kind) / attention,
+        _newton_schulz_flops(kind) / large, smallest,
     )  # fmt: skip
 
 
