@@ -31,8 +31,10 @@ def test_a_plan_is_one_screen_that_answers_every_question(run):
     assert (code, err) == (0, "")
     for said in (
         "353,355,520 parameters", "2.384B FLOPs per training token, full convention",
-        "989.4 TFLOP/s dense bfloat16", "fits: ", "16 sequences × 8 micro-steps = 131,072 tokens", "tokens/s, within",
-        "MFU", "full convention", "no software exceeds", "per parameter", "1.5 h", "as of 20", "nats per token expected",
+        "989.4 TFLOP/s dense bfloat16", "fits: ", "16 sequences × 8 micro-steps = 131,072 tokens",
+        "tokens/s, within",
+        "MFU", "full convention", "no software exceeds", "per parameter", "1.5 h", "as of 20",
+        "nats per token expected",
         "compare differences", "learning rate", "micro-batches of up to", "parambudget train --dim 896",
     ):  # fmt: skip
         assert said in out, said
@@ -126,9 +128,12 @@ def test_a_report_is_a_document_with_its_pictures(run, tmp_path):
     assert (code, err) == (0, "")
     text = out.read_text()
     for said in (
-        "# From 454.2M to 350M parameters", "**454,166,528**", "| narrower | 24 layers, dim 896", "| shallower |",
-        "| thinner |", "| balanced |", "total = V*d + ", "$ parambudget verify --dim 896", "$ parambudget train --dim 896",
-        "--batch-size 16 --gradient-accumulation-steps 8", "218 tensors", "Expected loss over time", "as of 20",
+        "# From 454.2M to 350M parameters", "**454,166,528**", "| narrower | 24 layers, dim 896",
+        "| shallower |",
+        "| thinner |", "| balanced |", "total = V*d + ", "$ parambudget verify --dim 896",
+        "$ parambudget train --dim 896",
+        "--batch-size 16 --gradient-accumulation-steps 8", "218 tensors",
+        "Expected loss over time", "as of 20",
     ):  # fmt: skip
         assert said in text, said
     pictures = re.findall(r"\]\((.*?\.png)\)", text)

@@ -1,6 +1,7 @@
 """The quickest way of computing an update that fits, and what is said where none does."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_more_memory_never_makes_it_slower():
         tokens_per_second(MODEL, quickest(MODEL, 512, with_memory(gib)), H100.stack)
         for gib in (6, 10, 20, 40, 80)
     ]
-    assert all(after >= before / (1 + WORTH_MEMORY) for before, after in zip(rates, rates[1:], strict=False))
+    assert all(after >= before / (1 + WORTH_MEMORY) for before, after in pairwise(rates))
 
 
 def test_a_lattice_takes_the_ways_that_each_of_its_models_does():

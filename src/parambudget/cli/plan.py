@@ -43,8 +43,8 @@ def plan(
     as_json: JsonOption = False,
     gpu: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="h100, a100, 4090, ... or cpu.", show_default="the one that is here",
-                     rich_help_panel=MACHINE_PANEL),
+        typer.Option(metavar="NAME", help="h100, a100, 4090, ... or cpu.",
+                     show_default="the one that is here", rich_help_panel=MACHINE_PANEL),
     ] = None,
     gpus: Annotated[
         int, typer.Option(metavar="N", help="How many of them.", rich_help_panel=MACHINE_PANEL)
@@ -66,7 +66,8 @@ def plan(
     ] = None,
     bytes_per_token: Annotated[
         float | None,
-        typer.Option(metavar="B", help="Of the text: losses in bits per byte too.", rich_help_panel=MACHINE_PANEL),
+        typer.Option(metavar="B", help="Of the text: losses in bits per byte too.",
+                     rich_help_panel=MACHINE_PANEL),
     ] = None,
     *,
     fields: dict[str, Any],

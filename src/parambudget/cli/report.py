@@ -13,15 +13,21 @@ from parambudget.cli.verify import checked
 def report(
     source: Annotated[str, typer.Argument(metavar="MODEL", help="The current model: config file or preset.")],
     target: Annotated[str, typer.Option(metavar="COUNT", help="Parameters, such as 350M.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE.md", help="The document; pictures go beside it.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE.md", help="The document; pictures go beside it.")
+    ],
     gpu: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="h100, a100, 4090, ... or cpu.", show_default="the one that is here"),
+        typer.Option(
+            metavar="NAME", help="h100, a100, 4090, ... or cpu.", show_default="the one that is here"
+        ),
     ] = None,
     gpus: Annotated[int, typer.Option(metavar="N", help="How many of them.")] = 1,
     hours: Annotated[
         float | None,
-        typer.Option(metavar="H", help="Wall time.", show_default="20 tokens per parameter of the first option"),
+        typer.Option(
+            metavar="H", help="Wall time.", show_default="20 tokens per parameter of the first option"
+        ),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Sequences per micro-step and device.")

@@ -30,6 +30,11 @@ def matmul_parameters(m: Dims) -> Size:
     return sum(row.elements for row in tensors(m) if row.role == "matmul")
 
 
+def head_parameters(m: Dims) -> Size:
+    """Elements of the output head's matrix, tied or not."""
+    return sum(row.elements for row in tensors(m) if row.role == "matmul" and row.component == "lm_head")
+
+
 def scores(n_tokens: int, window: int | None, convention: Convention) -> int:
     """Pairs of query and key that one head of one sequence scores."""
     seen = n_tokens if window is None else min(n_tokens, window)

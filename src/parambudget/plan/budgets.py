@@ -23,7 +23,7 @@ from parambudget.plan.outlook import Spending, measured, outlook
 from parambudget.plan.rank import aspect_deviation, shape_score
 from parambudget.plan.search import COUNTERS, Points, Search
 from parambudget.plan.solution import Better, Solution, Solutions, SweepCertificate
-from parambudget.plan.solve import DEFAULT_TOLERANCE, check, described, nothing_within, solve
+from parambudget.plan.solve import DEFAULT_TOLERANCE, Rank, check, described, nothing_within, solve
 from parambudget.plan.space import SIZES, Counted, SearchSpace, choices_of, granularity, read_multiple
 from parambudget.plan.sweep import AT_ONCE, Measured, Swept, sweep
 from parambudget.units import format_bytes, format_count, parse_count, parse_tolerance
@@ -31,7 +31,9 @@ from parambudget.units import format_bytes, format_count, parse_count, parse_tol
 EQUAL_NATS: Final = 0.005
 """Losses that differ by less are equal to what a law can tell: seeds alone differ by a few thousandths."""
 EQUAL_SHARE: Final = 0.01
-"""The same of speeds, memories and sizes."""
+"""The same of speeds and memories."""
+LARGE_ENOUGH: Final = 0.1
+"""A usual shape is worth this share of the size: the very largest that fits is of an exotic one."""
 BANDS: Final = 4
 """How many of these beyond the best are kept to choose from."""
 AROUND: Final = 5
@@ -61,7 +63,8 @@ class Objective:
 
     def band(self, best: float, n: int = 1) -> float:
         """The greatest value that is at most n bands from the best."""
-        return best + n * (EQUAL_NATS if self.name == "loss" else EQUAL_SHARE * abs(best))
+        share = LARGE_ENOUGH if self.name == "size" else EQUAL_SHARE
+        return best + n * (EQUAL_NATS if self.name == "loss" else share * abs(best))
 
 
 OBJECTIVES: Final = {
@@ -78,7 +81,8 @@ OBJECTIVES: Final = {
 
 def solve_for(
     spending: Spending, target: str | int | None = None, *, counted: Counted = "total",
-    tolerance: str | float | Fraction = DEFAULT_TOLERANCE, top: int = 5, rank: str | None = None, **fields: Any,
+    tolerance: str | float | Fraction = DEFAULT_TOLERANCE, top: int = 5, rank: str | None = None,
+    **fields: Any,
 ) -> Solutions:  # fmt: skip
     """The models of a budget of hours, FLOPs or memory; with a target, among those of that count.
 
@@ -89,7 +93,8 @@ def solve_for(
     check(counted, top, rank, allowed=("closest", *OBJECTIVES))
     wanted = rank or _usual_rank(spending, target)
     if target is not None and (wanted == "closest" or (wanted == "shape" and spending.memory_bytes is None)):
-        found = solve(target, counted=counted, tolerance=tolerance, top=top, rank=rank or "shape", **fields)
+        usual: Rank = "closest" if wanted == "closest" else "shape"
+        found = solve(target, counted=counted, tolerance=tolerance, top=top, rank=usual, **fields)
         return replace(found, solutions=with_outlook(found, spending))
     objective = _objective(spending, rank, target)
     if target is None:
@@ -106,7 +111,9 @@ def _of_any_size(
     spending: Spending, objective: Objective, counted: Counted, top: int, fields: Mapping[str, Any]
 ) -> Solutions:
     low, high = sizes(spending)
-    search = Search(_space(low, high, fields), high, counted)
+    # What is usual at the size that is looked for: the middle, or the largest.
+    usual = high if objective.name == "size" else round((low * high) ** 0.5)
+    search = Search(_space(low, high, usual, fields), usual, counted)
     swept = _swept(search, search.everything(AT_ONCE), spending, objective)
     best = int(swept.points.counted[np.argmin(swept.measured.value)])
     certificate = SweepCertificate(
@@ -190,15 +197,14 @@ def _flops(spending: Spending) -> float | None:
     return spending.hours * 3600 * reached * spending.machine.n_gpus
 
 
-def _space(low: int, high: int, fields: Mapping[str, Any]) -> SearchSpace:
+def _space(low: int, high: int, usual: int, fields: Mapping[str, Any]) -> SearchSpace:
     """The lattice of a range of sizes: boxes around the usual shapes of its ends, in larger steps.
 
     n_layers from half of 0.225 low**0.228 to twice 0.225 high**0.228 and dim from half of 0.640 low**0.382 to
     twice 0.640 high**0.382, as in `SearchSpace.declare`; even depths, dim and FFN widths in twice its steps.
     """
-    middle = round((low * high) ** 0.5)
     given = {name: value for name, value in fields.items() if value is not None}
-    multiple = read_multiple(given.get("multiple", 2 * granularity(middle)))
+    multiple = read_multiple(given.get("multiple", 2 * granularity(usual)))
     shallow, deep = 0.225 * low**0.228 / 2, 0.225 * high**0.228 * 2
     narrow, broad = 0.640 * low**0.382 / 2, 0.640 * high**0.382 * 2
     rule: dict[str, Any] = {
@@ -210,7 +216,7 @@ def _space(low: int, high: int, fields: Mapping[str, Any]) -> SearchSpace:
     }
     if "intermediate_size" not in given and "ffn_ratio" not in given:
         rule["ffn_ratio"] = (Fraction(2), Fraction(6))
-    return SearchSpace.declare(middle, rule | given)
+    return SearchSpace.declare(usual, rule | given)
 
 
 def _swept(search: Search, pieces: Iterable[Points], spending: Spending, objective: Objective) -> Swept:

@@ -50,7 +50,8 @@ class Goal:
             raise InputError("hours and tokens both say how long the run is; give one of them")
         if self.hours is not None and not 0 < self.hours <= MOST_HOURS:
             raise InputError(
-                f"hours={self.hours:g} is no time to train for; use a number above 0, at most {MOST_HOURS:,.0f}"
+                f"hours={self.hours:g} is no time to train for; use a number above 0, "
+                f"at most {MOST_HOURS:,.0f}"
             )
         if self.unique_tokens is not None:
             positive(self.unique_tokens, "unique_tokens")
@@ -150,7 +151,9 @@ class RunPlan(Tabular):
             "fits": self.fits, "memory": self.memory.as_dict(),
             "largest_batch_size": self.largest_batch_size, "remedies": list(self.remedies),
             "speed": self.speed.as_dict(),
-            "flops_per_token": {"full": flops_per_token(self.model), "causal": flops_per_token(self.model, "causal")},
+            "flops_per_token": {
+                "full": flops_per_token(self.model), "causal": flops_per_token(self.model, "causal"),
+            },
             "flops": self.flops,
             "tokens": self.tokens, "updates": self.updates, "why_tokens": self.why_tokens,
             "tokens_per_parameter": self.tokens_per_parameter,
@@ -186,7 +189,8 @@ def plan_run(
         memory=memory, largest_batch_size=machine.largest_batch_size(model, work),
         remedies=remedies(model, work, machine, fixed) if memory.peak_bytes > machine.usable_bytes else (),
         speed=speed, tokens=tokens, updates=updates, why_tokens=why, hours=_hours(goal, speed, tokens),
-        cost=_cost(goal, speed, machine, tokens), loss=loss, loss_range=_loss_range(model, goal, speed, tokens),
+        cost=_cost(goal, speed, machine, tokens), loss=loss,
+        loss_range=_loss_range(model, goal, speed, tokens),
         learning_rate=rate, why_learning_rate=why_rate, why_batch=why_batch,
         warnings=(*loss.warnings, *advice(model, machine)),
     )  # fmt: skip
@@ -199,8 +203,8 @@ def advice(model: ModelConfig, machine: Machine) -> tuple[str, ...]:
     if missing and machine.accelerator:
         price = missing * model.dim * (1 if model.tied else 2)
         found.append(
-            f"vocab_size {model.vocab_size:,} is no multiple of 64; the trainer pads the head inside the step, "
-            f"and {model.vocab_size + missing:,} would cost {price:,} parameters"
+            f"vocab_size {model.vocab_size:,} is no multiple of 64; the trainer pads the head inside the "
+            f"step, and {model.vocab_size + missing:,} would cost {price:,} parameters"
         )
     return tuple(found)
 

@@ -1,4 +1,4 @@
-"""What a model would do with what may be spent on it: speed and memory on a machine, tokens and loss in a budget.
+"""What a model would do with what may be spent on it: speed, memory, tokens and loss.
 
 One function measures a model or a whole lattice of sizes at once.
 """
@@ -22,8 +22,8 @@ from parambudget.plan.solution import Outlook
 from parambudget.plan.ways import NONE, least_changed, take, ways
 
 ASPECT_PENALTY: Final = 0.0075
-"""Relative loss per squared ln((dim / n_layers) / usual): from one pair of models in Kaplan et al. 2020, arXiv
-2001.08361, section 3.1, the optimum taken to lie where it is usual. It ranks and is never shown as a loss."""
+"""Relative loss per squared ln((dim / n_layers) / usual): from one pair of models in Kaplan et al. 2020,
+arXiv 2001.08361, section 3.1, the optimum taken to lie where it is usual. It ranks and predicts nothing."""
 USUAL_UPDATE_TOKENS: Final = 2**19
 """Of the update that a lattice is timed with, where no batch is given: it hardly matters."""
 
@@ -46,7 +46,11 @@ class Spending:
         if self.machine is None:
             return ways(context_length, 1, 1, {"batch_size": 1, **(self.given or {})})
         sequences = max(1, USUAL_UPDATE_TOKENS // context_length)
-        return ways(context_length, sequences, self.machine.n_gpus, self.given)
+        found = ways(context_length, sequences, self.machine.n_gpus, self.given)
+        sizes = {work.batch_size for work in found}
+        # Every second power of two: a lattice is measured once for each way.
+        fewer = {4**power for power in range(20)} if len(sizes) > 1 else sizes
+        return [work for work in found if work.batch_size in fewer]
 
 
 def measured(m: Dims, spending: Spending) -> dict[str, Size]:

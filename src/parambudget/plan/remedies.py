@@ -1,4 +1,4 @@
-"""What would make a run fit that does not, as flags and figures: each is computed, none is a rule of thumb."""
+"""What would make a run fit that does not, as flags and figures: all computed, none a rule of thumb."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -83,7 +83,7 @@ def take(m: Dims, candidates: Sequence[Work], machine: Machine, memory_bytes: in
 
 
 def least_changed(m: Dims, candidates: Sequence[Work], memory_bytes: int) -> Taken:
-    """The last of the ways that fits, where there is no machine to time them on: that nearest to none at all."""
+    """The last of the ways that fits, where there is no machine to time them on."""
     way: Size = np.int64(NONE)
     peak: Size = np.inf
     for i, work in enumerate(candidates):

@@ -24,7 +24,9 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
     answers = {
         "model": _model(plan), "machine": _machine(plan), "memory": _memory(plan), "update": _update(plan),
         "speed": _speed(plan), "run": _run(plan), "cost": _cost(plan), "loss": _loss(plan),
-        "settings": [f"learning rate {plan.learning_rate:g}: {plan.why_learning_rate}", f"batch: {plan.why_batch}"],
+        "settings": [
+            f"learning rate {plan.learning_rate:g}: {plan.why_learning_rate}", f"batch: {plan.why_batch}",
+        ],
         "warnings": list(plan.warnings), "next": [train_command(plan)],
     }  # fmt: skip
     lines = []
@@ -65,7 +67,8 @@ def _model(plan: RunPlan) -> list[str]:
     m, counts = plan.model, plan.breakdown
     active = f", {counts.active:,} active" if counts.active != counts.total else ""
     return [
-        f"{counts.total:,} parameters ({counts.body:,} body{active}): {shape(m)}, context {m.context_length:,}",
+        f"{counts.total:,} parameters ({counts.body:,} body{active}): {shape(m)}, "
+        f"context {m.context_length:,}",
         f"{format_count(flops_per_token(m))} FLOPs per training token, full convention; "
         f"{format_count(flops_per_token(m, 'causal'))} causal",
     ]
@@ -73,7 +76,8 @@ def _model(plan: RunPlan) -> list[str]:
 
 def shape(m: ModelConfig) -> str:
     """Depth, width and heads in a few words."""
-    return f"{m.n_layers} layers, dim {m.dim}, {m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}, FFN {m.intermediate_size}"
+    heads = f"{m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}"
+    return f"{m.n_layers} layers, dim {m.dim}, {heads}, FFN {m.intermediate_size}"
 
 
 def _machine(plan: RunPlan) -> list[str]:
@@ -129,8 +133,8 @@ def _speed(plan: RunPlan) -> list[str]:
 
 def _run(plan: RunPlan) -> list[str]:
     return [
-        f"{format_count(plan.tokens)} tokens ({plan.why_tokens}), {plan.tokens_per_parameter:.3g} per parameter, "
-        f"{plan.updates:,} updates, {plan.flops:.3g} FLOPs",
+        f"{format_count(plan.tokens)} tokens ({plan.why_tokens}), "
+        f"{plan.tokens_per_parameter:.3g} per parameter, {plan.updates:,} updates, {plan.flops:.3g} FLOPs",
         f"{_times(plan.hours)}, {STALLS:.0%} of it for evaluations, saves and data",
     ]
 
@@ -149,7 +153,8 @@ def _cost(plan: RunPlan) -> list[str]:
     if price.read_on is None:
         return [f"{_dollars(plan.cost)} at ${price.low:g} an hour"]
     return [
-        f"{_dollars(plan.cost)} at ${price.low:g} to ${price.high:g} an hour, as of {price.read_on}: {price.source}"
+        f"{_dollars(plan.cost)} at ${price.low:g} to ${price.high:g} an hour, "
+        f"as of {price.read_on}: {price.source}"
     ]
 
 

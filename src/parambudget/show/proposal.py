@@ -19,7 +19,8 @@ from parambudget.show.report import Report, markdown
 
 def proposal(
     name: str, current: ModelConfig, target: str, machine: Machine, *, hours: float | None,
-    batch_size: int | None, gradient_accumulation_steps: int | None, verify: Callable[[ModelConfig], str] | None,
+    batch_size: int | None, gradient_accumulation_steps: int | None,
+    verify: Callable[[ModelConfig], str] | None,
 ) -> Report:  # fmt: skip
     """Current model and ways out, planned for the same machine, batch and wall time.
 

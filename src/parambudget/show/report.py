@@ -1,4 +1,4 @@
-"""A plan from a current model to a budget as a Markdown document: counts, options, figures, proof and command."""
+"""A plan from a current model to a budget as a Markdown document."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,8 +56,8 @@ def _head(report: Report) -> list[str]:
     return [
         f"# From {format_count(report.current.breakdown.total)} to {format_count(c.target)} parameters",
         "",
-        f"Written by parambudget {report.version} for {report.current.machine.name}. Counts are exact; speeds, memory, "
-        "cost and losses are predictions with the assumptions at the end.",
+        f"Written by parambudget {report.version} for {report.current.machine.name}. Counts are exact; "
+        "speeds, memory, cost and losses are predictions with the assumptions at the end.",
     ]
 
 
@@ -191,9 +191,16 @@ def _verified(report: Report) -> list[str]:
     name, plan = next(iter(report.options.items()))
     command = f"parambudget verify {flags(plan.model)}"
     if report.verified is None:
-        said = "torch is not installed here, so the module was not built; to have it held against the count tensor by tensor:"
+        said = (
+            "torch is not installed here, so the module was not built; to have it held against the count "
+            "tensor by tensor:"
+        )
     else:
-        said = f"The {name} option was built in torch and held against the count, tensor by tensor: {report.verified.removeprefix('verified: ')}. Again:"
+        told = report.verified.removeprefix("verified: ")
+        said = (
+            f"The {name} option was built in torch and held against the count, tensor by tensor: {told}. "
+            "Again:"
+        )
     return ["## How it was verified", "", said, "", "```console", f"$ {command}", "```"]
 
 
@@ -215,12 +222,15 @@ def _assumptions(plan: RunPlan) -> Iterator[str]:
         if stack.peak_flops
         else "no published peak"
     )
-    yield f"machine: {machine.name}, {peak}, {format_bytes(machine.memory_bytes)}, of which {USABLE_SHARE:.0%} is used"
-    yield f"speeds: {stack.name}, {stack.source}; tokens/s within {stack.slowest:.2f} to {stack.fastest:.2f} of expected"
+    memory = f"{format_bytes(machine.memory_bytes)}, of which {USABLE_SHARE:.0%} is used"
+    yield f"machine: {machine.name}, {peak}, {memory}"
+    interval = f"{stack.slowest:.2f} to {stack.fastest:.2f} of expected"
+    yield f"speeds: {stack.name}, {stack.source}; tokens/s within {interval}"
     yield f"{STALLS:.0%} of the time goes to evaluations, saves and data"
     if machine.price is not None:
         when = "" if machine.price.read_on is None else f", as of {machine.price.read_on}"
-        yield f"price: ${machine.price.low:g} to ${machine.price.high:g} per hour{when}: {machine.price.source}"
+        dollars = f"${machine.price.low:g} to ${machine.price.high:g} per hour{when}"
+        yield f"price: {dollars}: {machine.price.source}"
     yield f"loss: {plan.loss.law.name}, {plan.loss.law.source}"
     yield from plan.warnings
 

@@ -53,8 +53,8 @@ def loss_over_hours(plans: Mapping[str, RunPlan], path: Path) -> None:
     hours = np.geomspace(middle / 8, middle * 4, _POINTS)
     for n, (name, plan) in enumerate(plans.items()):
         colour = INK if n == 0 else COLOURS[n % len(COLOURS)]
-        axes.plot(hours, plan.loss_after(hours), color=colour, linestyle=_LINES[n % len(_LINES)], linewidth=1.8,
-                  label=name)  # fmt: skip
+        style = {"color": colour, "linestyle": _LINES[n % len(_LINES)], "linewidth": 1.8}
+        axes.plot(hours, plan.loss_after(hours), label=name, **style)
     rates = first.speed.tokens_per_second
     axes.fill_between(
         hours, first.loss_after(hours, rates.high), first.loss_after(hours, rates.low), color=INK, alpha=0.08,
