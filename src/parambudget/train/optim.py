@@ -16,6 +16,7 @@ from torch import nn
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.tensors import Tensor, tensors
 from parambudget.train.config import TrainConfig
+from parambudget.train.distributed import is_piece
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +47,7 @@ def optimizer_for(module: nn.Module, model: ModelConfig, config: TrainConfig) ->
     found = groups(module, model)
     if config.optimizer == "adamw":
         return _adamw(found.hidden + found.ends, found.undecayed, config)
-    muon = torch.optim.Muon(
-        found.hidden, lr=config.learning_rate, weight_decay=config.weight_decay, momentum=config.momentum,
-        adjust_lr_fn="match_rms_adamw",
-    )  # fmt: skip
-    return Combined(muon, _adamw(found.ends, found.undecayed, config))
+    return Combined(_muon(found.hidden, config), _adamw(found.ends, found.undecayed, config))
 
 
 class Combined(torch.optim.Optimizer):
@@ -90,6 +87,8 @@ def clip(parameters: Iterable[nn.Parameter], longest: float | None) -> torch.Ten
     """Scale the whole gradient down to norm `longest` if it is longer; returns the norm before."""
     learning = list(parameters)
     norm = nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
+    if is_piece(norm):
+        norm = norm.full_tensor()  # type: ignore[operator]
     if longest is not None:
         nn.utils.clip_grads_with_norm_(learning, longest, norm)
     return norm
@@ -99,6 +98,17 @@ def _kind(row: Tensor, found: Groups) -> list[nn.Parameter]:
     if row.role != "matmul":
         return found.undecayed
     return found.hidden if row.hidden else found.ends
+
+
+def _muon(matrices: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    rate, decay, momentum = config.learning_rate, config.weight_decay, config.momentum
+    if any(map(is_piece, matrices)):
+        from parambudget.train.muon import ShardedMuon  # imports DTensor, which no other run needs
+
+        return ShardedMuon(matrices, lr=rate, weight_decay=decay, momentum=momentum)
+    return torch.optim.Muon(
+        matrices, lr=rate, weight_decay=decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"
+    )
 
 
 def _adamw(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from parambudget.arch.config import ModelConfig
-from parambudget.errors import InputError
 from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import Completed, complete
 from parambudget.train.device import Compute
@@ -56,13 +55,9 @@ def require_possible(
 
 def settled(
     given: Given, model: ModelConfig, data: TokenData, compute: Compute,
-    train_tokens: int | None, hours: float | None, ranks: Ranks = ALONE,
+    train_tokens: int | None, hours: float | None, ranks: Ranks = ALONE, *, shard: bool = False,
 ) -> Settled:  # fmt: skip
     """The settings given and those of the run that is gone on with; the rest from model, text and device."""
-    if hours is not None and ranks.size > 1:
-        raise InputError(
-            f"--hours is timed on one process and here are {ranks.size}; use --steps or --tokens"
-        )
     fields = {**given.stored, **given.fields}
     planned = {name: given.provenance[name] for name in _PLANNED if name in given.provenance}
     if train_tokens is not None or hours is not None:
@@ -72,11 +67,14 @@ def settled(
     if ranks.size > 1 and not {"batch_size", "gradient_accumulation_steps"} & fields.keys():
         fields |= shared_out(found.config, ranks)
         found = complete(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
+    ranks.require_even(found.config)
     if not on_cpu and not given.stored:
-        found = settings_that_fit(found, model, data, compute)
+        found = settings_that_fit(found, model, data, compute, ranks, shard=shard)
     if hours is not None:
         timed = planned.get("update_seconds")
-        found, seconds = settings_for_hours(found, fields, model, data, compute, hours, timed)
+        found, seconds = settings_for_hours(
+            found, fields, model, data, compute, hours, timed, ranks, shard=shard
+        )
         planned = {"hours": hours, "update_seconds": seconds}
     kept = {name: "as in the run so far" for name in given.stored if name in fields}
     found = replace(found, given=frozenset(given.fields), reasons=kept | found.reasons)
