@@ -45,7 +45,9 @@ def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Momen
         made = {value: taken if _shares(op, value) else _like(value) for value in op.inputs}
         making = op.matrix * kernels.matmul_bytes + op.others * FLOAT32
         if again and op.keeps:
-            forward = {op.output, *part.variables} - keepers.keys()
+            # It stops as soon as all is there: before an operation that keeps what it takes, not what it makes.
+            made_there = {op.output} if _kept(op) - {*op.inputs} else set()
+            forward = {*part.variables, *made_there} - keepers.keys()
             in_flight = total_bytes([taken, *gradients.values(), *forward])
             moments.append(Moment(kept, in_flight, finished, 0, copied))
             again = False

@@ -140,21 +140,26 @@ class _Update:
 
     def _in_loss(self) -> Iterator[Held]:
         loss, end, chunked = self.passed.loss, self.passed.end, self.plan.loss_chunks > 1
-        copied = self.m.n_layers * self._layer_copied
+        kept, copied = self._activations(self.m.n_layers, end=True), self.m.n_layers * self._layer_copied
+        # In parts, each has a gradient of what the head multiplies, and one of the head's matrix.
+        head = head_parameters(self.m) * self.kernels.matmul_bytes
         whole = self.n_tokens * loss.input.bytes if chunked else 0
+        outside = whole + self.n_tokens * INT64 if chunked else 0
         for moment in backward(loss, self.kernels, again=chunked):
             yield self._in_pass(
-                "loss", moment, activations=self._activations(self.m.n_layers, end=True),
-                logits=self.chunk_tokens * moment.kept_bytes + whole + (self.n_tokens * INT64 if chunked else 0),
-                # In parts, each has a gradient of what the head multiplies, and one of the head's matrix.
-                in_flight=self.chunk_tokens * moment.in_flight_bytes + whole, copied=copied + moment.copied,
-                pending=head_parameters(self.m) * self.kernels.matmul_bytes if chunked else 0,
+                "loss", moment, activations=kept, copied=copied + moment.copied,
+                logits=self.chunk_tokens * moment.kept_bytes + outside, pending=head if chunked else 0,
+                in_flight=self.chunk_tokens * moment.in_flight_bytes + whole,
             )  # fmt: skip
-        for moment in backward(end, self.kernels):
-            kept = self._activations(self.m.n_layers) + self.n_tokens * moment.kept_bytes
+        if chunked:
+            # The sum of the matrix's gradients until then and of this part's is a third one.
             yield self._in_pass(
-                "loss", moment, activations=kept, in_flight=self.n_tokens * moment.in_flight_bytes + whole,
-                copied=copied, ends=self.head_and_bias,
+                "loss", None, activations=kept, copied=copied, logits=outside, in_flight=whole, pending=3 * head
+            )
+        for moment in backward(end, self.kernels):
+            yield self._in_pass(
+                "loss", moment, activations=self._activations(self.m.n_layers) + self.n_tokens * moment.kept_bytes,
+                in_flight=self.n_tokens * moment.in_flight_bytes + whole, copied=copied, ends=self.head_and_bias,
             )  # fmt: skip
 
     def _in_layer(self, phase: Phase, n_before: Size) -> Iterator[Held]:
@@ -174,8 +179,9 @@ class _Update:
                 "embedding", moment, in_flight=self.n_tokens * moment.in_flight_bytes,
                 n_done=self.m.n_layers, ends=self._ends,
             )  # fmt: skip
-        if self.m.tied and not self.kernels.compiled:
-            # The table's two gradients meet: their sum is a third one.
+        if self.m.tied and not self.kernels.bf16 and self.plan.loss_chunks == 1:
+            # The table's two gradients meet. The head's is a transposed view, to which autograd adds nothing
+            # in place: their sum is a third one. A cast or a sum of parts is no view.
             table = self.m.vocab_size * self.m.dim
             yield self._in_pass(
                 "embedding", None, n_done=self.m.n_layers, pending=2 * table * FLOAT32,
