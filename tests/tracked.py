@@ -48,9 +48,7 @@ class Storages(TorchDispatchMode):
 def learner_of(model: ModelConfig, config: TrainConfig, *, bf16: bool) -> Learner:
     """What `train.learner.prepared` makes, but for the weights' values: fake tensors have none."""
     compute, module = replace(choose("cpu"), bf16=bf16), Transformer(model)
-    return Learner(
-        module, optimizer_for(module, model, config), mean_loss(module, config, compute), compute
-    )
+    return Learner(module, optimizer_for(module, model, config), mean_loss(module, config, compute), compute)
 
 
 def windows(model: ModelConfig, config: TrainConfig) -> Iterator[torch.Tensor]:

@@ -24,7 +24,7 @@ class Part:
 
     @property
     def kept(self) -> dict[Value, str]:
-        """Each storage that is kept for the backward pass, once, by who keeps it first and what it is there."""
+        """Each storage that is kept for the backward pass, by who keeps it first and what it is there."""
         first: dict[Value, str] = {}
         for op in self.ops:
             for label, value in op.keeps:
