@@ -34,7 +34,7 @@ def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Momen
     With `again` the forward pass is run once more before anything that was kept is needed. The part's input,
     from which that starts, is not counted: someone else holds it.
     """
-    keepers = Counter(value for op in part.ops for value in _kept(op))
+    keepers = Counter(value for op in part.ops for value in op.kept)
     if again:
         del keepers[part.input]
     kept, gradients = total_bytes(keepers), {part.output: _like(part.output)}
@@ -45,13 +45,15 @@ def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Momen
         made = {value: taken if _shares(op, value) else _like(value) for value in op.inputs}
         making = op.matrix * kernels.matmul_bytes + op.others * FLOAT32
         if again and op.keeps:
-            forward = {op.output, *part.variables} - keepers.keys()
+            # It ends once all is there: before the last operation, if that keeps nothing that it makes.
+            made_there = {op.output} if op.kept - {*op.inputs} else set()
+            forward = {*part.variables, *made_there} - keepers.keys()
             in_flight = total_bytes([taken, *gradients.values(), *forward])
             moments.append(Moment(kept, in_flight, finished, 0, copied))
             again = False
         in_flight = total_bytes([taken, *made.values(), *gradients.values()]) + op.scratch_bytes
         moments.append(Moment(kept, in_flight, finished, making, copied))
-        needed, keepers = keepers, keepers - Counter(_kept(op))
+        needed, keepers = keepers, keepers - Counter(op.kept)
         kept = kept - total_bytes(needed.keys() - keepers.keys())
         if op.copies:
             # The gradient of the matrix becomes float32.
@@ -67,8 +69,17 @@ def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Momen
     return moments
 
 
-def _kept(op: Op) -> set[Value]:
-    return {value for _, value in op.keeps}
+def at_once(part: Part) -> Moment:
+    """The most that a compiled backward pass may hold of a part whose forward pass is run again.
+
+    The compiler leaves the gradients of such a part's weights for last. Until then it holds of every matmul
+    what it takes, and the gradients of that and of what it makes: at most all of these, which is how they are
+    counted here. How many of them are there at once is the compiler's choice.
+    """
+    matmuls = [op for op in part.ops if op.multiplies]
+    gradients = sum((op.output.bytes + op.inputs[0].bytes for op in matmuls), start=0)
+    kept = total_bytes(part.kept.keys() - {part.input})
+    return Moment(kept, gradients + part.output.bytes, finished=0, making_bytes=0, copied=part.copied)
 
 
 def _shares(op: Op, value: Value) -> bool:

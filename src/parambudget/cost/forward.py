@@ -24,7 +24,7 @@ class Part:
 
     @property
     def kept(self) -> dict[Value, str]:
-        """Each storage that is kept for the backward pass, once, by who keeps it first and what it is there."""
+        """Each storage that is kept for the backward pass, by who keeps it first and what it is there."""
         first: dict[Value, str] = {}
         for op in self.ops:
             for label, value in op.keeps:
@@ -101,7 +101,7 @@ def _layer(m: Dims, x: Value, kernels: Kernels) -> Part:
     if m.norm_placement == "post":
         between = normed("attention", tape.add(LAYER, x, branch("attention", tape.for_matmul(LAYER, x))))
         out = normed("ffn", tape.add(LAYER, between, branch("ffn", tape.for_matmul(LAYER, between))))
-        return Part(x, tuple(tape.ops), out)
+        return Part(x, tuple(tape.ops), out, variables=(between,))
     first = ready("attention", x)
     attended = branch("attention", first)
     between = tape.add(LAYER, x, attended)
@@ -110,7 +110,7 @@ def _layer(m: Dims, x: Value, kernels: Kernels) -> Part:
     else:
         second = ready("ffn", between if m.block == "sequential" else x)
     out = tape.add(LAYER, between, branch("ffn", second))
-    return Part(x, tuple(tape.ops), out, variables=(attended,))
+    return Part(x, tuple(tape.ops), out, variables=(attended, between))
 
 
 def _attention(tape: Tape, m: Dims, x: Value) -> Value:

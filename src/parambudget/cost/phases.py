@@ -1,8 +1,8 @@
 """An update moment by moment: what one device holds while the trainer makes it.
 
-The backward pass is followed through the loss, the last layer (when all others still hold what they kept), the
-first layer (when all others have their gradients) and the embedding; then the optimizer's step. In between
-the layers are alike, and so no moment there holds more than one of these.
+The backward pass is followed through the loss, the last layer (when all others still hold what they kept),
+the first layer (when all others have their gradients) and the embedding; then the optimizer's step. Between
+these two, layers are alike, and no moment there holds more than the larger of them.
 """
 
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from typing import Final, Literal, get_args
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import tensors
-from parambudget.cost.backward import Moment, backward
+from parambudget.cost.backward import Moment, at_once, backward
 from parambudget.cost.count import total
 from parambudget.cost.flops import head_parameters
 from parambudget.cost.forward import forward
 from parambudget.cost.overhead import CUDA, NONE, Overhead
 from parambudget.cost.state import OptimizerName, optimizer_bytes, step_bytes, weight_bytes
-from parambudget.cost.tape import BFLOAT16, FLOAT32, INT64, Kernels, total_bytes
+from parambudget.cost.tape import BFLOAT16, FLOAT32, INT64, ON_CUDA, Kernels, total_bytes
 from parambudget.errors import InputError
 
 Phase = Literal["forward", "loss", "last layer", "first layer", "embedding", "optimizer"]
@@ -44,7 +44,7 @@ class MemoryPlan:
     """Processes, each with a device of its own."""
     sharded: bool = False
     """Weights, gradients and optimizer are shared out among them (FSDP2), or else copied (DDP)."""
-    kernels: Kernels = Kernels()
+    kernels: Kernels = ON_CUDA
     overhead: Overhead | None = None
     """None: that of the device."""
 
@@ -140,27 +140,36 @@ class _Update:
 
     def _in_loss(self) -> Iterator[Held]:
         loss, end, chunked = self.passed.loss, self.passed.end, self.plan.loss_chunks > 1
-        copied = self.m.n_layers * self._layer_copied
+        kept, copied = self._activations(self.m.n_layers, end=True), self.m.n_layers * self._layer_copied
+        # In parts, each has a gradient of what the head multiplies, and one of the head's matrix.
+        head = head_parameters(self.m) * self.kernels.matmul_bytes
         whole = self.n_tokens * loss.input.bytes if chunked else 0
+        outside = whole + self.n_tokens * INT64 if chunked else 0
+        other_parts = (self.n_tokens - self.chunk_tokens) * loss.input.bytes
         for moment in backward(loss, self.kernels, again=chunked):
             yield self._in_pass(
-                "loss", moment, activations=self._activations(self.m.n_layers, end=True),
-                logits=self.chunk_tokens * moment.kept_bytes + whole + (self.n_tokens * INT64 if chunked else 0),
-                # In parts, each has a gradient of what the head multiplies, and one of the head's matrix.
-                in_flight=self.chunk_tokens * moment.in_flight_bytes + whole, copied=copied + moment.copied,
-                pending=head_parameters(self.m) * self.kernels.matmul_bytes if chunked else 0,
+                "loss", moment, activations=kept, copied=copied + moment.copied,
+                logits=self.chunk_tokens * moment.kept_bytes + outside, pending=head if chunked else 0,
+                in_flight=self.chunk_tokens * moment.in_flight_bytes + other_parts,
+            )  # fmt: skip
+        if chunked:
+            # The sum of the matrix's gradients until then and of this part's is a third one.
+            yield self._in_pass(
+                "loss", None, activations=kept, copied=copied, logits=outside, in_flight=whole,
+                pending=3 * head,
             )  # fmt: skip
         for moment in backward(end, self.kernels):
             kept = self._activations(self.m.n_layers) + self.n_tokens * moment.kept_bytes
             yield self._in_pass(
-                "loss", moment, activations=kept, in_flight=self.n_tokens * moment.in_flight_bytes + whole,
-                copied=copied, ends=self.head_and_bias,
+                "loss", moment, activations=kept, copied=copied, ends=self.head_and_bias,
+                in_flight=self.n_tokens * moment.in_flight_bytes + whole,
             )  # fmt: skip
 
     def _in_layer(self, phase: Phase, n_before: Size) -> Iterator[Held]:
         """The backward pass of a layer with so many others before it."""
-        again = self.plan.gradient_checkpointing
-        for moment in backward(self.passed.layer, self.kernels, again=again):
+        layer, again = self.passed.layer, self.plan.gradient_checkpointing
+        apart = [at_once(layer)] if again and self.kernels.compiled else None
+        for moment in apart or backward(layer, self.kernels, again=again):
             kept = self._activations(n_before + (1 if again else 0)) + self.n_tokens * moment.kept_bytes
             yield self._in_pass(
                 phase, moment, activations=kept, in_flight=self.n_tokens * moment.in_flight_bytes,
@@ -187,7 +196,7 @@ class _Update:
         self, phase: Phase, moment: Moment | None, *, n_done: Size = 0, ends: Size = 0, pending: Size = 0,
         copied: Size = 0, **held: Size,
     ) -> Held:  # fmt: skip
-        """A moment when `n_done` layers have their gradients, and so many parameters outside of the layers."""
+        """A moment when `n_done` layers have their gradients, and so many parameters outside of them."""
         gathered = 0
         if self.plan.sharded:
             # What is outside of the layers; two layers, of which the next is on its way; gradients of one.
@@ -215,8 +224,8 @@ class _Update:
         return (before + layers + ends + finished) * FLOAT32 + making
 
     def _held(
-        self, phase: Phase, *, gradients: Size, exchange: Size, weight_copies: Size = 0, activations: Size = 0,
-        logits: Size = 0, in_flight: Size = 0,
+        self, phase: Phase, *, gradients: Size, exchange: Size, weight_copies: Size = 0,
+        activations: Size = 0, logits: Size = 0, in_flight: Size = 0,
     ) -> Held:  # fmt: skip
         m, plan = self.m, self.plan
         windows = WINDOWS_AHEAD * plan.batch_size * (m.context_length + 1) * INT64
@@ -236,8 +245,8 @@ class _Update:
 
     @property
     def _layer_copied(self) -> Size:
-        """Elements of a layer that are copied until its backward pass. What is run again is copied again; what
-        is made whole from its shares is so in bfloat16."""
+        """Elements of a layer that are copied until its backward pass. What is run again is copied again;
+        what is made whole from its shares is so in bfloat16."""
         return 0 if self.plan.gradient_checkpointing or self.plan.sharded else self.passed.layer.copied
 
     @property

@@ -46,7 +46,8 @@ def saved(
             rows.append(Saved("block_input", part.input.elements, part.input.element_bytes, copies))
         elif part is passed.loss and loss_in_parts:
             rows.append(Saved("head_input", part.input.elements, part.input.element_bytes))
-            rows.append(Saved("targets", 1, INT64))
+            if not kernels.compiled:
+                rows.append(Saved("targets", 1, INT64))
         else:
             rows += _rows(part, copies)
     return rows

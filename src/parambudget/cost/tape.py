@@ -15,6 +15,7 @@ from parambudget.arch.dims import Dims, Size
 FLOAT32: Final = 4
 BFLOAT16: Final = 2
 INT64: Final = 8
+BOOL: Final = 1
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class Kernels:
     def matmul_bytes(self) -> int:
         """Bytes per element of what matrices are multiplied with."""
         return BFLOAT16 if self.bf16 else FLOAT32
+
+
+ON_CUDA: Final = Kernels()
+"""Those of the trainer on a GPU."""
+ON_CPU: Final = Kernels("cpu", bf16=False, compiled=False)
+"""Those of the trainer on a CPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,16 +63,26 @@ class Op:
     """What its backward makes gradients of."""
     output: Value
     keeps: tuple[tuple[str, Value], ...] = ()
+    multiplies: bool = False
+    """It is a matmul with a weight."""
     matrix: Size = 0
-    """Elements of the weight that it multiplies with."""
+    """Elements of that weight."""
     others: Size = 0
     """Elements of its other parameters."""
-    copies: bool = False
-    """It multiplies with a bfloat16 copy of its matrix, and keeps that."""
     passes_on: bool = False
     """The gradient of its output is that of its inputs."""
     scratch_bytes: Size = 0
     """Per token, held while its backward runs beside what that takes and makes."""
+
+    @property
+    def copies(self) -> bool:
+        """Whether it multiplies with a bfloat16 copy of its matrix, and keeps that."""
+        return self.multiplies and self.output.element_bytes == BFLOAT16
+
+    @property
+    def kept(self) -> set[Value]:
+        """The storages that it keeps."""
+        return {value for _, value in self.keeps}
 
 
 class Tape:
@@ -93,7 +110,7 @@ class Tape:
         """A matrix, perhaps with a bias, times every token."""
         return self._did(
             name, (x,), Value(out, self.kernels.matmul_bytes), ("input", x),
-            matrix=x.elements * out, others=out if bias else 0, copies=self.kernels.bf16,
+            multiplies=True, matrix=x.elements * out, others=out if bias else 0,
         )  # fmt: skip
 
     def look_up(self, name: str, n_rows: Size, width: Size) -> Value:
@@ -130,39 +147,48 @@ class Tape:
     def norm(self, name: str, x: Value, m: Dims, n_rows: Size = 1, *, per_head: bool = False) -> Value:
         """RMSNorm or LayerNorm of `n_rows` rows per token; with `per_head` each has a scale of its own."""
         compiled, on_cuda = self.kernels.compiled, self.kernels.device == "cuda"
-        # Of RMSNorm only CUDA has a kernel; elsewhere torch does it step by step, in float32.
-        in_steps = m.norm == "rmsnorm" and not on_cuda and not compiled
         in_float32 = m.norm_weight or (on_cuda and self.kernels.bf16)
-        outer_bytes = FLOAT32 if in_float32 else x.element_bytes
-        inner_bytes = FLOAT32 if in_steps else outer_bytes
-        taken = x if compiled else self.cast(name, x, inner_bytes)
-        rstd, mean = (Value(n_rows, FLOAT32 if compiled else inner_bytes) for _ in range(2))
+        out_bytes = FLOAT32 if in_float32 else x.element_bytes
+        if m.norm == "rmsnorm" and not on_cuda and not compiled:
+            return self._rms_norm_in_steps(name, x, m, n_rows, out_bytes)
+        taken = x if compiled else self.cast(name, x, out_bytes)
+        rstd, mean = (Value(n_rows, FLOAT32 if compiled else out_bytes) for _ in range(2))
         kept = [("input", taken), ("rstd", rstd)] + [("mean", mean)] * (m.norm == "layernorm")
-        parameters = x.elements * (m.norm_weight + m.norm_bias)
-        scaled_apart = m.norm_weight and (in_steps or per_head) and not compiled
-        normed = self._did(
-            name, (taken,), Value(x.elements, inner_bytes if not compiled else outer_bytes), *kept,
-            others=0 if scaled_apart else parameters, scratch_bytes=3 * taken.bytes if in_steps else 0,
+        apart = m.norm_weight and per_head and not compiled
+        learned = 0 if apart else x.elements * (m.norm_weight + m.norm_bias)
+        normed = self._did(name, (taken,), Value(x.elements, out_bytes), *kept, others=learned)
+        return self._scaled(name, normed, m) if apart else normed
+
+    def _rms_norm_in_steps(self, name: str, x: Value, m: Dims, n_rows: Size, out_bytes: int) -> Value:
+        """What torch does where it has no kernel for it: each step by itself, in float32."""
+        taken, rstd = self.cast(name, x, FLOAT32), Value(n_rows, FLOAT32)
+        # Backward through the mean of squares: the mean's gradient, x once more, and twice that.
+        self._did(name, (taken,), rstd, ("input", taken), ("rstd", rstd), scratch_bytes=3 * taken.bytes)
+        normed = Value(x.elements, FLOAT32)
+        self._did(name, (taken, rstd), normed, ("input", taken), ("rstd", rstd), scratch_bytes=normed.bytes)
+        return self._scaled(name, normed, m) if m.norm_weight else self.cast(name, normed, out_bytes)
+
+    def _scaled(self, name: str, normed: Value, m: Dims) -> Value:
+        """Times a learned scale, as a step of its own."""
+        return self._did(
+            name, (normed,), Value(normed.elements, FLOAT32), ("normed", normed),
+            others=normed.elements * (m.norm_weight + m.norm_bias), scratch_bytes=normed.bytes,
         )  # fmt: skip
-        if scaled_apart:
-            scaled = Value(x.elements, FLOAT32)
-            return self._did(
-                name, (normed,), scaled, ("normed", normed), others=parameters, scratch_bytes=normed.bytes
-            )
-        return self.cast(name, normed, outer_bytes)
 
     def activation(self, name: str, x: Value, kind: str) -> Value:
         """An activation of the FFN; `relu2` is two steps."""
         out = Value(x.elements, x.element_bytes)
         if self.kernels.compiled:
-            return self._did(name, (x,), out, *([] if kind == "relu" else [("activation_input", x)]))
+            # Of what ReLU takes only the sign is needed: one byte each.
+            needed = ("positive", Value(x.elements, BOOL)) if kind == "relu" else ("activation_input", x)
+            return self._did(name, (x,), out, needed)
         if not kind.startswith("relu"):
             return self._did(name, (x,), out, ("activation_input", x))
         self._did(name, (x,), out, ("positive", out))
         if kind == "relu":
             return out
         squared = Value(x.elements, x.element_bytes)
-        return self._did(name, (out,), squared, ("positive", out), scratch_bytes=x.bytes)
+        return self._did(name, (out,), squared, ("positive", out), scratch_bytes=2 * x.bytes)
 
     def multiply(self, name: str, gate: Value, up: Value) -> Value:
         """A gate times what goes through it. A compiled pass activates the gate here, and once more in the
@@ -176,25 +202,22 @@ class Tape:
         if self.kernels.compiled:
             return self.scale(name, logits)
         bent = Value(logits.elements, logits.element_bytes)
-        self._did(name, (logits,), bent, ("tanh", bent), scratch_bytes=logits.bytes)
+        self._did(name, (logits,), bent, ("tanh", bent))
         return self.scale(name, bent)
 
     def cross_entropy(self, name: str, logits: Value, *, z_loss: bool) -> Value:
         """The loss of every token, in float32 and summed; with the z-loss as well."""
         targets, loss = ("targets", Value(1, INT64)), Value(0, FLOAT32)
+        given, logsumexp = ("logits", logits), Value(1, FLOAT32)
         if self.kernels.compiled:
-            largest, logsumexp = Value(1, FLOAT32), Value(1, FLOAT32)
-            kept = (("logits", logits), ("largest", largest), ("logsumexp", logsumexp))
-            return self._did(name, (logits,), loss, *kept)
-        log_probabilities = Value(logits.elements, FLOAT32)
-        kept = (("log_probabilities", log_probabilities),)
-        self._did(name, (logits,), log_probabilities, *kept)
-        self._did(name, (log_probabilities,), loss, *kept, targets)
+            largest = Value(1, FLOAT32)
+            return self._did(name, (logits,), loss, given, ("largest", largest), ("logsumexp", logsumexp))
+        kept = ("log_probabilities", Value(logits.elements, FLOAT32))
+        self._did(name, (logits,), kept[1], kept)
+        self._did(name, (kept[1],), loss, kept, targets)
         if not z_loss:
             return loss
-        logsumexp = Value(1, FLOAT32)
-        kept = (("logits", logits), ("logsumexp", logsumexp))
-        self._did(name, (logits,), logsumexp, *kept, scratch_bytes=logits.bytes)
+        self._did(name, (logits,), logsumexp, given, ("logsumexp", logsumexp), scratch_bytes=2 * logits.bytes)
         penalty = self._did(name, (logsumexp,), Value(0, FLOAT32))
         return self.add(name, loss, penalty)
 
