@@ -66,14 +66,14 @@ def test_the_largest_micro_batch_fits_and_one_more_does_not():
 
 def test_a_batch_that_does_not_fit_is_planned_and_what_would_fit_is_said():
     given = {
-        "batch_size": 64,
-        "gradient_accumulation_steps": 2,
+        "batch_size": 32,
+        "gradient_accumulation_steps": 4,
         "gradient_checkpointing": False,
         "loss_chunks": 1,
     }
     plan = planned(given=given, memory_bytes=24 * 2**30)
     assert not plan.fits
-    assert plan.work.batch_size == 64
+    assert plan.work.batch_size == 32
     said = "\n".join(plan.remedies)
     for remedy in ("--batch-size", "the quickest that fits", "--gpu "):
         assert remedy in said

@@ -114,6 +114,10 @@ class _Update:
         self.n_tokens = plan.batch_size * m.context_length
         self.chunk_tokens = -(-self.n_tokens // plan.loss_chunks)
         self.total = total(m)
+        # Read from the table once: a lattice has many moments.
+        self.weights = self._shared_out(weight_bytes(m))
+        self.optimizer = self._shared_out(optimizer_bytes(m, plan.optimizer))
+        self.head_matrix = head_parameters(m)
         self.layer_parameters = self.passed.layer.parameters
         self.head_and_bias = sum(row.elements for row in tensors(m) if row.component == "lm_head")
 
@@ -142,7 +146,7 @@ class _Update:
         loss, end, chunked = self.passed.loss, self.passed.end, self.plan.loss_chunks > 1
         kept, copied = self._activations(self.m.n_layers, end=True), self.m.n_layers * self._layer_copied
         # In parts, each has a gradient of what the head multiplies, and one of the head's matrix.
-        head = head_parameters(self.m) * self.kernels.matmul_bytes
+        head = self.head_matrix * self.kernels.matmul_bytes
         whole = self.n_tokens * loss.input.bytes if chunked else 0
         outside = whole + self.n_tokens * INT64 if chunked else 0
         other_parts = (self.n_tokens - self.chunk_tokens) * loss.input.bytes
@@ -219,7 +223,7 @@ class _Update:
         if self.plan.accumulates and not self.kernels.compiled:
             # Each is added to the ones before when it is there; a tied head's waits for the embedding's.
             waits = self.m.tied and phase not in ("forward", "loss")
-            return (before + (head_parameters(self.m) if waits else 0)) * FLOAT32 + making
+            return (before + (self.head_matrix if waits else 0)) * FLOAT32 + making
         # A compiled backward pass hands over all of them at its end.
         return (before + layers + ends + finished) * FLOAT32 + making
 
@@ -231,8 +235,8 @@ class _Update:
         windows = WINDOWS_AHEAD * plan.batch_size * (m.context_length + 1) * INT64
         angles = m.context_length * m.head_dim * FLOAT32 if m.position == "rotary" else 0
         held = Held(
-            phase, weights=self._shared_out(weight_bytes(m)), gradients=gradients,
-            optimizer=self._shared_out(optimizer_bytes(m, plan.optimizer)), weight_copies=weight_copies,
+            phase, weights=self.weights, gradients=gradients, optimizer=self.optimizer,
+            weight_copies=weight_copies,
             activations=activations, logits=logits, in_flight=in_flight, inputs=windows + angles,
             exchange=exchange, overhead=0,
         )  # fmt: skip

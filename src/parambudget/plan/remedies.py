@@ -56,6 +56,7 @@ def _quickest(model: ModelConfig, work: Work, machine: Machine, given: Mapping[s
         f"--gradient-accumulation-steps {best.gradient_accumulation_steps}",
     ]
     words += ["--gradient-checkpointing"] * best.gradient_checkpointing + ["--shard"] * best.sharded
+    words += [f"with the logits in {best.loss_chunks} parts"] if best.loss_chunks > 1 else []
     return [f"the quickest that fits, {' '.join(words)}: {_figures(model, work, best, machine)}"]
 
 

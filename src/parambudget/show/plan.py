@@ -98,7 +98,9 @@ def _memory(plan: RunPlan) -> Iterator[str]:
         f"of which {USABLE_SHARE:.0%} can be used; micro-batches of up to {plan.largest_batch_size:,} fit"
     )
     parts = sorted(plan.memory.parts.items(), key=lambda part: -part[1])
-    yield ", ".join(f"{name} {format_bytes(size)}" for name, size in parts if size >= 0.005 * peak)
+    yield ", ".join(
+        f"{name.replace('_', ' ')} {format_bytes(size)}" for name, size in parts if size >= 0.005 * peak
+    )
     for remedy in plan.remedies:
         yield f"would fit: {remedy}"
 

@@ -26,7 +26,7 @@ def memory_by_part(plans: Mapping[str, RunPlan], path: Path) -> None:
         sizes = np.array([plans[name].memory.parts.get(part, 0) for name in names]) / _GIB
         if sizes.any():
             hatch = None if n < len(COLOURS) else "//"
-            axes.barh(names, sizes, left=left, color=COLOURS[n % len(COLOURS)], label=part, hatch=hatch,
+            axes.barh(names, sizes, left=left, color=COLOURS[n % len(COLOURS)], label=part.replace("_", " "), hatch=hatch,
                       edgecolor="white", linewidth=0.5)  # fmt: skip
             left += sizes
     for at, name in enumerate(names):
