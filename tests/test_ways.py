@@ -63,8 +63,8 @@ def test_more_memory_never_makes_it_slower():
     assert all(after >= before / (1 + WORTH_MEMORY) for before, after in pairwise(rates))
 
 
-def test_a_lattice_takes_the_ways_that_each_of_its_models_does():
-    dims = [512, 1024, 4096, 16384]
+def test_a_lattice_takes_ways_that_fit_and_are_nearly_as_quick_as_each_models_own():
+    dims = [512, 1024, 2048, 16384]
     models = [
         MODEL.replace(dim=d, n_heads=d // 64, n_kv_heads=d // 64, intermediate_size=4 * d) for d in dims
     ]
@@ -72,13 +72,13 @@ def test_a_lattice_takes_the_ways_that_each_of_its_models_does():
     array = np.array(dims)
     m = with_sizes(MODEL, dim=array, n_heads=array // 64, n_kv_heads=array // 64, intermediate_size=4 * array)
     many = take(m, candidates, H100)
-    for i, model in enumerate(models):
+    for i, model in enumerate(models[:-1]):
         one = take(model, candidates, H100)
-        assert (int(one.way), float(one.tokens_per_second)) == (
-            many.way[i],
-            pytest.approx(many.tokens_per_second[i]),
-        )
-        assert float(one.peak_bytes) == pytest.approx(many.peak_bytes[i])
+        # The order of the ways is that of the model in the middle.
+        assert many.tokens_per_second[i] > 0.8 * float(one.tokens_per_second)
+        way = candidates[many.way[i]]
+        assert many.tokens_per_second[i] == pytest.approx(tokens_per_second(model, way, H100.stack))
+        assert many.peak_bytes[i] == H100.peak_bytes(model, way) <= H100.usable_bytes
     assert many.way[-1] == NONE
 
 

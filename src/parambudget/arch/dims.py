@@ -71,3 +71,14 @@ def with_sizes(model: ModelConfig, **sizes: Size) -> Dims:
     """The model's choices with other sizes in them. Not validated: an intermediate_size of 0 or an array is
     fine here."""
     return cast(Dims, SimpleNamespace(**(vars(model) | sizes)))
+
+
+def part(m: Dims, index: Any) -> Dims:
+    """The models at an index of the arrays that stand where sizes do; plain sizes and choices stay."""
+    return cast(Dims, SimpleNamespace(**{name: _at(value, index) for name, value in vars(m).items()}))
+
+
+def _at(value: Any, index: Any) -> Any:
+    if isinstance(value, SimpleNamespace):
+        return part(cast(Dims, value), index)
+    return value[index] if getattr(value, "ndim", 0) else value

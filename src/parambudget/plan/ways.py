@@ -4,18 +4,20 @@ Every way is judged by what is predicted of it, its memory and its time. Among w
 within what a prediction can tell, the one that needs less memory is taken.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import log
 from typing import Any, Final
 
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Dims, Size
+from parambudget.arch.dims import Dims, Size, part
 from parambudget.cost.memory import peak_bytes
 from parambudget.cost.tape import Kernels
 from parambudget.cost.update import Work, tokens_per_second
 from parambudget.errors import InputError
+from parambudget.plan.arrays import Floats
 from parambudget.plan.machine import USABLE_SHARE, Machine, memory_plan, usable
 from parambudget.units import format_bytes
 
@@ -68,30 +70,66 @@ def ways(
 
 
 def take(m: Dims, candidates: Sequence[Work], machine: Machine, memory_bytes: int | None = None) -> Taken:
-    """The quickest of the ways that fits in the usable part of `memory_bytes`, or else of the machine's."""
+    """The quickest of the ways that fits in the usable part of `memory_bytes`, or else of the machine's.
+
+    Of a lattice, quickest for the model in its middle: the order of the ways hardly depends on the model.
+    """
     most = machine.usable_bytes if memory_bytes is None else usable(memory_bytes)
-    way: Size = np.int64(NONE)
-    rate: Size = 0.0
-    peak: Size = np.inf
-    for i, work in enumerate(candidates):
-        its_peak, its_rate = machine.peak_bytes(m, work), tokens_per_second(m, work, machine.stack)
-        better = (its_peak <= most) & (its_rate > rate * (1 + WORTH_MEMORY * (way != NONE)))
-        least = (way == NONE) & (its_peak < peak)
-        peak = np.where(better | least, its_peak, peak)
-        rate, way = np.where(better, its_rate, rate), np.where(better, i, way)
+    order = _quickest_first(_middle(m), candidates, machine)
+    way, peak = _first_that_fits(m, order, lambda of, i: machine.peak_bytes(of, candidates[i]), most)
+    rate = np.zeros(np.shape(way))
+    for i in np.unique(way):
+        if i != NONE:
+            chosen = way == i
+            models = part(m, chosen) if np.ndim(way) else m
+            rate[chosen] = tokens_per_second(models, candidates[i], machine.stack)
     return Taken(way, rate, peak)
 
 
 def least_changed(m: Dims, candidates: Sequence[Work], memory_bytes: int) -> Taken:
     """The last of the ways that fits, where there is no machine to time them on."""
-    way: Size = np.int64(NONE)
-    peak: Size = np.inf
-    for i, work in enumerate(candidates):
-        its_peak = peak_bytes(m, memory_plan(work, Kernels()))
-        fits = its_peak <= usable(memory_bytes)
-        peak = np.where(fits | ((way == NONE) & (its_peak < peak)), its_peak, peak)
-        way = np.where(fits, i, way)
-    return Taken(way, 0.0 * peak, peak)
+    order = range(len(candidates) - 1, -1, -1)
+    plans = [memory_plan(work, Kernels()) for work in candidates]
+    way, peak = _first_that_fits(m, order, lambda of, i: peak_bytes(of, plans[i]), usable(memory_bytes))
+    return Taken(way, np.zeros(np.shape(way)), peak)
+
+
+def _quickest_first(m: Dims, candidates: Sequence[Work], machine: Machine) -> list[int]:
+    """Places in the list of ways, the quickest first; of ways that are equally quick the least memory."""
+    rates = [float(tokens_per_second(m, work, machine.stack)) for work in candidates]
+    peaks = [float(machine.peak_bytes(m, work)) for work in candidates]
+    steps = [round(log(rate) / WORTH_MEMORY) for rate in rates]
+    return sorted(range(len(candidates)), key=lambda i: (-steps[i], peaks[i]))
+
+
+def _middle(m: Dims) -> Dims:
+    """The model in the middle of the arrays; itself where there are none."""
+    n = np.size(m.dim * m.n_layers)
+    if np.ndim(m.dim * m.n_layers) == 0:
+        return m
+    volume = np.broadcast_to(m.dim * m.dim * m.n_layers, n)
+    return part(m, int(np.argsort(volume)[n // 2]))
+
+
+def _first_that_fits(
+    m: Dims, order: Iterable[int], peak_of: Callable[[Dims, int], Size], most: int
+) -> tuple[Any, Any]:
+    """For every model the first way with a peak of at most `most`, and that peak; where none fits, the peak
+    of the way that needs least, which is the first in the list."""
+    shape = np.shape(m.dim * m.n_layers)
+
+    def peaks_of(some: Any, i: int) -> Floats:
+        return np.atleast_1d(np.asarray(peak_of(part(m, some) if shape else m, i), dtype=np.float64))
+
+    peak = peaks_of(np.ones(shape, dtype=bool), 0)
+    way, left = np.full(peak.shape, NONE), peak <= most
+    for i in order:
+        if not left.any():
+            break
+        peaks = peaks_of(left, i)
+        fits = np.flatnonzero(left)[peaks <= most]
+        peak[fits], way[fits], left[fits] = peaks[peaks <= most], i, False
+    return way.reshape(shape), peak.reshape(shape)
 
 
 def quickest(

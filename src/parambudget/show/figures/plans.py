@@ -25,9 +25,9 @@ def memory_by_part(plans: Mapping[str, RunPlan], path: Path) -> None:
     for n, part in enumerate(parts):
         sizes = np.array([plans[name].memory.parts.get(part, 0) for name in names]) / _GIB
         if sizes.any():
-            hatch = None if n < len(COLOURS) else "//"
-            axes.barh(names, sizes, left=left, color=COLOURS[n % len(COLOURS)], label=part.replace("_", " "), hatch=hatch,
-                      edgecolor="white", linewidth=0.5)  # fmt: skip
+            style = {"hatch": None if n < len(COLOURS) else "//", "edgecolor": "white", "linewidth": 0.5}
+            colour, name = COLOURS[n % len(COLOURS)], part.replace("_", " ")
+            axes.barh(names, sizes, left=left, color=colour, label=name, **style)
             left += sizes
     for at, name in enumerate(names):
         axes.annotate(format_bytes(plans[name].memory.peak_bytes), (left[at], at), xytext=(4, 0),
