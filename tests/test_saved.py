@@ -1,16 +1,23 @@
 """The table of what is kept for the backward pass, held against autograd."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
-from autograd import Kept, kept_by_autograd
+import torch.nn.functional as F
+from autograd import Kept, kept_by_autograd, kept_compiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import SMALL
 from strategies import models
 
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import with_sizes
+from parambudget.cost.count import total
+from parambudget.cost.forward import forward
 from parambudget.cost.saved import saved
 from parambudget.cost.tape import Kernels
 
@@ -43,3 +50,76 @@ def test_a_loss_in_parts_keeps_what_the_head_multiplies_and_the_targets():
     kept = kept_by_autograd(SMALL, tokens_of(SMALL), bf16=True, loss_chunks=4)
     kernels = Kernels("cpu", bf16=True, compiled=False)
     assert kept == in_the_table(SMALL, kernels, loss_in_parts=True)
+
+
+class OneRMSNorm(torch.autograd.Function):
+    """RMSNorm as CUDA computes it: in one kernel, which keeps its input and one number per row."""
+
+    @staticmethod
+    def forward(ctx, x, weight, eps):
+        rstd = (x.square().mean(-1, keepdim=True) + eps).rsqrt()
+        ctx.save_for_backward(x, rstd, weight)
+        return x * rstd if weight is None else x * rstd * weight
+
+
+@contextmanager
+def as_on_cuda() -> Iterator[None]:
+    """Norms as on CUDA: RMSNorm in one kernel (derivatives.yaml, _fused_rms_norm), and under autocast both
+    kinds in float32 (ATen/autocast_mode.h)."""
+    layer_norm = F.layer_norm
+
+    def widened(x):
+        return x.float() if torch.is_autocast_enabled("cpu") else x
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "rms_norm", lambda x, _, weight, eps: OneRMSNorm.apply(widened(x), weight, eps))
+        patch.setattr(F, "layer_norm", lambda x, *rest: layer_norm(widened(x), *rest))
+        yield
+
+
+@some
+@pytest.mark.parametrize("bf16", [False, True])
+@given(model=models(), checkpointing=st.booleans())
+def test_with_the_norms_of_cuda_a_forward_pass_keeps_what_the_table_says(model, bf16, checkpointing):
+    with as_on_cuda():
+        kept = kept_by_autograd(model, tokens_of(model), bf16=bf16, gradient_checkpointing=checkpointing)
+    kernels = Kernels("cuda", bf16=bf16, compiled=False)
+    assert kept == in_the_table(model, kernels, checkpointing=checkpointing)
+
+
+COMPILED = (
+    {},
+    {"norm": "layernorm", "norm_bias": True, "gated": False, "activation": "gelu", "position": "learned"},
+    {"qk_norm": "head", "norm_placement": "sandwich", "logit_softcap": 30.0, "tied": False},
+    {"gated": False, "activation": "relu", "block": "parallel", "residual_multiplier": 0.5},
+)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("changes", COMPILED, ids=str)
+def test_a_compiled_pass_keeps_what_the_table_says_but_for_one_residual_at_most(changes):
+    """The min-cut partitioner may leave out one float32 residual of all layers, or keep it in bfloat16, where
+    the sum that it comes from is as quickly computed again."""
+    model = SMALL.replace(n_layers=3, intermediate_size=70, **changes)
+    torch.compiler.reset()
+    kept = kept_compiled(model, tokens_of(model))
+    n_tokens = BATCH * model.context_length
+    planned = sum(row.bytes(n_tokens) for row in saved(model, Kernels("cpu")))
+    statistics = 4 * n_tokens * (4 * model.n_layers + 2)
+    assert planned - 4 * model.dim * n_tokens - statistics <= kept <= planned
+
+
+@some
+@given(models())
+def test_the_operations_multiply_and_add_every_parameter_of_the_table(model):
+    passed = forward(model, Kernels(), head_rows=model.vocab_size)
+    once = sum(part.parameters for part in (passed.embedding, passed.end, passed.loss))
+    tied = model.vocab_size * model.dim if model.tied else 0
+    assert once + model.n_layers * passed.layer.parameters == total(model) + tied
+
+
+def test_arrays_of_sizes_keep_what_each_of_them_does():
+    widths = [16, 32, 48]
+    whole = sum(row.bytes(7) for row in saved(with_sizes(SMALL, dim=np.array(widths)), Kernels()))
+    each = [sum(row.bytes(7) for row in saved(SMALL.replace(dim=width), Kernels())) for width in widths]
+    assert whole.tolist() == each

@@ -45,9 +45,9 @@ class Storages(TorchDispatchMode):
         self.most_bytes = max(self.most_bytes, self.held_bytes)
 
 
-def learner_of(model: ModelConfig, config: TrainConfig, *, bf16: bool) -> Learner:
-    """What `train.learner.prepared` makes, but for the weights' values: fake tensors have none."""
-    compute, module = replace(choose("cpu"), bf16=bf16), Transformer(model)
+def learner_of(model: ModelConfig, config: TrainConfig, *, bf16: bool, compiled: bool = False) -> Learner:
+    """What `train.learner.prepared` makes, but for the values of the weights: fake tensors have none."""
+    compute, module = replace(choose("cpu"), bf16=bf16, compiled=compiled), Transformer(model)
     return Learner(module, optimizer_for(module, model, config), mean_loss(module, config, compute), compute)
 
 

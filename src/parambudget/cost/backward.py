@@ -31,8 +31,8 @@ class Moment:
 def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Moment]:
     """Every moment of a part's backward pass, which starts with the gradient of its output.
 
-    With `again` the forward pass is run once more before anything that was kept is needed. The part's input,
-    from which that starts, is not counted: someone else holds it.
+    With `again` the forward pass is run once more when what it kept is needed first. The part's input, from
+    which that starts, is not counted: someone else holds it.
     """
     keepers = Counter(value for op in part.ops for value in op.kept)
     if again:
@@ -45,12 +45,9 @@ def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Momen
         made = {value: taken if _shares(op, value) else _like(value) for value in op.inputs}
         making = op.matrix * kernels.matmul_bytes + op.others * FLOAT32
         if again and op.keeps:
-            # It ends once all is there: before the last operation, if that keeps nothing that it makes.
-            made_there = {op.output} if op.kept - {*op.inputs} else set()
-            forward = {*part.variables, *made_there} - keepers.keys()
-            in_flight = total_bytes([taken, *gradients.values(), *forward])
+            again, left = False, _left_by_running_again(part, op) - keepers.keys()
+            in_flight = total_bytes([taken, *gradients.values(), *left])
             moments.append(Moment(kept, in_flight, finished, 0, copied))
-            again = False
         in_flight = total_bytes([taken, *made.values(), *gradients.values()]) + op.scratch_bytes
         moments.append(Moment(kept, in_flight, finished, making, copied))
         needed, keepers = keepers, keepers - Counter(op.kept)
@@ -80,6 +77,13 @@ def at_once(part: Part) -> Moment:
     gradients = sum((op.output.bytes + op.inputs[0].bytes for op in matmuls), start=0)
     kept = total_bytes(part.kept.keys() - {part.input})
     return Moment(kept, gradients + part.output.bytes, finished=0, making_bytes=0, copied=part.copied)
+
+
+def _left_by_running_again(part: Part, last: Op) -> set[Value]:
+    """What is there beside what is kept when all of that is there. That is so before the last operation that
+    keeps something, unless it keeps what it makes."""
+    makes = last.kept - {*last.inputs}
+    return {*part.variables, last.output} if makes else {*part.variables}
 
 
 def _shares(op: Op, value: Value) -> bool:

@@ -126,8 +126,10 @@ def _attention(tape: Tape, m: Dims, x: Value) -> Value:
 def _turned(tape: Tape, m: Dims, which: str, flat: Value, n_heads: Size) -> Value:
     name = f"{LAYER}.attention"
     if m.qk_norm != "none":
-        n_rows = 1 if m.qk_norm == "full" else n_heads
-        flat = tape.norm(f"{name}.{which}_norm", flat, m, n_rows, per_head=m.qk_norm == "per_head")
+        flat = tape.norm(
+            f"{name}.{which}_norm", flat, m, n_rows=1 if m.qk_norm == "full" else n_heads,
+            scale=m.head_dim if m.qk_norm == "head" else None, per_head=m.qk_norm == "per_head",
+        )  # fmt: skip
     return tape.rotate(name, flat) if m.position == "rotary" else tape.for_matmul(name, flat)
 
 

@@ -144,35 +144,41 @@ class Tape:
         turned = self._did(name, (x,), Value(x.elements, FLOAT32), scratch_bytes=x.elements * FLOAT32)
         return self.for_matmul(name, turned)
 
-    def norm(self, name: str, x: Value, m: Dims, n_rows: Size = 1, *, per_head: bool = False) -> Value:
-        """RMSNorm or LayerNorm of `n_rows` rows per token; with `per_head` each has a scale of its own."""
+    def norm(
+        self, name: str, x: Value, m: Dims, *, n_rows: Size = 1, scale: Size = None, per_head: bool = False
+    ) -> Value:
+        """RMSNorm or LayerNorm of `n_rows` rows per token, whose scale has as many elements as `x` or `scale`.
+        With `per_head` the rows have scales of their own."""
         compiled, on_cuda = self.kernels.compiled, self.kernels.device == "cuda"
+        learned = (x.elements if scale is None else scale) * (m.norm_weight + m.norm_bias)
         in_float32 = m.norm_weight or (on_cuda and self.kernels.bf16)
         out_bytes = FLOAT32 if in_float32 else x.element_bytes
         if m.norm == "rmsnorm" and not on_cuda and not compiled:
-            return self._rms_norm_in_steps(name, x, m, n_rows, out_bytes)
+            normed = self._rms_norm_in_steps(name, x, n_rows)
+            return (
+                self._scaled(name, normed, learned) if m.norm_weight else self.cast(name, normed, out_bytes)
+            )
         taken = x if compiled else self.cast(name, x, out_bytes)
         rstd, mean = (Value(n_rows, FLOAT32 if compiled else out_bytes) for _ in range(2))
         kept = [("input", taken), ("rstd", rstd)] + [("mean", mean)] * (m.norm == "layernorm")
         apart = m.norm_weight and per_head and not compiled
-        learned = 0 if apart else x.elements * (m.norm_weight + m.norm_bias)
-        normed = self._did(name, (taken,), Value(x.elements, out_bytes), *kept, others=learned)
-        return self._scaled(name, normed, m) if apart else normed
+        others = 0 if apart else learned
+        normed = self._did(name, (taken,), Value(x.elements, out_bytes), *kept, others=others)
+        return self._scaled(name, normed, learned) if apart else normed
 
-    def _rms_norm_in_steps(self, name: str, x: Value, m: Dims, n_rows: Size, out_bytes: int) -> Value:
+    def _rms_norm_in_steps(self, name: str, x: Value, n_rows: Size) -> Value:
         """What torch does where it has no kernel for it: each step by itself, in float32."""
-        taken, rstd = self.cast(name, x, FLOAT32), Value(n_rows, FLOAT32)
+        taken, rstd, normed = self.cast(name, x, FLOAT32), Value(n_rows, FLOAT32), Value(x.elements, FLOAT32)
+        kept = (("input", taken), ("rstd", rstd))
         # Backward through the mean of squares: the mean's gradient, x once more, and twice that.
-        self._did(name, (taken,), rstd, ("input", taken), ("rstd", rstd), scratch_bytes=3 * taken.bytes)
-        normed = Value(x.elements, FLOAT32)
-        self._did(name, (taken, rstd), normed, ("input", taken), ("rstd", rstd), scratch_bytes=normed.bytes)
-        return self._scaled(name, normed, m) if m.norm_weight else self.cast(name, normed, out_bytes)
+        self._did(name, (taken,), rstd, *kept, scratch_bytes=3 * taken.bytes)
+        return self._did(name, (taken, rstd), normed, *kept, scratch_bytes=normed.bytes)
 
-    def _scaled(self, name: str, normed: Value, m: Dims) -> Value:
+    def _scaled(self, name: str, normed: Value, learned: Size) -> Value:
         """Times a learned scale, as a step of its own."""
         return self._did(
-            name, (normed,), Value(normed.elements, FLOAT32), ("normed", normed),
-            others=normed.elements * (m.norm_weight + m.norm_bias), scratch_bytes=normed.bytes,
+            name, (normed,), Value(normed.elements, FLOAT32), ("normed", normed), others=learned,
+            scratch_bytes=normed.bytes,
         )  # fmt: skip
 
     def activation(self, name: str, x: Value, kind: str) -> Value:

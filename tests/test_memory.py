@@ -1,0 +1,244 @@
+"""The planned memory of training, held against torch: the allocator of a real step, its tracker, autograd."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+from profiled import peak_of_a_real_update
+from small import SMALL, built
+from strategies import models
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+from tracked import learner_of, peak_of_an_update, update, windows
+from training_data import small_config
+
+import parambudget as pb
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import with_sizes
+from parambudget.build.cached import remembering
+from parambudget.cost.count import total
+from parambudget.cost.inference import inference_memory
+from parambudget.cost.memory import largest_micro_batch, peak_bytes, training_memory
+from parambudget.cost.overhead import NONE
+from parambudget.cost.phases import MemoryPlan, moments
+from parambudget.cost.tape import ON_CPU, Kernels
+from parambudget.errors import InputError
+
+TOLERANCE = 0.02
+CPU = torch.device("cpu")
+ways = st.fixed_dictionaries(
+    {
+        "batch_size": st.sampled_from([1, 4]),
+        "gradient_accumulation_steps": st.sampled_from([1, 2]),
+        "optimizer": st.sampled_from(["adamw", "muon"]),
+        "gradient_checkpointing": st.booleans(),
+        "loss_chunks": st.sampled_from([1, 3]),
+    }
+)
+plans = st.builds(
+    MemoryPlan, st.integers(1, 64), gradient_accumulation_steps=st.sampled_from([1, 8]),
+    optimizer=st.sampled_from(["adamw", "muon"]), gradient_checkpointing=st.booleans(),
+    loss_chunks=st.sampled_from([1, 3]), z_loss=st.booleans(), n_ranks=st.sampled_from([1, 4]),
+    kernels=st.builds(Kernels, st.sampled_from(["cuda", "cpu"]), st.booleans(), st.booleans()),
+)  # fmt: skip
+
+
+@st.composite
+def larger_models(draw: st.DrawFn) -> ModelConfig:
+    """Any architecture, of a size at which a kernel's own few kilobytes are nothing."""
+    model = draw(models())
+    return model.replace(
+        dim=8 * model.dim + 64, head_dim=8 * model.head_dim, vocab_size=20 * model.vocab_size + 100,
+        intermediate_size=16 * model.intermediate_size + 256, context_length=8 * model.context_length + 64,
+    )  # fmt: skip
+
+
+def on_cpu(*, bf16: bool = False, **way: object) -> MemoryPlan:
+    return MemoryPlan(kernels=replace(ON_CPU, bf16=bf16), **way)
+
+
+@seed(0)
+@settings(max_examples=60, deadline=None)
+@given(larger_models(), ways, st.booleans())
+def test_a_real_update_allocates_what_is_planned(model, way, bf16):
+    planned = training_memory(model, on_cpu(bf16=bf16, **way)).peak_bytes
+    assert planned == pytest.approx(peak_of_a_real_update(model, bf16=bf16, **way), rel=TOLERANCE)
+
+
+def tracked_by_torch(model: ModelConfig, **way: object) -> int:
+    """The peak of the second update as torch's own tracker has it, on fake tensors."""
+    config = small_config(**way)
+    with FakeTensorMode():
+        learner, batches = learner_of(model, config, bf16=False), windows(model, config)
+        update(learner, config, batches)
+        tracker = MemTracker()
+        tracker.track_external(learner.module, learner.optimizer)
+
+        def loss_of(tokens_BT: torch.Tensor) -> torch.Tensor:
+            tracker.reset_mod_stats()  # else it takes a second micro-step for a mistake
+            return learner.loss_of(tokens_BT)
+
+        with tracker:
+            update(replace(learner, loss_of=loss_of), config, batches)
+    return tracker.get_tracker_snapshot("peak")[CPU]["Total"]
+
+
+@seed(0)
+@settings(max_examples=20, deadline=None)
+@given(larger_models(), ways)
+def test_torchs_tracker_sees_what_is_planned(model, way):
+    way |= {"loss_chunks": 1}  # it follows a module that is called once, and the head is called in parts
+    planned = training_memory(model, on_cpu(**way)).peak_bytes
+    assert planned == pytest.approx(tracked_by_torch(model, **way), rel=TOLERANCE)
+
+
+def test_both_ways_of_following_storages_see_the_same():
+    way = {"batch_size": 4, "gradient_accumulation_steps": 2, "optimizer": "muon"}
+    model = SMALL.replace(dim=128, intermediate_size=256, vocab_size=500, context_length=64)
+    # Each forgets other single numbers.
+    assert tracked_by_torch(model, **way) == pytest.approx(peak_of_an_update(model, **way), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [{}, {"gradient_accumulation_steps": 2}, {"loss_chunks": 4}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"gated": False, "activation": "gelu", "tied": False}], ids=str)
+def test_a_compiled_update_allocates_what_is_planned(changes, way):
+    """With inductor's kernels for a CPU; what is kept and what is in flight is decided before it."""
+    model = SMALL.replace(
+        dim=256,
+        head_dim=64,
+        n_layers=4,
+        vocab_size=1024,
+        intermediate_size=768,
+        context_length=256,
+        **changes,
+    )
+    torch.compiler.reset()
+    real = peak_of_a_real_update(model, bf16=True, compiled=True, batch_size=4, **way)
+    plan = MemoryPlan(4, kernels=Kernels("cpu"), **way)
+    assert training_memory(model, plan).peak_bytes == pytest.approx(real, rel=0.05)
+
+
+@settings(max_examples=30)
+@given(models(), plans)
+def test_each_moment_is_affine_in_the_micro_batch(model, plan):
+    plan = replace(plan, loss_chunks=1, overhead=NONE)
+    totals = [[held.total for held in moments(model, replace(plan, batch_size=n))] for n in (3, 4, 10)]
+    assert all((b - a) * 6 == (c - b) for a, b, c in zip(*totals, strict=True))
+
+
+@settings(max_examples=30)
+@given(models(), plans, st.integers(0, 10**9))
+def test_the_largest_micro_batch_fits_and_the_next_does_not(model, plan, spare_bytes):
+    memory_bytes = peak_bytes(model, replace(plan, batch_size=1)) + spare_bytes
+    largest = largest_micro_batch(model, plan, memory_bytes)
+    assert peak_bytes(model, replace(plan, batch_size=largest)) <= memory_bytes
+    assert peak_bytes(model, replace(plan, batch_size=largest + 1)) > memory_bytes
+
+
+def test_a_memory_too_small_for_one_sequence_is_refused_with_what_it_takes():
+    with pytest.raises(InputError, match=r"not even one sequence of 1024 tokens fits: it takes .* GiB"):
+        largest_micro_batch(pb.model("gpt2"), MemoryPlan(1), 10**9)
+
+
+@settings(max_examples=50)
+@given(models(), plans)
+def test_checkpointing_never_needs_more_where_there_are_layers_to_forget(model, plan):
+    model = model.replace(n_layers=model.n_layers + 2)
+    with_it, without = (
+        peak_bytes(model, replace(plan, gradient_checkpointing=choice)) for choice in (True, False)
+    )
+    assert with_it <= without
+
+
+@settings(max_examples=50)
+@given(models(), plans, st.integers(2, 64))
+def test_sharding_shares_out_the_state_and_copying_adds_the_gradients(model, plan, n_ranks):
+    plan = replace(plan, gradient_accumulation_steps=8 * n_ranks)
+    alone, copied, shared = (
+        training_memory(model, replace(plan, n_ranks=n, sharded=sharded)).parts
+        for n, sharded in ((1, False), (n_ranks, False), (n_ranks, True))
+    )
+    for part in ("weights", "optimizer"):
+        assert copied[part] == alone[part]
+        assert 0 <= n_ranks * shared[part] - alone[part] < n_ranks
+    assert copied["exchange"] == 4 * total(model)
+    assert shared["exchange"] > 0
+    assert alone["exchange"] == 0
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@settings(max_examples=30)
+@given(plan=plans)
+def test_an_array_of_models_holds_what_each_of_them_does(tied, plan):
+    model = SMALL.replace(tied=tied)
+    sizes = {
+        "dim": [32, 64, 96],
+        "n_layers": [1, 5, 2],
+        "vocab_size": [50, 400, 64],
+        "intermediate_size": [9, 7, 300],
+    }
+    whole = peak_bytes(with_sizes(model, **{name: np.array(each) for name, each in sizes.items()}), plan)
+    each = [dict(zip(sizes, values, strict=True)) for values in zip(*sizes.values(), strict=True)]
+    assert whole.tolist() == [peak_bytes(model.replace(**one), plan) for one in each]
+
+
+@settings(max_examples=50)
+@given(models(), plans)
+def test_the_parts_sum_to_the_peak_which_is_the_largest_phase(model, plan):
+    memory = training_memory(model, plan)
+    assert sum(memory.parts.values()) == memory.peak_bytes == peak_bytes(model, plan)
+    assert memory.peak_bytes == memory.phases[memory.peak_phase] == max(memory.phases.values())
+    assert sum(row["bytes"] for row in memory.rows()) == 2 * memory.peak_bytes
+    assert memory.as_dict() == {
+        "peak_bytes": memory.peak_bytes, "peak_phase": memory.peak_phase,
+        "parts": memory.parts, "phases": memory.phases,
+    }  # fmt: skip
+
+
+def test_a_gpu_holds_a_context_and_what_the_allocator_cannot_use():
+    gpu, tensors_alone = (
+        training_memory(SMALL, MemoryPlan(1, n_ranks=n, overhead=overhead))
+        for n, overhead in ((1, None), (1, NONE))
+    )
+    assert gpu.parts["overhead"] == 800 * 2**20 + tensors_alone.peak_bytes * 6 // 100
+    several = training_memory(SMALL, MemoryPlan(1, n_ranks=2)).parts["overhead"]
+    assert several > gpu.parts["overhead"] + 500 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"n_ranks": 0}, "n_ranks=0 is not possible; use 1 or more"),
+        ({"loss_chunks": -1}, "loss_chunks=-1 is not possible"),
+        ({"sharded": True}, "sharded=True shares a model out among several and n_ranks=1"),
+    ],
+)
+def test_an_impossible_plan_is_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
+        MemoryPlan(1, **wrong)
+
+
+@settings(max_examples=30, deadline=None)
+@given(models(), st.integers(1, 3))
+def test_a_model_that_writes_remembers_what_is_planned(model, batch_size):
+    module, capacity = built(model), model.context_length
+    with torch.no_grad(), remembering(module, capacity) as hidden:
+        hidden(torch.zeros(batch_size, 1, dtype=torch.int64))
+        kept = [each for layer in module.layers for each in layer.attention.kept]
+        cache = sum(each.numel() * each.element_size() for each in kept)
+    planned = inference_memory(model, batch_size, capacity, element_bytes=4)
+    assert planned.cache_bytes == cache
+    assert planned.weights_bytes == 4 * total(model)
+
+
+def test_the_cache_of_a_grouped_model_is_as_published():
+    # 2 * 8 heads * 128 * 32 layers * 2 bytes = 128 KiB per token.
+    planned = inference_memory(pb.preset("llama-3-8b"), 4, 8192)
+    assert planned.as_dict() == {
+        "weights_bytes": 16_060_522_496, "cache_bytes": 4 * 2**30, "total_bytes": 16_060_522_496 + 4 * 2**30
+    }  # fmt: skip
+    assert "total" in repr(planned)
