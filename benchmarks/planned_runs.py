@@ -60,7 +60,10 @@ def main() -> None:
         planned = found["planned"]
         held, foreseen = found["peak_memory_bytes"], planned["peak_memory_bytes"]
         memory_errors.append(foreseen / held - 1)
-        line = f"| `{flags}`, {batch or 'default'} | {held / 2**30:.2f} | {foreseen / 2**30:.2f} | {memory_errors[-1]:+.1%} |"
+        line = (
+            f"| `{flags}`, {batch or 'default'} | {held / 2**30:.2f} | {foreseen / 2**30:.2f} "
+            f"| {memory_errors[-1]:+.1%} |"
+        )
         rate, expected = found["tokens_per_second"], planned["tokens_per_second"]
         if expected is None:
             print(f"{line} {rate:,.0f} | not known | |")

@@ -34,10 +34,15 @@ def train_in(out: Path, text: Path, settings: Mapping[str, Any], largest_file: i
 def run_command(
     arguments: list[str], folder: Path, rank: int = 0, environment: Mapping[str, str] | None = None
 ) -> None:
-    """The command line in `folder`, on one thread; what it prints is in out.txt and err.txt there."""
+    """The command line in `folder`, on one thread; what it prints is in out.txt and err.txt there.
+
+    No file may grow beyond the bytes that LARGEST_FILE in the environment says.
+    """
     torch.set_num_threads(1)
     os.chdir(folder)
     os.environ |= {"XDG_CACHE_HOME": str(folder / "cache"), **(environment or {})}
+    if (largest_file := os.environ.pop("LARGEST_FILE", None)) is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest_file), int(largest_file)))
     sys.argv = ["parambudget", *arguments]
     of_rank = f"-{rank}" if rank else ""
     with Path(f"out{of_rank}.txt").open("w") as out, Path(f"err{of_rank}.txt").open("w") as err:

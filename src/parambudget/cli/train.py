@@ -69,6 +69,12 @@ def train(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Decides the initial weights and the order of the data.")
     ] = None,
+    shard: Annotated[
+        bool | None,
+        typer.Option(
+            help="Share the model out among the processes (FSDP).", show_default="where it would not fit"
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: JsonOption = False,
     steps: Annotated[
@@ -143,7 +149,7 @@ def train(
         Request(
             model, in_file, flags, data, out, device, resume, init, hours=hours,
             train_tokens=parse_count(tokens, "--tokens") if tokens is not None else None,
-            as_json=as_json, wandb=wandb, again=shlex.join(["parambudget", *again]),
+            as_json=as_json, wandb=wandb, shard=shard, again=shlex.join(["parambudget", *again]),
         )
     )  # fmt: skip
 
@@ -165,6 +171,8 @@ class Request:
     hours: float | None
     as_json: bool
     wandb: str | None
+    shard: bool | None
+    """None: as the plan has it."""
     again: str
     """The command that goes on with this run."""
 
@@ -211,18 +219,21 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
         data = ranks.leader_first(lambda: data_for(asked.data, asked.model.vocab_size))
     require_windows(data, asked.model.context_length)
     to.print(show.introduction(asked.model, compute.name, data, asked.out))
-    settings = settled(given, asked.model, data, compute, asked.train_tokens, asked.hours, ranks)
+    settings = settled(
+        given, asked.model, data, compute, asked.train_tokens, asked.hours, ranks, shard=asked.shard
+    )
     to.print(show.settings(settings.completed, asked.model))
     config = settings.completed.config
-    planned = expected(asked.model, config, compute, ranks)
+    planned = expected(asked.model, config, compute, ranks, shard=settings.shard)
     with (
         stop_requests() as stopped,
         watching(to, config.steps, ranks.peak_flops(compute), compute.peak_memory_bytes, planned) as shown,
         _reported(shown, asked if ranks.leads else replace(asked, wandb=None), config) as on_step,
     ):
         result = train_model(
-            asked.model, config, data, asked.out, device=asked.device, ranks=ranks, resume=asked.resume,
-            init=asked.init, provenance=settings.provenance, stopped=stopped, on_step=on_step, on_notice=tell,
+            asked.model, config, data, asked.out, device=asked.device, ranks=ranks, shard=settings.shard,
+            resume=asked.resume, init=asked.init, provenance=settings.provenance, stopped=stopped,
+            on_step=on_step, on_notice=tell,
         )  # fmt: skip
     to.print(show.conclusion(result, asked.model))
     if not result.finished:

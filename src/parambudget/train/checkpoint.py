@@ -6,7 +6,8 @@
            config.json              model, training settings and corpus: accepted wherever a model is
            tokenizer.json           as Hugging Face `tokenizers` writes it
 
-Tensors and JSON only: loading one can run no code.
+Tensors and JSON only: loading one can run no code. The same files whether one process writes them or several,
+each with its rows (`pieces`).
 """
 
 import hashlib
@@ -14,22 +15,27 @@ import json
 import os
 import platform
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from parambudget import __version__
 from parambudget.errors import InputError
+from parambudget.train.distributed import is_piece
 from parambudget.train.results import Step
 
+if TYPE_CHECKING:
+    from parambudget.train.pieces import Pieces
+
 _UNFINISHED: Final = ".unfinished-"
+_PIECES: Final = "pieces"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +56,20 @@ class About:
     config: dict[str, Any]
     tokenizer_json: str
     surroundings: dict[str, Any]
+    pieces: "Pieces | None" = None
+    """Of a model that is shared out: tensors are this process's rows, and this is how all write them."""
 
 
 def snapshot(step: Step, module: nn.Module, optimizer: torch.optim.Optimizer, about: About) -> Snapshot:
     """Copy what the next update would change. Waits for the device no longer than the copy takes."""
-    weights = {name: _copied(parameter) for name, parameter in module.named_parameters()}
+
+    def copied(value: Tensor) -> Tensor:
+        own = value.detach()
+        return _copied(own) if about.pieces is None else about.pieces.copied(own, _copied)
+
+    weights = {name: copied(parameter) for name, parameter in module.named_parameters()}
     state = {
-        f"{key}/{name}": _copied(value)
+        f"{key}/{name}": copied(value)
         for name, parameter in module.named_parameters()
         for key, value in optimizer.state[parameter].items()
     }
@@ -67,41 +80,53 @@ def snapshot(step: Step, module: nn.Module, optimizer: torch.optim.Optimizer, ab
 
 def write(checkpoints: Path, held: Snapshot) -> Path:
     """Write `checkpoints/step-N` under a temporary name, flush it to the disk, then rename it."""
-    final = checkpoints / f"step-{held.step.step}"
-    unfinished = checkpoints
+    final, unfinished = checkpoints / f"step-{held.step.step}", _unfinished(checkpoints, held)
     try:
-        unfinished = Path(tempfile.mkdtemp(dir=checkpoints, prefix=_UNFINISHED))
-        save_file(held.weights, unfinished / "model.safetensors", {"format": "pt"})
-        save_file(held.optimizer, unfinished / "optimizer.safetensors")
-        (unfinished / "config.json").write_text(json.dumps(held.about.config, indent=2), encoding="utf-8")
-        (unfinished / "tokenizer.json").write_text(held.about.tokenizer_json, encoding="utf-8")
-        state = _state(held) | {"sha256": {path.name: _sha256(path) for path in sorted(unfinished.iterdir())}}
-        (unfinished / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-        for path in (*unfinished.iterdir(), unfinished):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-            _flush(path)
-        unfinished.rename(final)
-        _flush(checkpoints)
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"cannot save {final}: {reason}") from None
+        with _failures_told(final):
+            _write_tensors(unfinished, held)
+            (unfinished / "config.json").write_text(json.dumps(held.about.config, indent=2), encoding="utf-8")
+            (unfinished / "tokenizer.json").write_text(held.about.tokenizer_json, encoding="utf-8")
+            hashes = {path.name: _sha256(path) for path in sorted(unfinished.iterdir())}
+            state = json.dumps(_state(held) | {"sha256": hashes}, indent=2)
+            (unfinished / "state.json").write_text(state, encoding="utf-8")
+            for path in (*unfinished.iterdir(), unfinished):
+                path.chmod(0o755 if path.is_dir() else 0o644)
+                _flush(path)
+            unfinished.rename(final)
+            _flush(checkpoints)
     finally:
-        if unfinished != checkpoints:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return final
 
 
-def load_weights(folder: Path, module: nn.Module) -> dict[str, Any]:
+@contextmanager
+def _failures_told(final: Path) -> Iterator[None]:
+    """What the disk refuses is one line."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"cannot save {final}: {reason}") from None
+
+
+def write_pieces(checkpoints: Path, held: Snapshot) -> None:
+    """Write this process's part of the checkpoint that the leading one is writing."""
+    assert held.about.pieces is not None, "only a model that is shared out is written by several"
+    with _failures_told(checkpoints / f"step-{held.step.step}"):
+        held.about.pieces.write(_unfinished(checkpoints, held) / _PIECES, held.weights | held.optimizer)
+
+
+def load_weights(folder: Path, module: nn.Module, *, check: bool = True) -> dict[str, Any]:
     """Put the weights in place, after every file was checked against its hash; returns state.json."""
-    state = read_state(folder)
-    _restore(module, load_file(folder / "model.safetensors"), folder)
+    state = read_state(folder, check=check)
+    _restore(module, folder)
     return state
 
 
 def restore(folder: Path, state: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put weights, optimizer and random state back as they were; `state` is what `read_state` gave."""
-    _restore(module, load_file(folder / "model.safetensors"), folder)
-    _restore_optimizer(module, optimizer, load_file(folder / "optimizer.safetensors"))
+    _restore(module, folder)
+    _restore_optimizer(module, optimizer, folder)
     torch.set_rng_state(torch.tensor(list(bytes.fromhex(state["torch_rng"])), dtype=torch.uint8))
 
 
@@ -146,11 +171,15 @@ def require_checkpoint(folder: Path) -> None:
         )
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """state.json of a checkpoint whose files are all as they were written; names the file that is not."""
+def read_state(folder: Path, *, check: bool = True) -> dict[str, Any]:
+    """state.json of a checkpoint whose files are all as they were written; names the file that is not.
+
+    One of several processes needs to `check`.
+    """
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        changed = [name for name, digest in state["sha256"].items() if _sha256(folder / name) != digest]
+        hashes = state["sha256"].items() if check else ()
+        changed = [name for name, digest in hashes if _sha256(folder / name) != digest]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"checkpoint {folder} is not complete ({error}); use another one") from None
     if changed:
@@ -160,11 +189,12 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def surroundings(device: str, n_processes: int = 1) -> dict[str, Any]:
+def surroundings(device: str, n_processes: int = 1, *, shard: bool = False) -> dict[str, Any]:
     """What bit-exact repetition depends on besides the settings."""
     return {
         "device": device,
         "processes": n_processes,
+        "shard": shard,
         "threads": torch.get_num_threads(),
         "parambudget": __version__,
         "torch": torch.__version__,
@@ -182,38 +212,75 @@ def _state(held: Snapshot) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _copied(value: Tensor) -> Tensor:
-    source = value.detach()
+def _unfinished(checkpoints: Path, held: Snapshot) -> Path:
+    """What a checkpoint is called until it is whole; every process that writes it knows the name."""
+    return checkpoints / f"{_UNFINISHED}{held.step.step}"
+
+
+def _write_tensors(folder: Path, held: Snapshot) -> None:
+    files = {"model.safetensors": held.weights, "optimizer.safetensors": held.optimizer}
+    if held.about.pieces is None:
+        folder.mkdir(exist_ok=True)
+        for name, tensors in files.items():
+            save_file(tensors, folder / name, {"format": "pt"})
+        return
+    from parambudget.train.pieces import join
+
+    # First of all, and the folder is made by it: the others wait for this process, also if it cannot write.
+    held.about.pieces.write(folder / _PIECES, held.weights | held.optimizer)
+    for name, tensors in files.items():
+        join(folder / _PIECES, tensors, folder / name)
+    shutil.rmtree(folder / _PIECES)
+
+
+def _copied(source: Tensor) -> Tensor:
     pinned = source.device.type == "cuda"
     copy = torch.empty(source.shape, dtype=source.dtype, device="cpu", pin_memory=pinned)
     return copy.copy_(source, non_blocking=pinned)
 
 
-def _restore(module: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
+def _restore(module: nn.Module, folder: Path) -> None:
     parameters = dict(module.named_parameters())
-    if parameters.keys() != weights.keys():
-        name = min(parameters.keys() ^ weights.keys())
+    shapes = _shapes(folder / "model.safetensors")
+    if parameters.keys() != shapes.keys():
+        name = min(parameters.keys() ^ shapes.keys())
         raise InputError(f"checkpoint {folder} is of another model: {name!r} is in only one of the two")
     for name, parameter in parameters.items():
-        if parameter.shape != weights[name].shape:
+        if parameter.shape != shapes[name]:
             raise InputError(
-                f"checkpoint {folder} is of another model: {name} is {tuple(weights[name].shape)} there "
+                f"checkpoint {folder} is of another model: {name} is {tuple(shapes[name])} there "
                 f"and {tuple(parameter.shape)} here"
             )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+    _fill(parameters, folder / "model.safetensors")
 
 
-def _restore_optimizer(
-    module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]
-) -> None:
-    parameters = dict(module.named_parameters())
-    for key, value in state.items():
+def _restore_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    parameters, state = dict(module.named_parameters()), {}
+    for key, shape in _shapes(folder / "optimizer.safetensors").items():
         kind, name = key.split("/", 1)
         parameter = parameters[name]
         # Fused AdamW counts steps on the parameter's device.
-        optimizer.state[parameter][kind] = value.to(parameter.device)
+        state[key] = torch.zeros_like(parameter) if shape else torch.zeros((), device=parameter.device)
+        optimizer.state[parameter][kind] = state[key]
+    _fill(state, folder / "optimizer.safetensors")
+
+
+def _shapes(path: Path) -> dict[str, torch.Size]:
+    with safe_open(path, framework="pt") as file:
+        return {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+@torch.no_grad()
+def _fill(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put in place what a file holds under these names; of what is shared out, this process's rows."""
+    if any(map(is_piece, tensors.values())):
+        from parambudget.train.pieces import read
+
+        read(path.parent, tensors)
+        return
+    with safe_open(path, framework="pt") as file:
+        for name, tensor in tensors.items():
+            tensor.copy_(file.get_tensor(name))
 
 
 def _val_loss(folder: Path) -> float | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from parambudget.train.device import Compute
+from parambudget.train.distributed import shared_again
 from parambudget.train.tokens import TokenData
 
 
@@ -49,6 +50,7 @@ def evaluate(
         for first in range(0, len(windows), n_together):
             batch = torch.from_numpy(windows[first : first + n_together]).to(compute.device)
             means.append(loss_of(batch))
+    shared_again(loss_of)
     targets = windows[:, 1:]
     nats = sum(torch.stack(means).tolist()) * n_together * targets.shape[1]
     return Validation(

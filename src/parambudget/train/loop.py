@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count, islice, takewhile
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
@@ -36,40 +36,47 @@ from parambudget.train.saving import Saver
 from parambudget.train.schedule import learning_rate
 from parambudget.train.tokens import TokenData
 
+if TYPE_CHECKING:
+    from parambudget.train.pieces import Pieces
+
 MOST_SKIPPED_IN_A_ROW: Final = 5
 NOTHING_YET: Final = Step(0, None, 0.0, None, False, 0, 0.0, None)
 
 
 def train(
     model: ModelConfig, config: TrainConfig, data: TokenData, out: Path, *,
-    device: str = "auto", ranks: Ranks = ALONE, resume: bool = False, init: Path | None = None,
-    provenance: Mapping[str, Any] | None = None, stopped: Callable[[], bool] = lambda: False,
-    on_step: Callable[[Step], None] = lambda _: None, on_notice: Callable[[str], None] = lambda _: None,
+    device: str = "auto", ranks: Ranks = ALONE, shard: bool = False, resume: bool = False,
+    init: Path | None = None, provenance: Mapping[str, Any] | None = None,
+    stopped: Callable[[], bool] = lambda: False, on_step: Callable[[Step], None] = lambda _: None,
+    on_notice: Callable[[str], None] = lambda _: None,
 ) -> TrainResult:  # fmt: skip
     """Train a model and leave metrics.jsonl, summary.json and checkpoints in `out`.
 
     Writes nothing until the built model has exactly the planned tensors and the text is long enough. With
     `resume`, goes on with the run in `out`, if there is one. `init` is a checkpoint whose weights a new run
     starts from. Once `stopped` is true, the run saves after the update and returns, not finished. `on_notice`
-    hears of what does not end the run. With several `ranks`, each calls this; the leading one alone writes.
+    hears of what does not end the run. With several `ranks`, each calls this; the leading one alone writes,
+    but for checkpoints of a model that is shared out with `shard`: of these each writes its rows.
     """
     compute = choose(device)
     require_windows(data, model.context_length)
     ranks.require_even(config)
-    planned = expected(model, config, compute, ranks)
-    learner = prepared(model, config, compute, ranks)
+    if shard:
+        ranks.require_others()
+    planned = expected(model, config, compute, ranks, shard=shard)
+    learner = prepared(model, config, compute, ranks, shard=shard)
     origin = started_from(init, learner, data, on_notice) if init is not None else {}
     described = description(model, config, data, {**(provenance or {}), **origin})
     if resume and (stored := rundir.stored_config(out)) is not None:
         require_same_run(out, stored, described)
-    about = checkpoint.About(
-        described, data.tokenizer_json, checkpoint.surroundings(compute.name, ranks.size)
-    )
+    surroundings = checkpoint.surroundings(compute.name, ranks.size, shard=shard)
+    pieces = pieces_of_all() if shard else None
+    about = checkpoint.About(described, data.tokenizer_json, surroundings, pieces)
     clock = Clock(
         config.sequences_per_update * model.context_length, flops_per_token(model), ranks.peak_flops(compute)
     )
     if not ranks.leads:
-        return helped(learner, model, config, data, out, clock, planned, stopped)
+        return helped(learner, model, config, data, out, clock, planned, about, stopped)
     with rundir.claimed(out, resume=resume) as checkpoints, memory_told(config):
         metrics, saver = rundir.Metrics(out, on_notice), Saver(checkpoints, config.keep, on_notice)
         before = restored(checkpoints, config.steps, metrics, learner, about, on_notice)
@@ -91,19 +98,32 @@ def train(
 
 def helped(
     learner: Learner, model: ModelConfig, config: TrainConfig, data: TokenData, out: Path, clock: Clock,
-    planned: Expected, stopped: Callable[[], bool],
+    planned: Expected, about: checkpoint.About, stopped: Callable[[], bool],
 ) -> TrainResult:  # fmt: skip
-    """What a process that does not lead does: the same updates from the same checkpoint; writing nothing."""
+    """What a process that does not lead does: the same updates from the same checkpoint.
+
+    It writes nothing but its rows of a model that is shared out, into the leading one's checkpoints.
+    """
     ranks, checkpoints = learner.ranks, out / "checkpoints"
     done = ranks.first(0)
     if done:
         folder = checkpoints / f"step-{done}"
-        checkpoint.restore(folder, checkpoint.read_state(folder), learner.module, learner.optimizer)
+        state = checkpoint.read_state(folder, check=False)
+        checkpoint.restore(folder, state, learner.module, learner.optimizer)
+    saver = Saver(checkpoints, config.keep, lambda _: None, leads=False)
     last, skipped_in_a_row = replace(NOTHING_YET, step=done), 0
     for last in () if ranks.any(stopped()) else updates(learner, model, config, data, done, clock):
         skipped_in_a_row = skipped_in_a_row + 1 if last.skipped else 0
-        if skipped_in_a_row == MOST_SKIPPED_IN_A_ROW or ranks.any(stopped()):
+        if skipped_in_a_row == MOST_SKIPPED_IN_A_ROW:
             break
+        stopping = ranks.any(stopped())
+        if about.pieces is not None and (stopping or due(last.step, config.save_every, config)):
+            saver.poll()
+            held = checkpoint.snapshot(last, learner.module, learner.optimizer, about)
+            saver.save(held, lambda: None)
+        if stopping:
+            break
+    saver.finish()
     return outcome(config, model, last, clock, learner.compute, checkpoints, planned)
 
 
@@ -244,6 +264,13 @@ def outcome(
         seconds=clock.elapsed_seconds(), device=compute.name, planned=planned.as_dict(),
         checkpoint=checkpoints / f"step-{step.step}" if step.step else None,
     )  # fmt: skip
+
+
+def pieces_of_all() -> "Pieces":
+    """The processes as those that write a checkpoint together."""
+    from parambudget.train.pieces import Pieces  # DTensor and DCP: seconds that no other run needs
+
+    return Pieces.of_all()
 
 
 def description(

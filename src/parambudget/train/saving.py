@@ -13,11 +13,14 @@ class Saver:
     """Writes one checkpoint at a time in a thread, and removes the old ones after it.
 
     A save that fails is told by the next `poll`, and the run goes on: the next save may succeed. `finish`
-    raises if the last one failed.
+    raises if the last one failed. Where several processes write together, the leading one tells and raises
+    for all of them.
     """
 
-    def __init__(self, checkpoints: Path, keep: int, on_notice: Callable[[str], None]) -> None:
-        self.checkpoints, self.keep, self.on_notice = checkpoints, keep, on_notice
+    def __init__(
+        self, checkpoints: Path, keep: int, on_notice: Callable[[str], None], *, leads: bool = True
+    ) -> None:
+        self.checkpoints, self.keep, self.on_notice, self.leads = checkpoints, keep, on_notice, leads
         self._thread: Thread | None = None
         self._error: Exception | None = None
 
@@ -46,12 +49,16 @@ class Saver:
         self.wait()
         if self._error is not None:
             _raise_unless_foreseen(self._error)
+        if self._error is not None and self.leads:
             there = checkpoint.all_in(self.checkpoints)
             before = f"the newest checkpoint is {there[0]}" if there else "there is no checkpoint yet"
             raise InputError(f"{self._error}; {before}; free some space and go on with --resume")
 
     def _write(self, held: Snapshot, then: Callable[[], None]) -> None:
         try:
+            if not self.leads:
+                checkpoint.write_pieces(self.checkpoints, held)
+                return
             checkpoint.write(self.checkpoints, held)
             checkpoint.remove_old(self.checkpoints, self.keep)
             then()

@@ -41,6 +41,8 @@ class Settled:
 
     completed: Completed
     provenance: dict[str, Any]
+    shard: bool
+    """Whether the model is shared out among the processes."""
 
 
 def require_possible(
@@ -60,7 +62,7 @@ def require_possible(
 
 def settled(
     given: Given, model: ModelConfig, data: TokenData, compute: Compute,
-    train_tokens: int | None, hours: float | None, ranks: Ranks = ALONE, *, shard: bool = False,
+    train_tokens: int | None, hours: float | None, ranks: Ranks = ALONE, *, shard: bool | None = False,
 ) -> Settled:  # fmt: skip
     """The settings given and those of the run that is gone on with; the rest from model, text and device."""
     fields = {**given.stored, **given.fields}
@@ -72,7 +74,10 @@ def settled(
     def completed() -> Completed:
         return complete(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
 
+    if shard:
+        ranks.require_others()
     found, why = completed(), {}
+    shard = chosen_sharing(found.config, fields, model, compute, ranks) if shard is None else shard
     if not given.stored:
         chosen, why = chosen_ways(found.config, fields, model, compute, ranks, shard=shard)
         fields |= chosen
@@ -89,7 +94,7 @@ def settled(
         planned = {"hours": hours, "update_seconds": seconds}
     kept = {name: "as in the run so far" for name in given.stored if name in fields}
     found = replace(found, given=frozenset(given.fields), reasons=kept | why | found.reasons)
-    return ranks.first(Settled(found, planned))
+    return ranks.first(Settled(found, planned, shard))
 
 
 def chosen_ways(
@@ -102,12 +107,25 @@ def chosen_ways(
     if machine is None:
         open_ = ranks.size > 1 and not {"batch_size", "gradient_accumulation_steps"} & fields.keys()
         return (shared_out(config, ranks) if open_ else {}), {}
-    fixed = {name: fields[name] for name in WAYS if name in fields} | {"optimizer": config.optimizer}
-    work = quickest(model, config.sequences_per_update, machine, fixed | {"sharded": shard})
+    work = quickest(model, config.sequences_per_update, machine, _fixed(config, fields) | {"sharded": shard})
     chosen = {name: getattr(work, name) for name in WAYS if name not in fields}
     peak = format_bytes(machine.peak_bytes(model, work))
     reason = f"the quickest that fits, as planned for {machine.name}: {peak} at the peak"
     return chosen, dict.fromkeys(chosen, reason)
+
+
+def chosen_sharing(
+    config: TrainConfig, fields: Mapping[str, Any], model: ModelConfig, compute: Compute, ranks: Ranks
+) -> bool:
+    """Whether to share the model out, where nobody has said: as the quickest way that fits does."""
+    machine = machine_of(compute, ranks)
+    if machine is None or ranks.size == 1:
+        return False
+    return quickest(model, config.sequences_per_update, machine, _fixed(config, fields)).sharded
+
+
+def _fixed(config: TrainConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fields[name] for name in WAYS if name in fields} | {"optimizer": config.optimizer}
 
 
 def shared_out(config: TrainConfig, ranks: Ranks) -> dict[str, int]:
