@@ -15,7 +15,7 @@ from parambudget.cost.count import total
 from parambudget.errors import CheckFailed, InputError
 from parambudget.train import checkpoint, learner, loop
 from parambudget.train.batches import Windows
-from parambudget.train.device import choose
+from parambudget.train.device import choose, surroundings
 from parambudget.train.evaluate import evaluate, validation_windows
 from parambudget.train.loss import mean_loss
 from parambudget.train.optim import optimizer_for, set_learning_rate
@@ -190,7 +190,7 @@ def test_what_is_trained_on_after_a_snapshot_is_not_in_its_checkpoint(data, tmp_
     before = {name: parameter.clone() for name, parameter in learned.module.named_parameters()}
     moments = {p: learned.optimizer.state[p]["exp_avg"].clone() for p in learned.module.parameters()}
     held = checkpoint.snapshot(
-        step, learned.module, learned.optimizer, checkpoint.About({}, "{}", checkpoint.surroundings("CPU"))
+        step, learned.module, learned.optimizer, checkpoint.About({}, "{}", surroundings("CPU"))
     )
     next(steps)
     folder = checkpoint.write(tmp_path, held)

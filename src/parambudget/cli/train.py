@@ -208,6 +208,8 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     if compute.device.type == "cuda" and compute.peak_flops is None:
         tell(f"the peak of {compute.name} is not known here, so no MFU is given")
     # What can be known to be wrong is said before the text is read.
+    if asked.shard:
+        ranks.require_others()
     if asked.init is not None:
         require_checkpoint(asked.init)
     if ranks.leads:

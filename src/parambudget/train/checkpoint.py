@@ -13,7 +13,6 @@ each with its rows (`pieces`).
 import hashlib
 import json
 import os
-import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +25,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from parambudget import __version__
 from parambudget.errors import InputError
 from parambudget.train.distributed import is_piece
 from parambudget.train.results import Step
@@ -187,21 +185,6 @@ def read_state(folder: Path, *, check: bool = True) -> dict[str, Any]:
             f"checkpoint {folder} is damaged: {', '.join(changed)} is not what was written; use another one"
         )
     return state
-
-
-def surroundings(device: str, n_processes: int = 1, *, shard: bool = False) -> dict[str, Any]:
-    """What bit-exact repetition depends on besides the settings."""
-    return {
-        "device": device,
-        "processes": n_processes,
-        "shard": shard,
-        "threads": torch.get_num_threads(),
-        "parambudget": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "processor": torch.backends.cpu.get_cpu_capability(),
-    }
 
 
 def _state(held: Snapshot) -> dict[str, Any]:

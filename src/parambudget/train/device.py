@@ -1,12 +1,15 @@
 """Where to compute and in which precision: decided once and passed on."""
 
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from parambudget import __version__
 from parambudget.build.kernels import NO_KERNEL, prefer_flash_3
 from parambudget.cost.hardware import find
 from parambudget.errors import InputError
@@ -97,3 +100,18 @@ def memory_told(config: TrainConfig) -> Iterator[None]:
             f"batch_size={config.batch_size} does not fit in the memory of the {'CPU' if on_cpu else 'GPU'}; "
             f"use {less}, with more gradient_accumulation_steps for the same batch"
         ) from None
+
+
+def surroundings(device: str, n_processes: int = 1, *, shard: bool = False) -> dict[str, Any]:
+    """What bit-exact repetition depends on besides the settings."""
+    return {
+        "device": device,
+        "processes": n_processes,
+        "shard": shard,
+        "threads": torch.get_num_threads(),
+        "parambudget": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from parambudget.train.device import Compute
-from parambudget.train.distributed import shared_again
+from parambudget.train.distributed import ALONE, Ranks, shared_again
 from parambudget.train.tokens import TokenData
 
 
@@ -42,17 +42,22 @@ def evaluate(
     data: TokenData,
     batch_size: int,
     compute: Compute,
+    ranks: Ranks = ALONE,
 ) -> Validation:
-    """The mean loss of the windows under a model, in batches of one size; read from the device once."""
-    n_together = max(n for n in range(1, min(batch_size, len(windows)) + 1) if len(windows) % n == 0)
+    """The mean loss of the windows under a model, in batches of one size; read from the device once.
+
+    Several processes share the windows out if that can be done evenly.
+    """
+    own = windows[ranks.rank :: ranks.size] if len(windows) % ranks.size == 0 else windows
+    n_together = max(n for n in range(1, min(batch_size, len(own)) + 1) if len(own) % n == 0)
     means = []
     with torch.no_grad(), compute.autocast():
-        for first in range(0, len(windows), n_together):
-            batch = torch.from_numpy(windows[first : first + n_together]).to(compute.device)
-            means.append(loss_of(batch))
+        for first in range(0, len(own), n_together):
+            batch = torch.from_numpy(own[first : first + n_together]).to(compute.device)
+            means.append(ranks.mean(loss_of(batch)))
     shared_again(loss_of)
     targets = windows[:, 1:]
-    nats = sum(torch.stack(means).tolist()) * n_together * targets.shape[1]
+    nats = sum(torch.stack(means).tolist()) * n_together * targets.shape[1] * (len(windows) // len(own))
     return Validation(
         nats / targets.size, nats / math.log(2) / max(1, int(data.bytes_of_token[targets].sum()))
     )

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
-from parambudget import __version__
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.source import config_document
 from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import CheckFailed
@@ -24,7 +22,7 @@ from parambudget.train import checkpoint, rundir
 from parambudget.train.batches import Windows, require_windows
 from parambudget.train.clock import Clock
 from parambudget.train.config import TrainConfig
-from parambudget.train.device import Compute, choose, memory_told
+from parambudget.train.device import Compute, choose, memory_told, surroundings
 from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.evaluate import evaluate, validation_windows
 from parambudget.train.expect import Expected, expected
@@ -66,17 +64,18 @@ def train(
     planned = expected(model, config, compute, ranks, shard=shard)
     learner = prepared(model, config, compute, ranks, shard=shard)
     origin = started_from(init, learner, data, on_notice) if init is not None else {}
-    described = description(model, config, data, {**(provenance or {}), **origin})
+    described = rundir.description(model, config, data, {**(provenance or {}), **origin})
     if resume and (stored := rundir.stored_config(out)) is not None:
         require_same_run(out, stored, described)
-    surroundings = checkpoint.surroundings(compute.name, ranks.size, shard=shard)
+    around = surroundings(compute.name, ranks.size, shard=shard)
     pieces = pieces_of_all() if shard else None
-    about = checkpoint.About(described, data.tokenizer_json, surroundings, pieces)
+    about = checkpoint.About(described, data.tokenizer_json, around, pieces)
     clock = Clock(
         config.sequences_per_update * model.context_length, flops_per_token(model), ranks.peak_flops(compute)
     )
     if not ranks.leads:
-        return helped(learner, model, config, data, out, clock, planned, about, stopped)
+        with memory_told(config):
+            return helped(learner, model, config, data, out, clock, planned, about, stopped)
     with rundir.claimed(out, resume=resume) as checkpoints, memory_told(config):
         metrics, saver = rundir.Metrics(out, on_notice), Saver(checkpoints, config.keep, on_notice)
         before = restored(checkpoints, config.steps, metrics, learner, about, on_notice)
@@ -120,7 +119,7 @@ def helped(
         if about.pieces is not None and (stopping or due(last.step, config.save_every, config)):
             saver.poll()
             held = checkpoint.snapshot(last, learner.module, learner.optimizer, about)
-            saver.save(held, lambda: None)
+            saver.save(held)
         if stopping:
             break
     saver.finish()
@@ -146,7 +145,9 @@ def updates(
             skipped = not update(learner.optimizer, loss, grad_norm)
         step = measured(i + 1, loss, rate, grad_norm, clock, skipped=skipped)
         if due(step.step, config.eval_every, config):
-            validation = evaluate(learner.loss_of, held_out, data, config.batch_size, learner.compute)
+            validation = evaluate(
+                learner.loss_of, held_out, data, config.batch_size, learner.compute, learner.ranks
+            )
             step = replace(step, val_loss=validation.loss, val_bits_per_byte=validation.bits_per_byte)
         yield step
 
@@ -271,17 +272,3 @@ def pieces_of_all() -> "Pieces":
     from parambudget.train.pieces import Pieces  # DTensor and DCP: seconds that no other run needs
 
     return Pieces.of_all()
-
-
-def description(
-    model: ModelConfig, config: TrainConfig, data: TokenData, provenance: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The config file of the run: what it computes, and on which text."""
-    facts = {
-        "version": __version__,
-        "corpus": data.name,
-        "corpus_sha256": data.sha256,
-        "tokens_sha256": data.tokens_sha256,
-        "tokenizer_entries": data.entries,
-    }
-    return config_document(model, facts | dict(provenance), config.model_dump())

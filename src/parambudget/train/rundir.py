@@ -2,15 +2,20 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from parambudget import __version__
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.source import config_document
 from parambudget.errors import InputError
 from parambudget.files import read_json, write_whole
 from parambudget.train import checkpoint
+from parambudget.train.config import TrainConfig
 from parambudget.train.results import Step
+from parambudget.train.tokens import TokenData
 
 _OURS: Final = ("config.json", "metrics.jsonl", "summary.json", "checkpoints")
 
@@ -23,6 +28,20 @@ def stored_config(out: Path) -> dict[str, Any] | None:
     if not isinstance(document, dict) or not {"model", "provenance", "train"} <= document.keys():
         raise InputError(f"{out / 'config.json'} is not of a run; choose another folder with --out")
     return document
+
+
+def description(
+    model: ModelConfig, config: TrainConfig, data: TokenData, provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The config file of the run: what it computes, and on which text."""
+    facts = {
+        "version": __version__,
+        "corpus": data.name,
+        "corpus_sha256": data.sha256,
+        "tokens_sha256": data.tokens_sha256,
+        "tokenizer_entries": data.entries,
+    }
+    return config_document(model, facts | dict(provenance), config.model_dump())
 
 
 @contextmanager

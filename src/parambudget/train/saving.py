@@ -24,7 +24,7 @@ class Saver:
         self._thread: Thread | None = None
         self._error: Exception | None = None
 
-    def save(self, held: Snapshot, then: Callable[[], None]) -> None:
+    def save(self, held: Snapshot, then: Callable[[], None] = lambda: None) -> None:
         """Begin to write a checkpoint, after the one before it is done; `then` is called last."""
         self.wait()
         self.poll()
