@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parambudget.build.module import Attention, Transformer
+from parambudget.build.attention import Attention
+from parambudget.build.module import Transformer
 from parambudget.build.rotary import Rotation
 
 

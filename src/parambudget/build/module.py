@@ -3,12 +3,12 @@
 Written by hand and never generated from the table of tensors, but with the same tensor names, so that
 `build.verify` can hold one against the other.
 
-    B batch   T tokens   D dim   V vocabulary   H query heads   G key/value heads   K head_dim
+    B batch   T tokens   D dim   V vocabulary
 """
 
 import math
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -16,20 +16,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from parambudget.arch.config import ModelConfig
-from parambudget.build.kernels import fused_attention
-from parambudget.build.rotary import Rotary, Rotation, rotate
+from parambudget.build.attention import Attention
+from parambudget.build.feedforward import FeedForward
+from parambudget.build.norms import Norm, for_matmul
+from parambudget.build.rotary import Rotary, Rotation
 from parambudget.errors import InputError
 
 Device = torch.device | str | None
 Dtype = torch.dtype | None
-
-ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-    "relu2": lambda x: F.relu(x).square(),
-}
 
 
 class Transformer(nn.Module):
@@ -167,106 +161,3 @@ class Block(nn.Module):
 
     def _scaled(self, branch_BTD: Tensor) -> Tensor:
         return branch_BTD if self.multiplier == 1 else branch_BTD * self.multiplier
-
-
-class Attention(nn.Module):
-    """Causal self-attention; each key/value head serves H / G query heads."""
-
-    def __init__(self, m: ModelConfig) -> None:
-        super().__init__()
-        self.head_dim, self.scale, self.grouped = m.head_dim, m.attention_multiplier, m.kv_group > 1
-        self.q = nn.Linear(m.dim, m.n_heads * m.head_dim, bias=m.qkv_bias)
-        self.k = nn.Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
-        self.v = nn.Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
-        self.out = nn.Linear(m.n_heads * m.head_dim, m.dim, bias=m.attention_out_bias)
-        self.norm_whole = m.qk_norm == "full"
-        self.q_norm = qk_norm(m, m.n_heads)
-        self.k_norm = qk_norm(m, m.n_kv_heads)
-
-    def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
-        """What every token gathers from itself and the ones before it."""
-        q_BHTK, k_BGTK, v_BGTK = self.projected(x_BTD, rotation)
-        with fused_attention(q_BHTK):
-            y_BHTK = F.scaled_dot_product_attention(
-                q_BHTK, k_BGTK, v_BGTK, is_causal=True, scale=self.scale, enable_gqa=self.grouped
-            )
-        return self.out(y_BHTK.transpose(1, 2).flatten(2))
-
-    def projected(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, normed and turned."""
-        v_BTGK = self.v(x_BTD).unflatten(-1, (-1, self.head_dim))
-        q_BTHK = rotate(self._heads(self.q(x_BTD), self.q_norm), rotation).to(v_BTGK.dtype)
-        k_BTGK = rotate(self._heads(self.k(x_BTD), self.k_norm), rotation).to(v_BTGK.dtype)
-        return q_BTHK.transpose(1, 2), k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2)
-
-    def _heads(self, flat: Tensor, norm: nn.Module) -> Tensor:
-        if self.norm_whole:
-            return norm(flat).unflatten(-1, (-1, self.head_dim))
-        return norm(flat.unflatten(-1, (-1, self.head_dim)))
-
-
-class FeedForward(nn.Module):
-    """Two matrices around an activation, or three with a gate."""
-
-    def __init__(self, m: ModelConfig) -> None:
-        super().__init__()
-        self.activation = ACTIVATIONS[m.activation]
-        self.gate = nn.Linear(m.dim, m.intermediate_size, bias=m.ffn_bias) if m.gated else None
-        self.up = nn.Linear(m.dim, m.intermediate_size, bias=m.ffn_bias)
-        self.down = nn.Linear(m.intermediate_size, m.dim, bias=m.ffn_bias)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Every token by itself."""
-        if self.gate is None:
-            return self.down(self.activation(self.up(x_BTD)))
-        return self.down(self.activation(self.gate(x_BTD)) * self.up(x_BTD))
-
-
-class Norm(nn.Module):
-    """RMSNorm or LayerNorm over the last axis; a scale of two axes, (H, K), is one per head."""
-
-    def __init__(self, m: ModelConfig, *shape: int) -> None:
-        super().__init__()
-        self.rms, self.eps, self.width = m.norm == "rmsnorm", m.norm_eps, shape[-1]
-        self.weight = nn.Parameter(torch.ones(shape)) if m.norm_weight else None
-        self.bias = nn.Parameter(torch.zeros(shape)) if m.norm_bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised in the precision of the scale: of mixed dtypes torch has no fused RMSNorm."""
-        if self.weight is None:
-            return self._normed(x, None, None)
-        x = x.to(self.weight.dtype)
-        if self.weight.dim() == 1:
-            return self._normed(x, self.weight, self.bias)
-        scaled = self._normed(x, None, None) * self.weight
-        return scaled if self.bias is None else scaled + self.bias
-
-    def reset_parameters(self) -> None:
-        """Scale 1, shift 0."""
-        for parameter, value in ((self.weight, 1.0), (self.bias, 0.0)):
-            if parameter is not None:
-                nn.init.constant_(parameter, value)
-
-    def _normed(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        if self.rms:
-            return F.rms_norm(x, (self.width,), weight, self.eps)
-        return F.layer_norm(x, (self.width,), weight, bias, self.eps)
-
-
-def qk_norm(m: ModelConfig, n_heads: int) -> nn.Module:
-    """The norm on queries or keys: one scale for all heads, one per head, or over the whole width."""
-    if m.qk_norm == "none":
-        return nn.Identity()
-    if m.qk_norm == "full":
-        return Norm(m, n_heads * m.head_dim)
-    return Norm(m, n_heads, m.head_dim) if m.qk_norm == "per_head" else Norm(m, m.head_dim)
-
-
-def for_matmul(x: Tensor) -> Tensor:
-    """`x` in autocast's dtype, if autocast is on.
-
-    Norms come out of autocast as float32, and every matmul behind one would cast, and keep, its own copy.
-    """
-    kind = x.device.type
-    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return x.to(torch.get_autocast_dtype(kind)) if autocast else x

@@ -1,0 +1,48 @@
+"""Causal self-attention: each key/value head serves a group of query heads.
+
+B batch   T tokens   D dim   H query heads   G key/value heads   K head_dim
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from parambudget.arch.config import ModelConfig
+from parambudget.build.kernels import fused_attention
+from parambudget.build.norms import qk_norm
+from parambudget.build.rotary import Rotation, rotate
+
+
+class Attention(nn.Module):
+    """Causal self-attention; each key/value head serves H / G query heads."""
+
+    def __init__(self, m: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim, self.scale, self.grouped = m.head_dim, m.attention_multiplier, m.kv_group > 1
+        self.q = nn.Linear(m.dim, m.n_heads * m.head_dim, bias=m.qkv_bias)
+        self.k = nn.Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
+        self.v = nn.Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
+        self.out = nn.Linear(m.n_heads * m.head_dim, m.dim, bias=m.attention_out_bias)
+        self.norm_whole = m.qk_norm == "full"
+        self.q_norm = qk_norm(m, m.n_heads)
+        self.k_norm = qk_norm(m, m.n_kv_heads)
+
+    def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
+        """What every token gathers from itself and the ones before it."""
+        q_BHTK, k_BGTK, v_BGTK = self.projected(x_BTD, rotation)
+        with fused_attention(q_BHTK):
+            y_BHTK = F.scaled_dot_product_attention(
+                q_BHTK, k_BGTK, v_BGTK, is_causal=True, scale=self.scale, enable_gqa=self.grouped
+            )
+        return self.out(y_BHTK.transpose(1, 2).flatten(2))
+
+    def projected(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, normed and turned."""
+        v_BTGK = self.v(x_BTD).unflatten(-1, (-1, self.head_dim))
+        q_BTHK = rotate(self._heads(self.q(x_BTD), self.q_norm), rotation).to(v_BTGK.dtype)
+        k_BTGK = rotate(self._heads(self.k(x_BTD), self.k_norm), rotation).to(v_BTGK.dtype)
+        return q_BTHK.transpose(1, 2), k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2)
+
+    def _heads(self, flat: Tensor, norm: nn.Module) -> Tensor:
+        if self.norm_whole:
+            return norm(flat).unflatten(-1, (-1, self.head_dim))
+        return norm(flat.unflatten(-1, (-1, self.head_dim)))
