@@ -37,7 +37,7 @@ def head_parameters(m: Dims) -> Size:
 
 def scores(n_tokens: int, window: int | None, convention: Convention) -> int:
     """Pairs of query and key that one head of one sequence scores."""
-    seen = n_tokens if window is None else min(n_tokens, window)
+    seen: int = _seen(n_tokens, window)
     return n_tokens * seen if convention == "full" else n_tokens * seen - seen * (seen - 1) // 2
 
 
@@ -58,6 +58,8 @@ def flops_per_token(m: Dims, convention: Convention = "full") -> Size:
 
 def attention_flops_per_token(m: Dims, convention: Convention = "full", *, passes: int = TRAINING) -> Size:
     """The part of the scores and the weighted values in `flops_per_token`."""
+    if convention == "full":
+        return sum(passes * 2 * row.score_width * _seen(m.context_length, row.window) for row in mixers(m))
     length = int(m.context_length)
     return sum(
         _exactly(passes * 2 * row.score_width, Fraction(scores(length, row.window, convention), length))
@@ -85,6 +87,13 @@ def hardware_flops_per_token(
     unneeded = _last_of_a_layer(m) if checkpointing and m.norm_placement == "pre" else 0
     matmuls = 2 * (layers * (matmul_parameters(m) - of_head) - unneeded + head * of_head)
     return matmuls + attention_flops_per_token(m, convention, passes=layers)
+
+
+def _seen(n_tokens: Size, window: int | None) -> Size:
+    """Keys that a query is scored against, the masked ones too."""
+    if window is None:
+        return n_tokens
+    return min(n_tokens, window) if isinstance(n_tokens, int) else np.minimum(n_tokens, window)
 
 
 def _last_of_a_layer(m: Dims) -> Size:
