@@ -61,14 +61,14 @@ def gemma2(m: ModelConfig) -> hf.PreTrainedConfig:
     return config(hf.Gemma2Config, m, rms_norm_eps=m.norm_eps, query_pre_attn_scalar=scalar, **caps)
 
 
+def granite_multipliers(m: ModelConfig) -> dict[str, float | None]:
+    """All but the division of the logits, which `ModelConfig` cannot say."""
+    names = ("embedding_multiplier", "residual_multiplier", "attention_multiplier")
+    return {name: getattr(m, name) for name in names}
+
+
 def granite(m: ModelConfig) -> hf.PreTrainedConfig:
-    """Granite without its division of the logits, which `ModelConfig` cannot say either."""
-    multipliers = {
-        "embedding_multiplier": m.embedding_multiplier,
-        "residual_multiplier": m.residual_multiplier,
-        "attention_multiplier": m.attention_multiplier,
-    }
-    return config(hf.GraniteConfig, m, rms_norm_eps=m.norm_eps, **multipliers)
+    return config(hf.GraniteConfig, m, rms_norm_eps=m.norm_eps, **granite_multipliers(m))
 
 
 def gpt(config_class: type[hf.PreTrainedConfig], m: ModelConfig, **more: object) -> hf.PreTrainedConfig:

@@ -4,18 +4,28 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import BLOCKS, FIELDS, ModelConfig
+from parambudget.arch.moe import MoE
+from parambudget.arch.pattern import word_of
 
 SIZES = (
     "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size",
     "vocab_size", "context_length",
 )  # fmt: skip
+SIZES_OF_MOE = (
+    "n_experts", "n_experts_per_token", "expert_intermediate_size", "n_shared_experts",
+    "shared_intermediate_size", "n_expert_groups", "n_groups_per_token", "n_first_dense",
+)  # fmt: skip
 
 
 @st.composite
-def models(draw: st.DrawFn) -> ModelConfig:
+def models(draw: st.DrawFn, *, experts: bool = True) -> ModelConfig:
     """Any valid model of a few hundred to a few ten thousand parameters."""
-    choose = {name: draw(_values(name)) for name in ModelConfig.model_fields if name not in SIZES}
+    names = [name for name in ModelConfig.model_fields if name not in (*SIZES, *BLOCKS)]
+    choose = {name: draw(_values(name)) for name in names}
+    n_layers = draw(st.integers(1, 3))
+    if experts:
+        choose["moe"] = draw(st.none() | blocks_of_experts(n_layers))
     if choose["norm"] == "rmsnorm" or not choose["norm_weight"]:
         choose["norm_bias"] = False
     if choose["norm_placement"] == "post":
@@ -30,7 +40,7 @@ def models(draw: st.DrawFn) -> ModelConfig:
         choose["rotary_fraction"] = 2 * pairs / head_dim
     return ModelConfig(
         dim=draw(st.integers(1, 24)),
-        n_layers=draw(st.integers(1, 3)),
+        n_layers=n_layers,
         n_heads=n_kv_heads * draw(st.integers(1, 3)),
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
@@ -41,9 +51,34 @@ def models(draw: st.DrawFn) -> ModelConfig:
     )
 
 
+@st.composite
+def blocks_of_experts(draw: st.DrawFn, n_layers: int) -> MoE:
+    """Any valid block for that depth."""
+    names = [name for name in MoE.model_fields if name not in SIZES_OF_MOE]
+    choose = {name: draw(_values(name)) for name in names}
+    n_groups, of_group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    chosen_groups, n_shared = draw(st.integers(1, n_groups)), draw(st.integers(0, 2))
+    if not n_shared:
+        choose["shared_expert_gate"] = False
+    n_first_dense = draw(st.integers(0, n_layers - 1))
+    if "experts" not in [word_of(choose["moe_pattern"], layer) for layer in range(n_first_dense, n_layers)]:
+        choose["moe_pattern"] = ("experts",)
+    return MoE(
+        n_experts=n_groups * of_group,
+        n_experts_per_token=draw(st.integers(1, chosen_groups * of_group)),
+        expert_intermediate_size=draw(st.integers(1, 20)),
+        n_shared_experts=n_shared,
+        shared_intermediate_size=draw(st.none() | st.integers(1, 20)) if n_shared else None,
+        n_expert_groups=n_groups,
+        n_groups_per_token=chosen_groups,
+        n_first_dense=n_first_dense,
+        **choose,
+    )
+
+
 def _values(name: str) -> st.SearchStrategy[Any]:
     """Any value of a choice: each of a Literal, both of a bool, a moderate one of a number."""
-    annotation = ModelConfig.model_fields[name].annotation
+    annotation = FIELDS[name].annotation
     if annotation is bool:
         return st.booleans()
     if name in _NUMBERS:
@@ -60,4 +95,6 @@ _NUMBERS: dict[str, st.SearchStrategy[Any]] = {
     "residual_multiplier": st.floats(0.1, 2),
     "attention_multiplier": st.none() | st.floats(0.01, 2),
     "init_std": st.floats(0.001, 0.5),
+    "routing_multiplier": st.floats(0.5, 3),
+    "moe_pattern": st.sampled_from((("experts",), ("dense", "experts"), ("experts", "dense"))),
 }

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from strategies import models
 
-from parambudget.arch.config import ModelConfig, divisors
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import DERIVED, complete, ffn_convention
+from parambudget.arch.sizes import divisors
 from parambudget.errors import ConfigError
 
 SIZES = {

@@ -2,22 +2,31 @@ import math
 
 import pytest
 import torch
-from families import FAMILIES, Family
+from families import FAMILIES as DENSE
+from families import Family
+from families_of_experts import FAMILIES_OF_EXPERTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published import PUBLISHED as OTHERS
 from transformers import PreTrainedModel
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets import preset
 from parambudget.arch.tensors import tensors
 from parambudget.build.module import Transformer
+from parambudget.build.verify import places
 from parambudget.cost.count import count
 
+FAMILIES = DENSE | FAMILIES_OF_EXPERTS
 PUBLISHED = [(family, name) for family, row in FAMILIES.items() for name in row.published]
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 published = pytest.mark.parametrize(("family", "name"), PUBLISHED, ids=[name for _, name in PUBLISHED])
 # No deadline: the first forward pass of a process takes seconds.
 few = settings(max_examples=10, deadline=None)
+
+
+def published_model(name: str) -> ModelConfig:
+    return OTHERS[name].model.replace(fused_experts=True) if name in OTHERS else preset(name)
 
 
 def on_meta(family: Family, model: ModelConfig) -> PreTrainedModel:
@@ -33,9 +42,10 @@ def shrunk(draw: st.DrawFn, family: Family) -> ModelConfig:
     n_heads = n_kv_heads * (draw(st.integers(1, 3)) if family.grouped else 1)
     dim = n_heads * (draw(st.integers(2, 24)) if family.grouped else head_dim)
     root_of_dim = like.embedding_multiplier == math.sqrt(like.dim)  # Gemma's multiplier is no constant
+    first = 1 + like.moe.n_first_dense if like.moe else 1
     return like.replace(
         dim=dim,
-        n_layers=draw(st.integers(1, 3)),
+        n_layers=draw(st.integers(first, first + 2)),
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
@@ -45,7 +55,22 @@ def shrunk(draw: st.DrawFn, family: Family) -> ModelConfig:
         tied=draw(st.booleans()),
         norm_eps=draw(st.sampled_from((1e-5, 1e-2))) if like.norm_weight else 1e-5,
         embedding_multiplier=math.sqrt(dim) if root_of_dim else like.embedding_multiplier,
+        **(shrunk_experts(draw, like) if like.moe else {}),
     )
+
+
+def shrunk_experts(draw: st.DrawFn, like: ModelConfig) -> dict[str, int]:
+    """Sizes of the experts; groups of 2 or 3 where the family has groups."""
+    n_groups = draw(st.integers(1, 3)) if like.moe.n_expert_groups > 1 else 1
+    of_group = draw(st.integers(2, 4))
+    chosen_groups = draw(st.integers(1, n_groups))
+    return {
+        "n_experts": n_groups * of_group,
+        "n_experts_per_token": draw(st.integers(1, chosen_groups * of_group)),
+        "expert_intermediate_size": draw(st.integers(1, 40)),
+        "n_expert_groups": n_groups,
+        "n_groups_per_token": chosen_groups,
+    }
 
 
 def shapes_of(theirs: PreTrainedModel, family: Family, model: ModelConfig) -> dict[str, torch.Size]:
@@ -55,22 +80,23 @@ def shapes_of(theirs: PreTrainedModel, family: Family, model: ModelConfig) -> di
 
 def shapes_of_the_table(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {
-        row.name.replace("*", str(layer)): row.shape
+        row.name.replace("*", "{}").format(*place): row.shape
         for row in tensors(model)
         if row.shared_with is None
-        for layer in range(row.copies)
+        for place in places(row, model)
     }
 
 
 @published
 def test_the_count_of_a_published_model_is_that_of_its_class(family, name):
-    theirs = on_meta(FAMILIES[family], preset(name))
-    assert count(preset(name)).total == sum(p.numel() for p in theirs.parameters())
+    model = published_model(name)
+    theirs = on_meta(FAMILIES[family], model)
+    assert count(model).total == sum(p.numel() for p in theirs.parameters())
 
 
 @published
 def test_the_table_of_a_published_model_holds_the_tensors_of_its_class(family, name):
-    model = preset(name)
+    model = published_model(name)
     theirs = on_meta(FAMILIES[family], model)
     assert shapes_of_the_table(model) == shapes_of(theirs, FAMILIES[family], model)
 
@@ -91,8 +117,8 @@ def test_with_the_same_weights_our_module_computes_the_same_logits(family, data)
     model = shrunk(data.draw, family)
     generator = torch.Generator().manual_seed(0)
     theirs = family.model_class(family.config(model)).eval()
-    for parameter in theirs.parameters():
-        parameter.data.normal_(0, 0.2, generator=generator)
+    for tensor in theirs.state_dict().values():
+        tensor.normal_(0, 0.2, generator=generator)
     ours = Transformer(model)
     ours.load_state_dict(family.weights(theirs.state_dict(), model))
     tokens = torch.randint(model.vocab_size, (2, model.context_length), generator=generator)

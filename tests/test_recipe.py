@@ -31,7 +31,10 @@ from parambudget.train.tokens import TokenData
 
 CPU = choose("cpu")
 OPTIMIZERS = ("muon", "adamw")
-HIDDEN = re.compile(r"layers\.\d+\.(attention\.(q|k|v|out)|ffn\.(gate|up|down))\.weight")
+FFN = r"ffn\.((shared|experts\.\d+)\.)?(gate|up|down)"
+HIDDEN = re.compile(rf"layers\.\d+\.(attention\.(q|k|v|out)|{FFN})\.weight")
+ENDS = re.compile(r"(lm_head|layers\.\d+\.ffn\.(router|shared_gate))\.weight")
+STACKED = re.compile(r"layers\.\d+\.ffn\.experts\.(gate|up|down)\.weight")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,16 +70,13 @@ def weights(made: Learner) -> dict[str, Tensor]:
 def test_every_parameter_is_in_one_group_and_its_role_says_which(model):
     module = Transformer(model, device="meta")
     found = groups(module, model)
-    group_of = {
-        id(parameter): kind
-        for kind, members in (("hidden", found.hidden), ("ends", found.ends), ("undecayed", found.undecayed))
-        for parameter in members
-    }
+    group_of = {id(parameter): kind for kind, members in vars(found).items() for parameter in members}
     named = dict(module.named_parameters())
-    assert len(found.hidden) + len(found.ends) + len(found.undecayed) == len(group_of) == len(named)
+    assert sum(map(len, vars(found).values())) == len(group_of) == len(named)
     for name, parameter in named.items():
-        expected = "hidden" if HIDDEN.fullmatch(name) else "ends" if name == "lm_head.weight" else "undecayed"
-        assert group_of[id(parameter)] == expected, name
+        patterns = {"hidden": HIDDEN, "ends": ENDS, "stacked": STACKED}
+        expected = [kind for kind, pattern in patterns.items() if pattern.fullmatch(name)] or ["undecayed"]
+        assert [group_of[id(parameter)]] == expected, name
 
 
 @pytest.mark.parametrize("tied", [True, False])

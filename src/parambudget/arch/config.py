@@ -1,18 +1,15 @@
 """A decoder-only transformer, complete: every size and every choice, validated once."""
 
-from typing import Annotated, Any, Final, Literal, Self
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
+from parambudget.arch.moe import MoE, n_moe_layers
+from parambudget.arch.refusal import block_of, one_line
+from parambudget.arch.sizes import Layers, PositiveFloat, Share, Size, divisors
 from parambudget.errors import ConfigError
-
-MOST_LAYERS: Final = 10_000
-LARGEST_SIZE: Final = 2**31
-
-Layers = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
-Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
-Share = Annotated[float, Field(gt=0, le=1)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ModelConfig(BaseModel):
@@ -115,6 +112,9 @@ class ModelConfig(BaseModel):
         ),
     )
 
+    # Blocks of choices; what is not there has none of them
+    moe: MoE | None = Field(None, description="Mixture of experts in place of one FFN.")
+
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if self.n_heads % self.n_kv_heads:
@@ -130,6 +130,11 @@ class ModelConfig(BaseModel):
             raise ValueError(
                 "block='parallel_shared_norm' shares the norm before the branches, and "
                 "norm_placement='reordered' has none there; use block='parallel' or norm_placement='pre'"
+            )
+        if self.moe and not self.n_moe_layers:
+            raise ValueError(
+                f"no layer of n_layers={self.n_layers} has experts (n_first_dense={self.moe.n_first_dense}, "
+                f"moe_pattern={','.join(self.moe.moe_pattern)}); change one of them or leave out the experts"
             )
         if self.position == "rotary" and self.rotary_dim < 2:
             raise ValueError(
@@ -153,9 +158,24 @@ class ModelConfig(BaseModel):
         """Query heads per key/value head."""
         return self.n_heads // self.n_kv_heads
 
+    @property
+    def n_moe_layers(self) -> int:
+        """Layers with experts."""
+        return int(n_moe_layers(self.moe, self.n_layers))
+
+    @property
+    def n_dense_layers(self) -> int:
+        """Layers with one FFN."""
+        return self.n_layers - self.n_moe_layers
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether that layer, counted from 0, has experts."""
+        return self.moe is not None and self.moe.has_experts(layer)
+
     def replace(self, **changes: Any) -> Self:
-        """A validated copy. (pydantic's `model_copy(update=...)` would not check.)"""
-        return type(self).read(self.model_dump() | changes)
+        """A validated copy, fields of the blocks by their own names. (pydantic's `model_copy(update=...)`
+        would not check.)"""
+        return type(self).read(nested(self.model_dump() | changes))
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> Self:
@@ -167,29 +187,32 @@ class ModelConfig(BaseModel):
             raise ConfigError(one_line(error, cls)) from None
 
 
-def divisors(n: int) -> list[int]:
-    """Every divisor of n, ascending."""
-    low = [k for k in range(1, int(n**0.5) + 1) if n % k == 0]
-    return low + [n // k for k in reversed(low) if k * k != n]
+BLOCKS: Final[dict[str, type[BaseModel]]] = {
+    name: block for name, info in ModelConfig.model_fields.items() if (block := block_of(info))
+}
+"""The nested blocks. No field of one has the name of another field, so a name alone says where it belongs."""
+FIELDS: Final[dict[str, FieldInfo]] = {
+    **{name: info for name, info in ModelConfig.model_fields.items() if name not in BLOCKS},
+    **{name: info for block in BLOCKS.values() for name, info in block.model_fields.items()},
+}
+"""Every field by its own name, those of blocks behind the others."""
 
 
-def one_line(error: ValidationError, cls: type[BaseModel]) -> str:
-    """The first finding of a pydantic report in the house's form: what, got, allowed."""
-    findings = error.errors(include_url=False)
-    # A misspelt field is why another one is missing.
-    finding = next((one for one in findings if one["type"] == "extra_forbidden"), findings[0])
-    if finding["type"] == "value_error":
-        return str(finding["ctx"]["error"])
-    field = ".".join(str(part) for part in finding["loc"])
-    if finding["type"] == "extra_forbidden":
-        from difflib import get_close_matches
+def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with those of blocks, given by their own names, put into their blocks."""
+    whole = dict(fields)
+    for name, block in BLOCKS.items():
+        own = {key: whole.pop(key) for key in block.model_fields if key in whole}
+        held = whole.get(name)
+        if isinstance(held, BaseModel | Mapping):
+            whole[name] = dict(held) | own
+        elif own and held is None:
+            whole[name] = own
+    return whole
 
-        near = get_close_matches(field, cls.model_fields, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(cls.model_fields)}"
-        return f"unknown field {field!r}; {hint}"
-    if finding["type"] == "missing":
-        what = str(cls.model_fields[field].description).rstrip(".")
-        return f"{field} is missing ({what[0].lower()}{what[1:]}); give it"
-    message = finding["msg"].removeprefix("Input should be ").replace("'", '"')
-    got = repr(finding["input"])
-    return f"{field} is {got if len(got) < 60 else got[:57] + '...'}; it must be {message}"
+
+def flat(model: ModelConfig) -> dict[str, Any]:
+    """Every field by its own name, those of blocks that are there behind the others."""
+    own = {name: value for name, value in model if name not in BLOCKS}
+    blocks = (block for name in BLOCKS if (block := getattr(model, name)) is not None)
+    return own | {name: value for block in blocks for name, value in block}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from parambudget.arch.dims import Dims, Size
+from parambudget.arch.moe import some_dense
 
 Role = Literal["lookup", "matmul", "bias", "norm"]
 Component = Literal[
@@ -22,11 +23,14 @@ Component = Literal[
     "lm_head",
 ]
 COMPONENTS: Final[tuple[Component, ...]] = get_args(Component)
+Layers = Literal["all", "dense", "experts"]
+"""Layers that have a row: all, those with one FFN, those with experts."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One row: a tensor that stands `copies` times in the model, `*` in its name running over the layers.
+    """One row: a tensor that stands `copies` times in the model, `*` in its name running over the layers, and
+    over the experts in a second place.
 
     A row with `shared_with` is another name for that row's tensor: it adds no parameters, yet takes part in
     the arithmetic (a tied head is still a matmul). Matrices are (out, in), as torch.nn.Linear keeps them.
@@ -38,6 +42,10 @@ class Tensor:
     component: Component
     copies: Size = 1
     shared_with: str | None = None
+    layers: Layers = "all"
+    """Which layers have it, where its name runs over them."""
+    chosen: Size | None = None
+    """Elements that one token meets of routed experts' tensors; None: it meets every element."""
 
     @property
     def elements(self) -> Size:
@@ -46,6 +54,17 @@ class Tensor:
         for size in (*others, self.copies):
             product = product * size
         return product
+
+    @property
+    def met_by_a_token(self) -> Size:
+        """Elements that one token meets, whether or not they are shared: of routed experts those of the
+        chosen."""
+        return self.elements if self.chosen is None else self.chosen
+
+    @property
+    def active(self) -> Size:
+        """Learned parameters this row adds to those that one token meets."""
+        return 0 if self.shared_with else self.met_by_a_token
 
     @property
     def parameters(self) -> Size:
@@ -88,11 +107,55 @@ def _attention(m: Dims) -> list[Tensor]:
 
 def _ffn(m: Dims) -> list[Tensor]:
     rows = []
-    if m.gated:
-        rows += _linear("layers.*.ffn.gate", "ffn", m.intermediate_size, m.dim, m.n_layers, bias=m.ffn_bias)
-    rows += _linear("layers.*.ffn.up", "ffn", m.intermediate_size, m.dim, m.n_layers, bias=m.ffn_bias)
-    rows += _linear("layers.*.ffn.down", "ffn", m.dim, m.intermediate_size, m.n_layers, bias=m.ffn_bias)
+    if some_dense(m.moe):
+        kind: Layers = "dense" if m.moe else "all"
+        for name, out, into in _projections(m, m.intermediate_size):
+            rows += _linear(
+                f"layers.*.ffn.{name}", "ffn", out, into, m.n_dense_layers, bias=m.ffn_bias, layers=kind
+            )
+    return rows + _experts(m) if m.moe else rows
+
+
+def _projections(m: Dims, width: Size) -> list[tuple[str, Size, Size]]:
+    """The matrices of one FFN or expert: name, out, in."""
+    gate = [("gate", width, m.dim)] if m.gated else []
+    return [*gate, ("up", width, m.dim), ("down", m.dim, width)]
+
+
+def _experts(m: Dims) -> list[Tensor]:
+    moe, n_layers = m.moe, m.n_moe_layers
+
+    def linear(name: str, component: Component, out: Size, into: Size, *, bias: bool) -> list[Tensor]:
+        return _linear(f"layers.*.ffn.{name}", component, out, into, n_layers, bias=bias, layers="experts")
+
+    rows = linear("router", "router", moe.n_experts, m.dim, bias=moe.router_bias)
+    for name, out, into in _projections(m, moe.expert_intermediate_size):
+        rows += _routed(m, name, (out, into), "matmul", "weight")
+        if moe.expert_bias:
+            rows += _routed(m, name, (out,), "bias", "bias")
+    # How many there are is a choice: no symbol or array stands for it.
+    if moe.n_shared_experts:
+        own = moe.shared_intermediate_size
+        width = moe.n_shared_experts * (moe.expert_intermediate_size if own is None else own)
+        for name, out, into in _projections(m, width):
+            rows += linear(f"shared.{name}", "ffn", out, into, bias=m.ffn_bias)
+    if moe.shared_expert_gate:
+        rows += linear("shared_gate", "router", 1, m.dim, bias=False)
     return rows
+
+
+def _routed(m: Dims, name: str, shape: tuple[Size, ...], role: Role, kind: str) -> list[Tensor]:
+    """A tensor of every expert of every layer with experts: each its own, or all of a layer in one."""
+    moe, n_layers = m.moe, m.n_moe_layers
+    chosen = n_layers * moe.n_experts_per_token
+    for size in shape:
+        chosen = chosen * size
+    if moe.fused_experts:
+        stacked = (moe.n_experts, *shape)
+        place = f"layers.*.ffn.experts.{name}.{kind}"
+        return [Tensor(place, stacked, role, "ffn", n_layers, layers="experts", chosen=chosen)]
+    place, copies = f"layers.*.ffn.experts.*.{name}.{kind}", n_layers * moe.n_experts
+    return [Tensor(place, shape, role, "ffn", copies, layers="experts", chosen=chosen)]
 
 
 def _block_norms(m: Dims) -> list[Tensor]:
@@ -116,11 +179,18 @@ def _head(m: Dims) -> list[Tensor]:
 
 
 def _linear(
-    name: str, component: Component, out: Size, into: Size, copies: Size, *, bias: bool
+    name: str,
+    component: Component,
+    out: Size,
+    into: Size,
+    copies: Size,
+    *,
+    bias: bool,
+    layers: Layers = "all",
 ) -> list[Tensor]:
-    rows = [Tensor(f"{name}.weight", (out, into), "matmul", component, copies)]
+    rows = [Tensor(f"{name}.weight", (out, into), "matmul", component, copies, layers=layers)]
     if bias:
-        rows.append(Tensor(f"{name}.bias", (out,), "bias", component, copies))
+        rows.append(Tensor(f"{name}.bias", (out,), "bias", component, copies, layers=layers))
     return rows
 
 

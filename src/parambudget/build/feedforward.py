@@ -1,6 +1,6 @@
 """The feed-forward network of a layer: every token by itself.
 
-B batch   T tokens   D dim
+B batch   T tokens   D dim   F width between the matrices
 """
 
 from collections.abc import Callable
@@ -23,12 +23,12 @@ ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
 class FeedForward(nn.Module):
     """Two matrices around an activation, or three with a gate."""
 
-    def __init__(self, m: ModelConfig) -> None:
+    def __init__(self, m: ModelConfig, width: int, *, bias: bool) -> None:
         super().__init__()
         self.activation = ACTIVATIONS[m.activation]
-        self.gate = nn.Linear(m.dim, m.intermediate_size, bias=m.ffn_bias) if m.gated else None
-        self.up = nn.Linear(m.dim, m.intermediate_size, bias=m.ffn_bias)
-        self.down = nn.Linear(m.intermediate_size, m.dim, bias=m.ffn_bias)
+        self.gate = nn.Linear(m.dim, width, bias=bias) if m.gated else None
+        self.up = nn.Linear(m.dim, width, bias=bias)
+        self.down = nn.Linear(width, m.dim, bias=bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Every token by itself."""

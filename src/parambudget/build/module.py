@@ -8,7 +8,7 @@ Written by hand and never generated from the table of tensors, but with the same
 
 import math
 from collections.abc import Callable
-from typing import Self
+from typing import Final, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,13 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from parambudget.arch.config import ModelConfig
 from parambudget.build.attention import Attention
+from parambudget.build.experts import MixtureOfExperts, StackedLinear
 from parambudget.build.feedforward import FeedForward
 from parambudget.build.norms import Norm, for_matmul
 from parambudget.build.rotary import Rotary, Rotation
 from parambudget.errors import InputError
 
+_DRAWN: Final = (nn.Embedding, nn.Linear, StackedLinear)
 Device = torch.device | str | None
 Dtype = torch.dtype | None
 
@@ -42,7 +44,7 @@ class Transformer(nn.Module):
             learned, rotary = model.position == "learned", model.position == "rotary"
             self.position = nn.Embedding(model.context_length, model.dim) if learned else None
             self.rotary = Rotary(model) if rotary else None
-            self.layers = nn.ModuleList(Block(model) for _ in range(model.n_layers))
+            self.layers = nn.ModuleList(Block(model, i) for i in range(model.n_layers))
             self.norm = Norm(model, model.dim) if model.final_norm else nn.Identity()
             self.lm_head = nn.Linear(model.dim, model.vocab_size, bias=model.head_bias)
         self._tie()
@@ -95,13 +97,16 @@ class Transformer(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, Norm):
                 module.reset_parameters()
-            elif isinstance(module, nn.Embedding | nn.Linear) and not (m.tied and module is self.lm_head):
-                std = out_std if name.endswith((".attention.out", ".ffn.down")) else m.init_std
+            elif isinstance(module, _DRAWN) and not (m.tied and module is self.lm_head):
+                std = out_std if name.endswith((".attention.out", ".down")) else m.init_std
                 drawn = torch.empty(module.weight.shape, dtype=torch.float32, device=generator.device)
                 module.weight.copy_(drawn.normal_(0.0, std, generator=generator))
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):
                 parameter.zero_()
+        for name, buffer in self.named_buffers():
+            if name.endswith(".correction"):
+                buffer.zero_()
 
     def _embedded(self, tokens_BT: Tensor, start: int) -> Tensor:
         m, end = self.model, start + tokens_BT.shape[1]
@@ -128,7 +133,7 @@ class Transformer(nn.Module):
 class Block(nn.Module):
     """One layer: attention and FFN, their norms before or behind them, in sequence or side by side."""
 
-    def __init__(self, m: ModelConfig) -> None:
+    def __init__(self, m: ModelConfig, layer: int = 0) -> None:
         super().__init__()
         self.post, self.block, self.multiplier = m.norm_placement == "post", m.block, m.residual_multiplier
         before, behind = m.norm_placement != "reordered", m.norm_placement in ("reordered", "sandwich")
@@ -136,7 +141,11 @@ class Block(nn.Module):
         self.attention = Attention(m)
         self.attention_out_norm = Norm(m, m.dim) if behind else nn.Identity()
         self.ffn_norm = Norm(m, m.dim) if before and m.block != "parallel_shared_norm" else nn.Identity()
-        self.ffn = FeedForward(m)
+        self.ffn: nn.Module
+        if m.moe is not None and m.has_experts(layer):
+            self.ffn = MixtureOfExperts(m, m.moe)
+        else:
+            self.ffn = FeedForward(m, m.intermediate_size, bias=m.ffn_bias)
         self.ffn_out_norm = Norm(m, m.dim) if behind else nn.Identity()
 
     def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:

@@ -3,16 +3,17 @@
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any, Final, Literal, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import typer
 
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import BLOCKS, FIELDS
 from parambudget.show.flags import switch
 from parambudget.units import parse_size
 
 SIZE_PANEL: Final = "Model sizes"
 CHOICE_PANEL: Final = "Model choices"
+BLOCK_PANELS: Final = {"moe": "Mixture of experts"}
 _SIZES: Final = (
     "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size",
     "vocab_size", "context_length",
@@ -34,11 +35,11 @@ def with_model_fields(*, as_axes: bool = False) -> Callable[[Callable[..., None]
 
         @wraps(command)
         def with_fields(**given: Any) -> None:
-            used = {name: given.pop(name) for name in ModelConfig.model_fields}
+            used = {name: given.pop(name) for name in FIELDS}
             fields = {name: _value(name, value, axes) for name, value in used.items() if value is not None}
             command(**given, fields=fields)
 
-        parameters = [*own, *(_flag(name, axes) for name in ModelConfig.model_fields)]
+        parameters = [*own, *(_flag(name, axes) for name in FIELDS)]
         # typer reads both; the wrapper's own would show the command without the flags.
         with_fields.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         with_fields.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -48,19 +49,22 @@ def with_model_fields(*, as_axes: bool = False) -> Callable[[Callable[..., None]
 
 
 def _flag(name: str, axes: tuple[str, ...]) -> inspect.Parameter:
-    info = ModelConfig.model_fields[name]
+    info = FIELDS[name]
     option = f"--{name.replace('_', '-')}"
     kind: Any = info.annotation
     metavar = None
     if name in axes:
         kind, metavar = str, "AXIS"
-    elif name in _SIZES:
+    elif _is_size(name):
         kind, metavar = str, "N"
+    elif _is_list(name):
+        kind, metavar = str, "A,B"
     elif kind is bool:
         option = "/".join(switch(name))
     elif get_origin(kind) is not Literal:
         kind = float
-    panel = SIZE_PANEL if name in _SIZES else CHOICE_PANEL
+    block = next((block for block, cls in BLOCKS.items() if name in cls.model_fields), None)
+    panel = BLOCK_PANELS[block] if block else SIZE_PANEL if name in _SIZES else CHOICE_PANEL
     setting = typer.Option(
         option, help=info.description, rich_help_panel=panel, metavar=metavar, show_default=False
     )
@@ -70,4 +74,18 @@ def _flag(name: str, axes: tuple[str, ...]) -> inspect.Parameter:
 
 
 def _value(name: str, given: Any, axes: tuple[str, ...]) -> Any:
-    return parse_size(given, name) if name in _SIZES and name not in axes else given
+    if name in axes:
+        return given
+    if _is_list(name):
+        return tuple(given.split(","))
+    return parse_size(given, name) if _is_size(name) else given
+
+
+def _is_size(name: str) -> bool:
+    """Whether the field is a whole number, or one that may be absent."""
+    kind = FIELDS[name].annotation
+    return int in (kind, *get_args(kind))
+
+
+def _is_list(name: str) -> bool:
+    return get_origin(FIELDS[name].annotation) is tuple

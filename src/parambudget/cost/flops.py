@@ -25,9 +25,9 @@ RECOMPUTED: Final = 4
 
 
 def matmul_parameters(m: Dims) -> Size:
-    """Elements of every matrix a token is multiplied with: the output head too, tied or not; the embedding
-    lookup not."""
-    return sum(row.elements for row in tensors(m) if row.role == "matmul")
+    """Elements of every matrix a token is multiplied with: of experts those of the chosen; the output head
+    too, tied or not; the embedding lookup not."""
+    return sum(row.met_by_a_token for row in tensors(m) if row.role == "matmul")
 
 
 def head_parameters(m: Dims) -> Size:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import ModelConfig, flat
 from parambudget.arch.defaults import Completed
 from parambudget.arch.tensors import Component, Tensor
 from parambudget.cost.count import Breakdown
@@ -58,7 +58,7 @@ def description(model: ModelConfig) -> str:
         f"{m.n_layers} layers",
         f"dim {m.dim}",
         f"{m.n_heads} heads of {m.head_dim} ({kv})",
-        f"{activation if m.gated else m.activation} {m.intermediate_size}",
+        *_widths(m, activation if m.gated else m.activation),
         f"{m.norm_placement}-{norm}" + ("" if m.norm_weight else " without parameters"),
         f"{m.position} positions" if m.position != "none" else "no positions",
         "" if m.block == "sequential" else m.block.replace("_", " ") + " block",
@@ -71,9 +71,26 @@ def description(model: ModelConfig) -> str:
     return " · ".join(part for part in said if part)
 
 
+def _widths(m: ModelConfig, activation: str) -> list[str]:
+    """The FFN, or what stands in its place in how many layers."""
+    if m.moe is None:
+        return [f"{activation} {m.intermediate_size}"]
+    moe = m.moe
+    said = f"{moe.n_experts} experts of {activation} {moe.expert_intermediate_size}"
+    said += f", {moe.n_experts_per_token} per token"
+    if moe.n_shared_experts:
+        said += f" and {moe.n_shared_experts} shared of "
+        said += str(moe.shared_intermediate_size or moe.expert_intermediate_size)
+    if not m.n_dense_layers:
+        return [said]
+    plural = "s" if m.n_dense_layers > 1 else ""
+    return [said, f"{activation} {m.intermediate_size} in {m.n_dense_layers} dense layer{plural}"]
+
+
 def filled(completed: Completed) -> str:
     """Which fields were left out and what they became."""
-    values = (f"{name} {_plain(getattr(completed.model, name))}" for name in completed.filled)
+    values_of = flat(completed.model)
+    values = (f"{name} {_plain(values_of[name])}" for name in completed.filled)
     return f"filled in: {', '.join(values)}"
 
 

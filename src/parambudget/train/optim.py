@@ -28,7 +28,9 @@ class Groups:
     hidden: list[nn.Parameter] = field(default_factory=list)
     """Matrices between the lookups and the head."""
     ends: list[nn.Parameter] = field(default_factory=list)
-    """The output head, unless it is the embedding."""
+    """The output head, unless it is the embedding, and routers."""
+    stacked: list[nn.Parameter] = field(default_factory=list)
+    """The matrices of all experts in one tensor: Muon takes single ones."""
     undecayed: list[nn.Parameter] = field(default_factory=list)
     """What is looked up (a tied head too), added or scaled by."""
 
@@ -47,13 +49,14 @@ def groups(module: nn.Module, model: ModelConfig) -> Groups:
 def optimizer_for(module: nn.Module, model: ModelConfig, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer that the settings name. Weight decay is for what is multiplied with."""
     found = groups(module, model)
+    others = found.ends + found.stacked
     if config.optimizer == "adamw":
-        return _adamw(found.hidden + found.ends, found.undecayed, config)
+        return _adamw(found.hidden + others, found.undecayed, config)
     muon = torch.optim.Muon(
         found.hidden, lr=config.learning_rate, weight_decay=config.weight_decay, momentum=config.momentum,
         adjust_lr_fn="match_rms_adamw",
     )  # fmt: skip
-    return Combined(muon, _adamw(found.ends, found.undecayed, config))
+    return Combined(muon, _adamw(others, found.undecayed, config))
 
 
 class Combined(torch.optim.Optimizer):
@@ -101,7 +104,9 @@ def clip(parameters: Iterable[nn.Parameter], longest: float | None) -> torch.Ten
 def _kind(row: Tensor, found: Groups) -> list[nn.Parameter]:
     if row.role != "matmul":
         return found.undecayed
-    return found.ends if row.component in _AT_THE_ENDS else found.hidden
+    if row.component in _AT_THE_ENDS:
+        return found.ends
+    return found.stacked if len(row.shape) > 2 else found.hidden
 
 
 def _adamw(

@@ -1,0 +1,73 @@
+"""Published models with experts or latent attention, as fields of ours, and their exact counts.
+
+Fields: the models' config.json on huggingface.co. Counts: unique parameters of the instantiated Hugging Face
+classes (transformers 5.23 on the meta device), and of those what one token meets: all but the routed experts
+that are not chosen.
+"""
+
+from typing import Any, NamedTuple
+
+import parambudget as pb
+from parambudget.arch.config import ModelConfig
+
+
+class Published(NamedTuple):
+    """One model and its counts."""
+
+    fields: dict[str, Any]
+    total: int
+    active: int
+    router: int
+
+    @property
+    def model(self) -> ModelConfig:
+        return pb.model(**self.fields)
+
+
+PUBLISHED = {
+    "mixtral-8x7b-v0.1": Published(
+        dict(dim=4096, n_layers=32, n_heads=32, n_kv_heads=8, n_experts=8, n_experts_per_token=2,
+             expert_intermediate_size=14336, vocab_size=32000, context_length=32768, tied=False,
+             rope_theta=1e6),
+        46_702_792_704, 12_879_925_248, 1_048_576,
+    ),
+    "qwen3-30b-a3b": Published(
+        dict(dim=2048, n_layers=48, n_heads=32, n_kv_heads=4, head_dim=128, qk_norm="head", n_experts=128,
+             n_experts_per_token=8, expert_intermediate_size=768, vocab_size=151936, context_length=40960,
+             tied=False, rope_theta=1e6, norm_eps=1e-6),
+        30_532_122_624, 3_353_032_704, 12_582_912,
+    ),
+    "qwen1.5-moe-a2.7b": Published(
+        dict(dim=2048, n_layers=24, n_heads=16, qkv_bias=True, n_experts=60, n_experts_per_token=4,
+             expert_intermediate_size=1408, n_shared_experts=1, shared_intermediate_size=5632,
+             shared_expert_gate=True, norm_expert_weights=False, vocab_size=151936, context_length=8192,
+             tied=False, rope_theta=1e6, norm_eps=1e-6),
+        14_315_784_192, 2_689_173_504, 2_998_272,
+    ),
+    "phi-3.5-moe": Published(
+        dict(dim=4096, n_layers=32, n_heads=32, n_kv_heads=8, norm="layernorm", qkv_bias=True,
+             attention_out_bias=True, head_bias=True, n_experts=16, n_experts_per_token=2,
+             expert_intermediate_size=6400, vocab_size=32064, context_length=131072, tied=False),
+        41_873_153_344, 6_640_999_744, 2_097_152,
+    ),
+    "olmoe-1b-7b": Published(
+        dict(dim=2048, n_layers=16, n_heads=16, qk_norm="full", n_experts=64, n_experts_per_token=8,
+             expert_intermediate_size=1024, norm_expert_weights=False, vocab_size=50304,
+             context_length=4096, tied=False),
+        6_919_161_856, 1_282_017_280, 2_097_152,
+    ),
+    "granite-3.0-1b-a400m": Published(
+        dict(dim=1024, n_layers=24, n_heads=16, n_kv_heads=8, n_experts=32, n_experts_per_token=8,
+             expert_intermediate_size=512, vocab_size=49155, context_length=4096, tied=True,
+             norm_eps=1e-6, attention_multiplier=1 / 64, embedding_multiplier=12.0,
+             residual_multiplier=0.22),
+        1_334_628_352, 428_658_688, 786_432,
+    ),
+    "glm-4.5-air": Published(
+        dict(dim=4096, n_layers=46, n_heads=96, n_kv_heads=8, head_dim=128, qkv_bias=True,
+             rotary_fraction=0.5, intermediate_size=10944, n_experts=128, n_experts_per_token=8,
+             expert_intermediate_size=1408, n_shared_experts=1, n_first_dense=1, router_scores="sigmoid",
+             correction_bias=True, vocab_size=151552, context_length=131072, tied=False, rope_theta=1e6),
+        106_852_245_504, 13_424_123_904, 23_592_960,
+    ),
+}  # fmt: skip
