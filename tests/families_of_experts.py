@@ -70,15 +70,35 @@ def weights_of_experts(weights: Weights, m: ModelConfig) -> Weights:
     return ours
 
 
+LATENT_WORDS: Words = (
+    ("q_a_proj", "q_down"), ("q_a_layernorm", "q_latent_norm"), ("q_b_proj", "q_up"),
+    ("kv_a_proj_with_mqa", "kv_down"), ("kv_a_layernorm", "kv_latent_norm"), ("kv_b_proj", "kv_up"),
+)  # fmt: skip
+
+
+def latent_config(config_class: type[hf.PreTrainedConfig], m: ModelConfig, **more: object) -> object:
+    assert m.mla is not None
+    names = ("kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+    # Their latent norms have this epsilon, whatever the config says.
+    assert m.norm_eps == 1e-6
+    words = {name: getattr(m.mla, name) for name in names}
+    return moe_config(config_class, m.replace(mla=None, head_dim=m.mla.qk_rope_head_dim), **words, **more)
+
+
+def weights_of_latents(weights: Weights, m: ModelConfig) -> Weights:
+    return weights_of_experts(renamed(LATENT_WORDS)(weights, m), m)
+
+
 def family(
     model_class: type[hf.PreTrainedModel],
     read: Callable[[ModelConfig], hf.PreTrainedConfig],
     name: str,
-    *,
+    *others: str,
     grouped: bool = True,
 ) -> Family:
     example = PUBLISHED[name].model.replace(fused_experts=True)
-    return Family(model_class, read, weights_of_experts, example, (name,), grouped=grouped)
+    weights = weights_of_latents if example.mla else weights_of_experts
+    return Family(model_class, read, weights, example, (name, *others), grouped=grouped)
 
 
 FAMILIES_OF_EXPERTS = {
@@ -92,6 +112,12 @@ FAMILIES_OF_EXPERTS = {
         hf.GraniteMoeForCausalLM,
         lambda m: every_layer(hf.GraniteMoeConfig, **granite_multipliers(m))(m),
         "granite-3.0-1b-a400m",
+    ),
+    "deepseek_v2": family(
+        hf.DeepseekV2ForCausalLM, lambda m: latent_config(hf.DeepseekV2Config, m), "deepseek-v2-lite"
+    ),
+    "deepseek_v3": family(
+        hf.DeepseekV3ForCausalLM, lambda m: latent_config(hf.DeepseekV3Config, m), "deepseek-v3", "kimi-k2"
     ),
     "glm4_moe": family(hf.Glm4MoeForCausalLM, lambda m: moe_config(hf.Glm4MoeConfig, m), "glm-4.5-air"),
 }

@@ -70,4 +70,28 @@ PUBLISHED = {
              correction_bias=True, vocab_size=151552, context_length=131072, tied=False, rope_theta=1e6),
         106_852_245_504, 13_424_123_904, 23_592_960,
     ),
+    "deepseek-v2-lite": Published(
+        dict(dim=2048, n_layers=27, n_heads=16, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64,
+             v_head_dim=128, rotary_interleaved=True, intermediate_size=10944, n_experts=64,
+             n_experts_per_token=6, expert_intermediate_size=1408, n_shared_experts=2, n_first_dense=1,
+             norm_expert_weights=False, vocab_size=102400, context_length=163840, tied=False, norm_eps=1e-6),
+        15_706_484_224, 2_661_150_208, 3_407_872,
+    ),
+    "deepseek-v3": Published(
+        dict(dim=7168, n_layers=61, n_heads=128, q_lora_rank=1536, kv_lora_rank=512, qk_nope_head_dim=128,
+             qk_rope_head_dim=64, v_head_dim=128, rotary_interleaved=True, intermediate_size=18432,
+             n_experts=256, n_experts_per_token=8, expert_intermediate_size=2048, n_shared_experts=1,
+             n_first_dense=3, n_expert_groups=8, n_groups_per_token=4, router_scores="sigmoid",
+             correction_bias=True, routing_multiplier=2.5, vocab_size=129280, context_length=163840,
+             tied=False, norm_eps=1e-6),
+        671_026_404_352, 37_552_282_624, 106_430_464,
+    ),
+    "kimi-k2": Published(
+        dict(dim=7168, n_layers=61, n_heads=64, q_lora_rank=1536, kv_lora_rank=512, qk_nope_head_dim=128,
+             qk_rope_head_dim=64, v_head_dim=128, rotary_interleaved=True, intermediate_size=18432,
+             n_experts=384, n_experts_per_token=8, expert_intermediate_size=2048, n_shared_experts=1,
+             n_first_dense=1, router_scores="sigmoid", correction_bias=True, routing_multiplier=2.827,
+             rope_theta=50_000.0, vocab_size=163840, context_length=131072, tied=False, norm_eps=1e-6),
+        1_026_408_209_408, 32_861_477_888, 165_150_720,
+    ),
 }  # fmt: skip

@@ -4,7 +4,9 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from parambudget.arch.config import BLOCKS, FIELDS, ModelConfig
+from parambudget.arch.blocks import BLOCKS
+from parambudget.arch.config import FIELDS, ModelConfig
+from parambudget.arch.mla import MLA
 from parambudget.arch.moe import MoE
 from parambudget.arch.pattern import word_of
 
@@ -32,16 +34,20 @@ def models(draw: st.DrawFn, *, experts: bool = True) -> ModelConfig:
         choose["block"] = "sequential"
     if choose["norm_placement"] == "reordered" and choose["block"] == "parallel_shared_norm":
         choose["block"] = "parallel"
-    n_kv_heads = draw(st.integers(1, 3))
+    n_kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     head_dim = draw(st.integers(1, 12))
     if choose["position"] == "rotary":
         head_dim += head_dim % 2
         pairs = draw(st.integers(1, head_dim // 2))
         choose["rotary_fraction"] = 2 * pairs / head_dim
+    if draw(st.booleans()):
+        choose |= {"mla": draw(blocks_of_latents(head_dim)), "qk_norm": "none"}
+        n_kv_heads, group = n_kv_heads * group, 1
+        head_dim += choose["mla"].qk_nope_head_dim
     return ModelConfig(
         dim=draw(st.integers(1, 24)),
         n_layers=n_layers,
-        n_heads=n_kv_heads * draw(st.integers(1, 3)),
+        n_heads=n_kv_heads * group,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
         intermediate_size=draw(st.integers(1, 40)),
@@ -73,6 +79,18 @@ def blocks_of_experts(draw: st.DrawFn, n_layers: int) -> MoE:
         n_groups_per_token=chosen_groups,
         n_first_dense=n_first_dense,
         **choose,
+    )
+
+
+def blocks_of_latents(rotated: int) -> st.SearchStrategy[MLA]:
+    """Any valid block with that much of a head for the position."""
+    return st.builds(
+        MLA,
+        kv_lora_rank=st.integers(1, 12),
+        q_lora_rank=st.none() | st.integers(1, 12),
+        qk_nope_head_dim=st.integers(1, 8),
+        qk_rope_head_dim=st.just(rotated),
+        v_head_dim=st.integers(1, 12),
     )
 
 

@@ -43,7 +43,7 @@ def shrunk(draw: st.DrawFn, family: Family) -> ModelConfig:
     dim = n_heads * (draw(st.integers(2, 24)) if family.grouped else head_dim)
     root_of_dim = like.embedding_multiplier == math.sqrt(like.dim)  # Gemma's multiplier is no constant
     first = 1 + like.moe.n_first_dense if like.moe else 1
-    return like.replace(
+    sizes = dict(
         dim=dim,
         n_layers=draw(st.integers(first, first + 2)),
         n_heads=n_heads,
@@ -53,10 +53,32 @@ def shrunk(draw: st.DrawFn, family: Family) -> ModelConfig:
         vocab_size=draw(st.integers(2, 60)),
         context_length=draw(st.integers(2, 16)),
         tied=draw(st.booleans()),
-        norm_eps=draw(st.sampled_from((1e-5, 1e-2))) if like.norm_weight else 1e-5,
+        norm_eps=norm_eps(draw, like),
         embedding_multiplier=math.sqrt(dim) if root_of_dim else like.embedding_multiplier,
-        **(shrunk_experts(draw, like) if like.moe else {}),
     )
+    sizes |= shrunk_experts(draw, like) if like.moe else {}
+    sizes |= shrunk_latents(draw, n_heads) if like.mla else {}
+    return like.replace(**sizes)
+
+
+def norm_eps(draw: st.DrawFn, like: ModelConfig) -> float:
+    """Without weights and for latents the classes' own."""
+    return draw(st.sampled_from((1e-5, 1e-2))) if like.norm_weight and not like.mla else like.norm_eps
+
+
+def shrunk_latents(draw: st.DrawFn, n_heads: int) -> dict[str, int | None]:
+    """Sizes of latent attention, and what follows from them; even ones, or their complex numbers do not line
+    up."""
+    still, turned = 2 * draw(st.integers(1, 6)), 2 * draw(st.integers(1, 4))
+    return {
+        "kv_lora_rank": 2 * draw(st.integers(1, 12)),
+        "q_lora_rank": draw(st.none() | st.integers(1, 24)),
+        "qk_nope_head_dim": still,
+        "qk_rope_head_dim": turned,
+        "v_head_dim": draw(st.integers(1, 12)),
+        "head_dim": still + turned,
+        "n_kv_heads": n_heads,
+    }
 
 
 def shrunk_experts(draw: st.DrawFn, like: ModelConfig) -> dict[str, int]:

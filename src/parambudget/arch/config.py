@@ -1,14 +1,16 @@
 """A decoder-only transformer, complete: every size and every choice, validated once."""
 
-from collections.abc import Mapping
 from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from parambudget.arch.agreement import disagreements
+from parambudget.arch.blocks import BLOCKS, nested
+from parambudget.arch.mla import MLA
 from parambudget.arch.moe import MoE, n_moe_layers
-from parambudget.arch.refusal import block_of, one_line
-from parambudget.arch.sizes import Layers, PositiveFloat, Share, Size, divisors
+from parambudget.arch.refusal import one_line
+from parambudget.arch.sizes import Layers, PositiveFloat, Share, Size
 from parambudget.errors import ConfigError
 
 
@@ -84,7 +86,15 @@ class ModelConfig(BaseModel):
         description="FFN activation: gated silu is SwiGLU, gated gelu GeGLU, relu2 the square of ReLU.",
     )
     rope_theta: PositiveFloat = Field(10_000.0, description="Base of the rotary frequencies.")
-    rotary_fraction: Share = Field(1.0, description="Share of head_dim that is rotated (GPT-NeoX: 0.25).")
+    rotary_fraction: Share = Field(
+        1.0, description="Share of head_dim, or of qk_rope_head_dim, that is rotated (GPT-NeoX: 0.25)."
+    )
+    rotary_interleaved: bool = Field(
+        False,
+        description=(
+            "Neighbours turn together (GPT-J, Cohere, GLM, DeepSeek), not elements half the width apart."
+        ),
+    )
     norm_eps: PositiveFloat = Field(1e-5, description="Added to the variance in every norm.")
     logit_softcap: PositiveFloat | None = Field(
         None, description="Logits become cap * tanh(logits / cap) (Gemma 2: 30)."
@@ -114,44 +124,19 @@ class ModelConfig(BaseModel):
 
     # Blocks of choices; what is not there has none of them
     moe: MoE | None = Field(None, description="Mixture of experts in place of one FFN.")
+    mla: MLA | None = Field(None, description="Multi-head latent attention.")
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        if self.n_heads % self.n_kv_heads:
-            raise ValueError(
-                f"n_kv_heads={self.n_kv_heads} does not divide n_heads={self.n_heads}; "
-                f"use one of {divisors(self.n_heads)}"
-            )
-        if self.norm_bias and (self.norm == "rmsnorm" or not self.norm_weight):
-            raise ValueError("norm_bias=true needs norm='layernorm' with norm_weight=true; set one of them")
-        if self.block != "sequential" and self.norm_placement == "post":
-            raise ValueError(f"block={self.block!r} with norm_placement='post' is not defined; use 'pre'")
-        if self.block == "parallel_shared_norm" and self.norm_placement == "reordered":
-            raise ValueError(
-                "block='parallel_shared_norm' shares the norm before the branches, and "
-                "norm_placement='reordered' has none there; use block='parallel' or norm_placement='pre'"
-            )
-        if self.moe and not self.n_moe_layers:
-            raise ValueError(
-                f"no layer of n_layers={self.n_layers} has experts (n_first_dense={self.moe.n_first_dense}, "
-                f"moe_pattern={','.join(self.moe.moe_pattern)}); change one of them or leave out the experts"
-            )
-        if self.position == "rotary" and self.rotary_dim < 2:
-            raise ValueError(
-                f"rotary positions need 2 or more of head_dim={self.head_dim} rotated, got {self.rotary_dim} "
-                f"(rotary_fraction={self.rotary_fraction}); raise rotary_fraction or set position='none'"
-            )
-        if self.position == "rotary" and self.rotary_dim % 2:
-            raise ValueError(
-                f"rotary positions turn pairs, and {self.rotary_dim} of head_dim={self.head_dim} would turn; "
-                "use an even head_dim, another rotary_fraction, or position='none'"
-            )
+        told = next(disagreements(self), None)
+        if told is not None:
+            raise ValueError(told)
         return self
 
     @property
     def rotary_dim(self) -> int:
         """Elements of each head that are rotated."""
-        return int(self.head_dim * self.rotary_fraction)
+        return int((self.mla.qk_rope_head_dim if self.mla else self.head_dim) * self.rotary_fraction)
 
     @property
     def kv_group(self) -> int:
@@ -187,32 +172,8 @@ class ModelConfig(BaseModel):
             raise ConfigError(one_line(error, cls)) from None
 
 
-BLOCKS: Final[dict[str, type[BaseModel]]] = {
-    name: block for name, info in ModelConfig.model_fields.items() if (block := block_of(info))
-}
-"""The nested blocks. No field of one has the name of another field, so a name alone says where it belongs."""
 FIELDS: Final[dict[str, FieldInfo]] = {
     **{name: info for name, info in ModelConfig.model_fields.items() if name not in BLOCKS},
     **{name: info for block in BLOCKS.values() for name, info in block.model_fields.items()},
 }
 """Every field by its own name, those of blocks behind the others."""
-
-
-def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields with those of blocks, given by their own names, put into their blocks."""
-    whole = dict(fields)
-    for name, block in BLOCKS.items():
-        own = {key: whole.pop(key) for key in block.model_fields if key in whole}
-        held = whole.get(name)
-        if isinstance(held, BaseModel | Mapping):
-            whole[name] = dict(held) | own
-        elif own and held is None:
-            whole[name] = own
-    return whole
-
-
-def flat(model: ModelConfig) -> dict[str, Any]:
-    """Every field by its own name, those of blocks that are there behind the others."""
-    own = {name: value for name, value in model if name not in BLOCKS}
-    blocks = (block for name in BLOCKS if (block := getattr(model, name)) is not None)
-    return own | {name: value for block in blocks for name, value in block}

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from parambudget.arch.config import BLOCKS, ModelConfig, flat, nested
+from parambudget.arch.blocks import BLOCKS, flat, nested
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.moe import some_dense
 from parambudget.arch.sizes import LARGEST_SIZE, divisors
 from parambudget.errors import ConfigError
@@ -18,7 +19,9 @@ DERIVED: Final = (
     "final_norm",
     "activation",
 )
-DERIVED_IN_BLOCKS: Final = ("expert_intermediate_size",)
+DERIVED_IN_BLOCKS: Final = (
+    "expert_intermediate_size", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"
+)  # fmt: skip
 _SHOWN: Final = (
     *DERIVED[:4], *DERIVED_IN_BLOCKS, "vocab_size", "context_length", "tied", *DERIVED[4:],
 )  # fmt: skip
@@ -42,11 +45,17 @@ def complete(given: Mapping[str, Any]) -> Completed:
     below; n_kv_heads = n_heads; intermediate_size by `ffn_convention`; a LayerNorm has a bias, an RMSNorm has
     none; post-norm models have no final norm; a plain FFN uses gelu, a gated one silu. An expert is as wide
     as intermediate_size says or the convention; a dense layer beside experts as what a token meets of those.
+    In latent attention keys without their position are as wide as values (128 from dim 2048, 64 below), the
+    rotated part is half of that, and head_dim their sum, as in DeepSeek-V2.
     """
     fields = nested(given)
     if _heads_can_be_derived(fields):
-        _fill_heads(fields)
-        fields.setdefault("n_kv_heads", fields["n_heads"])
+        if isinstance(fields.get("mla"), dict):
+            _fill_latent_heads(fields, fields["mla"])
+        else:
+            _fill_heads(fields)
+        if "n_heads" in fields:
+            fields.setdefault("n_kv_heads", fields["n_heads"])
         gated = fields.get("gated", True)
         _fill_widths(fields, ffn_convention(fields["dim"], bool(gated)))
         fields.setdefault(
@@ -90,6 +99,24 @@ def _fill_widths(fields: dict[str, Any], usual: int) -> None:
 def _said(block: Any) -> Iterable[str]:
     """The fields that a block gives, in whichever form."""
     return block if isinstance(block, Mapping) else (name for name, _ in block or ())
+
+
+def _fill_latent_heads(fields: dict[str, Any], mla: dict[str, Any]) -> None:
+    dim = fields["dim"]
+    nope = mla.setdefault("qk_nope_head_dim", mla.get("v_head_dim", 128 if dim >= 2048 else 64))
+    mla.setdefault("v_head_dim", nope)
+    if type(nope) is not int or nope < 1:
+        return  # the config's own check names it
+    rope = mla.setdefault("qk_rope_head_dim", max(nope // 2, 1))
+    if type(rope) is int:
+        fields.setdefault("head_dim", nope + rope)
+    if "n_heads" not in fields:
+        if dim % nope:
+            raise ConfigError(
+                f"n_heads is missing, and qk_nope_head_dim={nope} does not divide dim={dim}; give n_heads, "
+                f"such as one of {divisors(dim)}"
+            )
+        fields["n_heads"] = dim // nope
 
 
 def _fill_heads(fields: dict[str, Any]) -> None:

@@ -3,7 +3,8 @@
 from types import SimpleNamespace
 from typing import Any, Final, Protocol, cast
 
-from parambudget.arch.config import BLOCKS, ModelConfig, flat
+from parambudget.arch.blocks import BLOCKS, flat
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.moe import n_moe_layers, some_dense
 
 Size = Any
@@ -59,6 +60,8 @@ class Dims(Protocol):
     @property
     def moe(self) -> Any: ...  # noqa: D102
     @property
+    def mla(self) -> Any: ...  # noqa: D102
+    @property
     def n_dense_layers(self) -> Size: ...  # noqa: D102
     @property
     def n_moe_layers(self) -> Size: ...  # noqa: D102
@@ -69,6 +72,7 @@ _SIZES: Final = (
     "context_length",
 )  # fmt: skip
 _SIZES_OF_MOE: Final = ("n_experts", "n_experts_per_token", "expert_intermediate_size")
+_SIZES_OF_MLA: Final = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 
 
 def sizes_of(model: ModelConfig) -> dict[str, int]:
@@ -78,6 +82,9 @@ def sizes_of(model: ModelConfig) -> dict[str, int]:
         names += _SIZES_OF_MOE
         names += ["shared_intermediate_size"] if model.moe.shared_intermediate_size else []
         names += ["n_dense_layers", "n_moe_layers"] if some_dense(model.moe) else []
+    if model.mla:
+        names = [name for name in names if name not in ("n_kv_heads", "head_dim")]
+        names += [*_SIZES_OF_MLA, *(["q_lora_rank"] if model.mla.q_lora_rank else [])]
     own = flat(model)
     return {name: own[name] if name in own else getattr(model, name) for name in names}
 

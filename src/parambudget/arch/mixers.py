@@ -34,6 +34,10 @@ class Mixer:
 
 def mixers(m: Dims) -> list[Mixer]:
     """The kinds of attention in `m`."""
+    if m.mla is not None:
+        wide = m.mla.qk_nope_head_dim + m.mla.qk_rope_head_dim
+        cached = m.mla.kv_lora_rank + m.mla.qk_rope_head_dim
+        return [Mixer("latent attention", m.n_layers, m.n_heads, wide, m.mla.v_head_dim, cached)]
     return [
         Mixer(
             "attention", m.n_layers, m.n_heads, m.head_dim, m.head_dim, cached=2 * m.n_kv_heads * m.head_dim

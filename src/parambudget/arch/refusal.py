@@ -7,8 +7,8 @@ from pydantic.fields import FieldInfo
 def one_line(error: ValidationError, cls: type[BaseModel]) -> str:
     """The first finding of a pydantic report in the house's form: what, got, allowed."""
     findings = error.errors(include_url=False)
-    # A misspelt field is why another one is missing.
-    finding = next((one for one in findings if one["type"] == "extra_forbidden"), findings[0])
+    # A misspelt or malformed field is why another one is missing.
+    finding = min(findings, key=lambda one: {"extra_forbidden": 0, "missing": 2}.get(one["type"], 1))
     if finding["type"] == "value_error":
         return str(finding["ctx"]["error"])
     names = [part for part in finding["loc"] if isinstance(part, str)]

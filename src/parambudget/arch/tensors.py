@@ -86,6 +86,10 @@ def tensors(m: Dims) -> list[Tensor]:
 
 
 def _attention(m: Dims) -> list[Tensor]:
+    return _grouped_attention(m) if m.mla is None else _latent_attention(m)
+
+
+def _grouped_attention(m: Dims) -> list[Tensor]:
     queries, keys = m.n_heads * m.head_dim, m.n_kv_heads * m.head_dim
     rows = _linear("layers.*.attention.q", "attention", queries, m.dim, m.n_layers, bias=m.qkv_bias)
     rows += _linear("layers.*.attention.k", "attention", keys, m.dim, m.n_layers, bias=m.qkv_bias)
@@ -103,6 +107,27 @@ def _attention(m: Dims) -> list[Tensor]:
         rows += _norm(m, "layers.*.attention.q_norm", of_queries, m.n_layers)
         rows += _norm(m, "layers.*.attention.k_norm", of_keys, m.n_layers)
     return rows
+
+
+def _latent_attention(m: Dims) -> list[Tensor]:
+    """As published, the projections that start from a latent have no bias, whatever `qkv_bias` says."""
+    mla, n_layers = m.mla, m.n_layers
+    queries = m.n_heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim)
+    keys_and_values = m.n_heads * (mla.qk_nope_head_dim + mla.v_head_dim)
+
+    def linear(name: str, out: Size, into: Size, *, bias: bool = False) -> list[Tensor]:
+        return _linear(f"layers.*.attention.{name}", "attention", out, into, n_layers, bias=bias)
+
+    if mla.q_lora_rank is None:
+        rows = linear("q", queries, m.dim)
+    else:
+        rows = linear("q_down", mla.q_lora_rank, m.dim, bias=m.qkv_bias)
+        rows += _norm(m, "layers.*.attention.q_latent_norm", (mla.q_lora_rank,), n_layers)
+        rows += linear("q_up", queries, mla.q_lora_rank)
+    rows += linear("kv_down", mla.kv_lora_rank + mla.qk_rope_head_dim, m.dim, bias=m.qkv_bias)
+    rows += _norm(m, "layers.*.attention.kv_latent_norm", (mla.kv_lora_rank,), n_layers)
+    rows += linear("kv_up", keys_and_values, mla.kv_lora_rank)
+    return rows + linear("out", m.dim, m.n_heads * mla.v_head_dim, bias=m.attention_out_bias)
 
 
 def _ffn(m: Dims) -> list[Tensor]:

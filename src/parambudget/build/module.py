@@ -19,6 +19,8 @@ from parambudget.arch.config import ModelConfig
 from parambudget.build.attention import Attention
 from parambudget.build.experts import MixtureOfExperts, StackedLinear
 from parambudget.build.feedforward import FeedForward
+from parambudget.build.latent import LatentAttention
+from parambudget.build.masks import causal_mask
 from parambudget.build.norms import Norm, for_matmul
 from parambudget.build.rotary import Rotary, Rotation
 from parambudget.errors import InputError
@@ -63,11 +65,13 @@ class Transformer(nn.Module):
         """
         x_BTD = self._embedded(tokens_BT, start)
         rotation = self.rotary(tokens_BT.shape[1], start) if self.rotary is not None else None
+        mask = causal_mask(tokens_BT.shape[1], start, tokens_BT.device)
         for layer in self.layers:
             if checkpoint:
-                x_BTD = recomputed(layer, x_BTD, rotation, use_reentrant=False, preserve_rng_state=False)
+                kept = {"use_reentrant": False, "preserve_rng_state": False}
+                x_BTD = recomputed(layer, x_BTD, rotation, mask, **kept)
             else:
-                x_BTD = layer(x_BTD, rotation)
+                x_BTD = layer(x_BTD, rotation, mask)
         return for_matmul(self.norm(x_BTD))
 
     def logits(self, x_BTD: Tensor, *, multiple: int = 1) -> Tensor:
@@ -138,7 +142,7 @@ class Block(nn.Module):
         self.post, self.block, self.multiplier = m.norm_placement == "post", m.block, m.residual_multiplier
         before, behind = m.norm_placement != "reordered", m.norm_placement in ("reordered", "sandwich")
         self.attention_norm = Norm(m, m.dim) if before else nn.Identity()
-        self.attention = Attention(m)
+        self.attention = Attention(m) if m.mla is None else LatentAttention(m, m.mla)
         self.attention_out_norm = Norm(m, m.dim) if behind else nn.Identity()
         self.ffn_norm = Norm(m, m.dim) if before and m.block != "parallel_shared_norm" else nn.Identity()
         self.ffn: nn.Module
@@ -148,13 +152,13 @@ class Block(nn.Module):
             self.ffn = FeedForward(m, m.intermediate_size, bias=m.ffn_bias)
         self.ffn_out_norm = Norm(m, m.dim) if behind else nn.Identity()
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
         """The residual stream one layer on."""
         if self.post:
-            x_BTD = self.attention_norm(x_BTD + self._attended(for_matmul(x_BTD), rotation))
+            x_BTD = self.attention_norm(x_BTD + self._attended(for_matmul(x_BTD), rotation, mask))
             return self.ffn_norm(x_BTD + self._fed(for_matmul(x_BTD)))
         normed_BTD = for_matmul(self.attention_norm(x_BTD))
-        attended_BTD = self._attended(normed_BTD, rotation)
+        attended_BTD = self._attended(normed_BTD, rotation, mask)
         if self.block == "parallel_shared_norm":
             return x_BTD + attended_BTD + self._fed(normed_BTD)
         if self.block == "parallel":
@@ -162,8 +166,8 @@ class Block(nn.Module):
         x_BTD = x_BTD + attended_BTD
         return x_BTD + self._fed(for_matmul(self.ffn_norm(x_BTD)))
 
-    def _attended(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
-        return self._scaled(self.attention_out_norm(self.attention(x_BTD, rotation)))
+    def _attended(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
+        return self._scaled(self.attention_out_norm(self.attention(x_BTD, rotation, mask)))
 
     def _fed(self, x_BTD: Tensor) -> Tensor:
         return self._scaled(self.ffn_out_norm(self.ffn(x_BTD)))

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import typer
 
-from parambudget.arch.config import BLOCKS, FIELDS
+from parambudget.arch.blocks import BLOCKS
+from parambudget.arch.config import FIELDS
 from parambudget.show.flags import switch
 from parambudget.units import parse_size
 
 SIZE_PANEL: Final = "Model sizes"
 CHOICE_PANEL: Final = "Model choices"
-BLOCK_PANELS: Final = {"moe": "Mixture of experts"}
+BLOCK_PANELS: Final = {"moe": "Mixture of experts", "mla": "Latent attention"}
 _SIZES: Final = (
     "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size",
     "vocab_size", "context_length",

@@ -6,7 +6,8 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Any, Final, Literal
 
-from parambudget.arch.config import BLOCKS, ModelConfig
+from parambudget.arch.blocks import BLOCKS
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.sizes import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError

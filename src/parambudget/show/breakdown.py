@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from parambudget.arch.config import ModelConfig, flat
+from parambudget.arch.blocks import flat
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import Completed
+from parambudget.arch.mla import MLA
 from parambudget.arch.tensors import Component, Tensor
 from parambudget.cost.count import Breakdown
 from parambudget.show.screen import bold, dim, table, wrapped
@@ -42,6 +44,7 @@ def breakdown(counted: Breakdown, completed: Completed, width: int) -> list[str]
 def description(model: ModelConfig) -> str:
     """One line that says what kind of model this is."""
     m = model
+    heads = f"{m.n_heads} heads of {m.head_dim}"
     kv = (
         "multi-head"
         if m.kv_group == 1
@@ -57,7 +60,7 @@ def description(model: ModelConfig) -> str:
     said = [
         f"{m.n_layers} layers",
         f"dim {m.dim}",
-        f"{m.n_heads} heads of {m.head_dim} ({kv})",
+        f"{heads} ({kv})" if m.mla is None else f"{heads} ({_latents(m.mla)})",
         *_widths(m, activation if m.gated else m.activation),
         f"{m.norm_placement}-{norm}" + ("" if m.norm_weight else " without parameters"),
         f"{m.position} positions" if m.position != "none" else "no positions",
@@ -69,6 +72,12 @@ def description(model: ModelConfig) -> str:
         f"context {m.context_length}",
     ]
     return " · ".join(part for part in said if part)
+
+
+def _latents(mla: MLA) -> str:
+    """Latent attention: what is small, and how wide the parts of a head are."""
+    queries = f", queries from {mla.q_lora_rank}" if mla.q_lora_rank else ""
+    return f"latent attention from {mla.kv_lora_rank}{queries}, values of {mla.v_head_dim}"
 
 
 def _widths(m: ModelConfig, activation: str) -> list[str]:
