@@ -21,19 +21,17 @@ SIZES_OF_MOE = (
 
 
 @st.composite
-def models(draw: st.DrawFn, *, experts: bool = True) -> ModelConfig:
-    """Any valid model of a few hundred to a few ten thousand parameters."""
+def models(draw: st.DrawFn, *, uniform: bool = False) -> ModelConfig:
+    """Any valid model of a few hundred to a few ten thousand parameters; a uniform one is dense and has
+    layers of one kind."""
     names = [name for name in ModelConfig.model_fields if name not in (*SIZES, *BLOCKS)]
     choose = {name: draw(_values(name)) for name in names}
+    _agree(choose)
     n_layers = draw(st.integers(1, 3))
-    if experts:
+    if uniform:
+        choose["window_pattern"] = ("local",)
+    else:
         choose["moe"] = draw(st.none() | blocks_of_experts(n_layers))
-    if choose["norm"] == "rmsnorm" or not choose["norm_weight"]:
-        choose["norm_bias"] = False
-    if choose["norm_placement"] == "post":
-        choose["block"] = "sequential"
-    if choose["norm_placement"] == "reordered" and choose["block"] == "parallel_shared_norm":
-        choose["block"] = "parallel"
     n_kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     head_dim = draw(st.integers(1, 12))
     if choose["position"] == "rotary":
@@ -41,10 +39,11 @@ def models(draw: st.DrawFn, *, experts: bool = True) -> ModelConfig:
         pairs = draw(st.integers(1, head_dim // 2))
         choose["rotary_fraction"] = 2 * pairs / head_dim
     if draw(st.booleans()):
-        choose |= {"mla": draw(blocks_of_latents(head_dim)), "qk_norm": "none"}
+        choose |= {"mla": draw(blocks_of_latents(head_dim)), "qk_norm": "none", "qkv_clip": None}
+        choose["qk_norm_bias"] = None
         n_kv_heads, group = n_kv_heads * group, 1
         head_dim += choose["mla"].qk_nope_head_dim
-    return ModelConfig(
+    model = ModelConfig(
         dim=draw(st.integers(1, 24)),
         n_layers=n_layers,
         n_heads=n_kv_heads * group,
@@ -55,6 +54,30 @@ def models(draw: st.DrawFn, *, experts: bool = True) -> ModelConfig:
         context_length=draw(st.integers(2, 12)),
         **choose,
     )
+    if model.position == "rotary" and model.n_local_layers:
+        model = model.replace(rope_theta_local=draw(st.none() | st.just(50.0)))
+    projected = draw(st.none() | st.integers(1, 24))
+    return model if projected == model.dim else model.replace(embedding_dim=projected)
+
+
+def _agree(choose: dict[str, Any]) -> None:
+    """Take back what contradicts other choices."""
+    if choose["norm"] == "rmsnorm" or not choose["norm_weight"]:
+        choose |= {"norm_bias": False, "qk_norm_bias": choose["qk_norm_bias"] and None}
+    if choose["qk_norm"] == "none":
+        choose["qk_norm_bias"] = None
+    if choose["norm_placement"] == "post":
+        choose["block"] = "sequential"
+    if choose["norm_placement"] == "reordered" and choose["block"] == "parallel_shared_norm":
+        choose["block"] = "parallel"
+    if choose["window"] is None:
+        choose["window_pattern"] = ("local",)
+    if choose["position"] != "rotary":
+        choose["rotary_pattern"] = ("rotary",)
+    if choose["position"] != "learned":
+        choose["position_offset"] = 0
+    if not choose["gated"]:
+        choose["ffn_clamp"] = None
 
 
 @st.composite
@@ -106,7 +129,18 @@ def _values(name: str) -> st.SearchStrategy[Any]:
 
 _NUMBERS: dict[str, st.SearchStrategy[Any]] = {
     "rope_theta": st.sampled_from((100.0, 10_000.0, 500_000.0)),
+    "rope_theta_local": st.none(),
     "rotary_fraction": st.just(1.0),
+    "rotary_pattern": st.sampled_from((("rotary",), ("none", "rotary"), ("rotary", "rotary", "none"))),
+    "window": st.none() | st.integers(1, 12),
+    "window_pattern": st.sampled_from((("local",), ("local", "global"), ("global", "local", "local"))),
+    "position_offset": st.integers(0, 2),
+    "embedding_dim": st.none(),
+    "qk_norm_bias": st.none() | st.booleans(),
+    "ffn_clamp": st.none() | st.floats(0.01, 1),
+    "attention_softcap": st.none() | st.floats(1, 50),
+    "logit_multiplier": st.floats(0.1, 2),
+    "qkv_clip": st.none() | st.floats(0.01, 1),
     "norm_eps": st.sampled_from((1e-6, 1e-5)),
     "logit_softcap": st.none() | st.floats(1, 50),
     "embedding_multiplier": st.floats(0.5, 50),

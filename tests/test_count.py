@@ -74,7 +74,7 @@ def test_layers_of_each_kind_are_those_that_are_built_so(model: ModelConfig, n_l
     assert deep.n_dense_layers == deep.n_layers - deep.n_moe_layers
 
 
-@given(models(experts=False), st.integers(1, 10**6))
+@given(models(uniform=True), st.integers(1, 10**6))
 def test_the_count_is_affine_in_the_ffn_width_and_in_the_depth(model: ModelConfig, size: int):
     def at(**sizes: int) -> int:
         return int(total(with_sizes(model, **sizes)))

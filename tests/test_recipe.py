@@ -33,7 +33,7 @@ CPU = choose("cpu")
 OPTIMIZERS = ("muon", "adamw")
 ATTENTION = r"(q|k|v|out|q_down|q_up|kv_down|kv_up)"
 FFN = r"ffn\.((shared|experts\.\d+)\.)?(gate|up|down)"
-HIDDEN = re.compile(rf"layers\.\d+\.(attention\.{ATTENTION}|{FFN})\.weight")
+HIDDEN = re.compile(rf"(layers\.\d+\.(attention\.{ATTENTION}|{FFN})|project_(in|out))\.weight")
 ENDS = re.compile(r"(lm_head|layers\.\d+\.ffn\.(router|shared_gate))\.weight")
 STACKED = re.compile(r"layers\.\d+\.ffn\.experts\.(gate|up|down)\.weight")
 

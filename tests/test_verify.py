@@ -202,7 +202,7 @@ def test_the_count_is_affine_in_intermediate_size(model, size, reading):
 
 
 @hundreds
-@given(models(experts=False), st.integers(1, 10**3), st.integers(1, 10**5), READINGS)
+@given(models(uniform=True), st.integers(1, 10**3), st.integers(1, 10**5), READINGS)
 def test_the_count_is_outside_plus_layers_times_an_affine_function_of_the_width(model, layers, size, reading):
     def at(n_layers: int, intermediate_size: int) -> int:
         return reading(with_sizes(model, n_layers=n_layers, intermediate_size=intermediate_size))

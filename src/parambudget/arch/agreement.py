@@ -10,6 +10,8 @@ def disagreements(m: Any) -> Iterator[str]:
     """What contradicts what in a model whose fields are each valid by themselves."""
     yield from _of_attention(m)
     yield from _of_norms(m)
+    yield from _of_embeddings(m)
+    yield from _of_patterns(m)
     if m.moe and not m.n_moe_layers:
         yield (
             f"no layer of n_layers={m.n_layers} has experts (n_first_dense={m.moe.n_first_dense}, "
@@ -36,13 +38,40 @@ def _of_attention(m: Any) -> Iterator[str]:
             f"n_kv_heads={m.n_kv_heads} of n_heads={m.n_heads}: in latent attention every head has keys of "
             "its own; leave n_kv_heads out"
         )
+    if m.qkv_clip is not None:
+        yield f"qkv_clip={m.qkv_clip} is not defined in latent attention; leave it out"
     if m.qk_norm != "none":
         yield (
             f"qk_norm={m.qk_norm!r} is not defined in latent attention, which norms the latents; use 'none'"
         )
 
 
+def _of_patterns(m: Any) -> Iterator[str]:
+    """A pattern, or a base of its own, of layers that there are not."""
+    if m.window is None and m.window_pattern != ("local",):
+        yield f"window_pattern={','.join(m.window_pattern)} needs a window; give its tokens"
+    if m.rope_theta_local is not None and not (m.position == "rotary" and m.n_local_layers):
+        yield "rope_theta_local is for rotary positions in local layers, and there are none; leave it out"
+    if m.position != "rotary" and m.rotary_pattern != ("rotary",):
+        yield f"rotary_pattern={','.join(m.rotary_pattern)} needs position='rotary', not {m.position!r}"
+    if "rotary" not in m.rotary_pattern:
+        yield "rotary_pattern has no rotary layer; set position='none' instead"
+
+
+def _of_embeddings(m: Any) -> Iterator[str]:
+    if m.position_offset and m.position != "learned":
+        yield f"position_offset={m.position_offset} needs position='learned', not {m.position!r}"
+    if m.embedding_dim == m.dim:
+        yield f"embedding_dim={m.embedding_dim} is dim, which needs no projection; leave it out"
+    if m.ffn_clamp is not None and not m.gated:
+        yield "ffn_clamp cuts off the gate, and gated=false has none; leave it out"
+
+
 def _of_norms(m: Any) -> Iterator[str]:
+    if m.qk_norm_bias and (m.norm == "rmsnorm" or not m.norm_weight or m.qk_norm == "none"):
+        yield (
+            "qk_norm_bias=true needs a qk_norm with norm='layernorm' and norm_weight=true; set one of them"
+        )
     if m.norm_bias and (m.norm == "rmsnorm" or not m.norm_weight):
         yield "norm_bias=true needs norm='layernorm' with norm_weight=true; set one of them"
     if m.block != "sequential" and m.norm_placement == "post":

@@ -1,6 +1,6 @@
 """A decoder-only transformer, complete: every size and every choice, validated once."""
 
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -9,8 +9,9 @@ from parambudget.arch.agreement import disagreements
 from parambudget.arch.blocks import BLOCKS, nested
 from parambudget.arch.mla import MLA
 from parambudget.arch.moe import MoE, n_moe_layers
+from parambudget.arch.pattern import n_local_layers, word_of
 from parambudget.arch.refusal import one_line
-from parambudget.arch.sizes import Layers, PositiveFloat, Share, Size
+from parambudget.arch.sizes import PATTERN, Count, Layers, PositiveFloat, Share, Size
 from parambudget.errors import ConfigError
 
 
@@ -41,9 +42,20 @@ class ModelConfig(BaseModel):
 
     # Choices that change the tensors
     tied: bool = Field(True, description="The output head is the token embedding.")
-    position: Literal["rotary", "learned", "none"] = Field(
-        "rotary", description="How positions enter: rotary (no parameters), a learned table, or not at all."
+    position: Literal["rotary", "learned", "alibi", "none"] = Field(
+        "rotary",
+        description=(
+            "How positions enter: rotary, a learned table, biases on the scores (ALiBi), or not at all; only "
+            "the table has parameters."
+        ),
     )
+    position_offset: Count = Field(
+        0, description="Rows of the learned table before that of the first token, never looked up (OPT: 2)."
+    )
+    embedding_dim: Size | None = Field(
+        None, description="Width of the embedding, where it is projected to dim and back (OPT-350M: 512)."
+    )
+    embedding_norm: bool = Field(False, description="A norm on the token embeddings (BLOOM).")
     norm: Literal["rmsnorm", "layernorm"] = Field("rmsnorm", description="Kind of every norm.")
     norm_weight: bool = Field(
         True, description="Norms have a learned scale; without it they have no parameters (OLMo-1)."
@@ -71,6 +83,12 @@ class ModelConfig(BaseModel):
             "or full width (OLMo 2)."
         ),
     )
+    qk_norm_bias: bool | None = Field(
+        None, description="Norms on queries and keys have a shift; as norm_bias when absent (StableLM: none)."
+    )
+    attention_sinks: bool = Field(
+        False, description="A learned score per head that no value stands behind (gpt-oss)."
+    )
     gated: bool = Field(
         True,
         description="FFN of three matrices, down(act(gate(x)) * up(x)); otherwise two, down(act(up(x))).",
@@ -81,11 +99,37 @@ class ModelConfig(BaseModel):
     head_bias: bool = Field(False, description="Bias on the output head.")
 
     # Choices that change the function, not the tensors
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"] = Field(
+    activation: Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2"] = Field(
         "silu",
-        description="FFN activation: gated silu is SwiGLU, gated gelu GeGLU, relu2 the square of ReLU.",
+        description=(
+            "FFN activation: gated silu is SwiGLU, gated gelu GeGLU, quick_gelu x * sigmoid(1.702 x), relu2 "
+            "the square of ReLU."
+        ),
+    )
+    ffn_clamp: PositiveFloat | None = Field(
+        None, description="The gate is at most this, up within plus and minus it, then 1 more (gpt-oss: 7)."
+    )
+    window: Size | None = Field(
+        None, description="Tokens that a query sees in local layers, its own the last; all when absent."
+    )
+    window_pattern: Annotated[tuple[Literal["local", "global"], ...], *PATTERN] = Field(
+        ("local",),
+        description=(
+            "Which layers have the window, from the first on and again and again, such as local,global for "
+            "every other (Gemma 2)."
+        ),
     )
     rope_theta: PositiveFloat = Field(10_000.0, description="Base of the rotary frequencies.")
+    rope_theta_local: PositiveFloat | None = Field(
+        None, description="The same of local layers; rope_theta when absent (Gemma 3: 10,000)."
+    )
+    rotary_pattern: Annotated[tuple[Literal["rotary", "none"], ...], *PATTERN] = Field(
+        ("rotary",),
+        description=(
+            "Which layers rotate, from the first on and again and again, such as rotary,rotary,rotary,none "
+            "(SmolLM3)."
+        ),
+    )
     rotary_fraction: Share = Field(
         1.0, description="Share of head_dim, or of qk_rope_head_dim, that is rotated (GPT-NeoX: 0.25)."
     )
@@ -96,6 +140,9 @@ class ModelConfig(BaseModel):
         ),
     )
     norm_eps: PositiveFloat = Field(1e-5, description="Added to the variance in every norm.")
+    logit_multiplier: PositiveFloat = Field(
+        1.0, description="Logits are scaled by this, before any soft cap (Cohere: 1/16)."
+    )
     logit_softcap: PositiveFloat | None = Field(
         None, description="Logits become cap * tanh(logits / cap) (Gemma 2: 30)."
     )
@@ -107,6 +154,12 @@ class ModelConfig(BaseModel):
     )
     attention_multiplier: PositiveFloat | None = Field(
         None, description="Scale of the attention scores; 1 / sqrt(head_dim) when absent."
+    )
+    attention_softcap: PositiveFloat | None = Field(
+        None, description="Attention scores become cap * tanh(scores / cap) (Gemma 2: 50)."
+    )
+    qkv_clip: PositiveFloat | None = Field(
+        None, description="Queries, keys and values are cut off at plus and minus this (MPT, OLMo)."
     )
     init_std: PositiveFloat = Field(
         0.02,
@@ -142,6 +195,24 @@ class ModelConfig(BaseModel):
     def kv_group(self) -> int:
         """Query heads per key/value head."""
         return self.n_heads // self.n_kv_heads
+
+    @property
+    def n_local_layers(self) -> int:
+        """Layers whose queries see a window."""
+        return int(n_local_layers(self, self.n_layers))
+
+    @property
+    def n_global_layers(self) -> int:
+        """Layers whose queries see all tokens before them."""
+        return self.n_layers - self.n_local_layers
+
+    def is_local(self, layer: int) -> bool:
+        """Whether that layer, counted from 0, has the window."""
+        return self.window is not None and word_of(self.window_pattern, layer) == "local"
+
+    def rotates(self, layer: int) -> bool:
+        """Whether that layer, counted from 0, has rotary positions."""
+        return self.position == "rotary" and word_of(self.rotary_pattern, layer) == "rotary"
 
     @property
     def n_moe_layers(self) -> int:

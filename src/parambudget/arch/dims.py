@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol, cast
 from parambudget.arch.blocks import BLOCKS, flat
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.moe import n_moe_layers, some_dense
+from parambudget.arch.pattern import n_local_layers
 
 Size = Any
 """An int, a NumPy integer array or a SymPy expression: they share `+` and `*` and no base class."""
@@ -58,6 +59,24 @@ class Dims(Protocol):
     @property
     def head_bias(self) -> bool: ...  # noqa: D102
     @property
+    def position_offset(self) -> Size: ...  # noqa: D102
+    @property
+    def embedding_dim(self) -> Size: ...  # noqa: D102
+    @property
+    def embedding_norm(self) -> bool: ...  # noqa: D102
+    @property
+    def qk_norm_bias(self) -> bool | None: ...  # noqa: D102
+    @property
+    def attention_sinks(self) -> bool: ...  # noqa: D102
+    @property
+    def window(self) -> int | None: ...  # noqa: D102
+    @property
+    def window_pattern(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def n_local_layers(self) -> Size: ...  # noqa: D102
+    @property
+    def n_global_layers(self) -> Size: ...  # noqa: D102
+    @property
     def moe(self) -> Any: ...  # noqa: D102
     @property
     def mla(self) -> Any: ...  # noqa: D102
@@ -77,7 +96,7 @@ _SIZES_OF_MLA: Final = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", 
 
 def sizes_of(model: ModelConfig) -> dict[str, int]:
     """Every size of the model that the table reads, by name: what an array or a symbol may stand for."""
-    names = list(_SIZES)
+    names = [*_SIZES, *(["embedding_dim"] if model.embedding_dim else [])]
     if model.moe:
         names += _SIZES_OF_MOE
         names += ["shared_intermediate_size"] if model.moe.shared_intermediate_size else []
@@ -102,6 +121,10 @@ def with_sizes(model: ModelConfig, **sizes: Size) -> Dims:
             own = {key: sizes.pop(key) for key in type(block).model_fields if key in sizes}
             blocks[name] = SimpleNamespace(**(vars(block) | own))
     m = SimpleNamespace(**(vars(model) | blocks | sizes))
+    if "n_local_layers" not in sizes:
+        m.n_local_layers = n_local_layers(m, m.n_layers)
+    if "n_global_layers" not in sizes:
+        m.n_global_layers = m.n_layers - m.n_local_layers if model.window else m.n_layers
     if "n_moe_layers" not in sizes:
         m.n_moe_layers = n_moe_layers(m.moe, m.n_layers)
     if "n_dense_layers" not in sizes:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from parambudget.arch.pattern import layers_of, word_of
-from parambudget.arch.sizes import Count, PositiveFloat, Size, divisors
+from parambudget.arch.sizes import PATTERN, Count, PositiveFloat, Size, divisors
 
 
 class MoE(BaseModel):
@@ -61,11 +61,7 @@ class MoE(BaseModel):
         ),
     )
     n_first_dense: Count = Field(0, description="Layers before the first with experts (DeepSeek-V3: 3).")
-    moe_pattern: Annotated[
-        tuple[Literal["dense", "experts"], ...],
-        # JSON knows no tuple.
-        Field(strict=False, min_length=1),
-    ] = Field(
+    moe_pattern: Annotated[tuple[Literal["dense", "experts"], ...], *PATTERN] = Field(
         ("experts",),
         description=(
             "Which layers have experts, from the first on and again and again, such as dense,experts for "

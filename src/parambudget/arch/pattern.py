@@ -9,6 +9,11 @@ def word_of(pattern: Sequence[str], layer: int) -> str:
     return pattern[layer % len(pattern)]
 
 
+def n_local_layers(m: Any, n_layers: Any) -> Any:
+    """How many of `n_layers` layers have the window of `m`."""
+    return 0 * n_layers if m.window is None else layers_of(m.window_pattern, "local", n_layers)
+
+
 def layers_of(pattern: Sequence[str], word: str, n_layers: Any) -> Any:
     """How many of the first `n_layers` layers are of the word. An array's elements are counted one by one."""
     if word not in pattern:

@@ -1,8 +1,8 @@
 """What a number in a config may be."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer
 
 MOST_LAYERS: Final = 10_000
 LARGEST_SIZE: Final = 2**31
@@ -11,6 +11,8 @@ Layers = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
 Count = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 Share = Annotated[float, Field(gt=0, le=1)]
+# JSON knows no tuple: a list is taken too, and written.
+PATTERN: Final[tuple[Any, ...]] = (Field(strict=False, min_length=1), PlainSerializer(list))
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

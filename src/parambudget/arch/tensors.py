@@ -74,9 +74,7 @@ class Tensor:
 
 def tensors(m: Dims) -> list[Tensor]:
     """The table of `m`, in the order in which a token meets the tensors."""
-    rows = [Tensor("embed.weight", (m.vocab_size, m.dim), "lookup", "token_embedding")]
-    if m.position == "learned":
-        rows.append(Tensor("position.weight", (m.context_length, m.dim), "lookup", "position_embedding"))
+    rows = _embeddings(m)
     rows += _attention(m)
     rows += _ffn(m)
     rows += _block_norms(m)
@@ -85,8 +83,24 @@ def tensors(m: Dims) -> list[Tensor]:
     return rows + _head(m)
 
 
+def _embeddings(m: Dims) -> list[Tensor]:
+    width = m.dim if m.embedding_dim is None else m.embedding_dim
+    rows = [Tensor("embed.weight", (m.vocab_size, width), "lookup", "token_embedding")]
+    if m.embedding_dim is not None:
+        rows.append(Tensor("project_in.weight", (m.dim, width), "matmul", "embedding_projection"))
+    if m.embedding_norm:
+        rows += _norm(m, "embed_norm", (m.dim,), 1)
+    if m.position == "learned":
+        positions = (m.context_length + m.position_offset, m.dim)
+        rows.append(Tensor("position.weight", positions, "lookup", "position_embedding"))
+    return rows
+
+
 def _attention(m: Dims) -> list[Tensor]:
-    return _grouped_attention(m) if m.mla is None else _latent_attention(m)
+    rows = _grouped_attention(m) if m.mla is None else _latent_attention(m)
+    if m.attention_sinks:
+        rows.append(Tensor("layers.*.attention.sinks", (m.n_heads,), "bias", "attention", m.n_layers))
+    return rows
 
 
 def _grouped_attention(m: Dims) -> list[Tensor]:
@@ -104,8 +118,9 @@ def _grouped_attention(m: Dims) -> list[Tensor]:
             "per_head": ((m.n_heads, m.head_dim), (m.n_kv_heads, m.head_dim)),
             "full": ((queries,), (keys,)),
         }[m.qk_norm]
-        rows += _norm(m, "layers.*.attention.q_norm", of_queries, m.n_layers)
-        rows += _norm(m, "layers.*.attention.k_norm", of_keys, m.n_layers)
+        bias = m.norm_bias if m.qk_norm_bias is None else m.qk_norm_bias
+        rows += _norm(m, "layers.*.attention.q_norm", of_queries, m.n_layers, bias=bias)
+        rows += _norm(m, "layers.*.attention.k_norm", of_keys, m.n_layers, bias=bias)
     return rows
 
 
@@ -196,8 +211,11 @@ def _block_norms(m: Dims) -> list[Tensor]:
 
 
 def _head(m: Dims) -> list[Tensor]:
-    shared = "embed.weight" if m.tied else None
-    rows = [Tensor("lm_head.weight", (m.vocab_size, m.dim), "matmul", "lm_head", shared_with=shared)]
+    shared, width = "embed.weight" if m.tied else None, m.dim if m.embedding_dim is None else m.embedding_dim
+    rows = []
+    if m.embedding_dim is not None:
+        rows.append(Tensor("project_out.weight", (width, m.dim), "matmul", "embedding_projection"))
+    rows.append(Tensor("lm_head.weight", (m.vocab_size, width), "matmul", "lm_head", shared_with=shared))
     if m.head_bias:
         rows.append(Tensor("lm_head.bias", (m.vocab_size,), "bias", "lm_head"))
     return rows
@@ -219,10 +237,12 @@ def _linear(
     return rows
 
 
-def _norm(m: Dims, name: str, shape: tuple[Size, ...], copies: Size) -> list[Tensor]:
+def _norm(
+    m: Dims, name: str, shape: tuple[Size, ...], copies: Size, *, bias: bool | None = None
+) -> list[Tensor]:
     rows = []
     if m.norm_weight:
         rows.append(Tensor(f"{name}.weight", shape, "norm", "norm", copies))
-    if m.norm_bias:
+    if m.norm_bias if bias is None else bias:
         rows.append(Tensor(f"{name}.bias", shape, "norm", "norm", copies))
     return rows

@@ -3,13 +3,13 @@
 B batch   T tokens   S tokens so far   D dim   H query heads   G key/value heads   K head_dim
 """
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from parambudget.arch.config import ModelConfig
-from parambudget.build.kernels import fused_attention
 from parambudget.build.norms import qk_norm
 from parambudget.build.rotary import Rotation, rotate
+from parambudget.build.scores import Scoring, attend
 
 Kept = tuple[Tensor, Tensor]
 """What attention remembers of every token, (B, heads, T, width) each."""
@@ -20,7 +20,7 @@ class Attention(nn.Module):
 
     def __init__(self, m: ModelConfig) -> None:
         super().__init__()
-        self.head_dim, self.scale, self.grouped = m.head_dim, m.attention_multiplier, m.kv_group > 1
+        self.head_dim, self.clip = m.head_dim, m.qkv_clip
         self.q = nn.Linear(m.dim, m.n_heads * m.head_dim, bias=m.qkv_bias)
         self.k = nn.Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
         self.v = nn.Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
@@ -28,6 +28,8 @@ class Attention(nn.Module):
         self.norm_whole = m.qk_norm == "full"
         self.q_norm = qk_norm(m, m.n_heads)
         self.k_norm = qk_norm(m, m.n_kv_heads)
+        self.sinks = nn.Parameter(torch.zeros(m.n_heads)) if m.attention_sinks else None
+        self.scoring = Scoring(m.attention_multiplier, m.kv_group, m.attention_softcap)
 
     def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
         """What every token gathers from itself and the ones before it."""
@@ -36,14 +38,14 @@ class Attention(nn.Module):
 
     def projected(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, Kept]:
         """Queries, and keys and values, normed and turned."""
-        v_BTGK = self.v(x_BTD).unflatten(-1, (-1, self.head_dim))
-        q_BTHK = rotate(self._heads(self.q(x_BTD), self.q_norm), rotation).to(v_BTGK.dtype)
-        k_BTGK = rotate(self._heads(self.k(x_BTD), self.k_norm), rotation).to(v_BTGK.dtype)
+        v_BTGK = self._clipped(self.v(x_BTD)).unflatten(-1, (-1, self.head_dim))
+        q_BTHK = rotate(self._heads(self._clipped(self.q(x_BTD)), self.q_norm), rotation).to(v_BTGK.dtype)
+        k_BTGK = rotate(self._heads(self._clipped(self.k(x_BTD)), self.k_norm), rotation).to(v_BTGK.dtype)
         return q_BTHK.transpose(1, 2), (k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2))
 
     def gathered(self, q_BHTK: Tensor, kept: Kept, mask: Tensor | None) -> Tensor:
         """What the queries find among the keys of all tokens so far."""
-        y_BHTK = attend(q_BHTK, *kept, mask, scale=self.scale, grouped=self.grouped)
+        y_BHTK = attend(q_BHTK, *kept, mask, self.scoring, self.sinks)
         return self.out(y_BHTK.transpose(1, 2).flatten(2))
 
     def _heads(self, flat: Tensor, norm: nn.Module) -> Tensor:
@@ -51,13 +53,5 @@ class Attention(nn.Module):
             return norm(flat).unflatten(-1, (-1, self.head_dim))
         return norm(flat.unflatten(-1, (-1, self.head_dim)))
 
-
-def attend(
-    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Tensor | None, *, scale: float | None, grouped: bool
-) -> Tensor:
-    """Values weighted by the scores. Without a mask a query sees every key up to its own, one query all."""
-    with fused_attention(q_BHTK):
-        return F.scaled_dot_product_attention(
-            q_BHTK, k_BGSK, v_BGSK, mask,
-            is_causal=mask is None and q_BHTK.shape[2] > 1, scale=scale, enable_gqa=grouped,
-        )  # fmt: skip
+    def _clipped(self, flat: Tensor) -> Tensor:
+        return flat if self.clip is None else flat.clamp(-self.clip, self.clip)

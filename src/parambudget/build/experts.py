@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.moe import MoE
-from parambudget.build.feedforward import ACTIVATIONS, FeedForward
+from parambudget.build.feedforward import FeedForward, Inner
 
 
 class MixtureOfExperts(nn.Module):
@@ -77,7 +77,7 @@ class FusedExperts(nn.Module):
     def __init__(self, m: ModelConfig, moe: MoE) -> None:
         super().__init__()
         width, bias = moe.expert_intermediate_size, moe.expert_bias
-        self.activation = ACTIVATIONS[m.activation]
+        self.inner = Inner(m)
         self.gate = StackedLinear(moe.n_experts, m.dim, width, bias=bias) if m.gated else None
         self.up = StackedLinear(moe.n_experts, m.dim, width, bias=bias)
         self.down = StackedLinear(moe.n_experts, width, m.dim, bias=bias)
@@ -85,9 +85,8 @@ class FusedExperts(nn.Module):
     def fed(self, expert: int, x_ND: Tensor) -> Tensor:
         """What one expert makes of some tokens."""
         if self.gate is None:
-            return self.down(expert, self.activation(self.up(expert, x_ND)))
-        inner = self.activation(self.gate(expert, x_ND)) * self.up(expert, x_ND)
-        return self.down(expert, inner)
+            return self.down(expert, self.inner(None, self.up(expert, x_ND)))
+        return self.down(expert, self.inner(self.gate(expert, x_ND), self.up(expert, x_ND)))
 
 
 class StackedLinear(nn.Module):

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.mla import MLA
-from parambudget.build.attention import Kept, attend
+from parambudget.build.attention import Kept
 from parambudget.build.norms import Norm, for_matmul
 from parambudget.build.rotary import Rotation, rotate
+from parambudget.build.scores import Scoring, attend
 
 
 class LatentAttention(nn.Module):
@@ -21,7 +22,7 @@ class LatentAttention(nn.Module):
 
     def __init__(self, m: ModelConfig, mla: MLA) -> None:
         super().__init__()
-        self.scale, self.mla = m.attention_multiplier, mla
+        self.mla = mla
         self.query_parts = (mla.qk_nope_head_dim, mla.qk_rope_head_dim)
         self.grown_parts = (mla.qk_nope_head_dim, mla.v_head_dim)
         queries = m.n_heads * sum(self.query_parts)
@@ -36,6 +37,8 @@ class LatentAttention(nn.Module):
         self.kv_latent_norm = Norm(m, mla.kv_lora_rank)
         self.kv_up = nn.Linear(mla.kv_lora_rank, m.n_heads * sum(self.grown_parts), bias=False)
         self.out = nn.Linear(m.n_heads * mla.v_head_dim, m.dim, bias=m.attention_out_bias)
+        self.sinks = nn.Parameter(torch.zeros(m.n_heads)) if m.attention_sinks else None
+        self.scoring = Scoring(m.attention_multiplier, 1, m.attention_softcap)
 
     def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
         """What every token gathers from itself and the ones before it."""
@@ -58,7 +61,7 @@ class LatentAttention(nn.Module):
         grown = self.kv_up(latent_B1SL.squeeze(1)).unflatten(-1, (-1, sum(self.grown_parts)))
         still, v_BHSV = grown.transpose(1, 2).split(self.grown_parts, dim=-1)
         k_BHSK = torch.cat((still, key_B1SR.expand(-1, still.shape[1], -1, -1)), dim=-1)
-        y_BHTV = attend(q_BHTK, k_BHSK, v_BHSV, mask, scale=self.scale, grouped=False)
+        y_BHTV = attend(q_BHTK, k_BHSK, v_BHSV, mask, self.scoring, self.sinks)
         return self.out(y_BHTV.transpose(1, 2).flatten(2))
 
     def _queries(self, x_BTD: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from parambudget.build.attention import Attention
 from parambudget.build.experts import MixtureOfExperts, StackedLinear
 from parambudget.build.feedforward import FeedForward
 from parambudget.build.latent import LatentAttention
-from parambudget.build.masks import causal_mask
+from parambudget.build.masks import mask_for
 from parambudget.build.norms import Norm, for_matmul
 from parambudget.build.rotary import Rotary, Rotation
 from parambudget.errors import InputError
@@ -42,13 +42,18 @@ class Transformer(nn.Module):
         super().__init__()
         self.model = model
         with torch.device(device or torch.get_default_device()):
-            self.embed = nn.Embedding(model.vocab_size, model.dim)
-            learned, rotary = model.position == "learned", model.position == "rotary"
-            self.position = nn.Embedding(model.context_length, model.dim) if learned else None
-            self.rotary = Rotary(model) if rotary else None
+            dim, width = model.dim, model.embedding_dim or model.dim
+            self.embed = nn.Embedding(model.vocab_size, width)
+            projected = model.embedding_dim is not None
+            self.project_in = nn.Linear(width, dim, bias=False) if projected else nn.Identity()
+            self.embed_norm = Norm(model, dim) if model.embedding_norm else nn.Identity()
+            n_positions = model.context_length + model.position_offset
+            self.position = nn.Embedding(n_positions, dim) if model.position == "learned" else None
+            self.rotary, self.rotary_local = rotaries(model)
             self.layers = nn.ModuleList(Block(model, i) for i in range(model.n_layers))
-            self.norm = Norm(model, model.dim) if model.final_norm else nn.Identity()
-            self.lm_head = nn.Linear(model.dim, model.vocab_size, bias=model.head_bias)
+            self.norm = Norm(model, dim) if model.final_norm else nn.Identity()
+            self.project_out = nn.Linear(dim, width, bias=False) if projected else nn.Identity()
+            self.lm_head = nn.Linear(width, model.vocab_size, bias=model.head_bias)
         self._tie()
         if dtype is not None:
             self.to(dtype)
@@ -58,21 +63,19 @@ class Transformer(nn.Module):
         return self.logits(self.hidden(tokens_BT))
 
     def hidden(self, tokens_BT: Tensor, *, start: int = 0, checkpoint: bool = False) -> Tensor:
-        """The residual stream behind the final norm, (B, T, D), in the dtype in which the head multiplies.
+        """The residual stream behind the final norm and projection, (B, T, D), in the dtype in which the head
+        multiplies.
 
         The first token stands at position `start`. With `checkpoint`, each block keeps only its input and is
         run again in the backward pass.
         """
         x_BTD = self._embedded(tokens_BT, start)
-        rotation = self.rotary(tokens_BT.shape[1], start) if self.rotary is not None else None
-        mask = causal_mask(tokens_BT.shape[1], start, tokens_BT.device)
-        for layer in self.layers:
+        for layer, told in zip(self.layers, self._told(tokens_BT.shape[1], start, x_BTD), strict=True):
             if checkpoint:
-                kept = {"use_reentrant": False, "preserve_rng_state": False}
-                x_BTD = recomputed(layer, x_BTD, rotation, mask, **kept)
+                x_BTD = recomputed(layer, x_BTD, *told, use_reentrant=False, preserve_rng_state=False)
             else:
-                x_BTD = layer(x_BTD, rotation, mask)
-        return for_matmul(self.norm(x_BTD))
+                x_BTD = layer(x_BTD, *told)
+        return self.project_out(for_matmul(self.norm(x_BTD)))
 
     def logits(self, x_BTD: Tensor, *, multiple: int = 1) -> Tensor:
         """The output head on what `hidden` returned, soft-capped if the model says so.
@@ -87,12 +90,15 @@ class Transformer(nn.Module):
             logits_BTV = padded_BTV[..., : self.model.vocab_size]
         else:
             logits_BTV = self.lm_head(x_BTD)
+        if self.model.logit_multiplier != 1:
+            logits_BTV = logits_BTV * self.model.logit_multiplier
         cap = self.model.logit_softcap
         return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Draw every weight anew: normal of `init_std`, less for output projections; biases 0, norms 1.
+        """Draw every weight anew: normal of `init_std`, less for output projections; biases and sinks
+        0, norms 1.
 
         Drawn in float32 on the generator's device: a CPU generator gives the same model everywhere.
         """
@@ -106,7 +112,7 @@ class Transformer(nn.Module):
                 drawn = torch.empty(module.weight.shape, dtype=torch.float32, device=generator.device)
                 module.weight.copy_(drawn.normal_(0.0, std, generator=generator))
         for name, parameter in self.named_parameters():
-            if name.endswith(".bias"):
+            if name.endswith((".bias", ".sinks")):
                 parameter.zero_()
         for name, buffer in self.named_buffers():
             if name.endswith(".correction"):
@@ -114,7 +120,7 @@ class Transformer(nn.Module):
 
     def _embedded(self, tokens_BT: Tensor, start: int) -> Tensor:
         m, end = self.model, start + tokens_BT.shape[1]
-        if m.position != "none" and end > m.context_length:
+        if m.position in ("rotary", "learned") and end > m.context_length:
             raise InputError(
                 f"{end} tokens are longer than context_length={m.context_length}; "
                 "cut the sequence or build the model with a longer context"
@@ -122,7 +128,22 @@ class Transformer(nn.Module):
         x_BTD = self.embed(tokens_BT)
         if m.embedding_multiplier != 1:
             x_BTD = x_BTD * m.embedding_multiplier
-        return x_BTD if self.position is None else x_BTD + self.position.weight[start:end]
+        x_BTD = self.embed_norm(self.project_in(x_BTD))
+        if self.position is None:
+            return x_BTD
+        first = m.position_offset
+        return x_BTD + self.position.weight[first + start : first + end]
+
+    def _told(self, n_new: int, start: int, x_BTD: Tensor) -> list[tuple[Rotation, Tensor | None]]:
+        """What each layer is told of positions: how to turn, and which keys to see. One of each per kind of
+        layer, however many there are."""
+        m, like = self.model, for_matmul(x_BTD)
+        local = [m.is_local(layer) for layer in range(m.n_layers)]
+        masks = {kind: mask_for(m, n_new, start, local=kind, like=like) for kind in set(local)}
+        angles = None if self.rotary is None else self.rotary(n_new, start)
+        near = angles if self.rotary_local is None else self.rotary_local(n_new, start)
+        turns = [(near if kind else angles) if m.rotates(layer) else None for layer, kind in enumerate(local)]
+        return [(turn, masks[kind]) for turn, kind in zip(turns, local, strict=True)]
 
     def _tie(self) -> None:
         if self.model.tied:
@@ -132,6 +153,13 @@ class Transformer(nn.Module):
         super()._apply(fn, recurse)
         self._tie()  # torch gives each name its own new parameter when `to_empty` leaves the meta device
         return self
+
+
+def rotaries(m: ModelConfig) -> tuple[Rotary | None, Rotary | None]:
+    """The angles, and those of local layers where they have their own."""
+    if m.position != "rotary":
+        return None, None
+    return Rotary(m), None if m.rope_theta_local is None else Rotary(m, m.rope_theta_local)
 
 
 class Block(nn.Module):

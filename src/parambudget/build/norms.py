@@ -10,11 +10,11 @@ from parambudget.arch.config import ModelConfig
 class Norm(nn.Module):
     """RMSNorm or LayerNorm over the last axis; a scale of two axes, (H, K), is one per head."""
 
-    def __init__(self, m: ModelConfig, *shape: int) -> None:
+    def __init__(self, m: ModelConfig, *shape: int, bias: bool | None = None) -> None:
         super().__init__()
         self.rms, self.eps, self.width = m.norm == "rmsnorm", m.norm_eps, shape[-1]
         self.weight = nn.Parameter(torch.ones(shape)) if m.norm_weight else None
-        self.bias = nn.Parameter(torch.zeros(shape)) if m.norm_bias else None
+        self.bias = nn.Parameter(torch.zeros(shape)) if (m.norm_bias if bias is None else bias) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised in the precision of the scale: of mixed dtypes torch has no fused RMSNorm."""
@@ -43,8 +43,9 @@ def qk_norm(m: ModelConfig, n_heads: int) -> nn.Module:
     if m.qk_norm == "none":
         return nn.Identity()
     if m.qk_norm == "full":
-        return Norm(m, n_heads * m.head_dim)
-    return Norm(m, n_heads, m.head_dim) if m.qk_norm == "per_head" else Norm(m, m.head_dim)
+        return Norm(m, n_heads * m.head_dim, bias=m.qk_norm_bias)
+    shape = (n_heads, m.head_dim) if m.qk_norm == "per_head" else (m.head_dim,)
+    return Norm(m, *shape, bias=m.qk_norm_bias)
 
 
 def for_matmul(x: Tensor) -> Tensor:

@@ -31,9 +31,10 @@ class Rotary(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, m: ModelConfig) -> None:
+    def __init__(self, m: ModelConfig, theta: float | None = None) -> None:
         super().__init__()
-        self.n_pairs, self.theta, self.context_length = m.rotary_dim // 2, m.rope_theta, m.context_length
+        self.n_pairs, self.theta = m.rotary_dim // 2, m.rope_theta if theta is None else theta
+        self.context_length = m.context_length
         self.interleaved = m.rotary_interleaved
         self._fill(None)
 

@@ -83,9 +83,13 @@ def hardware_flops_per_token(
     backward pass is not counted.
     """
     layers, head = (RECOMPUTED if again else TRAINING for again in (checkpointing, logits_again))
-    of_head = head_parameters(m)
+    of_head, of_layers = head_parameters(m), _in_layers(m)
+    others = matmul_parameters(m) - of_head - of_layers
     unneeded = _last_of_a_layer(m) if checkpointing and m.norm_placement == "pre" else 0
-    matmuls = 2 * (layers * (matmul_parameters(m) - of_head) - unneeded + head * of_head)
+    matmuls = 2 * (layers * of_layers - unneeded + TRAINING * others + head * of_head)
+    if convention == "full":
+        # What a window hides is masked, and computed all the same.
+        return matmuls + layers * 2 * m.context_length * sum(row.score_width for row in mixers(m))
     return matmuls + attention_flops_per_token(m, convention, passes=layers)
 
 
@@ -94,6 +98,11 @@ def _seen(n_tokens: Size, window: int | None) -> Size:
     if window is None:
         return n_tokens
     return min(n_tokens, window) if isinstance(n_tokens, int) else np.minimum(n_tokens, window)
+
+
+def _in_layers(m: Dims) -> Size:
+    rows = (row for row in tensors(m) if row.role == "matmul" and row.name.startswith("layers."))
+    return sum(row.met_by_a_token for row in rows)
 
 
 def _last_of_a_layer(m: Dims) -> Size:

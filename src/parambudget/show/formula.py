@@ -15,7 +15,8 @@ from parambudget.arch.tensors import COMPONENTS, Component, tensors
 
 SYMBOLS: Final = {
     "vocab_size": "V", "context_length": "s", "dim": "d", "n_layers": "L", "n_heads": "H", "n_kv_heads": "K",
-    "head_dim": "h", "intermediate_size": "f", "n_dense_layers": "L_f", "n_moe_layers": "L_e",
+    "head_dim": "h", "intermediate_size": "f", "embedding_dim": "d_v",
+    "n_dense_layers": "L_f", "n_moe_layers": "L_e",
     "n_experts": "E", "n_experts_per_token": "E_t", "expert_intermediate_size": "e",
     "shared_intermediate_size": "e_s", "kv_lora_rank": "r_kv", "q_lora_rank": "r_q",
     "qk_nope_head_dim": "h_n", "qk_rope_head_dim": "h_r", "v_head_dim": "h_v",
