@@ -98,7 +98,9 @@ def family(
 ) -> Family:
     example = PUBLISHED[name].model.replace(fused_experts=True)
     weights = weights_of_latents if example.mla else weights_of_experts
-    return Family(model_class, read, weights, example, (name, *others), grouped=grouped)
+    # Norms of latents have an epsilon of their own.
+    free_eps = example.mla is None
+    return Family(model_class, read, weights, example, (name, *others), grouped=grouped, free_eps=free_eps)
 
 
 FAMILIES_OF_EXPERTS = {

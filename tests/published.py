@@ -1,4 +1,4 @@
-"""Published models with experts or latent attention, as fields of ours, and their exact counts.
+"""Published models that are no presets, as fields of ours, and their exact counts.
 
 Fields: the models' config.json on huggingface.co. Counts: unique parameters of the instantiated Hugging Face
 classes (transformers 5.23 on the meta device), and of those what one token meets: all but the routed experts
@@ -17,12 +17,18 @@ class Published(NamedTuple):
     fields: dict[str, Any]
     total: int
     active: int
-    router: int
+    router: int = 0
 
     @property
     def model(self) -> ModelConfig:
         return pb.model(**self.fields)
 
+
+BIASED = dict(
+    norm="layernorm", gated=False, qkv_bias=True, attention_out_bias=True, ffn_bias=True, context_length=2048
+)
+OPT = BIASED | dict(position="learned", position_offset=2, activation="relu", vocab_size=50272)
+BLOOM = BIASED | dict(position="alibi", embedding_norm=True, activation="gelu_tanh", vocab_size=250880)
 
 PUBLISHED = {
     "mixtral-8x7b-v0.1": Published(
@@ -60,7 +66,7 @@ PUBLISHED = {
         dict(dim=1024, n_layers=24, n_heads=16, n_kv_heads=8, n_experts=32, n_experts_per_token=8,
              expert_intermediate_size=512, vocab_size=49155, context_length=4096, tied=True,
              norm_eps=1e-6, attention_multiplier=1 / 64, embedding_multiplier=12.0,
-             residual_multiplier=0.22),
+             residual_multiplier=0.22, logit_multiplier=1 / 6),
         1_334_628_352, 428_658_688, 786_432,
     ),
     "glm-4.5-air": Published(
@@ -69,6 +75,29 @@ PUBLISHED = {
              expert_intermediate_size=1408, n_shared_experts=1, n_first_dense=1, router_scores="sigmoid",
              correction_bias=True, vocab_size=151552, context_length=131072, tied=False, rope_theta=1e6),
         106_852_245_504, 13_424_123_904, 23_592_960,
+    ),
+    "gpt-oss-20b": Published(
+        dict(dim=2880, n_layers=24, n_heads=64, n_kv_heads=8, head_dim=64, qkv_bias=True,
+             attention_out_bias=True, attention_sinks=True, window=128, window_pattern=("local", "global"),
+             activation="quick_gelu", ffn_clamp=7.0, n_experts=32, n_experts_per_token=4,
+             expert_intermediate_size=2880, expert_bias=True, router_bias=True, rope_theta=150_000.0,
+             vocab_size=201088, context_length=131072, tied=False),
+        20_914_757_184, 4_187_440_704, 2_212_608,
+    ),
+    "opt-125m": Published(
+        OPT | dict(dim=768, n_layers=12, n_heads=12, intermediate_size=3072), 125_239_296, 125_239_296,
+    ),
+    "opt-350m": Published(
+        OPT | dict(dim=1024, n_layers=24, n_heads=16, intermediate_size=4096, embedding_dim=512,
+                   norm_placement="post"),
+        331_196_416, 331_196_416,
+    ),
+    "bloom-560m": Published(BLOOM | dict(dim=1024, n_layers=24, n_heads=16), 559_214_592, 559_214_592),
+    "bloom-7b1": Published(BLOOM | dict(dim=4096, n_layers=30, n_heads=32), 7_069_016_064, 7_069_016_064),
+    "mpt-7b": Published(
+        dict(dim=4096, n_layers=32, n_heads=32, position="alibi", norm="layernorm", norm_bias=False,
+             gated=False, vocab_size=50432, context_length=2048),
+        6_649_286_656, 6_649_286_656,
     ),
     "deepseek-v2-lite": Published(
         dict(dim=2048, n_layers=27, n_heads=16, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64,

@@ -4,6 +4,7 @@ import pytest
 import torch
 from families import FAMILIES as DENSE
 from families import Family
+from families_by_position import FAMILIES_BY_POSITION
 from families_of_experts import FAMILIES_OF_EXPERTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from parambudget.build.module import Transformer
 from parambudget.build.verify import places
 from parambudget.cost.count import count
 
-FAMILIES = DENSE | FAMILIES_OF_EXPERTS
+FAMILIES = DENSE | FAMILIES_OF_EXPERTS | FAMILIES_BY_POSITION
 PUBLISHED = [(family, name) for family, row in FAMILIES.items() for name in row.published]
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 published = pytest.mark.parametrize(("family", "name"), PUBLISHED, ids=[name for _, name in PUBLISHED])
@@ -26,7 +27,8 @@ few = settings(max_examples=10, deadline=None)
 
 
 def published_model(name: str) -> ModelConfig:
-    return OTHERS[name].model.replace(fused_experts=True) if name in OTHERS else preset(name)
+    model = OTHERS[name].model if name in OTHERS else preset(name)
+    return model.replace(fused_experts=True) if model.moe else model
 
 
 def on_meta(family: Family, model: ModelConfig) -> PreTrainedModel:
@@ -43,9 +45,10 @@ def shrunk(draw: st.DrawFn, family: Family) -> ModelConfig:
     dim = n_heads * (draw(st.integers(2, 24)) if family.grouped else head_dim)
     root_of_dim = like.embedding_multiplier == math.sqrt(like.dim)  # Gemma's multiplier is no constant
     first = 1 + like.moe.n_first_dense if like.moe else 1
+    period = max(len(like.window_pattern), len(like.rotary_pattern))
     sizes = dict(
         dim=dim,
-        n_layers=draw(st.integers(first, first + 2)),
+        n_layers=draw(st.integers(first, max(first + 2, period))),
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
@@ -53,17 +56,16 @@ def shrunk(draw: st.DrawFn, family: Family) -> ModelConfig:
         vocab_size=draw(st.integers(2, 60)),
         context_length=draw(st.integers(2, 16)),
         tied=draw(st.booleans()),
-        norm_eps=norm_eps(draw, like),
+        norm_eps=draw(st.sampled_from((1e-5, 1e-2))) if family.free_eps else like.norm_eps,
         embedding_multiplier=math.sqrt(dim) if root_of_dim else like.embedding_multiplier,
     )
+    if like.window:
+        sizes["window"] = draw(st.integers(1, 12))
+    if like.embedding_dim:
+        sizes["embedding_dim"] = dim + draw(st.integers(1, 8))
     sizes |= shrunk_experts(draw, like) if like.moe else {}
     sizes |= shrunk_latents(draw, n_heads) if like.mla else {}
     return like.replace(**sizes)
-
-
-def norm_eps(draw: st.DrawFn, like: ModelConfig) -> float:
-    """Without weights and for latents the classes' own."""
-    return draw(st.sampled_from((1e-5, 1e-2))) if like.norm_weight and not like.mla else like.norm_eps
 
 
 def shrunk_latents(draw: st.DrawFn, n_heads: int) -> dict[str, int | None]:

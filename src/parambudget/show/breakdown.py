@@ -63,15 +63,26 @@ def description(model: ModelConfig) -> str:
         f"{heads} ({kv})" if m.mla is None else f"{heads} ({_latents(m.mla)})",
         *_widths(m, activation if m.gated else m.activation),
         f"{m.norm_placement}-{norm}" + ("" if m.norm_weight else " without parameters"),
-        f"{m.position} positions" if m.position != "none" else "no positions",
+        *_positions(m),
         "" if m.block == "sequential" else m.block.replace("_", " ") + " block",
         "" if m.qk_norm == "none" else f"QK-norm ({m.qk_norm.replace('_', ' ')})",
         f"bias on {', '.join(biases)}" if biases else "no bias",
+        f"embedding of {m.embedding_dim}, projected" if m.embedding_dim else "",
         "tied" if m.tied else "untied",
         f"vocabulary {m.vocab_size}",
         f"context {m.context_length}",
     ]
     return " · ".join(part for part in said if part)
+
+
+def _positions(m: ModelConfig) -> list[str]:
+    """How positions enter, and what a query sees."""
+    name = {"none": "no", "alibi": "ALiBi"}.get(m.position, m.position)
+    still = sum(not m.rotates(layer) for layer in range(m.n_layers)) if m.position == "rotary" else 0
+    said = [f"{name} positions" + (f", none in {still} of {m.n_layers} layers" if still else "")]
+    if m.n_local_layers:
+        said.append(f"window {m.window} in {m.n_local_layers} of {m.n_layers} layers")
+    return said
 
 
 def _latents(mla: MLA) -> str:
