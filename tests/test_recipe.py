@@ -18,7 +18,7 @@ from training_data import small_config, small_data, small_model
 from parambudget.arch.config import ModelConfig
 from parambudget.build.module import Transformer
 from parambudget.errors import ConfigError
-from parambudget.train import learner, loop
+from parambudget.train import checkpoint, learner, loop
 from parambudget.train.batches import Windows
 from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import complete
@@ -26,6 +26,7 @@ from parambudget.train.device import choose
 from parambudget.train.learner import Learner
 from parambudget.train.loss import mean_loss
 from parambudget.train.optim import clip, groups, optimizer_for
+from parambudget.train.results import Step
 from parambudget.train.schedule import learning_rate
 from parambudget.train.tokens import TokenData
 
@@ -78,6 +79,44 @@ def test_every_parameter_is_in_one_group_and_its_role_says_which(model):
         patterns = {"hidden": HIDDEN, "ends": ENDS, "stacked": STACKED}
         expected = [kind for kind, pattern in patterns.items() if pattern.fullmatch(name)] or ["undecayed"]
         assert [group_of[id(parameter)]] == expected, name
+
+
+KINDS = {
+    "experts": dict(
+        n_experts=4, n_experts_per_token=2, n_shared_experts=1, n_first_dense=1, correction_bias=True,
+        router_scores="sigmoid", n_layers=3,
+    ),
+    "fused experts": dict(n_experts=4, n_experts_per_token=1, fused_experts=True),
+    "latents": dict(
+        kv_lora_rank=12, q_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8
+    ),
+    "windows": dict(
+        window=6, window_pattern=("local", "global"), attention_sinks=True, attention_softcap=20.0
+    ),
+    "alibi": dict(position="alibi", embedding_norm=True, embedding_dim=24),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_learns_and_a_checkpoint_brings_it_back(data, tmp_path, kind, optimizer):
+    model, config = small_model(**KINDS[kind]), small_config(optimizer=optimizer)
+    tokens = torch.from_numpy(Windows(data.train, 16, 0).at(0, 4))
+    losses = {}
+    for n in (0, 20):
+        made = updated(data, n, config, model)
+        losses[n] = made.loss_of(tokens).item()
+    assert losses[20] < losses[0] - 0.2
+    for name, buffer in made.module.named_buffers():
+        if name.endswith("correction"):
+            buffer.fill_(0.5)
+    about = checkpoint.About({}, "{}", {})
+    held = checkpoint.snapshot(
+        Step(20, 0.0, 0.0, 0.0, False, 0, 0.0, None), made.module, made.optimizer, about
+    )
+    folder, other = checkpoint.write(tmp_path, held), updated(data, 0, config, model)
+    checkpoint.restore(folder, checkpoint.read_state(folder), other.module, other.optimizer)
+    assert other.loss_of(tokens).item() == made.loss_of(tokens).item()
 
 
 @pytest.mark.parametrize("tied", [True, False])

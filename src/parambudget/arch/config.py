@@ -112,7 +112,7 @@ class ModelConfig(BaseModel):
     window: Size | None = Field(
         None, description="Tokens that a query sees in local layers, its own the last; all when absent."
     )
-    window_pattern: Annotated[tuple[Literal["local", "global"], ...], *PATTERN] = Field(
+    window_pattern: Annotated[tuple[Literal["local", "global"], ...], PATTERN] = Field(
         ("local",),
         description=(
             "Which layers have the window, from the first on and again and again, such as local,global for "
@@ -123,7 +123,7 @@ class ModelConfig(BaseModel):
     rope_theta_local: PositiveFloat | None = Field(
         None, description="The same of local layers; rope_theta when absent (Gemma 3: 10,000)."
     )
-    rotary_pattern: Annotated[tuple[Literal["rotary", "none"], ...], *PATTERN] = Field(
+    rotary_pattern: Annotated[tuple[Literal["rotary", "none"], ...], PATTERN] = Field(
         ("rotary",),
         description=(
             "Which layers rotate, from the first on and again and again, such as rotary,rotary,rotary,none "
@@ -227,6 +227,10 @@ class ModelConfig(BaseModel):
     def has_experts(self, layer: int) -> bool:
         """Whether that layer, counted from 0, has experts."""
         return self.moe is not None and self.moe.has_experts(layer)
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """The fields as plain JSON values, of patterns lists, unless told otherwise."""
+        return super().model_dump(**{"mode": "json"} | options)
 
     def replace(self, **changes: Any) -> Self:
         """A validated copy, fields of the blocks by their own names. (pydantic's `model_copy(update=...)`

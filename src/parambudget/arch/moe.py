@@ -61,7 +61,7 @@ class MoE(BaseModel):
         ),
     )
     n_first_dense: Count = Field(0, description="Layers before the first with experts (DeepSeek-V3: 3).")
-    moe_pattern: Annotated[tuple[Literal["dense", "experts"], ...], *PATTERN] = Field(
+    moe_pattern: Annotated[tuple[Literal["dense", "experts"], ...], PATTERN] = Field(
         ("experts",),
         description=(
             "Which layers have experts, from the first on and again and again, such as dense,experts for "

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from pydantic import Field, PlainSerializer
+from pydantic import Field
 
 MOST_LAYERS: Final = 10_000
 LARGEST_SIZE: Final = 2**31
@@ -11,8 +11,8 @@ Layers = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
 Count = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 Share = Annotated[float, Field(gt=0, le=1)]
-# JSON knows no tuple: a list is taken too, and written.
-PATTERN: Final[tuple[Any, ...]] = (Field(strict=False, min_length=1), PlainSerializer(list))
+# JSON knows no tuple: a list is taken too.
+PATTERN: Final[Any] = Field(strict=False, min_length=1)
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

@@ -1,7 +1,7 @@
 """The model's fields as flags: generated from `ModelConfig`, shared by every command that takes a model."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
@@ -36,22 +36,46 @@ def with_model_fields(*, as_axes: bool = False) -> Callable[[Callable[..., None]
 
         @wraps(command)
         def with_fields(**given: Any) -> None:
-            used = {name: given.pop(name) for name in FIELDS}
+            used = {name: given.pop(name, None) for name in FIELDS}
             fields = {name: _value(name, value, axes) for name, value in used.items() if value is not None}
             command(**given, fields=fields)
 
-        parameters = [*own, *(_flag(name, axes) for name in FIELDS)]
-        # typer reads both; the wrapper's own would show the command without the flags.
-        with_fields.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        with_fields.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return with_fields
+        return _with_parameters(with_fields, [*own, *(_flag(name, axes) for name in FIELDS)])
 
     return decorate
 
 
+def with_flags_of(command: Callable[..., None], words: Collection[str]) -> Callable[..., None]:
+    """The command without the flags of fields that no word names: a flag costs a fifth of a millisecond, used
+    or not, and there are eighty."""
+    said = {word.partition("=")[0].replace("_", "-") for word in words}
+
+    @wraps(command)
+    def with_few(**given: Any) -> None:
+        command(**given)
+
+    parameters = inspect.signature(command).parameters.values()
+    return _with_parameters(
+        with_few, [p for p in parameters if p.name not in FIELDS or said & {*_options(p.name)}]
+    )
+
+
+def _with_parameters(
+    command: Callable[..., None], parameters: list[inspect.Parameter]
+) -> Callable[..., None]:
+    # typer reads both; the wrapper's own would show the command without the flags.
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _options(name: str) -> tuple[str, ...]:
+    """What sets a field: one option, or two for yes and no."""
+    return switch(name) if _is_switch(name) else (f"--{name.replace('_', '-')}",)
+
+
 def _flag(name: str, axes: tuple[str, ...]) -> inspect.Parameter:
     info = FIELDS[name]
-    option = f"--{name.replace('_', '-')}"
     kind: Any = info.annotation
     metavar = None
     if name in axes:
@@ -60,14 +84,18 @@ def _flag(name: str, axes: tuple[str, ...]) -> inspect.Parameter:
         kind, metavar = str, "N"
     elif _is_list(name):
         kind, metavar = str, "A,B"
-    elif kind is bool:
-        option = "/".join(switch(name))
+    elif _is_switch(name):
+        kind = bool
     elif get_origin(kind) is not Literal:
         kind = float
     block = next((block for block, cls in BLOCKS.items() if name in cls.model_fields), None)
     panel = BLOCK_PANELS[block] if block else SIZE_PANEL if name in _SIZES else CHOICE_PANEL
     setting = typer.Option(
-        option, help=info.description, rich_help_panel=panel, metavar=metavar, show_default=False
+        "/".join(_options(name)),
+        help=info.description,
+        rich_help_panel=panel,
+        metavar=metavar,
+        show_default=False,
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, setting]
@@ -86,6 +114,12 @@ def _is_size(name: str) -> bool:
     """Whether the field is a whole number, or one that may be absent."""
     kind = FIELDS[name].annotation
     return int in (kind, *get_args(kind))
+
+
+def _is_switch(name: str) -> bool:
+    """Whether the field is true or false, or one that may be absent."""
+    kind = FIELDS[name].annotation
+    return bool in (kind, *get_args(kind))
 
 
 def _is_list(name: str) -> bool:

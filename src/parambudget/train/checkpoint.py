@@ -54,7 +54,7 @@ class About:
 
 def snapshot(step: Step, module: nn.Module, optimizer: torch.optim.Optimizer, about: About) -> Snapshot:
     """Copy what the next update would change. Waits for the device no longer than the copy takes."""
-    weights = {name: _copied(parameter) for name, parameter in module.named_parameters()}
+    weights = {name: _copied(tensor) for name, tensor in _tensors(module).items()}
     state = {
         f"{key}/{name}": _copied(value)
         for name, parameter in module.named_parameters()
@@ -189,8 +189,15 @@ def _copied(value: Tensor) -> Tensor:
     return copy.copy_(source, non_blocking=pinned)
 
 
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters, a shared one once, and the buffers that belong to the weights."""
+    saved = module.state_dict().keys()
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
+    return dict(module.named_parameters()) | buffers
+
+
 def _restore(module: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
-    parameters = dict(module.named_parameters())
+    parameters = _tensors(module)
     if parameters.keys() != weights.keys():
         name = min(parameters.keys() ^ weights.keys())
         raise InputError(f"checkpoint {folder} is of another model: {name!r} is in only one of the two")
