@@ -1,8 +1,14 @@
-"""The table of accelerators, and finding a device in it."""
+"""The table of accelerators, finding a device in it, and what an hour of one is rented for."""
+
+import math
+from dataclasses import replace
 
 import pytest
 
-from parambudget.cost.hardware import ACCELERATORS, find
+from parambudget.cost.detect import detected, device_name
+from parambudget.cost.hardware import ACCELERATORS, find, named
+from parambudget.cost.prices import given_price, price_of
+from parambudget.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -49,3 +55,98 @@ def test_no_row_has_the_sparse_figure():
     """A byte of bandwidth goes with 70 to 420 dense FLOPs on all of these; sparse ones are twice that."""
     for row in ACCELERATORS:
         assert 70 < row.bf16_flops / row.bandwidth_bytes < 420, row.name
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("h100", "h100-sxm"), ("H100", "h100-sxm"), ("a100", "a100-80-sxm"), ("A100-40GB", "a100-40-sxm"),
+        ("4090", "rtx-4090"), ("RTX_4090", "rtx-4090"), ("geforce rtx 3090", "rtx-3090"),
+        ("h100_pcie", "h100-pcie"), ("NVIDIA H100 80GB HBM3", "h100-sxm"), ("b200", "b200"),
+        ("MI300", "mi300x"), ("gb200", "gb200"), ("h200", "h200-sxm"),
+    ],
+)  # fmt: skip
+def test_a_gpu_is_found_by_what_people_type(typed, name):
+    assert named(typed).name == name
+
+
+def test_every_row_is_found_by_its_own_name():
+    assert [named(row.name) for row in ACCELERATORS] == list(ACCELERATORS)
+
+
+def test_an_unknown_gpu_lists_the_nearest_ones():
+    with pytest.raises(InputError, match=r"'h300'; the nearest are .*h100-sxm"):
+        named("h300")
+
+
+def test_a_name_that_is_near_nothing_lists_all():
+    with pytest.raises(InputError, match=r"no GPU is known as '!'; use one of a100-40-sxm, .* mi300x"):
+        named("!")
+
+
+def test_a_link_is_given_in_one_direction():
+    """NVLink 4 is sold as 900 GB/s and PCIe 4 x16 as 64: both directions together."""
+    assert (named("h100").link_bytes, named("4090").link_bytes) == (450e9, 32e9)
+
+
+def test_every_accelerator_has_a_dated_price_with_a_source():
+    for row in ACCELERATORS:
+        price = price_of(row)
+        assert 0 < price.low < price.middle < price.high
+        assert price.source
+        assert price.read_on is not None
+
+
+def test_the_middle_price_of_an_h100_is_near_the_published_median():
+    assert price_of(named("h100")).middle == pytest.approx(2.95, rel=0.1)
+
+
+def test_an_accelerator_without_a_price_is_an_error_that_asks_for_one():
+    with pytest.raises(InputError, match="no price is known for mine; give one"):
+        price_of(replace(named("h100"), name="mine"))
+
+
+def test_a_given_price_has_no_range_and_no_date():
+    price = given_price(2.5)
+    assert (price.low, price.middle, price.high, price.read_on) == (2.5, 2.5, 2.5, None)
+    assert given_price(0).middle == 0
+
+
+@pytest.mark.parametrize("price", [-0.01, math.nan, math.inf])
+def test_a_price_below_zero_or_without_a_value_is_refused(price):
+    with pytest.raises(InputError, match="use US dollars per hour, 0 or more"):
+        given_price(price)
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """Puts an nvidia-smi on the path that answers with these lines and this code."""
+
+    def install(lines, code=0):
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text(f"#!/bin/sh\nprintf '{lines}'\nexit {code}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+
+    return install
+
+
+def test_the_own_gpu_is_the_first_that_the_driver_names(driver):
+    driver("NVIDIA H100 80GB HBM3\\nNVIDIA A100-SXM4-80GB\\n")
+    assert detected() is named("h100")
+
+
+def test_a_gpu_that_is_not_in_the_table_has_a_name_and_no_row(driver):
+    driver("Tesla V100-SXM2-16GB\\n")
+    assert (device_name(), detected()) == ("Tesla V100-SXM2-16GB", None)
+
+
+@pytest.mark.parametrize(("lines", "code"), [("", 0), ("NVIDIA-SMI has failed\\n", 9)])
+def test_a_driver_without_a_gpu_finds_none(driver, lines, code):
+    driver(lines, code)
+    assert (device_name(), detected()) == (None, None)
+
+
+def test_a_machine_without_a_driver_has_no_gpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (device_name(), detected()) == (None, None)

@@ -56,6 +56,17 @@ def test_hoffmanns_own_fit_wants_more_tokens_per_parameter_the_larger_the_budget
     assert compute_optimal(HOFFMANN_2022, flops).tokens_per_parameter == pytest.approx(ratio, abs=0.06)
 
 
+def test_hoffmanns_unrounded_constants_round_to_the_printed_ones():
+    law = HOFFMANN_2022
+    assert [round(x, 2) for x in (law.E, law.A, law.B, law.alpha, law.beta)] == [
+        1.69,
+        406.4,
+        410.7,
+        0.34,
+        0.28,
+    ]
+
+
 def test_rounding_alone_moves_hoffmanns_optimum_by_more_than_half():
     rounded = replace(HOFFMANN_2022, E=1.69, alpha=0.34, beta=0.28)
     ratios = [compute_optimal(rounded, flops).tokens_per_parameter for flops in (1e18, 5.76e23)]
@@ -188,35 +199,21 @@ def test_a_usual_run_has_no_warning_and_says_what_its_loss_means(law):
 @pytest.mark.parametrize(
     ("run", "warning"),
     [
-        (
-            (20e6, 1e9),
-            "20M parameters: outside the law's range (50M to 16B), extrapolated (embeddings dominate)",
-        ),
+        ((20e6, 1e9), "20M parameters: outside the law's range (50M to 16B), extrapolated "
+         "(embeddings dominate)"),
         ((72e9, 200e9), "72B parameters: outside the law's range (50M to 16B), extrapolated"),
         ((1e8, 8e8), "800M tokens: outside the law's range (875M to 500B), extrapolated"),
-        (
-            (1e8, 51e9),
-            "510 tokens per parameter: outside the law's range (1 to 500), extrapolated",
-        ),
+        ((1e8, 51e9), "510 tokens per parameter: outside the law's range (1 to 500), extrapolated"),
         ((2e9, 1e9), "0.5 tokens per parameter: outside the law's range (1 to 500), extrapolated"),
-        (
-            (1e8, 8e9, 1e9 + 6e8),
-            "5 epochs teach as much as 4.52 of fresh text (a further token is worth 77 % of a fresh one): "
-            "above 4, repetition costs",
-        ),
-        (
-            (1e8, 80e9, 4e9),
-            "20 epochs teach as much as 11.9 of fresh text (a further token is worth 29 % of a fresh one): "
-            "above 16, little is gained",
-        ),
-        (
-            (1e9, 8e9, 4e9),
-            "4B unique tokens support 161M parameters: more help less than besiroglu-2024 says; "
-            "muennighoff-2023 has a term for it",
-        ),
+        ((1e8, 8e9, 1.6e9), "5 epochs teach as much as 4.52 of fresh text (a further token is worth 77 % of "
+         "a fresh one): above 4, repetition costs"),
+        ((1e8, 80e9, 4e9), "20 epochs teach as much as 11.9 of fresh text (a further token is worth 29 % of "
+         "a fresh one): above 16, little is gained"),
+        ((1e9, 8e9, 4e9), "4B unique tokens support 161M parameters: more help less than besiroglu-2024 says"
+         "; muennighoff-2023 has a term for it"),
     ],
     ids=["small", "large", "few tokens", "long", "short", "5 epochs", "20 epochs", "too large"],
-)
+)  # fmt: skip
 def test_outside_its_range_a_law_says_so(run, warning):
     assert warning in estimate_loss(BESIROGLU_2024, *run).warnings
 

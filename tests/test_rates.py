@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from parambudget.arch.dims import with_sizes
@@ -35,6 +35,7 @@ def test_what_repeated_text_is_worth(times, worth, next_token):
 
 
 @given(amounts, amounts)
+@example(59.20449723132234, 59.204497231322335)
 def test_effective_tokens_are_at_most_the_tokens_trained_on_and_at_least_those_read_once(tokens, unique):
     worth = effective_tokens(tokens, unique)
     assert min(tokens, unique) <= worth <= tokens

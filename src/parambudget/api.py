@@ -3,6 +3,7 @@ import."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,23 +53,57 @@ def verify(source: ModelLike | None = None, /, **fields: Any) -> Verification:
 
 
 def solve(
-    target: str | int, *, current: ModelLike | None = None, like: ModelLike | None = None, **asked: Any
-) -> Solutions:
+    target: str | int | None = None, *, current: ModelLike | None = None, like: ModelLike | None = None,
+    hours: float | None = None, dollars: float | None = None, flops: str | float | None = None,
+    memory: str | int | None = None, gpu: str | None = None, batch_size: int | None = None, **asked: Any,
+) -> Solutions:  # fmt: skip
     """The models of a budget: `solve("350M", n_layers=24, head_dim=[64, 128], dim="256:4096:64")`.
 
     With `current`, the ways from that model to the budget (see `plan.resize`); with `like`, a search of all
-    sizes around that model's choices. Everything else is as for `plan.solve.solve`.
+    sizes around that model's choices. Other budgets stand in the place of the target or beside it: hours or
+    dollars on a `gpu`, FLOPs, the memory of one GPU; see `plan.budgets`. Everything else is as for
+    `plan.solve.solve`.
     """
     if current is not None and like is not None:
         raise ConfigError(
             "current starts from a model's sizes, like only takes its choices; give one of the two"
         )
+    spent = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory, "gpu": gpu,
+             "batch_size": batch_size}  # fmt: skip
+    spent = {name: value for name, value in spent.items() if value is not None}
     if current is not None:
-        from parambudget.plan.resize import resize
-
-        return resize(model(current), target, **asked)
+        return _resized(model(current), target, spent, asked)
     from parambudget.plan.solve import solve as search
     from parambudget.plan.space import choices_of
 
     choices = choices_of(model(like)) if like is not None else {}
-    return search(target, **choices | {name: value for name, value in asked.items() if value is not None})
+    fields = choices | {name: value for name, value in asked.items() if value is not None}
+    if not spent and fields.get("rank") in (None, "shape", "closest"):
+        if target is None:
+            raise ConfigError(
+                "no budget is given; give a --target, or --hours with --gpu, --flops or --memory"
+            )
+        return search(target, **fields)
+    from parambudget.plan.budgets import solve_for
+    from parambudget.plan.spending import spending
+
+    return replace(solve_for(spending(**spent), target, **fields), spent=spent)
+
+
+def _resized(
+    current: ModelConfig, target: str | int | None, spent: dict[str, Any], asked: dict[str, Any]
+) -> Solutions:
+    """The ways out of a current model, each with its outlook where a GPU is named."""
+    from parambudget.plan.resize import resize
+
+    if target is None or spent.keys() - {"gpu", "batch_size"}:
+        raise ConfigError(
+            "a current model is brought to a --target; leave out hours, dollars, FLOPs and memory"
+        )
+    found = resize(current, target, **asked)
+    if not spent:
+        return found
+    from parambudget.plan.budgets import with_outlook
+    from parambudget.plan.spending import spending
+
+    return replace(found, solutions=with_outlook(found, spending(**spent)), spent=spent)

@@ -50,6 +50,19 @@ def parse_size(text: str, what: str) -> int:
     return int(match[1].replace(",", ""))
 
 
+def parse_bytes(text: str, what: str = "memory") -> int:
+    """A size of memory: `24GB` is 24 * 10**9 bytes, `24GiB` 24 * 2**30; a bare number could mean anything."""
+    match = re.fullmatch(r"([0-9.,_]+)\s*([KMGT])(i?)B", text.strip(), re.IGNORECASE)
+    number = _rational(match[1]) if match else None
+    if match is None or number is None or number <= 0:
+        raise InputError(f"{what} {shortened(text)!r} is not a size; use such as 24GB (10^9) or 24GiB (2^30)")
+    power = "KMGT".index(match[2].upper()) + 1
+    size = number * (1024 if match[3] else 1000) ** power
+    if not 1 <= size <= _LARGEST_COUNT:
+        raise InputError(f"{what} {shortened(text)!r} is out of range; use 1 byte to 10^18 bytes")
+    return int(size)
+
+
 def parse_tolerance(text: str | float | Fraction) -> Fraction:
     """A relative tolerance, exact: `1%`, `0.01` or 0. A number of 1 or more without % is refused: it could
     mean either."""

@@ -13,7 +13,7 @@ Size = Any
 
 
 class Dims(Protocol):
-    """The sizes and choices that the table of tensors reads. Sizes may be arrays or symbols; choices are
+    """The sizes and choices that the tables of a model read. Sizes may be arrays or symbols; choices are
     plain values."""
 
     @property
@@ -36,6 +36,8 @@ class Dims(Protocol):
     def tied(self) -> bool: ...  # noqa: D102
     @property
     def position(self) -> str: ...  # noqa: D102
+    @property
+    def norm(self) -> str: ...  # noqa: D102
     @property
     def norm_weight(self) -> bool: ...  # noqa: D102
     @property
@@ -84,6 +86,15 @@ class Dims(Protocol):
     def n_dense_layers(self) -> Size: ...  # noqa: D102
     @property
     def n_moe_layers(self) -> Size: ...  # noqa: D102
+
+    @property
+    def activation(self) -> str: ...  # noqa: D102
+    @property
+    def logit_softcap(self) -> float | None: ...  # noqa: D102
+    @property
+    def embedding_multiplier(self) -> float: ...  # noqa: D102
+    @property
+    def residual_multiplier(self) -> float: ...  # noqa: D102
 
 
 _SIZES: Final = (

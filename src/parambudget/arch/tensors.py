@@ -67,6 +67,12 @@ class Tensor:
         return 0 if self.shared_with else self.met_by_a_token
 
     @property
+    def hidden(self) -> bool:
+        """Whether it is one matrix between the lookups and the head. A head's or a router's rows are classes,
+        each with an embedding of its own; fused experts are many matrices."""
+        return self.role == "matmul" and self.component not in ("lm_head", "router") and len(self.shape) == 2
+
+    @property
     def parameters(self) -> Size:
         """Learned parameters this row adds: its elements, or 0 for another row's tensor."""
         return 0 if self.shared_with else self.elements

@@ -30,7 +30,9 @@ VersionOption = Annotated[
     bool,
     typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
 ]
-COMMANDS: Final = ("count", "solve", "verify", "data", "train", "runs", "sample", "presets")
+COMMANDS: Final = (
+    "count", "solve", "plan", "report", "verify", "data", "train", "runs", "sample", "presets", "calibrate",
+)  # fmt: skip
 
 
 def application(*names: str, words: Collection[str] | None = None) -> typer.Typer:
@@ -59,7 +61,7 @@ def application(*names: str, words: Collection[str] | None = None) -> typer.Type
                 from parambudget.cli.fields import with_flags_of  # pydantic: not before its setting above
 
                 command = with_flags_of(command, words)
-            app.command(name, no_args_is_help=name != "presets")(command)
+            app.command(name, no_args_is_help=name not in ("presets", "calibrate"))(command)
     return app
 
 

@@ -16,9 +16,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 def require_torch(command: str) -> None:
     """Raise `MissingExtra` with the install command unless the whole `train` extra is there."""
-    missing = [
-        name for name in ("torch", "safetensors", "tokenizers", "platformdirs") if find_spec(name) is None
-    ]
+    missing = [name for name in ("torch", "safetensors", "tokenizers") if find_spec(name) is None]
     if missing:
         raise MissingExtra(
             f"{command} needs {', '.join(missing)}, not installed here; run it as: "

@@ -13,19 +13,25 @@ from parambudget.cli.output import print_json, print_lines
 from parambudget.errors import ConfigError
 from parambudget.files import write_json
 
+BUDGET_PANEL = "Other budgets, alone or with --target"
 LATTICE_PANEL = "Lattice: a value (896), a list (64,128) or a range (lo:hi, lo:hi:step)"
 
 
 @with_model_fields(as_axes=True)
 def solve(
-    target: Annotated[str, typer.Option(metavar="COUNT", help="Parameters, such as 350M or 1.3B.")],
+    target: Annotated[
+        str | None, typer.Option(metavar="COUNT", help="Parameters, such as 350M or 1.3B.")
+    ] = None,
     counted: Annotated[
         Literal["total", "body", "active"], typer.Option(help="What the budget counts.")
     ] = "total",
     tolerance: Annotated[str, typer.Option(metavar="SHARE", help="How far off a model may be.")] = "0.5%",
     rank: Annotated[
-        Literal["shape", "closest"] | None,
-        typer.Option(help="By the shape score, or by the error alone. \\[default: shape]"),
+        Literal["shape", "closest", "loss", "speed", "memory"] | None,
+        typer.Option(
+            help="By the shape score, the error alone, or what is predicted.",
+            show_default="shape; loss where hours or FLOPs are given",
+        ),
     ] = None,
     top: Annotated[
         int | None, typer.Option(metavar="N", help="How many models to show. \\[default: 5]")
@@ -45,6 +51,40 @@ def solve(
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the config here.")
     ] = None,
     as_json: JsonOption = False,
+    hours: Annotated[
+        float | None,
+        typer.Option(metavar="H", help="Wall time on the GPU.", rich_help_panel=BUDGET_PANEL),
+    ] = None,
+    dollars: Annotated[
+        float | None,
+        typer.Option(metavar="USD", help="Rent of the GPU.", rich_help_panel=BUDGET_PANEL),
+    ] = None,
+    flops: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Arithmetic of the run, such as 1e19.", rich_help_panel=BUDGET_PANEL),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Of one GPU, such as 24GB.", rich_help_panel=BUDGET_PANEL),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="h100, a100, 4090, ... or cpu: shows speed and memory.",
+            rich_help_panel=BUDGET_PANEL,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Sequences per micro-step.",
+            show_default="the quickest that fits",
+            rich_help_panel=BUDGET_PANEL,
+        ),
+    ] = None,
     kv_groups: Annotated[
         str | None,
         typer.Option(
@@ -71,6 +111,8 @@ def solve(
     parambudget solve --target 350M
 
     parambudget solve --target 7B --vocab-size 128256 --n-layers 28:40 --head-dim 128
+
+    parambudget solve --hours 1.5 --gpu h100
     """
     if current is not None and (like is not None or top is not None or rank is not None):
         raise ConfigError("--from shows each way from that model once; leave out --like, --top and --rank")
@@ -78,6 +120,9 @@ def solve(
     asked = fields | {
         k: value for k, value in (lattice | {"top": top, "rank": rank}).items() if value is not None
     }
+    spent = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory, "gpu": gpu,
+             "batch_size": batch_size}  # fmt: skip
+    asked |= {name: value for name, value in spent.items() if value is not None}
     found = api.solve(target, current=current, like=like, counted=counted, tolerance=tolerance, **asked)
     if not 1 <= pick <= len(found):
         raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")

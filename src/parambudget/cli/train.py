@@ -187,6 +187,7 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     from parambudget.train.checkpoint import require_checkpoint
     from parambudget.train.data import data_for
     from parambudget.train.device import choose
+    from parambudget.train.expect import expected
     from parambudget.train.loop import train as train_model
     from parambudget.train.rundir import require_free
     from parambudget.train.settings import require_possible, settled
@@ -213,9 +214,10 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     settings = settled(given, asked.model, data, compute, asked.train_tokens, asked.hours, ranks)
     to.print(show.settings(settings.completed, asked.model))
     config = settings.completed.config
+    planned = expected(asked.model, config, compute, ranks)
     with (
         stop_requests() as stopped,
-        watching(to, config.steps, ranks.peak_flops(compute), compute.peak_memory_bytes) as shown,
+        watching(to, config.steps, ranks.peak_flops(compute), compute.peak_memory_bytes, planned) as shown,
         _reported(shown, asked if ranks.leads else replace(asked, wandb=None), config) as on_step,
     ):
         result = train_model(

@@ -15,7 +15,7 @@ import numpy as np
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.mixers import mixers
-from parambudget.arch.tensors import tensors
+from parambudget.arch.tensors import Tensor, tensors
 
 Convention = Literal["full", "causal"]
 TRAINING: Final = 3
@@ -78,19 +78,32 @@ def hardware_flops_per_token(
     """FLOPs that the trainer computes per token: with checkpointing the layers run forward twice, and with
     the logits in parts the head does.
 
-    The second run of a layer ends with the last tensor that the backward pass needs, and the output of the
-    last matmul is not needed unless a norm stands behind it. What a flash attention recomputes inside its own
-    backward pass is not counted.
+    What a flash attention recomputes inside its own backward pass is not counted.
     """
-    layers, head = (RECOMPUTED if again else TRAINING for again in (checkpointing, logits_again))
-    of_head, of_layers = head_parameters(m), _in_layers(m)
-    others = matmul_parameters(m) - of_head - of_layers
-    unneeded = _last_of_a_layer(m) if checkpointing and m.norm_placement == "pre" else 0
-    matmuls = 2 * (layers * of_layers - unneeded + TRAINING * others + head * of_head)
+    matmuls = sum(
+        2 * row.met_by_a_token * passes(row, m, checkpointing=checkpointing, logits_again=logits_again)
+        for row in tensors(m)
+        if row.role == "matmul"
+    )
+    layers = RECOMPUTED if checkpointing else TRAINING
     if convention == "full":
         # What a window hides is masked, and computed all the same.
         return matmuls + layers * 2 * m.context_length * sum(row.score_width for row in mixers(m))
     return matmuls + attention_flops_per_token(m, convention, passes=layers)
+
+
+def passes(row: Tensor, m: Dims, *, checkpointing: bool, logits_again: bool) -> int:
+    """Forward passes that the trainer's work with a matmul row is worth.
+
+    The second run of a layer ends with the last tensor that the backward pass needs, and the output of the
+    last matmul is not needed unless a norm stands behind it.
+    """
+    if row.component == "lm_head":
+        return RECOMPUTED if logits_again else TRAINING
+    if row.component == "embedding_projection":
+        return TRAINING
+    unneeded = row.name == "layers.*.ffn.down.weight" and m.norm_placement == "pre"
+    return RECOMPUTED if checkpointing and not unneeded else TRAINING
 
 
 def _seen(n_tokens: Size, window: int | None) -> Size:
@@ -98,15 +111,6 @@ def _seen(n_tokens: Size, window: int | None) -> Size:
     if window is None:
         return n_tokens
     return min(n_tokens, window) if isinstance(n_tokens, int) else np.minimum(n_tokens, window)
-
-
-def _in_layers(m: Dims) -> Size:
-    rows = (row for row in tensors(m) if row.role == "matmul" and row.name.startswith("layers."))
-    return sum(row.met_by_a_token for row in rows)
-
-
-def _last_of_a_layer(m: Dims) -> Size:
-    return sum(row.elements for row in tensors(m) if row.name == "layers.*.ffn.down.weight")
 
 
 def _exactly(count: Size, factor: Fraction) -> Size:

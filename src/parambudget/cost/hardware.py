@@ -1,13 +1,17 @@
-"""Accelerators: dense bfloat16 arithmetic, memory and bandwidth, each row with its source.
+"""Accelerators: dense bfloat16 arithmetic, memory and bandwidths, each row with its source.
 
 Vendors print the figure with 2:4 sparsity first, which is twice the dense one, and for GeForce cards the one
 with 16-bit accumulation; these rows are dense with 32-bit accumulation. Memory is what the driver reports: a
-vendor's "80 GB" is a label.
+vendor's "80 GB" is a label. Links are given by vendors as both directions together; these rows have one.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
+
+from parambudget.errors import InputError
+from parambudget.units import shortened
 
 _READ: Final = date(2026, 11, 22)
 _MIB: Final = 2**20
@@ -23,6 +27,8 @@ class Accelerator:
     """Dense FLOP/s."""
     bandwidth_bytes: float
     """Of its memory, per second."""
+    link_bytes: float
+    """To the other accelerators of the machine, per second and direction: NVLink, Infinity Fabric or PCIe."""
     source: str
     read_on: date
     device_names: tuple[str, ...]
@@ -30,11 +36,13 @@ class Accelerator:
 
 
 def _row(
-    name: str, memory_mib: int, teraflops: float, bandwidth_tb: float, source: str, *device_names: str
-) -> Accelerator:
+    name: str, memory_mib: int, teraflops: float, bandwidth_tb: float, link_gb: float, source: str,
+    *device_names: str,
+) -> Accelerator:  # fmt: skip
     return Accelerator(
-        name, memory_mib * _MIB, teraflops * 1e12, bandwidth_tb * 1e12, source, _READ, device_names
-    )
+        name, memory_mib * _MIB, teraflops * 1e12, bandwidth_tb * 1e12, link_gb * 1e9, source, _READ,
+        device_names,
+    )  # fmt: skip
 
 
 _DRIVER: Final = "memory as in nvidia-smi"
@@ -43,60 +51,68 @@ _COMMON: Final = f"as commonly given, not from a data sheet; {_DRIVER}"
 _LLM_C: Final = f"white paper, through llm.c's mfu.h; {_DRIVER}"
 ACCELERATORS: Final = (
     _row(
-        "a100-40-sxm", 40_960, 312, 1.555, f"NVIDIA A100 {_TITAN}", "NVIDIA A100-SXM4-40GB",
+        "a100-40-sxm", 40_960, 312, 1.555, 300, f"NVIDIA A100 {_TITAN}", "NVIDIA A100-SXM4-40GB",
     ),
     _row(
-        "a100-80-sxm", 81_920, 312, 2.039, f"NVIDIA A100 {_TITAN}", "NVIDIA A100-SXM4-80GB",
+        "a100-80-sxm", 81_920, 312, 2.039, 300, f"NVIDIA A100 {_TITAN}", "NVIDIA A100-SXM4-80GB",
     ),
     _row(
-        "a100-80-pcie", 81_920, 312, 1.935, f"NVIDIA A100 {_TITAN}", "NVIDIA A100 80GB PCIe",
+        "a100-80-pcie", 81_920, 312, 1.935, 32, f"NVIDIA A100 {_TITAN}", "NVIDIA A100 80GB PCIe",
     ),
     _row(
-        "h100-sxm", 81_559, 989.4, 3.35, f"NVIDIA H100 {_TITAN}",
+        "h100-sxm", 81_559, 989.4, 3.35, 450, f"NVIDIA H100 {_TITAN}",
         "NVIDIA H100 80GB HBM3",
     ),
     _row(
-        "h100-pcie", 81_559, 756, 2.0, f"NVIDIA H100 {_TITAN}",
+        "h100-pcie", 81_559, 756, 2.0, 64, f"NVIDIA H100 {_TITAN}",
         "NVIDIA H100 PCIe",
     ),
     _row(
-        "h100-nvl", 95_830, 835, 3.9, f"NVIDIA H100 {_TITAN}",
+        "h100-nvl", 95_830, 835, 3.9, 300, f"NVIDIA H100 {_TITAN}",
         "NVIDIA H100 NVL",
     ),
     _row(
-        "h200-sxm", 143_771, 989.4, 4.8, f"NVIDIA H200 {_TITAN}",
+        "h200-sxm", 143_771, 989.4, 4.8, 450, f"NVIDIA H200 {_TITAN}",
         "NVIDIA H200",
     ),
     _row(
-        "b200", 183_359, 2_250, 7.7,
+        "b200", 183_359, 2_250, 7.7, 900,
         f"NVIDIA Blackwell {_TITAN}; bandwidth from bus width and clock, pytorch/ao#4002",
         "NVIDIA B200",
     ),
     _row(
-        "gb200", 189_471, 2_500, 8.0,
+        "gb200", 189_471, 2_500, 8.0, 900,
         f"NVIDIA GB200 {_TITAN}", "NVIDIA GB200",
     ),
-    _row("l40s", 46_068, 362, 0.864, f"NVIDIA L40S {_TITAN}", "NVIDIA L40S"),
+    _row("l40s", 46_068, 362, 0.864, 32, f"NVIDIA L40S {_TITAN}", "NVIDIA L40S"),
     _row(
-        "a10g", 23_028, 70, 0.6, _COMMON, "NVIDIA A10G",
+        "a10g", 23_028, 70, 0.6, 32, _COMMON, "NVIDIA A10G",
     ),
     _row(
-        "rtx-3090", 24_576, 71, 0.936, f"NVIDIA GA102 {_LLM_C}",
+        "rtx-3090", 24_576, 71, 0.936, 32, f"NVIDIA GA102 {_LLM_C}",
         "NVIDIA GeForce RTX 3090",
     ),
     _row(
-        "rtx-4090", 24_564, 165.2, 1.008, f"NVIDIA Ada {_LLM_C}",
+        "rtx-4090", 24_564, 165.2, 1.008, 32, f"NVIDIA Ada {_LLM_C}",
         "NVIDIA GeForce RTX 4090",
     ),
     _row(
-        "rtx-5090", 32_607, 209.5, 1.792,
+        "rtx-5090", 32_607, 209.5, 1.792, 64,
         _COMMON, "NVIDIA GeForce RTX 5090",
     ),
     _row(
-        "mi300x", 196_608, 1_307.4, 5.3, "as commonly given, torchtitan has 1,300; memory is the label",
+        "mi300x", 196_608, 1_307.4, 5.3, 448, "as commonly given, torchtitan has 1,300; memory is the label",
         "AMD Instinct MI300X",
     ),
 )  # fmt: skip
+
+
+_SHORT: Final = {
+    "a100": "a100-80-sxm", "a10080": "a100-80-sxm", "a10080gb": "a100-80-sxm", "a100sxm": "a100-80-sxm",
+    "a10040": "a100-40-sxm", "a10040gb": "a100-40-sxm", "a100pcie": "a100-80-pcie",
+    "h100": "h100-sxm", "h10080gb": "h100-sxm", "h200": "h200-sxm",
+    "3090": "rtx-3090", "4090": "rtx-4090", "5090": "rtx-5090", "mi300": "mi300x",
+}  # fmt: skip
 
 
 def find(device_name: str) -> Accelerator | None:
@@ -106,3 +122,31 @@ def find(device_name: str) -> Accelerator | None:
     """
     wanted = " ".join(device_name.split())
     return next((row for row in ACCELERATORS if wanted in row.device_names), None)
+
+
+def named(name: str) -> Accelerator:
+    """The row that a person means: `h100`, `A100-80GB`, `rtx_4090`, a device as torch names it.
+
+    Case, spaces and marks do not matter. Where a family has several, the plain name is the SXM one, of an
+    A100 with 80 GB.
+    """
+    known = {_plain(row.name): row for row in ACCELERATORS}
+    known |= {_plain(device): row for row in ACCELERATORS for device in row.device_names}
+    known |= {short: known[_plain(full)] for short, full in _SHORT.items()}
+    wanted = _plain(name)
+    if wanted in known:
+        return known[wanted]
+    raise InputError(f"no GPU is known as {shortened(name)!r}; {_nearest(wanted, known)}")
+
+
+def _plain(name: str) -> str:
+    return re.sub("nvidia|geforce|amd|instinct|[^a-z0-9]", "", name.lower())
+
+
+def _nearest(wanted: str, known: dict[str, Accelerator]) -> str:
+    from difflib import get_close_matches
+
+    near = dict.fromkeys(known[key].name for key in get_close_matches(wanted, known, n=8, cutoff=0.5))
+    if near:
+        return f"the nearest are {', '.join(list(near)[:3])}"
+    return f"use one of {', '.join(row.name for row in ACCELERATORS)}"

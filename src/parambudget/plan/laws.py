@@ -198,7 +198,7 @@ def range_warnings(law: LossLaw, n_parameters: float, tokens: float) -> tuple[st
 
 def _repetition_warnings(law: LossLaw, size: float, trained: float, unique: float) -> tuple[str, ...]:
     found = [repetition_warning(trained, unique)]
-    supported = law.parameters_for(min(unique, trained))
+    supported = law.parameters_for(unique)
     if law.excess_parameters is None and unique < trained and size > supported:
         found.append(
             f"{format_count(unique)} unique tokens support {format_count(supported)} parameters: more help "

@@ -33,7 +33,7 @@ def compute_optimal(law: LossLaw, flops: float, flops_per_parameter: float = 6.0
 
     `flops_per_parameter` is k, the training FLOPs per token and parameter. 6 is what the laws were fitted
     with: 2 per multiply-add, forward and twice that backward, and nothing for attention. A family of real
-    models needs flops_per_token(m) / law_parameters(m), a little more; that takes C / k for C in both.
+    models has flops_per_token(m) / law_parameters(m), which is 6 and what attention adds.
 
     Source: Hoffmann et al. 2022, arXiv 2203.15556, equation 4.
     """

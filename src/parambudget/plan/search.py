@@ -115,6 +115,13 @@ class Search:
             points, errors = points.at(near), errors[near]
         return points.at(np.argsort(errors, kind="stable"))
 
+    def everything(self, at_once: int) -> Iterator[Points]:
+        """Every point of the lattice, about `at_once` at a time."""
+        _, largest = self.extent()
+        deepest = len(self.lattice.n_layers) * max(1, int(self.lattice.run.max()))
+        for rows in self._rows(0, largest, columns=max(1, at_once // deepest)):
+            yield Points(*rows.points())
+
     def extent(self) -> tuple[int, int]:
         """The least and the greatest count on the lattice."""
         depths, (outside, narrowest, widest, _) = self._depths, self._coefficients
@@ -144,10 +151,10 @@ class Search:
         arrays = zip(*(rows.points() for rows in self._rows(low, high)), strict=True)
         return Points(*(np.concatenate(parts) for parts in arrays))
 
-    def _rows(self, low: int, high: int) -> "Iterator[_Rows]":
-        """All points that count low..high, a bounded number of rows at a time."""
+    def _rows(self, low: int, high: int, columns: int | None = None) -> "Iterator[_Rows]":
+        """All points that count low..high, a bounded number of rows or of columns at a time."""
         low, high, many = max(low, 0), min(high, _MOST), 0
-        at_once = max(1, _ROWS_AT_ONCE // len(self.lattice.n_layers))
+        at_once = columns or max(1, _ROWS_AT_ONCE // len(self.lattice.n_layers))
         for start in range(0, len(self.lattice.dim), at_once):
             rows = self._piece(slice(start, start + at_once), low, high)
             many += rows.n_points

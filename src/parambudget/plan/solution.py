@@ -1,6 +1,6 @@
 """What a search hands back: ranked models with their errors and scores, and the certificate."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -8,7 +8,27 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
 from parambudget.plan.search import Certificate
+from parambudget.plan.space import Counted
 from parambudget.tabular import Tabular
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is predicted of one model; None where it was not asked for."""
+
+    tokens_per_second: float | None
+    peak_bytes: float | None
+    batch_size: int | None
+    """Sequences per micro-step of the quickest way that fits."""
+    gradient_checkpointing: bool | None
+    tokens: float | None
+    """That the budget has room for."""
+    loss: float | None
+    """Expected after them, nats per token of the law's text: to compare, not to promise."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,6 +44,8 @@ class Solution:
     """counted - target."""
     score: dict[str, float]
     """The shape score, term by term; the lower the sum the more usual the shape."""
+    outlook: Outlook | None = None
+    """What is predicted of it, where a machine or another budget is named."""
 
     def __repr__(self) -> str:
         """One line: a model is long when all of its choices are spelled out."""
@@ -48,6 +70,48 @@ class Solution:
             "error": self.error,
             "score": round(self.total_score, 6),
             "score_terms": {name: round(value, 6) for name, value in self.score.items()},
+        } | ({"outlook": self.outlook.as_dict()} if self.outlook else {})
+
+
+@dataclass(frozen=True)
+class SweepCertificate:
+    """What measuring every point of a lattice has shown, where no count is the budget."""
+
+    objective: str
+    """loss: least; size: greatest."""
+    counted: Counted
+    lattice: dict[str, str]
+    """Every axis as flag text."""
+    lattice_points: int
+    possible: int
+    """Points that fit in the memory."""
+    best: float
+    """Of the objective, among all points: a loss has the penalty of unusual aspect ratios in it."""
+    by_size: dict[int, float]
+    """The best of every size, two sizes an octave."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Better:
+    """That a model of another size is expected to do better with the same budget."""
+
+    model: ModelConfig
+    counted: int
+    loss: float
+    than: float
+    """Expected loss of the best model of the size that was asked for."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "counted": self.counted,
+            "loss": self.loss,
+            "than": self.than,
+            "model": self.model.model_dump(),
         }
 
 
@@ -84,11 +148,15 @@ class Solutions(Tabular, Sequence[Solution]):
     """The models shown, best first, never empty; an empty answer is a `NoSolution`."""
 
     solutions: tuple[Solution, ...]
-    certificate: Certificate
+    certificate: Certificate | SweepCertificate
     tying_was_assumed: bool = False
     current: Current | None = None
     rank: str = "shape"
     top: int = 5
+    better: Better | None = None
+    """A size that the same budget is better spent on."""
+    spent: Mapping[str, Any] = field(default_factory=dict)
+    """The budget beside the target, as it was given."""
 
     @overload
     def __getitem__(self, index: int) -> Solution: ...
@@ -122,14 +190,16 @@ class Solutions(Tabular, Sequence[Solution]):
                 "score": round(s.total_score, 3),
             }
             | ({f"change_of_{k}": v for k, v in self.current.change(s.model).items()} if self.current else {})
+            | (s.outlook.as_dict() if s.outlook else {})
             for s in self.solutions
         ]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values: the certificate, the solutions and, where there is one, the current model."""
         solutions = [s.as_dict() for s in self.solutions]
+        better = {"better_size": self.better.as_dict()} if self.better else {}
         if self.current is None:
-            return {"certificate": self.certificate.as_dict(), "solutions": solutions}
+            return {"certificate": self.certificate.as_dict(), "solutions": solutions, **better}
         changes = [{"change": self.current.change(s.model)} for s in self.solutions]
         solutions = [solution | change for solution, change in zip(solutions, changes, strict=True)]
         return {

@@ -44,7 +44,7 @@ def solve(
     answers.
     """
     n, share = parse_count(target, "target"), parse_tolerance(tolerance)
-    _check(counted, top, rank)
+    check(counted, top, rank, allowed=get_args(Rank))
     search = Search(SearchSpace.declare(n, fields), n, counted)
     certificate, choices = search.certificate(share), search.space.choices
     if rank == "closest":
@@ -129,9 +129,10 @@ def _score(search: Search, points: Points) -> Floats:
     return score
 
 
-def _check(counted: str, top: int, rank: str) -> None:
-    for name, got, allowed in (("counted", counted, get_args(Counted)), ("rank", rank, get_args(Rank))):
-        if got not in allowed:
-            raise ConfigError(f"{name} is {got!r}; use {' or '.join(allowed)}")
+def check(counted: str, top: int, rank: str | None, *, allowed: tuple[str, ...]) -> None:
+    """Refuse a count, a rank or a number of models that there is not."""
+    for name, got, known in (("counted", counted, get_args(Counted)), ("rank", rank or allowed[0], allowed)):
+        if got not in known:
+            raise ConfigError(f"{name} is {got!r}; use {' or '.join(known)}")
     if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= MOST_SHOWN:
         raise ConfigError(f"top is {top!r}; use a whole number from 1 to {MOST_SHOWN}")

@@ -59,7 +59,7 @@ class SearchSpace:
         """
         given = {name: value for name, value in fields.items() if value is not None}
         _refuse_blocks(given)
-        multiple = read_multiple(given.pop("multiple", _granularity(target)))
+        multiple = read_multiple(given.pop("multiple", granularity(target)))
         if "kv_groups" in given and "n_kv_heads" in given:
             raise ConfigError(
                 "kv-groups and n-kv-heads both say how many kv heads there are; give one of them"
@@ -129,7 +129,8 @@ def _refuse_blocks(given: Mapping[str, Any]) -> None:
             )
 
 
-def _granularity(target: int) -> int:
+def granularity(target: int) -> int:
+    """The step of dim and of FFN widths at a size, where none is given."""
     steps = ((SMALL, 32), (10**9, 64), (10**10, 128), (10**11, 256), (10**12, 512))
     return next((step for below, step in steps if target < below), 1024)
 

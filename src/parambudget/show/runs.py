@@ -1,6 +1,6 @@
 """Runs told to a person, side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -26,18 +26,22 @@ def _figures(figures: dict[str, Any]) -> dict[str, str]:
     planned = f"{figures['planned']:,}"
     built = figures["parameters"]
     state = "finished" if figures["finished"] else "not finished"
+    plan = figures["planned_figures"] or {}
+    rate, peak, each = map(plan.get, ("tokens_per_second", "peak_memory_bytes", "update_seconds"))
+    speed = f"{figures['tokens_per_second']:,.0f} tokens/s"
     return {
         "state": f"{state}, {figures['steps']:,} of {figures['planned_steps'] or figures['steps']:,} updates",
         "parameters": f"{planned} (as planned)" if built == figures["planned"] else _differ(built, planned),
         "tokens": format_count(figures["tokens"]),
-        "time in updates": format_seconds(figures["update_seconds"]),
-        "speed": f"{figures['tokens_per_second']:,.0f} tokens/s",
+        "time in updates": format_seconds(figures["update_seconds"])
+        + _planned(each, lambda seconds: format_seconds(seconds * figures["steps"])),
+        "speed": speed + _planned(rate, lambda rate: f"{rate:,.0f}"),
         "MFU": format_mfu(figures["mfu"], figures["peak_flops"])
         if figures["mfu"] is not None and figures["peak_flops"] is not None
         else "peak not known",
         "peak memory": "not measured"
         if figures["peak_memory_bytes"] is None
-        else format_bytes(figures["peak_memory_bytes"]),
+        else format_bytes(figures["peak_memory_bytes"]) + _planned(peak, format_bytes),
         "device": figures["device"] or "",
         "training loss": _written(figures["loss"], "{:.4f} nats per token", "not finite"),
         "validation loss": _written(figures["val_loss"], "{:.4f} nats per token", "not evaluated"),
@@ -46,6 +50,10 @@ def _figures(figures: dict[str, Any]) -> dict[str, str]:
         + _written(figures["best_step"], "{:,}", ""),
         "updates skipped": f"{figures['skipped']:,}",
     }
+
+
+def _planned(value: float | None, form: Callable[[float], str]) -> str:
+    return "" if value is None else f" (planned {form(value)})"
 
 
 def _differ(built: int | None, planned: str) -> str:

@@ -8,10 +8,11 @@ from parambudget.arch.source import changed_fields
 from parambudget.cost.flops import flops_per_token
 from parambudget.plan.rank import TERMS
 from parambudget.plan.search import Certificate
-from parambudget.plan.solution import Current, Solution, Solutions
+from parambudget.plan.solution import Current, Solution, Solutions, SweepCertificate
 from parambudget.plan.solve import DEFAULT_TOLERANCE
 from parambudget.plan.space import SIZES
 from parambudget.show.flags import as_flags, flags
+from parambudget.show.outlook import better_said, cells, headings, sweep_said
 from parambudget.show.screen import bold, dim, table, wrapped
 from parambudget.units import format_count, format_share, format_tolerance, parse_tolerance
 
@@ -30,14 +31,24 @@ def solutions_screen(found: Solutions, width: int) -> list[str]:
     """The screen of `solve`."""
     current = found.current
     wide = width >= _WIDE
-    lines = [*_current(current, found.certificate, width), ""] if current else []
+    certificate = found.certificate
+    lines = []
+    if current and isinstance(certificate, Certificate):
+        lines = [*_current(current, certificate, width), ""]
     lines += _models(found, width, wide=wide)
-    if not wide and not current:
+    if not wide and not current and not headings(found):
         lines += ["", *_terms(found)]
     if current:
         missing = (f"no {name} one: {why}" for name, why in current.unavailable.items())
         lines += [dim(line) for text in missing for line in wrapped(text, width)]
-    lines += ["", *wrapped(_certificate(found.certificate), width)]
+    said = _certificate(certificate) if isinstance(certificate, Certificate) else sweep_said(certificate)
+    lines += ["", *wrapped(said, width)]
+    if found.better:
+        lines += wrapped(better_said(found.better), width)
+    if found[0].outlook is not None and found[0].outlook.loss is not None:
+        lines += map(
+            dim, wrapped("losses are to compare: they depend on text and tokenizer; docs/laws.md", width)
+        )
     if found.tying_was_assumed:
         tied = found[0].model.tied
         says = "tied, as is usual below 1B" if tied else "untied, as is usual from 1B"
@@ -55,16 +66,19 @@ def again(found: Solutions, current: str | None) -> str:
     """The command that gives the same answer, every axis and choice spelled out; `current` is what --from
     named."""
     c, model = found.certificate, found[0].model
-    words = [f"parambudget solve --target {c.target}"]
+    words = ["parambudget solve"]
+    words += [f"--target {c.target}"] if isinstance(c, Certificate) else []
+    words += [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in found.spent.items()]
     words += [f"--from {shlex.quote(current)}"] if current else []
     words += [f"--{name.replace('_', '-')} {text}" for name, text in c.lattice.items()]
     told = {name: value for name, value in changed_fields(model).items() if name not in SIZES}
     words.append(as_flags({"vocab_size": model.vocab_size, "tied": model.tied} | told))
     if c.counted != "total":
         words.append(f"--counted {c.counted}")
-    if c.tolerance != parse_tolerance(DEFAULT_TOLERANCE):
+    if isinstance(c, Certificate) and c.tolerance != parse_tolerance(DEFAULT_TOLERANCE):
         words.append(f"--tolerance {format_tolerance(c.tolerance)}")
-    if found.rank != "shape":
+    long = {"hours", "dollars", "flops"} & found.spent.keys()
+    if found.rank not in ("shape", "size") and not (found.rank == "loss" and long):
         words.append(f"--rank {found.rank}")
     if found.top != 5:
         words.append(f"--top {found.top}")
@@ -84,8 +98,11 @@ def _models(found: Solutions, width: int, *, wide: bool) -> list[str]:
 
 def _table(found: Solutions, wide: bool, left_out: frozenset[str]) -> list[str]:
     shape = ["#", "way" if found.current else "shape", "layers", "dim", "heads/kv", "head", "ffn", "ffn/dim"]
-    answer = ["change", "FLOPs", "depth"] if found.current else ["score", *(TERMS if wide else ())]
-    names = [*shape, found.certificate.counted, "error", *answer]
+    predicted = headings(found)
+    terms = TERMS if wide and not predicted else ()
+    answer = ["change", "FLOPs", "depth"] if found.current else ["score", *terms]
+    error = ["error"] if isinstance(found.certificate, Certificate) else []
+    names = [*shape, found.certificate.counted, *error, *predicted, *answer]
     kept = [i for i, name in enumerate(names) if name not in left_out]
     rows = [names, *(_cells(number, solution, found, wide) for number, solution in enumerate(found, 1))]
     left = (kept.index(1),)
@@ -104,9 +121,16 @@ def _cells(number: int, solution: Solution, found: Solutions, wide: bool) -> lis
         str(m.intermediate_size),
         f"{m.intermediate_size / m.dim:.2f}",
         f"{solution.counted:,}",
-        format_share(solution.error / found.certificate.target),
-        *(_changes(found.current, m) if found.current else _score(solution, wide)),
+        *_error(solution, found.certificate),
+        *cells(solution, found),
+        *(_changes(found.current, m) if found.current else _score(solution, wide and not headings(found))),
     ]
+
+
+def _error(solution: Solution, certificate: Certificate | SweepCertificate) -> list[str]:
+    if isinstance(certificate, SweepCertificate):
+        return []
+    return [format_share(solution.error / certificate.target)]
 
 
 def _score(solution: Solution, with_terms: bool) -> list[str]:

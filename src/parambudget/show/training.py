@@ -11,7 +11,7 @@ from parambudget.show.console import plain_table
 from parambudget.train.defaults import Completed
 from parambudget.train.results import TrainResult
 from parambudget.train.tokens import TokenData
-from parambudget.units import format_bytes, format_count, format_mfu, format_seconds
+from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
 
 
 def introduction(model: ModelConfig, device: str, data: TokenData, out: Path) -> Table:
@@ -51,12 +51,20 @@ def conclusion(result: TrainResult, model: ModelConfig) -> Table:
     table.add_row(
         "trained", f"{result.steps:,} updates, {result.tokens:,} tokens, {format_seconds(result.seconds)}"
     )
+    planned = result.planned or {}
+    rate, peak = planned.get("tokens_per_second"), planned.get("peak_memory_bytes")
     speed = f"{result.tokens_per_second:,.0f} tokens/s on {result.device}"
+    if rate is not None:
+        speed += f", planned {rate:,.0f} ({format_share(result.tokens_per_second / rate - 1, 1)})"
     if result.mfu is not None and result.peak_flops is not None:
         speed += f", MFU {format_mfu(result.mfu, result.peak_flops)}"
     table.add_row("speed", speed)
     if result.peak_memory_bytes is not None:
-        table.add_row("peak memory", format_bytes(result.peak_memory_bytes))
+        held = format_bytes(result.peak_memory_bytes)
+        if peak is not None:
+            off = format_share(result.peak_memory_bytes / peak - 1, 1)
+            held += f", planned {format_bytes(peak)} ({off})"
+        table.add_row("peak memory", held)
     if result.val_loss is not None and result.val_bits_per_byte is not None:
         table.add_row(
             "validation",

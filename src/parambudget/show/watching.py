@@ -11,8 +11,9 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from parambudget.train.expect import Expected
 from parambudget.train.results import Step
-from parambudget.units import format_bytes, format_mfu
+from parambudget.units import format_bytes, format_mfu, format_seconds
 
 MOST_SILENT_SECONDS: Final = 30.0
 PLAIN_LINES: Final = 20
@@ -25,16 +26,20 @@ Memory = Callable[[], int | None]
 
 @contextmanager
 def watching(
-    console: Console, n_steps: int, peak_flops: float | None, memory: Memory
+    console: Console, n_steps: int, peak_flops: float | None, memory: Memory, planned: Expected | None = None
 ) -> Iterator[Callable[[Step], None]]:
-    """What to call after each update; `memory` gives the most bytes held so far, where that is known."""
-    figures = Figures(n_steps, peak_flops, memory)
+    """What to call after each update; `memory` gives the most bytes held so far, where that is known.
+
+    What was `planned` stands beside what is measured.
+    """
+    figures = Figures(n_steps, peak_flops, memory, planned)
     if not console.is_terminal:
         yield _plain(console, figures)
         return
     bar = Progress(
         TextColumn("training"), BarColumn(bar_width=None), MofNCompleteColumn(),
-        TextColumn("left:"), TimeRemainingColumn(compact=True), console=console, expand=True,
+        TextColumn("left:"), TimeRemainingColumn(compact=True), TextColumn(_whole(planned, n_steps)),
+        console=console, expand=True,
     )  # fmt: skip
     with Live(bar, console=console, refresh_per_second=4) as live:
         task: TaskID | None = None
@@ -59,6 +64,7 @@ class Figures:
     peak_flops: float | None
     """What the MFU is a share of."""
     memory: Memory
+    planned: Expected | None = None
     _sum: float = 0.0
     _weight: float = 0.0
     _told: int = -1
@@ -74,13 +80,14 @@ class Figures:
         """Loss and smoothed loss, learning rate, speed and memory."""
         self.note(step)
         loss = f"loss {step.loss:.4f}" if step.loss is not None else "loss not finite"
-        parts = [loss, f"lr {step.lr:.2e}", f"{step.tokens_per_second:,.0f} tok/s"]
+        rate, peak = (None, None) if self.planned is None else self.planned.shown
+        parts = [loss, f"lr {step.lr:.2e}", f"{step.tokens_per_second:,.0f} tok/s{_beside(rate)}"]
         if self._weight:
             parts.insert(1, f"smoothed {self._sum / self._weight:.4f}")
         if step.mfu is not None and self.peak_flops is not None:
             parts.append(f"MFU {format_mfu(step.mfu, self.peak_flops)}")
         if (held := self.memory()) is not None:
-            parts.append(f"peak {format_bytes(held)}")
+            parts.append(f"peak {format_bytes(held)}{_beside(peak)}")
         if step.skipped:
             parts.append("update skipped")
         return "  ".join(parts)
@@ -91,6 +98,17 @@ class Figures:
             self._sum = KEPT * self._sum + (1 - KEPT) * step.loss
             self._weight = KEPT * self._weight + (1 - KEPT)
         self._told = step.step
+
+
+def _beside(planned: str | None) -> str:
+    return "" if planned is None else f" (planned {planned})"
+
+
+def _whole(planned: Expected | None, n_steps: int) -> str:
+    """How long all updates were planned to take."""
+    if planned is None or planned.update_seconds is None:
+        return ""
+    return f"planned: {format_seconds(n_steps * planned.update_seconds)}"
 
 
 def _plain(console: Console, figures: Figures) -> Callable[[Step], None]:

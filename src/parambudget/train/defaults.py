@@ -1,11 +1,8 @@
 """What a person leaves out of a run is filled in here, each value with the reason that is shown beside it.
 
-    rates       Step Law and DeepSeek for the learning rate and the batch: `plan/rates.py`
-    epochs      Muennighoff et al. for how often text may be read: `plan/repetition.py`
-    GPT-3       Brown et al. 2020, arXiv 2005.14165, appendix B: AdamW's constants, clipping and weight decay
-    Moonlight   Liu et al. 2025, arXiv 2502.16982: Muon with updates of AdamW's size, at its rate and decay
-
-Below the sizes that the laws were fitted on they are extrapolated, within the bounds set here.
+laws        of tokens, batch and learning rate: `plan/recipe.py`
+GPT-3       Brown et al. 2020, arXiv 2005.14165, appendix B: AdamW's constants, clipping and weight decay
+Moonlight   Liu et al. 2025, arXiv 2502.16982: Muon with updates of AdamW's size, at its rate and decay
 """
 
 import math
@@ -14,18 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import with_sizes
-from parambudget.cost.count import body, total
-from parambudget.cost.flops import flops_per_token
-from parambudget.plan.rates import batch_tokens, step_law_rate
-from parambudget.plan.repetition import FREE_EPOCHS
+from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens
 from parambudget.train.config import TrainConfig
 from parambudget.units import format_count
 
-TOKENS_PER_PARAMETER: Final = 20
-FEWEST_BATCH_TOKENS: Final = 2**12
-MOST_BATCH_TOKENS: Final = 2**22
-HIGHEST_LEARNING_RATE: Final = 5e-3
 FINAL_LEARNING_RATE: Final = 1e-5
 MOST_EVAL_TOKENS: Final = 2**18
 MICRO_STEP_TOKENS: Final = {"cpu": 2**10, "accelerator": 2**14}
@@ -68,22 +57,20 @@ def complete(
 
     `train_tokens` is how many tokens to train on, for who thinks in tokens rather than in `steps`.
     """
-    TrainConfig.read(
-        _PROBE | dict(given)
-    )  # a wrong field is reported as itself, not as the arithmetic it breaks below
+    require_valid(given)  # a wrong field is reported as itself, not as the arithmetic it breaks below
     fields, reasons = dict(given), {}
 
     def fill(name: str, value: Any, reason: str) -> None:
         if name not in fields:
             fields[name], reasons[name] = value, reason
 
-    planned, why_planned = _training_tokens(model, data_tokens)
+    planned, why_planned = training_tokens(model, data_tokens)
     if train_tokens is not None:
         planned, why_planned = train_tokens, "given"
     _fill_batch(fields, fill, model, planned, "cpu" if on_cpu else "accelerator")
-    update_tokens = fields["batch_size"] * fields["gradient_accumulation_steps"] * model.context_length
-    fill("steps", max(1, round(planned / update_tokens)), f"{format_count(planned)} tokens: {why_planned}")
-    rate, why = _learning_rate(model, fields["steps"] * update_tokens)
+    tokens = fields["batch_size"] * fields["gradient_accumulation_steps"] * model.context_length
+    fill("steps", max(1, round(planned / tokens)), f"{format_count(planned)} tokens: {why_planned}")
+    rate, why = learning_rate(model, fields["steps"] * tokens)
     fill("learning_rate", rate, why)
     fill(
         "final_learning_rate",
@@ -92,7 +79,7 @@ def complete(
     )
     fill("warmup_steps", min(2_000, math.ceil(fields["steps"] / 10)), "a tenth of the steps, at most 2,000")
     fill("eval_every", math.ceil(fields["steps"] / 10), "10 times in the run")
-    affordable = max(model.context_length, fields["eval_every"] * update_tokens // 2)
+    affordable = max(model.context_length, fields["eval_every"] * tokens // 2)
     fill("eval_tokens", min(MOST_EVAL_TOKENS, affordable), "evaluation takes a seventh of the run at most")
     fill("save_every", math.ceil(fields["steps"] / 10), "10 times in the run")
     for name, reason in _ALWAYS.items():
@@ -100,49 +87,17 @@ def complete(
     return Completed(TrainConfig.read(fields), frozenset(given), reasons)
 
 
+def require_valid(given: Mapping[str, Any]) -> None:
+    """Refuse settings of which one alone is wrong already."""
+    TrainConfig.read(_PROBE | dict(given))
+
+
 def _fill_batch(fields: dict[str, Any], fill: Any, model: ModelConfig, planned: int, kind: str) -> None:
     """Sequences per update as the laws have it, in micro-steps of a size that suits the device."""
-    tokens, why = _batch_tokens(model, planned, fields.get("steps"))
+    tokens, why = update_tokens(model, planned, fields.get("steps"))
     sequences = max(1, tokens // model.context_length)
     micro = max(1, min(sequences, MICRO_STEP_TOKENS[kind] // model.context_length))
     if "gradient_accumulation_steps" in fields:
         micro = max(1, min(micro, sequences // fields["gradient_accumulation_steps"]))
     fill("batch_size", micro, f"at most {MICRO_STEP_TOKENS[kind]:,} tokens a micro-step on this device")
     fill("gradient_accumulation_steps", max(1, round(sequences / fields["batch_size"])), why)
-
-
-def _batch_tokens(model: ModelConfig, planned: int, steps: int | None) -> tuple[int, str]:
-    """Tokens per update: the geometric mean of the two laws, as a power of two."""
-    flops = flops_per_token(with_sizes(model, vocab_size=0))
-    wished = float(FEWEST_BATCH_TOKENS)
-    # With given steps the number of tokens depends on the batch; the exponents are below 1, so this settles.
-    for _ in range(50):
-        tokens = steps * wished if steps else planned
-        both = batch_tokens(tokens, flops * tokens)
-        wished = both.middle
-    batch = min(MOST_BATCH_TOKENS, max(FEWEST_BATCH_TOKENS, 2 ** round(math.log2(wished))))
-    step_law, deepseek = (format_count(round(law.value)) for law in (both.step_law, both.deepseek))
-    laws = f"Step Law says {step_law}, DeepSeek {deepseek}"
-    bound = f", at least {FEWEST_BATCH_TOKENS:,}" if batch > wished * math.sqrt(2) else ""
-    return batch, f"about {batch:,} tokens an update ({laws}{bound})"
-
-
-def _training_tokens(model: ModelConfig, data_tokens: int) -> tuple[int, str]:
-    wished, there = TOKENS_PER_PARAMETER * total(model), FREE_EPOCHS * data_tokens
-    if there < wished:
-        return (
-            there,
-            f"{FREE_EPOCHS} epochs; {TOKENS_PER_PARAMETER} per parameter would be {format_count(wished)}",
-        )
-    return (
-        wished,
-        f"{TOKENS_PER_PARAMETER} per parameter, {wished / max(1, data_tokens):.2g} epochs of the text",
-    )
-
-
-def _learning_rate(model: ModelConfig, tokens: int) -> tuple[float, str]:
-    law = step_law_rate(body(model), tokens).value
-    reason = f"Step Law for {format_count(body(model))} body parameters and {format_count(tokens)} tokens"
-    if law > HIGHEST_LEARNING_RATE:
-        return HIGHEST_LEARNING_RATE, f"{reason} says {law:.2g}, outside its range; this is the highest used"
-    return float(f"{law:.3g}"), reason

@@ -1,20 +1,21 @@
 """Several processes that train one model: which one this is, and what they tell each other.
 
 `torchrun` starts them and says in the environment who is who. Each computes its share of the micro-steps of
-every update; DistributedDataParallel averages the gradients in the last of them, so that all hold the same
-weights.
+every update. Either all hold the whole model, and DistributedDataParallel averages the gradients in the last
+micro-step; or each holds a part of it (`sharded`).
 """
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 from parambudget.errors import InputError
@@ -22,6 +23,8 @@ from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
 
 Value = TypeVar("Value")
+# The leading process may tokenize a large text, or join a large checkpoint, while the others wait.
+PATIENCE: Final = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    group: dist.ProcessGroup | None = None
+    """What they talk over; None for the one that all are in."""
 
     @property
     def leads(self) -> bool:
@@ -53,11 +58,19 @@ class Ranks:
         """Dense bfloat16 FLOP/s of all devices together, where that of one is known."""
         return None if compute.peak_flops is None else compute.peak_flops * self.size
 
+    def require_others(self) -> None:
+        """Refuse to share a model out where there is nobody to share it with."""
+        if self.size == 1:
+            raise InputError(
+                "--shard shares the model out among several processes and there is one; start it with "
+                "torchrun --nproc-per-node N --no-python, or leave --shard out"
+            )
+
     def mean(self, value: Tensor) -> Tensor:
         """The mean of all processes' values, the same on each."""
         if self.size == 1:
             return value
-        dist.all_reduce(value)
+        dist.all_reduce(value, group=self.group)
         return value / self.size
 
     def any(self, flag: bool) -> bool:
@@ -76,14 +89,31 @@ class Ranks:
 
     def _gathered(self, value: Value) -> list[Value]:
         values: list[Value] = [value] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.group)
         return values
+
+    def mesh(self, device: torch.device) -> DeviceMesh:
+        """These processes as what a tensor is shared out over."""
+        if self.group is None:
+            return init_device_mesh(device.type, (self.size,))
+        return DeviceMesh.from_group(self.group, device.type)
+
+    def imagined(self) -> "Ranks":
+        """As many, of which only this one is there: nobody is waited for, and what the others say is made up.
+
+        For trying what fits: memory is used as among the others, and whoever runs out of it may give up.
+        """
+        if self.size == 1:
+            return self
+        import torch.testing._internal.distributed.fake_pg  # noqa: F401  makes the backend known
+
+        return replace(self, group=dist.new_group(backend="fake"))
 
     def averaging(self, module: nn.Module, loss_of: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """The loss as a module whose backward pass averages the gradients of all processes."""
         if self.size == 1:
             return loss_of
-        return DistributedDataParallel(_Loss(module, loss_of))
+        return DistributedDataParallel(Loss(module, loss_of), process_group=self.group)
 
     @staticmethod
     def apart(loss_of: Callable[[Tensor], Tensor], *, last: bool) -> AbstractContextManager[None]:
@@ -97,8 +127,8 @@ class Ranks:
 ALONE: Final = Ranks()
 
 
-class _Loss(nn.Module):
-    """DistributedDataParallel wants the parameters and the function in one module."""
+class Loss(nn.Module):
+    """The parameters and the loss of them in one module, as torch wants it where several processes train."""
 
     def __init__(self, module: nn.Module, loss_of: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -107,6 +137,11 @@ class _Loss(nn.Module):
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """The mean loss of token windows."""
         return self.loss_of(tokens_BT)
+
+
+def is_piece(tensor: Tensor) -> bool:
+    """Whether this process holds only a part of it. By name: to import DTensor takes two seconds."""
+    return hasattr(tensor, "full_tensor")
 
 
 @contextmanager
@@ -120,8 +155,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
     if on_cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    # The leading process may tokenize a large text while the others wait.
-    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=timedelta(hours=6))
+    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), size), device
     finally:

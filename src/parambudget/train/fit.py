@@ -12,12 +12,14 @@ from typing import Any, Final
 import torch
 
 from parambudget.arch.config import ModelConfig
+from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import InputError
 from parambudget.train.clock import Clock
 from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import Completed, complete
 from parambudget.train.device import Compute
+from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.learner import prepared
 from parambudget.train.loop import updates
 from parambudget.train.results import Step
@@ -38,19 +40,25 @@ _TIMED: Final = ("batch_size", "gradient_accumulation_steps", "loss_chunks", "gr
 """Settings that the time of an update depends on."""
 
 
-def settings_that_fit(found: Completed, model: ModelConfig, data: TokenData, compute: Compute) -> Completed:
+def settings_that_fit(
+    found: Completed, model: ModelConfig, data: TokenData, compute: Compute, ranks: Ranks = ALONE, *,
+    shard: bool = False,
+) -> Completed:  # fmt: skip
     """The settings, if two updates of them fit in the memory; else with the first change that makes them fit.
 
-    Nothing that was given is changed, and never the number of sequences in an update.
+    Nothing that was given is changed, and never the number of sequences in an update. With several processes,
+    they fit where they fit on each.
     """
-    tries = attempts(found.config, found.given, model.context_length)
-    config = first_that_fits(tries, partial(_try, model, data, compute))
+    tries = attempts(found.config, found.given, model.context_length, ranks.size)
+    config = first_that_fits(tries, partial(_try, model, data, compute, ranks, shard), ranks)
     changed = [name for name, value in found.config if getattr(config, name) != value]
     reason = f"the largest choice that fits in the memory of {compute.name}"
     return replace(found, config=config, reasons=found.reasons | dict.fromkeys(changed, reason))
 
 
-def attempts(config: TrainConfig, given: Set[str], context_length: int) -> Iterator[TrainConfig]:
+def attempts(
+    config: TrainConfig, given: Set[str], context_length: int, n_processes: int = 1
+) -> Iterator[TrainConfig]:
     """The settings as they are, and then such that need less and less memory, the quicker ones first.
 
     The logits in parts; smaller micro-steps, as long as they keep a GPU busy; recomputed blocks.
@@ -59,7 +67,8 @@ def attempts(config: TrainConfig, given: Set[str], context_length: int) -> Itera
     sizes = [config.batch_size]
     if not {"batch_size", "gradient_accumulation_steps"} & given:
         whole = config.sequences_per_update
-        sizes = _halving([size for size in range(config.batch_size, 0, -1) if whole % size == 0])
+        even = [n for n in range(config.batch_size, 0, -1) if whole % (n * n_processes) == 0]
+        sizes = _halving(even)
     busy = [size for size in sizes if size * context_length >= BUSY_TOKENS] or sizes[:1]
     may_recompute = "gradient_checkpointing" not in given or config.gradient_checkpointing
     plain = [] if config.gradient_checkpointing else [(size, False) for size in busy]
@@ -74,20 +83,33 @@ def attempts(config: TrainConfig, given: Set[str], context_length: int) -> Itera
             yield TrainConfig.read(config.model_dump() | smaller)
 
 
-def first_that_fits(configs: Iterator[TrainConfig], try_one: Callable[[TrainConfig], None]) -> TrainConfig:
-    """The first of the settings that can be tried without running out of memory."""
-    refused: torch.OutOfMemoryError | None = None
+def first_that_fits(
+    configs: Iterator[TrainConfig], try_one: Callable[[TrainConfig], None], ranks: Ranks = ALONE
+) -> TrainConfig:
+    """The first of the settings that every process can try without running out of memory."""
     for config in configs:
-        try:
-            try_one(config)
-        except torch.OutOfMemoryError as error:
-            refused = error
-        else:
+        refused = _refused(try_one, config)
+        # By now the error is forgotten, and with it what the trial held.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if not ranks.any(refused is not None):
             return config
+    refused = refused or "of another process"
     raise InputError(
         f"not even batch_size={config.batch_size} fits in the memory of this device ({refused}); "
         "use a smaller model or context, or --gradient-checkpointing"
     )
+
+
+def _refused(try_one: Callable[[TrainConfig], None], config: TrainConfig) -> str | None:
+    try:
+        try_one(config)
+    except torch.OutOfMemoryError as error:
+        return str(error)
+    finally:
+        torch.compiler.reset()
+    return None
 
 
 def _halving(sizes: list[int]) -> list[int]:
@@ -99,21 +121,26 @@ def _halving(sizes: list[int]) -> list[int]:
     return kept
 
 
-def _try(model: ModelConfig, data: TokenData, compute: Compute, config: TrainConfig) -> None:
-    """Two updates of at most two micro-steps: gradients are added up and the optimizer has its state."""
-    few = {"gradient_accumulation_steps": min(2, config.gradient_accumulation_steps)}
-    try:
-        for _ in islice(_trial(model, data, compute, TrainConfig.read(config.model_dump() | few))[0], 2):
-            pass
-    finally:
-        torch.compiler.reset()
-        gc.collect()
-        if compute.device.type == "cuda":
-            torch.cuda.empty_cache()
+def _try(
+    model: ModelConfig, data: TokenData, compute: Compute, ranks: Ranks, shard: bool, config: TrainConfig
+) -> None:
+    """Two updates of at most two micro-steps: gradients are added up and the optimizer has its state.
+
+    Waits for no other process, so that it may fail on one of them.
+    """
+    n_each = min(2, len(ranks.own_steps(config)))
+    tried = ranks.imagined() if shard else ALONE
+    few = {"gradient_accumulation_steps": n_each * tried.size}
+    config = TrainConfig.read(config.model_dump() | few)
+    # Where every process holds the whole model, DistributedDataParallel averages copies of the gradients.
+    averaged = torch.empty(0 if shard or ranks.size == 1 else total(model), device=compute.device)
+    for _ in islice(_trial(model, data, compute, config, tried, shard=shard)[0], 2):
+        pass
+    del averaged
 
 
 def _trial(
-    model: ModelConfig, data: TokenData, compute: Compute, config: TrainConfig
+    model: ModelConfig, data: TokenData, compute: Compute, config: TrainConfig, ranks: Ranks, *, shard: bool
 ) -> tuple[Iterator[Step], Clock]:
     """Updates of a model that is then forgotten, without evaluations."""
     many = {"steps": 2**31, "eval_every": 2**31, "save_every": 2**31}
@@ -121,19 +148,20 @@ def _trial(
     clock = Clock(
         config.sequences_per_update * model.context_length, flops_per_token(model), compute.peak_flops
     )
-    return updates(prepared(model, config, compute), model, config, data, 0, clock), clock
+    learner = prepared(model, config, compute, ranks, shard=shard)
+    return updates(learner, model, config, data, 0, clock), clock
 
 
 def settings_for_hours(
     first: Completed, fields: Mapping[str, Any], model: ModelConfig, data: TokenData, compute: Compute,
-    hours: float, update_seconds: float | None,
+    hours: float, update_seconds: float | None, ranks: Ranks = ALONE, *, shard: bool = False,
 ) -> tuple[Completed, float]:  # fmt: skip
     """The settings with as many steps as `hours` have room for, evaluations included; seconds per update.
 
     `first` is what `fields` are completed to without the hours. Its updates are timed here unless an earlier
     start of the run has done so: the number of steps, and with it the schedule, stays the same.
     """
-    seconds = update_seconds or timed_update_seconds(model, first.config, data, compute)
+    seconds = update_seconds or timed_update_seconds(model, first.config, data, compute, ranks, shard=shard)
     timed = {name: getattr(first.config, name) for name in _TIMED}
 
     def with_steps(steps: int) -> Completed:
@@ -152,15 +180,21 @@ def settings_for_hours(
     return replace(found, given=first.given, reasons=found.reasons | reasons), seconds
 
 
-def timed_update_seconds(model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute) -> float:
-    """Seconds of one update, the median of a few after a warm-up, on a model that is then forgotten."""
-    steps, clock = _trial(model, data, compute, config)
+def timed_update_seconds(
+    model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute, ranks: Ranks = ALONE, *,
+    shard: bool = False, seconds: float = TIMED_SECONDS,
+) -> float:  # fmt: skip
+    """Seconds of one update, the median of a few after a warm-up, on a model that is then forgotten.
+
+    Several processes make them in step, as many as the leading one says, and its time counts.
+    """
+    steps, clock = _trial(model, data, compute, config, ranks, shard=shard)
     for _ in islice(steps, WARM_UP_UPDATES):
         pass
     started, rates = perf_counter(), []
-    while len(rates) < FEWEST_TIMED or perf_counter() - started < TIMED_SECONDS:
+    while ranks.first(len(rates) < FEWEST_TIMED or perf_counter() - started < seconds):
         rates.append(next(steps).tokens_per_second)
-    return clock.tokens_per_update / median(rates)
+    return ranks.first(clock.tokens_per_update / median(rates))
 
 
 def _evaluation_share(config: TrainConfig, model: ModelConfig) -> float:

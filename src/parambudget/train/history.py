@@ -75,6 +75,7 @@ class Run:
             "mfu": self.mfu,
             "peak_flops": self.summary.get("peak_flops"),
             "peak_memory_bytes": self.summary.get("peak_memory_bytes"),
+            "planned_figures": self.summary.get("planned"),
             "update_seconds": self.update_seconds,
             "seconds": self.summary.get("seconds"),
             "device": self.summary.get("device"),

@@ -31,10 +31,23 @@ class Learner:
     ranks: Ranks = ALONE
 
 
-def prepared(model: ModelConfig, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE) -> Learner:
-    """The planned model with the weights that the seed draws, its optimizer and its loss."""
-    module = planned(initialised(model, config.seed, compute), model)
-    loss_of = ranks.averaging(module, mean_loss(module, config, compute))
+def prepared(
+    model: ModelConfig, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE, *, shard: bool = False
+) -> Learner:
+    """The planned model with the weights that the seed draws, its optimizer and its loss.
+
+    With `shard`, every process holds a part of it, and never more than that and a layer.
+    """
+    loss_of: Callable[[Tensor], Tensor]
+    if shard:
+        from parambudget.train.sharded import sharded  # FSDP2: two seconds that no other run needs
+
+        module = planned(Transformer(model, device="meta", dtype=torch.float32), model)
+        loss_of = mean_loss(module, config, compute, layer_by_layer=True)
+        loss_of = sharded(module, loss_of, config.seed, compute, ranks)
+    else:
+        module = planned(initialised(model, config.seed, compute), model)
+        loss_of = ranks.averaging(module, mean_loss(module, config, compute))
     return Learner(module, optimizer_for(module, model, config), loss_of, compute, ranks)
 
 

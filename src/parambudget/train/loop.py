@@ -27,6 +27,7 @@ from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute, choose, memory_told
 from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.evaluate import evaluate, validation_windows
+from parambudget.train.expect import Expected, expected
 from parambudget.train.learner import Learner, prepared, started_from
 from parambudget.train.optim import clip, set_learning_rate
 from parambudget.train.results import Step, TrainResult
@@ -55,6 +56,7 @@ def train(
     compute = choose(device)
     require_windows(data, model.context_length)
     ranks.require_even(config)
+    planned = expected(model, config, compute, ranks)
     learner = prepared(model, config, compute, ranks)
     origin = started_from(init, learner, data, on_notice) if init is not None else {}
     described = description(model, config, data, {**(provenance or {}), **origin})
@@ -67,7 +69,7 @@ def train(
         config.sequences_per_update * model.context_length, flops_per_token(model), ranks.peak_flops(compute)
     )
     if not ranks.leads:
-        return helped(learner, model, config, data, out, clock, stopped)
+        return helped(learner, model, config, data, out, clock, planned, stopped)
     with rundir.claimed(out, resume=resume) as checkpoints, memory_told(config):
         metrics, saver = rundir.Metrics(out, on_notice), Saver(checkpoints, config.keep, on_notice)
         before = restored(checkpoints, config.steps, metrics, learner, about, on_notice)
@@ -75,21 +77,21 @@ def train(
         clock.already_ran(step.tokens_per_second for step in before)
 
         def save(step: Step) -> None:
-            result = outcome(config, model, step, clock, compute, checkpoints)
+            result = outcome(config, model, step, clock, compute, checkpoints, planned)
             held = checkpoint.snapshot(step, learner.module, learner.optimizer, about)
             saver.save(held, lambda: write_json(out / "summary.json", result.as_dict()))
 
         done = ranks.first(before[-1].step if before else 0)
         steps = updates(learner, model, config, data, done, clock)
         last = followed(steps, before, config, metrics, saver, save, lambda: ranks.any(stopped()), on_step)
-        result = outcome(config, model, last, clock, compute, checkpoints)
+        result = outcome(config, model, last, clock, compute, checkpoints, planned)
         write_json(out / "summary.json", result.as_dict())
     return result
 
 
 def helped(
     learner: Learner, model: ModelConfig, config: TrainConfig, data: TokenData, out: Path, clock: Clock,
-    stopped: Callable[[], bool],
+    planned: Expected | None, stopped: Callable[[], bool],
 ) -> TrainResult:  # fmt: skip
     """What a process that does not lead does: the same updates from the same checkpoint; writing nothing."""
     ranks, checkpoints = learner.ranks, out / "checkpoints"
@@ -102,7 +104,7 @@ def helped(
         skipped_in_a_row = skipped_in_a_row + 1 if last.skipped else 0
         if skipped_in_a_row == MOST_SKIPPED_IN_A_ROW or ranks.any(stopped()):
             break
-    return outcome(config, model, last, clock, learner.compute, checkpoints)
+    return outcome(config, model, last, clock, learner.compute, checkpoints, planned)
 
 
 def updates(
@@ -229,8 +231,9 @@ def stop_if_diverged(skipped_in_a_row: int, step: Step, saver: Saver) -> None:
 
 
 def outcome(
-    config: TrainConfig, model: ModelConfig, step: Step, clock: Clock, compute: Compute, checkpoints: Path
-) -> TrainResult:
+    config: TrainConfig, model: ModelConfig, step: Step, clock: Clock, compute: Compute, checkpoints: Path,
+    planned: Expected | None,
+) -> TrainResult:  # fmt: skip
     """The run as it stands after `step`, which is saved or about to be."""
     speed = clock.mean_tokens_per_second()
     return TrainResult(
@@ -238,7 +241,7 @@ def outcome(
         loss=step.loss, val_loss=step.val_loss, val_bits_per_byte=step.val_bits_per_byte,
         tokens_per_second=speed, mfu=clock.mfu(speed), peak_flops=clock.peak_flops,
         peak_memory_bytes=compute.peak_memory_bytes(),
-        seconds=clock.elapsed_seconds(), device=compute.name,
+        seconds=clock.elapsed_seconds(), device=compute.name, planned=planned and planned.as_dict(),
         checkpoint=checkpoints / f"step-{step.step}" if step.step else None,
     )  # fmt: skip
 

@@ -19,10 +19,13 @@ HEAD_MULTIPLE: Final = 64
 """Rows of the output head are padded to this on a GPU, in the forward pass alone."""
 
 
-def mean_loss(module: Transformer, config: TrainConfig, compute: Compute) -> Callable[[Tensor], Tensor]:
+def mean_loss(
+    module: Transformer, config: TrainConfig, compute: Compute, *, layer_by_layer: bool = False
+) -> Callable[[Tensor], Tensor]:
     """The function from token windows (B, T + 1) to the mean loss of their next tokens, in float32 nats.
 
     The z-loss acts through the gradient alone: the value stays the cross-entropy, to be compared with others.
+    It is compiled whole, or `layer_by_layer` where something is to be done between the layers.
     """
     multiple = HEAD_MULTIPLE if compute.device.type == "cuda" else 1
 
@@ -46,6 +49,11 @@ def mean_loss(module: Transformer, config: TrainConfig, compute: Compute) -> Cal
         kept = {"use_reentrant": False, "preserve_rng_state": False}
         return torch.stack([recomputed(summed, *part, **kept) for part in parts]).sum() / len(targets_N)
 
+    if compute.compiled and layer_by_layer:
+        for layer in module.layers:
+            layer.compile(dynamic=False)
+        summed = torch.compile(summed, dynamic=False)
+        return loss_of
     # Batches all have one shape: another one would be compiled anew, not made general.
     return torch.compile(loss_of, dynamic=False) if compute.compiled else loss_of
 

@@ -8,17 +8,15 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.tensors import Component, Tensor, tensors
+from parambudget.arch.tensors import Tensor, tensors
 from parambudget.train.config import TrainConfig
-
-_AT_THE_ENDS: Final[frozenset[Component]] = frozenset({"lm_head", "router"})
-"""Matrices whose rows are classes, each with an embedding of its own: they stay with AdamW."""
+from parambudget.train.distributed import is_piece
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +26,8 @@ class Groups:
     hidden: list[nn.Parameter] = field(default_factory=list)
     """Matrices between the lookups and the head."""
     ends: list[nn.Parameter] = field(default_factory=list)
-    """The output head, unless it is the embedding, and routers."""
-    stacked: list[nn.Parameter] = field(default_factory=list)
-    """The matrices of all experts in one tensor: Muon takes single ones."""
+    """The output head, unless it is the embedding, routers, and the matrices of all experts in one tensor:
+    what is multiplied with and no single hidden matrix."""
     undecayed: list[nn.Parameter] = field(default_factory=list)
     """What is looked up (a tied head too), added or scaled by."""
 
@@ -49,14 +46,9 @@ def groups(module: nn.Module, model: ModelConfig) -> Groups:
 def optimizer_for(module: nn.Module, model: ModelConfig, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer that the settings name. Weight decay is for what is multiplied with."""
     found = groups(module, model)
-    others = found.ends + found.stacked
     if config.optimizer == "adamw":
-        return _adamw(found.hidden + others, found.undecayed, config)
-    muon = torch.optim.Muon(
-        found.hidden, lr=config.learning_rate, weight_decay=config.weight_decay, momentum=config.momentum,
-        adjust_lr_fn="match_rms_adamw",
-    )  # fmt: skip
-    return Combined(muon, _adamw(others, found.undecayed, config))
+        return _adamw(found.hidden + found.ends, found.undecayed, config)
+    return Combined(_muon(found.hidden, config), _adamw(found.ends, found.undecayed, config))
 
 
 class Combined(torch.optim.Optimizer):
@@ -96,6 +88,8 @@ def clip(parameters: Iterable[nn.Parameter], longest: float | None) -> torch.Ten
     """Scale the whole gradient down to norm `longest` if it is longer; returns the norm before."""
     learning = list(parameters)
     norm = nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
+    if is_piece(norm):
+        norm = norm.full_tensor()  # type: ignore[operator]
     if longest is not None:
         nn.utils.clip_grads_with_norm_(learning, longest, norm)
     return norm
@@ -104,9 +98,18 @@ def clip(parameters: Iterable[nn.Parameter], longest: float | None) -> torch.Ten
 def _kind(row: Tensor, found: Groups) -> list[nn.Parameter]:
     if row.role != "matmul":
         return found.undecayed
-    if row.component in _AT_THE_ENDS:
-        return found.ends
-    return found.stacked if len(row.shape) > 2 else found.hidden
+    return found.hidden if row.hidden else found.ends
+
+
+def _muon(matrices: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    rate, decay, momentum = config.learning_rate, config.weight_decay, config.momentum
+    if any(map(is_piece, matrices)):
+        from parambudget.train.muon import ShardedMuon  # imports DTensor, which no other run needs
+
+        return ShardedMuon(matrices, lr=rate, weight_decay=decay, momentum=momentum)
+    return torch.optim.Muon(
+        matrices, lr=rate, weight_decay=decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"
+    )
 
 
 def _adamw(

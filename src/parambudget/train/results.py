@@ -68,6 +68,8 @@ class TrainResult:
     seconds: float
     """From the start, or the resume, to the last save."""
     device: str
+    planned: dict[str, Any] | None
+    """What was expected of peak memory, tokens per second and update time: `train.expect.Expected`."""
     checkpoint: Path | None
     """The newest one; None if the run was stopped before its first update."""
 

@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from parambudget.arch.config import ModelConfig
-from parambudget.errors import InputError
+from parambudget.plan.ways import quickest
 from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import Completed, complete
 from parambudget.train.device import Compute
 from parambudget.train.distributed import ALONE, Ranks
+from parambudget.train.expect import machine_of, require_room, surely_fits
 from parambudget.train.fit import settings_for_hours, settings_that_fit
 from parambudget.train.resume import require_same_model, require_same_settings
 from parambudget.train.rundir import stored_config
 from parambudget.train.tokens import TokenData
+from parambudget.units import format_bytes
 
+WAYS = ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "loss_chunks")
+"""Settings that change how an update is computed and hardly what it computes."""
 _PLANNED = ("hours", "update_seconds")
 """What the provenance of a run holds of the time it was planned for."""
 
@@ -56,31 +60,54 @@ def require_possible(
 
 def settled(
     given: Given, model: ModelConfig, data: TokenData, compute: Compute,
-    train_tokens: int | None, hours: float | None, ranks: Ranks = ALONE,
+    train_tokens: int | None, hours: float | None, ranks: Ranks = ALONE, *, shard: bool = False,
 ) -> Settled:  # fmt: skip
     """The settings given and those of the run that is gone on with; the rest from model, text and device."""
-    if hours is not None and ranks.size > 1:
-        raise InputError(
-            f"--hours is timed on one process and here are {ranks.size}; use --steps or --tokens"
-        )
     fields = {**given.stored, **given.fields}
     planned = {name: given.provenance[name] for name in _PLANNED if name in given.provenance}
     if train_tokens is not None or hours is not None:
         fields.pop("steps", None)
     on_cpu = compute.device.type == "cpu"
-    found = complete(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
-    if ranks.size > 1 and not {"batch_size", "gradient_accumulation_steps"} & fields.keys():
-        fields |= shared_out(found.config, ranks)
-        found = complete(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
-    if not on_cpu and not given.stored:
-        found = settings_that_fit(found, model, data, compute)
+
+    def completed() -> Completed:
+        return complete(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
+
+    found, why = completed(), {}
+    if not given.stored:
+        chosen, why = chosen_ways(found.config, fields, model, compute, ranks, shard=shard)
+        fields |= chosen
+        found = completed()
+    ranks.require_even(found.config)
+    require_room(model, found.config, compute, ranks, shard=shard)
+    if not on_cpu and not given.stored and not surely_fits(model, found.config, compute, ranks, shard=shard):
+        found = settings_that_fit(found, model, data, compute, ranks, shard=shard)
     if hours is not None:
         timed = planned.get("update_seconds")
-        found, seconds = settings_for_hours(found, fields, model, data, compute, hours, timed)
+        found, seconds = settings_for_hours(
+            found, fields, model, data, compute, hours, timed, ranks, shard=shard
+        )
         planned = {"hours": hours, "update_seconds": seconds}
     kept = {name: "as in the run so far" for name in given.stored if name in fields}
-    found = replace(found, given=frozenset(given.fields), reasons=kept | found.reasons)
+    found = replace(found, given=frozenset(given.fields), reasons=kept | why | found.reasons)
     return ranks.first(Settled(found, planned))
+
+
+def chosen_ways(
+    config: TrainConfig, fields: Mapping[str, Any], model: ModelConfig, compute: Compute, ranks: Ranks, *,
+    shard: bool,
+) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
+    """How to compute the update, as far as it is open: the planner's choice where the device is known, else
+    micro-steps that can be shared out; and why."""
+    machine = machine_of(compute, ranks)
+    if machine is None:
+        open_ = ranks.size > 1 and not {"batch_size", "gradient_accumulation_steps"} & fields.keys()
+        return (shared_out(config, ranks) if open_ else {}), {}
+    fixed = {name: fields[name] for name in WAYS if name in fields} | {"optimizer": config.optimizer}
+    work = quickest(model, config.sequences_per_update, machine, fixed | {"sharded": shard})
+    chosen = {name: getattr(work, name) for name in WAYS if name not in fields}
+    peak = format_bytes(machine.peak_bytes(model, work))
+    reason = f"the quickest that fits, as planned for {machine.name}: {peak} at the peak"
+    return chosen, dict.fromkeys(chosen, reason)
 
 
 def shared_out(config: TrainConfig, ranks: Ranks) -> dict[str, int]:

@@ -1,0 +1,57 @@
+"""`parambudget calibrate`: how fast is this machine?"""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from parambudget.cli.options import JsonOption, require_torch
+from parambudget.cli.output import print_json, print_lines
+from parambudget.cost import calibration
+from parambudget.cost.stacks import Stack
+from parambudget.errors import ConfigError
+from parambudget.show.stacks import stack_lines
+
+
+def calibrate(
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    show: Annotated[bool, typer.Option("--show", help="Only what was measured before.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Forget what was measured before.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure in about a minute how fast this machine trains; predictions for it then rest on that.
+
+    Matmuls, attention, copies and Muon alone, then updates of small models through the trainer; on a GPU
+    these are compiled first, which takes minutes. The constants are kept in your data folder.
+    """
+    if show and clear:
+        raise ConfigError("--show and --clear together: use one of them")
+    path = calibration.calibration_file()
+    if clear:
+        gone = calibration.clear()
+        print_json({"cleared": gone}) if as_json else typer.echo(
+            f"removed {path}" if gone else f"nothing to forget: there is no {path}"
+        )
+        return
+    stacks = calibration.calibrated() if show else [_measured(device, quiet=as_json)]
+    if as_json:
+        print_json({"file": str(path), "stacks": [asdict(stack) for stack in stacks]})
+        return
+    for stack in stacks:
+        print_lines([*stack_lines(stack), ""])
+    typer.echo(f"kept in {path}" if stacks else "nothing was measured yet: run parambudget calibrate")
+
+
+def _measured(device: str, *, quiet: bool) -> Stack:
+    require_torch("calibrate")
+    from parambudget.show.calibration import calibrating
+    from parambudget.show.console import console
+    from parambudget.train.calibrate import calibrate as measure
+    from parambudget.train.device import choose
+
+    compute, to = choose(device), console()
+    to.quiet = quiet
+    with calibrating(to) as on_stage:
+        stack = measure(compute, on_stage=on_stage)
+    calibration.keep(stack)
+    return stack

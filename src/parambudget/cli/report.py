@@ -1,0 +1,60 @@
+"""`parambudget report`: the whole plan from a current model to a budget, as a document."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from parambudget.arch.source import load
+from parambudget.cli.verify import checked
+
+
+def report(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help="The current model: config file or preset.")],
+    target: Annotated[str, typer.Option(metavar="COUNT", help="Parameters, such as 350M.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE.md", help="The document; pictures go beside it.")
+    ],
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="h100, a100, 4090, ... or cpu.", show_default="the one that is here"
+        ),
+    ] = None,
+    gpus: Annotated[int, typer.Option(metavar="N", help="How many of them.")] = 1,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            metavar="H", help="Wall time.", show_default="20 tokens per parameter of the first option"
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Sequences per micro-step and device.")
+    ] = None,
+    gradient_accumulation_steps: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Micro-steps per update.")
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(metavar="USD", help="Dollars per hour and GPU.", show_default="a dated range"),
+    ] = None,
+) -> None:  # fmt: skip
+    """The ways from a current model to a budget, with counts, predictions, pictures, proof and commands.
+
+    parambudget report current.json --target 350M --gpu h100 -o plan.md
+    """
+    from parambudget.plan.machine import machine_for
+    from parambudget.show.proposal import proposal, write
+
+    model = load(source, {}).model
+    machine = machine_for(gpu, n_gpus=gpus, dollars_per_hour=price)
+    made = proposal(
+        Path(source).name, model, target, machine, hours=hours, batch_size=batch_size,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        verify=checked if find_spec("torch") else None,
+    )  # fmt: skip
+    for path in write(made, out):
+        typer.echo(f"wrote {path}")
+    if not find_spec("matplotlib"):
+        typer.echo("no pictures, for want of matplotlib (pip install 'parambudget[train]')")

@@ -1,0 +1,90 @@
+"""The backward pass over a part of the forward pass: what is held while each operation makes its gradients.
+
+As autograd does it: operations in reverse order; a gradient is let go once its operation has used it, and a
+kept tensor once no operation before needs it; the sum of two gradients of one tensor is a third one.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from parambudget.arch.dims import Size
+from parambudget.cost.forward import Part
+from parambudget.cost.tape import FLOAT32, Kernels, Op, Value, total_bytes
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a part holds at one moment of its backward pass."""
+
+    kept_bytes: Size
+    """Per token: what the forward pass kept and is still needed."""
+    in_flight_bytes: Size
+    """Per token: gradients of what is no parameter, and what it takes to make them."""
+    finished: Size
+    """Elements of the parameters whose gradients there are."""
+    making_bytes: Size
+    """Gradients of parameters on their way."""
+    copied: Size
+    """Elements of matrices whose bfloat16 copies are still needed."""
+
+
+def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Moment]:
+    """Every moment of a part's backward pass, which starts with the gradient of its output.
+
+    With `again` the forward pass is run once more before anything that was kept is needed. The part's input,
+    from which that starts, is not counted: someone else holds it.
+    """
+    keepers = Counter(value for op in part.ops for value in op.kept)
+    if again:
+        del keepers[part.input]
+    kept, gradients = total_bytes(keepers), {part.output: _like(part.output)}
+    copied, finished = part.copied, 0
+    moments = []
+    for op in reversed(part.ops):
+        taken = gradients.pop(op.output)
+        made = {value: taken if _shares(op, value) else _like(value) for value in op.inputs}
+        making = op.matrix * kernels.matmul_bytes + op.others * FLOAT32
+        if again and op.keeps:
+            # It ends once all is there: before the last operation, if that keeps nothing that it makes.
+            made_there = {op.output} if op.kept - {*op.inputs} else set()
+            forward = {*part.variables, *made_there} - keepers.keys()
+            in_flight = total_bytes([taken, *gradients.values(), *forward])
+            moments.append(Moment(kept, in_flight, finished, 0, copied))
+            again = False
+        in_flight = total_bytes([taken, *made.values(), *gradients.values()]) + op.scratch_bytes
+        moments.append(Moment(kept, in_flight, finished, making, copied))
+        needed, keepers = keepers, keepers - Counter(op.kept)
+        kept = kept - total_bytes(needed.keys() - keepers.keys())
+        if op.copies:
+            # The gradient of the matrix becomes float32.
+            copied, making = copied - op.matrix, making + op.matrix * FLOAT32
+            in_flight = total_bytes([*made.values(), *gradients.values()])
+            moments.append(Moment(kept, in_flight, finished, making, copied))
+        finished = finished + op.matrix + op.others
+        for value in made.keys() & gradients.keys():
+            made[value], summed = _like(value), [made[value], gradients[value]]
+            in_flight = total_bytes([*made.values(), *gradients.values(), *summed])
+            moments.append(Moment(kept, in_flight, finished, 0, copied))
+        gradients |= made
+    return moments
+
+
+def at_once(part: Part) -> Moment:
+    """The most that a compiled backward pass may hold of a part whose forward pass is run again.
+
+    The compiler leaves the gradients of such a part's weights for last. Until then it holds of every matmul
+    what it takes, and the gradients of that and of what it makes: at most all of these, which is how they are
+    counted here. How many of them are there at once is the compiler's choice.
+    """
+    matmuls = [op for op in part.ops if op.multiplies]
+    gradients = sum((op.output.bytes + op.inputs[0].bytes for op in matmuls), start=0)
+    kept = total_bytes(part.kept.keys() - {part.input})
+    return Moment(kept, gradients + part.output.bytes, finished=0, making_bytes=0, copied=part.copied)
+
+
+def _shares(op: Op, value: Value) -> bool:
+    return op.passes_on and value.element_bytes == op.output.element_bytes
+
+
+def _like(value: Value) -> Value:
+    return Value(value.elements, value.element_bytes)

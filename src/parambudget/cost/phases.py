@@ -1,0 +1,266 @@
+"""An update moment by moment: what one device holds while the trainer makes it.
+
+The backward pass is followed through the loss, the last layer (when all others still hold what they kept),
+the first layer (when all others have their gradients) and the embedding; then the optimizer's step. Between
+these two, layers are alike, and no moment there holds more than the larger of them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Final, Literal, get_args
+
+from parambudget.arch.dims import Dims, Size
+from parambudget.arch.tensors import tensors
+from parambudget.cost.backward import Moment, at_once, backward
+from parambudget.cost.count import total
+from parambudget.cost.flops import head_parameters
+from parambudget.cost.forward import forward
+from parambudget.cost.overhead import CUDA, NONE, Overhead
+from parambudget.cost.state import OptimizerName, optimizer_bytes, step_bytes, weight_bytes
+from parambudget.cost.tape import BFLOAT16, FLOAT32, INT64, ON_CUDA, Kernels, total_bytes
+from parambudget.errors import InputError
+
+Phase = Literal["forward", "loss", "last layer", "first layer", "embedding", "optimizer"]
+PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
+HEAD_MULTIPLE: Final = 64
+"""Rows that the trainer pads the output head to on a GPU."""
+WINDOWS_AHEAD: Final = 2
+"""Micro-batches of token windows on the device: the one in work, and the next."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a model is trained, as far as its memory depends on that. Names as in `TrainConfig`."""
+
+    batch_size: Size
+    """Sequences of full context per micro-step and device."""
+    gradient_accumulation_steps: int = 1
+    """Micro-steps of an update, over all devices."""
+    optimizer: OptimizerName = "muon"
+    gradient_checkpointing: bool = False
+    loss_chunks: int = 1
+    z_loss: bool = False
+    n_ranks: int = 1
+    """Processes, each with a device of its own."""
+    sharded: bool = False
+    """Weights, gradients and optimizer are shared out among them (FSDP2), or else copied (DDP)."""
+    kernels: Kernels = ON_CUDA
+    overhead: Overhead | None = None
+    """None: that of the device."""
+
+    def __post_init__(self) -> None:
+        for name in ("gradient_accumulation_steps", "loss_chunks", "n_ranks"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} is not possible; use 1 or more")
+        if self.sharded and self.n_ranks == 1:
+            raise InputError("sharded=True shares a model out among several and n_ranks=1; use 2 or more")
+
+    def overhead_bytes(self, tensors_bytes: Size) -> Size:
+        """Beside so many bytes of tensors."""
+        of = self.overhead or (CUDA if self.kernels.device == "cuda" else NONE)
+        exchange = of.exchange_bytes if self.n_ranks > 1 else 0
+        return of.context_bytes + exchange + tensors_bytes * of.unused_percent // 100
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether a device makes several micro-steps of an update, and gradients wait for the next one."""
+        return self.gradient_accumulation_steps > self.n_ranks
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes on one device at one moment."""
+
+    phase: Phase
+    weights: Size
+    gradients: Size
+    optimizer: Size
+    """Its state, and in its step what that takes."""
+    weight_copies: Size
+    """Matrices in bfloat16."""
+    activations: Size
+    """What the layers keep for the backward pass."""
+    logits: Size
+    """What the output head and the loss keep."""
+    in_flight: Size
+    """Gradients of activations and logits, and what it takes to make them."""
+    inputs: Size
+    """Token windows, and tables of rotary angles."""
+    exchange: Size
+    """DDP: copies of the gradients that are averaged. FSDP2: layers made whole, gradients on their way."""
+    overhead: Size
+
+    @property
+    def total(self) -> Size:
+        """Of all of it."""
+        return sum((getattr(self, part) for part in PARTS), start=0)
+
+
+PARTS: Final = tuple(each.name for each in fields(Held))[1:]
+
+
+def moments(m: Dims, plan: MemoryPlan) -> Iterator[Held]:
+    """The moments of an update of which one holds the most."""
+    return _Update(m, plan).moments()
+
+
+class _Update:
+    def __init__(self, m: Dims, plan: MemoryPlan) -> None:
+        self.m, self.plan, self.kernels = m, plan, plan.kernels
+        rows = m.vocab_size
+        if self.kernels.device == "cuda":
+            rows = -(-rows // HEAD_MULTIPLE) * HEAD_MULTIPLE
+        self.passed = forward(m, self.kernels, head_rows=rows, z_loss=plan.z_loss)
+        self.n_tokens = plan.batch_size * m.context_length
+        self.chunk_tokens = -(-self.n_tokens // plan.loss_chunks)
+        self.total = total(m)
+        # Read from the table once: a lattice has many moments.
+        self.weights = self._shared_out(weight_bytes(m))
+        self.optimizer = self._shared_out(optimizer_bytes(m, plan.optimizer))
+        self.head_matrix = head_parameters(m)
+        self.layer_parameters = self.passed.layer.parameters
+        self.head_and_bias = sum(row.elements for row in tensors(m) if row.component == "lm_head")
+
+    def moments(self) -> Iterator[Held]:
+        if self.plan.gradient_checkpointing and not self.kernels.compiled:
+            yield self._after_forward()
+        yield from self._in_loss()
+        yield from self._in_layer("last layer", self.m.n_layers - 1)
+        yield from self._in_layer("first layer", 0)
+        yield from self._in_embedding()
+        yield self._held(
+            "optimizer", gradients=self._shared_out(self.total * FLOAT32), exchange=self._averaged_bytes,
+            in_flight=step_bytes(self.m, self.plan.optimizer, sharded=self.plan.sharded),
+        )  # fmt: skip
+
+    def _after_forward(self) -> Held:
+        """Under autocast every copy lives until the loss is there, those of layers that forget theirs too."""
+        loss, copied = self.passed.loss, 0 if self.plan.sharded else self.passed.layer.copied
+        logits = total_bytes({*loss.kept, *loss.variables})
+        return self._in_pass(
+            "forward", None, activations=self._activations(self.m.n_layers, end=True),
+            logits=self.chunk_tokens * logits, copied=self.m.n_layers * copied + loss.copied,
+        )  # fmt: skip
+
+    def _in_loss(self) -> Iterator[Held]:
+        loss, end, chunked = self.passed.loss, self.passed.end, self.plan.loss_chunks > 1
+        kept, copied = self._activations(self.m.n_layers, end=True), self.m.n_layers * self._layer_copied
+        # In parts, each has a gradient of what the head multiplies, and one of the head's matrix.
+        head = self.head_matrix * self.kernels.matmul_bytes
+        whole = self.n_tokens * loss.input.bytes if chunked else 0
+        outside = whole + self.n_tokens * INT64 if chunked else 0
+        other_parts = (self.n_tokens - self.chunk_tokens) * loss.input.bytes
+        for moment in backward(loss, self.kernels, again=chunked):
+            yield self._in_pass(
+                "loss", moment, activations=kept, copied=copied + moment.copied,
+                logits=self.chunk_tokens * moment.kept_bytes + outside, pending=head if chunked else 0,
+                in_flight=self.chunk_tokens * moment.in_flight_bytes + other_parts,
+            )  # fmt: skip
+        if chunked:
+            # The sum of the matrix's gradients until then and of this part's is a third one.
+            yield self._in_pass(
+                "loss", None, activations=kept, copied=copied, logits=outside, in_flight=whole,
+                pending=3 * head,
+            )  # fmt: skip
+        for moment in backward(end, self.kernels):
+            kept = self._activations(self.m.n_layers) + self.n_tokens * moment.kept_bytes
+            yield self._in_pass(
+                "loss", moment, activations=kept, copied=copied, ends=self.head_and_bias,
+                in_flight=self.n_tokens * moment.in_flight_bytes + whole,
+            )  # fmt: skip
+
+    def _in_layer(self, phase: Phase, n_before: Size) -> Iterator[Held]:
+        """The backward pass of a layer with so many others before it."""
+        layer, again = self.passed.layer, self.plan.gradient_checkpointing
+        apart = [at_once(layer)] if again and self.kernels.compiled else None
+        for moment in apart or backward(layer, self.kernels, again=again):
+            kept = self._activations(n_before + (1 if again else 0)) + self.n_tokens * moment.kept_bytes
+            yield self._in_pass(
+                phase, moment, activations=kept, in_flight=self.n_tokens * moment.in_flight_bytes,
+                copied=n_before * self._layer_copied + (0 if self.plan.sharded else moment.copied),
+                n_done=self.m.n_layers - 1 - n_before, ends=self._ends,
+            )  # fmt: skip
+
+    def _in_embedding(self) -> Iterator[Held]:
+        for moment in backward(self.passed.embedding, self.kernels):
+            yield self._in_pass(
+                "embedding", moment, in_flight=self.n_tokens * moment.in_flight_bytes,
+                n_done=self.m.n_layers, ends=self._ends,
+            )  # fmt: skip
+        if self.m.tied and not self.kernels.bf16 and self.plan.loss_chunks == 1:
+            # The table's two gradients meet. The head's is a transposed view, to which autograd adds nothing
+            # in place: their sum is a third one. A cast or a sum of parts is no view.
+            table = self.m.vocab_size * self.m.dim
+            yield self._in_pass(
+                "embedding", None, n_done=self.m.n_layers, pending=2 * table * FLOAT32,
+                ends=self._ends + self.passed.embedding.parameters - table,
+            )  # fmt: skip
+
+    def _in_pass(
+        self, phase: Phase, moment: Moment | None, *, n_done: Size = 0, ends: Size = 0, pending: Size = 0,
+        copied: Size = 0, **held: Size,
+    ) -> Held:  # fmt: skip
+        """A moment when `n_done` layers have their gradients, and so many parameters outside of them."""
+        gathered = 0
+        if self.plan.sharded:
+            # What is outside of the layers; two layers, of which the next is on its way; gradients of one.
+            outside = self.total - self.m.n_layers * self.layer_parameters
+            gathered = outside * FLOAT32 + self.layer_parameters * (2 * self.kernels.matmul_bytes + FLOAT32)
+        gradients = self._waiting(phase, n_done * self.layer_parameters, ends, moment) + pending
+        return self._held(
+            phase, gradients=gradients, weight_copies=copied * BFLOAT16,
+            exchange=self._averaged_bytes + gathered, **held,
+        )  # fmt: skip
+
+    def _waiting(self, phase: Phase, layers: Size, ends: Size, moment: Moment | None) -> Size:
+        """Gradients of parameters: of the micro-steps before, and of this one until now."""
+        finished, making = (moment.finished, moment.making_bytes) if moment is not None else (0, 0)
+        before = self.total if self.plan.accumulates else 0
+        if self.plan.sharded:
+            # A layer's are sent off when it is done, those outside of the layers when all is done.
+            shared = self._shared_out((before if self.plan.accumulates else layers) * FLOAT32)
+            return shared + (ends + finished) * FLOAT32 + making
+        if self.plan.accumulates and not self.kernels.compiled:
+            # Each is added to the ones before when it is there; a tied head's waits for the embedding's.
+            waits = self.m.tied and phase not in ("forward", "loss")
+            return (before + (self.head_matrix if waits else 0)) * FLOAT32 + making
+        # A compiled backward pass hands over all of them at its end.
+        return (before + layers + ends + finished) * FLOAT32 + making
+
+    def _held(
+        self, phase: Phase, *, gradients: Size, exchange: Size, weight_copies: Size = 0,
+        activations: Size = 0, logits: Size = 0, in_flight: Size = 0,
+    ) -> Held:  # fmt: skip
+        m, plan = self.m, self.plan
+        windows = WINDOWS_AHEAD * plan.batch_size * (m.context_length + 1) * INT64
+        angles = m.context_length * m.head_dim * FLOAT32 if m.position == "rotary" else 0
+        held = Held(
+            phase, weights=self.weights, gradients=gradients, optimizer=self.optimizer,
+            weight_copies=weight_copies,
+            activations=activations, logits=logits, in_flight=in_flight, inputs=windows + angles,
+            exchange=exchange, overhead=0,
+        )  # fmt: skip
+        return replace(held, overhead=plan.overhead_bytes(held.total))
+
+    def _activations(self, n_layers: Size, *, end: bool = False) -> Size:
+        layer = self.passed.layer
+        each = layer.input.bytes if self.plan.gradient_checkpointing else layer.kept_bytes
+        return self.n_tokens * (n_layers * each + (self.passed.end.kept_bytes if end else 0))
+
+    @property
+    def _layer_copied(self) -> Size:
+        """Elements of a layer that are copied until its backward pass. What is run again is copied again;
+        what is made whole from its shares is so in bfloat16."""
+        return 0 if self.plan.gradient_checkpointing or self.plan.sharded else self.passed.layer.copied
+
+    @property
+    def _ends(self) -> Size:
+        return self.head_and_bias + self.passed.end.parameters
+
+    @property
+    def _averaged_bytes(self) -> Size:
+        """DistributedDataParallel averages gradients in copies, for which it has room all the time."""
+        return 0 if self.plan.sharded or self.plan.n_ranks == 1 else self.total * FLOAT32
+
+    def _shared_out(self, size_bytes: Size) -> Size:
+        return -(-size_bytes // self.plan.n_ranks) if self.plan.sharded else size_bytes

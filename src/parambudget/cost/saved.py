@@ -1,0 +1,62 @@
+"""What the forward pass keeps for the backward pass, row by row: the third table of a model.
+
+A row is a storage: what two operations keep, or a view of it, is kept once. Parameters, buffers and the token
+windows themselves are no rows; nor are single numbers, such as the state of a random generator.
+"""
+
+from dataclasses import dataclass
+
+from parambudget.arch.dims import Dims, Size
+from parambudget.cost.forward import Part, forward
+from parambudget.cost.tape import BFLOAT16, INT64, Kernels
+
+
+@dataclass(frozen=True)
+class Saved:
+    """One row: a tensor that `copies` layers keep."""
+
+    name: str
+    """The module that keeps it first, then what it is there."""
+    elements: Size
+    """Per token; of a weight's copy in all."""
+    element_bytes: int
+    copies: Size = 1
+    per_token: bool = True
+
+    def bytes(self, n_tokens: Size) -> Size:
+        """Of all copies, in a micro-step of so many tokens."""
+        each = self.elements * self.element_bytes * self.copies
+        return each * n_tokens if self.per_token else each
+
+
+def saved(
+    m: Dims, kernels: Kernels, *, checkpointing: bool = False, loss_in_parts: bool = False,
+    head_rows: Size | None = None,
+) -> list[Saved]:  # fmt: skip
+    """The table of `m`: what is kept when the forward pass has ended.
+
+    With `checkpointing` a layer keeps its input alone, with `loss_in_parts` so does the output head, which is
+    multiplied as if it had `head_rows`.
+    """
+    passed = forward(m, kernels, head_rows=m.vocab_size if head_rows is None else head_rows)
+    rows: list[Saved] = []
+    for part in passed.parts:
+        copies = m.n_layers if part is passed.layer else 1
+        if part is passed.layer and checkpointing:
+            rows.append(Saved("block_input", part.input.elements, part.input.element_bytes, copies))
+        elif part is passed.loss and loss_in_parts:
+            rows.append(Saved("head_input", part.input.elements, part.input.element_bytes))
+            if not kernels.compiled:
+                rows.append(Saved("targets", 1, INT64))
+        else:
+            rows += _rows(part, copies)
+    return rows
+
+
+def _rows(part: Part, copies: Size) -> list[Saved]:
+    rows = [Saved(name, value.elements, value.element_bytes, copies) for value, name in part.kept.items()]
+    return rows + [
+        Saved(f"{op.name}.weight", op.matrix, BFLOAT16, copies, per_token=False)
+        for op in part.ops
+        if op.copies
+    ]

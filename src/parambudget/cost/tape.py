@@ -1,0 +1,233 @@
+"""Operations told in sizes: what each makes, and what it keeps for its backward pass.
+
+The operations are those of PyTorch 2.13: what they keep stands in its derivatives.yaml, what runs in float32
+under autocast in ATen/autocast_mode.h. Compiled, a forward pass keeps what the min-cut partitioner leaves
+over: inputs of matmuls and norms, attention, and the statistics of norms; what lies between them, element by
+element, is computed again. Sizes are elements per token and may be arrays.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from parambudget.arch.dims import Dims, Size
+
+FLOAT32: Final = 4
+BFLOAT16: Final = 2
+INT64: Final = 8
+BOOL: Final = 1
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Whose operations run: not all keep the same."""
+
+    device: Literal["cuda", "cpu"] = "cuda"
+    bf16: bool = True
+    """Matrices are multiplied in bfloat16 under autocast; the weights stay float32."""
+    compiled: bool = True
+
+    @property
+    def matmul_bytes(self) -> int:
+        """Bytes per element of what matrices are multiplied with."""
+        return BFLOAT16 if self.bf16 else FLOAT32
+
+
+ON_CUDA: Final = Kernels()
+"""Those of the trainer on a GPU."""
+ON_CPU: Final = Kernels("cpu", bf16=False, compiled=False)
+"""Those of the trainer on a CPU."""
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor with a storage of its own; views of it are the same value."""
+
+    elements: Size
+    """Per token."""
+    element_bytes: int
+
+    @property
+    def bytes(self) -> Size:
+        """Per token."""
+        return self.elements * self.element_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One node of the backward pass."""
+
+    name: str
+    """The module that runs it, * for the number of a layer."""
+    inputs: tuple[Value, ...]
+    """What its backward makes gradients of."""
+    output: Value
+    keeps: tuple[tuple[str, Value], ...] = ()
+    multiplies: bool = False
+    """It is a matmul with a weight."""
+    matrix: Size = 0
+    """Elements of that weight."""
+    others: Size = 0
+    """Elements of its other parameters."""
+    passes_on: bool = False
+    """The gradient of its output is that of its inputs."""
+    scratch_bytes: Size = 0
+    """Per token, held while its backward runs beside what that takes and makes."""
+
+    @property
+    def copies(self) -> bool:
+        """Whether it multiplies with a bfloat16 copy of its matrix, and keeps that."""
+        return self.multiplies and self.output.element_bytes == BFLOAT16
+
+    @property
+    def kept(self) -> set[Value]:
+        """The storages that it keeps."""
+        return {value for _, value in self.keeps}
+
+
+class Tape:
+    """Operations in the order in which they run."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self.kernels = kernels
+        self.ops: list[Op] = []
+
+    def cast(self, name: str, x: Value, element_bytes: int) -> Value:
+        """`x` in another precision; itself where it has that already."""
+        if x.element_bytes == element_bytes:
+            return x
+        return self._did(name, (x,), Value(x.elements, element_bytes))
+
+    def for_matmul(self, name: str, x: Value) -> Value:
+        """`x` in the precision of matmuls."""
+        return self.cast(name, x, self.kernels.matmul_bytes)
+
+    def in_float32(self, name: str, x: Value) -> Value:
+        """`x` in float32; a compiled pass reads it so and does not store it."""
+        return x if self.kernels.compiled else self.cast(name, x, FLOAT32)
+
+    def linear(self, name: str, x: Value, out: Size, *, bias: bool) -> Value:
+        """A matrix, perhaps with a bias, times every token."""
+        return self._did(
+            name, (x,), Value(out, self.kernels.matmul_bytes), ("input", x),
+            multiplies=True, matrix=x.elements * out, others=out if bias else 0,
+        )  # fmt: skip
+
+    def look_up(self, name: str, n_rows: Size, width: Size) -> Value:
+        """A row of a table for every token."""
+        return self._did(name, (), Value(width, FLOAT32), others=n_rows * width)
+
+    def shift(self, name: str, x: Value, n_rows: Size) -> Value:
+        """`x` plus a row of a table."""
+        return self._did(name, (x,), Value(x.elements, FLOAT32), others=n_rows * x.elements, passes_on=True)
+
+    def add(self, name: str, x: Value, branch: Value) -> Value:
+        """The sum, in the wider precision of the two."""
+        summed = Value(x.elements, max(x.element_bytes, branch.element_bytes))
+        return self._did(name, (x, branch), summed, passes_on=True)
+
+    def scale(self, name: str, x: Value) -> Value:
+        """`x` times a plain number."""
+        return self._did(name, (x,), Value(x.elements, x.element_bytes))
+
+    def attention(self, name: str, q: Value, k: Value, v: Value, n_heads: Size) -> Value:
+        """Flash attention: of the scores only the log of every row's sum of exponentials is stored."""
+        out, logsumexp = Value(q.elements, q.element_bytes), Value(n_heads, FLOAT32)
+        kept = (("queries", q), ("keys", k), ("values", v), ("output", out), ("logsumexp", logsumexp))
+        return self._did(name, (q, k, v), out, *kept)
+
+    def rotate(self, name: str, x: Value) -> Value:
+        """Heads turned in float32, and back in the precision of matmuls."""
+        if self.kernels.compiled:
+            return self._did(name, (x,), Value(x.elements, self.kernels.matmul_bytes))
+        # The halves of the gradient, times cosine and times sine.
+        turned = self._did(name, (x,), Value(x.elements, FLOAT32), scratch_bytes=x.elements * FLOAT32)
+        return self.for_matmul(name, turned)
+
+    def norm(self, name: str, x: Value, m: Dims, n_rows: Size = 1, *, per_head: bool = False) -> Value:
+        """RMSNorm or LayerNorm of `n_rows` rows per token; with `per_head` each has a scale of its own."""
+        compiled, on_cuda = self.kernels.compiled, self.kernels.device == "cuda"
+        in_float32 = m.norm_weight or (on_cuda and self.kernels.bf16)
+        out_bytes = FLOAT32 if in_float32 else x.element_bytes
+        if m.norm == "rmsnorm" and not on_cuda and not compiled:
+            return self._rms_norm_in_steps(name, x, m, n_rows, out_bytes)
+        taken = x if compiled else self.cast(name, x, out_bytes)
+        rstd, mean = (Value(n_rows, FLOAT32 if compiled else out_bytes) for _ in range(2))
+        kept = [("input", taken), ("rstd", rstd)] + [("mean", mean)] * (m.norm == "layernorm")
+        apart = m.norm_weight and per_head and not compiled
+        learned = 0 if apart else x.elements * (m.norm_weight + m.norm_bias)
+        normed = self._did(name, (taken,), Value(x.elements, out_bytes), *kept, others=learned)
+        return self._scaled(name, normed, m) if apart else normed
+
+    def _rms_norm_in_steps(self, name: str, x: Value, m: Dims, n_rows: Size, out_bytes: int) -> Value:
+        """What torch does where it has no kernel for it: each step by itself, in float32."""
+        taken, rstd = self.cast(name, x, FLOAT32), Value(n_rows, FLOAT32)
+        # Backward through the mean of squares: the mean's gradient, x once more, and twice that.
+        self._did(name, (taken,), rstd, ("input", taken), ("rstd", rstd), scratch_bytes=3 * taken.bytes)
+        normed = Value(x.elements, FLOAT32)
+        self._did(name, (taken, rstd), normed, ("input", taken), ("rstd", rstd), scratch_bytes=normed.bytes)
+        return self._scaled(name, normed, m) if m.norm_weight else self.cast(name, normed, out_bytes)
+
+    def _scaled(self, name: str, normed: Value, m: Dims) -> Value:
+        """Times a learned scale, as a step of its own."""
+        return self._did(
+            name, (normed,), Value(normed.elements, FLOAT32), ("normed", normed),
+            others=normed.elements * (m.norm_weight + m.norm_bias), scratch_bytes=normed.bytes,
+        )  # fmt: skip
+
+    def activation(self, name: str, x: Value, kind: str) -> Value:
+        """An activation of the FFN; `relu2` is two steps."""
+        out = Value(x.elements, x.element_bytes)
+        if self.kernels.compiled:
+            # Of what ReLU takes only the sign is needed: one byte each.
+            needed = ("positive", Value(x.elements, BOOL)) if kind == "relu" else ("activation_input", x)
+            return self._did(name, (x,), out, needed)
+        if not kind.startswith("relu"):
+            return self._did(name, (x,), out, ("activation_input", x))
+        self._did(name, (x,), out, ("positive", out))
+        if kind == "relu":
+            return out
+        squared = Value(x.elements, x.element_bytes)
+        return self._did(name, (out,), squared, ("positive", out), scratch_bytes=2 * x.bytes)
+
+    def multiply(self, name: str, gate: Value, up: Value) -> Value:
+        """A gate times what goes through it. A compiled pass activates the gate here, and once more in the
+        backward pass."""
+        return self._did(
+            name, (gate, up), Value(up.elements, up.element_bytes), ("gate_output", gate), ("up_output", up)
+        )
+
+    def softcap(self, name: str, logits: Value) -> Value:
+        """cap * tanh(logits / cap)."""
+        if self.kernels.compiled:
+            return self.scale(name, logits)
+        bent = Value(logits.elements, logits.element_bytes)
+        self._did(name, (logits,), bent, ("tanh", bent))
+        return self.scale(name, bent)
+
+    def cross_entropy(self, name: str, logits: Value, *, z_loss: bool) -> Value:
+        """The loss of every token, in float32 and summed; with the z-loss as well."""
+        targets, loss = ("targets", Value(1, INT64)), Value(0, FLOAT32)
+        given, logsumexp = ("logits", logits), Value(1, FLOAT32)
+        if self.kernels.compiled:
+            largest = Value(1, FLOAT32)
+            return self._did(name, (logits,), loss, given, ("largest", largest), ("logsumexp", logsumexp))
+        kept = ("log_probabilities", Value(logits.elements, FLOAT32))
+        self._did(name, (logits,), kept[1], kept)
+        self._did(name, (kept[1],), loss, kept, targets)
+        if not z_loss:
+            return loss
+        self._did(name, (logits,), logsumexp, given, ("logsumexp", logsumexp), scratch_bytes=2 * logits.bytes)
+        penalty = self._did(name, (logsumexp,), Value(0, FLOAT32))
+        return self.add(name, loss, penalty)
+
+    def _did(
+        self, name: str, inputs: tuple[Value, ...], output: Value, *keeps: tuple[str, Value], **facts: Any
+    ) -> Value:
+        self.ops.append(Op(name, inputs, output, keeps, **facts))
+        return output
+
+
+def total_bytes(values: Iterable[Value]) -> Size:
+    """Per token, each value once."""
+    return sum((value.bytes for value in set(values)), start=0)

@@ -1,0 +1,105 @@
+"""Tokens per second, MFU, hours and cost of a run of the bundled trainer, each as an interval."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Final, NamedTuple
+
+from parambudget.arch.config import ModelConfig
+from parambudget.cost.flops import Convention, flops_per_token
+from parambudget.cost.prices import Price
+from parambudget.cost.stacks import Stack
+from parambudget.cost.update import Work, parts, update_tokens
+from parambudget.errors import InputError
+from parambudget.tabular import Tabular
+
+STALLS: Final = 0.03
+"""Of a run's time beside its updates: evaluations, checkpoints, waiting for data. Usually 2 to 5 %; not
+measured."""
+
+
+class Range(NamedTuple):
+    """An expected value, and the interval that it is claimed to lie in."""
+
+    low: float
+    expected: float
+    high: float
+
+
+@dataclass(frozen=True, repr=False)
+class Throughput(Tabular):
+    """How fast one model trains in one way on one stack."""
+
+    stack: Stack
+    work: Work
+    parts: dict[str, float]
+    """Expected seconds of an update, part by part: `cost.update`."""
+    update_tokens: int
+    tokens_per_second: Range
+    """Of all ranks together."""
+    limit_tokens_per_second: float | None
+    """What no software exceeds: the dense peak spent on nothing but the FLOPs under the causal mask; None
+    where no peak is known."""
+    mfu: dict[Convention, float] | None
+    """Expected share of the dense peak, in each convention; None where no peak is known."""
+
+    @property
+    def update_seconds(self) -> float:
+        """Expected, of one update."""
+        return sum(self.parts.values())
+
+    @property
+    def micro_seconds(self) -> float:
+        """Expected, of one micro-step, without its share of the optimizer and the exchange."""
+        once = self.parts["optimizer"] + self.parts["exchange"]
+        return (self.update_seconds - once) / self.work.own_steps
+
+    def hours(self, n_tokens: int, *, stalls: float = STALLS) -> Range:
+        """Of a run over that many tokens; `stalls` is the share of its time that is no update."""
+        if not 0 <= stalls < 1:
+            raise InputError(f"stalls={stalls:g} is no share of a run; use one from 0 to below 1")
+        seconds = (n_tokens / rate / (1 - stalls) for rate in reversed(self.tokens_per_second))
+        return Range(*(each / 3600 for each in seconds))
+
+    def cost(self, n_tokens: int, price: Price, *, stalls: float = STALLS) -> Range:
+        """In the price's currency, of all ranks: the low end takes the fast run and the low price."""
+        dollars = (price.low, price.middle, price.high)
+        hours = self.hours(n_tokens, stalls=stalls)
+        return Range(*(self.work.ranks * each * of for each, of in zip(hours, dollars, strict=True)))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per part, and the whole update."""
+        whole = self.update_seconds
+        rows = [
+            {"part": name, "milliseconds": 1e3 * seconds, "share": seconds / whole}
+            for name, seconds in self.parts.items()
+        ]
+        return [*rows, {"part": "update", "milliseconds": 1e3 * whole, "share": 1.0}]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "stack": asdict(self.stack),
+            "work": asdict(self.work),
+            "seconds": dict(self.parts),
+            "update_seconds": self.update_seconds,
+            "update_tokens": self.update_tokens,
+            "tokens_per_second": self.tokens_per_second._asdict(),
+            "limit_tokens_per_second": self.limit_tokens_per_second,
+            "mfu": self.mfu,
+        }
+
+
+def throughput(model: ModelConfig, work: Work, stack: Stack) -> Throughput:
+    """What is expected of the bundled trainer with this model, in this way of working, on this stack."""
+    seconds = {name: float(value) for name, value in parts(model, work, stack).items()}
+    tokens = update_tokens(model, work)
+    expected = tokens / sum(seconds.values())
+    peak = stack.peak_flops * work.ranks if stack.peak_flops else None
+    limit = peak / flops_per_token(model, "causal") if peak else None
+    conventions: tuple[Convention, ...] = ("full", "causal")
+    mfu = {each: expected * flops_per_token(model, each) / peak for each in conventions} if peak else None
+    return Throughput(
+        stack, work, seconds, tokens,
+        Range(stack.slowest * expected, expected, min(stack.fastest * expected, limit or math.inf)),
+        limit, mfu,
+    )  # fmt: skip

@@ -1,0 +1,193 @@
+"""How long an update of the bundled trainer takes: a roofline for every matmul and every memory-bound part.
+
+    matmul       2 M K N / matmul_flops + traffic * (M K + K N + M N) elements / bandwidth, per pass
+    attention    the scores under the causal mask, backward 2.5 times forward, / attention_flops
+    elementwise  norms, residuals, activations, rotations: bytes per output of a layer's matmuls / bandwidth
+    loss         softmax and its gradient: bytes per token and entry of the vocabulary / bandwidth
+    weights      casts of the weights to bfloat16 and of their gradients back, and adding gradients up
+    launches     seconds per micro-step and layer
+    optimizer    the bytes of AdamW and of clipping; Muon's momentum and its Newton-Schulz products
+    exchange     the all-reduce of gradients, or with shards the all-gathers and the reduce-scatter
+
+The parts are added up: on one device they follow each other. The constants are a `Stack`. Sizes may be NumPy
+arrays, so that a lattice is evaluated in one call.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from parambudget.arch.dims import Dims, Size
+from parambudget.arch.mixers import mixers
+from parambudget.arch.tensors import Tensor, tensors
+from parambudget.cost.count import total
+from parambudget.cost.flops import RECOMPUTED, TRAINING, passes, scores
+from parambudget.cost.stacks import Stack
+from parambudget.cost.untold import require_told
+from parambudget.errors import InputError
+
+FLASH_BACKWARD: Final = 2.5
+"""Of a flash attention's forward FLOPs: it computes the scores again. Dao et al. 2022, arXiv 2205.14135."""
+CLIP_BYTES: Final = 12
+"""Per parameter: the gradient is read for its norm, and read and written by the scaling."""
+ADAMW_BYTES: Final = 28
+"""Per parameter, fused: weight, gradient and two moments are read, all but the gradient written."""
+MUON_BYTES: Final = 54
+"""Per parameter of torch.optim.Muon beside its products: momentum 12, Nesterov 12, to bfloat16 6, norm and
+division 6, decay 8, update 10."""
+CAST_BYTES: Final = 12
+"""Per weight and micro-step under autocast: float32 to bfloat16, and its gradient back."""
+ACCUMULATE_BYTES: Final = 12
+"""Per parameter and micro-step but the first."""
+NEWTON_SCHULZ_STEPS: Final = 5
+
+
+@dataclass(frozen=True)
+class Work:
+    """How an update is computed; the words are those of the trainer's settings."""
+
+    batch_size: int
+    """Sequences per micro-step and device."""
+    gradient_accumulation_steps: int = 1
+    """Micro-steps per update, of all ranks together."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    gradient_checkpointing: bool = False
+    loss_chunks: int = 1
+    ranks: int = 1
+    """Accelerators of one machine."""
+    sharded: bool = False
+    """Weights, gradients and optimizer state are divided among the ranks (FSDP, ZeRO-3)."""
+
+    @property
+    def own_steps(self) -> int:
+        """Micro-steps per update that each rank computes."""
+        own, left = divmod(self.gradient_accumulation_steps, self.ranks)
+        if left:
+            raise InputError(
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps} cannot be shared out evenly "
+                f"among {self.ranks} ranks; use {(own + 1) * self.ranks}"
+            )
+        return own
+
+
+def parts(m: Dims, work: Work, stack: Stack) -> dict[str, Size]:
+    """Expected seconds of one update, part by part; arrays where the sizes are."""
+    require_told(m)
+    n_tokens = work.batch_size * int(m.context_length)
+    micro = {
+        "matmuls": _matmuls(m, work, stack, n_tokens),
+        "attention": _attention(m, work, stack),
+        "elementwise": _elementwise(m, work, stack, n_tokens),
+        "loss": _loss(m, work, stack, n_tokens),
+        "weights": _weights(m, work, stack),
+        "launches": stack.micro_seconds + _runs(work) / TRAINING * stack.layer_seconds * m.n_layers,
+    }
+    once = {
+        "optimizer": _optimizer(m, work, stack) / (work.ranks if work.sharded else 1),
+        "exchange": _exchange(m, work, stack, sum(micro.values())),
+    }
+    return {name: work.own_steps * seconds for name, seconds in micro.items()} | once
+
+
+def tokens_per_second(m: Dims, work: Work, stack: Stack) -> Size:
+    """Expected training tokens per second of all ranks together; arrays where the sizes are."""
+    return update_tokens(m, work) / sum(parts(m, work, stack).values())
+
+
+def update_tokens(m: Dims, work: Work) -> int:
+    """Tokens of one update, of all ranks together."""
+    return work.batch_size * work.gradient_accumulation_steps * int(m.context_length)
+
+
+def matmul_seconds(stack: Stack, flops: float, m: Size, k: Size, n: Size) -> Size:
+    """One product of (m, k) and (k, n), its arithmetic at `flops` per second."""
+    moved = stack.matmul_traffic * stack.element_size * (m * k + k * n + m * n)
+    return 2.0 * m * k * n / flops + moved / stack.bandwidth_bytes
+
+
+def _matmuls(m: Dims, work: Work, stack: Stack, n_tokens: int) -> Size:
+    # A pass is worth one product of the same three sizes: forward, and backward to the input and the weight.
+    return sum(
+        _passes(row, m, work) * row.copies * matmul_seconds(stack, stack.matmul_flops, n_tokens, into, out)
+        for row, out, into in _matrices(m)
+    )
+
+
+def _attention(m: Dims, work: Work, stack: Stack) -> Size:
+    length, forward = int(m.context_length), 2 if work.gradient_checkpointing else 1
+    return sum(
+        (forward + FLASH_BACKWARD) * 2.0 * row.score_width * scores(length, row.window, "causal")
+        for row in mixers(m)
+    ) * (work.batch_size / stack.attention_flops)
+
+
+def _elementwise(m: Dims, work: Work, stack: Stack, n_tokens: int) -> Size:
+    outputs = sum(
+        _passes(row, m, work) / TRAINING * out * row.copies
+        for row, out, _ in _matrices(m)
+        if row.component != "lm_head"
+    )
+    return outputs * (n_tokens * stack.element_bytes / stack.bandwidth_bytes)
+
+
+def _loss(m: Dims, work: Work, stack: Stack, n_tokens: int) -> Size:
+    again = (RECOMPUTED if work.loss_chunks > 1 else TRAINING) / TRAINING
+    return m.vocab_size * (again * n_tokens * stack.logit_bytes / stack.bandwidth_bytes)
+
+
+def _weights(m: Dims, work: Work, stack: Stack) -> Size:
+    added_up = ACCUMULATE_BYTES * (work.own_steps - 1) / work.own_steps * total(m)
+    cast = CAST_BYTES * sum(row.elements for row, _, _ in _matrices(m)) if stack.element_size == 2 else 0
+    return (cast + added_up) / stack.bandwidth_bytes
+
+
+def _optimizer(m: Dims, work: Work, stack: Stack) -> Size:
+    hidden = [row for row in _matrices(m) if row[0].hidden]
+    if work.optimizer == "adamw":
+        hidden = []
+    n_hidden = sum(row.elements for row, _, _ in hidden)
+    moved = (CLIP_BYTES + ADAMW_BYTES) * (total(m) - n_hidden) + (CLIP_BYTES + MUON_BYTES) * n_hidden
+    products = sum(
+        row.copies * np.maximum(_newton_schulz(stack, out, into), stack.matrix_seconds)
+        for row, out, into in hidden
+    )
+    return moved / stack.bandwidth_bytes + products
+
+
+def _newton_schulz(stack: Stack, out: Size, into: Size) -> Size:
+    """The products of one matrix: Jordan 2024, as torch.optim.Muon has them."""
+    short, long, flops = np.minimum(out, into), np.maximum(out, into), stack.newton_schulz_flops
+    gram = matmul_seconds(stack, flops, short, long, short)
+    square = matmul_seconds(stack, flops, short, short, short)
+    back = matmul_seconds(stack, flops, short, short, long)
+    return NEWTON_SCHULZ_STEPS * (gram + square + back)
+
+
+def _exchange(m: Dims, work: Work, stack: Stack, micro_seconds: Size) -> Size:
+    """What the ranks wait for each other, in an update.
+
+    The all-reduce of float32 gradients hides behind nothing: a compiled step hands them over all at once.
+    Shards travel in bfloat16, twice gathered and once reduced in every micro-step, behind the arithmetic.
+    """
+    if work.ranks == 1:
+        return 0.0
+    if not stack.link_bytes:
+        raise InputError(f"nothing is known of the link between several {stack.device}; use ranks=1")
+    ring = (work.ranks - 1) / work.ranks * total(m) / stack.link_bytes
+    if not work.sharded:
+        return 2 * 4 * ring
+    return work.own_steps * np.maximum(3 * 2 * ring - micro_seconds, 0.0)
+
+
+def _matrices(m: Dims) -> list[tuple[Tensor, Size, Size]]:
+    """The matmul rows with their (out, in)."""
+    return [(row, row.shape[0], row.shape[1]) for row in tensors(m) if row.role == "matmul"]
+
+
+def _runs(work: Work) -> int:
+    return RECOMPUTED if work.gradient_checkpointing else TRAINING
+
+
+def _passes(row: Tensor, m: Dims, work: Work) -> int:
+    return passes(row, m, checkpointing=work.gradient_checkpointing, logits_again=work.loss_chunks > 1)

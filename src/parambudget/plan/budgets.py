@@ -1,0 +1,280 @@
+"""From hours, arithmetic or memory to models: width, depth and size chosen together.
+
+Every point of a declared lattice is measured. The sizes of the lattice follow from the budget by one rule:
+from a fifth to five times the size that the loss law would choose, or below the largest that fits.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import ceil, floor
+from typing import Any, Final
+
+import numpy as np
+
+from parambudget.arch.dims import Dims
+from parambudget.errors import ConfigError, InputError, NoSolution
+from parambudget.plan.arrays import Floats
+from parambudget.plan.choose import diverse, labels, order
+from parambudget.plan.estimate import Goal, RunPlan
+from parambudget.plan.machine import USABLE_SHARE, Machine
+from parambudget.plan.optimum import compute_optimal
+from parambudget.plan.outlook import Spending, measured, outlook
+from parambudget.plan.rank import aspect_deviation, shape_score
+from parambudget.plan.search import COUNTERS, Points, Search
+from parambudget.plan.solution import Better, Solution, Solutions, SweepCertificate
+from parambudget.plan.solve import DEFAULT_TOLERANCE, Rank, check, described, nothing_within, solve
+from parambudget.plan.space import SIZES, Counted, SearchSpace, choices_of, granularity, read_multiple
+from parambudget.plan.sweep import AT_ONCE, Measured, Swept, sweep
+from parambudget.units import format_bytes, format_count, parse_count, parse_tolerance
+
+EQUAL_NATS: Final = 0.005
+"""Losses that differ by less are equal to what a law can tell: seeds alone differ by a few thousandths."""
+EQUAL_SHARE: Final = 0.01
+"""The same of speeds and memories."""
+LARGE_ENOUGH: Final = 0.1
+"""A usual shape is worth this share of the size: the very largest that fits is of an exotic one."""
+BANDS: Final = 4
+"""How many of these beyond the best are kept to choose from."""
+AROUND: Final = 5
+"""How far from the law's own choice sizes are searched, as a factor."""
+SMALLEST: Final = 1_000_000
+"""Parameters below which there is nothing to choose by a loss law."""
+LEAST_STATE_BYTES: Final = 12
+"""Per parameter, of weights, gradients and optimizer state in float32 under Muon: no larger model fits."""
+_SMALLEST_SHARE: Final = 16
+_USUAL_SHARE: Final = 0.6
+"""Of the speed of matmuls, that whole updates reach: only the sizes to search follow from it."""
+_BEYOND_ANY_SCORE: Final = 1e6
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised, and how much of it cannot be told apart."""
+
+    name: str
+    column: str
+    sign: int
+
+    def value(self, figures: Mapping[str, Floats]) -> Floats:
+        """What is minimised, of measured figures."""
+        found: Floats = self.sign * np.asarray(figures[self.column], dtype=np.float64)
+        return found
+
+    def band(self, best: float, n: int = 1) -> float:
+        """The greatest value that is at most n bands from the best."""
+        share = LARGE_ENOUGH if self.name == "size" else EQUAL_SHARE
+        return best + n * (EQUAL_NATS if self.name == "loss" else share * abs(best))
+
+
+OBJECTIVES: Final = {
+    each.name: each
+    for each in (
+        Objective("loss", "ranked_loss", 1),
+        Objective("speed", "tokens_per_second", -1),
+        Objective("memory", "peak_bytes", 1),
+        Objective("size", "counted", -1),
+        Objective("shape", "alike", 1),
+    )
+}
+
+
+def solve_for(
+    spending: Spending, target: str | int | None = None, *, counted: Counted = "total",
+    tolerance: str | float | Fraction = DEFAULT_TOLERANCE, top: int = 5, rank: str | None = None,
+    **fields: Any,
+) -> Solutions:  # fmt: skip
+    """The models of a budget of hours, FLOPs or memory; with a target, among those of that count.
+
+    Ranked by expected loss where hours or FLOPs are given; without them by the shape score with a target, and
+    by size without one; or as `rank` says. `fields` are axes and choices as for `plan.solve.solve`. Raises
+    `NoSolution` where no point of the lattice fits.
+    """
+    check(counted, top, rank, allowed=("closest", *OBJECTIVES))
+    wanted = rank or _usual_rank(spending, target)
+    if target is not None and (wanted == "closest" or (wanted == "shape" and spending.memory_bytes is None)):
+        usual: Rank = "closest" if wanted == "closest" else "shape"
+        found = solve(target, counted=counted, tolerance=tolerance, top=top, rank=usual, **fields)
+        return replace(found, solutions=with_outlook(found, spending))
+    objective = _objective(spending, rank, target)
+    if target is None:
+        return _of_any_size(spending, objective, counted, top, fields)
+    return _of_a_count(spending, objective, parse_count(target, "target"), counted, tolerance, top, fields)
+
+
+def with_outlook(found: Iterable[Solution], spending: Spending) -> tuple[Solution, ...]:
+    """The solutions, each with what is predicted of it."""
+    return tuple(replace(each, outlook=outlook(each.model, spending)) for each in found)
+
+
+def _of_any_size(
+    spending: Spending, objective: Objective, counted: Counted, top: int, fields: Mapping[str, Any]
+) -> Solutions:
+    low, high = sizes(spending)
+    # What is usual at the size that is looked for: the middle, or the largest.
+    usual = high if objective.name == "size" else round((low * high) ** 0.5)
+    search = Search(_space(low, high, usual, fields), usual, counted)
+    swept = _swept(search, search.everything(AT_ONCE), spending, objective)
+    best = int(swept.points.counted[np.argmin(swept.measured.value)])
+    certificate = SweepCertificate(
+        objective.name, counted, search.space.flags(), swept.n_points, swept.possible,
+        objective.sign * swept.best, {size: objective.sign * value for size, value in swept.by_size.items()},
+    )  # fmt: skip
+    chosen = _chosen(search, swept, objective, best, top)
+    solutions = with_outlook(_described(search, chosen, best, best), spending)
+    return Solutions(solutions, certificate, fields.get("tied") is None, rank=objective.name, top=top)
+
+
+def _of_a_count(
+    spending: Spending, objective: Objective, target: int, counted: Counted,
+    tolerance: str | float | Fraction, top: int, fields: Mapping[str, Any],
+) -> Solutions:  # fmt: skip
+    share = parse_tolerance(tolerance)
+    search = Search(SearchSpace.declare(target, fields), target, counted)
+    certificate = search.certificate(share)
+    if not certificate.within_tolerance:
+        raise NoSolution(nothing_within(search, share))
+    swept = _swept(search, [search.within(share)], spending, objective)
+    chosen = _chosen(search, swept, objective, target, top)
+    solutions = with_outlook(_described(search, chosen, target, target), spending)
+    assumed = fields.get("tied") is None
+    found = Solutions(solutions, certificate, assumed, rank=objective.name, top=top)
+    if spending.hours is None and spending.flops is None:
+        return found
+    elsewhere = {name: value for name, value in fields.items() if name not in SIZES} | {
+        "tied": found[0].model.tied
+    }
+    ends = [s.outlook.loss for s in found if s.outlook is not None and s.outlook.loss is not None]
+    return replace(found, better=_better(spending, min(ends), counted, elsewhere))
+
+
+def better_size(machine: Machine, goal: Goal, than: RunPlan) -> Better | None:
+    """The size that the hours of a plan are better spent on, if there is one; its choices are that plan's."""
+    spending = Spending(machine, hours=goal.hours, law=goal.law)
+    kept = {name: value for name, value in choices_of(than.model).items()}
+    return _better(spending, outlook(than.model, spending).loss, "total", kept)
+
+
+def _better(
+    spending: Spending, asked: float | None, counted: Counted, choices: Mapping[str, Any]
+) -> Better | None:
+    """The best size for the budget, if it is expected to end lower than `asked`."""
+    best = _of_any_size(spending, OBJECTIVES["loss"], counted, 1, choices)[0]
+    ends = best.outlook.loss if best.outlook is not None else None
+    if asked is None or ends is None or ends >= asked - EQUAL_NATS:
+        return None
+    return Better(best.model, best.counted, ends, asked)
+
+
+def sizes(spending: Spending) -> tuple[int, int]:
+    """The least and the greatest count that is searched."""
+    high = None
+    if (flops := _flops(spending)) is not None:
+        optimum = compute_optimal(spending.law, flops).n_parameters
+        low, high = optimum / AROUND, optimum * AROUND
+    memory = spending.memory_bytes or (spending.machine.memory_bytes if spending.machine else None)
+    if memory is not None:
+        ranks = spending.machine.n_gpus if spending.machine else 1
+        most = memory * ranks / LEAST_STATE_BYTES
+        low, high = (most / _SMALLEST_SHARE, most) if high is None else (min(low, most), min(high, most))
+    assert high is not None
+    if high < SMALLEST:
+        raise InputError(
+            f"the budget is enough for about {format_count(high)} parameters, fewer than {SMALLEST:,}; "
+            "give more hours, FLOPs or memory"
+        )
+    return max(int(low), SMALLEST // AROUND), int(high)
+
+
+def _flops(spending: Spending) -> float | None:
+    """About what the budget can compute, to find the sizes that are worth measuring."""
+    if spending.flops is not None:
+        return spending.flops
+    if spending.hours is None or spending.machine is None:
+        return None
+    stack = spending.machine.stack
+    reached = _USUAL_SHARE * stack.matmul_flops
+    return spending.hours * 3600 * reached * spending.machine.n_gpus
+
+
+def _space(low: int, high: int, usual: int, fields: Mapping[str, Any]) -> SearchSpace:
+    """The lattice of a range of sizes: boxes around the usual shapes of its ends, in larger steps.
+
+    n_layers from half of 0.225 low**0.228 to twice 0.225 high**0.228 and dim from half of 0.640 low**0.382 to
+    twice 0.640 high**0.382, as in `SearchSpace.declare`; even depths, dim and FFN widths in twice its steps.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    multiple = read_multiple(given.get("multiple", 2 * granularity(usual)))
+    shallow, deep = 0.225 * low**0.228 / 2, 0.225 * high**0.228 * 2
+    narrow, broad = 0.640 * low**0.382 / 2, 0.640 * high**0.382 * 2
+    rule: dict[str, Any] = {
+        "n_layers": range(max(2, 2 * floor(shallow / 2)), 2 * ceil(deep / 2) + 1, 2),
+        "dim": range(
+            max(1, floor(narrow / multiple)) * multiple, ceil(broad / multiple) * multiple + 1, multiple
+        ),
+        "multiple": multiple,
+    }
+    if "intermediate_size" not in given and "ffn_ratio" not in given:
+        rule["ffn_ratio"] = (Fraction(2), Fraction(6))
+    return SearchSpace.declare(usual, rule | given)
+
+
+def _swept(search: Search, pieces: Iterable[Points], spending: Spending, objective: Objective) -> Swept:
+    def measure(m: Dims) -> Measured:
+        figures = measured(m, spending) | {"counted": np.asarray(COUNTERS[search.counted](m)), "alike": 0.0}
+        shape = np.shape(figures["counted"])
+        value = np.broadcast_to(objective.value(figures), shape)
+        return Measured(value, np.broadcast_to(figures["possible"], shape), {})
+
+    try:
+        return sweep(pieces, search.space.choices, measure, lambda best: objective.band(best, BANDS))
+    except NoSolution as none:
+        raise NoSolution(f"{none}: {_lack(spending)}") from None
+
+
+def _lack(spending: Spending) -> str:
+    memory = spending.memory_bytes or (spending.machine.memory_bytes if spending.machine else 0)
+    return (
+        f"none fits in {format_bytes(memory)}, of which {USABLE_SHARE:.0%} can be used; give more memory, a "
+        "smaller batch, or smaller sizes"
+    )
+
+
+def _chosen(search: Search, swept: Swept, objective: Objective, size: int, top: int) -> Points:
+    """The models to show: band by band of what is minimised, within each by the shape score."""
+    points, choices = swept.points, search.space.choices
+    score = np.sum(list(shape_score(choices, points, size).values()), axis=0)
+    width = objective.band(swept.best) - swept.best
+    band = np.floor((swept.measured.value - swept.best) / width) if width else np.zeros(len(points))
+    ranked = order(points, band * _BEYOND_ANY_SCORE + score, size, closest=False)
+    return points.at(diverse(points, ranked, top))
+
+
+def _described(search: Search, points: Points, size: int, target: int) -> list[Solution]:
+    choices = search.space.choices
+    terms, names = shape_score(choices, points, size), labels(aspect_deviation(choices, points))
+    return [described(choices, points, i, target, str(names[i]), terms) for i in range(len(points))]
+
+
+def _usual_rank(spending: Spending, target: str | int | None) -> str:
+    if spending.hours is not None or spending.flops is not None:
+        return "loss"
+    return "size" if target is None else "shape"
+
+
+def _objective(spending: Spending, rank: str | None, target: str | int | None) -> Objective:
+    wanted = rank or _usual_rank(spending, target)
+    needs = {
+        "loss": (spending.hours or spending.flops, "--hours with --gpu, or --flops"),
+        "speed": (spending.machine, "--gpu"),
+        "memory": (spending.machine or spending.memory_bytes, "--gpu or --memory"),
+        "size": (spending.machine or spending.memory_bytes, "--gpu or --memory"),
+    }
+    there, what = needs.get(wanted, (target, "a --target"))
+    if not there:
+        raise ConfigError(f"--rank {wanted} needs {what}")
+    if target is None and wanted in ("speed", "memory"):
+        raise ConfigError(
+            f"--rank {wanted} without a --target is the smallest model of the lattice; give a --target"
+        )
+    return OBJECTIVES[wanted]

@@ -1,0 +1,239 @@
+"""A plan from a current model to a budget as a Markdown document."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from parambudget.cost.count import Breakdown
+from parambudget.cost.flops import flops_per_token
+from parambudget.cost.throughput import STALLS
+from parambudget.plan.estimate import RunPlan
+from parambudget.plan.machine import USABLE_SHARE
+from parambudget.plan.search import Certificate
+from parambudget.plan.solution import Better, Solutions
+from parambudget.show.breakdown import name_of, products
+from parambudget.show.flags import flags
+from parambudget.show.formula import Formula
+from parambudget.show.outlook import better_said
+from parambudget.show.plan import shape, train_command
+from parambudget.units import format_bytes, format_count, format_flop_rate, format_seconds, format_share
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the document tells."""
+
+    name: str
+    """Of the current model."""
+    current: RunPlan
+    found: Solutions
+    options: Mapping[str, RunPlan]
+    """By the name of the way out, in the order of `found`."""
+    formula: Formula
+    verified: str | None
+    """What holding the first option against its built module said; None where torch is not installed."""
+    better: Better | None
+    figures: Mapping[str, str]
+    """File names of the pictures by what they show; none where matplotlib is not installed."""
+    version: str
+
+    def with_figures(self, figures: Mapping[str, str]) -> "Report":
+        """The same with its pictures."""
+        return replace(self, figures=figures)
+
+
+def markdown(report: Report) -> str:
+    """The document."""
+    sections = [
+        _head(report), _current(report), _options(report), _effects(report), _pictures(report),
+        _formula(report), _verified(report), _command(report), _assumed(report),
+    ]  # fmt: skip
+    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+
+
+def _head(report: Report) -> list[str]:
+    c = report.found.certificate
+    assert isinstance(c, Certificate)
+    return [
+        f"# From {format_count(report.current.breakdown.total)} to {format_count(c.target)} parameters",
+        "",
+        f"Written by parambudget {report.version} for {report.current.machine.name}. Counts are exact; "
+        "speeds, memory, cost and losses are predictions with the assumptions at the end.",
+    ]
+
+
+def _current(report: Report) -> list[str]:
+    plan, c = report.current, report.found.certificate
+    assert isinstance(c, Certificate)
+    off = format_share(plan.breakdown.total / c.target - 1, 2)
+    return [
+        "## The current model",
+        "",
+        f"`{report.name}`: {shape(plan.model)}, vocabulary {plan.model.vocab_size:,}, context "
+        f"{plan.model.context_length:,}.",
+        "",
+        *_counts(plan.breakdown),
+        "",
+        f"That is {off} from the {c.target:,} {c.counted} parameters that are wanted.",
+    ]
+
+
+def _counts(counted: Breakdown) -> list[str]:
+    rows = []
+    for component, parameters in counted.components.items():
+        tensors = [row for row in counted.tensors if row.component == component]
+        if parameters:
+            share = f"{parameters / counted.total:.2%}"
+            rows.append([name_of(component), products(tensors), f"{parameters:,}", share])
+    rows.append(["**total**", "", f"**{counted.total:,}**", ""])
+    return _table(["component", "tensors", "parameters", "share"], rows)
+
+
+def _options(report: Report) -> list[str]:
+    c = report.found.certificate
+    assert isinstance(c, Certificate)
+    rows = [_option("current", report.current, report)]
+    rows += [_option(name, plan, report) for name, plan in report.options.items()]
+    lines = [
+        "## The options",
+        "",
+        *_table(
+            ["option", "shape", "parameters", "from the budget", "FLOPs per token", "largest micro-batch"],
+            rows,
+        ),
+        "",
+        f"All options are points of one completely searched lattice of {c.lattice_points:,} points, "
+        f"{c.within_tolerance:,} of them within {float(c.tolerance):.2%} of the budget; the nearest is "
+        f"{c.best_error:,} off.",
+    ]
+    unavailable = report.found.current.unavailable if report.found.current else {}
+    return lines + [f"\nNo {name} one: {why}." for name, why in unavailable.items()]
+
+
+def _option(name: str, plan: RunPlan, report: Report) -> list[str]:
+    c = report.found.certificate
+    assert isinstance(c, Certificate)
+    return [
+        name, shape(plan.model), f"{plan.breakdown.total:,}",
+        format_share(plan.breakdown.total / c.target - 1, 2), format_count(flops_per_token(plan.model)),
+        f"{plan.largest_batch_size:,}",
+    ]  # fmt: skip
+
+
+def _effects(report: Report) -> list[str]:
+    """What the planning note promised as words, as numbers against the current model."""
+    now = report.current
+    rows = [_effect("current", now, now)]
+    rows += [_effect(name, plan, now) for name, plan in report.options.items()]
+    work = now.work
+    lines = [
+        "## What to expect",
+        "",
+        f"On {now.machine.name}, {work.optimizer}, {now.speed.update_tokens:,} tokens an update, for "
+        f"{format_seconds(3600 * now.hours.expected)}:",
+        "",
+        *_table(["option", "memory", "tokens/s", "within", "tokens seen", "expected loss", "dollars"], rows),
+        "",
+        f"{now.loss.meaning[0].upper()}{now.loss.meaning[1:]}.",
+    ]
+    if report.better is not None:
+        lines += ["", f"**Note:** {better_said(report.better)}."]
+    return lines
+
+
+def _effect(name: str, plan: RunPlan, now: RunPlan) -> list[str]:
+    rate, ours = plan.speed.tokens_per_second, now.speed.tokens_per_second
+    same = plan is now
+    memory = f"{format_bytes(plan.memory.peak_bytes)}{'' if plan.fits else ', does not fit'}"
+    return [
+        name,
+        memory
+        if same
+        else f"{memory} ({format_share(plan.memory.peak_bytes / now.memory.peak_bytes - 1, 1)})",
+        f"{rate.expected:,.0f}"
+        + ("" if same else f" ({format_share(rate.expected / ours.expected - 1, 1)})"),
+        f"{rate.low:,.0f} to {rate.high:,.0f}",
+        format_count(plan.tokens),
+        f"{plan.loss.loss:.3f}" + ("" if same else f" ({plan.loss.loss - now.loss.loss:+.3f})"),
+        "not known" if plan.cost is None else f"{plan.cost.expected:,.2f}",
+    ]
+
+
+def _pictures(report: Report) -> list[str]:
+    return [line for what, file in report.figures.items() for line in (f"![{what}]({file})", "")][:-1]
+
+
+def _formula(report: Report) -> list[str]:
+    name, plan = next(iter(report.options.items()))
+    formula = report.formula
+    letters = ", ".join(
+        f"{letter} = {getattr(plan.model, field):,} ({field})" for letter, field in formula.legend.items()
+    )
+    terms = [
+        f"- {name_of(component)}: `{expression}`" for component, expression in formula.components.items()
+    ]
+    return [
+        "## The formula",
+        "",
+        f"Read from the same table of tensors as every count here; for the {name} option {letters}:",
+        "",
+        "```",
+        f"total = {formula}",
+        f"      = {formula.evaluate():,}",
+        "```",
+        "",
+        *terms,
+        "",
+        f"$$ {formula.latex()} $$",
+    ]
+
+
+def _verified(report: Report) -> list[str]:
+    name, plan = next(iter(report.options.items()))
+    command = f"parambudget verify {flags(plan.model)}"
+    if report.verified is None:
+        said = (
+            "torch is not installed here, so the module was not built; to have it held against the count "
+            "tensor by tensor:"
+        )
+    else:
+        told = report.verified.removeprefix("verified: ")
+        said = (
+            f"The {name} option was built in torch and held against the count, tensor by tensor: {told}. "
+            "Again:"
+        )
+    return ["## How it was verified", "", said, "", "```console", f"$ {command}", "```"]
+
+
+def _command(report: Report) -> list[str]:
+    lines = ["## The training command", ""]
+    for name, plan in report.options.items():
+        lines += [f"{name}:", "", "```console", f"$ {train_command(plan)}", "```", ""]
+    return lines[:-1]
+
+
+def _assumed(report: Report) -> Sequence[str]:
+    return ["## What is assumed", "", *(f"- {line}" for line in _assumptions(report.current))]
+
+
+def _assumptions(plan: RunPlan) -> Iterator[str]:
+    machine, stack = plan.machine, plan.machine.stack
+    peak = (
+        f"{format_flop_rate(stack.peak_flops)} dense {stack.dtype}"
+        if stack.peak_flops
+        else "no published peak"
+    )
+    memory = f"{format_bytes(machine.memory_bytes)}, of which {USABLE_SHARE:.0%} is used"
+    yield f"machine: {machine.name}, {peak}, {memory}"
+    interval = f"{stack.slowest:.2f} to {stack.fastest:.2f} of expected"
+    yield f"speeds: {stack.name}, {stack.source}; tokens/s within {interval}"
+    yield f"{STALLS:.0%} of the time goes to evaluations, saves and data"
+    if machine.price is not None:
+        when = "" if machine.price.read_on is None else f", as of {machine.price.read_on}"
+        dollars = f"${machine.price.low:g} to ${machine.price.high:g} per hour{when}"
+        yield f"price: {dollars}: {machine.price.source}"
+    yield f"loss: {plan.loss.law.name}, {plan.loss.law.source}"
+    yield from plan.warnings
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]

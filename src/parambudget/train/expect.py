@@ -1,0 +1,163 @@
+"""What the planner expects of a run on the device at hand.
+
+The trainer chooses and refuses by it, and shows it beside what it measures.
+"""
+
+import os
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from parambudget.arch.config import ModelConfig
+from parambudget.cost.calibration import calibrated, stack_for
+from parambudget.cost.hardware import Accelerator, find
+from parambudget.cost.memory import peak_bytes
+from parambudget.cost.overhead import NONE
+from parambudget.cost.state import optimizer_bytes, weight_bytes
+from parambudget.cost.tape import Kernels
+from parambudget.cost.throughput import throughput
+from parambudget.cost.untold import untold
+from parambudget.cost.update import Work
+from parambudget.errors import InputError
+from parambudget.plan.machine import CPU, Machine, memory_plan
+from parambudget.plan.remedies import remedies
+from parambudget.train.config import TrainConfig
+from parambudget.train.device import Compute
+from parambudget.train.distributed import ALONE, Ranks
+from parambudget.units import format_bytes
+
+LOADED_LATER_BYTES: Final = 200 * 2**20
+"""Of libraries that the first update loads, on a CPU; measured with torch 2.13, see docs/benchmarks.md."""
+SURE_SHARE: Final = 0.75
+"""Of the memory: a plan that takes less is not tried before the run. Trying it costs a compilation."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Predictions for a run, to stand beside its measured figures."""
+
+    peak_memory_bytes: int
+    """As `Compute.peak_memory_bytes` measures it."""
+    tokens_per_second: float | None
+    """Of all processes; None on a device whose speed nobody has measured."""
+    slowest: float | None
+    fastest: float | None
+    update_seconds: float | None
+    """Of one update; a run takes as many of these as it has steps, and evaluations and saves."""
+
+    @property
+    def shown(self) -> tuple[str | None, str]:
+        """Tokens per second and peak memory as they stand beside measured ones."""
+        rate = None if self.tokens_per_second is None else f"{self.tokens_per_second:,.0f}"
+        return rate, format_bytes(self.peak_memory_bytes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def expected(
+    model: ModelConfig, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE, *, shard: bool = False
+) -> Expected | None:
+    """What is predicted of these settings here; None of a model with choices that are not modelled."""
+    if untold(model):
+        return None
+    work, machine = work_of(config, ranks, shard=shard), machine_of(compute, ranks)
+    peak = tensor_bytes(model, work, compute)
+    if compute.device.type == "cpu":
+        peak += _resident_bytes() + LOADED_LATER_BYTES + _saving_bytes(model, config)
+    if machine is None:
+        return Expected(peak, None, None, None, None)
+    speed = throughput(model, work, machine.stack)
+    rate = speed.tokens_per_second
+    return Expected(peak, rate.expected, rate.low, rate.high, speed.update_seconds)
+
+
+def work_of(config: TrainConfig, ranks: Ranks = ALONE, *, shard: bool = False) -> Work:
+    """The settings as far as speed and memory depend on them."""
+    return Work(
+        config.batch_size, config.gradient_accumulation_steps, config.optimizer,
+        config.gradient_checkpointing, config.loss_chunks, ranks.size, shard,
+    )  # fmt: skip
+
+
+def machine_of(compute: Compute, ranks: Ranks = ALONE) -> Machine | None:
+    """The device as the planner knows it; None where nothing is known of its speed."""
+    known = _known(compute)
+    device = CPU if compute.device.type == "cpu" else compute.name
+    if known is None and not any(stack.device.lower() == device.lower() for stack in calibrated()):
+        return None
+    return Machine(known, stack_for(device), ranks.size, memory_bytes(compute), price=None)
+
+
+def kernels_of(compute: Compute) -> Kernels:
+    """Whose operations run, as the memory model tells them apart."""
+    kind = "cuda" if compute.device.type == "cuda" else "cpu"
+    return Kernels(kind, bf16=compute.bf16, compiled=compute.compiled)  # type: ignore[arg-type]
+
+
+def memory_bytes(compute: Compute) -> int:
+    """Of the device, or of the whole machine where that is the processor."""
+    if compute.device.type == "cuda":
+        return torch.cuda.get_device_properties(compute.device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def tensor_bytes(model: ModelConfig, work: Work, compute: Compute) -> int:
+    """The most that torch holds in tensors on the device: what it counts as allocated."""
+    return int(peak_bytes(model, replace(memory_plan(work, kernels_of(compute)), overhead=NONE)))
+
+
+def require_room(
+    model: ModelConfig, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE, *, shard: bool = False
+) -> None:
+    """Refuse, before anything is allocated, settings whose tensors alone are more than the memory holds.
+
+    What is assumed beside the tensors refuses nothing: it has been measured on too few machines.
+    """
+    if untold(model):
+        return
+    work, there = work_of(config, ranks, shard=shard), memory_bytes(compute)
+    needed = tensor_bytes(model, work, compute)
+    if needed <= there:
+        return
+    machine = machine_of(compute, ranks)
+    ways_out = remedies(model, work, machine, {}) if machine is not None else ()
+    advice = (
+        ways_out[0] if ways_out else "use a smaller batch_size, gradient_checkpointing or a smaller model"
+    )
+    raise InputError(
+        f"batch_size={config.batch_size} cannot fit: its tensors alone take {format_bytes(needed)} and "
+        f"{compute.name} has {format_bytes(there)}; {advice}"
+    )
+
+
+def surely_fits(
+    model: ModelConfig, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE, *, shard: bool = False
+) -> bool:
+    """Whether so much memory is left over that the settings need not be tried first."""
+    if untold(model):
+        return False
+    plan = memory_plan(work_of(config, ranks, shard=shard), kernels_of(compute))
+    return bool(peak_bytes(model, plan) <= SURE_SHARE * memory_bytes(compute))
+
+
+def _known(compute: Compute) -> Accelerator | None:
+    return find(compute.name) if compute.device.type == "cuda" else None
+
+
+def _saving_bytes(model: ModelConfig, config: TrainConfig) -> int:
+    """A checkpoint on its way from the CPU's memory to the disk: a copy of all, and of one file its bytes."""
+    weights, optimizer = weight_bytes(model), optimizer_bytes(model, config.optimizer)
+    return int(weights + optimizer + max(weights, optimizer))
+
+
+def _resident_bytes() -> int:
+    """What this process holds now: Python, torch and the text."""
+    if sys.platform != "linux":
+        return 0
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

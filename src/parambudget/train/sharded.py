@@ -1,0 +1,44 @@
+"""A model of which every process holds a part: torch's FSDP2.
+
+Weights, gradients and the optimizer's state are shared out by rows. A layer is made whole while it is
+computed with, forward and backward, and then forgotten. Its gradients go to the processes that hold the rows
+in every micro-step: added up first, they would take the memory of a whole model on each.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor.experimental import implicit_replication
+
+from parambudget.build.module import Transformer
+from parambudget.train.device import Compute
+from parambudget.train.distributed import Loss, Ranks
+
+
+def sharded(
+    module: Transformer, loss_of: Callable[[Tensor], Tensor], seed: int, compute: Compute, ranks: Ranks
+) -> Loss:
+    """Share out a module that lies on the meta device, and draw its weights as if it were whole.
+
+    Each tensor is drawn whole on every process, one after another, and only the process's own rows are kept.
+    Returns the loss through which the module is to be used.
+    """
+    mesh, loss = ranks.mesh(compute.device), Loss(module, loss_of)
+    for layer in module.layers:
+        fully_shard(layer, mesh=mesh, mp_policy=precision(compute, in_layer=True))
+    fully_shard(loss, mesh=mesh, mp_policy=precision(compute, in_layer=False))
+    loss.to_empty(device=compute.device)
+    with implicit_replication():
+        module.init_weights(torch.Generator(compute.device).manual_seed(seed))
+    return loss
+
+
+def precision(compute: Compute, *, in_layer: bool) -> MixedPrecisionPolicy:
+    """Where matrices are multiplied in bfloat16, layers travel in it; sums of gradients are float32.
+
+    Not the embedding and what else is outside of the layers: the residual stream stays float32.
+    """
+    layers = torch.bfloat16 if compute.bf16 and in_layer else None
+    return MixedPrecisionPolicy(param_dtype=layers, reduce_dtype=torch.float32, cast_forward_inputs=False)

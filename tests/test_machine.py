@@ -1,0 +1,65 @@
+import pytest
+
+from parambudget.cost.hardware import find
+from parambudget.errors import InputError
+from parambudget.plan import machine as machine_module
+from parambudget.plan.machine import machine_for
+
+
+def test_a_named_gpu_comes_with_its_memory_its_speed_and_a_dated_price():
+    h100 = machine_for("h100")
+    assert (h100.name, h100.n_gpus) == ("h100-sxm", 1)
+    assert h100.memory_bytes == 81_559 * 2**20  # what the driver reports, not the label
+    assert h100.stack.peak_flops == 989.4e12
+    assert h100.price is not None
+    assert h100.price.read_on is not None
+    assert h100.kernels.compiled
+
+
+def test_several_gpus_are_one_machine():
+    assert machine_for("a100", n_gpus=8).name == "8 x a100-80-sxm"
+
+
+def test_a_given_price_takes_the_place_of_the_range():
+    price = machine_for("h100", dollars_per_hour=2.5).price
+    assert price is not None
+    assert (price.low, price.high, price.read_on) == (2.5, 2.5, None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"gpu": "h1000"}, "no GPU is known as 'h1000'.*h100"),
+        ({"gpu": "h100", "n_gpus": 0}, "number of GPUs is 0; use a whole number from 1"),
+        (
+            {"gpu": "h100", "dollars_per_hour": -1.0},
+            "price -1 is not one; use US dollars per hour, 0 or more",
+        ),
+        ({"gpu": "cpu", "n_gpus": 2}, "--gpus 2 counts GPUs"),
+        ({"gpu": "cpu"}, "nothing is known of the speed of 'CPU'; measure it: parambudget calibrate"),
+    ],
+)
+def test_a_machine_that_cannot_be_is_one_line(asked, says):
+    with pytest.raises(InputError, match=says):
+        machine_for(**asked)
+
+
+def test_without_a_name_and_without_a_gpu_one_is_asked_for(monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no driver to ask
+    with pytest.raises(InputError, match="no GPU is here to plan for; name one with --gpu, such as h100"):
+        machine_for()
+
+
+def test_without_a_name_the_gpu_that_is_here_is_meant(tmp_path, monkeypatch):
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho NVIDIA H200\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    assert machine_for().accelerator == find("NVIDIA H200")
+    driver.write_text("#!/bin/sh\necho NVIDIA H20\n")
+    with pytest.raises(InputError, match="NVIDIA H20 is here, and not in the table of GPUs"):
+        machine_for()
+
+
+def test_the_processors_memory_is_that_of_the_machine():
+    assert machine_module._main_memory() > 2**30

@@ -1,0 +1,157 @@
+"""The plan of a run: its parts agree with each other, and it says what it assumes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import parambudget as pb
+from parambudget.cost.flops import flops_per_token
+from parambudget.cost.throughput import STALLS
+from parambudget.errors import InputError
+from parambudget.plan.estimate import Goal, RunPlan, plan_run
+from parambudget.plan.laws import MUENNIGHOFF_2023
+from parambudget.plan.machine import machine_for
+from parambudget.plan.ways import quickest
+
+H100 = machine_for("h100")
+MODEL = pb.model(dim=896, n_layers=24, n_heads=14, intermediate_size=3584)
+GIVEN = {"batch_size": 16, "gradient_accumulation_steps": 8}
+
+
+def planned(goal: Goal = Goal(), given: dict | None = None, **machine: object) -> RunPlan:  # noqa: B008
+    return plan_run(MODEL, replace(H100, **machine), goal, given or {})
+
+
+def test_hours_become_whole_updates_at_the_expected_speed():
+    plan = planned(Goal(hours=1.5), GIVEN)
+    rate = plan.speed.tokens_per_second.expected
+    assert plan.updates * 131_072 == plan.tokens
+    assert abs(plan.tokens - 1.5 * 3600 * (1 - STALLS) * rate) <= 131_072
+    assert plan.hours == (1.5, 1.5, 1.5)
+
+
+def test_tokens_become_hours_and_dollars_at_the_price():
+    plan = planned(Goal(tokens=10**10), GIVEN)
+    assert plan.tokens == pytest.approx(10**10, rel=1e-4)
+    low, expected, high = plan.hours
+    rate = plan.speed.tokens_per_second
+    assert expected == pytest.approx(plan.tokens / rate.expected / (1 - STALLS) / 3600)
+    assert low < expected < high
+    assert plan.cost is not None
+    assert plan.cost.low == pytest.approx(low * H100.price.low)
+    assert plan.cost.high == pytest.approx(high * H100.price.high)
+
+
+def test_without_a_length_it_is_20_tokens_per_parameter():
+    plan = planned()
+    assert plan.tokens_per_parameter == pytest.approx(20, rel=0.01)
+    assert plan.why_tokens == "20 per parameter"
+    assert plan.flops == plan.tokens * flops_per_token(MODEL)
+
+
+def test_what_is_not_given_is_chosen_and_named():
+    plan = planned()
+    assert plan.work == quickest(MODEL, plan.speed.update_tokens // 1024, H100)
+    assert {"batch_size", "gradient_checkpointing"} <= set(plan.chosen)
+    assert planned(given=GIVEN).chosen == ("optimizer", "gradient_checkpointing", "loss_chunks", "sharded")
+
+
+def test_the_largest_micro_batch_fits_and_one_more_does_not():
+    plan = planned(given=GIVEN | {"gradient_checkpointing": False, "loss_chunks": 1})
+    most = plan.largest_batch_size
+    assert H100.peak_bytes(MODEL, replace(plan.work, batch_size=most)) <= H100.usable_bytes
+    assert H100.peak_bytes(MODEL, replace(plan.work, batch_size=most + 1)) > H100.usable_bytes
+
+
+def test_a_batch_that_does_not_fit_is_planned_and_what_would_fit_is_said():
+    given = {
+        "batch_size": 32,
+        "gradient_accumulation_steps": 4,
+        "gradient_checkpointing": False,
+        "loss_chunks": 1,
+    }
+    plan = planned(given=given, memory_bytes=24 * 2**30)
+    assert not plan.fits
+    assert plan.work.batch_size == 32
+    said = "\n".join(plan.remedies)
+    for remedy in ("--batch-size", "the quickest that fits", "--gpu "):
+        assert remedy in said
+    assert planned(given=given).remedies == ()
+
+
+def test_a_model_that_no_batch_of_fits_says_so():
+    plan = planned(given={"batch_size": 1}, memory_bytes=2 * 2**30)
+    assert not plan.fits
+    assert plan.largest_batch_size == 0
+    with pytest.raises(InputError, match="no way of training this model fits"):
+        planned(memory_bytes=2 * 2**30)
+
+
+def test_a_faster_run_ends_lower():
+    plan = planned(Goal(hours=1.5), GIVEN)
+    best, worst = plan.loss_range
+    assert best < plan.loss.loss < worst
+    assert plan.loss_after(1.5) == pytest.approx(plan.loss.loss, abs=1e-3)
+    assert planned(Goal(tokens=10**10)).loss_range == (planned(Goal(tokens=10**10)).loss.loss,) * 2
+
+
+def test_text_that_is_read_again_is_worth_less_and_warned_of():
+    once, often = (planned(Goal(tokens=10**10, unique_tokens=n)) for n in (10**10, 10**9))
+    assert often.loss.loss > once.loss.loss
+    assert any("10 epochs" in warning for warning in often.warnings)
+    assert not any("epochs" in warning for warning in once.warnings)
+
+
+def test_the_text_and_the_law_are_the_users():
+    plan = planned(Goal(tokens=10**10, bytes_per_token=4.5, law=MUENNIGHOFF_2023))
+    assert plan.loss.bits_per_byte == pytest.approx(plan.loss.loss / 4.5 / 0.693147, rel=1e-5)
+    assert plan.as_dict()["loss"]["law"] == "muennighoff-2023"
+
+
+def test_a_vocabulary_that_is_slow_is_advised_on_with_its_price():
+    assert any("50,304 would cost 42,112 parameters" in warning for warning in planned().warnings)
+    padded = plan_run(MODEL.replace(vocab_size=50304), H100)
+    assert not any("vocab_size" in warning for warning in padded.warnings)
+
+
+@pytest.mark.parametrize(
+    ("goal", "says"),
+    [
+        ({"hours": 1.0, "tokens": 10}, "hours and tokens both say how long the run is"),
+        ({"hours": 0.0}, "hours=0 is no time to train for"),
+        ({"hours": float("inf")}, "hours=inf is no time"),
+        ({"unique_tokens": 0}, "unique_tokens is 0; it must be"),
+        ({"bytes_per_token": -1.0}, "bytes_per_token is -1; it must be"),
+    ],
+)
+def test_a_goal_that_cannot_be_is_one_line(goal, says):
+    with pytest.raises(InputError, match=says):
+        Goal(**goal)
+
+
+def test_hours_without_room_for_one_update_are_one_line():
+    with pytest.raises(InputError, match=r"hours=1e-05 has no room for one update of 131.1K tokens"):
+        planned(Goal(hours=1e-5), GIVEN)
+
+
+def test_the_plan_is_plain_json_with_all_that_it_assumes():
+    document = json.loads(json.dumps(planned(Goal(hours=1.5), GIVEN).as_dict()))
+    assert document["total"] == 353_355_520
+    assert document["machine"]["price_read_on"]
+    assert document["flops_per_token"]["full"] == 2_384_110_848
+    assert document["speed"]["tokens_per_second"]["low"] < document["speed"]["tokens_per_second"]["expected"]
+    assert document["loss"]["meaning"]
+    assert {row["figure"] for row in planned().rows()} >= {"tokens_per_second", "peak_bytes", "expected_loss"}
+
+
+def test_a_processor_is_planned_for_once_it_is_measured(monkeypatch, tmp_path):
+    from parambudget.cost.calibration import keep
+    from parambudget.plan.machine import CPU
+
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    keep(replace(H100.stack, device=CPU, name="eager", dtype="float32", peak_flops=None, link_bytes=0.0))
+    plan = plan_run(pb.model(dim=128, n_layers=4), machine_for("cpu"), Goal(tokens=10**6))
+    assert plan.speed.mfu is None
+    assert plan.cost is None
+    assert plan.machine.kernels.device == "cpu"

@@ -1,0 +1,158 @@
+"""`plan`, `report` and other budgets at the command line: the screens, the files, the errors."""
+
+import json
+import re
+import sys
+
+import pytest
+
+from parambudget.cli.main import main
+
+NOTE = ["--dim", "896", "--n-layers", "24", "--n-heads", "14", "--intermediate-size", "3584"]
+BATCH = ["--batch-size", "16", "--gradient-accumulation-steps", "8"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command in this process: (exit code, standard output, standard error)."""
+
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["parambudget", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        return end.value.code, printed.out, printed.err
+
+    return run_command
+
+
+def test_a_plan_is_one_screen_that_answers_every_question(run):
+    code, out, err = run("plan", *NOTE, "--gpu", "h100", *BATCH, "--hours", 1.5)
+    assert (code, err) == (0, "")
+    for said in (
+        "353,355,520 parameters", "2.384B FLOPs per training token, full convention",
+        "989.4 TFLOP/s dense bfloat16", "fits: ", "16 sequences × 8 micro-steps = 131,072 tokens",
+        "tokens/s, within",
+        "MFU", "full convention", "no software exceeds", "per parameter", "1.5 h", "as of 20",
+        "nats per token expected",
+        "compare differences", "learning rate", "micro-batches of up to", "parambudget train --dim 896",
+    ):  # fmt: skip
+        assert said in out, said
+    assert len(out.splitlines()) <= 30
+
+
+def test_models_are_compared_in_the_same_micro_steps(run, tmp_path):
+    current = tmp_path / "current.json"
+    run("count", "--dim", 1024, "--n-layers", 24, "--n-heads", 16, "--intermediate-size", 4096, "-o", current)
+    out = run("plan", current, "--gpu", "h100", *BATCH, "--hours", 1.5, "--compare", "gpt2-medium")[1]
+    table = out[out.index("\n\n") :]
+    assert re.search(r"current +gpt2-medium", table)
+    assert table.count("16 × 8") == 2
+    for row in ("parameters", "peak memory", "tokens/s", "largest micro-batch", "expected loss", "MFU, full"):
+        assert row in table
+    assert "(-21.9 %)" in table  # 354,823,168 against 454,166,528
+
+
+def test_a_config_files_training_settings_are_planned_with(run, tmp_path):
+    config = tmp_path / "config.json"
+    model = {"dim": 896, "n_layers": 24, "n_heads": 14, "intermediate_size": 3584}
+    config.write_text(json.dumps({"model": model, "train": {"batch_size": 4, "optimizer": "adamw"}}))
+    document = json.loads(run("plan", config, "--gpu", "h100", "--json")[1])
+    work = document["speed"]["work"]
+    assert (work["batch_size"], work["optimizer"]) == (4, "adamw")
+    assert json.loads(run("plan", config, "--gpu", "h100", "--batch-size", 8, "--json")[1])["speed"]["work"][
+        "batch_size"
+    ] == 8  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--gpu", "h1000"], "no GPU is known as 'h1000'"),
+        (["--gpu", "h100", "--hours", "0"], "hours=0 is no time to train for"),
+        (["--gpu", "h100", "--hours", "1", "--tokens", "1B"], "hours and tokens both say how long"),
+        (["--gpu", "h100", "--price", "-1"], "price -1 is not one"),
+        (["--gpu", "h100", "--gpus", "0"], "number of GPUs is 0"),
+        (["--gpu", "h100", "--law", "kaplan"], "unknown loss law 'kaplan'; use "),
+        (["--gpu", "h100", "--tokens", "many"], "--tokens 'many' is not a count"),
+        (["--gpu", "h100", "--batch-size", "0"], "--batch-size"),
+        (
+            ["--gpu", "h100", "--gpus", "8", *BATCH[:2], "--gradient-accumulation-steps", "3"],
+            "cannot be shared out evenly",
+        ),
+    ],
+)
+def test_a_plan_that_cannot_be_is_one_line(run, arguments, says):
+    code, out, err = run("plan", *NOTE, *arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_a_wrong_setting_in_the_file_is_one_line(run, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"model": {"dim": 128, "n_layers": 2}, "train": {"batch_size": "16"}}))
+    code, out, err = run("plan", config, "--gpu", "h100")
+    assert (code, out) == (2, "")
+    assert "batch_size is '16'; it must be" in err
+
+
+def test_hours_choose_width_depth_and_size_together(run):
+    code, out, err = run("solve", "--hours", 1.5, "--gpu", "h100")
+    assert (code, err) == (0, "")
+    assert "complete sweep: " in out
+    assert "tokens/s" in out.splitlines()[0]
+    assert "--hours 1.5 --gpu h100" in out.splitlines()[-1]
+
+
+def test_the_lattice_of_a_budget_gives_the_same_answer_again(run):
+    for asked in (["--flops", "1e18"], ["--target", "350M", "--hours", "1.5", "--gpu", "h100"]):
+        out = run("solve", *asked)[1]
+        again = out.splitlines()[-1].partition("parambudget ")[2].split()
+        models = [line for line in out.splitlines() if re.match(r"[1-5] ", line)]
+        assert [line for line in run(*again)[1].splitlines() if re.match(r"[1-5] ", line)] == models
+
+
+def test_a_size_that_is_not_the_best_for_its_hours_is_told_so(run):
+    out = run("solve", "--target", "350M", "--hours", 1.5, "--gpu", "h100")[1]
+    assert re.search(r"this size is not the best for the budget: about \d+", out)
+    document = json.loads(run("solve", "--target", "350M", "--hours", 1.5, "--gpu", "h100", "--json")[1])
+    assert document["better_size"]["loss"] < document["better_size"]["than"]
+    assert document["solutions"][0]["outlook"]["tokens_per_second"] > 0
+
+
+def test_a_report_is_a_document_with_its_pictures(run, tmp_path):
+    current, out = tmp_path / "current.json", tmp_path / "plan.md"
+    run("count", "--dim", 1024, "--n-layers", 24, "--n-heads", 16, "--intermediate-size", 4096, "-o", current)
+    code, told, err = run("report", current, "--target", "350M", "--gpu", "h100", *BATCH, "-o", out)
+    assert (code, err) == (0, "")
+    text = out.read_text()
+    for said in (
+        "# From 454.2M to 350M parameters", "**454,166,528**", "| narrower | 24 layers, dim 896",
+        "| shallower |",
+        "| thinner |", "| balanced |", "total = V*d + ", "$ parambudget verify --dim 896",
+        "$ parambudget train --dim 896",
+        "--batch-size 16 --gradient-accumulation-steps 8", "218 tensors",
+        "Expected loss over time", "as of 20",
+    ):  # fmt: skip
+        assert said in text, said
+    pictures = re.findall(r"\]\((.*?\.png)\)", text)
+    assert pictures == ["plan-sizes.png", "plan-memory.png", "plan-hours.png"]
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in pictures)
+    assert told.splitlines() == [f"wrote {out}", *(f"wrote {tmp_path / name}" for name in pictures)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-o", "plan.txt", "--gpu", "h100"], "plan.txt is no Markdown file"),
+        (["-o", "nowhere/plan.md", "--gpu", "h100"], "cannot write nowhere/"),
+        (["-o", "plan.md", "--gpu", "h1000"], "no GPU is known"),
+    ],
+)
+def test_a_report_that_cannot_be_is_one_line_and_leaves_nothing(run, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("report", "gpt2-large", "--target", "350M", *arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert list(tmp_path.iterdir()) == []

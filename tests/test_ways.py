@@ -1,0 +1,103 @@
+"""The quickest way of computing an update that fits, and what is said where none does."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import parambudget as pb
+from parambudget.arch.dims import with_sizes
+from parambudget.cost.update import Work, tokens_per_second
+from parambudget.errors import InputError
+from parambudget.plan.machine import Machine, machine_for
+from parambudget.plan.ways import MOST_MICRO_TOKENS, NONE, WORTH_MEMORY, quickest, take, ways
+
+H100 = machine_for("h100")
+MODEL = pb.model(dim=896, n_layers=24, n_heads=14, intermediate_size=3584)
+
+
+def with_memory(gib: float) -> Machine:
+    return replace(H100, memory_bytes=int(gib * 2**30))
+
+
+def test_every_way_keeps_the_number_of_sequences():
+    found = ways(1024, 512)
+    assert all(work.batch_size * work.gradient_accumulation_steps == 512 for work in found)
+    assert {work.batch_size for work in found} == {1, 2, 4, 8, 16, 32, 64}
+    assert max(work.batch_size for work in found) * 1024 == MOST_MICRO_TOKENS
+    assert len(set(found)) == len(found)
+
+
+def test_several_gpus_share_the_sequences_evenly():
+    found = ways(1024, 512, 8)
+    assert all(work.gradient_accumulation_steps % 8 == 0 for work in found)
+    assert {work.sharded for work in found} == {False, True}
+
+
+def test_what_is_given_is_in_every_way():
+    given = {"batch_size": 16, "gradient_accumulation_steps": 8, "optimizer": "adamw", "loss_chunks": 1}
+    found = ways(1024, 128, 1, given)
+    assert {(w.batch_size, w.gradient_accumulation_steps, w.optimizer, w.loss_chunks) for w in found} == {
+        (16, 8, "adamw", 1)
+    }
+    assert [w.gradient_checkpointing for w in found] == [True, False]
+
+
+@pytest.mark.parametrize("gib", [8, 12, 24, 48, 80])
+def test_the_way_taken_fits_and_none_that_fits_is_much_quicker(gib):
+    machine = with_memory(gib)
+    work = quickest(MODEL, 512, machine)
+    fitting = [w for w in ways(1024, 512) if machine.peak_bytes(MODEL, w) <= machine.usable_bytes]
+    assert work in fitting
+    best = max(tokens_per_second(MODEL, w, machine.stack) for w in fitting)
+    # Each step of the way there may be worth just too little.
+    assert tokens_per_second(MODEL, work, machine.stack) >= best / (1 + WORTH_MEMORY) ** 3
+
+
+def test_more_memory_never_makes_it_slower():
+    rates = [
+        tokens_per_second(MODEL, quickest(MODEL, 512, with_memory(gib)), H100.stack)
+        for gib in (8, 12, 20, 40, 80)
+    ]
+    assert all(after >= before / (1 + WORTH_MEMORY) for before, after in pairwise(rates))
+
+
+def test_a_lattice_takes_the_ways_that_each_of_its_models_does():
+    dims = [512, 1024, 4096, 16384]
+    models = [
+        MODEL.replace(dim=d, n_heads=d // 64, n_kv_heads=d // 64, intermediate_size=4 * d) for d in dims
+    ]
+    candidates = ways(1024, 64)
+    array = np.array(dims)
+    m = with_sizes(MODEL, dim=array, n_heads=array // 64, n_kv_heads=array // 64, intermediate_size=4 * array)
+    many = take(m, candidates, H100)
+    for i, model in enumerate(models):
+        one = take(model, candidates, H100)
+        assert (int(one.way), float(one.tokens_per_second)) == (
+            many.way[i],
+            pytest.approx(many.tokens_per_second[i]),
+        )
+        assert float(one.peak_bytes) == pytest.approx(many.peak_bytes[i])
+    assert many.way[-1] == NONE
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ({}, "take a smaller model, a shorter context_length or more GPUs"),
+        (
+            {"batch_size": 64, "gradient_checkpointing": False},
+            "leave batch_size, gradient_checkpointing to be chosen",
+        ),
+    ],
+)
+def test_where_nothing_fits_it_says_what_is_needed_and_what_to_do(given, advice):
+    with pytest.raises(
+        InputError, match=f"no way of training this model fits on h100-sxm: at least .* GiB.*{advice}"
+    ):
+        quickest(MODEL, 512, with_memory(2), given)
+
+
+def test_a_work_of_any_kind_is_a_way():
+    assert ways(1024, 128, 1, vars(Work(16, 8))) == [Work(16, 8)]
