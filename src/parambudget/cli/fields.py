@@ -112,15 +112,19 @@ def _value(name: str, given: Any, axes: tuple[str, ...]) -> Any:
 
 def _is_size(name: str) -> bool:
     """Whether the field is a whole number, or one that may be absent."""
-    kind = FIELDS[name].annotation
-    return int in (kind, *get_args(kind))
+    return int in _kinds(name)
 
 
 def _is_switch(name: str) -> bool:
     """Whether the field is true or false, or one that may be absent."""
-    kind = FIELDS[name].annotation
-    return bool in (kind, *get_args(kind))
+    return bool in _kinds(name)
 
 
 def _is_list(name: str) -> bool:
     return get_origin(FIELDS[name].annotation) is tuple
+
+
+def _kinds(name: str) -> set[Any]:
+    """The types that the field may have, without the bounds of their values."""
+    kind = FIELDS[name].annotation
+    return {getattr(each, "__origin__", each) for each in (kind, *get_args(kind))}

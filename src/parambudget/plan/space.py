@@ -123,9 +123,10 @@ def _refuse_blocks(given: Mapping[str, Any]) -> None:
     for name, block in BLOCKS.items():
         said = next((field for field in (name, *block.model_fields) if field in given), None)
         if said:
+            kind = {"moe": "experts", "mla": "latent attention"}[name]
             raise ConfigError(
-                f"{said} belongs to {name} models, whose sizes are not searched yet; leave it out, or count "
-                "one such model with parambudget count"
+                f"models with {kind} ({said}) are not searched yet; leave {kind} out, or say the sizes and "
+                "count them with parambudget count"
             )
 
 
