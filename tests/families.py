@@ -25,6 +25,8 @@ class Family(NamedTuple):
     """Presets that are exactly of this class."""
     grouped: bool = False
     """Heads may share keys and values, and need not add up to the width."""
+    free_eps: bool = True
+    """The config says what is added to a variance."""
     ffn_ratio: int | None = None
     """Width of the FFN over the width of the model, where the class leaves no choice."""
 
@@ -54,21 +56,14 @@ def config(config_class: type[hf.PreTrainedConfig], m: ModelConfig, **more: obje
     )
 
 
-def gemma2(m: ModelConfig) -> hf.PreTrainedConfig:
-    """Gemma 2 without the soft-cap on attention scores, the one thing of it that `ModelConfig` cannot say."""
-    scalar = round((m.attention_multiplier or m.head_dim**-0.5) ** -2)
-    caps = {"final_logit_softcapping": m.logit_softcap, "attn_logit_softcapping": None}
-    return config(hf.Gemma2Config, m, rms_norm_eps=m.norm_eps, query_pre_attn_scalar=scalar, **caps)
+def granite_multipliers(m: ModelConfig) -> dict[str, float | None]:
+    """The same names, but that they divide the logits."""
+    names = ("embedding_multiplier", "residual_multiplier", "attention_multiplier")
+    return {name: getattr(m, name) for name in names} | {"logits_scaling": 1 / m.logit_multiplier}
 
 
 def granite(m: ModelConfig) -> hf.PreTrainedConfig:
-    """Granite without its division of the logits, which `ModelConfig` cannot say either."""
-    multipliers = {
-        "embedding_multiplier": m.embedding_multiplier,
-        "residual_multiplier": m.residual_multiplier,
-        "attention_multiplier": m.attention_multiplier,
-    }
-    return config(hf.GraniteConfig, m, rms_norm_eps=m.norm_eps, **multipliers)
+    return config(hf.GraniteConfig, m, rms_norm_eps=m.norm_eps, **granite_multipliers(m))
 
 
 def gpt(config_class: type[hf.PreTrainedConfig], m: ModelConfig, **more: object) -> hf.PreTrainedConfig:
@@ -190,7 +185,7 @@ FAMILIES = {
         hf.GraniteForCausalLM,
         granite,
         renamed(PRE_WORDS),
-        preset("granite-3.1-2b"),
+        preset("granite-3.1-2b").replace(logit_multiplier=0.125),
         ("granite-3.1-2b", "granite-3.1-8b"),
     ),
     "olmo": Family(
@@ -199,6 +194,7 @@ FAMILIES = {
         renamed(PRE_WORDS),
         preset("olmo-1b"),
         ("olmo-1b", "olmo-7b"),
+        free_eps=False,
     ),
     "olmo2": Family(
         hf.Olmo2ForCausalLM,
@@ -206,14 +202,6 @@ FAMILIES = {
         renamed(OLMO2_WORDS),
         preset("olmo-2-7b"),
         ("olmo-2-1b", "olmo-2-7b", "olmo-2-32b"),
-        grouped=True,
-    ),
-    "gemma2": Family(
-        hf.Gemma2ForCausalLM,
-        gemma2,
-        less_one((*OLMO2_WORDS, ("pre_feedforward_layernorm", "ffn_norm"))),
-        preset("gemma-2-2b"),
-        ("gemma-2-2b", "gemma-2-9b", "gemma-2-27b"),
         grouped=True,
     ),
     "nemotron": Family(

@@ -268,7 +268,10 @@ WRONG = {
         "count --dim 896 --n-layers 2 --n-heads 14 --n-kv-heads 4",
         "use one of [1, 2, 7, 14]",
     ),
-    "unknown choice": ("count --dim 64 --n-layers 2 --position relative", "'rotary', 'learned', 'none'"),
+    "unknown choice": (
+        "count --dim 64 --n-layers 2 --position relative",
+        "'rotary', 'learned', 'alibi', 'none'",
+    ),
     "unknown flag": ("count --dims 64", "--dim"),
     "unknown command": ("slove --target 350M", "Did you mean 'solve'"),
     "unknown preset": ("count lama-3-8b", "llama-3-8b"),

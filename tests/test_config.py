@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from strategies import models
 
-from parambudget.arch.config import ModelConfig, divisors
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import DERIVED, complete, ffn_convention
+from parambudget.arch.sizes import divisors
 from parambudget.errors import ConfigError
 
 SIZES = {
@@ -41,7 +42,7 @@ def refusal(**changes: Any) -> str:
         ({"dim": None}, "dim is None; it must be a valid integer"),
         ({"n_layers": 10_001}, "n_layers is 10001; it must be less than or equal to 10000"),
         ({"tied": 1}, "tied is 1; it must be a valid boolean"),
-        ({"position": "alibi"}, 'position is \'alibi\'; it must be "rotary", "learned" or "none"'),
+        ({"position": "xpos"}, 'position is \'xpos\'; it must be "rotary", "learned", "alibi" or "none"'),
         ({"rope_theta": 0}, "rope_theta is 0; it must be greater than 0"),
         ({"rope_theta": float("inf")}, "rope_theta is inf; it must be a finite number"),
         ({"rotary_fraction": 1.5}, "rotary_fraction is 1.5; it must be less than or equal to 1"),

@@ -8,8 +8,8 @@ from strategies import models
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
-from parambudget.arch.tensors import COMPONENTS
-from parambudget.cost.count import body, total
+from parambudget.arch.tensors import COMPONENTS, tensors
+from parambudget.cost.count import active, body, total
 from parambudget.cost.flops import matmul_parameters
 
 # The planning note's models, instantiated: gated, RMSNorm, tied, vocabulary 50,257.
@@ -41,10 +41,40 @@ def test_the_components_sum_to_the_total(model: ModelConfig):
     assert tuple(counted.components) == COMPONENTS
     assert sum(counted.components.values()) == counted.total == total(model)
     assert counted.body == body(model)
-    assert counted.active == counted.total
+    assert counted.active == active(model)
 
 
-@given(models(), st.integers(1, 10**6))
+@given(models())
+def test_a_token_meets_everything_but_the_experts_not_chosen(model: ModelConfig):
+    counted = pb.count(model)
+    routed = sum(row.parameters for row in tensors(model) if ".experts." in row.name)
+    if model.moe is None:
+        assert counted.active == counted.total
+    else:
+        idle = model.moe.n_experts - model.moe.n_experts_per_token
+        assert (counted.total - counted.active) * model.moe.n_experts == routed * idle
+
+
+@given(models(), st.integers(0, 10**4), st.integers(0, 10**4))
+def test_the_count_is_outside_plus_that_of_each_kind_of_layer(
+    model: ModelConfig, dense: int, with_experts: int
+):
+    def at(dense: int, with_experts: int) -> int:
+        kinds = {"n_dense_layers": dense, "n_moe_layers": with_experts}
+        return int(total(with_sizes(model, n_layers=dense + with_experts, **kinds)))
+
+    of_dense, of_experts = at(1, 0) - at(0, 0), at(0, 1) - at(0, 0)
+    assert at(dense, with_experts) == at(0, 0) + dense * of_dense + with_experts * of_experts
+
+
+@given(models(), st.integers(1, 60))
+def test_layers_of_each_kind_are_those_that_are_built_so(model: ModelConfig, n_layers: int):
+    deep = model.replace(n_layers=model.n_layers + n_layers)
+    assert deep.n_moe_layers == sum(deep.has_experts(layer) for layer in range(deep.n_layers))
+    assert deep.n_dense_layers == deep.n_layers - deep.n_moe_layers
+
+
+@given(models(uniform=True), st.integers(1, 10**6))
 def test_the_count_is_affine_in_the_ffn_width_and_in_the_depth(model: ModelConfig, size: int):
     def at(**sizes: int) -> int:
         return int(total(with_sizes(model, **sizes)))

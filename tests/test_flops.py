@@ -22,6 +22,11 @@ def counted() -> FlopCounterMode:
     return FlopCounterMode(display=False)
 
 
+def seeing_all(model):
+    """The model without its window: what a mask hides, the math backend computes all the same."""
+    return model.replace(window=None, window_pattern=("local",), rope_theta_local=None)
+
+
 @some
 @given(models())
 def test_training_costs_the_flops_that_the_table_says(model):
@@ -29,7 +34,15 @@ def test_training_costs_the_flops_that_the_table_says(model):
     # On CPU torch counts only the math backend's attention; flash attention it counts as nothing.
     with sdpa_kernel(SDPBackend.MATH), counted() as counter:
         module(tokens).sum().backward()
-    assert counter.get_total_flops() == flops_per_token(model) * tokens.numel()
+    assert counter.get_total_flops() == flops_per_token(seeing_all(model)) * tokens.numel()
+
+
+@given(models())
+def test_a_window_saves_the_scores_that_it_hides_in_local_layers_alone(model):
+    saved = flops_per_token(seeing_all(model)) - flops_per_token(model)
+    hidden = 0 if model.window is None else max(model.context_length - model.window, 0)
+    qk, v = (model.head_dim, model.mla.v_head_dim if model.mla else model.head_dim)
+    assert saved == 6 * model.n_local_layers * model.n_heads * (qk + v) * hidden
 
 
 @some
@@ -38,7 +51,8 @@ def test_a_forward_pass_of_any_length_costs_the_flops_that_the_table_says(model)
     tokens = random_tokens(model)[:, :-1]
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counted() as counter:
         built(model)(tokens)
-    assert counter.get_total_flops() == len(tokens) * flops.sequence_flops(model, n_tokens=tokens.shape[1])
+    of_one = flops.sequence_flops(seeing_all(model), n_tokens=tokens.shape[1])
+    assert counter.get_total_flops() == len(tokens) * of_one
 
 
 @some
@@ -78,9 +92,15 @@ def test_causal_counting_halves_the_scores_and_nothing_else():
 
 @given(models(), st.sampled_from(["full", "causal"]))
 def test_a_token_costs_a_sequences_share(model, convention):
-    whole = flops.TRAINING * flops.sequence_flops(model, convention)
-    assert flops_per_token(model, convention) * model.context_length == whole
-    assert isinstance(flops_per_token(model, convention), int)
+    whole, of_one = (
+        flops.TRAINING * flops.sequence_flops(model, convention),
+        flops_per_token(model, convention),
+    )
+    if model.window is None or convention == "full":
+        assert of_one * model.context_length == whole
+        assert isinstance(of_one, int)
+    else:
+        assert of_one * model.context_length == pytest.approx(whole, rel=1e-14)
 
 
 def test_an_array_of_widths_costs_what_each_of_them_does():

@@ -2,22 +2,33 @@ import math
 
 import pytest
 import torch
-from families import FAMILIES, Family
+from families import FAMILIES as DENSE
+from families import Family
+from families_by_position import FAMILIES_BY_POSITION
+from families_of_experts import FAMILIES_OF_EXPERTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published import PUBLISHED as OTHERS
 from transformers import PreTrainedModel
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets import preset
 from parambudget.arch.tensors import tensors
 from parambudget.build.module import Transformer
+from parambudget.build.verify import places
 from parambudget.cost.count import count
 
+FAMILIES = DENSE | FAMILIES_OF_EXPERTS | FAMILIES_BY_POSITION
 PUBLISHED = [(family, name) for family, row in FAMILIES.items() for name in row.published]
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 published = pytest.mark.parametrize(("family", "name"), PUBLISHED, ids=[name for _, name in PUBLISHED])
 # No deadline: the first forward pass of a process takes seconds.
 few = settings(max_examples=10, deadline=None)
+
+
+def published_model(name: str) -> ModelConfig:
+    model = OTHERS[name].model if name in OTHERS else preset(name)
+    return model.replace(fused_experts=True) if model.moe else model
 
 
 def on_meta(family: Family, model: ModelConfig) -> PreTrainedModel:
@@ -33,9 +44,11 @@ def shrunk(draw: st.DrawFn, family: Family) -> ModelConfig:
     n_heads = n_kv_heads * (draw(st.integers(1, 3)) if family.grouped else 1)
     dim = n_heads * (draw(st.integers(2, 24)) if family.grouped else head_dim)
     root_of_dim = like.embedding_multiplier == math.sqrt(like.dim)  # Gemma's multiplier is no constant
-    return like.replace(
+    first = 1 + like.moe.n_first_dense if like.moe else 1
+    period = max(len(like.window_pattern), len(like.rotary_pattern))
+    sizes = dict(
         dim=dim,
-        n_layers=draw(st.integers(1, 3)),
+        n_layers=draw(st.integers(first, max(first + 2, period))),
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
@@ -43,9 +56,45 @@ def shrunk(draw: st.DrawFn, family: Family) -> ModelConfig:
         vocab_size=draw(st.integers(2, 60)),
         context_length=draw(st.integers(2, 16)),
         tied=draw(st.booleans()),
-        norm_eps=draw(st.sampled_from((1e-5, 1e-2))) if like.norm_weight else 1e-5,
+        norm_eps=draw(st.sampled_from((1e-5, 1e-2))) if family.free_eps else like.norm_eps,
         embedding_multiplier=math.sqrt(dim) if root_of_dim else like.embedding_multiplier,
     )
+    if like.window:
+        sizes["window"] = draw(st.integers(1, 12))
+    if like.embedding_dim:
+        sizes["embedding_dim"] = dim + draw(st.integers(1, 8))
+    sizes |= shrunk_experts(draw, like) if like.moe else {}
+    sizes |= shrunk_latents(draw, n_heads) if like.mla else {}
+    return like.replace(**sizes)
+
+
+def shrunk_latents(draw: st.DrawFn, n_heads: int) -> dict[str, int | None]:
+    """Sizes of latent attention, and what follows from them; even ones, or their complex numbers do not line
+    up."""
+    still, turned = 2 * draw(st.integers(1, 6)), 2 * draw(st.integers(1, 4))
+    return {
+        "kv_lora_rank": 2 * draw(st.integers(1, 12)),
+        "q_lora_rank": draw(st.none() | st.integers(1, 24)),
+        "qk_nope_head_dim": still,
+        "qk_rope_head_dim": turned,
+        "v_head_dim": draw(st.integers(1, 12)),
+        "head_dim": still + turned,
+        "n_kv_heads": n_heads,
+    }
+
+
+def shrunk_experts(draw: st.DrawFn, like: ModelConfig) -> dict[str, int]:
+    """Sizes of the experts; groups of 2 or 3 where the family has groups."""
+    n_groups = draw(st.integers(1, 3)) if like.moe.n_expert_groups > 1 else 1
+    of_group = draw(st.integers(2, 4))
+    chosen_groups = draw(st.integers(1, n_groups))
+    return {
+        "n_experts": n_groups * of_group,
+        "n_experts_per_token": draw(st.integers(1, chosen_groups * of_group)),
+        "expert_intermediate_size": draw(st.integers(1, 40)),
+        "n_expert_groups": n_groups,
+        "n_groups_per_token": chosen_groups,
+    }
 
 
 def shapes_of(theirs: PreTrainedModel, family: Family, model: ModelConfig) -> dict[str, torch.Size]:
@@ -55,22 +104,23 @@ def shapes_of(theirs: PreTrainedModel, family: Family, model: ModelConfig) -> di
 
 def shapes_of_the_table(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {
-        row.name.replace("*", str(layer)): row.shape
+        row.name.replace("*", "{}").format(*place): row.shape
         for row in tensors(model)
         if row.shared_with is None
-        for layer in range(row.copies)
+        for place in places(row, model)
     }
 
 
 @published
 def test_the_count_of_a_published_model_is_that_of_its_class(family, name):
-    theirs = on_meta(FAMILIES[family], preset(name))
-    assert count(preset(name)).total == sum(p.numel() for p in theirs.parameters())
+    model = published_model(name)
+    theirs = on_meta(FAMILIES[family], model)
+    assert count(model).total == sum(p.numel() for p in theirs.parameters())
 
 
 @published
 def test_the_table_of_a_published_model_holds_the_tensors_of_its_class(family, name):
-    model = preset(name)
+    model = published_model(name)
     theirs = on_meta(FAMILIES[family], model)
     assert shapes_of_the_table(model) == shapes_of(theirs, FAMILIES[family], model)
 
@@ -91,8 +141,8 @@ def test_with_the_same_weights_our_module_computes_the_same_logits(family, data)
     model = shrunk(data.draw, family)
     generator = torch.Generator().manual_seed(0)
     theirs = family.model_class(family.config(model)).eval()
-    for parameter in theirs.parameters():
-        parameter.data.normal_(0, 0.2, generator=generator)
+    for tensor in theirs.state_dict().values():
+        tensor.normal_(0, 0.2, generator=generator)
     ours = Transformer(model)
     ours.load_state_dict(family.weights(theirs.state_dict(), model))
     tokens = torch.randint(model.vocab_size, (2, model.context_length), generator=generator)

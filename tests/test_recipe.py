@@ -18,7 +18,7 @@ from training_data import small_config, small_data, small_model
 from parambudget.arch.config import ModelConfig
 from parambudget.build.module import Transformer
 from parambudget.errors import ConfigError
-from parambudget.train import learner, loop
+from parambudget.train import checkpoint, learner, loop
 from parambudget.train.batches import Windows
 from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import complete
@@ -26,12 +26,17 @@ from parambudget.train.device import choose
 from parambudget.train.learner import Learner
 from parambudget.train.loss import mean_loss
 from parambudget.train.optim import clip, groups, optimizer_for
+from parambudget.train.results import Step
 from parambudget.train.schedule import learning_rate
 from parambudget.train.tokens import TokenData
 
 CPU = choose("cpu")
 OPTIMIZERS = ("muon", "adamw")
-HIDDEN = re.compile(r"layers\.\d+\.(attention\.(q|k|v|out)|ffn\.(gate|up|down))\.weight")
+ATTENTION = r"(q|k|v|out|q_down|q_up|kv_down|kv_up)"
+FFN = r"ffn\.((shared|experts\.\d+)\.)?(gate|up|down)"
+HIDDEN = re.compile(rf"(layers\.\d+\.(attention\.{ATTENTION}|{FFN})|project_(in|out))\.weight")
+FUSED = r"experts\.(gate|up|down)"
+ENDS = re.compile(rf"(lm_head|layers\.\d+\.ffn\.(router|shared_gate|{FUSED}))\.weight")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,16 +72,51 @@ def weights(made: Learner) -> dict[str, Tensor]:
 def test_every_parameter_is_in_one_group_and_its_role_says_which(model):
     module = Transformer(model, device="meta")
     found = groups(module, model)
-    group_of = {
-        id(parameter): kind
-        for kind, members in (("hidden", found.hidden), ("ends", found.ends), ("undecayed", found.undecayed))
-        for parameter in members
-    }
+    group_of = {id(parameter): kind for kind, members in vars(found).items() for parameter in members}
     named = dict(module.named_parameters())
-    assert len(found.hidden) + len(found.ends) + len(found.undecayed) == len(group_of) == len(named)
+    assert sum(map(len, vars(found).values())) == len(group_of) == len(named)
     for name, parameter in named.items():
-        expected = "hidden" if HIDDEN.fullmatch(name) else "ends" if name == "lm_head.weight" else "undecayed"
-        assert group_of[id(parameter)] == expected, name
+        patterns = {"hidden": HIDDEN, "ends": ENDS}
+        expected = [kind for kind, pattern in patterns.items() if pattern.fullmatch(name)] or ["undecayed"]
+        assert [group_of[id(parameter)]] == expected, name
+
+
+KINDS = {
+    "experts": dict(
+        n_experts=4, n_experts_per_token=2, n_shared_experts=1, n_first_dense=1, correction_bias=True,
+        router_scores="sigmoid", n_layers=3,
+    ),
+    "fused experts": dict(n_experts=4, n_experts_per_token=1, fused_experts=True),
+    "latents": dict(
+        kv_lora_rank=12, q_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8
+    ),
+    "windows": dict(
+        window=6, window_pattern=("local", "global"), attention_sinks=True, attention_softcap=20.0
+    ),
+    "alibi": dict(position="alibi", embedding_norm=True, embedding_dim=24),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_learns_and_a_checkpoint_brings_it_back(data, tmp_path, kind, optimizer):
+    model, config = small_model(**KINDS[kind]), small_config(optimizer=optimizer)
+    tokens = torch.from_numpy(Windows(data.train, 16, 0).at(0, 4))
+    losses = {}
+    for n in (0, 20):
+        made = updated(data, n, config, model)
+        losses[n] = made.loss_of(tokens).item()
+    assert losses[20] < losses[0] - 0.2
+    for name, buffer in made.module.named_buffers():
+        if name.endswith("correction"):
+            buffer.fill_(0.5)
+    about = checkpoint.About({}, "{}", {})
+    held = checkpoint.snapshot(
+        Step(20, 0.0, 0.0, 0.0, False, 0, 0.0, None), made.module, made.optimizer, about
+    )
+    folder, other = checkpoint.write(tmp_path, held), updated(data, 0, config, model)
+    checkpoint.restore(folder, checkpoint.read_state(folder), other.module, other.optimizer)
+    assert other.loss_of(tokens).item() == made.loss_of(tokens).item()
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -167,7 +167,7 @@ def test_the_choices_of_a_model_leave_out_its_sizes():
         ({"vocab_size": 0}, "vocab_size is 0; it must be greater than or equal to 1"),
         ({"vocab_size": "32000"}, "vocab_size is '32000'; it must be a valid integer"),
         ({"tied": "yes"}, "tied is 'yes'; it must be a valid boolean"),
-        ({"position": "alibi"}, "position is 'alibi'; it must be"),
+        ({"position": "xpos"}, "position is 'xpos'; it must be"),
         ({"rotary_fraction": "half"}, "rotary_fraction is 'half'; it must be a valid number"),
         ({"norm_bias": True}, "norm_bias=true needs norm='layernorm'"),
         ({"ffn_ratio": "6:1"}, "ffn-ratio '6:1' runs from high to low"),

@@ -135,3 +135,27 @@ def test_a_wrong_request_is_one_line_and_exit_2(here, parambudget, arguments, me
     assert err.count("\n") == 1
     assert message in err
     assert not (here / "runs").exists()
+
+
+def test_a_model_with_experts_and_latents_is_trained_sampled_from_and_trained_on(here, parambudget):
+    blocks = ["--n-experts", "4", "--n-experts-per-token", "2", "--kv-lora-rank", "8"]
+    model = ["--dim", "32", "--n-layers", "2", "--n-heads", "2", "--qk-nope-head-dim", "8", *blocks]
+    model += [
+        "--window",
+        "8",
+        "--window-pattern",
+        "local,global",
+        "--vocab-size",
+        "300",
+        "--context-length",
+        "16",
+    ]
+    code, out, err = parambudget("train", *model, "--data", "text", "--out", "run", *SETTINGS)
+    assert (code, err) == (0, "")
+    assert "step 2/2  loss" in out
+    assert json.loads((here / "run/summary.json").read_text())["planned"] is None
+    assert parambudget("sample", "run", "--max-tokens", "4", "--device", "cpu")[0] == 0
+    again = ["run/config.json", "--data", "text", "--out", "run", *SETTINGS[2:], "--steps", "3", "--resume"]
+    code, out, _ = parambudget("train", *again)
+    assert code == 0
+    assert "step 3/3  loss" in out

@@ -9,15 +9,15 @@ import sympy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import SIZES, models
+from strategies import models
 from torch import nn
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import with_sizes
+from parambudget.arch.dims import sizes_of, with_sizes
 from parambudget.arch.tensors import COMPONENTS, tensors
 from parambudget.build.module import Transformer
 from parambudget.build.verify import Verification, verify, verify_module
-from parambudget.cost.count import body, count, total
+from parambudget.cost.count import active, body, count, total
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import CheckFailed
 
@@ -25,7 +25,7 @@ from parambudget.errors import CheckFailed
 hundreds = settings(max_examples=300, deadline=None)
 a_hundred = settings(max_examples=100, deadline=None)
 
-READINGS = st.sampled_from([total, body, flops_per_token])
+READINGS = st.sampled_from([total, body, active, flops_per_token])
 SMALL = ModelConfig(
     dim=32, n_layers=10, n_heads=4, n_kv_heads=2, head_dim=8, intermediate_size=48,
     vocab_size=50, context_length=16,
@@ -39,7 +39,8 @@ def test_every_tensor_of_the_built_model_is_in_the_table(model):
         (re.sub(r"\.\d+\.", ".*.", name), tuple(parameter.shape))
         for name, parameter in Transformer(model, device="meta").named_parameters()
     )
-    assert built == {(row.name, row.shape): row.copies for row in tensors(model) if row.shared_with is None}
+    rows = [row for row in tensors(model) if row.shared_with is None and row.copies]
+    assert built == {(row.name, row.shape): row.copies for row in rows}
 
 
 @a_hundred
@@ -160,16 +161,17 @@ def test_a_module_that_is_the_model_is_not_refused():
     verify(SMALL).require_agreement()
 
 
-@st.composite
-def size_columns(draw: st.DrawFn) -> dict[str, list[int]]:
+def size_columns(draw: st.DrawFn, model: ModelConfig) -> dict[str, list[int]]:
     """Some values for every size: sizes as they come, not only those that make a valid model."""
-    n = draw(st.integers(1, 5))
-    return {name: draw(st.lists(st.integers(0, 3000), min_size=n, max_size=n)) for name in SIZES}
+    n, derived = draw(st.integers(1, 5)), draw(st.booleans())
+    names = [name for name in sizes_of(model) if not (derived and name in ("n_dense_layers", "n_moe_layers"))]
+    return {name: draw(st.lists(st.integers(0, 3000), min_size=n, max_size=n)) for name in names}
 
 
 @hundreds
-@given(models(), size_columns(), READINGS)
-def test_a_count_over_arrays_is_the_count_of_every_element(model, columns, reading):
+@given(models(), st.data(), READINGS)
+def test_a_count_over_arrays_is_the_count_of_every_element(model, data, reading):
+    columns = size_columns(data.draw, model)
     at_once = reading(with_sizes(model, **{name: np.array(column) for name, column in columns.items()}))
     one_by_one = [
         reading(with_sizes(model, **dict(zip(columns, row, strict=True))))
@@ -181,8 +183,8 @@ def test_a_count_over_arrays_is_the_count_of_every_element(model, columns, readi
 @a_hundred
 @given(models())
 def test_the_formula_with_numbers_put_in_is_the_count_of_every_component(model):
-    symbols = {name: sympy.Symbol(name) for name in SIZES}
-    numbers = {symbol: getattr(model, name) for name, symbol in symbols.items()}
+    symbols = {name: sympy.Symbol(name) for name in sizes_of(model)}
+    numbers = {symbol: sizes_of(model)[name] for name, symbol in symbols.items()}
     formulas = dict.fromkeys(COMPONENTS, sympy.Integer(0))
     for row in tensors(with_sizes(model, **symbols)):
         formulas[row.component] += row.parameters
@@ -200,7 +202,7 @@ def test_the_count_is_affine_in_intermediate_size(model, size, reading):
 
 
 @hundreds
-@given(models(), st.integers(1, 10**3), st.integers(1, 10**5), READINGS)
+@given(models(uniform=True), st.integers(1, 10**3), st.integers(1, 10**5), READINGS)
 def test_the_count_is_outside_plus_layers_times_an_affine_function_of_the_width(model, layers, size, reading):
     def at(n_layers: int, intermediate_size: int) -> int:
         return reading(with_sizes(model, n_layers=n_layers, intermediate_size=intermediate_size))

@@ -3,16 +3,16 @@
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
+from parambudget.arch.agreement import disagreements
+from parambudget.arch.blocks import BLOCKS, nested
+from parambudget.arch.mla import MLA
+from parambudget.arch.moe import MoE, n_moe_layers
+from parambudget.arch.pattern import n_local_layers, word_of
+from parambudget.arch.refusal import one_line
+from parambudget.arch.sizes import PATTERN, Count, Layers, PositiveFloat, Share, Size
 from parambudget.errors import ConfigError
-
-MOST_LAYERS: Final = 10_000
-LARGEST_SIZE: Final = 2**31
-
-Layers = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
-Size = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
-Share = Annotated[float, Field(gt=0, le=1)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ModelConfig(BaseModel):
@@ -42,9 +42,20 @@ class ModelConfig(BaseModel):
 
     # Choices that change the tensors
     tied: bool = Field(True, description="The output head is the token embedding.")
-    position: Literal["rotary", "learned", "none"] = Field(
-        "rotary", description="How positions enter: rotary (no parameters), a learned table, or not at all."
+    position: Literal["rotary", "learned", "alibi", "none"] = Field(
+        "rotary",
+        description=(
+            "How positions enter: rotary, a learned table, biases on the scores (ALiBi), or not at all; only "
+            "the table has parameters."
+        ),
     )
+    position_offset: Count = Field(
+        0, description="Rows of the learned table before that of the first token, never looked up (OPT: 2)."
+    )
+    embedding_dim: Size | None = Field(
+        None, description="Width of the embedding, where it is projected to dim and back (OPT-350M: 512)."
+    )
+    embedding_norm: bool = Field(False, description="A norm on the token embeddings (BLOOM).")
     norm: Literal["rmsnorm", "layernorm"] = Field("rmsnorm", description="Kind of every norm.")
     norm_weight: bool = Field(
         True, description="Norms have a learned scale; without it they have no parameters (OLMo-1)."
@@ -72,6 +83,12 @@ class ModelConfig(BaseModel):
             "or full width (OLMo 2)."
         ),
     )
+    qk_norm_bias: bool | None = Field(
+        None, description="Norms on queries and keys have a shift; as norm_bias when absent (StableLM: none)."
+    )
+    attention_sinks: bool = Field(
+        False, description="A learned score per head that no value stands behind (gpt-oss)."
+    )
     gated: bool = Field(
         True,
         description="FFN of three matrices, down(act(gate(x)) * up(x)); otherwise two, down(act(up(x))).",
@@ -82,13 +99,50 @@ class ModelConfig(BaseModel):
     head_bias: bool = Field(False, description="Bias on the output head.")
 
     # Choices that change the function, not the tensors
-    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"] = Field(
+    activation: Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2"] = Field(
         "silu",
-        description="FFN activation: gated silu is SwiGLU, gated gelu GeGLU, relu2 the square of ReLU.",
+        description=(
+            "FFN activation: gated silu is SwiGLU, gated gelu GeGLU, quick_gelu x * sigmoid(1.702 x), relu2 "
+            "the square of ReLU."
+        ),
+    )
+    ffn_clamp: PositiveFloat | None = Field(
+        None, description="The gate is at most this, up within plus and minus it, then 1 more (gpt-oss: 7)."
+    )
+    window: Size | None = Field(
+        None, description="Tokens that a query sees in local layers, its own the last; all when absent."
+    )
+    window_pattern: Annotated[tuple[Literal["local", "global"], ...], PATTERN] = Field(
+        ("local",),
+        description=(
+            "Which layers have the window, from the first on and again and again, such as local,global for "
+            "every other (Gemma 2)."
+        ),
     )
     rope_theta: PositiveFloat = Field(10_000.0, description="Base of the rotary frequencies.")
-    rotary_fraction: Share = Field(1.0, description="Share of head_dim that is rotated (GPT-NeoX: 0.25).")
+    rope_theta_local: PositiveFloat | None = Field(
+        None, description="The same of local layers; rope_theta when absent (Gemma 3: 10,000)."
+    )
+    rotary_pattern: Annotated[tuple[Literal["rotary", "none"], ...], PATTERN] = Field(
+        ("rotary",),
+        description=(
+            "Which layers rotate, from the first on and again and again, such as rotary,rotary,rotary,none "
+            "(SmolLM3)."
+        ),
+    )
+    rotary_fraction: Share = Field(
+        1.0, description="Share of head_dim, or of qk_rope_head_dim, that is rotated (GPT-NeoX: 0.25)."
+    )
+    rotary_interleaved: bool = Field(
+        False,
+        description=(
+            "Neighbours turn together (GPT-J, Cohere, GLM, DeepSeek), not elements half the width apart."
+        ),
+    )
     norm_eps: PositiveFloat = Field(1e-5, description="Added to the variance in every norm.")
+    logit_multiplier: PositiveFloat = Field(
+        1.0, description="Logits are scaled by this, before any soft cap (Cohere: 1/16)."
+    )
     logit_softcap: PositiveFloat | None = Field(
         None, description="Logits become cap * tanh(logits / cap) (Gemma 2: 30)."
     )
@@ -100,6 +154,12 @@ class ModelConfig(BaseModel):
     )
     attention_multiplier: PositiveFloat | None = Field(
         None, description="Scale of the attention scores; 1 / sqrt(head_dim) when absent."
+    )
+    attention_softcap: PositiveFloat | None = Field(
+        None, description="Attention scores become cap * tanh(scores / cap) (Gemma 2: 50)."
+    )
+    qkv_clip: PositiveFloat | None = Field(
+        None, description="Queries, keys and values are cut off at plus and minus this (MPT, OLMo)."
     )
     init_std: PositiveFloat = Field(
         0.02,
@@ -115,47 +175,67 @@ class ModelConfig(BaseModel):
         ),
     )
 
+    # Blocks of choices; what is not there has none of them
+    moe: MoE | None = Field(None, description="Mixture of experts in place of one FFN.")
+    mla: MLA | None = Field(None, description="Multi-head latent attention.")
+
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        if self.n_heads % self.n_kv_heads:
-            raise ValueError(
-                f"n_kv_heads={self.n_kv_heads} does not divide n_heads={self.n_heads}; "
-                f"use one of {divisors(self.n_heads)}"
-            )
-        if self.norm_bias and (self.norm == "rmsnorm" or not self.norm_weight):
-            raise ValueError("norm_bias=true needs norm='layernorm' with norm_weight=true; set one of them")
-        if self.block != "sequential" and self.norm_placement == "post":
-            raise ValueError(f"block={self.block!r} with norm_placement='post' is not defined; use 'pre'")
-        if self.block == "parallel_shared_norm" and self.norm_placement == "reordered":
-            raise ValueError(
-                "block='parallel_shared_norm' shares the norm before the branches, and "
-                "norm_placement='reordered' has none there; use block='parallel' or norm_placement='pre'"
-            )
-        if self.position == "rotary" and self.rotary_dim < 2:
-            raise ValueError(
-                f"rotary positions need 2 or more of head_dim={self.head_dim} rotated, got {self.rotary_dim} "
-                f"(rotary_fraction={self.rotary_fraction}); raise rotary_fraction or set position='none'"
-            )
-        if self.position == "rotary" and self.rotary_dim % 2:
-            raise ValueError(
-                f"rotary positions turn pairs, and {self.rotary_dim} of head_dim={self.head_dim} would turn; "
-                "use an even head_dim, another rotary_fraction, or position='none'"
-            )
+        told = next(disagreements(self), None)
+        if told is not None:
+            raise ValueError(told)
         return self
 
     @property
     def rotary_dim(self) -> int:
         """Elements of each head that are rotated."""
-        return int(self.head_dim * self.rotary_fraction)
+        return int((self.mla.qk_rope_head_dim if self.mla else self.head_dim) * self.rotary_fraction)
 
     @property
     def kv_group(self) -> int:
         """Query heads per key/value head."""
         return self.n_heads // self.n_kv_heads
 
+    @property
+    def n_local_layers(self) -> int:
+        """Layers whose queries see a window."""
+        return int(n_local_layers(self, self.n_layers))
+
+    @property
+    def n_global_layers(self) -> int:
+        """Layers whose queries see all tokens before them."""
+        return self.n_layers - self.n_local_layers
+
+    def is_local(self, layer: int) -> bool:
+        """Whether that layer, counted from 0, has the window."""
+        return self.window is not None and word_of(self.window_pattern, layer) == "local"
+
+    def rotates(self, layer: int) -> bool:
+        """Whether that layer, counted from 0, has rotary positions."""
+        return self.position == "rotary" and word_of(self.rotary_pattern, layer) == "rotary"
+
+    @property
+    def n_moe_layers(self) -> int:
+        """Layers with experts."""
+        return int(n_moe_layers(self.moe, self.n_layers))
+
+    @property
+    def n_dense_layers(self) -> int:
+        """Layers with one FFN."""
+        return self.n_layers - self.n_moe_layers
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether that layer, counted from 0, has experts."""
+        return self.moe is not None and self.moe.has_experts(layer)
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """The fields as plain JSON values, of patterns lists, unless told otherwise."""
+        return super().model_dump(**{"mode": "json"} | options)
+
     def replace(self, **changes: Any) -> Self:
-        """A validated copy. (pydantic's `model_copy(update=...)` would not check.)"""
-        return type(self).read(self.model_dump() | changes)
+        """A validated copy, fields of the blocks by their own names. (pydantic's `model_copy(update=...)`
+        would not check.)"""
+        return type(self).read(nested(self.model_dump() | changes))
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> Self:
@@ -167,29 +247,8 @@ class ModelConfig(BaseModel):
             raise ConfigError(one_line(error, cls)) from None
 
 
-def divisors(n: int) -> list[int]:
-    """Every divisor of n, ascending."""
-    low = [k for k in range(1, int(n**0.5) + 1) if n % k == 0]
-    return low + [n // k for k in reversed(low) if k * k != n]
-
-
-def one_line(error: ValidationError, cls: type[BaseModel]) -> str:
-    """The first finding of a pydantic report in the house's form: what, got, allowed."""
-    findings = error.errors(include_url=False)
-    # A misspelt field is why another one is missing.
-    finding = next((one for one in findings if one["type"] == "extra_forbidden"), findings[0])
-    if finding["type"] == "value_error":
-        return str(finding["ctx"]["error"])
-    field = ".".join(str(part) for part in finding["loc"])
-    if finding["type"] == "extra_forbidden":
-        from difflib import get_close_matches
-
-        near = get_close_matches(field, cls.model_fields, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(cls.model_fields)}"
-        return f"unknown field {field!r}; {hint}"
-    if finding["type"] == "missing":
-        what = str(cls.model_fields[field].description).rstrip(".")
-        return f"{field} is missing ({what[0].lower()}{what[1:]}); give it"
-    message = finding["msg"].removeprefix("Input should be ").replace("'", '"')
-    got = repr(finding["input"])
-    return f"{field} is {got if len(got) < 60 else got[:57] + '...'}; it must be {message}"
+FIELDS: Final[dict[str, FieldInfo]] = {
+    **{name: info for name, info in ModelConfig.model_fields.items() if name not in BLOCKS},
+    **{name: info for block in BLOCKS.values() for name, info in block.model_fields.items()},
+}
+"""Every field by its own name, those of blocks behind the others."""

@@ -1,10 +1,13 @@
 """What a person leaves out is filled in here, once, for flags, files and notebooks alike."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from parambudget.arch.config import LARGEST_SIZE, ModelConfig, divisors
+from parambudget.arch.blocks import BLOCKS, flat, nested
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.moe import some_dense
+from parambudget.arch.sizes import LARGEST_SIZE, divisors
 from parambudget.errors import ConfigError
 
 DERIVED: Final = (
@@ -16,7 +19,12 @@ DERIVED: Final = (
     "final_norm",
     "activation",
 )
-_SHOWN: Final = (*DERIVED[:4], "vocab_size", "context_length", "tied", *DERIVED[4:])
+DERIVED_IN_BLOCKS: Final = (
+    "expert_intermediate_size", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"
+)  # fmt: skip
+_SHOWN: Final = (
+    *DERIVED[:4], *DERIVED_IN_BLOCKS, "vocab_size", "context_length", "tied", *DERIVED[4:],
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,24 +38,35 @@ class Completed:
 
 
 def complete(given: Mapping[str, Any]) -> Completed:
-    """The model that `given` describes, with conventional values for what it leaves out.
+    """The model that `given` describes, with conventional values for what it leaves out. Fields of the blocks
+    may stand beside the others, as flags do.
 
     head_dim = dim / n_heads; n_heads = dim / head_dim; with neither, heads of 128 from dim 2048 and of 64
     below; n_kv_heads = n_heads; intermediate_size by `ffn_convention`; a LayerNorm has a bias, an RMSNorm has
-    none; post-norm models have no final norm; a plain FFN uses gelu, a gated one silu.
+    none; post-norm models have no final norm; a plain FFN uses gelu, a gated one silu. An expert is as wide
+    as intermediate_size says or the convention; a dense layer beside experts as what a token meets of those.
+    In latent attention keys without their position are as wide as values (128 from dim 2048, 64 below), the
+    rotated part is half of that, and head_dim their sum, as in DeepSeek-V2.
     """
-    fields = dict(given)
+    fields = nested(given)
     if _heads_can_be_derived(fields):
-        _fill_heads(fields)
-        fields.setdefault("n_kv_heads", fields["n_heads"])
+        if isinstance(fields.get("mla"), dict):
+            _fill_latent_heads(fields, fields["mla"])
+        else:
+            _fill_heads(fields)
+        if "n_heads" in fields:
+            fields.setdefault("n_kv_heads", fields["n_heads"])
         gated = fields.get("gated", True)
-        fields.setdefault("intermediate_size", ffn_convention(fields["dim"], bool(gated)))
+        _fill_widths(fields, ffn_convention(fields["dim"], bool(gated)))
         fields.setdefault(
             "norm_bias", fields.get("norm") == "layernorm" and fields.get("norm_weight", True) is True
         )
         fields.setdefault("final_norm", fields.get("norm_placement") != "post")
         fields.setdefault("activation", "silu" if gated else "gelu")
-    return Completed(ModelConfig.read(fields), tuple(name for name in _SHOWN if name not in given))
+    model = ModelConfig.read(fields)
+    said = set(given) | {name for block in BLOCKS for name in _said(given.get(block))}
+    there = flat(model).keys() - ({"intermediate_size"} if not some_dense(model.moe) else set())
+    return Completed(model, tuple(name for name in _SHOWN if name in there and name not in said))
 
 
 def _heads_can_be_derived(fields: Mapping[str, Any]) -> bool:
@@ -64,6 +83,40 @@ def ffn_convention(dim: int, gated: bool) -> int:
     Llama's (11008 at dim 4096).
     """
     return -(-8 * dim // (3 * 256)) * 256 if gated else 4 * dim
+
+
+def _fill_widths(fields: dict[str, Any], usual: int) -> None:
+    """The width of the FFN, and of experts where there are any."""
+    moe = fields.get("moe")
+    if isinstance(moe, dict):
+        width = moe.setdefault("expert_intermediate_size", fields.get("intermediate_size", usual))
+        met = (moe.get("n_experts_per_token"), moe.get("n_shared_experts", 0), width)
+        if all(type(size) is int for size in met):
+            usual = min(max((met[0] + met[1]) * width, 1), LARGEST_SIZE)
+    fields.setdefault("intermediate_size", usual)
+
+
+def _said(block: Any) -> Iterable[str]:
+    """The fields that a block gives, in whichever form."""
+    return block if isinstance(block, Mapping) else (name for name, _ in block or ())
+
+
+def _fill_latent_heads(fields: dict[str, Any], mla: dict[str, Any]) -> None:
+    dim = fields["dim"]
+    nope = mla.setdefault("qk_nope_head_dim", mla.get("v_head_dim", 128 if dim >= 2048 else 64))
+    mla.setdefault("v_head_dim", nope)
+    if type(nope) is not int or nope < 1:
+        return  # the config's own check names it
+    rope = mla.setdefault("qk_rope_head_dim", max(nope // 2, 1))
+    if type(rope) is int:
+        fields.setdefault("head_dim", nope + rope)
+    if "n_heads" not in fields:
+        if dim % nope:
+            raise ConfigError(
+                f"n_heads is missing, and qk_nope_head_dim={nope} does not divide dim={dim}; give n_heads, "
+                f"such as one of {divisors(dim)}"
+            )
+        fields["n_heads"] = dim // nope
 
 
 def _fill_heads(fields: dict[str, Any]) -> None:

@@ -33,9 +33,18 @@ class Mixer:
 
 
 def mixers(m: Dims) -> list[Mixer]:
-    """The kinds of attention in `m`."""
-    return [
-        Mixer(
-            "attention", m.n_layers, m.n_heads, m.head_dim, m.head_dim, cached=2 * m.n_kv_heads * m.head_dim
-        )
-    ]
+    """The kinds of attention in `m`. Layers with and without positions are one: a rotation is no matmul and
+    caches nothing."""
+    if m.mla is not None:
+        name, v_dim = "latent attention", m.mla.v_head_dim
+        qk_dim = m.mla.qk_nope_head_dim + m.mla.qk_rope_head_dim
+        cached = m.mla.kv_lora_rank + m.mla.qk_rope_head_dim
+    else:
+        name, qk_dim, v_dim = "attention", m.head_dim, m.head_dim
+        cached = 2 * m.n_kv_heads * m.head_dim
+    rows = []
+    if m.window is not None and "local" in m.window_pattern:
+        rows.append(Mixer(f"local {name}", m.n_local_layers, m.n_heads, qk_dim, v_dim, cached, m.window))
+    if m.window is None or "global" in m.window_pattern:
+        rows.append(Mixer(name, m.n_global_layers, m.n_heads, qk_dim, v_dim, cached))
+    return rows

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import Completed, complete
+from parambudget.arch.blocks import flat
+from parambudget.arch.config import FIELDS, ModelConfig
+from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS, Completed, complete
 from parambudget.errors import ConfigError
 from parambudget.files import read_json
 
@@ -97,8 +98,8 @@ def config_document(
 
 def changed_fields(model: ModelConfig) -> dict[str, Any]:
     """The fewest fields that `complete` turns back into this model, in the order of the config."""
-    given = {name: value for name, value in model if not _is_default(name, value)}
-    for name in ("head_dim", "n_kv_heads", "intermediate_size", "norm_bias", "final_norm", "activation"):
+    given = {name: value for name, value in flat(model).items() if not _is_default(name, value)}
+    for name in (*DERIVED[1:], *DERIVED_IN_BLOCKS):
         without = {key: value for key, value in given.items() if key != name}
         if name in given and _describes(without, model):
             given = without
@@ -113,12 +114,8 @@ def _describes(fields: Mapping[str, Any], model: ModelConfig) -> bool:
 
 
 def _is_default(name: str, value: Any) -> bool:
-    info = ModelConfig.model_fields[name]
-    return (
-        not info.is_required()
-        and info.default == value
-        and name not in ("norm_bias", "final_norm", "activation")
-    )
+    info = FIELDS[name]
+    return not info.is_required() and info.default == value and name not in DERIVED
 
 
 def _kind(value: Any) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from parambudget.arch.dims import Dims, Size
+from parambudget.arch.moe import some_dense
 
 Role = Literal["lookup", "matmul", "bias", "norm"]
 Component = Literal[
@@ -22,11 +23,14 @@ Component = Literal[
     "lm_head",
 ]
 COMPONENTS: Final[tuple[Component, ...]] = get_args(Component)
+Layers = Literal["all", "dense", "experts"]
+"""Layers that have a row: all, those with one FFN, those with experts."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One row: a tensor that stands `copies` times in the model, `*` in its name running over the layers.
+    """One row: a tensor that stands `copies` times in the model, `*` in its name running over the layers, and
+    over the experts in a second place.
 
     A row with `shared_with` is another name for that row's tensor: it adds no parameters, yet takes part in
     the arithmetic (a tied head is still a matmul). Matrices are (out, in), as torch.nn.Linear keeps them.
@@ -38,6 +42,10 @@ class Tensor:
     component: Component
     copies: Size = 1
     shared_with: str | None = None
+    layers: Layers = "all"
+    """Which layers have it, where its name runs over them."""
+    chosen: Size | None = None
+    """Elements that one token meets of routed experts' tensors; None: it meets every element."""
 
     @property
     def elements(self) -> Size:
@@ -48,10 +56,21 @@ class Tensor:
         return product
 
     @property
+    def met_by_a_token(self) -> Size:
+        """Elements that one token meets, whether or not they are shared: of routed experts those of the
+        chosen."""
+        return self.elements if self.chosen is None else self.chosen
+
+    @property
+    def active(self) -> Size:
+        """Learned parameters this row adds to those that one token meets."""
+        return 0 if self.shared_with else self.met_by_a_token
+
+    @property
     def hidden(self) -> bool:
-        """Whether it is a matrix between the lookups and the head. A head's or a router's rows are classes,
-        each with an embedding of its own."""
-        return self.role == "matmul" and self.component not in ("lm_head", "router")
+        """Whether it is one matrix between the lookups and the head. A head's or a router's rows are classes,
+        each with an embedding of its own; fused experts are many matrices."""
+        return self.role == "matmul" and self.component not in ("lm_head", "router") and len(self.shape) == 2
 
     @property
     def parameters(self) -> Size:
@@ -61,9 +80,7 @@ class Tensor:
 
 def tensors(m: Dims) -> list[Tensor]:
     """The table of `m`, in the order in which a token meets the tensors."""
-    rows = [Tensor("embed.weight", (m.vocab_size, m.dim), "lookup", "token_embedding")]
-    if m.position == "learned":
-        rows.append(Tensor("position.weight", (m.context_length, m.dim), "lookup", "position_embedding"))
+    rows = _embeddings(m)
     rows += _attention(m)
     rows += _ffn(m)
     rows += _block_norms(m)
@@ -72,7 +89,27 @@ def tensors(m: Dims) -> list[Tensor]:
     return rows + _head(m)
 
 
+def _embeddings(m: Dims) -> list[Tensor]:
+    width = m.dim if m.embedding_dim is None else m.embedding_dim
+    rows = [Tensor("embed.weight", (m.vocab_size, width), "lookup", "token_embedding")]
+    if m.embedding_dim is not None:
+        rows.append(Tensor("project_in.weight", (m.dim, width), "matmul", "embedding_projection"))
+    if m.embedding_norm:
+        rows += _norm(m, "embed_norm", (m.dim,), 1)
+    if m.position == "learned":
+        positions = (m.context_length + m.position_offset, m.dim)
+        rows.append(Tensor("position.weight", positions, "lookup", "position_embedding"))
+    return rows
+
+
 def _attention(m: Dims) -> list[Tensor]:
+    rows = _grouped_attention(m) if m.mla is None else _latent_attention(m)
+    if m.attention_sinks:
+        rows.append(Tensor("layers.*.attention.sinks", (m.n_heads,), "bias", "attention", m.n_layers))
+    return rows
+
+
+def _grouped_attention(m: Dims) -> list[Tensor]:
     queries, keys = m.n_heads * m.head_dim, m.n_kv_heads * m.head_dim
     rows = _linear("layers.*.attention.q", "attention", queries, m.dim, m.n_layers, bias=m.qkv_bias)
     rows += _linear("layers.*.attention.k", "attention", keys, m.dim, m.n_layers, bias=m.qkv_bias)
@@ -87,18 +124,84 @@ def _attention(m: Dims) -> list[Tensor]:
             "per_head": ((m.n_heads, m.head_dim), (m.n_kv_heads, m.head_dim)),
             "full": ((queries,), (keys,)),
         }[m.qk_norm]
-        rows += _norm(m, "layers.*.attention.q_norm", of_queries, m.n_layers)
-        rows += _norm(m, "layers.*.attention.k_norm", of_keys, m.n_layers)
+        bias = m.norm_bias if m.qk_norm_bias is None else m.qk_norm_bias
+        rows += _norm(m, "layers.*.attention.q_norm", of_queries, m.n_layers, bias=bias)
+        rows += _norm(m, "layers.*.attention.k_norm", of_keys, m.n_layers, bias=bias)
     return rows
+
+
+def _latent_attention(m: Dims) -> list[Tensor]:
+    """As published, the projections that start from a latent have no bias, whatever `qkv_bias` says."""
+    mla, n_layers = m.mla, m.n_layers
+    queries = m.n_heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim)
+    keys_and_values = m.n_heads * (mla.qk_nope_head_dim + mla.v_head_dim)
+
+    def linear(name: str, out: Size, into: Size, *, bias: bool = False) -> list[Tensor]:
+        return _linear(f"layers.*.attention.{name}", "attention", out, into, n_layers, bias=bias)
+
+    if mla.q_lora_rank is None:
+        rows = linear("q", queries, m.dim)
+    else:
+        rows = linear("q_down", mla.q_lora_rank, m.dim, bias=m.qkv_bias)
+        rows += _norm(m, "layers.*.attention.q_latent_norm", (mla.q_lora_rank,), n_layers)
+        rows += linear("q_up", queries, mla.q_lora_rank)
+    rows += linear("kv_down", mla.kv_lora_rank + mla.qk_rope_head_dim, m.dim, bias=m.qkv_bias)
+    rows += _norm(m, "layers.*.attention.kv_latent_norm", (mla.kv_lora_rank,), n_layers)
+    rows += linear("kv_up", keys_and_values, mla.kv_lora_rank)
+    return rows + linear("out", m.dim, m.n_heads * mla.v_head_dim, bias=m.attention_out_bias)
 
 
 def _ffn(m: Dims) -> list[Tensor]:
     rows = []
-    if m.gated:
-        rows += _linear("layers.*.ffn.gate", "ffn", m.intermediate_size, m.dim, m.n_layers, bias=m.ffn_bias)
-    rows += _linear("layers.*.ffn.up", "ffn", m.intermediate_size, m.dim, m.n_layers, bias=m.ffn_bias)
-    rows += _linear("layers.*.ffn.down", "ffn", m.dim, m.intermediate_size, m.n_layers, bias=m.ffn_bias)
+    if some_dense(m.moe):
+        kind: Layers = "dense" if m.moe else "all"
+        for name, out, into in _projections(m, m.intermediate_size):
+            rows += _linear(
+                f"layers.*.ffn.{name}", "ffn", out, into, m.n_dense_layers, bias=m.ffn_bias, layers=kind
+            )
+    return rows + _experts(m) if m.moe else rows
+
+
+def _projections(m: Dims, width: Size) -> list[tuple[str, Size, Size]]:
+    """The matrices of one FFN or expert: name, out, in."""
+    gate = [("gate", width, m.dim)] if m.gated else []
+    return [*gate, ("up", width, m.dim), ("down", m.dim, width)]
+
+
+def _experts(m: Dims) -> list[Tensor]:
+    moe, n_layers = m.moe, m.n_moe_layers
+
+    def linear(name: str, component: Component, out: Size, into: Size, *, bias: bool) -> list[Tensor]:
+        return _linear(f"layers.*.ffn.{name}", component, out, into, n_layers, bias=bias, layers="experts")
+
+    rows = linear("router", "router", moe.n_experts, m.dim, bias=moe.router_bias)
+    for name, out, into in _projections(m, moe.expert_intermediate_size):
+        rows += _routed(m, name, (out, into), "matmul", "weight")
+        if moe.expert_bias:
+            rows += _routed(m, name, (out,), "bias", "bias")
+    # How many there are is a choice: no symbol or array stands for it.
+    if moe.n_shared_experts:
+        own = moe.shared_intermediate_size
+        width = moe.n_shared_experts * (moe.expert_intermediate_size if own is None else own)
+        for name, out, into in _projections(m, width):
+            rows += linear(f"shared.{name}", "ffn", out, into, bias=m.ffn_bias)
+    if moe.shared_expert_gate:
+        rows += linear("shared_gate", "router", 1, m.dim, bias=False)
     return rows
+
+
+def _routed(m: Dims, name: str, shape: tuple[Size, ...], role: Role, kind: str) -> list[Tensor]:
+    """A tensor of every expert of every layer with experts: each its own, or all of a layer in one."""
+    moe, n_layers = m.moe, m.n_moe_layers
+    chosen = n_layers * moe.n_experts_per_token
+    for size in shape:
+        chosen = chosen * size
+    if moe.fused_experts:
+        stacked = (moe.n_experts, *shape)
+        place = f"layers.*.ffn.experts.{name}.{kind}"
+        return [Tensor(place, stacked, role, "ffn", n_layers, layers="experts", chosen=chosen)]
+    place, copies = f"layers.*.ffn.experts.*.{name}.{kind}", n_layers * moe.n_experts
+    return [Tensor(place, shape, role, "ffn", copies, layers="experts", chosen=chosen)]
 
 
 def _block_norms(m: Dims) -> list[Tensor]:
@@ -114,26 +217,38 @@ def _block_norms(m: Dims) -> list[Tensor]:
 
 
 def _head(m: Dims) -> list[Tensor]:
-    shared = "embed.weight" if m.tied else None
-    rows = [Tensor("lm_head.weight", (m.vocab_size, m.dim), "matmul", "lm_head", shared_with=shared)]
+    shared, width = "embed.weight" if m.tied else None, m.dim if m.embedding_dim is None else m.embedding_dim
+    rows = []
+    if m.embedding_dim is not None:
+        rows.append(Tensor("project_out.weight", (width, m.dim), "matmul", "embedding_projection"))
+    rows.append(Tensor("lm_head.weight", (m.vocab_size, width), "matmul", "lm_head", shared_with=shared))
     if m.head_bias:
         rows.append(Tensor("lm_head.bias", (m.vocab_size,), "bias", "lm_head"))
     return rows
 
 
 def _linear(
-    name: str, component: Component, out: Size, into: Size, copies: Size, *, bias: bool
+    name: str,
+    component: Component,
+    out: Size,
+    into: Size,
+    copies: Size,
+    *,
+    bias: bool,
+    layers: Layers = "all",
 ) -> list[Tensor]:
-    rows = [Tensor(f"{name}.weight", (out, into), "matmul", component, copies)]
+    rows = [Tensor(f"{name}.weight", (out, into), "matmul", component, copies, layers=layers)]
     if bias:
-        rows.append(Tensor(f"{name}.bias", (out,), "bias", component, copies))
+        rows.append(Tensor(f"{name}.bias", (out,), "bias", component, copies, layers=layers))
     return rows
 
 
-def _norm(m: Dims, name: str, shape: tuple[Size, ...], copies: Size) -> list[Tensor]:
+def _norm(
+    m: Dims, name: str, shape: tuple[Size, ...], copies: Size, *, bias: bool | None = None
+) -> list[Tensor]:
     rows = []
     if m.norm_weight:
         rows.append(Tensor(f"{name}.weight", shape, "norm", "norm", copies))
-    if m.norm_bias:
+    if m.norm_bias if bias is None else bias:
         rows.append(Tensor(f"{name}.bias", shape, "norm", "norm", copies))
     return rows

@@ -1,19 +1,19 @@
-"""A model that remembers: fed token after token, every layer keeps the keys and values of the ones before.
+"""A model that remembers: fed token after token, every layer keeps what attention needs of the ones before.
 
 Generating n tokens then costs n short forward passes instead of n long ones. The module itself knows nothing
 of this, so that training stays as it is; its attention is replaced while a text is generated.
 
-    B batch   T new tokens   S tokens so far   D dim   H query heads   G key/value heads   K head_dim
+    B batch   T new tokens   S tokens so far   D dim   H query heads   K head_dim
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parambudget.build.module import Attention, Transformer
+from parambudget.build.attention import Attention, Kept
+from parambudget.build.latent import LatentAttention
+from parambudget.build.module import Transformer
 from parambudget.build.rotary import Rotation
 
 
@@ -44,32 +44,23 @@ def remembering(module: Transformer, capacity: int) -> Iterator[Callable[[Tensor
 class CachedAttention(nn.Module):
     """An attention that also sees the tokens of the calls before."""
 
-    def __init__(self, attention: Attention, capacity: int) -> None:
+    def __init__(self, attention: Attention | LatentAttention, capacity: int) -> None:
         super().__init__()
         self.attention, self.capacity, self.n_seen = attention, capacity, 0
-        self.kept: tuple[Tensor, Tensor] | None = None
+        self.held: Kept | None = None
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
         """What every new token gathers from itself and all before it."""
-        q_BHTK, k_BGTK, v_BGTK = self.attention.projected(x_BTD, rotation)
-        k_BGSK, v_BGSK = self._remembered(k_BGTK, v_BGTK)
-        n_new, n_all = q_BHTK.shape[2], k_BGSK.shape[2]
-        mask_TS = None
-        if n_new > 1:
-            mask_TS = torch.ones(n_new, n_all, dtype=torch.bool, device=x_BTD.device).tril(n_all - n_new)
-        y_BHTK = F.scaled_dot_product_attention(
-            q_BHTK, k_BGSK, v_BGSK, mask_TS, scale=self.attention.scale, enable_gqa=self.attention.grouped
-        )
-        return self.attention.out(y_BHTK.transpose(1, 2).flatten(2))
+        q_BHTK, kept = self.attention.projected(x_BTD, rotation)
+        return self.attention.gathered(q_BHTK, self._remembered(kept), mask)
 
-    def _remembered(self, *new: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of all tokens so far, the new ones at the end."""
-        if self.kept is None:
-            n_sequences, n_heads, _, width = new[0].shape
-            keys, values = (each.new_empty(n_sequences, n_heads, self.capacity, width) for each in new)
-            self.kept = keys, values
+    def _remembered(self, new: Kept) -> Kept:
+        """What is kept of all tokens so far, the new ones at the end."""
+        if self.held is None:
+            first, second = (each.new_empty(*each.shape[:2], self.capacity, each.shape[-1]) for each in new)
+            self.held = first, second
         start, self.n_seen = self.n_seen, self.n_seen + new[0].shape[2]
-        for held, each in zip(self.kept, new, strict=True):
+        for held, each in zip(self.held, new, strict=True):
             held[:, :, start : self.n_seen] = each
-        keys, values = self.kept
-        return keys[:, :, : self.n_seen], values[:, :, : self.n_seen]
+        first, second = self.held
+        return first[:, :, : self.n_seen], second[:, :, : self.n_seen]

@@ -3,7 +3,7 @@
 Written by hand and never generated from the table of tensors, but with the same tensor names, so that
 `build.verify` can hold one against the other.
 
-    B batch   T tokens   D dim   V vocabulary   H query heads   G key/value heads   K head_dim
+    B batch   T tokens   D dim   V vocabulary
 """
 
 import math
@@ -16,20 +16,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from parambudget.arch.config import ModelConfig
-from parambudget.build.kernels import fused_attention
-from parambudget.build.rotary import Rotary, Rotation, rotate
+from parambudget.build.attention import Attention
+from parambudget.build.experts import MixtureOfExperts, StackedLinear
+from parambudget.build.feedforward import FeedForward
+from parambudget.build.latent import LatentAttention
+from parambudget.build.masks import mask_for
+from parambudget.build.norms import Norm, for_matmul
+from parambudget.build.rotary import Rotary, Rotation
 from parambudget.errors import InputError
 
+_DRAWN: Final = (nn.Embedding, nn.Linear, StackedLinear)
 Device = torch.device | str | None
 Dtype = torch.dtype | None
-
-ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-    "relu2": lambda x: F.relu(x).square(),
-}
 
 
 class Transformer(nn.Module):
@@ -44,13 +42,18 @@ class Transformer(nn.Module):
         super().__init__()
         self.model = model
         with torch.device(device or torch.get_default_device()):
-            self.embed = nn.Embedding(model.vocab_size, model.dim)
-            learned, rotary = model.position == "learned", model.position == "rotary"
-            self.position = nn.Embedding(model.context_length, model.dim) if learned else None
-            self.rotary = Rotary(model) if rotary else None
-            self.layers = nn.ModuleList(Block(model) for _ in range(model.n_layers))
-            self.norm = Norm(model, model.dim) if model.final_norm else nn.Identity()
-            self.lm_head = nn.Linear(model.dim, model.vocab_size, bias=model.head_bias)
+            dim, width = model.dim, model.embedding_dim or model.dim
+            self.embed = nn.Embedding(model.vocab_size, width)
+            projected = model.embedding_dim is not None
+            self.project_in = nn.Linear(width, dim, bias=False) if projected else nn.Identity()
+            self.embed_norm = Norm(model, dim) if model.embedding_norm else nn.Identity()
+            n_positions = model.context_length + model.position_offset
+            self.position = nn.Embedding(n_positions, dim) if model.position == "learned" else None
+            self.rotary, self.rotary_local = rotaries(model)
+            self.layers = nn.ModuleList(Block(model, i) for i in range(model.n_layers))
+            self.norm = Norm(model, dim) if model.final_norm else nn.Identity()
+            self.project_out = nn.Linear(dim, width, bias=False) if projected else nn.Identity()
+            self.lm_head = nn.Linear(width, model.vocab_size, bias=model.head_bias)
         self._tie()
         if dtype is not None:
             self.to(dtype)
@@ -60,19 +63,19 @@ class Transformer(nn.Module):
         return self.logits(self.hidden(tokens_BT))
 
     def hidden(self, tokens_BT: Tensor, *, start: int = 0, checkpoint: bool = False) -> Tensor:
-        """The residual stream behind the final norm, (B, T, D), in the dtype in which the head multiplies.
+        """The residual stream behind the final norm and projection, (B, T, D), in the dtype in which the head
+        multiplies.
 
         The first token stands at position `start`. With `checkpoint`, each block keeps only its input and is
         run again in the backward pass.
         """
         x_BTD = self._embedded(tokens_BT, start)
-        rotation = self.rotary(tokens_BT.shape[1], start) if self.rotary is not None else None
-        for layer in self.layers:
+        for layer, told in zip(self.layers, self._told(tokens_BT.shape[1], start, x_BTD), strict=True):
             if checkpoint:
-                x_BTD = recomputed(layer, x_BTD, rotation, use_reentrant=False, preserve_rng_state=False)
+                x_BTD = recomputed(layer, x_BTD, *told, use_reentrant=False, preserve_rng_state=False)
             else:
-                x_BTD = layer(x_BTD, rotation)
-        return for_matmul(self.norm(x_BTD))
+                x_BTD = layer(x_BTD, *told)
+        return self.project_out(for_matmul(self.norm(x_BTD)))
 
     def logits(self, x_BTD: Tensor, *, multiple: int = 1) -> Tensor:
         """The output head on what `hidden` returned, soft-capped if the model says so.
@@ -87,12 +90,15 @@ class Transformer(nn.Module):
             logits_BTV = padded_BTV[..., : self.model.vocab_size]
         else:
             logits_BTV = self.lm_head(x_BTD)
+        if self.model.logit_multiplier != 1:
+            logits_BTV = logits_BTV * self.model.logit_multiplier
         cap = self.model.logit_softcap
         return logits_BTV if cap is None else cap * torch.tanh(logits_BTV / cap)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Draw every weight anew: normal of `init_std`, less for output projections; biases 0, norms 1.
+        """Draw every weight anew: normal of `init_std`, less for output projections; biases and sinks
+        0, norms 1.
 
         Drawn in float32 on the generator's device: a CPU generator gives the same model everywhere.
         """
@@ -101,17 +107,20 @@ class Transformer(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, Norm):
                 module.reset_parameters()
-            elif isinstance(module, nn.Embedding | nn.Linear) and not (m.tied and module is self.lm_head):
-                std = out_std if name.endswith((".attention.out", ".ffn.down")) else m.init_std
+            elif isinstance(module, _DRAWN) and not (m.tied and module is self.lm_head):
+                std = out_std if name.endswith((".attention.out", ".down")) else m.init_std
                 drawn = torch.empty(module.weight.shape, dtype=torch.float32, device=generator.device)
                 module.weight.copy_(drawn.normal_(0.0, std, generator=generator))
         for name, parameter in self.named_parameters():
-            if name.endswith(".bias"):
+            if name.endswith((".bias", ".sinks")):
                 parameter.zero_()
+        for name, buffer in self.named_buffers():
+            if name.endswith(".correction"):
+                buffer.zero_()
 
     def _embedded(self, tokens_BT: Tensor, start: int) -> Tensor:
         m, end = self.model, start + tokens_BT.shape[1]
-        if m.position != "none" and end > m.context_length:
+        if m.position in ("rotary", "learned") and end > m.context_length:
             raise InputError(
                 f"{end} tokens are longer than context_length={m.context_length}; "
                 "cut the sequence or build the model with a longer context"
@@ -119,7 +128,22 @@ class Transformer(nn.Module):
         x_BTD = self.embed(tokens_BT)
         if m.embedding_multiplier != 1:
             x_BTD = x_BTD * m.embedding_multiplier
-        return x_BTD if self.position is None else x_BTD + self.position.weight[start:end]
+        x_BTD = self.embed_norm(self.project_in(x_BTD))
+        if self.position is None:
+            return x_BTD
+        first = m.position_offset
+        return x_BTD + self.position.weight[first + start : first + end]
+
+    def _told(self, n_new: int, start: int, x_BTD: Tensor) -> list[tuple[Rotation, Tensor | None]]:
+        """What each layer is told of positions: how to turn, and which keys to see. One of each per kind of
+        layer, however many there are."""
+        m, like = self.model, for_matmul(x_BTD)
+        local = [m.is_local(layer) for layer in range(m.n_layers)]
+        masks = {kind: mask_for(m, n_new, start, local=kind, like=like) for kind in set(local)}
+        angles = None if self.rotary is None else self.rotary(n_new, start)
+        near = angles if self.rotary_local is None else self.rotary_local(n_new, start)
+        turns = [(near if kind else angles) if m.rotates(layer) else None for layer, kind in enumerate(local)]
+        return [(turn, masks[kind]) for turn, kind in zip(turns, local, strict=True)]
 
     def _tie(self) -> None:
         if self.model.tied:
@@ -131,27 +155,38 @@ class Transformer(nn.Module):
         return self
 
 
+def rotaries(m: ModelConfig) -> tuple[Rotary | None, Rotary | None]:
+    """The angles, and those of local layers where they have their own."""
+    if m.position != "rotary":
+        return None, None
+    return Rotary(m), None if m.rope_theta_local is None else Rotary(m, m.rope_theta_local)
+
+
 class Block(nn.Module):
     """One layer: attention and FFN, their norms before or behind them, in sequence or side by side."""
 
-    def __init__(self, m: ModelConfig) -> None:
+    def __init__(self, m: ModelConfig, layer: int = 0) -> None:
         super().__init__()
         self.post, self.block, self.multiplier = m.norm_placement == "post", m.block, m.residual_multiplier
         before, behind = m.norm_placement != "reordered", m.norm_placement in ("reordered", "sandwich")
         self.attention_norm = Norm(m, m.dim) if before else nn.Identity()
-        self.attention = Attention(m)
+        self.attention = Attention(m) if m.mla is None else LatentAttention(m, m.mla)
         self.attention_out_norm = Norm(m, m.dim) if behind else nn.Identity()
         self.ffn_norm = Norm(m, m.dim) if before and m.block != "parallel_shared_norm" else nn.Identity()
-        self.ffn = FeedForward(m)
+        self.ffn: nn.Module
+        if m.moe is not None and m.has_experts(layer):
+            self.ffn = MixtureOfExperts(m, m.moe)
+        else:
+            self.ffn = FeedForward(m, m.intermediate_size, bias=m.ffn_bias)
         self.ffn_out_norm = Norm(m, m.dim) if behind else nn.Identity()
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
         """The residual stream one layer on."""
         if self.post:
-            x_BTD = self.attention_norm(x_BTD + self._attended(for_matmul(x_BTD), rotation))
+            x_BTD = self.attention_norm(x_BTD + self._attended(for_matmul(x_BTD), rotation, mask))
             return self.ffn_norm(x_BTD + self._fed(for_matmul(x_BTD)))
         normed_BTD = for_matmul(self.attention_norm(x_BTD))
-        attended_BTD = self._attended(normed_BTD, rotation)
+        attended_BTD = self._attended(normed_BTD, rotation, mask)
         if self.block == "parallel_shared_norm":
             return x_BTD + attended_BTD + self._fed(normed_BTD)
         if self.block == "parallel":
@@ -159,114 +194,11 @@ class Block(nn.Module):
         x_BTD = x_BTD + attended_BTD
         return x_BTD + self._fed(for_matmul(self.ffn_norm(x_BTD)))
 
-    def _attended(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
-        return self._scaled(self.attention_out_norm(self.attention(x_BTD, rotation)))
+    def _attended(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
+        return self._scaled(self.attention_out_norm(self.attention(x_BTD, rotation, mask)))
 
     def _fed(self, x_BTD: Tensor) -> Tensor:
         return self._scaled(self.ffn_out_norm(self.ffn(x_BTD)))
 
     def _scaled(self, branch_BTD: Tensor) -> Tensor:
         return branch_BTD if self.multiplier == 1 else branch_BTD * self.multiplier
-
-
-class Attention(nn.Module):
-    """Causal self-attention; each key/value head serves H / G query heads."""
-
-    def __init__(self, m: ModelConfig) -> None:
-        super().__init__()
-        self.head_dim, self.scale, self.grouped = m.head_dim, m.attention_multiplier, m.kv_group > 1
-        self.q = nn.Linear(m.dim, m.n_heads * m.head_dim, bias=m.qkv_bias)
-        self.k = nn.Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
-        self.v = nn.Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
-        self.out = nn.Linear(m.n_heads * m.head_dim, m.dim, bias=m.attention_out_bias)
-        self.norm_whole = m.qk_norm == "full"
-        self.q_norm = qk_norm(m, m.n_heads)
-        self.k_norm = qk_norm(m, m.n_kv_heads)
-
-    def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
-        """What every token gathers from itself and the ones before it."""
-        q_BHTK, k_BGTK, v_BGTK = self.projected(x_BTD, rotation)
-        with fused_attention(q_BHTK):
-            y_BHTK = F.scaled_dot_product_attention(
-                q_BHTK, k_BGTK, v_BGTK, is_causal=True, scale=self.scale, enable_gqa=self.grouped
-            )
-        return self.out(y_BHTK.transpose(1, 2).flatten(2))
-
-    def projected(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, normed and turned."""
-        v_BTGK = self.v(x_BTD).unflatten(-1, (-1, self.head_dim))
-        q_BTHK = rotate(self._heads(self.q(x_BTD), self.q_norm), rotation).to(v_BTGK.dtype)
-        k_BTGK = rotate(self._heads(self.k(x_BTD), self.k_norm), rotation).to(v_BTGK.dtype)
-        return q_BTHK.transpose(1, 2), k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2)
-
-    def _heads(self, flat: Tensor, norm: nn.Module) -> Tensor:
-        if self.norm_whole:
-            return norm(flat).unflatten(-1, (-1, self.head_dim))
-        return norm(flat.unflatten(-1, (-1, self.head_dim)))
-
-
-class FeedForward(nn.Module):
-    """Two matrices around an activation, or three with a gate."""
-
-    def __init__(self, m: ModelConfig) -> None:
-        super().__init__()
-        self.activation = ACTIVATIONS[m.activation]
-        self.gate = nn.Linear(m.dim, m.intermediate_size, bias=m.ffn_bias) if m.gated else None
-        self.up = nn.Linear(m.dim, m.intermediate_size, bias=m.ffn_bias)
-        self.down = nn.Linear(m.intermediate_size, m.dim, bias=m.ffn_bias)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Every token by itself."""
-        if self.gate is None:
-            return self.down(self.activation(self.up(x_BTD)))
-        return self.down(self.activation(self.gate(x_BTD)) * self.up(x_BTD))
-
-
-class Norm(nn.Module):
-    """RMSNorm or LayerNorm over the last axis; a scale of two axes, (H, K), is one per head."""
-
-    def __init__(self, m: ModelConfig, *shape: int) -> None:
-        super().__init__()
-        self.rms, self.eps, self.width = m.norm == "rmsnorm", m.norm_eps, shape[-1]
-        self.weight = nn.Parameter(torch.ones(shape)) if m.norm_weight else None
-        self.bias = nn.Parameter(torch.zeros(shape)) if m.norm_bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised in the precision of the scale: of mixed dtypes torch has no fused RMSNorm."""
-        if self.weight is None:
-            return self._normed(x, None, None)
-        x = x.to(self.weight.dtype)
-        if self.weight.dim() == 1:
-            return self._normed(x, self.weight, self.bias)
-        scaled = self._normed(x, None, None) * self.weight
-        return scaled if self.bias is None else scaled + self.bias
-
-    def reset_parameters(self) -> None:
-        """Scale 1, shift 0."""
-        for parameter, value in ((self.weight, 1.0), (self.bias, 0.0)):
-            if parameter is not None:
-                nn.init.constant_(parameter, value)
-
-    def _normed(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        if self.rms:
-            return F.rms_norm(x, (self.width,), weight, self.eps)
-        return F.layer_norm(x, (self.width,), weight, bias, self.eps)
-
-
-def qk_norm(m: ModelConfig, n_heads: int) -> nn.Module:
-    """The norm on queries or keys: one scale for all heads, one per head, or over the whole width."""
-    if m.qk_norm == "none":
-        return nn.Identity()
-    if m.qk_norm == "full":
-        return Norm(m, n_heads * m.head_dim)
-    return Norm(m, n_heads, m.head_dim) if m.qk_norm == "per_head" else Norm(m, m.head_dim)
-
-
-def for_matmul(x: Tensor) -> Tensor:
-    """`x` in autocast's dtype, if autocast is on.
-
-    Norms come out of autocast as float32, and every matmul behind one would cast, and keep, its own copy.
-    """
-    kind = x.device.type
-    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return x.to(torch.get_autocast_dtype(kind)) if autocast else x

@@ -1,18 +1,28 @@
-"""Rotary positions: element i of a head turns with element i + rotary_dim / 2, as in GPT-NeoX and Llama.
+"""Rotary positions: element i of a head turns with element i + rotary_dim / 2, as in GPT-NeoX and Llama, or
+with its neighbour, as in GPT-J.
 
 B batch   T tokens   H heads   K head_dim
 """
 
 from collections.abc import Callable
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from parambudget.arch.config import ModelConfig
 
-Rotation = tuple[Tensor, Tensor] | None
-"""Cosine and sine of every angle, (T, 1, rotary_dim / 2) each; none without rotary positions."""
+
+class Angles(NamedTuple):
+    """Cosine and sine of every angle, (T, 1, rotary_dim / 2) each, and whether neighbours turn together."""
+
+    cos: Tensor
+    sin: Tensor
+    interleaved: bool
+
+
+Rotation = Angles | None
+"""None without rotary positions."""
 
 
 class Rotary(nn.Module):
@@ -21,14 +31,17 @@ class Rotary(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, m: ModelConfig) -> None:
+    def __init__(self, m: ModelConfig, theta: float | None = None) -> None:
         super().__init__()
-        self.n_pairs, self.theta, self.context_length = m.rotary_dim // 2, m.rope_theta, m.context_length
+        self.n_pairs, self.theta = m.rotary_dim // 2, m.rope_theta if theta is None else theta
+        self.context_length = m.context_length
+        self.interleaved = m.rotary_interleaved
         self._fill(None)
 
     def forward(self, n_tokens: int, start: int = 0) -> Rotation:
         """The tables for `n_tokens` positions from `start` on."""
-        return self.cos[start : start + n_tokens], self.sin[start : start + n_tokens]
+        end = start + n_tokens
+        return Angles(self.cos[start:end], self.sin[start:end], self.interleaved)
 
     def _fill(self, device: torch.device | None) -> None:
         powers = torch.arange(self.n_pairs, dtype=torch.float32, device=device) / self.n_pairs
@@ -44,10 +57,17 @@ class Rotary(nn.Module):
 
 
 def rotate(x_BTHK: Tensor, rotation: Rotation) -> Tensor:
-    """The heads with their first rotary_dim elements turned, in float32."""
+    """The heads with their first rotary_dim elements turned, in float32.
+
+    Neighbours come out half the rotated width apart: in queries and keys alike, so that no score changes.
+    """
     if rotation is None:
         return x_BTHK
-    cos, sin = rotation
+    cos, sin, interleaved = rotation
     n_pairs = cos.shape[-1]
-    first, second, rest = x_BTHK.split((n_pairs, n_pairs, x_BTHK.shape[-1] - 2 * n_pairs), dim=-1)
+    if interleaved:
+        turned, rest = x_BTHK.split((2 * n_pairs, x_BTHK.shape[-1] - 2 * n_pairs), dim=-1)
+        first, second = turned.unflatten(-1, (-1, 2)).unbind(-1)
+    else:
+        first, second, rest = x_BTHK.split((n_pairs, n_pairs, x_BTHK.shape[-1] - 2 * n_pairs), dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)

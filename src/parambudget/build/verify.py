@@ -61,7 +61,11 @@ def verify(model: ModelConfig) -> Verification:
 def verify_module(module: nn.Module, model: ModelConfig) -> Verification:
     """Hold a built module, on whatever device, against the table of `model`."""
     built, rows = _read(module), tensors(model)
-    differences = [difference for row in rows for difference in _compare(row, built.pop(row.name, None))]
+    differences = [
+        difference
+        for row in rows
+        for difference in _compare(row, places(row, model), built.pop(row.name, None))
+    ]
     differences += [
         Difference(name, "none", _many(group.shapes) + _at(group.shapes)) for name, group in built.items()
     ]
@@ -94,8 +98,22 @@ def _read(module: nn.Module) -> dict[str, _Group]:
     return dict(groups)
 
 
-def _compare(row: Tensor, group: _Group | None) -> Iterator[Difference]:
-    wanted = {(layer,): row.shape for layer in range(row.copies)} if "*" in row.name else {(): row.shape}
+def places(row: Tensor, model: ModelConfig) -> list[Place]:
+    """Where the tensors of a row stand: in which layers, and for which of their experts."""
+    runs_over = row.name.count("*")
+    if not runs_over:
+        return [()]
+    kinds = {"all": (True, False), "dense": (False,), "experts": (True,)}[row.layers]
+    layers = [layer for layer in range(model.n_layers) if model.has_experts(layer) in kinds]
+    if runs_over == 1 or model.moe is None:
+        return [(layer,) for layer in layers]
+    return [(layer, expert) for layer in layers for expert in range(model.moe.n_experts)]
+
+
+def _compare(row: Tensor, where: list[Place], group: _Group | None) -> Iterator[Difference]:
+    wanted = dict.fromkeys(where, row.shape)
+    if not wanted and group is None:
+        return  # a kind of layer that a model of this depth has none of
     if group is None:
         yield Difference(row.name, _many(wanted), "none")
         return

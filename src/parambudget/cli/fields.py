@@ -1,18 +1,20 @@
 """The model's fields as flags: generated from `ModelConfig`, shared by every command that takes a model."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
-from typing import Annotated, Any, Final, Literal, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import typer
 
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.blocks import BLOCKS
+from parambudget.arch.config import FIELDS
 from parambudget.show.flags import switch
 from parambudget.units import parse_size
 
 SIZE_PANEL: Final = "Model sizes"
 CHOICE_PANEL: Final = "Model choices"
+BLOCK_PANELS: Final = {"moe": "Mixture of experts", "mla": "Latent attention"}
 _SIZES: Final = (
     "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size",
     "vocab_size", "context_length",
@@ -34,35 +36,66 @@ def with_model_fields(*, as_axes: bool = False) -> Callable[[Callable[..., None]
 
         @wraps(command)
         def with_fields(**given: Any) -> None:
-            used = {name: given.pop(name) for name in ModelConfig.model_fields}
+            used = {name: given.pop(name, None) for name in FIELDS}
             fields = {name: _value(name, value, axes) for name, value in used.items() if value is not None}
             command(**given, fields=fields)
 
-        parameters = [*own, *(_flag(name, axes) for name in ModelConfig.model_fields)]
-        # typer reads both; the wrapper's own would show the command without the flags.
-        with_fields.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        with_fields.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return with_fields
+        return _with_parameters(with_fields, [*own, *(_flag(name, axes) for name in FIELDS)])
 
     return decorate
 
 
+def with_flags_of(command: Callable[..., None], words: Collection[str]) -> Callable[..., None]:
+    """The command without the flags of fields that no word names: a flag costs a fifth of a millisecond, used
+    or not, and there are eighty."""
+    said = {word.partition("=")[0].replace("_", "-") for word in words}
+
+    @wraps(command)
+    def with_few(**given: Any) -> None:
+        command(**given)
+
+    parameters = inspect.signature(command).parameters.values()
+    return _with_parameters(
+        with_few, [p for p in parameters if p.name not in FIELDS or said & {*_options(p.name)}]
+    )
+
+
+def _with_parameters(
+    command: Callable[..., None], parameters: list[inspect.Parameter]
+) -> Callable[..., None]:
+    # typer reads both; the wrapper's own would show the command without the flags.
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _options(name: str) -> tuple[str, ...]:
+    """What sets a field: one option, or two for yes and no."""
+    return switch(name) if _is_switch(name) else (f"--{name.replace('_', '-')}",)
+
+
 def _flag(name: str, axes: tuple[str, ...]) -> inspect.Parameter:
-    info = ModelConfig.model_fields[name]
-    option = f"--{name.replace('_', '-')}"
+    info = FIELDS[name]
     kind: Any = info.annotation
     metavar = None
     if name in axes:
         kind, metavar = str, "AXIS"
-    elif name in _SIZES:
+    elif _is_size(name):
         kind, metavar = str, "N"
-    elif kind is bool:
-        option = "/".join(switch(name))
+    elif _is_list(name):
+        kind, metavar = str, "A,B"
+    elif _is_switch(name):
+        kind = bool
     elif get_origin(kind) is not Literal:
         kind = float
-    panel = SIZE_PANEL if name in _SIZES else CHOICE_PANEL
+    block = next((block for block, cls in BLOCKS.items() if name in cls.model_fields), None)
+    panel = BLOCK_PANELS[block] if block else SIZE_PANEL if name in _SIZES else CHOICE_PANEL
     setting = typer.Option(
-        option, help=info.description, rich_help_panel=panel, metavar=metavar, show_default=False
+        "/".join(_options(name)),
+        help=info.description,
+        rich_help_panel=panel,
+        metavar=metavar,
+        show_default=False,
     )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, setting]
@@ -70,4 +103,28 @@ def _flag(name: str, axes: tuple[str, ...]) -> inspect.Parameter:
 
 
 def _value(name: str, given: Any, axes: tuple[str, ...]) -> Any:
-    return parse_size(given, name) if name in _SIZES and name not in axes else given
+    if name in axes:
+        return given
+    if _is_list(name):
+        return tuple(given.split(","))
+    return parse_size(given, name) if _is_size(name) else given
+
+
+def _is_size(name: str) -> bool:
+    """Whether the field is a whole number, or one that may be absent."""
+    return int in _kinds(name)
+
+
+def _is_switch(name: str) -> bool:
+    """Whether the field is true or false, or one that may be absent."""
+    return bool in _kinds(name)
+
+
+def _is_list(name: str) -> bool:
+    return get_origin(FIELDS[name].annotation) is tuple
+
+
+def _kinds(name: str) -> set[Any]:
+    """The types that the field may have, without the bounds of their values."""
+    kind = FIELDS[name].annotation
+    return {getattr(each, "__origin__", each) for each in (kind, *get_args(kind))}

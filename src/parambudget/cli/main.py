@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from collections.abc import Collection
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Annotated, Final
@@ -34,8 +35,11 @@ COMMANDS: Final = (
 )  # fmt: skip
 
 
-def application(*names: str) -> typer.Typer:
-    """The command line with these commands. Each has forty flags, so only what is asked for is built."""
+def application(*names: str, words: Collection[str] | None = None) -> typer.Typer:
+    """The command line with these commands, of their flags for fields only those that the words name.
+
+    Each has eighty, so only what is asked for is built.
+    """
     app = typer.Typer(
         name="parambudget",
         callback=parambudget,
@@ -53,6 +57,10 @@ def application(*names: str) -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command)
         else:
+            if words is not None:
+                from parambudget.cli.fields import with_flags_of  # pydantic: not before its setting above
+
+                command = with_flags_of(command, words)
             app.command(name, no_args_is_help=name not in ("presets", "calibrate"))(command)
     return app
 
@@ -66,10 +74,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no × still gets its figures
-    asked = sys.argv[1:2]
-    app = application(*(asked if asked and asked[0] in COMMANDS else COMMANDS))
     try:
-        code = app(standalone_mode=False)
+        code = _run(sys.argv[1:])
         sys.stdout.flush()
     except typer.TyperException as error:
         code = _fail(error.format_message(), 2)
@@ -85,6 +91,18 @@ def main() -> None:
         _print_no_more()
         code = _fail(f"{error}; is there room, and may it be written?", 2)
     sys.exit(code or 0)
+
+
+def _run(words: list[str]) -> int | None:
+    """Parse and run a command; its exit code."""
+    names = words[:1] if words and words[0] in COMMANDS else COMMANDS
+    if len(words) < 2 or {"-h", "--help"} & set(words):
+        return application(*names)(standalone_mode=False)
+    try:
+        return application(*names, words=words)(standalone_mode=False)
+    except typer.TyperException:
+        # Not understood, and nothing has run: all flags are there to say what might be meant.
+        return application(*names)(standalone_mode=False)
 
 
 def _fail(message: str, code: int) -> int:

@@ -22,7 +22,7 @@ class Breakdown(Tabular):
     body: int
     """Total less token and position tables and the output head with its bias."""
     active: int
-    """Parameters that one token meets, embeddings in full: of a dense model, all of them."""
+    """Parameters that one token meets: the total, embeddings in full, less the routed experts not chosen."""
     components: dict[Component, int]
     """Sums to the total; the same keys for every model."""
 
@@ -63,8 +63,8 @@ def total(m: Dims) -> Size:
 
 
 def active(m: Dims) -> Size:
-    """Parameters that one token meets, embeddings in full: of a dense model, all of them."""
-    return total(m)
+    """Parameters that one token meets: the total, embeddings in full, less the routed experts not chosen."""
+    return sum(row.active for row in tensors(m))
 
 
 def body(m: Dims) -> Size:

@@ -25,9 +25,9 @@ RECOMPUTED: Final = 4
 
 
 def matmul_parameters(m: Dims) -> Size:
-    """Elements of every matrix a token is multiplied with: the output head too, tied or not; the embedding
-    lookup not."""
-    return sum(row.elements for row in tensors(m) if row.role == "matmul")
+    """Elements of every matrix a token is multiplied with: of experts those of the chosen; the output head
+    too, tied or not; the embedding lookup not."""
+    return sum(row.met_by_a_token for row in tensors(m) if row.role == "matmul")
 
 
 def head_parameters(m: Dims) -> Size:
@@ -37,7 +37,7 @@ def head_parameters(m: Dims) -> Size:
 
 def scores(n_tokens: int, window: int | None, convention: Convention) -> int:
     """Pairs of query and key that one head of one sequence scores."""
-    seen = n_tokens if window is None else min(n_tokens, window)
+    seen: int = _seen(n_tokens, window)
     return n_tokens * seen if convention == "full" else n_tokens * seen - seen * (seen - 1) // 2
 
 
@@ -58,6 +58,8 @@ def flops_per_token(m: Dims, convention: Convention = "full") -> Size:
 
 def attention_flops_per_token(m: Dims, convention: Convention = "full", *, passes: int = TRAINING) -> Size:
     """The part of the scores and the weighted values in `flops_per_token`."""
+    if convention == "full":
+        return sum(passes * 2 * row.score_width * _seen(m.context_length, row.window) for row in mixers(m))
     length = int(m.context_length)
     return sum(
         _exactly(passes * 2 * row.score_width, Fraction(scores(length, row.window, convention), length))
@@ -79,11 +81,14 @@ def hardware_flops_per_token(
     What a flash attention recomputes inside its own backward pass is not counted.
     """
     matmuls = sum(
-        2 * row.elements * passes(row, m, checkpointing=checkpointing, logits_again=logits_again)
+        2 * row.met_by_a_token * passes(row, m, checkpointing=checkpointing, logits_again=logits_again)
         for row in tensors(m)
         if row.role == "matmul"
     )
     layers = RECOMPUTED if checkpointing else TRAINING
+    if convention == "full":
+        # What a window hides is masked, and computed all the same.
+        return matmuls + layers * 2 * m.context_length * sum(row.score_width for row in mixers(m))
     return matmuls + attention_flops_per_token(m, convention, passes=layers)
 
 
@@ -95,8 +100,17 @@ def passes(row: Tensor, m: Dims, *, checkpointing: bool, logits_again: bool) -> 
     """
     if row.component == "lm_head":
         return RECOMPUTED if logits_again else TRAINING
+    if row.component == "embedding_projection":
+        return TRAINING
     unneeded = row.name == "layers.*.ffn.down.weight" and m.norm_placement == "pre"
     return RECOMPUTED if checkpointing and not unneeded else TRAINING
+
+
+def _seen(n_tokens: Size, window: int | None) -> Size:
+    """Keys that a query is scored against, the masked ones too."""
+    if window is None:
+        return n_tokens
+    return min(n_tokens, window) if isinstance(n_tokens, int) else np.minimum(n_tokens, window)
 
 
 def _exactly(count: Size, factor: Fraction) -> Size:

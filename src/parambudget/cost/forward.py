@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.cost.tape import FLOAT32, Kernels, Op, Tape, Value, total_bytes
+from parambudget.cost.untold import require_told
 
 LAYER = "layers.*"
 
@@ -65,6 +66,7 @@ class Forward:
 
 def forward(m: Dims, kernels: Kernels, *, head_rows: Size, z_loss: bool = False) -> Forward:
     """The pass of `m`, whose output head is multiplied as if it had `head_rows`."""
+    require_told(m)
     # The residual stream is float32 from the embedding on, under autocast too.
     between = Value(m.dim, FLOAT32)
     end = _end(m, between, kernels)

@@ -24,6 +24,7 @@ from parambudget.arch.tensors import Tensor, tensors
 from parambudget.cost.count import total
 from parambudget.cost.flops import RECOMPUTED, TRAINING, passes, scores
 from parambudget.cost.stacks import Stack
+from parambudget.cost.untold import require_told
 from parambudget.errors import InputError
 
 FLASH_BACKWARD: Final = 2.5
@@ -72,6 +73,7 @@ class Work:
 
 def parts(m: Dims, work: Work, stack: Stack) -> dict[str, Size]:
     """Expected seconds of one update, part by part; arrays where the sizes are."""
+    require_told(m)
     n_tokens = work.batch_size * int(m.context_length)
     micro = {
         "matmuls": _matmuls(m, work, stack, n_tokens),
@@ -141,7 +143,7 @@ def _weights(m: Dims, work: Work, stack: Stack) -> Size:
 
 
 def _optimizer(m: Dims, work: Work, stack: Stack) -> Size:
-    hidden = [row for row in _matrices(m) if row[0].component not in ("lm_head", "router")]
+    hidden = [row for row in _matrices(m) if row[0].hidden]
     if work.optimizer == "adamw":
         hidden = []
     n_hidden = sum(row.elements for row, _, _ in hidden)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from parambudget.arch.config import LARGEST_SIZE
+from parambudget.arch.sizes import LARGEST_SIZE
 from parambudget.errors import InputError
 from parambudget.plan.arrays import Ints
 from parambudget.plan.space import SearchSpace

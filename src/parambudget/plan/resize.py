@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from parambudget.arch.config import MOST_LAYERS, ModelConfig
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.sizes import MOST_LAYERS
 from parambudget.cost.count import body
 from parambudget.errors import InputError, NoSolution
 from parambudget.plan.arrays import Floats

@@ -6,8 +6,10 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Any, Final, Literal
 
-from parambudget.arch.config import LARGEST_SIZE, MOST_LAYERS, ModelConfig
+from parambudget.arch.blocks import BLOCKS
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
+from parambudget.arch.sizes import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError
 from parambudget.plan.axis import Axis, read_ratio
 
@@ -56,6 +58,7 @@ class SearchSpace:
         the budget could fill at 8 to 28 dim^2 parameters a layer.
         """
         given = {name: value for name, value in fields.items() if value is not None}
+        _refuse_blocks(given)
         multiple = read_multiple(given.pop("multiple", granularity(target)))
         if "kv_groups" in given and "n_kv_heads" in given:
             raise ConfigError(
@@ -113,6 +116,18 @@ def read_multiple(given: Any) -> int:
             f"multiple is {given!r}; use one whole number, such as 64, at most {LARGEST_SIZE:,}"
         )
     return values[0]
+
+
+def _refuse_blocks(given: Mapping[str, Any]) -> None:
+    """No axis of the lattice is a size of a block: what is asked for would be searched wrongly."""
+    for name, block in BLOCKS.items():
+        said = next((field for field in (name, *block.model_fields) if field in given), None)
+        if said:
+            kind = {"moe": "experts", "mla": "latent attention"}[name]
+            raise ConfigError(
+                f"models with {kind} ({said}) are not searched yet; leave {kind} out, or say the sizes and "
+                "count them with parambudget count"
+            )
 
 
 def granularity(target: int) -> int:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
+from parambudget.arch.blocks import flat
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import Completed
+from parambudget.arch.mla import MLA
 from parambudget.arch.tensors import Component, Tensor
 from parambudget.cost.count import Breakdown
 from parambudget.show.screen import bold, dim, table, wrapped
@@ -42,6 +44,7 @@ def breakdown(counted: Breakdown, completed: Completed, width: int) -> list[str]
 def description(model: ModelConfig) -> str:
     """One line that says what kind of model this is."""
     m = model
+    heads = f"{m.n_heads} heads of {m.head_dim}"
     kv = (
         "multi-head"
         if m.kv_group == 1
@@ -57,13 +60,14 @@ def description(model: ModelConfig) -> str:
     said = [
         f"{m.n_layers} layers",
         f"dim {m.dim}",
-        f"{m.n_heads} heads of {m.head_dim} ({kv})",
-        f"{activation if m.gated else m.activation} {m.intermediate_size}",
+        f"{heads} ({kv})" if m.mla is None else f"{heads} ({_latents(m.mla)})",
+        *_widths(m, activation if m.gated else m.activation),
         f"{m.norm_placement}-{norm}" + ("" if m.norm_weight else " without parameters"),
-        f"{m.position} positions" if m.position != "none" else "no positions",
+        *_positions(m),
         "" if m.block == "sequential" else m.block.replace("_", " ") + " block",
         "" if m.qk_norm == "none" else f"QK-norm ({m.qk_norm.replace('_', ' ')})",
         f"bias on {', '.join(biases)}" if biases else "no bias",
+        f"embedding of {m.embedding_dim}, projected" if m.embedding_dim else "",
         "tied" if m.tied else "untied",
         f"vocabulary {m.vocab_size}",
         f"context {m.context_length}",
@@ -71,9 +75,42 @@ def description(model: ModelConfig) -> str:
     return " · ".join(part for part in said if part)
 
 
+def _positions(m: ModelConfig) -> list[str]:
+    """How positions enter, and what a query sees."""
+    name = {"none": "no", "alibi": "ALiBi"}.get(m.position, m.position)
+    still = sum(not m.rotates(layer) for layer in range(m.n_layers)) if m.position == "rotary" else 0
+    said = [f"{name} positions" + (f", none in {still} of {m.n_layers} layers" if still else "")]
+    if m.n_local_layers:
+        said.append(f"window {m.window} in {m.n_local_layers} of {m.n_layers} layers")
+    return said
+
+
+def _latents(mla: MLA) -> str:
+    """Latent attention: what is small, and how wide the parts of a head are."""
+    queries = f", queries from {mla.q_lora_rank}" if mla.q_lora_rank else ""
+    return f"latent attention from {mla.kv_lora_rank}{queries}, values of {mla.v_head_dim}"
+
+
+def _widths(m: ModelConfig, activation: str) -> list[str]:
+    """The FFN, or what stands in its place in how many layers."""
+    if m.moe is None:
+        return [f"{activation} {m.intermediate_size}"]
+    moe = m.moe
+    said = f"{moe.n_experts} experts of {activation} {moe.expert_intermediate_size}"
+    said += f", {moe.n_experts_per_token} per token"
+    if moe.n_shared_experts:
+        said += f" and {moe.n_shared_experts} shared of "
+        said += str(moe.shared_intermediate_size or moe.expert_intermediate_size)
+    if not m.n_dense_layers:
+        return [said]
+    plural = "s" if m.n_dense_layers > 1 else ""
+    return [said, f"{activation} {m.intermediate_size} in {m.n_dense_layers} dense layer{plural}"]
+
+
 def filled(completed: Completed) -> str:
     """Which fields were left out and what they became."""
-    values = (f"{name} {_plain(getattr(completed.model, name))}" for name in completed.filled)
+    values_of = flat(completed.model)
+    values = (f"{name} {_plain(values_of[name])}" for name in completed.filled)
     return f"filled in: {', '.join(values)}"
 
 

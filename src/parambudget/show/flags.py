@@ -26,6 +26,8 @@ def as_flags(fields: Mapping[str, Any]) -> str:
     for name, value in fields.items():
         if isinstance(value, bool):
             words.append(switch(name)[not value])
+        elif isinstance(value, tuple):
+            words.append(f"--{name.replace('_', '-')} {','.join(value)}")
         elif value is not None:
             words.append(f"--{name.replace('_', '-')} {value}")
     return " ".join(words)

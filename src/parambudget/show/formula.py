@@ -10,12 +10,16 @@ from typing import Any, Final
 import sympy
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import with_sizes
+from parambudget.arch.dims import sizes_of, with_sizes
 from parambudget.arch.tensors import COMPONENTS, Component, tensors
 
 SYMBOLS: Final = {
     "vocab_size": "V", "context_length": "s", "dim": "d", "n_layers": "L", "n_heads": "H", "n_kv_heads": "K",
-    "head_dim": "h", "intermediate_size": "f",
+    "head_dim": "h", "intermediate_size": "f", "embedding_dim": "d_v",
+    "n_dense_layers": "L_f", "n_moe_layers": "L_e",
+    "n_experts": "E", "n_experts_per_token": "E_t", "expert_intermediate_size": "e",
+    "shared_intermediate_size": "e_s", "kv_lora_rank": "r_kv", "q_lora_rank": "r_q",
+    "qk_nope_head_dim": "h_n", "qk_rope_head_dim": "h_r", "v_head_dim": "h_v",
 }  # fmt: skip
 """Field to letter. They are integers and positive, so that sympy may factor freely."""
 
@@ -68,12 +72,13 @@ class Formula:
 
 def formula(model: ModelConfig) -> Formula:
     """The closed form of the parameter count for the choices of `model`, with its sizes as symbols."""
-    m = with_sizes(model, **{name: _symbol(name) for name in SYMBOLS})
+    sizes = sizes_of(model)
+    m = with_sizes(model, **{name: _symbol(name) for name in sizes})
     sums: dict[Component, Any] = dict.fromkeys(COMPONENTS, sympy.Integer(0))
     for row in tensors(m):
         sums[row.component] += row.parameters
     components = {name: sympy.factor(expression) for name, expression in sums.items() if expression != 0}
-    return Formula(components, {name: getattr(model, name) for name in SYMBOLS})
+    return Formula(components, sizes)
 
 
 def _symbol(field: str) -> sympy.Symbol:

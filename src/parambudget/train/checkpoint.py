@@ -65,7 +65,7 @@ def snapshot(step: Step, module: nn.Module, optimizer: torch.optim.Optimizer, ab
         own = value.detach()
         return _copied(own) if about.pieces is None else about.pieces.copied(own, _copied)
 
-    weights = {name: copied(parameter) for name, parameter in module.named_parameters()}
+    weights = {name: copied(value) for name, value in _tensors(module).items()}
     state = {
         f"{key}/{name}": copied(value)
         for name, parameter in module.named_parameters()
@@ -222,8 +222,15 @@ def _copied(source: Tensor) -> Tensor:
     return copy.copy_(source, non_blocking=pinned)
 
 
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters, a shared one once, and the buffers that belong to the weights."""
+    saved = module.state_dict().keys()
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
+    return dict(module.named_parameters()) | buffers
+
+
 def _restore(module: nn.Module, folder: Path) -> None:
-    parameters = dict(module.named_parameters())
+    parameters = _tensors(module)
     shapes = _shapes(folder / "model.safetensors")
     if parameters.keys() != shapes.keys():
         name = min(parameters.keys() ^ shapes.keys())

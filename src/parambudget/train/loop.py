@@ -97,7 +97,7 @@ def train(
 
 def helped(
     learner: Learner, model: ModelConfig, config: TrainConfig, data: TokenData, out: Path, clock: Clock,
-    planned: Expected, about: checkpoint.About, stopped: Callable[[], bool],
+    planned: Expected | None, about: checkpoint.About, stopped: Callable[[], bool],
 ) -> TrainResult:  # fmt: skip
     """What a process that does not lead does: the same updates from the same checkpoint.
 
@@ -253,7 +253,7 @@ def stop_if_diverged(skipped_in_a_row: int, step: Step, saver: Saver) -> None:
 
 def outcome(
     config: TrainConfig, model: ModelConfig, step: Step, clock: Clock, compute: Compute, checkpoints: Path,
-    planned: Expected,
+    planned: Expected | None,
 ) -> TrainResult:  # fmt: skip
     """The run as it stands after `step`, which is saved or about to be."""
     speed = clock.mean_tokens_per_second()
@@ -262,7 +262,7 @@ def outcome(
         loss=step.loss, val_loss=step.val_loss, val_bits_per_byte=step.val_bits_per_byte,
         tokens_per_second=speed, mfu=clock.mfu(speed), peak_flops=clock.peak_flops,
         peak_memory_bytes=compute.peak_memory_bytes(),
-        seconds=clock.elapsed_seconds(), device=compute.name, planned=planned.as_dict(),
+        seconds=clock.elapsed_seconds(), device=compute.name, planned=planned and planned.as_dict(),
         checkpoint=checkpoints / f"step-{step.step}" if step.step else None,
     )  # fmt: skip
 

@@ -26,7 +26,8 @@ class Groups:
     hidden: list[nn.Parameter] = field(default_factory=list)
     """Matrices between the lookups and the head."""
     ends: list[nn.Parameter] = field(default_factory=list)
-    """The output head, unless it is the embedding."""
+    """The output head, unless it is the embedding, routers, and the matrices of all experts in one tensor:
+    what is multiplied with and no single hidden matrix."""
     undecayed: list[nn.Parameter] = field(default_factory=list)
     """What is looked up (a tied head too), added or scaled by."""
 

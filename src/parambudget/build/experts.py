@@ -1,0 +1,130 @@
+"""Mixture of experts in place of one feed-forward network: the router picks some of many for each token.
+
+B batch   T tokens   N tokens of all sequences   D dim   E experts   K experts of a token
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.moe import MoE
+from parambudget.build.feedforward import FeedForward, Inner
+
+
+class MixtureOfExperts(nn.Module):
+    """Routed experts, and shared ones that every token meets. No token is dropped."""
+
+    correction: Tensor | None
+
+    def __init__(self, m: ModelConfig, moe: MoE) -> None:
+        super().__init__()
+        self.moe = moe
+        self.router = nn.Linear(m.dim, moe.n_experts, bias=moe.router_bias)
+        # As in the Hugging Face classes a buffer: no gradient reaches it.
+        self.register_buffer("correction", torch.zeros(moe.n_experts) if moe.correction_bias else None)
+        self.experts = FusedExperts(m, moe) if moe.fused_experts else SingleExperts(m, moe)
+        width = moe.n_shared_experts * (moe.shared_intermediate_size or moe.expert_intermediate_size)
+        self.shared = FeedForward(m, width, bias=m.ffn_bias) if width else None
+        self.shared_gate = nn.Linear(m.dim, 1, bias=False) if moe.shared_expert_gate else None
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Every token by itself, each through its experts."""
+        shared_BTD = self.shared(x_BTD) if self.shared is not None else None
+        if shared_BTD is not None and self.shared_gate is not None:
+            shared_BTD = torch.sigmoid(self.shared_gate(x_BTD)) * shared_BTD
+        weights_NK, chosen_NK = chosen_experts(self.logits(x_BTD.flatten(0, 1)), self.correction, self.moe)
+        routed_BTD = self._routed(x_BTD.flatten(0, 1), weights_NK, chosen_NK).view_as(x_BTD)
+        return routed_BTD if shared_BTD is None else routed_BTD + shared_BTD
+
+    def logits(self, x_ND: Tensor) -> Tensor:
+        """The router's logits, in float32 or better: the choice hangs on small differences."""
+        exact = torch.promote_types(x_ND.dtype, torch.float32)
+        weight, bias = self.router.weight, self.router.bias
+        with torch.autocast(x_ND.device.type, enabled=False):
+            return F.linear(x_ND.to(exact), weight.to(exact), None if bias is None else bias.to(exact))
+
+    # How many tokens an expert gets is known only when it runs: compiled, each number would be a new program.
+    @torch.compiler.disable
+    def _routed(self, x_ND: Tensor, weights_NK: Tensor, chosen_NK: Tensor) -> Tensor:
+        """The weighted sum of what each token's experts make of it."""
+        n_experts, n_chosen = self.moe.n_experts, chosen_NK.shape[1]
+        order = chosen_NK.flatten().argsort(stable=True)
+        many = torch.bincount(chosen_NK.flatten(), minlength=n_experts).tolist()
+        # An expert without tokens runs on none, so that its weights get a gradient of 0 and not none at all.
+        parts = x_ND[order // n_chosen].split(many)
+        fed = torch.cat([self.experts.fed(i, part) for i, part in enumerate(parts)])
+        fed_NKD = fed[order.argsort()].unflatten(0, (-1, n_chosen))
+        return (fed_NKD * weights_NK.unsqueeze(-1).to(fed.dtype)).sum(1)
+
+
+class SingleExperts(nn.ModuleList):
+    """A feed-forward network for every expert."""
+
+    def __init__(self, m: ModelConfig, moe: MoE) -> None:
+        width, bias = moe.expert_intermediate_size, moe.expert_bias
+        super().__init__(FeedForward(m, width, bias=bias) for _ in range(moe.n_experts))
+
+    def fed(self, expert: int, x_ND: Tensor) -> Tensor:
+        """What one expert makes of some tokens."""
+        fed_ND: Tensor = self[expert](x_ND)
+        return fed_ND
+
+
+class FusedExperts(nn.Module):
+    """The same matrices, those of all experts in one tensor."""
+
+    def __init__(self, m: ModelConfig, moe: MoE) -> None:
+        super().__init__()
+        width, bias = moe.expert_intermediate_size, moe.expert_bias
+        self.inner = Inner(m)
+        self.gate = StackedLinear(moe.n_experts, m.dim, width, bias=bias) if m.gated else None
+        self.up = StackedLinear(moe.n_experts, m.dim, width, bias=bias)
+        self.down = StackedLinear(moe.n_experts, width, m.dim, bias=bias)
+
+    def fed(self, expert: int, x_ND: Tensor) -> Tensor:
+        """What one expert makes of some tokens."""
+        if self.gate is None:
+            return self.down(expert, self.inner(None, self.up(expert, x_ND)))
+        return self.down(expert, self.inner(self.gate(expert, x_ND), self.up(expert, x_ND)))
+
+
+class StackedLinear(nn.Module):
+    """One linear map for every expert."""
+
+    def __init__(self, n_experts: int, into: int, out: int, *, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_experts, out, into))
+        self.bias = nn.Parameter(torch.zeros(n_experts, out)) if bias else None
+        nn.init.normal_(self.weight, 0.0, into**-0.5)
+
+    def forward(self, expert: int, x: Tensor) -> Tensor:
+        """The map of one expert."""
+        return F.linear(x, self.weight[expert], None if self.bias is None else self.bias[expert])
+
+
+def chosen_experts(logits_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> tuple[Tensor, Tensor]:
+    """Every token's experts and the weights of what they answer, (N, K) each.
+
+    Sources: Jiang et al. 2024 (Mixtral), arXiv 2401.04088, section 2.1; DeepSeek-AI 2024 (V2 and V3), arXiv
+    2405.04434, section 2.2, and 2412.19437, section 2.1.2, for groups and the correction.
+    """
+    scores_NE = logits_NE.sigmoid() if moe.router_scores == "sigmoid" else logits_NE.softmax(-1)
+    merit_NE = scores_NE if correction_E is None else scores_NE + correction_E
+    if moe.n_groups_per_token < moe.n_expert_groups:
+        merit_NE = _within_the_best_groups(merit_NE, moe)
+    chosen_NK = merit_NE.topk(moe.n_experts_per_token, sorted=False).indices
+    weights_NK = scores_NE.gather(-1, chosen_NK)
+    if moe.norm_expert_weights:
+        weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
+    return weights_NK * moe.routing_multiplier, chosen_NK
+
+
+def _within_the_best_groups(merit_NE: Tensor, moe: MoE) -> Tensor:
+    """The merits, minus infinity outside of each token's best groups."""
+    grouped = merit_NE.unflatten(-1, (moe.n_expert_groups, -1))
+    counted = 2 if moe.router_scores == "sigmoid" else 1
+    of_group = grouped.topk(min(counted, grouped.shape[-1])).values.sum(-1)
+    best = of_group.topk(moe.n_groups_per_token, sorted=False).indices
+    out = torch.ones_like(of_group, dtype=torch.bool).scatter(-1, best, False)
+    return grouped.masked_fill(out.unsqueeze(-1), -torch.inf).flatten(-2)

@@ -1,0 +1,58 @@
+"""RMSNorm and LayerNorm, of the residual stream and of queries and keys."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from parambudget.arch.config import ModelConfig
+
+
+class Norm(nn.Module):
+    """RMSNorm or LayerNorm over the last axis; a scale of two axes, (H, K), is one per head."""
+
+    def __init__(self, m: ModelConfig, *shape: int, bias: bool | None = None) -> None:
+        super().__init__()
+        self.rms, self.eps, self.width = m.norm == "rmsnorm", m.norm_eps, shape[-1]
+        self.weight = nn.Parameter(torch.ones(shape)) if m.norm_weight else None
+        self.bias = nn.Parameter(torch.zeros(shape)) if (m.norm_bias if bias is None else bias) else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised in the precision of the scale: of mixed dtypes torch has no fused RMSNorm."""
+        if self.weight is None:
+            return self._normed(x, None, None)
+        x = x.to(self.weight.dtype)
+        if self.weight.dim() == 1:
+            return self._normed(x, self.weight, self.bias)
+        scaled = self._normed(x, None, None) * self.weight
+        return scaled if self.bias is None else scaled + self.bias
+
+    def reset_parameters(self) -> None:
+        """Scale 1, shift 0."""
+        for parameter, value in ((self.weight, 1.0), (self.bias, 0.0)):
+            if parameter is not None:
+                nn.init.constant_(parameter, value)
+
+    def _normed(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        if self.rms:
+            return F.rms_norm(x, (self.width,), weight, self.eps)
+        return F.layer_norm(x, (self.width,), weight, bias, self.eps)
+
+
+def qk_norm(m: ModelConfig, n_heads: int) -> nn.Module:
+    """The norm on queries or keys: one scale for all heads, one per head, or over the whole width."""
+    if m.qk_norm == "none":
+        return nn.Identity()
+    if m.qk_norm == "full":
+        return Norm(m, n_heads * m.head_dim, bias=m.qk_norm_bias)
+    shape = (n_heads, m.head_dim) if m.qk_norm == "per_head" else (m.head_dim,)
+    return Norm(m, *shape, bias=m.qk_norm_bias)
+
+
+def for_matmul(x: Tensor) -> Tensor:
+    """`x` in autocast's dtype, if autocast is on.
+
+    Norms come out of autocast as float32, and every matmul behind one would cast, and keep, its own copy.
+    """
+    kind = x.device.type
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return x.to(torch.get_autocast_dtype(kind)) if autocast else x
