@@ -49,7 +49,7 @@ plans = st.builds(
 @st.composite
 def larger_models(draw: st.DrawFn) -> ModelConfig:
     """Any architecture, of a size at which a kernel's own few kilobytes are nothing."""
-    model = draw(models())
+    model = draw(models(told=True))
     return model.replace(
         dim=8 * model.dim + 64, head_dim=8 * model.head_dim, vocab_size=20 * model.vocab_size + 100,
         intermediate_size=16 * model.intermediate_size + 256, context_length=8 * model.context_length + 64,
@@ -123,7 +123,7 @@ def test_a_compiled_update_allocates_what_is_planned(changes, way):
 
 
 @settings(max_examples=30)
-@given(models(), plans)
+@given(models(told=True), plans)
 def test_each_moment_is_affine_in_the_micro_batch(model, plan):
     plan = replace(plan, loss_chunks=1, overhead=NONE)
     totals = [[held.total for held in moments(model, replace(plan, batch_size=n))] for n in (3, 4, 10)]
@@ -131,7 +131,7 @@ def test_each_moment_is_affine_in_the_micro_batch(model, plan):
 
 
 @settings(max_examples=30)
-@given(models(), plans, st.integers(0, 10**9))
+@given(models(told=True), plans, st.integers(0, 10**9))
 def test_the_largest_micro_batch_fits_and_the_next_does_not(model, plan, spare_bytes):
     memory_bytes = peak_bytes(model, replace(plan, batch_size=1)) + spare_bytes
     largest = largest_micro_batch(model, plan, memory_bytes)
@@ -145,7 +145,7 @@ def test_a_memory_too_small_for_one_sequence_is_refused_with_what_it_takes():
 
 
 @settings(max_examples=50)
-@given(models(), plans)
+@given(models(told=True), plans)
 def test_checkpointing_never_needs_more_where_there_are_layers_to_forget(model, plan):
     model = model.replace(n_layers=model.n_layers + 2)
     with_it, without = (
@@ -155,7 +155,7 @@ def test_checkpointing_never_needs_more_where_there_are_layers_to_forget(model, 
 
 
 @settings(max_examples=50)
-@given(models(), plans, st.integers(2, 64))
+@given(models(told=True), plans, st.integers(2, 64))
 def test_sharding_shares_out_the_state_and_copying_adds_the_gradients(model, plan, n_ranks):
     plan = replace(plan, gradient_accumulation_steps=8 * n_ranks)
     alone, copied, shared = (
@@ -187,7 +187,7 @@ def test_an_array_of_models_holds_what_each_of_them_does(tied, plan):
 
 
 @settings(max_examples=50)
-@given(models(), plans)
+@given(models(told=True), plans)
 def test_the_parts_sum_to_the_peak_which_is_the_largest_phase(model, plan):
     memory = training_memory(model, plan)
     assert sum(memory.parts.values()) == memory.peak_bytes == peak_bytes(model, plan)
@@ -228,7 +228,7 @@ def test_a_model_that_writes_remembers_what_is_planned(model, batch_size):
     module, capacity = built(model), model.context_length
     with torch.no_grad(), remembering(module, capacity) as hidden:
         hidden(torch.zeros(batch_size, 1, dtype=torch.int64))
-        kept = [each for layer in module.layers for each in layer.attention.kept]
+        kept = [each for layer in module.layers for each in layer.attention.held]
         cache = sum(each.numel() * each.element_size() for each in kept)
     planned = inference_memory(model, batch_size, capacity, element_bytes=4)
     assert planned.cache_bytes == cache

@@ -76,6 +76,11 @@ def assert_the_same_with_memory(module: Transformer, tokens: torch.Tensor, lengt
         {"block": "parallel_shared_norm"},
         {"norm_placement": "post"},
         {"norm_placement": "sandwich", "logit_softcap": 30.0, "attention_multiplier": 0.3},
+        {"window": 3, "window_pattern": ("local", "global"), "rope_theta_local": 50.0},
+        {"window": 1, "position": "alibi"},
+        {"window": 6, "position": "alibi", "attention_sinks": True, "attention_softcap": 5.0},
+        {"kv_lora_rank": 8, "qk_nope_head_dim": 8, "window": 4},
+        {"n_experts": 4, "n_experts_per_token": 2, "rotary_pattern": ("none", "rotary")},
     ],
     ids=str,
 )

@@ -79,7 +79,7 @@ def as_on_cuda() -> Iterator[None]:
 
 @some
 @pytest.mark.parametrize("bf16", [False, True])
-@given(model=models(), checkpointing=st.booleans())
+@given(model=models(told=True), checkpointing=st.booleans())
 def test_with_the_norms_of_cuda_a_forward_pass_keeps_what_the_table_says(model, bf16, checkpointing):
     with as_on_cuda():
         kept = kept_by_autograd(model, tokens_of(model), bf16=bf16, gradient_checkpointing=checkpointing)
@@ -110,7 +110,7 @@ def test_a_compiled_pass_keeps_what_the_table_says_but_for_one_residual_at_most(
 
 
 @some
-@given(models())
+@given(models(told=True))
 def test_the_operations_multiply_and_add_every_parameter_of_the_table(model):
     passed = forward(model, Kernels(), head_rows=model.vocab_size)
     once = sum(part.parameters for part in (passed.embedding, passed.end, passed.loss))

@@ -9,6 +9,7 @@ of this, so that training stays as it is; its attention is replaced while a text
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from parambudget.build.attention import Attention, Kept
@@ -23,8 +24,7 @@ def remembering(module: Transformer, capacity: int) -> Iterator[Callable[[Tensor
 
     It has room for `capacity` tokens. Afterwards the module is as it was.
     """
-    plain = [layer.attention for layer in module.layers]
-    n_seen = 0
+    m, plain, n_seen = module.model, [layer.attention for layer in module.layers], 0
 
     def hidden(tokens_BT: Tensor) -> Tensor:
         nonlocal n_seen
@@ -33,8 +33,9 @@ def remembering(module: Transformer, capacity: int) -> Iterator[Callable[[Tensor
         return x_BTD
 
     try:
-        for layer in module.layers:
-            layer.attention = CachedAttention(layer.attention, capacity)
+        for i, layer in enumerate(module.layers):
+            window = m.window if m.is_local(i) else None
+            layer.attention = CachedAttention(layer.attention, capacity, window)
         yield hidden
     finally:
         for layer, attention in zip(module.layers, plain, strict=True):
@@ -42,11 +43,14 @@ def remembering(module: Transformer, capacity: int) -> Iterator[Callable[[Tensor
 
 
 class CachedAttention(nn.Module):
-    """An attention that also sees the tokens of the calls before."""
+    """An attention that also sees the tokens of the calls before, with a window those within it alone."""
 
-    def __init__(self, attention: Attention | LatentAttention, capacity: int) -> None:
+    def __init__(
+        self, attention: Attention | LatentAttention, capacity: int, window: int | None = None
+    ) -> None:
         super().__init__()
-        self.attention, self.capacity, self.n_seen = attention, capacity, 0
+        self.attention, self.window, self.n_held = attention, window, 0
+        self.capacity = capacity if window is None else min(capacity, window)
         self.held: Kept | None = None
 
     def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
@@ -55,12 +59,26 @@ class CachedAttention(nn.Module):
         return self.attention.gathered(q_BHTK, self._remembered(kept), mask)
 
     def _remembered(self, new: Kept) -> Kept:
-        """What is kept of all tokens so far, the new ones at the end."""
+        """What is kept of all tokens that the new ones see, these at the end."""
         if self.held is None:
             first, second = (each.new_empty(*each.shape[:2], self.capacity, each.shape[-1]) for each in new)
             self.held = first, second
-        start, self.n_seen = self.n_seen, self.n_seen + new[0].shape[2]
+        if self.window is not None:
+            return self._near(self.held, new, self.window)
+        start, self.n_held = self.n_held, self.n_held + new[0].shape[2]
         for held, each in zip(self.held, new, strict=True):
-            held[:, :, start : self.n_seen] = each
+            held[:, :, start : self.n_held] = each
         first, second = self.held
-        return first[:, :, : self.n_seen], second[:, :, : self.n_seen]
+        return first[:, :, : self.n_held], second[:, :, : self.n_held]
+
+    def _near(self, held: Kept, new: Kept, window: int) -> Kept:
+        """The same with a window: what the first of the new tokens does not see is forgotten."""
+        first_seen = max(self.n_held - (window - 1), 0)
+        first, second = (
+            torch.cat((old[:, :, first_seen : self.n_held], each), dim=2)
+            for old, each in zip(held, new, strict=True)
+        )
+        self.n_held = min(first.shape[2], self.capacity)
+        for old, each in zip(held, (first, second), strict=True):
+            old[:, :, : self.n_held] = each[:, :, -self.n_held :]
+        return first, second

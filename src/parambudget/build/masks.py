@@ -13,8 +13,11 @@ from parambudget.arch.config import ModelConfig
 
 def mask_for(m: ModelConfig, n_new: int, start: int, *, local: bool, like: Tensor) -> Tensor | None:
     """What `scores.attend` takes in the layers that have the window, or in those that have not, on the device
-    and with the dtype of `like`."""
-    seen = visible(n_new, start, m.window if local else None, like.device)
+    and with the dtype of `like`. Keys that no window reaches any more are not among its columns."""
+    window = m.window if local else None
+    if window is not None:
+        start = min(start, window - 1)
+    seen = visible(n_new, start, window, like.device)
     if m.position != "alibi":
         return seen
     if seen is None:
