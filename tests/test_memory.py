@@ -122,7 +122,7 @@ def test_a_compiled_update_allocates_what_is_planned(changes, way):
     )
     torch.compiler.reset()
     real = peak_of_a_real_update(model, bf16=True, compiled=True, batch_size=4, **way)
-    plan = MemoryPlan(4, kernels=Kernels("cpu"), **way)
+    plan = MemoryPlan(4, optimizer="adamw", kernels=Kernels("cpu"), **way)
     assert training_memory(model, plan).peak_bytes == pytest.approx(real, rel=0.05)
 
 
