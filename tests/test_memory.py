@@ -70,6 +70,18 @@ def test_a_real_update_allocates_what_is_planned(model, way, bf16):
     assert planned == pytest.approx(peak_of_a_real_update(model, bf16=bf16, **way), rel=TOLERANCE[bf16])
 
 
+@pytest.mark.parametrize(
+    "way", [{}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 2}], ids=str
+)
+def test_the_z_loss_takes_what_is_planned(way):
+    model = SMALL.replace(dim=128, intermediate_size=384, vocab_size=1000, context_length=128)
+    planned = training_memory(model, on_cpu(batch_size=4, optimizer="adamw", z_loss=True, **way)).peak_bytes
+    without = training_memory(model, on_cpu(batch_size=4, optimizer="adamw", **way)).peak_bytes
+    assert planned > 1.1 * without
+    real = peak_of_a_real_update(model, batch_size=4, z_loss=1e-4, **way)
+    assert planned == pytest.approx(real, rel=0.02)
+
+
 def tracked_by_torch(model: ModelConfig, **way: object) -> int:
     """The peak of the second update as torch's own tracker has it, on fake tensors."""
     config = small_config(**way)
