@@ -1,112 +1,67 @@
-"""Two processes train one model as one process does, and a run goes on with more or fewer of them."""
+"""Two processes train one model as one process does, and a run goes on with more or fewer of them.
+
+Each with the whole model, and with the model shared out among them.
+"""
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
-import socket
 import time
-from collections.abc import Callable, Mapping
-from multiprocessing import Process
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
+import training_in_step as checks
 from safetensors.torch import load_file
+from torch.testing import assert_close
 from training_data import small_config, small_model, write_text
-from training_process import run_command
+from training_process import PATIENCE_SECONDS, Together, ended, in_step
 
 from parambudget.errors import InputError
 from parambudget.train.checkpoint import read_state
-from parambudget.train.distributed import Ranks
+from parambudget.train.distributed import ALONE, Ranks
 
-PATIENCE_SECONDS = 120
-NOTHING: Mapping[str, str] = {}
-MUON_BAND = 1e-4
-"""Relative difference of losses over eight updates; 3e-6 was measured: docs/distributed.md."""
 SETTINGS = {
     "steps": 8, "save_every": 4, "eval_every": 4, "batch_size": 2, "gradient_accumulation_steps": 4,
 }  # fmt: skip
+WAYS = pytest.mark.parametrize("shard", [[], ["--shard"]], ids=["whole", "shared out"])
 
 
 @pytest.fixture(scope="module")
-def processes() -> multiprocessing.context.ForkServerContext:
-    """New processes that need not import torch: the server that they are forked from has done it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["parambudget.train.loop", "torch._dynamo"])
-    return context
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A config file and its text."""
+def two(tmp_path_factory) -> Together:
+    """Processes in a folder with a config file and its text."""
     folder = tmp_path_factory.mktemp("runs")
     write_text(folder / "text")
     config = {"model": small_model().model_dump(), "train": small_config(**SETTINGS).model_dump()}
     (folder / "config.json").write_text(json.dumps(config))
-    return folder
+    return Together(folder)
 
 
 @pytest.fixture(scope="module")
-def begun(processes, folder) -> Callable[..., list[Process]]:
-    """Starts the command in some processes, as torchrun would; the `last` one may have an environment of its
-    own."""
-
-    def begin(
-        n_processes: int, out: str, *more: str, last: Mapping[str, str] = NOTHING, config: str = "config.json"
-    ) -> list[Process]:
-        command = ["train", config, "--data", "text", "--device", "cpu", "--out", out, *more]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        started = []
-        for rank in range(n_processes):
-            environment = {
-                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n_processes),
-                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-            } | (last if rank == n_processes - 1 else {})  # fmt: skip
-            process = processes.Process(target=run_command, args=(command, folder, rank, environment))
-            process.start()
-            started.append(process)
-        return started
-
-    return begin
-
-
-@pytest.fixture(scope="module")
-def trained(begun) -> Callable[..., list[int | None]]:
-    """Runs the command in some processes to the end; their exit codes."""
-
-    def train(n_processes: int, out: str, *more: str, **how: Any) -> list[int | None]:
-        started = begun(n_processes, out, *more, **how)
-        for process in started:
-            process.join(PATIENCE_SECONDS)
-        return [process.exitcode for process in started]
-
-    return train
-
-
-@pytest.fixture(scope="module")
-def alone(trained, folder) -> Path:
+def alone(two) -> Path:
     """The run of one process."""
-    assert trained(1, "alone") == [0]
-    return folder / "alone"
+    assert two.train(1, "alone") == [0]
+    return two.folder / "alone"
 
 
 @pytest.fixture(scope="module")
-def together(trained, folder) -> Path:
-    """The same run of two processes."""
-    assert trained(2, "together") == [0, 0]
-    assert "8 updates" in (folder / "out.txt").read_text()
-    assert (folder / "out-1.txt").read_text() == (folder / "err-1.txt").read_text() == ""
-    return folder / "together"
+def together(two) -> dict[bool, Path]:
+    """The same run of two processes, without and with --shard."""
+    for out, more in (("together", []), ("shared", ["--shard"])):
+        assert two.train(2, out, *more) == [0, 0], two.said()
+        assert "8 updates" in two.said(to="out")
+        assert two.said(1, "out") == two.said(1) == two.said() == ""
+    return {False: two.folder / "together", True: two.folder / "shared"}
 
 
 def rows_of(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def saved_in(out: Path, name: str = "model", step: int = 8) -> dict:
+    return load_file(out / f"checkpoints/step-{step}/{name}.safetensors")
 
 
 def assert_same_within_float32(out: Path, alone: Path) -> None:
@@ -114,144 +69,173 @@ def assert_same_within_float32(out: Path, alone: Path) -> None:
     for name in ("loss", "grad_norm", "val_loss"):
         mine, other = ([row[name] for row in rows_of(run) if name in row] for run in (out, alone))
         assert mine == pytest.approx(other, rel=1e-5), name
-    weights, others = (load_file(run / "checkpoints/step-8/model.safetensors") for run in (out, alone))
-    torch.testing.assert_close(weights, others, rtol=1e-3, atol=1e-5)
+    for name in ("model", "optimizer"):
+        assert_close(saved_in(out, name), saved_in(alone, name), rtol=1e-3, atol=1e-5)
 
 
-def test_two_processes_have_the_losses_of_one(together, alone):
-    assert_same_within_float32(together, alone)
+@WAYS
+def test_two_processes_have_the_losses_of_one(together, alone, shard):
+    assert_same_within_float32(together[bool(shard)], alone)
 
 
+def test_a_checkpoint_is_the_same_files_whoever_wrote_it(together, alone):
+    kept = {path.relative_to(alone) for path in alone.rglob("*")}
+    for out in together.values():
+        assert {path.relative_to(out) for path in out.rglob("*")} == kept
+        hashed = read_state(out / "checkpoints/step-8")["sha256"]
+        assert hashed.keys() == read_state(alone / "checkpoints/step-8")["sha256"].keys()
+
+
+@WAYS
 @pytest.mark.parametrize("n_processes", [1, 2])
-def test_a_run_goes_on_with_another_number_of_processes(trained, folder, alone, together, n_processes):
+def test_a_run_goes_on_with_another_number_of_processes(two, alone, together, n_processes, shard):
     """From the checkpoint in the middle of the other run."""
-    out = folder / f"now-{n_processes}"
-    shutil.copytree(together if n_processes == 1 else alone, out)
+    out = two.folder / f"now-{n_processes}-{len(shard)}"
+    shutil.copytree(together[bool(shard)] if n_processes == 1 else alone, out)
     shutil.rmtree(out / "checkpoints/step-8")
-    assert trained(n_processes, out.name, "--resume") == [0] * n_processes
+    more = shard if n_processes == 2 else []
+    assert two.train(n_processes, out.name, "--resume", *more) == [0] * n_processes, two.said()
     assert_same_within_float32(out, alone)
     there, here = 3 - n_processes, n_processes
-    told = f"parambudget: the run goes on, but not bit for bit: processes {there} there and {here} here\n"
-    assert (folder / "err.txt").read_text() == told
+    change = f", shard {n_processes == 1} there and {n_processes == 2} here" if shard else ""
+    told = f"the run goes on, but not bit for bit: processes {there} there and {here} here{change}"
+    assert two.said() == f"parambudget: {told}\n"
 
 
-def test_a_signal_to_one_process_stops_all_at_the_same_step(begun, folder):
-    started = begun(2, "stopped", "--steps", "100000")
-    rows = folder / "stopped/metrics.jsonl"
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not (rows.exists() and rows.stat().st_size) and time.monotonic() < until:
-        time.sleep(0.02)
+def test_muon_has_nearly_the_losses_of_one_process(two):
+    """Its iteration rounds to 8 bits, and turns the last bits of a gradient into other ones."""
+    assert two.train(1, "muon", "--optimizer", "muon") == [0]
+    expected = [row["loss"] for row in rows_of(two.folder / "muon")]
+    for more in ([], ["--shard"]):
+        out = f"muon-{len(more)}"
+        assert two.train(2, out, "--optimizer", "muon", *more) == [0, 0], two.said()
+        assert [row["loss"] for row in rows_of(two.folder / out)] == pytest.approx(expected, rel=1e-3)
+
+
+@WAYS
+def test_a_signal_to_one_process_stops_all_at_the_same_step(two, shard):
+    out = two.folder / f"stopped-{len(shard)}"
+    started = two.begin_run(2, out.name, "--steps", "100000", *shard)
+    rows = out / "metrics.jsonl"
+    wait_until(lambda: rows.exists() and rows.stat().st_size)
     os.kill(started[1].pid, signal.SIGTERM)
-    for process in started:
-        process.join(PATIENCE_SECONDS)
-    assert [process.exitcode for process in started] == [0, 0]
-    summary = json.loads((folder / "stopped/summary.json").read_text())
+    assert ended(started) == [0, 0]
+    summary = json.loads((out / "summary.json").read_text())
     assert summary["finished"] is False
-    state = read_state(folder / "stopped/checkpoints" / f"step-{summary['steps']}")
-    assert state["step"] == len(rows_of(folder / "stopped"))
+    state = read_state(out / "checkpoints" / f"step-{summary['steps']}")
+    assert state["step"] == len(rows_of(out))
 
 
-@pytest.fixture(scope="module")
-def shared(trained, folder) -> Path:
-    """The run of two processes that each hold a part of the model."""
-    assert trained(2, "shared", "--shard") == [0, 0]
-    return folder / "shared"
+def wait_until(so: Callable[[], object]) -> None:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not so() and time.monotonic() < until:
+        time.sleep(0.005)
 
 
-def test_a_model_that_is_shared_out_has_the_losses_of_one_process(shared, alone):
-    assert_same_within_float32(shared, alone)
+def saved_names(out: Path) -> set[str]:
+    """Of checkpoints, finished or not."""
+    return {path.name for path in out.glob("checkpoints/*")}
 
 
-def test_recomputed_blocks_and_logits_in_parts_are_shared_out_too(trained, folder):
-    config = json.loads((folder / "config.json").read_text())
-    config["model"]["tied"] = False
-    config["train"] |= {"gradient_checkpointing": True, "loss_chunks": 2, "z_loss": 1e-4}
-    (folder / "other.json").write_text(json.dumps(config))
-    for n_processes, more in ((1, []), (2, ["--shard"])):
-        assert trained(n_processes, f"other-{n_processes}", *more, config="other.json") == [0] * n_processes
-    assert_same_within_float32(folder / "other-2", folder / "other-1")
+def test_hours_are_timed_in_step(two):
+    assert two.train(2, "hours", "--hours", "0.0002", "--shard") == [0, 0], two.said()
+    stored = json.loads((two.folder / "hours/config.json").read_text())
+    steps = 0.0002 * 3600 / stored["provenance"]["update_seconds"]
+    assert len(rows_of(two.folder / "hours")) == stored["train"]["steps"]
+    assert 0.4 * steps <= stored["train"]["steps"] <= steps + 1
 
 
-def test_a_checkpoint_of_several_processes_is_the_files_of_one(shared, alone):
-    """Whole tensors in safetensors files, each with its hash, and nothing else: none of it can run code."""
-    mine, other = (
-        sorted(path.name for path in (run / "checkpoints/step-8").iterdir()) for run in (shared, alone)
-    )
-    assert mine == other
-    for step in (4, 8):
-        for name in ("model.safetensors", "optimizer.safetensors"):
-            tensors, others = (load_file(run / f"checkpoints/step-{step}" / name) for run in (shared, alone))
-            assert {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in others.items()}
-    assert read_state(shared / "checkpoints/step-8")["surroundings"]["shard"] is True
-    assert not list((shared / "checkpoints").glob(".*"))
+@WAYS
+def test_a_run_that_diverges_ends_on_all_processes(two, shard):
+    assert two.train(2, f"mad-{len(shard)}", "--learning-rate", "1e30", *shard) == [1, 0]
+    assert "not finite for 5 updates in a row" in two.said()
+    assert two.said(1) == ""
 
 
-@pytest.mark.parametrize("n_processes", [1, 2])
-def test_a_shared_out_run_goes_on_alone_and_one_of_its_own_shared_out(
-    trained, folder, alone, shared, n_processes
-):
-    out = folder / f"shared-now-{n_processes}"
-    shutil.copytree(shared if n_processes == 1 else alone, out)
-    shutil.rmtree(out / "checkpoints/step-8")
-    more = ["--shard"] if n_processes == 2 else []
-    assert trained(n_processes, out.name, "--resume", *more) == [0] * n_processes
-    assert_same_within_float32(out, alone)
+# Where the model is shared out, all of them write
 
 
-@pytest.mark.parametrize("more", [[], ["--shard"]], ids=["copied", "shared out"])
-def test_muon_on_two_processes_stays_within_a_band(trained, folder, more):
-    """Its iteration is in bfloat16, 8 bits: other sums of gradients are other updates in the third digit."""
-    runs = []
-    for n_processes, flags in ((1, []), (2, more)):
-        out = f"muon-{n_processes}-{len(more)}"
-        assert trained(n_processes, out, "--optimizer", "muon", *flags) == [0] * n_processes
-        runs.append([row["loss"] for row in rows_of(folder / out)])
-    assert runs[1] == pytest.approx(runs[0], rel=MUON_BAND)
-    assert runs[1][0] == pytest.approx(runs[0][0], rel=1e-6)
-
-
-def test_a_shared_out_run_that_is_killed_goes_on_from_its_last_whole_checkpoint(
-    begun, trained, folder, alone
-):
-    """Both processes at once, at moments of which some fall into a save."""
-    draw = random.Random(0)
-    for _ in range(3):
-        started = begun(2, "killed", "--shard", "--resume", "--save-every", "1")
-        until = time.monotonic() + PATIENCE_SECONDS
-        rows = folder / "killed/metrics.jsonl"
-        seen = rows.stat().st_size if rows.exists() else 0
-        while not (rows.exists() and rows.stat().st_size > seen) and time.monotonic() < until:
-            if all(process.exitcode is not None for process in started):
-                break
-            time.sleep(0.005)
-        time.sleep(draw.random() * 0.1)
+def test_sigkill_at_random_moments_loses_nothing(two, together):
+    """Two addends have one sum: with two processes, a run repeats itself bit for bit."""
+    out, draw = two.folder / "killed", random.Random(0)
+    for _ in range(5):
+        before = saved_names(out)
+        started = two.begin_run(2, out.name, "--shard", "--resume", "--save-every", "1")
+        # Or the run has come to its end: then there is nothing more to save.
+        wait_until(
+            lambda before=before, started=started: (
+                saved_names(out) != before or all(process.exitcode is not None for process in started)
+            )
+        )
+        time.sleep(draw.uniform(0, 0.2))
         for process in started:
             process.kill()
-            process.join()
-    assert trained(2, "killed", "--shard", "--resume", "--save-every", "4") == [0, 0]
-    assert_same_within_float32(folder / "killed", alone)
-    assert not list((folder / "killed/checkpoints").glob(".*"))
+        ended(started)
+    assert two.train(2, out.name, "--shard", "--resume") == [0, 0], two.said()
+    for name in ("loss", "grad_norm", "val_loss"):
+        mine, others = ([row.get(name) for row in rows_of(run)] for run in (out, together[True]))
+        assert mine == others
+    for name in ("model", "optimizer"):
+        assert_close(saved_in(out, name), saved_in(together[True], name), rtol=0, atol=0)
+    assert not list(out.rglob(".*"))
 
 
-def test_a_disk_that_is_full_for_one_process_is_told_and_hangs_nobody(trained, folder):
-    """The last process cannot write its rows: no checkpoint is whole, and the run says so at its end."""
-    codes = trained(2, "full", "--shard", last={"LARGEST_FILE": "4096"})
-    said = (folder / "err.txt").read_text()
-    assert codes == [2, 0]
-    assert "cannot save full/checkpoints/step-4: " in said
-    assert "training goes on and the next save tries again" in said
-    assert said.splitlines()[-1].startswith("parambudget: cannot save full/checkpoints/step-8: ")
-    assert len(rows_of(folder / "full")) == 8
-    assert list((folder / "full/checkpoints").iterdir()) == []
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_disk_that_is_full_for_one_process_is_told_once_and_stops_no_training(two, rank):
+    out = f"full-{rank}"
+    codes = two.train(2, out, "--shard", "--steps", "12", limits={rank: 6_000})
+    assert codes == [2, 0], two.said()
+    told = two.said().splitlines()
+    assert len(told) == 3
+    for step, line in zip((4, 8, 12), told, strict=True):
+        assert f"cannot save {out}/checkpoints/step-{step}: File too large" in line
+    assert "there is no checkpoint yet" in told[-1]
+    assert two.said(1) == ""
+    assert len(rows_of(two.folder / out)) == 12
+    assert not list((two.folder / out / "checkpoints").iterdir())
 
 
-def test_one_process_has_nobody_to_share_with(trained, folder):
-    assert trained(1, "lonely", "--shard") == [2]
-    said = (folder / "err.txt").read_text()
-    assert said.startswith(
-        "parambudget: --shard shares the model out among several processes and there is one"
-    )
-    assert not (folder / "lonely").exists()
+def test_a_damaged_checkpoint_is_set_aside_by_all(two, together):
+    out = two.folder / "damaged"
+    shutil.copytree(together[True], out)
+    with (out / "checkpoints/step-8/optimizer.safetensors").open("r+b") as file:
+        file.truncate(1_000)
+    assert two.train(2, out.name, "--shard", "--resume") == [0, 0]
+    assert "damaged: optimizer.safetensors is not what was written; it is set aside" in two.said()
+    for name in ("model", "optimizer"):
+        assert_close(saved_in(out, name), saved_in(together[True], name), rtol=0, atol=0)
+
+
+def test_a_shared_run_starts_from_the_weights_of_another(two, alone):
+    first = ["--steps", "2", "--init", "alone/checkpoints/step-8"]
+    assert two.train(1, "init-1", *first) == [0]
+    assert two.train(2, "init-2", *first, "--shard") == [0, 0], two.said()
+    losses = [rows_of(two.folder / out)[0]["loss"] for out in ("init-1", "init-2")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    assert losses[0] < rows_of(alone)[0]["loss"]
+
+
+def test_there_is_nobody_to_share_with_in_one_process(two):
+    assert two.train(1, "lonely", "--shard") == [2]
+    assert "and there is one; start it with torchrun" in two.said()
+    assert not (two.folder / "lonely").exists()
+    with pytest.raises(InputError, match="--shard shares the model out among several processes"):
+        ALONE.require_others()
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        checks.weights_drawn_in_pieces_are_those_of_one_process,
+        checks.every_choice_gives_the_gradient_of_one_process,
+        checks.layers_that_travel_in_bfloat16_give_nearly_the_loss_of_one_process,
+        checks.muon_makes_the_update_of_whole_matrices,
+        checks.settings_that_fit_are_agreed_on,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_in_step(two, check):
+    assert ended(two.begin(2, in_step, [check])) == [0, 0], two.said() + two.said(1)
 
 
 def test_micro_steps_that_cannot_be_shared_out_are_refused():

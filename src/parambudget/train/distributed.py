@@ -124,14 +124,6 @@ class Ranks:
         return quiet
 
 
-def shared_again(loss_of: Callable[[Tensor], Tensor]) -> None:
-    """After a forward pass that no backward one follows: of a model that is shared out, what was made whole
-    for it is let go. Until then parameters would be others than the optimizer's."""
-    reshard = getattr(loss_of, "reshard", None)
-    if reshard is not None:
-        reshard()
-
-
 ALONE: Final = Ranks()
 
 

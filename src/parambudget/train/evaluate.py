@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from parambudget.train.device import Compute
-from parambudget.train.distributed import ALONE, Ranks, shared_again
+from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.tokens import TokenData
 
 
@@ -55,7 +55,6 @@ def evaluate(
         for first in range(0, len(own), n_together):
             batch = torch.from_numpy(own[first : first + n_together]).to(compute.device)
             means.append(ranks.mean(loss_of(batch)))
-    shared_again(loss_of)
     targets = windows[:, 1:]
     nats = sum(torch.stack(means).tolist()) * n_together * targets.shape[1] * (len(windows) // len(own))
     return Validation(

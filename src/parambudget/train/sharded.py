@@ -6,10 +6,11 @@ in every micro-step: added up first, they would take the memory of a whole model
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.experimental import implicit_replication
 
 from parambudget.build.module import Transformer
@@ -29,10 +30,17 @@ def sharded(
     for layer in module.layers:
         fully_shard(layer, mesh=mesh, mp_policy=precision(compute, in_layer=True))
     fully_shard(loss, mesh=mesh, mp_policy=precision(compute, in_layer=False))
+    loss.register_forward_hook(_shared_out_again)
     loss.to_empty(device=compute.device)
     with implicit_replication():
         module.init_weights(torch.Generator(compute.device).manual_seed(seed))
     return loss
+
+
+def _shared_out_again(loss: Loss, *_: Any) -> None:
+    """What is outside of the layers stays whole until the backward pass, and an evaluation has none."""
+    if isinstance(loss, FSDPModule) and not torch.is_grad_enabled():
+        loss.reshard()
 
 
 def precision(compute: Compute, *, in_layer: bool) -> MixedPrecisionPolicy:
