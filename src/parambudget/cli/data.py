@@ -76,10 +76,8 @@ def prepare(
 
     to = console()
     to.quiet = as_json
-    request = Request(
-        source, tokenizer, vocab_size and parse_size(vocab_size, "vocab_size"), Reading(field, separator),
-        validation, end_of_text,
-    )  # fmt: skip
+    entries = parse_size(vocab_size, "vocab_size") if vocab_size else None
+    request = Request(source, tokenizer, entries, Reading(field, separator), validation, end_of_text)
     try:
         with show.preparing(to) as on_progress:
             manifest = prepare(request, out, n_workers=workers, on_progress=on_progress)

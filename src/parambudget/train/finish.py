@@ -103,7 +103,7 @@ def _write(path: Path, blocks: Iterable[bytes | _Ids]) -> str:
     temporary, digest = path.with_suffix(".tmp"), hashlib.sha256()
     with temporary.open("wb") as file:
         for block in blocks:
-            written = memoryview(block).cast("B")
+            written = (block.data if isinstance(block, np.ndarray) else memoryview(block)).cast("B")
             file.write(written)
             digest.update(written)
         file.flush()

@@ -191,7 +191,8 @@ def timed_update_seconds(
     steps, clock = _trial(model, data, compute, config, ranks, shard=shard)
     for _ in islice(steps, WARM_UP_UPDATES):
         pass
-    started, rates = perf_counter(), []
+    rates: list[float] = []
+    started = perf_counter()
     while ranks.first(len(rates) < FEWEST_TIMED or perf_counter() - started < seconds):
         rates.append(next(steps).tokens_per_second)
     return ranks.first(clock.tokens_per_update / median(rates))

@@ -262,7 +262,8 @@ def outcome(
         loss=step.loss, val_loss=step.val_loss, val_bits_per_byte=step.val_bits_per_byte,
         tokens_per_second=speed, mfu=clock.mfu(speed), peak_flops=clock.peak_flops,
         peak_memory_bytes=compute.peak_memory_bytes(),
-        seconds=clock.elapsed_seconds(), device=compute.name, planned=planned and planned.as_dict(),
+        seconds=clock.elapsed_seconds(), device=compute.name,
+        planned=None if planned is None else planned.as_dict(),
         checkpoint=checkpoints / f"step-{step.step}" if step.step else None,
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ B batch   T tokens   N tokens of all windows   D dim   V vocabulary
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import torch
@@ -46,8 +47,8 @@ def mean_loss(
         parts = zip(x_ND.chunk(config.loss_chunks), targets_N.chunk(config.loss_chunks), strict=True)
         if not learning:
             return torch.stack([summed(*part) for part in parts]).sum() / len(targets_N)
-        kept = {"use_reentrant": False, "preserve_rng_state": False}
-        return torch.stack([recomputed(summed, *part, **kept) for part in parts]).sum() / len(targets_N)
+        again = partial(recomputed, summed, use_reentrant=False, preserve_rng_state=False)
+        return torch.stack([again(*part) for part in parts]).sum() / len(targets_N)
 
     if compute.compiled and layer_by_layer:
         for layer in module.layers:

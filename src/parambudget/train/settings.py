@@ -76,7 +76,8 @@ def settled(
 
     if shard:
         ranks.require_others()
-    found, why = completed(), {}
+    why: dict[str, str] = {}
+    found = completed()
     shard = chosen_sharing(found.config, fields, model, compute, ranks) if shard is None else shard
     if not given.stored:
         chosen, why = chosen_ways(found.config, fields, model, compute, ranks, shard=shard)
