@@ -12,7 +12,8 @@ from parambudget.cost.throughput import STALLS
 from parambudget.cost.update import tokens_per_second
 from parambudget.errors import ConfigError, InputError, NoSolution
 from parambudget.plan import budgets
-from parambudget.plan.budgets import EQUAL_NATS, better_size, sizes, solve_for
+from parambudget.plan.budgets import better_size, sizes, solve_for
+from parambudget.plan.solution import EQUAL_NATS
 from parambudget.plan.estimate import Goal, plan_run
 from parambudget.plan.laws import DEFAULT_LAW, expected_loss, law_parameters
 from parambudget.plan.machine import USABLE_SHARE, machine_for
