@@ -7,6 +7,8 @@ _HEADINGS = {
     "tokens_per_second": "tokens/s", "peak_bytes": "memory", "batch_size": "batch", "tokens": "tokens",
     "loss": "loss", "ranked_loss": "loss+shape",
 }  # fmt: skip
+_NEAR = 0.25
+"""Nats above the best within which sizes are named."""
 
 
 def headings(found: Solutions) -> list[str]:
@@ -24,7 +26,7 @@ def sweep_said(c: SweepCertificate) -> str:
     said = f"complete sweep: {c.lattice_points:,} points measured, {c.possible:,} fit"
     if c.objective != "loss":
         return said
-    around = [(size, loss) for size, loss in c.by_size.items() if loss < c.best + 1]
+    around = [(size, loss) for size, loss in c.by_size.items() if loss < c.best + _NEAR]
     best = ", ".join(f"{format_count(size)} {loss:.3f}" for size, loss in around)
     return f"{said}; best loss+shape by size: {best}"
 
