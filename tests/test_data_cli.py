@@ -16,8 +16,8 @@ from tokenizers import Tokenizer, models
 
 from parambudget.cli.main import main
 from parambudget.errors import InputError
-from parambudget.train.data import data_for
-from parambudget.train.tokenizer import train_bpe
+from parambudget.text.data import data_for
+from parambudget.text.tokenizer import train_bpe
 
 PREPARE = ["data", "prepare"]
 MODEL = ["--dim", "32", "--n-heads", "2", "--n-layers", "1", "--context-length", "16", "--device", "cpu"]

@@ -18,6 +18,7 @@ from training_data import small_config, small_data, small_model
 from parambudget.arch.config import ModelConfig
 from parambudget.build.module import Transformer
 from parambudget.errors import ConfigError
+from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint, learner, loop
 from parambudget.train.batches import Windows
 from parambudget.train.config import TrainConfig
@@ -28,7 +29,6 @@ from parambudget.train.loss import mean_loss
 from parambudget.train.optim import clip, groups, optimizer_for
 from parambudget.train.results import Step
 from parambudget.train.schedule import learning_rate
-from parambudget.train.tokens import TokenData
 
 CPU = choose("cpu")
 OPTIMIZERS = ("muon", "adamw")

@@ -13,13 +13,13 @@ from training_data import small_config, small_data, small_model
 from parambudget.build.module import Transformer
 from parambudget.cost.count import total
 from parambudget.errors import CheckFailed, InputError
+from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint, learner, loop
 from parambudget.train.batches import Windows
 from parambudget.train.device import choose, surroundings
 from parambudget.train.evaluate import evaluate, validation_windows
 from parambudget.train.loss import mean_loss
 from parambudget.train.optim import optimizer_for, set_learning_rate
-from parambudget.train.tokens import TokenData
 
 CPU = choose("cpu")
 

@@ -9,11 +9,11 @@ from training_data import small_config, small_data, small_model, write_text
 
 from parambudget.cli.main import main
 from parambudget.errors import InputError
+from parambudget.text.tokens import TokenData
 from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import complete
 from parambudget.train.device import choose, memory_told
 from parambudget.train.fit import attempts, first_that_fits, settings_for_hours, settings_that_fit
-from parambudget.train.tokens import TokenData
 
 CONFIG = small_config(batch_size=16, gradient_accumulation_steps=8)
 

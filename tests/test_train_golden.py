@@ -8,12 +8,12 @@ import pytest
 import torch
 from training_data import small_config, small_data, small_model
 
+from parambudget.text.tokens import TokenData
 from parambudget.train.batches import Windows
 from parambudget.train.device import choose
 from parambudget.train.learner import initialised
 from parambudget.train.loop import accumulate, micro_batches, train
 from parambudget.train.loss import mean_loss
-from parambudget.train.tokens import TokenData
 
 GOLDEN = {
     1: 5.672512531280518, 6: 5.154675006866455, 11: 4.691920757293701, 16: 4.340546131134033,

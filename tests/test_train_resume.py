@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from training_data import small_config, small_data, small_model
 
 from parambudget.errors import CheckFailed, InputError
+from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint, loop
 from parambudget.train.results import Step, TrainResult
-from parambudget.train.tokens import TokenData
 
 STEPS = 12
 SETTINGS = {"steps": STEPS, "save_every": 4, "eval_every": 4, "gradient_accumulation_steps": 2}

@@ -71,8 +71,8 @@ def prepare(
     require_torch("data prepare")
     from parambudget.show import data as show
     from parambudget.show.console import console
-    from parambudget.train.documents import Reading
-    from parambudget.train.prepare import Request, prepare
+    from parambudget.text.documents import Reading
+    from parambudget.text.prepare import Request, prepare
 
     to = console()
     to.quiet = as_json

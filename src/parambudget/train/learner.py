@@ -11,13 +11,13 @@ from torch import Tensor
 from parambudget.arch.config import ModelConfig
 from parambudget.build.module import Transformer
 from parambudget.build.verify import verify_module
+from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
 from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.loss import mean_loss
 from parambudget.train.optim import optimizer_for
-from parambudget.train.tokens import TokenData
 
 
 @dataclass(frozen=True, eq=False)

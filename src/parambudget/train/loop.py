@@ -18,6 +18,7 @@ from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import CheckFailed
 from parambudget.files import write_json
+from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint, rundir
 from parambudget.train.batches import Windows, require_windows
 from parambudget.train.clock import Clock
@@ -32,7 +33,6 @@ from parambudget.train.results import Step, TrainResult
 from parambudget.train.resume import require_same_run, restored
 from parambudget.train.saving import Saver
 from parambudget.train.schedule import learning_rate
-from parambudget.train.tokens import TokenData
 
 if TYPE_CHECKING:
     from parambudget.train.pieces import Pieces

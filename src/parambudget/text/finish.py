@@ -14,11 +14,11 @@ import numpy as np
 from parambudget import __version__
 from parambudget.errors import InputError
 from parambudget.files import write_whole
-from parambudget.train.corpus import VALIDATION_SHARE
-from parambudget.train.encode import Facts, Job
-from parambudget.train.shards import TOKENIZER, VALIDATION, Manifest, Shard, id_type
-from parambudget.train.tokenizer import TextTokenizer, bytes_of_token
-from parambudget.train.tokens import file_sha256, mapped
+from parambudget.text.corpus import VALIDATION_SHARE
+from parambudget.text.encode import Facts, Job
+from parambudget.text.shards import TOKENIZER, VALIDATION, Manifest, Shard, id_type
+from parambudget.text.tokenizer import TextTokenizer, bytes_of_token
+from parambudget.text.tokens import file_sha256, mapped
 
 _BLOCK_BYTES = 4_000_000
 _Ids = np.ndarray[Any, Any]

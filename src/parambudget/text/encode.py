@@ -13,9 +13,9 @@ from tokenizers import Encoding, Tokenizer
 
 from parambudget.errors import InputError
 from parambudget.files import read_json, write_json
-from parambudget.train.documents import Piece, Reading, Stretch, pieces
-from parambudget.train.shards import TOKENIZER, WORK, id_type
-from parambudget.train.tokenizer import bytes_of_token, prepared
+from parambudget.text.documents import Piece, Reading, Stretch, pieces
+from parambudget.text.shards import TOKENIZER, WORK, id_type
+from parambudget.text.tokenizer import bytes_of_token, prepared
 
 SIDES: Final = ("train", "validation")
 _BATCH_BYTES: Final = 1_000_000
