@@ -35,6 +35,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
         ),
         derive=(routing.deepseek3, routing.glm4),
         aliases={"num_local_experts": "n_routed_experts"},
+        heads="fit",
     ),
     "gpt_oss": Family(
         without(_ONLY_EXPERTS, "activation") | {"ffn_clamp": "swiglu_limit"},

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 Config = Mapping[str, Any]
 """A config.json with the class's own defaults in place of what it leaves out."""
@@ -36,8 +36,9 @@ class Family:
     """Other spellings of a key that the class accepts; they win over the key, as in the class."""
     nullable: frozenset[str] = frozenset()
     """Keys for which null means something though it is not the default."""
-    heads_divide: bool = False
-    """The class refuses a width that its heads do not divide, even where head_dim says theirs."""
+    heads: Literal["divide", "fill", "fit"] = "fill"
+    """Without head_dim heads must fill the width: the class refuses others even with it (divide), or has
+    defaults of its own that do not fill it, and rounds down (fit)."""
     only: Mapping[str, Any] = field(default_factory=dict)
     """Keys that may have just this value: any other would change the count in a way that is not modelled."""
     unsaid: Mapping[str, Any] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from parambudget.arch.hf import layers, rules
-from parambudget.arch.hf.family import LAYERNORM, SIZES, Family
+from parambudget.arch.hf.family import LAYERNORM, SIZES, Family, without
 
 _GPT2: Final = {
     "dim": "n_embd", "n_layers": "n_layer", "n_heads": "n_head", "vocab_size": "vocab_size",
@@ -135,7 +135,7 @@ GPT_LIKE: Final[Mapping[str, Family]] = {
         },
         _PLAIN | {"ffn_bias": True},
         (rules.attention_bias, rules.gpt_neox),
-        heads_divide=True,
+        heads="divide",
     ),
     "gptj": Family(
         _GPT2, _GPTJ, _TURNED, (rules.rotary_dim,), aliases=_GPT2_ALIASES,
@@ -162,6 +162,16 @@ GPT_LIKE: Final[Mapping[str, Family]] = {
             "expansion_ratio": 4, "learned_pos_emb": True, "logit_scale": None, "no_bias": True,
             "norm_type": "low_precision_layernorm",
         },
+    ),
+    "openai-gpt": Family(
+        without(_GPT2, "intermediate_size", "activation"),
+        {
+            "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 40478, "n_positions": 512,
+            "tie_word_embeddings": True, "layer_norm_epsilon": 1e-5, "initializer_range": 0.02, "afn": "gelu",
+        },
+        _BIASED | {"position": "learned", "norm_placement": "post", "final_norm": False},
+        (rules.first_gelu,),
+        aliases=_GPT2_ALIASES,
     ),
     "opt": Family(
         {

@@ -52,7 +52,7 @@ LATENT_LIKE: Final[Mapping[str, Family]] = {
         (routing.latent, routing.deepseek2),
         aliases={"num_experts": "n_routed_experts"},
         nullable=frozenset({"q_lora_rank"}),
-        heads_divide=True,
+        heads="divide",
         unsaid={"rms_norm_eps": 1e-6},
         wording=_LATENT_NORMS,
         inert=_INERT | {"norm_topk_prob": False, "scoring_func": "softmax"},

@@ -17,7 +17,7 @@ _LLAMA_FAMILY: Final = Family(
     LLAMA,
     llama_defaults(head_dim=None, attention_bias=False, mlp_bias=False),
     derive=(rules.all_biases,),
-    heads_divide=True,
+    heads="divide",
 )
 
 LLAMA_LIKE: Final[Mapping[str, Family]] = {
@@ -87,8 +87,19 @@ LLAMA_LIKE: Final[Mapping[str, Family]] = {
         _LLAMA_FAMILY.keys,
         {**_LLAMA_FAMILY.defaults, "share_embedding": False, "layer_sharing": False},
         derive=(rules.all_biases, rules.shared_embedding),
-        heads_divide=True,
+        heads="divide",
         unsaid={"layer_sharing": False},
+    ),
+    "nemotron": Family(
+        LLAMA | _PARTLY | {"norm_eps": "norm_eps"},
+        llama_defaults(
+            rms_norm_eps=UNREAD, hidden_size=6144, num_attention_heads=48, intermediate_size=24576,
+            head_dim=None, vocab_size=256000, max_position_embeddings=4096, hidden_act="relu2",
+            norm_eps=1e-5, initializer_range=0.0134, attention_bias=False, mlp_bias=False,
+            partial_rotary_factor=0.5,
+        ),
+        LAYERNORM | {"gated": False},
+        (rules.all_biases, rules.said_kv_heads),
     ),
     "olmo": Family(
         without(LLAMA, "norm_eps") | {"qkv_clip": "clip_qkv"},

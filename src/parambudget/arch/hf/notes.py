@@ -39,7 +39,7 @@ def _unsaid(family: Family, config: Config) -> list[str]:
     told = [
         family.wording.get(key, f"{key}={config[key]!r}")
         for key, value in family.unsaid.items()
-        if config[key] != value
+        if config[key] != value and (config[key] or value)
     ]
     return [*told, *family.always_unsaid]
 

@@ -12,6 +12,7 @@ from parambudget.arch.hf.llama_like import LLAMA_LIKE
 from parambudget.arch.hf.notes import notes_on
 from parambudget.arch.hf.refuse import refuse_other_models, refuse_wrong_values
 from parambudget.arch.hf.rotation import rotary_keys
+from parambudget.arch.hf.rules import share_of
 from parambudget.arch.hf.windowed_like import WINDOWED_LIKE
 from parambudget.errors import ConfigError
 
@@ -92,6 +93,10 @@ def _complete(fields: dict[str, Any]) -> dict[str, Any]:
     if fields.get("position", "rotary") == "rotary":
         if "rope_theta" in fields:
             fields["rope_theta"] = float(fields["rope_theta"])
+        turned = int(fields["head_dim"] * fields.get("rotary_fraction", 1.0))
+        if turned % 2 and turned < fields["head_dim"]:
+            # The classes have a frequency for every second element, the last of an odd number included.
+            fields["rotary_fraction"] = share_of(fields["head_dim"], turned + 1)
     else:
         for name in ("rope_theta", "rope_theta_local", "rotary_pattern"):
             fields.pop(name, None)

@@ -71,10 +71,10 @@ def _refuse_heads(family: Family, config: Config) -> None:
     for key, value in ((of_width, dim), (of_heads, heads)):
         if value < 1:
             raise ConfigError(f"{key} is {value}; it must be 1 or more")
-    if dim % heads and (family.heads_divide or config.get(of_head) is None):
-        if config.get("kv_lora_rank") and not family.heads_divide:
-            return  # heads of latent attention have widths of their own
-        hint = f", or give {of_head}" if of_head and not family.heads_divide else ""
+    latent = config.get("kv_lora_rank") is not None  # its heads have widths of their own
+    said = family.heads == "fit" or latent or config.get(of_head) is not None
+    if dim % heads and (family.heads == "divide" or not said):
+        hint = f", or give {of_head}" if of_head and family.heads != "divide" else ""
         raise ConfigError(
             f"{heads} heads do not divide the width of {dim}; change {of_heads} or {of_width}{hint}"
         )

@@ -29,7 +29,16 @@ def old_gelu(c: Config) -> dict[str, Any]:
 
 def query_scale(c: Config) -> dict[str, Any]:
     """Scores by their own scale, said as the width they would be for."""
-    return {"attention_multiplier": above_zero(c, "query_pre_attn_scalar") ** -0.5}
+    width = above_zero(c, "query_pre_attn_scalar")
+    return {} if width == c["head_dim"] else {"attention_multiplier": width**-0.5}
+
+
+def first_gelu(c: Config) -> dict[str, Any]:
+    """The first GPT's gelu is the tanh form, and it has no other functions than these."""
+    known = {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"}
+    if c["afn"] not in known:
+        raise ConfigError(f"afn {c['afn']!r} is not known; use one of {', '.join(known)}")
+    return {"activation": known[c["afn"]]}
 
 
 def granite(c: Config) -> dict[str, Any]:
@@ -77,6 +86,13 @@ def norms_of_the_width(c: Config) -> dict[str, Any]:
     return {}
 
 
+def said_kv_heads(c: Config) -> dict[str, Any]:
+    """Nemotron: the class cannot do without them."""
+    if c["num_key_value_heads"] is None:
+        raise ConfigError("num_key_value_heads is missing, and the class has no default for it; give it")
+    return {}
+
+
 def starcoder2(c: Config) -> dict[str, Any]:
     """One switch for every bias."""
     return dict.fromkeys(("qkv_bias", "attention_out_bias", "ffn_bias"), c["use_bias"])
@@ -93,12 +109,9 @@ def unscaled_scores(c: Config) -> dict[str, Any]:
 
 
 def rotary_dim(c: Config) -> dict[str, Any]:
-    """The rotated width in elements."""
-    head_dim, turned = c["n_embd"] // c["n_head"], c["rotary_dim"]
-    if not 0 < turned <= head_dim:
-        raise ConfigError(f"rotary_dim is {turned} and head_dim {head_dim}; give at most as much")
-    share = turned / head_dim
-    return {"rotary_fraction": share if int(head_dim * share) == turned else nextafter(share, 1)}
+    """The rotated width in elements; more than a head has, which the class builds and cannot run, is all."""
+    head_dim = c["n_embd"] // c["n_head"]
+    return {"rotary_fraction": share_of(head_dim, min(above_zero(c, "rotary_dim"), head_dim))}
 
 
 def falcon(c: Config) -> dict[str, Any]:
@@ -147,6 +160,12 @@ def mpt(c: Config) -> dict[str, Any]:
 def shared_embedding(c: Config) -> dict[str, Any]:
     """MobileLLM ties through a key of its own, and through the usual one too."""
     return {"tied": c["share_embedding"] or c["tie_word_embeddings"]}
+
+
+def share_of(head_dim: int, turned: int) -> float:
+    """The share of a head that is so many elements when it is multiplied out and cut off."""
+    share = turned / head_dim
+    return share if int(head_dim * share) == turned else nextafter(share, 1)
 
 
 def above_zero(c: Config, key: str) -> Any:

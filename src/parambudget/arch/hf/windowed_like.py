@@ -60,7 +60,7 @@ WINDOWED_LIKE: Final[Mapping[str, Family]] = {
         {"norm_placement": "sandwich"},
         (rules.attention_bias, rules.scaled_embeddings, rules.query_scale, layers.every_other),
         nullable=frozenset({"attn_logit_softcapping", "final_logit_softcapping", "sliding_window"}),
-        heads_divide=True,
+        heads="divide",
         unsaid={"use_bidirectional_attention": None},
         inert={"hidden_act": "gelu_pytorch_tanh", "cache_implementation": ANY},
     ),
@@ -74,7 +74,7 @@ WINDOWED_LIKE: Final[Mapping[str, Family]] = {
         {"norm_placement": "sandwich", "qk_norm": "head"},
         (rules.attention_bias, rules.scaled_embeddings, rules.query_scale, layers.all_but_every_nth),
         nullable=frozenset({"sliding_window"}),
-        heads_divide=True,
+        heads="divide",
         unsaid={"use_bidirectional_attention": None},
     ),
     "qwen2": Family(
