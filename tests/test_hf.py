@@ -1,11 +1,14 @@
 """Hugging Face configs are read exactly: held against the classes over random switches."""
 
+import json
+
 import pytest
 from hf_configs import FAMILIES, NEEDED, built, configs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers.utils import logging
 
+import parambudget as pb
 from parambudget.arch.defaults import complete
 from parambudget.arch.hf.read import from_hf
 from parambudget.cost.count import Breakdown, count
@@ -36,3 +39,60 @@ def test_a_config_without_keys_has_the_class_defaults(kind):
     """Only depth is given, so that the class is quick to build, and what it cannot do without itself."""
     config = {"model_type": kind, FAMILIES[kind].keys["n_layers"]: 2} | NEEDED.get(kind, {})
     assert counted(config) == built(config)
+
+
+def test_a_key_that_the_class_does_not_read_is_noted_and_inert():
+    plain = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4}
+    imported = from_hf(plain | {"num_experts": 8, "qk_norm": True, "torch_dtype": "bfloat16"}, "")
+    assert imported.fields == from_hf(plain, "").fields
+    assert imported.notes == ("not read by llama: num_experts, qk_norm",)
+
+
+@pytest.mark.parametrize(
+    ("config", "note"),
+    [
+        ({"model_type": "falcon", "alibi": True}, "built without position biases divided by sqrt(head_dim)"),
+        ({"model_type": "bloom", "apply_residual_connection_post_layernorm": True}, "post_layernorm=True"),
+        ({"model_type": "phimoe"}, "built without the sparse mixer's weights of experts"),
+        ({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2.0}}, "frequencies (linear)"),
+        ({"model_type": "gpt_oss"}, "rescaled rotary frequencies (yarn)"),
+        ({"model_type": "llama", "hidden_act": "mish"}, "hidden_act='mish'"),
+        ({"model_type": "deepseek_v3", "rms_norm_eps": 1e-5}, "norms of latents at 1e-06"),
+    ],
+    ids=lambda value: value["model_type"] if isinstance(value, dict) else "",
+)
+def test_a_function_that_cannot_be_said_is_noted_and_counted(config, note):
+    (said, *_) = from_hf(config, "").notes
+    assert said.startswith("counted exactly, but built without ")
+    assert note in said
+    assert counted(config) == built(config)
+
+
+def test_layers_that_the_class_does_not_build_are_noted():
+    imported = from_hf({"model_type": "deepseek_v3", "num_nextn_predict_layers": 1}, "")
+    assert imported.notes == ("layers for predicting further tokens are no part of the class: not counted",)
+
+
+def test_a_config_of_another_head_is_counted_with_the_usual_one_and_says_so():
+    config = {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}
+    assert from_hf(config, "").notes == (
+        "counted with a head over the vocabulary, not as LlamaForSequenceClassification",
+    )
+
+
+def test_rotary_settings_are_read_in_both_spellings():
+    old = {"model_type": "llama", "rope_theta": 5e5}
+    new = {"model_type": "llama", "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
+    assert from_hf(old, "").fields == from_hf(new, "").fields
+
+
+def test_mobilellm_ties_through_its_own_key():
+    config = {"model_type": "mobilellm", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    assert read(config | {"share_embedding": True}).components["lm_head"] == 0
+    assert read(config).components["lm_head"] == 32000 * 64
+
+
+def test_a_hugging_face_file_stands_wherever_a_model_does(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "gpt2"}))
+    assert pb.count(path).total == 124_439_808

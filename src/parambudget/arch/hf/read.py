@@ -77,7 +77,9 @@ def _read(family: Family, given: Mapping[str, Any], kind: str) -> Imported:
     fields = {field: config[key] for field, key in family.keys.items() if config[key] is not None}
     fields |= family.fixed
     if "activation" in family.keys:
-        fields["activation"] = _activation(fields, config[family.keys["activation"]])
+        key = family.keys["activation"]
+        unsaid += [f"{key}={config[key]!r}"] if config[key] in UNSAID_ACTIVATIONS else []
+        fields["activation"] = _activation(fields, config[key])
     for rule in family.derive:
         fields |= {field: value for field, value in rule(config).items() if value is not None}
     return Imported(_complete(fields), notes_on(family, config, given, kind, unsaid))

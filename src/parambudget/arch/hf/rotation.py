@@ -15,22 +15,23 @@ def rotary_keys(family: Family, given: Mapping[str, Any]) -> tuple[dict[str, Any
 
     The object wins over keys beside it, and `rope_scaling` over `rope_parameters`, as in the classes.
     """
+    scaling, parameters = _object(given, "rope_scaling"), _object(given, "rope_parameters")
     if "rope_theta" not in family.keys:
         return {}, []
     if "rope_theta_local" in family.keys:
-        return _by_kind_of_layer(given)
-    held = _object(given, "rope_scaling") or _object(given, "rope_parameters") or family.usual_rotation
+        return _by_kind_of_layer(scaling, parameters)
+    held = scaling or parameters or family.usual_rotation
     if any(isinstance(value, dict) for value in held.values()):
         raise ConfigError("rope_parameters differ from layer to layer, which the class does not read")
     names = {key: family.keys[name] for name, key in _IN_AN_OBJECT.items() if name in family.keys}
     return {name: held[key] for key, name in names.items() if key in held}, _rescaled(held)
 
 
-def _by_kind_of_layer(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _by_kind_of_layer(
+    scaling: Mapping[str, Any], parts: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
     """Gemma 3: an object for full layers and one for local ones; `rope_scaling` is of full ones."""
-    parts = _object(given, "rope_parameters")
-    full = _object(parts, "full_attention") | _object(given, "rope_scaling")
-    local = _object(parts, "sliding_attention")
+    full, local = {**_object(parts, "full_attention"), **scaling}, _object(parts, "sliding_attention")
     named = {"rope_theta": full, "rope_local_base_freq": local}
     said = {key: held["rope_theta"] for key, held in named.items() if "rope_theta" in held}
     return said, _rescaled(full) + _rescaled(local)
