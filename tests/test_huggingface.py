@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -12,6 +13,8 @@ from published import PUBLISHED as OTHERS
 from transformers import PreTrainedModel
 
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.defaults import complete
+from parambudget.arch.hf.read import from_hf
 from parambudget.arch.presets import preset
 from parambudget.arch.tensors import tensors
 from parambudget.build.module import Transformer
@@ -28,7 +31,32 @@ few = settings(max_examples=10, deadline=None)
 
 def published_model(name: str) -> ModelConfig:
     model = OTHERS[name].model if name in OTHERS else preset(name)
-    return model.replace(fused_experts=True) if model.moe else model
+    return model.replace(**fused(model))
+
+
+def fused(model: ModelConfig) -> dict[str, bool]:
+    """As the classes keep experts; their config does not say it."""
+    return {"fused_experts": True} if model.moe else {}
+
+
+def layer_by_layer(model: ModelConfig) -> dict[str, object]:
+    """What the model computes: its fields with patterns written out, less what it does not need."""
+    layers = range(model.n_layers)
+    fields = model.replace(init_std=0.02, **fused(model)).model_dump()
+    fields["window_pattern"] = [model.is_local(layer) for layer in layers]
+    fields["rotary_pattern"] = [model.rotates(layer) for layer in layers]
+    if model.moe:
+        fields["moe"] |= {
+            "moe_pattern": [model.has_experts(layer) for layer in layers],
+            "n_first_dense": None,
+        }
+    unused = {
+        "intermediate_size": not model.n_dense_layers,
+        "window": not model.n_local_layers,
+        "rope_theta_local": not model.n_local_layers,
+        "context_length": model.position == "alibi",
+    }
+    return {name: value for name, value in fields.items() if not unused.get(name)}
 
 
 def on_meta(family: Family, model: ModelConfig) -> PreTrainedModel:
@@ -132,6 +160,17 @@ def test_the_table_of_a_small_model_holds_the_tensors_of_its_class(family, data)
     model = shrunk(data.draw, family)
     theirs = on_meta(family, model)
     assert shapes_of_the_table(model) == shapes_of(theirs, family, model)
+
+
+@families
+@few
+@given(data=st.data())
+def test_the_config_of_the_class_is_read_as_the_model_that_computes_the_same(family, data):
+    """So what is imported computes what the class does: the next test holds logits against the class's."""
+    model = shrunk(data.draw, family)
+    document = json.loads(family.config(model).to_json_string(use_diff=False))
+    read = complete(from_hf(document, "config.json").fields).model
+    assert layer_by_layer(read) == layer_by_layer(model)
 
 
 @families
