@@ -2,8 +2,7 @@
 
 import pytest
 
-from parambudget.arch.preset_table import TABLE
-from parambudget.arch.presets import PRESETS, Preset, find, preset
+from parambudget.arch.presets import PRESETS, TABLE, Preset, find, preset
 from parambudget.cost.count import count
 from parambudget.errors import ConfigError
 
