@@ -73,7 +73,23 @@ def test_a_key_that_the_class_does_not_read_is_noted_and_inert():
     plain = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4}
     imported = from_hf(plain | {"num_experts": 8, "qk_norm": True, "torch_dtype": "bfloat16"}, "")
     assert imported.fields == from_hf(plain, "").fields
-    assert imported.notes == ("not read by llama: num_experts, qk_norm",)
+    assert imported.notes[0] == "not read by llama: num_experts, qk_norm"
+    assert imported.notes[1:] == from_hf(plain, "").notes
+
+
+def test_sizes_that_the_config_leaves_to_the_class_are_named_with_its_values():
+    config = {"model_type": "gemma", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 256}
+    (told,) = from_hf(config, "").notes
+    assert told == (
+        "left to the class: num_attention_heads=16, num_key_value_heads=16, intermediate_size=24576, "
+        "tie_word_embeddings=true"
+    )
+
+
+def test_nothing_is_filled_in_where_the_class_decides():
+    for kind in FAMILIES:
+        config = {"model_type": kind, FAMILIES[kind].keys["n_layers"]: 2} | NEEDED.get(kind, {})
+        assert set(complete(from_hf(config, "").fields).filled) <= {"intermediate_size"}, kind
 
 
 @pytest.mark.parametrize(
@@ -98,14 +114,13 @@ def test_a_function_that_cannot_be_said_is_noted_and_counted(config, note):
 
 def test_layers_that_the_class_does_not_build_are_noted():
     imported = from_hf({"model_type": "deepseek_v3", "num_nextn_predict_layers": 1}, "")
-    assert imported.notes == ("layers for predicting further tokens are no part of the class: not counted",)
+    assert imported.notes[0] == "layers for predicting further tokens are no part of the class: not counted"
 
 
 def test_a_config_of_another_head_is_counted_with_the_usual_one_and_says_so():
     config = {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}
-    assert from_hf(config, "").notes == (
-        "counted with a head over the vocabulary, not as LlamaForSequenceClassification",
-    )
+    told, *_ = from_hf(config, "").notes
+    assert told == "counted with a head over the vocabulary, not as LlamaForSequenceClassification"
 
 
 def test_rotary_settings_are_read_in_both_spellings():
