@@ -72,7 +72,7 @@ def plan(
     *,
     fields: dict[str, Any],
 ) -> None:  # fmt: skip
-    """What training a model would take and give, with what is assumed.
+    """What training a model would take and give, with what is assumed. Exits with 1 where it does not fit.
 
     parambudget plan config.json --gpu h100 --batch-size 16 --gradient-accumulation-steps 8 --hours 1.5
 
@@ -109,7 +109,7 @@ def plan(
     if as_json:
         documents = [each.as_dict() for each in plans]
         print_json(documents[0] if not others else {"plan": documents[0], "compared": documents[1:]})
-        return
+        raise typer.Exit(not first.fits)
     from parambudget.show.plan import comparison, plan_screen
     from parambudget.show.screen import columns
 
@@ -117,6 +117,7 @@ def plan(
     if others:
         names = ["this model" if source is None else _named(source), *others]
         print_lines(["", *comparison(plans, names, columns())])
+    raise typer.Exit(not first.fits)
 
 
 def _named(source: str) -> str:

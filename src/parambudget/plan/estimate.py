@@ -24,7 +24,7 @@ from parambudget.plan.machine import USABLE_SHARE, Machine
 from parambudget.plan.quantities import positive
 from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens
 from parambudget.plan.remedies import remedies
-from parambudget.plan.ways import quickest
+from parambudget.plan.ways import least, quickest
 from parambudget.tabular import Tabular
 from parambudget.units import format_count
 
@@ -175,7 +175,8 @@ def plan_run(
 ) -> RunPlan:  # fmt: skip
     """The plan of a run; `given` holds fields of `Work` that are decided, the others are chosen.
 
-    A batch that is given and does not fit is planned all the same, and what would make it fit is said.
+    What does not fit is planned all the same, in the way that needs least memory, and what would make it fit
+    is said.
     """
     fixed = {name: value for name, value in (given or {}).items() if value is not None}
     work, why_batch = _work(model, machine, goal, fixed)
@@ -221,10 +222,7 @@ def _work(model: ModelConfig, machine: Machine, goal: Goal, fixed: dict[str, Any
     try:
         return quickest(model, sequences, machine, fixed), why
     except InputError:
-        if not batch:
-            raise
-        steps = steps or max(1, round(sequences / (batch * machine.n_gpus))) * machine.n_gpus
-        return Work(**fixed | {"ranks": machine.n_gpus, "gradient_accumulation_steps": steps}), why
+        return least(model, sequences, machine, fixed), why
 
 
 def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int, str]:
