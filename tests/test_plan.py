@@ -177,3 +177,27 @@ def test_a_processor_is_planned_for_once_it_is_measured(monkeypatch, tmp_path):
     assert plan.speed.mfu is None
     assert plan.cost is None
     assert plan.machine.kernels.device == "cpu"
+
+
+def test_a_notebook_plans_in_one_call():
+    plan = pb.plan_run(MODEL, "h100", hours=1.5, **GIVEN)
+    assert plan.tokens == planned(Goal(hours=1.5), GIVEN).tokens
+    assert pb.plan_run(MODEL, "h100", tokens="10B", price=2).cost.expected == pytest.approx(
+        2 * pb.plan_run(MODEL, "h100", tokens=10**10).hours.expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("way", "says"),
+    [
+        ({"batchsize": 2}, "batchsize is no setting that a plan depends on; use batch_size, "),
+        ({"batch_size": 0}, "batch_size is 0; it must be a finite number above 0"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; it must be a whole number"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'; it must be 'muon' or 'adamw'"),
+        ({"tokens": -1}, "tokens '-1' is out of range"),
+        ({"gpus": 0}, "number of GPUs is 0"),
+    ],
+)
+def test_settings_that_are_none_are_one_line(way, says):
+    with pytest.raises(InputError, match=re.escape(says)):
+        pb.plan_run("gpt2", "h100", **way)

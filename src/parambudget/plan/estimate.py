@@ -179,6 +179,7 @@ def plan_run(
     is said.
     """
     fixed = {name: value for name, value in (given or {}).items() if value is not None}
+    _require_settings(fixed)
     work, why_batch = _work(model, machine, goal, fixed)
     speed, memory = throughput(model, work, machine.stack), machine.memory(model, work)
     tokens, updates, why = _length(model, goal, speed)
@@ -195,6 +196,18 @@ def plan_run(
         learning_rate=rate, why_learning_rate=why_rate, why_batch=why_batch,
         warnings=(*loss.warnings, *advice(model, machine)),
     )  # fmt: skip
+
+
+def _require_settings(fixed: Mapping[str, Any]) -> None:
+    """Refuse what is no setting of an update, and sizes that are none."""
+    allowed = Work.__dataclass_fields__
+    for name, value in fixed.items():
+        if name not in allowed:
+            raise InputError(f"{name} is no setting that a plan depends on; use {', '.join(allowed)}")
+        if allowed[name].type is int and positive(value, name) != int(value):
+            raise InputError(f"{name} is {value}; it must be a whole number")
+    if fixed.get("optimizer", "muon") not in ("muon", "adamw"):
+        raise InputError(f"optimizer is {fixed['optimizer']!r}; it must be 'muon' or 'adamw'")
 
 
 def advice(model: ModelConfig, machine: Machine) -> tuple[str, ...]:
