@@ -15,16 +15,19 @@ import numpy as np
 from parambudget.arch.dims import Dims
 from parambudget.errors import ConfigError, InputError, NoSolution
 from parambudget.plan.arrays import Floats
+from parambudget.plan.axes import SIZES, Counted, read_multiple
+from parambudget.plan.box import granularity
 from parambudget.plan.choose import diverse, labels, order
 from parambudget.plan.estimate import Goal, RunPlan
 from parambudget.plan.machine import USABLE_SHARE, Machine
 from parambudget.plan.optimum import compute_optimal
 from parambudget.plan.outlook import Spending, measured, outlook
+from parambudget.plan.points import Points
 from parambudget.plan.rank import aspect_deviation, shape_score
-from parambudget.plan.search import COUNTERS, Points, Search
+from parambudget.plan.search import COUNTERS, Search
 from parambudget.plan.solution import Better, Solution, Solutions, SweepCertificate
 from parambudget.plan.solve import DEFAULT_TOLERANCE, Rank, check, described, nothing_within, solve
-from parambudget.plan.space import SIZES, Counted, SearchSpace, choices_of, granularity, read_multiple
+from parambudget.plan.space import SearchSpace, choices_of
 from parambudget.plan.sweep import AT_ONCE, Measured, Swept, sweep
 from parambudget.units import format_bytes, format_count, parse_count, parse_tolerance
 

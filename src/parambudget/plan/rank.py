@@ -15,7 +15,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
 from parambudget.cost.count import body
 from parambudget.plan.arrays import Floats
-from parambudget.plan.search import Points
+from parambudget.plan.points import Points
 
 ASPECT: Final = {
     10e6: 40, 100e6: 46, 300e6: 48, 1e9: 80, 2.5e9: 87,

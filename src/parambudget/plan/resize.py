@@ -13,12 +13,14 @@ from parambudget.arch.sizes import MOST_LAYERS
 from parambudget.cost.count import body
 from parambudget.errors import InputError, NoSolution
 from parambudget.plan.arrays import Floats
+from parambudget.plan.axes import Counted, read_multiple
 from parambudget.plan.axis import Axis
+from parambudget.plan.points import Points
 from parambudget.plan.rank import shape_score
-from parambudget.plan.search import COUNTERS, Points, Search
+from parambudget.plan.search import COUNTERS, Search
 from parambudget.plan.solution import Current, Solution, Solutions
 from parambudget.plan.solve import DEFAULT_TOLERANCE, described, nearest_said, nothing_within
-from parambudget.plan.space import Counted, SearchSpace, choices_of, read_multiple
+from parambudget.plan.space import SearchSpace, choices_of
 from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
 
 _BAND: Final = 0.05

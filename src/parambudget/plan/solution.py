@@ -7,8 +7,8 @@ from typing import Any, overload
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
-from parambudget.plan.search import Certificate
-from parambudget.plan.space import Counted
+from parambudget.plan.axes import Counted
+from parambudget.plan.certificate import Certificate
 from parambudget.tabular import Tabular
 
 

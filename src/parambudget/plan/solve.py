@@ -9,11 +9,13 @@ import numpy as np
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError, NoSolution
 from parambudget.plan.arrays import Floats
+from parambudget.plan.axes import Counted
 from parambudget.plan.choose import diverse, free_traits, labels, order
+from parambudget.plan.points import Points
 from parambudget.plan.rank import aspect_deviation, shape_score
-from parambudget.plan.search import Points, Search
+from parambudget.plan.search import Search
 from parambudget.plan.solution import Solution, Solutions
-from parambudget.plan.space import Counted, SearchSpace
+from parambudget.plan.space import SearchSpace
 from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
 
 Rank = Literal["shape", "closest"]

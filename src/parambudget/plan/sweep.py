@@ -14,7 +14,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, with_sizes
 from parambudget.errors import NoSolution
 from parambudget.plan.arrays import Bools, Floats
-from parambudget.plan.search import Points
+from parambudget.plan.points import Points
 
 AT_ONCE: Final = 2**17
 """Points that are measured together: the arrays stay in the cache."""
@@ -56,11 +56,6 @@ class Swept:
     """The least value among the possible points of each size, two sizes an octave, by the mean count."""
 
 
-def columns(points: Points) -> dict[str, Any]:
-    """The sizes of points, for `with_sizes`."""
-    return {name: values for name, values in points.__dict__.items() if name != "counted"}
-
-
 def sweep(
     pieces: Iterable[Points], choices: ModelConfig, measure: Measure, band: Callable[[float], float]
 ) -> Swept:
@@ -72,7 +67,7 @@ def sweep(
     best, n_points, n_possible = np.inf, 0, 0
     bins: dict[int, float] = {}
     for piece in pieces:
-        measured = measure(with_sizes(choices, **columns(piece)))
+        measured = measure(with_sizes(choices, **piece.columns()))
         n_points += len(piece)
         points, measured = piece.at(measured.possible), measured.at(measured.possible)
         if not len(points):
@@ -98,11 +93,7 @@ def _note(bins: dict[int, float], points: Points, values: Floats) -> None:
 
 
 def _joined(kept: list[tuple[Points, Measured]]) -> tuple[Points, Measured]:
-    points = Points(
-        **{
-            name: np.concatenate([getattr(part, name) for part, _ in kept]) for name in vars(kept[0][0])
-        }
-    )  # fmt: skip
+    points = Points.joined([part for part, _ in kept])
     parts = [measured for _, measured in kept]
     figures = {name: np.concatenate([part.figures[name] for part in parts]) for name in parts[0].figures}
     return points, Measured(

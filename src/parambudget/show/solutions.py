@@ -6,11 +6,11 @@ from typing import Final
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import changed_fields
 from parambudget.cost.flops import flops_per_token
+from parambudget.plan.axes import SIZES
+from parambudget.plan.certificate import Certificate
 from parambudget.plan.rank import TERMS
-from parambudget.plan.search import Certificate
 from parambudget.plan.solution import Current, Solution, Solutions, SweepCertificate
 from parambudget.plan.solve import DEFAULT_TOLERANCE
-from parambudget.plan.space import SIZES
 from parambudget.show.flags import as_flags, flags
 from parambudget.show.outlook import better_said, cells, headings, sweep_said
 from parambudget.show.screen import bold, dim, table, wrapped
