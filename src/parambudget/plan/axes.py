@@ -29,6 +29,7 @@ MIX: Final = ("n_experts", "n_experts_per_token", "n_shared_experts")
 AXES: Final = (*SIZES[:-1], *MIX, SIZES[-1])
 LATENT_SIZES: Final = tuple(MLA.model_fields)
 """Sizes of latent attention: one value each."""
+_LAYOUT: Final = ("dim", "head_dim", "n_heads", "n_kv_heads", "kv_groups")
 UNTIED_FROM: Final = 1_000_000_000
 """Budgets from here on get an untied head when nothing is said: published models below about 1B are mostly
 tied (SmolLM2, MobileLLM, Qwen3-0.6B), larger ones mostly untied (Llama, OLMo 2, Qwen from 7B)."""
@@ -149,7 +150,11 @@ def _read_sizes(read: Axes) -> None:
 
 
 def _fill_heads(read: Axes) -> None:
+    """The layout of heads. With experts, where nothing is said of it or of dim, heads are free of dim, as
+    those of Qwen3, GLM-4.5 and gpt-oss."""
     axes = read.axes
+    if read.given.experts and read.given.fields.keys().isdisjoint(_LAYOUT):
+        box.fill_free_heads(axes, 128 if read.size >= box.SMALL else 64, read.size)
     if "head_dim" not in axes:
         axes["head_dim"] = Axis.of((32, 64) if read.size < box.SMALL else (64, 128), "head_dim")
     if "kv_groups" not in axes and "n_kv_heads" not in axes:
@@ -171,7 +176,7 @@ def _fill_latents(read: Axes) -> None:
         return  # the config's own check names it
     axes.setdefault("head_dim", Axis.of([parts[0] + parts[1]], "head_dim"))
     axes["kv_groups"] = Axis.of([1], "kv_groups")
-    box.fill_latent_heads(axes, parts[2])
+    box.fill_free_heads(axes, parts[2], read.size)
 
 
 def _check_bounds(axes: dict[str, Axis]) -> None:

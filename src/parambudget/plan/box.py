@@ -7,9 +7,11 @@ from typing import Any, Final
 from parambudget.plan.axis import Axis
 
 SMALL: Final = 30_000_000
-_FINEST_EXPERTS: Final = 128
-"""Widths of experts are multiples of this at most: 768 and 1408 are no multiples of more."""
-_SPARSITY: Final = 0.87
+USUAL_EXPERTS: Final = (8, 16, 32, 64, 96, 128, 160, 192, 256, 384, 512)
+"""Numbers of experts that are searched: powers of two, and the multiples of 32 between that are published."""
+_FINEST_EXPERTS: Final = 64
+"""Widths of experts are multiples of this at most: 1408 (DeepSeek) and 2880 (gpt-oss) are of 128 or 64."""
+_SPARSITY: Final = 0.81
 """Power of n_experts / n_experts_per_token by which the total exceeds the active count: least squares over
 the 31 models of benchmarks/expert_models.py."""
 
@@ -21,18 +23,15 @@ def granularity(target: int) -> int:
 
 
 def granularity_of_experts(size: int) -> int:
-    """The same of the width of experts, by what is active: many keep to multiples of 128 alone."""
+    """The same of the width of experts, by what is active: 64 from 30M, at any size."""
     return min(granularity(size), _FINEST_EXPERTS)
 
 
 def fill_experts(axes: dict[str, Axis]) -> None:
-    """Powers of two from 8 to 512 experts, and 1, 2, 4, 6 or 8 of them for a token; none shared."""
-    usual: dict[str, tuple[int, ...]] = {
-        "n_experts": (8, 16, 32, 64, 128, 256, 512), "n_experts_per_token": (1, 2, 4, 6, 8),
-        "n_shared_experts": (0,),
-    }  # fmt: skip
-    for name, values in usual.items():
-        axes.setdefault(name, Axis.of(values, name, least=0))
+    """From 8 to 512 experts, 1, 2, 4, 6 or 8 of them for a token, and none shared."""
+    axes.setdefault("n_experts", Axis.of(USUAL_EXPERTS, "n_experts"))
+    axes.setdefault("n_experts_per_token", Axis.of((1, 2, 4, 6, 8), "n_experts_per_token"))
+    axes.setdefault("n_shared_experts", Axis.of((0,), "n_shared_experts", least=0))
 
 
 def active_of(total: int, axes: dict[str, Axis]) -> int:
@@ -71,11 +70,12 @@ def latent_parts(given: dict[str, Any], size: int) -> dict[str, Any]:
     return parts | ({"qk_rope_head_dim": max(nope // 2, 1)} if type(nope) is int else {})
 
 
-def fill_latent_heads(axes: dict[str, Axis], value_dim: int) -> None:
-    """Heads in latent attention are free of dim: multiples of 8 (of 4 where there are fewer than 32) whose
-    values fill from half of the narrowest dim to 3.5 times the widest."""
+def fill_free_heads(axes: dict[str, Axis], width: int, size: int) -> None:
+    """Heads of that width, of their values in latent attention, that are free of dim: they fill from half of
+    the narrowest dim to 2.5 times the widest, in multiples of 4, of 8 from 3B and of 16 from 30B."""
     narrowest, widest = axes["dim"].values[0], axes["dim"].values[-1]
-    most = max(1, ceil(3.5 * widest / value_dim))
-    step = 8 if most >= 32 else 4 if most >= 8 else 1
-    least = max(1, narrowest // (2 * value_dim) // step) * step
+    usual = 16 if size >= 3e10 else 8 if size >= 3e9 else 4
+    most = max(1, ceil(2.5 * widest / width))
+    step = usual if most >= 2 * usual else 1
+    least = max(step, narrowest // (2 * width) // step * step)
     axes.setdefault("n_heads", Axis.of(range(least, -(-most // step) * step + 1, step), "n_heads"))

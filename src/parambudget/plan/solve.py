@@ -28,6 +28,7 @@ _LARGEST_POOL: Final = 1_000_000
 def solve(
     target: str | int,
     *,
+    active: str | int | None = None,
     counted: Counted = "total",
     tolerance: str | float | Fraction = DEFAULT_TOLERANCE,
     top: int = 5,
@@ -36,29 +37,32 @@ def solve(
 ) -> Solutions:
     """The best models of a budget, from a complete search of a declared lattice.
 
-    `target` is a count ("350M" or 350_000_000) in the sense of `counted`. `fields` are axes, each a value, a
-    list, a range "lo:hi" or "lo:hi:step" (n_layers, dim, head_dim, n_heads, n_kv_heads or kv_groups,
-    intermediate_size), their bounds (ffn_ratio="1:6", multiple=64) and any other field of `ModelConfig`; what
-    is left out follows from the target, see `SearchSpace.declare`. An embedding is tied below 1B and untied
-    from there unless `tied` is given.
+    `target` is a count ("350M" or 350_000_000) in the sense of `counted`; `active`, of models with experts, a
+    second budget of what a token meets. `fields` are axes, each a value, a list, a range "lo:hi" or
+    "lo:hi:step" (n_layers, dim, head_dim, n_heads, n_kv_heads or kv_groups, intermediate_size; n_experts,
+    n_experts_per_token, n_shared_experts, expert_intermediate_size), their bounds (ffn_ratio="1:6",
+    multiple=64) and any other field of `ModelConfig`; what is left out follows from the target, see
+    `SearchSpace.declare`. An embedding is tied below 1B and untied from there unless `tied` is given.
 
     Raises `NoSolution` when no point is within tolerance; rank "closest" ignores the tolerance and always
     answers.
     """
     n, share = parse_count(target, "target"), parse_tolerance(tolerance)
     check(counted, top, rank, allowed=get_args(Rank))
-    search = Search(SearchSpace.declare(n, fields), n, counted)
+    second = None if active is None else parse_count(active, "active")
+    search = Search(SearchSpace.declare(n, fields, active=second, counted=counted), n, counted, second)
     certificate, choices = search.certificate(share), search.space.choices
     if rank == "closest":
         shown = _closest(search, top)
     elif certificate.within_tolerance:
         points = search.within(share)
-        ranked = order(points, _score(search, points), n, closest=False)
+        ranked = order(points, _score(search, points), n, second, closest=False)
         shown = points.at(diverse(points, ranked, top, labels(aspect_deviation(choices, points))))
     else:
         raise NoSolution(nothing_within(search, share))
-    terms, names = shape_score(choices, shown, n), labels(aspect_deviation(choices, shown))
-    solutions = [described(choices, shown, i, n, str(names[i]), terms) for i in range(len(shown))]
+    terms = shape_score(choices, shown, search.space.size)
+    names = labels(aspect_deviation(choices, shown))
+    solutions = [described(choices, shown, i, n, str(names[i]), terms, second) for i in range(len(shown))]
     assumed = fields.get("tied") is None
     return Solutions(tuple(solutions), certificate, assumed, rank=rank, top=top)
 
@@ -70,11 +74,14 @@ def described(
     target: int,
     name: str,
     terms: dict[str, Floats],
+    active: int | None = None,
 ) -> Solution:
-    """Point i as a solution: a validated model, its exact error and its score."""
+    """Point i as a solution: a validated model, its exact errors and its score."""
     counted = int(points.counted[i])
     score = {term: float(values[i]) for term, values in terms.items()}
-    return Solution(choices.replace(**points.sizes(i)), name, counted, counted - target, score)
+    second = None if active is None or points.active is None else int(points.active[i]) - active
+    model = choices.replace(**points.sizes(i))
+    return Solution(model, name, counted, counted - target, score, active_error=second)
 
 
 def nothing_within(search: Search, tolerance: Fraction) -> str:
@@ -118,7 +125,8 @@ def _closest(search: Search, top: int) -> Points:
     pool = 64 * top
     while True:
         points = search.nearest(pool)
-        shown = diverse(points, order(points, _score(search, points), search.target, closest=True), top)
+        ranked = order(points, _score(search, points), search.target, search.active, closest=True)
+        shown = diverse(points, ranked, top)
         # The nearest may all be of one kind where the lattice is not.
         enough = len(shown) == top and free_traits(points).sum() >= 2
         if enough or len(points) < pool or pool == _LARGEST_POOL:
@@ -127,7 +135,8 @@ def _closest(search: Search, top: int) -> Points:
 
 
 def _score(search: Search, points: Points) -> Floats:
-    score: Floats = np.sum(list(shape_score(search.space.choices, points, search.target).values()), axis=0)
+    terms = shape_score(search.space.choices, points, search.space.size)
+    score: Floats = np.sum(list(terms.values()), axis=0)
     return score
 
 

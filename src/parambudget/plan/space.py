@@ -60,9 +60,10 @@ class SearchSpace:
         the budget could fill at 8 to 28 dim^2 parameters a layer.
 
         With experts, which any field of theirs or an `active` budget asks for, N is what is active (of a
-        total alone about total / (n_experts / n_experts_per_token)**0.87), experts are 8 to 512 in powers of
-        two, 1, 2, 4, 6 or 8 for a token, and their widths multiples of 128 at most. In latent attention heads
-        are free of dim, see `box.fill_latent_heads`.
+        total alone about total / (n_experts / n_experts_per_token)**0.81), experts are the numbers of
+        `box.USUAL_EXPERTS`, 1, 2, 4, 6 or 8 for a token, and their widths multiples of 64 at most. Heads
+        are free of dim where nothing is said of dim or heads, and always in latent attention, see
+        `box.fill_free_heads`.
         """
         read, choices = read_axes(Given.of(target, fields, active, counted))
         return cls(
