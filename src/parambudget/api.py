@@ -57,7 +57,8 @@ def solve(
     hours: float | None = None, dollars: float | None = None, flops: str | float | None = None,
     memory: str | int | None = None, gpu: str | None = None, batch_size: int | None = None, **asked: Any,
 ) -> Solutions:  # fmt: skip
-    """The models of a budget: `solve("350M", n_layers=24, head_dim=[64, 128], dim="256:4096:64")`.
+    """The models of a budget: `solve("350M", n_layers=24, head_dim=[64, 128], dim="256:4096:64")`; of two,
+    with experts: `solve("8B", active="1B")`.
 
     With `current`, the ways from that model to the budget (see `plan.resize`); with `like`, a search of all
     sizes around that model's choices. Other budgets stand in the place of the target or beside it: hours or
@@ -68,7 +69,7 @@ def solve(
         raise ConfigError(
             "current starts from a model's sizes, like only takes its choices; give one of the two"
         )
-    spent = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory, "gpu": gpu,
+    spent: dict[str, Any] = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory, "gpu": gpu,
              "batch_size": batch_size}  # fmt: skip
     spent = {name: value for name, value in spent.items() if value is not None}
     if current is not None:

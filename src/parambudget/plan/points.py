@@ -1,13 +1,13 @@
 """Points of a lattice as equally long arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Size, with_sizes
+from parambudget.arch.dims import Dims, Size, with_sizes
 from parambudget.arch.moe import met_width
 from parambudget.plan.arrays import Floats, Ints
 
@@ -69,17 +69,25 @@ class Points:
         return cls(**{name: np.concatenate([part[name] for part in there]) for name in there[0]})
 
 
-def reading(choices: ModelConfig, points: Points, read: Callable[[Any], Size]) -> Floats:
-    """What `read` says of every point, from one reading of the tables for each number of shared experts."""
+def models(choices: ModelConfig, points: Points) -> Iterator[tuple[Any, Dims]]:
+    """The points as models of the choices, with where they are; those with as many shared experts together,
+    which to the table are a choice and no array."""
     columns = points.columns()
-    found = np.empty(len(points))
-    shared = columns.get("n_shared_experts", np.zeros(1, dtype=np.int64))
+    shared = columns.pop("n_shared_experts", None)
+    if shared is None:
+        yield slice(None), with_sizes(choices, **columns)
+        return
     for n_shared in np.unique(shared).tolist():
-        here = np.broadcast_to(shared == n_shared, len(points))
+        here = shared == n_shared
         sizes = {name: values[here] for name, values in columns.items()}
-        if "n_shared_experts" in sizes:
-            sizes["n_shared_experts"] = n_shared  # how many there are is a choice to the table, no array
-        found[here] = read(with_sizes(choices, **sizes))
+        yield here, with_sizes(choices, **sizes, n_shared_experts=n_shared)
+
+
+def reading(choices: ModelConfig, points: Points, read: Callable[[Any], Size]) -> Floats:
+    """What `read` says of every point."""
+    found = np.empty(len(points))
+    for here, m in models(choices, points):
+        found[here] = read(m)
     return found
 
 

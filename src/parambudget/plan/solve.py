@@ -1,7 +1,6 @@
 """From a budget to models: the complete search, ranked the way a practitioner would, with its certificate."""
 
 from fractions import Fraction
-from math import ceil
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -11,12 +10,13 @@ from parambudget.errors import ConfigError, NoSolution
 from parambudget.plan.arrays import Floats
 from parambudget.plan.axes import Counted
 from parambudget.plan.choose import diverse, free_traits, labels, order
+from parambudget.plan.nearest import nothing_within
 from parambudget.plan.points import Points
 from parambudget.plan.rank import aspect_deviation, shape_score
 from parambudget.plan.search import Search
 from parambudget.plan.solution import Solution, Solutions
 from parambudget.plan.space import SearchSpace
-from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
+from parambudget.units import parse_count, parse_tolerance
 
 Rank = Literal["shape", "closest"]
 
@@ -82,42 +82,6 @@ def described(
     second = None if active is None or points.active is None else int(points.active[i]) - active
     model = choices.replace(**points.sizes(i))
     return Solution(model, name, counted, counted - target, score, active_error=second)
-
-
-def nothing_within(search: Search, tolerance: Fraction) -> str:
-    """One line for a lattice without a point in tolerance: the nearest point and what to relax."""
-    nearest = search.nearest(1)
-    found, dim = int(nearest.counted[0]), int(nearest.dim[0])
-    needed = ceil(Fraction(abs(found - search.target), search.target) * 10_000 + Fraction(1, 10**6))
-    smallest, largest = search.extent()
-    ends = f"n_layers, dim or {'intermediate_size' if search.space.intermediate_size else 'ffn_ratio'}"
-    if found == largest < search.target:
-        relax = f"it is the largest on the lattice: raise the upper end of {ends}"
-    elif found == smallest > search.target:
-        choices = search.space.choices
-        vocabulary = choices.vocab_size * dim * (1 if choices.tied else 2)
-        relax = f"it is the smallest on the lattice: lower {ends}"
-        if search.counted != "body" and vocabulary * 4 > found:
-            relax += f", or vocab_size (its embedding alone is {vocabulary:,})"
-    else:
-        finer = max(1, search.space.multiple // 2)
-        allowed = format_tolerance(Fraction(needed, 10_000))
-        relax = f"allow tolerance {allowed}, more layers or widths, or multiple {finer}"
-    return (
-        f"no model within {format_tolerance(tolerance)} of {search.target:,} {search.counted} parameters; "
-        f"nearest is {nearest_said(search)}; {relax}"
-    )
-
-
-def nearest_said(search: Search) -> str:
-    """The nearest point of a lattice in words: its count, how far off it is, and its sizes."""
-    nearest = search.nearest(1)
-    m, found = nearest.sizes(0), int(nearest.counted[0])
-    return (
-        f"{found:,} ({format_share(Fraction(found - search.target, search.target))}: {m['n_layers']} "
-        f"layer{'s' if m['n_layers'] > 1 else ''}, dim {m['dim']}, {m['n_heads']} head"
-        f"{'s' if m['n_heads'] > 1 else ''} of {m['head_dim']}, intermediate {m['intermediate_size']})"
-    )
 
 
 def _closest(search: Search, top: int) -> Points:

@@ -11,10 +11,10 @@ from typing import Any, Final
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Dims, with_sizes
+from parambudget.arch.dims import Dims
 from parambudget.errors import NoSolution
 from parambudget.plan.arrays import Bools, Floats
-from parambudget.plan.points import Points
+from parambudget.plan.points import Points, models
 
 AT_ONCE: Final = 2**17
 """Points that are measured together: the arrays stay in the cache."""
@@ -66,8 +66,9 @@ def sweep(
     kept: list[tuple[Points, Measured]] = []
     best, n_points, n_possible = np.inf, 0, 0
     bins: dict[int, float] = {}
-    for piece in pieces:
-        measured = measure(with_sizes(choices, **piece.columns()))
+    alike = ((piece.at(here), m) for piece in pieces for here, m in models(choices, piece))
+    for piece, m in alike:
+        measured = measure(m)
         n_points += len(piece)
         points, measured = piece.at(measured.possible), measured.at(measured.possible)
         if not len(points):
