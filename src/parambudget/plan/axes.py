@@ -98,12 +98,10 @@ def read_axes(given: Given) -> tuple[Axes, ModelConfig]:
     if given.experts:
         box.fill_experts(axes)
     size = _size(given, axes)
-    step = box.granularity(size)
-    usual = box.granularity_of_experts(size) if given.experts else step
+    usual = box.granularity_of_experts(size) if given.experts else box.granularity(size)
     read = Axes(given, size, read_multiple(fields.pop("multiple", usual)), None, axes, fields)
     _read_sizes(read)
-    if not given.experts:
-        step = read.multiple
+    step = box.granularity_of_dim(size) if given.experts else read.multiple
     box.fill_depth_and_width(axes, size, step)
     if given.latent:
         _fill_latents(read)
@@ -154,7 +152,7 @@ def _fill_heads(read: Axes) -> None:
     those of Qwen3, GLM-4.5 and gpt-oss."""
     axes = read.axes
     if read.given.experts and read.given.fields.keys().isdisjoint(_LAYOUT):
-        box.fill_free_heads(axes, 128 if read.size >= box.SMALL else 64, read.size)
+        box.fill_free_heads(axes, 128 if read.size >= box.SMALL else 64)
     if "head_dim" not in axes:
         axes["head_dim"] = Axis.of((32, 64) if read.size < box.SMALL else (64, 128), "head_dim")
     if "kv_groups" not in axes and "n_kv_heads" not in axes:
@@ -176,7 +174,7 @@ def _fill_latents(read: Axes) -> None:
         return  # the config's own check names it
     axes.setdefault("head_dim", Axis.of([parts[0] + parts[1]], "head_dim"))
     axes["kv_groups"] = Axis.of([1], "kv_groups")
-    box.fill_free_heads(axes, parts[2], read.size)
+    box.fill_free_heads(axes, parts[2])
 
 
 def _check_bounds(axes: dict[str, Axis]) -> None:

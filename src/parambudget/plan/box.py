@@ -27,6 +27,11 @@ def granularity_of_experts(size: int) -> int:
     return min(granularity(size), _FINEST_EXPERTS)
 
 
+def granularity_of_dim(size: int) -> int:
+    """The same of dim beside experts, which multiply the lattice: twice as coarse from 100B active."""
+    return granularity(size) * (2 if size >= 10**11 else 1)
+
+
 def fill_experts(axes: dict[str, Axis]) -> None:
     """From 8 to 512 experts, 1, 2, 4, 6 or 8 of them for a token, and none shared."""
     axes.setdefault("n_experts", Axis.of(USUAL_EXPERTS, "n_experts"))
@@ -70,12 +75,13 @@ def latent_parts(given: dict[str, Any], size: int) -> dict[str, Any]:
     return parts | ({"qk_rope_head_dim": max(nope // 2, 1)} if type(nope) is int else {})
 
 
-def fill_free_heads(axes: dict[str, Axis], width: int, size: int) -> None:
+def fill_free_heads(axes: dict[str, Axis], width: int) -> None:
     """Heads of that width, of their values in latent attention, that are free of dim: they fill from half of
-    the narrowest dim to 2.5 times the widest, in multiples of 4, of 8 from 3B and of 16 from 30B."""
+    the narrowest dim to 2.5 times the widest, in multiples of 4, 8, 16, ... so that there are 20 at most."""
     narrowest, widest = axes["dim"].values[0], axes["dim"].values[-1]
-    usual = 16 if size >= 3e10 else 8 if size >= 3e9 else 4
     most = max(1, ceil(2.5 * widest / width))
-    step = usual if most >= 2 * usual else 1
+    step = 4 if most >= 8 else 1
+    while most > 18 * step:
+        step *= 2
     least = max(step, narrowest // (2 * width) // step * step)
     axes.setdefault("n_heads", Axis.of(range(least, -(-most // step) * step + 1, step), "n_heads"))

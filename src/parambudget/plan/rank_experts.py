@@ -55,7 +55,7 @@ def experts_term(points: Points, size: int, weights: ExpertWeights = WEIGHTS) ->
     assert n is not None and chosen is not None and width is not None  # noqa: PT018
     fine, unit = n >= 32, 128 if size >= 1e9 else 64
     of_fine = np.select([chosen == 8, chosen == 6, chosen == 4], [0.0, 0.5, 0.75], 1.5)
-    of_coarse = np.select([chosen == 2, chosen == 4, chosen == 1], [0.0, 0.5, 1.0], 1.5)
+    of_coarse = np.select([chosen == 2, chosen == 4, chosen == 1], [0.0, 0.5, 2.0], 1.5)
     uneven = np.where((n & (n - 1)) == 0, 0.0, np.where(n % 32 == 0, 0.5, 1.0))
     found: Floats = (
         w.unaligned * (width % unit > 0)
