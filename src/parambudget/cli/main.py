@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from parambudget import __version__
-from parambudget.errors import ParambudgetError
+from parambudget.errors import ParambudgetError, ToldElsewhere
 
 # Start-up makes many objects and hardly any garbage: looking for some at every 700th costs 3 %.
 gc.set_threshold(100_000)
@@ -79,7 +79,11 @@ def main() -> None:
         code = _run(sys.argv[1:])
         sys.stdout.flush()
     except typer.TyperException as error:
-        code = _fail(error.format_message(), 2)
+        # All processes of torchrun are given the same words: one says what is wrong with them.
+        leads = os.environ.get("RANK", "0") == "0"
+        code = _fail(error.format_message(), 2) if leads else 2
+    except ToldElsewhere as error:
+        code = error.exit_code
     except ParambudgetError as error:
         code = _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):

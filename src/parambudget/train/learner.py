@@ -73,7 +73,9 @@ def started_from(
     init: Path, learner: Learner, data: TokenData, on_notice: Callable[[str], None]
 ) -> dict[str, Any]:
     """Put a checkpoint's weights in place; returns which ones they are."""
-    state = checkpoint.load_weights(init, learner.module, check=learner.ranks.leads)
+    # The leading process checks the files, before the others open one that is damaged.
+    learner.ranks.leader_first(lambda: checkpoint.read_state(init, check=learner.ranks.leads))
+    state = checkpoint.load_weights(init, learner.module, check=False)
     if (init / "tokenizer.json").read_text(encoding="utf-8") != data.tokenizer_json:
         on_notice(f"{init} was trained with another tokenizer: its weights know other tokens")
     return {"init": str(init), "init_sha256": state["sha256"]["model.safetensors"]}

@@ -12,20 +12,28 @@ _ASKING: Final = tuple(
 )
 
 
+class Stopped(BaseException):
+    """Asked to stop while there is nothing to save. As KeyboardInterrupt, no handler of errors catches it."""
+
+
 class StopRequest:
     """Whether somebody has asked the run to stop, and by which signal."""
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
+        self.at_once = False
+        """There is no step boundary to wait for: the next signal raises."""
 
     def __call__(self) -> bool:
         """Whether to stop at this step boundary."""
         return self.signal_name is not None
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal_name == "SIGINT":
+        if number == signal.SIGINT and (self.at_once or self.signal_name == "SIGINT"):
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
+        if self.at_once:
+            raise Stopped(self.signal_name)
 
 
 @contextmanager
