@@ -105,12 +105,62 @@ def test_a_model_is_trained_from_flags_alone_in_the_next_free_folder(here, param
     assert [path.name for path in sorted((here / "runs").iterdir())] == ["38.37K-1", "38.37K-2"]
 
 
-def test_what_a_run_wrote_is_a_config_to_run_again(here, parambudget):
+def test_what_a_run_wrote_trains_it_again_wherever_that_is_said(here, parambudget, monkeypatch):
     parambudget("train", "config.json", "--data", "text", "--out", "one", *SETTINGS)
-    assert (
-        parambudget("train", "one/config.json", "--data", "text", "--out", "two", "--device", "cpu")[0] == 0
-    )
-    assert (here / "one/config.json").read_text() == (here / "two/config.json").read_text()
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    code, out, err = parambudget("train", "../one/config.json", "--out", "two", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert (here / "one/config.json").read_text().replace('"text"', f'"{here}/text"') == Path(
+        "two/config.json"
+    ).read_text()
+    assert ["seed", "7", "given"] in [line.split() for line in out.splitlines()]
+    assert ["weight_decay", "0.1", "as", "in", "the", "config", "file"] in [
+        line.split() for line in out.splitlines()
+    ]
+
+
+@pytest.mark.parametrize(("steps", "tenth"), [("60", 6), ("2", 1)])
+def test_another_length_chooses_again_what_no_person_gave(here, parambudget, steps, tenth):
+    flags = ["--steps", "30", *SETTINGS[2:], "--save-every", "2", "--learning-rate"]
+    parambudget("train", "config.json", "--data", "text", "--out", "one", *flags, "0.002")
+    assert settings_of(here / "one")["warmup_steps"] == 3
+    again = ["train", "one/config.json", "--out", "two", "--steps", steps, "--device", "cpu"]
+    assert parambudget(*again)[::2] == (0, "")
+    found = settings_of(here / "two")
+    assert (found["warmup_steps"], found["eval_every"]) == (tenth, tenth)
+    assert (found["batch_size"], found["save_every"], found["learning_rate"]) == (2, 2, 0.002)
+
+
+def test_what_a_person_wrote_in_a_file_stays_at_another_length(here, parambudget):
+    written = {"steps": 20, "warmup_steps": 5, "batch_size": 2, "gradient_accumulation_steps": 1}
+    (here / "mine.json").write_text(json.dumps({"model": small_model().model_dump(), "train": written}))
+    run = ["train", "mine.json", "--data", "text", "--out", "run", "--device", "cpu", "--steps"]
+    assert parambudget(*run, "10")[0] == 0
+    assert settings_of(here / "run")["warmup_steps"] == 5
+
+
+def test_a_run_goes_on_with_its_own_text_and_says_where_it_is_looked_for(here, parambudget):
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    on = ["train", "--resume", "--out", "run", "--device", "cpu", "--steps"]
+    code, out, err = parambudget(*on, "3")
+    assert (code, err) == (0, "")
+    assert ["steps", "3", "given"] in [line.split() for line in out.splitlines()]
+    (here / "text").rename(here / "moved")
+    code, out, err = parambudget(*on, "4")
+    assert (code, out) == (2, "")
+    assert f"the text of the run is not at {here}/text any more; say where it is with --data" in err
+    assert parambudget(*on, "4", "--data", "moved")[0] == 0
+    assert parambudget(*on, "5")[0] == 0
+
+
+def test_a_text_that_has_changed_since_is_told(here, parambudget):
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    (here / "text/000.txt").write_text("another document, with other words in it")
+    code, _, err = parambudget("train", "run/config.json", "--out", "again", "--device", "cpu")
+    assert code == 0
+    assert err.startswith("parambudget: the text is not that of the config file")
+    assert err.count("\n") == 1
 
 
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")

@@ -8,10 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from parambudget.arch.config import ModelConfig
-from parambudget.cli.output import print_json
+from parambudget.arch.source import Source
+from parambudget.cli.output import print_json, tell
 from parambudget.errors import MissingExtra
 from parambudget.train.config import TrainConfig
 from parambudget.train.results import Step
@@ -33,8 +32,10 @@ class Request:
     """What the command line asks for."""
 
     model: ModelConfig
-    in_file: dict[str, Any]
-    """Settings of the config file; flags win over them."""
+    source: Source
+    """What the config file says; flags win over it."""
+    run: dict[str, Any]
+    """Provenance of the run to go on with, or else of the one that the config file is of; its text is meant."""
     flags: dict[str, Any]
     data: Path | None
     out: Path
@@ -112,8 +113,10 @@ def _ready(
     from parambudget.train.batches import require_windows
     from parambudget.train.checkpoint import require_checkpoint
     from parambudget.train.device import choose
+    from parambudget.train.history import config_of
+    from parambudget.train.origin import text_of_run, text_told, where
     from parambudget.train.rundir import require_free
-    from parambudget.train.settings import require_possible, settled
+    from parambudget.train.settings import require_possible, said, settled
 
     compute = choose(asked.device)
     if asked.shard:
@@ -124,18 +127,25 @@ def _ready(
         require_free(asked.out, resume=asked.resume)
     if asked.wandb is not None:
         _require_wandb()
-    given = require_possible(asked.model, asked.in_file, asked.flags, asked.out if asked.resume else None)
+    length = asked.train_tokens is not None or asked.hours is not None
+    given = said(asked.source, asked.flags, longer=length)
+    given = require_possible(asked.model, given, asked.out if asked.resume else None)
+    text = asked.data or text_of_run(asked.run)
     ranks.meet()
+    if asked.resume and (read := config_of(asked.out)) not in (None, asked.out / "config.json"):
+        notice(f"{asked.out / 'config.json'} cannot be read; its copy in {read.parent.name} is written there")
     if compute.device.type == "cuda" and compute.peak_flops is None:
         notice(f"the peak of {compute.name} is not known here, so no MFU is given")
     with to.status("reading the text, training a tokenizer and encoding; they are kept for the next time"):
-        data = ranks.leader_first(lambda: data_for(asked.data, asked.model.vocab_size))
+        data = ranks.leader_first(lambda: data_for(text, asked.model.vocab_size))
     require_windows(data, asked.model.context_length)
+    if asked.data is None and not given.stored:
+        text_told(asked.run, data, notice)
     with to.status("choosing the settings"):
         settings = settled(
             given, asked.model, data, compute, asked.train_tokens, asked.hours, ranks, shard=asked.shard
         )
-    return compute, data, settings
+    return compute, data, replace(settings, provenance=settings.provenance | where(text))
 
 
 def _require_wandb() -> None:
@@ -159,11 +169,6 @@ def _reported(on_step: OnStep, asked: Request, config: TrainConfig) -> Iterator[
 
     with tracked(on_step, asked.wandb, asked.out, asked.model.model_dump() | config.model_dump()) as both:
         yield both
-
-
-def tell(notice: str) -> None:
-    """One line beside the results."""
-    typer.echo(f"parambudget: {notice}", err=True)
 
 
 def _keep_silent(_notice: str) -> None:

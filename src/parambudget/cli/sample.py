@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from parambudget.cli.options import JsonOption, require_torch
-from parambudget.cli.output import print_json
+from parambudget.cli.output import print_json, tell
 
 
 def sample(
@@ -38,7 +38,7 @@ def sample(
     from parambudget.train.sample import Drawing, load_checkpoint
     from parambudget.train.sample import sample as generate
 
-    loaded = load_checkpoint(checkpoint, choose(device))
+    loaded = load_checkpoint(checkpoint, choose(device), tell)
     drawing = Drawing(max_tokens, temperature, top_k, seed)
     if as_json:
         print_json(asdict(generate(loaded, prompt, drawing)))

@@ -8,12 +8,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from parambudget.arch.source import load, read_source
+from parambudget.arch.source import Source, load, read_source
 from parambudget.cli.fields import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument, require_torch
-from parambudget.cli.running import Request, run, tell
+from parambudget.cli.output import tell
+from parambudget.cli.running import Request, run
 from parambudget.cost.count import total
 from parambudget.errors import InputError
+from parambudget.train.history import config_of, stored_config
 from parambudget.train.signals import Stopped, stop_requests
 from parambudget.units import format_count, parse_count
 
@@ -121,15 +123,19 @@ def train(
 
     def request() -> Request:
         _require_sense(out, steps, tokens, hours, resume=resume)
-        in_file = read_source(source).train if source is not None else {}
-        held = source if source is not None or fields else _held_config(out if resume else None, init)
+        held = source
+        if source is None and not fields and (resume or init is not None):
+            held = _held_config(out if resume else None, init)
+        of = read_source(source) if source is not None else Source({})
+        stored = stored_config(out) if resume and out is not None else None
         model = load(held, fields).model
         again, folder = [*sys.argv[1:], *([] if resume else ["--resume"])], out
         if folder is None:
             folder = next_folder(Path(held).stem if held is not None else format_count(total(model)))
             again += ["--out", str(folder)]
         return Request(
-            model, in_file, {name: value for name, value in flags.items() if value is not None},
+            model, of, stored["provenance"] if stored else of.provenance,
+            {name: value for name, value in flags.items() if value is not None},
             data, folder, device, resume, init, hours=hours,
             train_tokens=parse_count(tokens, "--tokens") if tokens is not None else None,
             as_json=as_json, wandb=wandb, shard=shard, again=shlex.join(["parambudget", *again]),
@@ -164,9 +170,12 @@ def next_folder(name: str) -> Path:
     return folder
 
 
-def _held_config(out: Path | None, init: Path | None) -> str | None:
+def _held_config(out: Path | None, init: Path | None) -> str:
     """Without a model on the command line: the config of the run to go on with, or of the weights."""
-    for folder in (out, init):
-        if folder is not None and (folder / "config.json").exists():
-            return str(folder / "config.json")
-    return None
+    found = config_of(out) if out is not None else None
+    if found is None and init is not None and (init / "config.json").exists():
+        found = init / "config.json"
+    if found is None:
+        lacks = f"{out} holds no run to go on with" if out is not None else f"{init} holds no model"
+        raise InputError(f"{lacks}; give a model: a config file, a preset's name, or flags such as --dim")
+    return str(found)

@@ -28,6 +28,7 @@ from parambudget.train.device import Compute, choose, memory_told, surroundings
 from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.evaluate import evaluate, validation_windows
 from parambudget.train.expect import Expected, expected
+from parambudget.train.history import stored_config
 from parambudget.train.learner import Learner, prepared, started_from
 from parambudget.train.optim import clip, set_learning_rate
 from parambudget.train.results import Step, TrainResult
@@ -68,7 +69,7 @@ def train(
         learner = prepared(model, config, compute, ranks, shard=shard)
         origin = started_from(init, learner, data, on_notice) if init is not None else {}
         described = rundir.description(model, config, data, {**(provenance or {}), **origin})
-        if resume and (stored := rundir.stored_config(out)) is not None:
+        if resume and (stored := stored_config(out)) is not None:
             require_same_run(out, stored, described)
     around = surroundings(compute.name, ranks.size, shard=shard)
     pieces = pieces_of_all() if shard else None

@@ -20,16 +20,6 @@ from parambudget.train.results import Step, TrainResult
 _OURS: Final = ("config.json", "metrics.jsonl", "summary.json", "checkpoints")
 
 
-def stored_config(out: Path) -> dict[str, Any] | None:
-    """config.json of the run that `out` holds, or None if it holds none."""
-    if not (out / "config.json").exists():
-        return None
-    document = read_json(out / "config.json")
-    if not isinstance(document, dict) or not {"model", "provenance", "train"} <= document.keys():
-        raise InputError(f"{out / 'config.json'} is not of a run; choose another folder with --out")
-    return document
-
-
 def stored_result(out: Path) -> TrainResult | None:
     """What summary.json in `out` says, or None if it is not there or cannot be read."""
     try:

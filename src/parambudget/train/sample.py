@@ -57,23 +57,40 @@ class Loaded:
     compute: Compute
 
 
-def load_checkpoint(path: Path, compute: Compute) -> Loaded:
-    """A checkpoint, or the newest one of a run."""
-    folder = path
+def load_checkpoint(
+    path: Path, compute: Compute, on_notice: Callable[[str], None] = lambda _: None
+) -> Loaded:
+    """A checkpoint, or of a run the newest one that is whole; those that are not are told."""
     if (path / "checkpoints").is_dir():
-        saved = checkpoint.all_in(path / "checkpoints")
-        if not saved:
-            raise InputError(f"{path} has no checkpoint yet; wait for its first save")
-        folder = saved[0]
-    if not (folder / "state.json").is_file():
-        raise InputError(f"{path} is no checkpoint; give a run's folder or its checkpoints/step-N")
+        folder = _newest_whole(path, on_notice)
+    else:
+        folder = path
+        if not (folder / "state.json").is_file():
+            raise InputError(f"{path} is no checkpoint; give a run's folder or its checkpoints/step-N")
+        checkpoint.read_state(folder)
     module = Transformer(load(folder / "config.json", {}).model, device=compute.device, dtype=torch.float32)
-    checkpoint.load_weights(folder, module)
+    checkpoint.load_weights(folder, module, check=False)
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises no narrower class
         raise InputError(f"{folder / 'tokenizer.json'} cannot be read ({error})") from None
     return Loaded(folder, module.eval(), prepared(tokenizer, str(folder / "tokenizer.json")), compute)
+
+
+def _newest_whole(run: Path, on_notice: Callable[[str], None]) -> Path:
+    damaged: list[str] = []
+    for folder in checkpoint.all_in(run / "checkpoints"):
+        try:
+            checkpoint.read_state(folder)
+        except InputError as error:
+            damaged.append(str(error).split(";")[0])
+            continue
+        for line in damaged:
+            on_notice(f"{line}; {folder.name} is used")
+        return folder
+    if damaged:
+        raise InputError(f"no checkpoint in {run} is whole ({damaged[0]}); give another run")
+    raise InputError(f"{run} has no checkpoint yet; wait for its first save")
 
 
 def sample(
