@@ -81,7 +81,7 @@ def main() -> None:
     except typer.TyperException as error:
         # All processes of torchrun are given the same words: one says what is wrong with them.
         leads = os.environ.get("RANK", "0") == "0"
-        code = _fail(error.format_message(), 2) if leads else 2
+        code = _fail(_with_value(error), 2) if leads else 2
     except ToldElsewhere as error:
         code = error.exit_code
     except ParambudgetError as error:
@@ -108,6 +108,14 @@ def _run(words: list[str]) -> Any:
     except typer.TyperException:
         # Not understood, and nothing has run: all flags are there to say what might be meant.
         return application(*names)(standalone_mode=False)
+
+
+def _with_value(error: typer.TyperException) -> str:
+    """The message of an option that was not understood, with the value it got where typer leaves it out."""
+    cause, message = error.__cause__, error.format_message()
+    if not hasattr(cause, "errors"):
+        return message
+    return message.replace("Input should", f"{cause.errors()[0]['input']!r} should")
 
 
 def _fail(message: str, code: int) -> int:

@@ -35,7 +35,7 @@ class Request:
     source: Source
     """What the config file says; flags win over it."""
     run: dict[str, Any]
-    """Provenance of the run to go on with, or else of the one that the config file is of; its text is meant."""
+    """Provenance of the run to go on with, else of the one the config file is of: its text is meant."""
     flags: dict[str, Any]
     data: Path | None
     out: Path

@@ -10,7 +10,7 @@ import typer
 
 from parambudget.arch.source import Source, load, read_source
 from parambudget.cli.fields import with_model_fields
-from parambudget.cli.options import JsonOption, SourceArgument, require_torch
+from parambudget.cli.options import JsonOption, SourceArgument, place, require_torch
 from parambudget.cli.output import tell
 from parambudget.cli.running import Request, run
 from parambudget.cost.count import total
@@ -28,6 +28,7 @@ def train(
     data: Annotated[
         Path | None,
         typer.Option(
+            parser=place,
             metavar="PATH",
             help="Text, or a folder of text or of `data prepare`.",
             show_default="Python's standard library",
@@ -36,7 +37,12 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", metavar="DIR", help="Folder of the run.", show_default="the next free one in runs/"
+            "-o",
+            "--out",
+            parser=place,
+            metavar="DIR",
+            help="Folder of the run.",
+            show_default="the next free one in runs/",
         ),
     ] = None,
     batch_size: Annotated[
@@ -86,7 +92,9 @@ def train(
     ] = False,
     init: Annotated[
         Path | None,
-        typer.Option(metavar="CHECKPOINT", help="Start from its weights.", rich_help_panel=RUN_PANEL),
+        typer.Option(
+            parser=place, metavar="CHECKPOINT", help="Start from its weights.", rich_help_panel=RUN_PANEL
+        ),
     ] = None,
     save_every: Annotated[
         int | None, typer.Option(metavar="N", help="Updates between saves.", rich_help_panel=RUN_PANEL)
