@@ -163,6 +163,81 @@ def test_a_text_that_has_changed_since_is_told(here, parambudget):
     assert err.count("\n") == 1
 
 
+def test_a_finished_run_keeps_what_was_measured(here, parambudget):
+    run = ["train", "config.json", "--data", "text", "--out", "run", *SETTINGS]
+    parambudget(*run)
+    before = (here / "run/summary.json").read_text()
+    code, out, _ = parambudget(*run, "--resume", "--json")
+    assert (code, json.loads(out)) == (0, json.loads(before))
+    assert (here / "run/summary.json").read_text() == before
+
+
+def test_a_damaged_config_of_a_run_is_read_from_its_checkpoint(here, parambudget):
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    whole = (here / "run/config.json").read_text()
+    (here / "run/config.json").write_text(whole[:100])
+    on = ["train", "--resume", "--out", "run", "--device", "cpu", "--steps", "3"]
+    code, _, err = parambudget(*on)
+    assert code == 0
+    assert err == ("parambudget: run/config.json cannot be read; its copy in step-2 is written there\n")
+    assert json.loads((here / "run/config.json").read_text())["model"] == json.loads(whole)["model"]
+    for config in (here / "run").rglob("config.json"):
+        config.write_text(whole[:100])
+    code, out, err = parambudget(*on)
+    assert (code, out) == (2, "")
+    assert "and no checkpoint has a copy of it; choose another folder with --out" in err
+    assert " at at " not in err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--resume", "--steps", "1"], "step-2 is already beyond steps=1"),
+        (["--resume", "--data", "other"], "the text were others"),
+        (["--out", "new", "--init", "run/checkpoints/step-2", "--n-heads", "1"], "is of another model"),
+        (["--out", "new", "--hours", "1e-9"], "has no room for one update"),
+        (["--out", "new", "--batch-size", "3000000000"], "batch_size is 3000000000"),
+        (["--out", ""], "'' is no path"),
+        (["--data", ""], "'' is no path"),
+        (["--out", "new", "--steps", "1.5"], "'1.5' should be a valid integer"),
+        (["--out", "new", "--device", "cpu:1"], "use auto, cpu, cuda or cuda:N"),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
+)
+def test_a_run_that_cannot_start_prints_nothing_and_touches_nothing(here, parambudget, more, message):
+    write_text(here / "other", seed=1)
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    before = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()}
+    model = ["config.json", "--data", "text", "--out", "run", *SETTINGS[2:]]
+    code, out, err = parambudget("train", *model, *more)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert not (here / "new").exists()
+    assert {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_without_a_run_asks_for_a_model(here, parambudget):  # noqa: ARG001
+    code, out, err = parambudget("train", "--resume", "--out", "nowhere")
+    assert (code, out) == (2, "")
+    assert "nowhere holds no run to go on with; give a model" in err
+
+
+def test_fewer_tokens_than_an_update_are_one_update_and_that_is_said(here, parambudget):  # noqa: ARG001
+    run = ["train", "config.json", "--data", "text", "--out", "run", *SETTINGS[2:]]
+    code, out, _ = parambudget(*run, "--tokens", "10")
+    assert code == 0
+    assert "10 tokens: given, and an update has 32" in out
+
+
+@pytest.mark.parametrize(
+    ("n", "said"), [(1, "1 document, the end of it"), (3, "3 documents, the end of the longest")]
+)
+def test_a_text_too_short_to_hold_out_a_document_says_whose_end_is(here, parambudget, n, said):
+    write_text(here / "few", n)
+    out = parambudget("train", "config.json", "--data", "few", "--out", "run", *SETTINGS)[1]
+    assert f"{said} held out" in out
+
+
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
 
 

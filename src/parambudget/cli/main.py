@@ -113,9 +113,8 @@ def _run(words: list[str]) -> Any:
 def _with_value(error: typer.TyperException) -> str:
     """The message of an option that was not understood, with the value it got where typer leaves it out."""
     cause, message = error.__cause__, error.format_message()
-    if not hasattr(cause, "errors"):
-        return message
-    return message.replace("Input should", f"{cause.errors()[0]['input']!r} should")
+    found: list[Any] = getattr(cause, "errors", list)()
+    return message.replace("Input should", f"{found[0]['input']!r} should") if found else message
 
 
 def _fail(message: str, code: int) -> int:

@@ -56,11 +56,14 @@ def run(device: str, request: Callable[[], Request], stopped: StopRequest) -> No
     """Train in this process, or in step with the others that `torchrun` started beside it."""
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     # Alone there is nobody to tell, and torch takes seconds to come: what is wrong is said before.
-    stopped.at_once = alone
     made = request() if alone else None
+    import parambudget.text.data
+    import parambudget.train.loop  # noqa: F401  torch, too
     from parambudget.train.device import kernels_told
     from parambudget.train.distributed import joined
 
+    if alone:
+        stopped.stop_at_once()
     with joined(device) as (ranks, device), kernels_told():
         with ranks.telling():
             asked = replace(ranks.first(made or request()), device=device)

@@ -152,6 +152,9 @@ def train(
     try:
         with stop_requests() as stopped:
             run(device, request, stopped)
+    except KeyboardInterrupt:
+        tell("interrupted")
+        raise typer.Exit(130) from None
     except Stopped as by:
         started = shlex.join(["parambudget", *sys.argv[1:]])
         tell(f"stopped by {by} before the first update; start it with: {started}")

@@ -91,8 +91,10 @@ class Run:
 
 
 def config_of(out: Path) -> Path | None:
-    """config.json of the run that `out` holds, or where it cannot be read its copy in the newest checkpoint; None
-    if `out` holds no run."""
+    """config.json of the run in `out`, or where it cannot be read its copy in the newest checkpoint.
+
+    None if `out` holds no run.
+    """
     own = out / "config.json"
     if not own.exists():
         return None

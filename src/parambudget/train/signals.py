@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 _ASKING: Final = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
@@ -22,18 +22,28 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal_name: str | None = None
         self.at_once = False
-        """There is no step boundary to wait for: the next signal raises."""
+        """There is no step boundary to wait for: a signal raises."""
+
+    def stop_at_once(self) -> None:
+        """From now on, and if a signal has come already. Not while numpy or torch are imported: what is raised
+        in the middle of that comes out as something else, or not at all."""
+        self.at_once = True
+        if self.signal_name is not None:
+            self._raise()
 
     def __call__(self) -> bool:
         """Whether to stop at this step boundary."""
         return self.signal_name is not None
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and (self.at_once or self.signal_name == "SIGINT"):
+        if number == signal.SIGINT and self.signal_name == "SIGINT":
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
         if self.at_once:
-            raise Stopped(self.signal_name)
+            self._raise()
+
+    def _raise(self) -> NoReturn:
+        raise KeyboardInterrupt if self.signal_name == "SIGINT" else Stopped(self.signal_name)
 
 
 @contextmanager
