@@ -25,8 +25,11 @@ class StopRequest:
         """There is no step boundary to wait for: a signal raises."""
 
     def stop_at_once(self) -> None:
-        """From now on, and if a signal has come already. Not while numpy or torch are imported: what is raised
-        in the middle of that comes out as something else, or not at all."""
+        """From now on, and now if a signal has come already.
+
+        Not to be called before torch is imported: what is raised in the middle of that is lost, or ends in
+        another error.
+        """
         self.at_once = True
         if self.signal_name is not None:
             self._raise()
