@@ -92,7 +92,7 @@ class TestPublishedRuns:
 
 
 class TestTheLimit:
-    @given(models(told=True), works, stacks)
+    @given(models(), works, stacks)
     def test_nothing_is_expected_to_exceed_the_dense_peak(self, model, work, stack):
         found = throughput(model, work, stack)
         assert found.tokens_per_second.expected < found.limit_tokens_per_second
@@ -113,7 +113,7 @@ class TestTheLimit:
 
 
 class TestTheParts:
-    @given(models(told=True), works)
+    @given(models(), works)
     def test_matmuls_and_attention_are_the_flops_of_the_trainer(self, model, work):
         """At a FLOP a second and with free memory they are counted; flash attention's own second look at the
         scores is not in `cost.flops`."""
@@ -168,18 +168,18 @@ class TestTheParts:
 
 
 class TestWhatMakesARunFaster:
-    @given(models(told=True), works, stacks)
+    @given(models(), works, stacks)
     def test_more_tokens_in_a_micro_step_are_never_slower_each(self, model, work, stack):
         more = replace(work, batch_size=2 * work.batch_size)
         assert tokens_per_second(model, more, stack) >= tokens_per_second(model, work, stack)
 
-    @given(models(told=True), works, stacks)
+    @given(models(), works, stacks)
     def test_recomputing_blocks_or_logits_is_slower(self, model, work, stack):
         for name, plain, again in (("gradient_checkpointing", False, True), ("loss_chunks", 1, 8)):
             slow, fast = replace(work, **{name: again}), replace(work, **{name: plain})
             assert tokens_per_second(model, slow, stack) < tokens_per_second(model, fast, stack)
 
-    @given(models(told=True), works)
+    @given(models(), works)
     def test_an_h200_is_at_least_as_fast_as_an_h100(self, model, work):
         """The same arithmetic, faster memory."""
         h200 = preset(named("h200"))
@@ -193,7 +193,7 @@ class TestWhatMakesARunFaster:
 
 
 @settings(max_examples=30)
-@given(models(told=True), works, st.lists(st.tuples(*[st.integers(1, 4)] * 3), min_size=1, max_size=5))
+@given(models(), works, st.lists(st.tuples(*[st.integers(1, 4)] * 3), min_size=1, max_size=5))
 def test_arrays_of_sizes_give_what_each_gives_alone(model, work, factors):
     wide, deep, ffn = np.array(factors).T
     sizes = {

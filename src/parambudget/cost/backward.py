@@ -42,21 +42,27 @@ def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Momen
     moments = []
     for op in reversed(part.ops):
         taken = gradients.pop(op.output)
+        others = [gradients.pop(value) for value in op.also]
         made = {value: taken if _shares(op, value) else _like(value) for value in op.inputs}
         making = op.matrix * kernels.matmul_bytes + op.others * FLOAT32
         if again and op.keeps:
             again, left = False, _left_by_running_again(part, op) - keepers.keys()
             in_flight = total_bytes([taken, *gradients.values(), *left])
             moments.append(Moment(kept, in_flight, finished, 0, copied))
-        in_flight = total_bytes([taken, *made.values(), *gradients.values()]) + op.scratch_bytes
-        moments.append(Moment(kept, in_flight, finished, making, copied))
+        in_flight = total_bytes([taken, *others, *made.values(), *gradients.values()]) + op.scratch_bytes
+        if not op.in_between:
+            moments.append(Moment(kept, in_flight, finished, making, copied))
         needed, keepers = keepers, keepers - Counter(op.kept)
         kept = kept - total_bytes(needed.keys() - keepers.keys())
         if op.copies:
             # The gradient of the matrix becomes float32.
             copied, making = copied - op.matrix, making + op.matrix * FLOAT32
             in_flight = total_bytes([*made.values(), *gradients.values()])
-            moments.append(Moment(kept, in_flight, finished, making, copied))
+            if not op.in_between:
+                moments.append(Moment(kept, in_flight, finished, making, copied))
+        if op.stacked:
+            in_flight = total_bytes([*made.values(), *gradients.values()])
+            moments.append(Moment(kept, in_flight, finished, 2 * op.matrix * FLOAT32, copied))
         finished = finished + op.matrix + op.others
         for value in made.keys() & gradients.keys():
             made[value], summed = _like(value), [made[value], gradients[value]]

@@ -24,7 +24,6 @@ from parambudget.arch.tensors import Tensor, tensors
 from parambudget.cost.count import total
 from parambudget.cost.flops import RECOMPUTED, TRAINING, passes, scores
 from parambudget.cost.stacks import Stack
-from parambudget.cost.untold import require_told
 from parambudget.errors import InputError
 
 FLASH_BACKWARD: Final = 2.5
@@ -73,7 +72,6 @@ class Work:
 
 def parts(m: Dims, work: Work, stack: Stack) -> dict[str, Size]:
     """Expected seconds of one update, part by part; arrays where the sizes are."""
-    require_told(m)
     n_tokens = work.batch_size * int(m.context_length)
     micro = {
         "matmuls": _matmuls(m, work, stack, n_tokens),
