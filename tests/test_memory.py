@@ -52,10 +52,24 @@ plans = st.builds(
 def larger_models(draw: st.DrawFn) -> ModelConfig:
     """Any architecture, of a size at which a kernel's own few kilobytes are nothing."""
     model = draw(models())
-    return model.replace(
-        dim=8 * model.dim + 64, head_dim=8 * model.head_dim, vocab_size=20 * model.vocab_size + 100,
-        intermediate_size=16 * model.intermediate_size + 256, context_length=8 * model.context_length + 64,
-    )  # fmt: skip
+    sizes = {
+        "dim": 8 * model.dim + 64, "head_dim": 8 * model.head_dim, "vocab_size": 20 * model.vocab_size + 100,
+        "intermediate_size": 16 * model.intermediate_size + 256,
+        "context_length": 8 * model.context_length + 64,
+    }  # fmt: skip
+    if model.embedding_dim:
+        sizes["embedding_dim"] = 8 * model.embedding_dim + 60
+    if model.moe:
+        # A token that meets all experts gives each as much as any other, whatever its router has learned.
+        sizes["expert_intermediate_size"] = 16 * model.moe.expert_intermediate_size + 256
+        sizes["n_experts_per_token"] = model.moe.n_experts
+        sizes["n_groups_per_token"] = model.moe.n_expert_groups
+    if model.mla:
+        sizes |= {
+            name: 8 * size for name, size in model.mla.model_dump().items() if size and name.endswith("_dim")
+        }
+        sizes["kv_lora_rank"] = 8 * model.mla.kv_lora_rank
+    return model.replace(**sizes)
 
 
 def on_cpu(*, bf16: bool = False, **way: object) -> MemoryPlan:

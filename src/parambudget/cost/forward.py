@@ -7,9 +7,9 @@ there, storage by storage.
 from dataclasses import dataclass
 
 from parambudget.arch.dims import Dims, Size
+from parambudget.cost.attended import attention
 from parambudget.cost.layers import Kind, kinds
 from parambudget.cost.routed import experts, feed_forward
-from parambudget.cost.scored import attention
 from parambudget.cost.sizes import largest
 from parambudget.cost.tape import FLOAT32, Kernels, Op, Tape, Value, total_bytes
 

@@ -24,10 +24,14 @@ def kind_of(m: Dims, layer: int) -> Kind:
     local = m.window is not None and word_of(m.window_pattern, layer) == "local"
     rotates = m.position == "rotary" and word_of(m.rotary_pattern, layer) == "rotary"
     experts = m.moe is not None and layer >= m.moe.n_first_dense
-    return Kind(
-        written_out(m) or m.position == "alibi" or (local and m.window < int(m.context_length)), rotates,
-        experts and word_of(m.moe.moe_pattern, layer) == "experts",
-    )  # fmt: skip
+    experts = experts and word_of(m.moe.moe_pattern, layer) == "experts"
+    return Kind(masked(m, m.window if local else None), rotates, experts)
+
+
+def masked(m: Dims, window: int | None) -> bool:
+    """Whether attention with that window takes a mask: a causal flag would not say what its queries see."""
+    narrow = window is not None and window < int(m.context_length)
+    return narrow or m.position == "alibi" or written_out(m)
 
 
 def written_out(m: Dims) -> bool:

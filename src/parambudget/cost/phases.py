@@ -13,18 +13,20 @@ from typing import Final, Literal, get_args
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import tensors
+from parambudget.cost.attended import masks
 from parambudget.cost.backward import Moment, at_once, backward
 from parambudget.cost.count import total
 from parambudget.cost.flops import head_parameters
 from parambudget.cost.forward import forward
 from parambudget.cost.layers import Kind, Place, kinds, places, written_out
 from parambudget.cost.overhead import CUDA, NONE, Overhead
-from parambudget.cost.scored import masks
 from parambudget.cost.state import OptimizerName, optimizer_bytes, step_bytes, weight_bytes
 from parambudget.cost.tape import BFLOAT16, FLOAT32, INT64, ON_CUDA, Kernels, total_bytes
 from parambudget.errors import InputError
 
-Phase = Literal["forward", "loss", "last layer", "a layer between", "first layer", "embedding", "optimizer"]
+Phase = Literal[
+    "forward", "loss", "last layer", "a layer between", "first layer", "embedding", "optimizer"
+]  # fmt: skip
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 HEAD_MULTIPLE: Final = 64
 """Rows that the trainer pads the output head to on a GPU."""
@@ -147,10 +149,11 @@ class _Update:
         """Under autocast every copy lives until the loss is there, those of layers that forget theirs too."""
         loss, layers = self.passed.loss, {} if self.plan.sharded else self.kinds
         logits = total_bytes({*loss.kept, *loss.variables})
-        copied = sum((many * self.passed.layers[kind].cached for kind, many in layers.items()), start=0)
+        ends = sum(part.copied for part in (self.passed.embedding, self.passed.end, loss))
+        copied = sum((many * self.passed.layers[kind].cached for kind, many in layers.items()), start=ends)
         return self._in_pass(
             "forward", None, activations=self._activations(self.kinds, end=True),
-            logits=self.chunk_tokens * logits, copied=copied + loss.copied,
+            logits=self.chunk_tokens * logits, copied=copied,
         )  # fmt: skip
 
     def _in_loss(self) -> Iterator[Held]:
@@ -163,20 +166,20 @@ class _Update:
         other_parts = (self.n_tokens - self.chunk_tokens) * loss.input.bytes
         for moment in backward(loss, self.kernels, again=chunked):
             yield self._in_pass(
-                "loss", moment, activations=kept, copied=copied + moment.copied,
+                "loss", moment, activations=kept, copied=copied + end.copied + moment.copied,
                 logits=self.chunk_tokens * moment.kept_bytes + outside, pending=head if chunked else 0,
                 in_flight=self.chunk_tokens * moment.in_flight_bytes + other_parts,
             )  # fmt: skip
         if chunked:
             # The sum of the matrix's gradients until then and of this part's is a third one.
             yield self._in_pass(
-                "loss", None, activations=kept, copied=copied, logits=outside, in_flight=whole,
-                pending=3 * head,
+                "loss", None, activations=kept, copied=copied + end.copied, logits=outside,
+                in_flight=whole, pending=3 * head,
             )  # fmt: skip
         for moment in backward(end, self.kernels):
             kept = self._activations(self.kinds) + self.n_tokens * moment.kept_bytes
             yield self._in_pass(
-                "loss", moment, activations=kept, copied=copied, ends=self.head_and_bias,
+                "loss", moment, activations=kept, copied=copied + moment.copied, ends=self.head_and_bias,
                 in_flight=self.n_tokens * moment.in_flight_bytes + whole,
             )  # fmt: skip
 
@@ -197,15 +200,16 @@ class _Update:
     def _in_embedding(self) -> Iterator[Held]:
         for moment in backward(self.passed.embedding, self.kernels):
             yield self._in_pass(
-                "embedding", moment, in_flight=self.n_tokens * moment.in_flight_bytes,
+                "embedding", moment, activations=self.n_tokens * moment.kept_bytes,
+                in_flight=self.n_tokens * moment.in_flight_bytes, copied=moment.copied,
                 done=self.all_layers, ends=self._ends,
             )  # fmt: skip
         if self.m.tied and not self.kernels.bf16 and self.plan.loss_chunks == 1:
             # The table's two gradients meet. The head's is a transposed view, to which autograd adds nothing
             # in place: their sum is a third one. A cast or a sum of parts is no view.
-            table = self.m.vocab_size * self.m.dim
+            table = self.head_matrix
             yield self._in_pass(
-                "embedding", None, n_done=self.m.n_layers, pending=2 * table * FLOAT32,
+                "embedding", None, done=self.all_layers, pending=2 * table * FLOAT32,
                 ends=self._ends + self.passed.embedding.parameters - table,
             )  # fmt: skip
 
@@ -259,18 +263,20 @@ class _Update:
         return replace(held, overhead=plan.overhead_bytes(held.total))
 
     def _activations(self, layers: dict[Kind, Size], *, end: bool = False) -> Size:
-        """Of so many layers of each kind."""
+        """Of the embedding and of so many layers of each kind."""
         again = self.plan.gradient_checkpointing
         parts = ((many, self.passed.layers[kind]) for kind, many in layers.items())
         each = sum(many * (layer.input.bytes if again else layer.kept_bytes) for many, layer in parts)
-        return self.n_tokens * (each + (self.passed.end.kept_bytes if end else 0))
+        ends = self.passed.embedding.kept_bytes + (self.passed.end.kept_bytes if end else 0)
+        return self.n_tokens * (each + ends)
 
     def _copied(self, layers: dict[Kind, Size]) -> Size:
-        """Elements of layers that are copied until their backward pass. What is run again is copied again;
-        what is made whole from its shares is so in bfloat16."""
+        """Elements of the embedding and of layers that are copied until their backward pass. What is run
+        again is copied again; what is made whole from its shares is so in bfloat16."""
         if self.plan.gradient_checkpointing or self.plan.sharded:
-            return 0
-        return sum((many * self.passed.layers[kind].copied for kind, many in layers.items()), start=0)
+            layers = {}
+        each = (many * self.passed.layers[kind].copied for kind, many in layers.items())
+        return sum(each, start=self.passed.embedding.copied)
 
     def _parameters(self, layers: dict[Kind, Size]) -> Size:
         return sum((many * self.parameters[kind] for kind, many in layers.items()), start=0)

@@ -220,9 +220,8 @@ class Tape:
         out = Value(x.elements, x.element_bytes)
         if kind == "quick_gelu" and not self.kernels.compiled:
             bent = self.did(name, (self.scale(name, x),), out, ("sigmoid", out))
-            return self.did(
-                name, (x, bent), Value(x.elements, x.element_bytes), ("activation_input", x), ("sigmoid", bent)
-            )
+            bowed = Value(x.elements, x.element_bytes)
+            return self.did(name, (x, bent), bowed, ("activation_input", x), ("sigmoid", bent))
         if self.kernels.compiled:
             # Of what ReLU takes only the sign is needed: one byte each.
             needed = ("positive", Value(x.elements, BOOL)) if kind == "relu" else ("activation_input", x)

@@ -6,7 +6,7 @@ Written after `build.attention`, `build.latent` and `build.scores`, and never ma
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.cost.layers import Kind, written_out
+from parambudget.cost.layers import Kind, masked, written_out
 from parambudget.cost.sizes import largest
 from parambudget.cost.tape import FLOAT32, Tape, Value
 
@@ -89,9 +89,7 @@ def _by_kernel(tape: Tape, name: str, taken: tuple[Value, Value, Value], n_heads
     return tape.did(name, (q, k, v), out, *kept)
 
 
-def _written_out(
-    tape: Tape, m: Dims, name: str, taken: tuple[Value, Value, Value], out_width: Size
-) -> Value:
+def _written_out(tape: Tape, m: Dims, name: str, taken: tuple[Value, Value, Value], out_width: Size) -> Value:
     """Every score of every head written down, in several steps."""
     (q, k, v), n_scores = taken, m.n_heads * m.context_length
     n_weights = n_scores + m.n_heads if m.attention_sinks else n_scores
@@ -122,8 +120,6 @@ def _written_out(
 def masks(m: Dims) -> tuple[Size, Size]:
     """How many tensors scores are raised by, each made once for all layers that take it, and their
     elements."""
-    narrow = m.window is not None and m.window < int(m.context_length)
-    everywhere = written_out(m) or m.position == "alibi"
-    many = (m.n_local_layers > 0) * (narrow or everywhere) + (m.n_global_layers > 0) * everywhere
+    many = (m.n_local_layers > 0) * masked(m, m.window) + (m.n_global_layers > 0) * masked(m, None)
     each = m.n_heads if m.position == "alibi" else 1
     return many, each * int(m.context_length) ** 2
