@@ -4,7 +4,9 @@ Written after `build.feedforward` and `build.experts`, and never made from them.
 as many tokens as any other: what is kept in all does not depend on it, what is in flight hardly.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.cost.tape import FLOAT32, INT64, Kernels, Tape, Value
@@ -112,35 +114,55 @@ def _matrices(m: Dims) -> tuple[Size, Size, Size]:
 
 
 def _single(tape: Tape, m: Dims, name: str, x: Value) -> tuple[Value, ...]:
-    """One after the other: of those between the first and the last none holds more than one of these."""
-    answers, parts = [], tape.split(name, x, *_shares(m, m.dim))
-    widths = _shares(m, m.moe.expert_intermediate_size)
-    for i, (part, width, many) in enumerate(zip(parts, widths, _matrices(m), strict=True)):
-        apart = Tape(tape.kernels)
+    """One expert after the other."""
+    parts = tape.split(name, x, *_shares(m, m.dim))
+
+    def fed(apart: Tape, one: tuple[Value, Size, Size]) -> Value:
+        part, width, many = one
         gate = _linear(apart, m, f"{name}.*.gate", part, width, many) if m.gated else None
         up = _linear(apart, m, f"{name}.*.up", part, width, many)
         between = inner(apart, m, f"{name}.*", gate, up)
-        answers.append(_linear(apart, m, f"{name}.*.down", between, part.elements, many))
-        tape.ops += [replace(op, in_between=i == 1) for op in apart.ops]
-    return tuple(answers)
+        return _linear(apart, m, f"{name}.*.down", between, part.elements, many)
+
+    widths = _shares(m, m.moe.expert_intermediate_size)
+    return tuple(_one_by_one(tape, fed, zip(parts, widths, _matrices(m), strict=True)))
 
 
 def _fused(tape: Tape, m: Dims, name: str, x: Value) -> tuple[Value, ...]:
-    """Projection by projection, each of all experts."""
-    width, many = m.moe.n_experts_per_token * m.moe.expert_intermediate_size, m.moe.n_experts
-    gate = _linear(tape, m, f"{name}.gate", x, width, many, stacked=True) if m.gated else None
-    up = _linear(tape, m, f"{name}.up", x, width, many, stacked=True)
-    between = inner(tape, m, name, gate, up)
-    return (_linear(tape, m, f"{name}.down", between, x.elements, many, stacked=True),)
+    """Projection by projection, in each one expert after the other."""
+    parts = tape.split(name, x, *_shares(m, m.dim))
+
+    def projected(which: str, taken: Sequence[Value], width: Size) -> list[Value]:
+        each = zip(taken, _shares(m, width), _matrices(m), (m.moe.n_experts, 0, 0), strict=True)
+        return _one_by_one(
+            tape, lambda apart, one: _linear(apart, m, f"{name}.{which}", *one[:3], stack=one[3]), each
+        )
+
+    width = m.moe.expert_intermediate_size
+    gates = projected("gate", parts, width) if m.gated else [None] * 3
+    ups = projected("up", parts, width)
+    between = _one_by_one(tape, lambda apart, one: inner(apart, m, name, *one), zip(gates, ups, strict=True))
+    return tuple(projected("down", between, m.dim))
 
 
-def _linear(
-    tape: Tape, m: Dims, name: str, x: Value, out: Size, many: Size, *, stacked: bool = False
-) -> Value:
-    """The same projection of so many experts, each on its own part of `x`."""
+def _one_by_one(tape: Tape, do: Callable[[Tape, Any], Value], each: Iterable[Any]) -> list[Value]:
+    """What is done with the first expert, with those between, of which none holds more than one of these two,
+    and with the last one."""
+    made = []
+    for i, one in enumerate(each):
+        apart = Tape(tape.kernels)
+        made.append(do(apart, one))
+        tape.ops += [replace(op, in_between=i == 1) for op in apart.ops]
+    return made
+
+
+def _linear(tape: Tape, m: Dims, name: str, x: Value, out: Size, many: Size, *, stack: Size = None) -> Value:
+    """The same projection of so many experts, each on its own part of `x`; the gradients of a stack of them
+    are put together by the first."""
     wide, narrow = m.moe.expert_intermediate_size, m.dim
     bias = narrow if name.endswith(".down") else wide
     return tape.did(
         name, (x,), Value(out, tape.kernels.matmul_bytes), ("input", x), multiplies=True,
-        matrix=many * wide * narrow, others=many * bias if m.moe.expert_bias else 0, stacked=stacked,
+        matrix=many * wide * narrow, others=many * bias if m.moe.expert_bias else 0,
+        stack=None if stack is None else stack * wide * narrow,
     )  # fmt: skip

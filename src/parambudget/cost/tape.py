@@ -85,8 +85,9 @@ class Op:
     in_between: bool = False
     """It stands for many that run one after the other, none of which holds more than the first or the last of
     their kind, which stand apart."""
-    stacked: bool = False
-    """Its matrix is a stack of many, of which the gradients are put together at the end."""
+    stack: Size = None
+    """Elements of the tensor of many matrices that its backward puts together, or 0 where it is one of these
+    and another does; None where its matrix is a parameter by itself."""
 
     @property
     def copies(self) -> bool:
@@ -96,7 +97,7 @@ class Op:
     @property
     def cached(self) -> bool:
         """Whether autocast holds on to that copy until the loss is there, kept or not."""
-        return self.copies and not self.stacked
+        return self.copies and self.stack is None
 
     @property
     def kept(self) -> set[Value]:
