@@ -26,6 +26,12 @@ UNEVEN = small_model(
 """Two processes can share out evenly neither its rows nor its heads."""
 
 
+EXPERTS = UNEVEN.replace(
+    n_experts=3, n_experts_per_token=2, expert_intermediate_size=13, n_shared_experts=1, n_first_dense=1,
+    correction_bias=True,
+)  # fmt: skip
+
+
 def weights_drawn_in_pieces_are_those_of_one_process(ranks: Ranks, _: Path) -> None:
     for model in (UNEVEN, UNEVEN.replace(tied=False, head_bias=True, zero_init_out=True)):
         whole = prepared(model, small_config(), CPU).module
@@ -37,8 +43,9 @@ def weights_drawn_in_pieces_are_those_of_one_process(ranks: Ranks, _: Path) -> N
 
 
 def every_choice_gives_the_gradient_of_one_process(ranks: Ranks, _: Path) -> None:
-    for model in (UNEVEN, UNEVEN.replace(tied=False)):
-        for choices in ({}, {"z_loss": 0.1, "loss_chunks": 3, "gradient_checkpointing": True}):
+    for model in (UNEVEN, UNEVEN.replace(tied=False), EXPERTS, EXPERTS.replace(fused_experts=True)):
+        balance = {} if model.moe is None else {"balance_loss": 0.1}
+        for choices in (balance, balance | {"z_loss": 0.1, "loss_chunks": 3, "gradient_checkpointing": True}):
             config = small_config(batch_size=2, gradient_accumulation_steps=4, **choices)
             whole, shared = prepared(model, config, CPU), prepared(model, config, CPU, ranks, shard=True)
             loss, norm = accumulated(whole, config)

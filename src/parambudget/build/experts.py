@@ -4,6 +4,7 @@ B batch   T tokens   N tokens of all sequences   D dim   E experts   K experts o
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,11 @@ class MixtureOfExperts(nn.Module):
     """Routed experts, and shared ones that every token meets. No token is dropped."""
 
     correction: Tensor | None
+    balance_weight: float = 0.0
+    """Of `imbalance` in what is minimised; it acts through the gradient alone."""
+    load_E: Tensor | None = None
+    """How many tokens each expert got in forward passes that a gradient was wanted of, since it was last
+    forgotten."""
 
     def __init__(self, m: ModelConfig, moe: MoE) -> None:
         super().__init__()
@@ -35,8 +41,10 @@ class MixtureOfExperts(nn.Module):
         shared_BTD = self.shared(x_BTD) if self.shared is not None else None
         if shared_BTD is not None and self.shared_gate is not None:
             shared_BTD = torch.sigmoid(self.shared_gate(x_BTD)) * shared_BTD
-        weights_NK, chosen_NK = chosen_experts(self.logits(x_BTD.flatten(0, 1)), self.correction, self.moe)
-        routed_BTD = self._routed(x_BTD.flatten(0, 1), weights_NK, chosen_NK).view_as(x_BTD)
+        x_ND = x_BTD.flatten(0, 1)
+        scores_NE = router_scores(self.logits(x_ND), self.moe)
+        weights_NK, chosen_NK = chosen_experts(scores_NE, self.correction, self.moe)
+        routed_BTD = self._routed(x_ND, scores_NE, weights_NK, chosen_NK).view_as(x_BTD)
         return routed_BTD if shared_BTD is None else routed_BTD + shared_BTD
 
     def logits(self, x_ND: Tensor) -> Tensor:
@@ -48,13 +56,17 @@ class MixtureOfExperts(nn.Module):
 
     # How many tokens an expert gets is known only when it runs: compiled, each number would be a new program.
     @torch.compiler.disable
-    def _routed(self, x_ND: Tensor, weights_NK: Tensor, chosen_NK: Tensor) -> Tensor:
+    def _routed(self, x_ND: Tensor, scores_NE: Tensor, weights_NK: Tensor, chosen_NK: Tensor) -> Tensor:
         """The weighted sum of what each token's experts make of it."""
         n_experts, n_chosen = self.moe.n_experts, chosen_NK.shape[1]
         order = chosen_NK.flatten().argsort(stable=True)
-        many = torch.bincount(chosen_NK.flatten(), minlength=n_experts).tolist()
+        many_E = torch.bincount(chosen_NK.flatten(), minlength=n_experts)
+        if torch.is_grad_enabled():
+            self.load_E = many_E if self.load_E is None else self.load_E + many_E
+            if self.balance_weight:
+                weights_NK = Beside.apply(weights_NK, self.balance_weight * imbalance(scores_NE, many_E))
         # An expert without tokens runs on none, so that its weights get a gradient of 0 and not none at all.
-        parts = x_ND[order // n_chosen].split(many)
+        parts = x_ND[order // n_chosen].split(many_E.tolist())
         fed = torch.cat(self.experts(parts))
         fed_NKD = fed[order.argsort()].unflatten(0, (-1, n_chosen))
         return (fed_NKD * weights_NK.unsqueeze(-1).to(fed.dtype)).sum(1)
@@ -105,13 +117,41 @@ class StackedLinear(nn.Module):
         return [F.linear(*each) for each in zip(parts, self.weight.unbind(), biases, strict=True)]
 
 
-def chosen_experts(logits_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> tuple[Tensor, Tensor]:
+class Beside(torch.autograd.Function):
+    """A value as it is, and beside it a penalty that is minimised too: the loss stays what it is."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, penalty: Tensor) -> Tensor:
+        """The value."""
+        ctx.save_for_backward(torch.ones_like(penalty))
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """Its gradient, and 1 for the penalty."""
+        return gradients[0], *ctx.saved_tensors
+
+
+def imbalance(scores_NE: Tensor, many_E: Tensor) -> Tensor:
+    """The load-balancing loss of Fedus et al. 2021 (Switch Transformers), arXiv 2101.03961, equation 4, over
+    all of a token's choices: the sum of every expert's share of the choices times its mean probability, times
+    the number of experts. 1 where all is even."""
+    probabilities_NE = scores_NE / scores_NE.sum(-1, keepdim=True)
+    shares_E = many_E / many_E.sum()
+    return scores_NE.shape[-1] * (shares_E * probabilities_NE.mean(0)).sum()
+
+
+def router_scores(logits_NE: Tensor, moe: MoE) -> Tensor:
+    """Every expert's score for every token."""
+    return logits_NE.sigmoid() if moe.router_scores == "sigmoid" else logits_NE.softmax(-1)
+
+
+def chosen_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> tuple[Tensor, Tensor]:
     """Every token's experts and the weights of what they answer, (N, K) each.
 
     Sources: Jiang et al. 2024 (Mixtral), arXiv 2401.04088, section 2.1; DeepSeek-AI 2024 (V2 and V3), arXiv
     2405.04434, section 2.2, and 2412.19437, section 2.1.2, for groups and the correction.
     """
-    scores_NE = logits_NE.sigmoid() if moe.router_scores == "sigmoid" else logits_NE.softmax(-1)
     merit_NE = scores_NE.detach() if correction_E is None else scores_NE.detach() + correction_E
     if moe.n_groups_per_token < moe.n_expert_groups:
         merit_NE = _within_the_best_groups(merit_NE, moe)

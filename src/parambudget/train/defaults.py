@@ -17,6 +17,8 @@ from parambudget.units import format_count
 
 FINAL_LEARNING_RATE: Final = 1e-5
 MOST_EVAL_TOKENS: Final = 2**18
+BALANCE_LOSS: Final = 0.01
+"""Fedus et al. 2021, arXiv 2101.03961, section 2.2; Muennighoff et al. 2024 (OLMoE), arXiv 2409.02060."""
 MICRO_STEP_TOKENS: Final = {"cpu": 2**10, "accelerator": 2**14}
 _ALWAYS: Final = {
     "optimizer": "lower loss than AdamW at its best rate for the same tokens, measured: docs/training.md",
@@ -82,9 +84,18 @@ def complete(
     affordable = max(model.context_length, fields["eval_every"] * tokens // 2)
     fill("eval_tokens", min(MOST_EVAL_TOKENS, affordable), "evaluation takes a seventh of the run at most")
     fill("save_every", math.ceil(fields["steps"] / 10), "10 times in the run")
+    fill("balance_loss", *_balance_loss(model))
     for name, reason in _ALWAYS.items():
         fill(name, TrainConfig.model_fields[name].default, reason)
     return Completed(TrainConfig.read(fields), frozenset(given), reasons)
+
+
+def _balance_loss(model: ModelConfig) -> tuple[float, str]:
+    if model.moe is None:
+        return 0.0, "there are no experts"
+    if model.moe.correction_bias:
+        return 0.0, "the correction evens out the experts (DeepSeek-V3)"
+    return BALANCE_LOSS, "as for Switch Transformers (Fedus et al. 2021) and OLMoE"
 
 
 def require_valid(given: Mapping[str, Any]) -> None:

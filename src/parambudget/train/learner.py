@@ -11,7 +11,7 @@ from torch import Tensor
 from parambudget.arch.config import ModelConfig
 from parambudget.build.module import Transformer
 from parambudget.build.verify import verify_module
-from parambudget.train import checkpoint
+from parambudget.train import balance, checkpoint
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
 from parambudget.train.distributed import ALONE, Ranks
@@ -48,6 +48,7 @@ def prepared(
     else:
         module = planned(initialised(model, config.seed, compute), model)
         loss_of = ranks.averaging(module, mean_loss(module, config, compute))
+    balance.weigh(module, config, ranks)
     return Learner(module, optimizer_for(module, model, config), loss_of, compute, ranks)
 
 

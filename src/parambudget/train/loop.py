@@ -4,7 +4,7 @@ B batch   T tokens
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, islice, takewhile
 from pathlib import Path
@@ -18,7 +18,7 @@ from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import CheckFailed
 from parambudget.files import write_json
-from parambudget.train import checkpoint, rundir
+from parambudget.train import balance, checkpoint, rundir
 from parambudget.train.batches import Windows, require_windows
 from parambudget.train.clock import Clock
 from parambudget.train.config import TrainConfig
@@ -140,10 +140,14 @@ def updates(
             own_loss = accumulate(learner.loss_of, batches, config, learner.compute, learner.ranks)
             mean_loss = learner.ranks.mean(own_loss)
             norm = clip(learner.module.parameters(), config.grad_clip)
+            loads_LE = balance.loads(learner.module, learner.ranks)
+            busiest = [] if loads_LE is None else [balance.busiest(loads_LE)]
             # The one time in an update that the host waits for the device.
-            loss, grad_norm = torch.stack((mean_loss, norm)).tolist()
+            loss, grad_norm, *busy = torch.stack((mean_loss, norm, *busiest)).tolist()
             skipped = not update(learner.optimizer, loss, grad_norm)
-        step = measured(i + 1, loss, rate, grad_norm, clock, skipped=skipped)
+            if loads_LE is not None and not skipped:
+                balance.correct(learner.module, loads_LE)
+        step = measured(i + 1, loss, rate, grad_norm, clock, skipped=skipped, busiest=busy)
         if due(step.step, config.eval_every, config):
             validation = evaluate(
                 learner.loss_of, held_out, data, config.batch_size, learner.compute, learner.ranks
@@ -223,13 +227,17 @@ def update(optimizer: torch.optim.Optimizer, loss: float, grad_norm: float) -> b
     return finite
 
 
-def measured(step: int, loss: float, rate: float, grad_norm: float, clock: Clock, *, skipped: bool) -> Step:
+def measured(
+    step: int, loss: float, rate: float, grad_norm: float, clock: Clock, *, skipped: bool,
+    busiest: Sequence[float] = (),
+) -> Step:  # fmt: skip
     """What the update was, for metrics.jsonl and for whoever watches."""
     speed = clock.tokens_per_second()
     return Step(
         step=step, loss=loss if math.isfinite(loss) else None, lr=rate,
         grad_norm=grad_norm if math.isfinite(grad_norm) else None, skipped=skipped,
         tokens=step * clock.tokens_per_update, tokens_per_second=speed, mfu=clock.mfu(speed),
+        busiest_expert=next(iter(busiest), None),
     )  # fmt: skip
 
 

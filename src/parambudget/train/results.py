@@ -29,10 +29,14 @@ class Step:
     """Mean nats per validation token."""
     val_bits_per_byte: float | None = None
     """The same loss in bits per byte of text: comparable between tokenizers."""
+    busiest_expert: float | None = None
+    """Tokens of the busiest expert in those of the average one, mean over layers; None without experts."""
 
     def as_row(self) -> dict[str, Any]:
         """The line in metrics.jsonl: without validation figures where there was no evaluation."""
         row = asdict(self)
+        if self.busiest_expert is None:
+            del row["busiest_expert"]
         if self.val_loss is None:
             del row["val_loss"], row["val_bits_per_byte"]
         if not self.skipped:
