@@ -214,16 +214,22 @@ def test_sharding_shares_out_the_state_and_copying_adds_the_gradients(model, pla
     assert alone["exchange"] == 0
 
 
-@pytest.mark.parametrize("tied", [True, False])
+MIXED = {
+    "n_experts": 4, "n_experts_per_token": 2, "expert_intermediate_size": 24, "n_first_dense": 1,
+    "moe_pattern": ("experts", "dense"), "window": 4, "window_pattern": ("local", "local", "global"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{"tied": True}, {"tied": False}, MIXED], ids=["tied", "untied", "mixed"])
 @settings(max_examples=30)
 @given(plan=plans)
-def test_an_array_of_models_holds_what_each_of_them_does(tied, plan):
-    model = SMALL.replace(tied=tied)
+def test_an_array_of_models_holds_what_each_of_them_does(changes, plan):
+    model = SMALL.replace(**changes)
     sizes = {
-        "dim": [32, 64, 96],
-        "n_layers": [1, 5, 2],
-        "vocab_size": [50, 400, 64],
-        "intermediate_size": [9, 7, 300],
+        "dim": [32, 64, 96, 32],
+        "n_layers": [2, 5, 3, 2],
+        "vocab_size": [50, 400, 64, 51],
+        "intermediate_size": [9, 7, 300, 8],
     }
     whole = peak_bytes(with_sizes(model, **{name: np.array(each) for name, each in sizes.items()}), plan)
     each = [dict(zip(sizes, values, strict=True)) for values in zip(*sizes.values(), strict=True)]
