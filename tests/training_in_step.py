@@ -26,12 +26,6 @@ UNEVEN = small_model(
 """Two processes can share out evenly neither its rows nor its heads."""
 
 
-EXPERTS = UNEVEN.replace(
-    n_experts=3, n_experts_per_token=2, expert_intermediate_size=13, n_shared_experts=1, n_first_dense=1,
-    correction_bias=True,
-)  # fmt: skip
-
-
 def weights_drawn_in_pieces_are_those_of_one_process(ranks: Ranks, _: Path) -> None:
     for model in (UNEVEN, UNEVEN.replace(tied=False, head_bias=True, zero_init_out=True)):
         whole = prepared(model, small_config(), CPU).module
@@ -43,9 +37,8 @@ def weights_drawn_in_pieces_are_those_of_one_process(ranks: Ranks, _: Path) -> N
 
 
 def every_choice_gives_the_gradient_of_one_process(ranks: Ranks, _: Path) -> None:
-    for model in (UNEVEN, UNEVEN.replace(tied=False), EXPERTS, EXPERTS.replace(fused_experts=True)):
-        balance = {} if model.moe is None else {"balance_loss": 0.1}
-        for choices in (balance, balance | {"z_loss": 0.1, "loss_chunks": 3, "gradient_checkpointing": True}):
+    for model in (UNEVEN, UNEVEN.replace(tied=False)):
+        for choices in ({}, {"z_loss": 0.1, "loss_chunks": 3, "gradient_checkpointing": True}):
             config = small_config(batch_size=2, gradient_accumulation_steps=4, **choices)
             whole, shared = prepared(model, config, CPU), prepared(model, config, CPU, ranks, shard=True)
             loss, norm = accumulated(whole, config)
@@ -56,6 +49,26 @@ def every_choice_gives_the_gradient_of_one_process(ranks: Ranks, _: Path) -> Non
                 whole.module.named_parameters(), shared.module.parameters(), strict=True
             ):
                 assert_close(parameter.grad.full_tensor(), expected.grad, msg=name)
+
+
+def experts_learn_as_in_one_process(ranks: Ranks, _: Path) -> None:
+    """The same gradient, the balance's in it, the same counts of tokens and the same correction."""
+    model = small_model(n_experts=4, n_experts_per_token=2, expert_intermediate_size=18, correction_bias=True)
+    config = small_config(batch_size=2, gradient_accumulation_steps=4, balance_loss=0.5)
+    whole = prepared(model, config, CPU)
+    loss, norm = accumulated(whole, config)
+    busiest = whole.balance.busiest()
+    whole.balance.correct()
+    for shard in (False, True):
+        shared = prepared(model, config, CPU, ranks, shard=shard)
+        own_loss, shared_norm = accumulated(shared, config)
+        assert_close(ranks.mean(own_loss), loss)
+        assert_close(shared_norm, norm)
+        assert_close(shared.balance.busiest(ranks), busiest)
+        shared.balance.correct()
+        for layer, expected in zip(shared.balance.layers, whole.balance.layers, strict=True):
+            assert torch.equal(layer.correction, expected.correction)
+            assert expected.correction.any()
 
 
 def layers_that_travel_in_bfloat16_give_nearly_the_loss_of_one_process(ranks: Ranks, _: Path) -> None:

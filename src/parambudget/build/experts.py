@@ -4,7 +4,6 @@ B batch   T tokens   N tokens of all sequences   D dim   E experts   K experts o
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +18,10 @@ class MixtureOfExperts(nn.Module):
     """Routed experts, and shared ones that every token meets. No token is dropped."""
 
     correction: Tensor | None
-    balance_weight: float = 0.0
-    """Of `imbalance` in what is minimised; it acts through the gradient alone."""
-    load_E: Tensor | None = None
-    """How many tokens each expert got in forward passes that a gradient was wanted of, since it was last
-    forgotten."""
+    load: Tensor | None = None
+    """Tokens sent to each expert while learning, (E,); counted only where somebody has set it to zeros."""
+    unevenness: Tensor | None = None
+    """Of the last forward pass that was counted: see `unevenness`."""
 
     def __init__(self, m: ModelConfig, moe: MoE) -> None:
         super().__init__()
@@ -41,10 +39,13 @@ class MixtureOfExperts(nn.Module):
         shared_BTD = self.shared(x_BTD) if self.shared is not None else None
         if shared_BTD is not None and self.shared_gate is not None:
             shared_BTD = torch.sigmoid(self.shared_gate(x_BTD)) * shared_BTD
-        x_ND = x_BTD.flatten(0, 1)
-        scores_NE = router_scores(self.logits(x_ND), self.moe)
+        scores_NE = scores(self.logits(x_BTD.flatten(0, 1)), self.moe)
         weights_NK, chosen_NK = chosen_experts(scores_NE, self.correction, self.moe)
-        routed_BTD = self._routed(x_ND, scores_NE, weights_NK, chosen_NK).view_as(x_BTD)
+        if self.load is not None and torch.is_grad_enabled():
+            sent_E = F.one_hot(chosen_NK, self.moe.n_experts).sum((0, 1)).to(self.load.dtype)
+            self.load = self.load + sent_E
+            self.unevenness = unevenness(scores_NE, sent_E)
+        routed_BTD = self._routed(x_BTD.flatten(0, 1), weights_NK, chosen_NK).view_as(x_BTD)
         return routed_BTD if shared_BTD is None else routed_BTD + shared_BTD
 
     def logits(self, x_ND: Tensor) -> Tensor:
@@ -56,17 +57,13 @@ class MixtureOfExperts(nn.Module):
 
     # How many tokens an expert gets is known only when it runs: compiled, each number would be a new program.
     @torch.compiler.disable
-    def _routed(self, x_ND: Tensor, scores_NE: Tensor, weights_NK: Tensor, chosen_NK: Tensor) -> Tensor:
+    def _routed(self, x_ND: Tensor, weights_NK: Tensor, chosen_NK: Tensor) -> Tensor:
         """The weighted sum of what each token's experts make of it."""
         n_experts, n_chosen = self.moe.n_experts, chosen_NK.shape[1]
         order = chosen_NK.flatten().argsort(stable=True)
-        many_E = torch.bincount(chosen_NK.flatten(), minlength=n_experts)
-        if torch.is_grad_enabled():
-            self.load_E = many_E if self.load_E is None else self.load_E + many_E
-            if self.balance_weight:
-                weights_NK = Beside.apply(weights_NK, self.balance_weight * imbalance(scores_NE, many_E))
+        many = torch.bincount(chosen_NK.flatten(), minlength=n_experts).tolist()
         # An expert without tokens runs on none, so that its weights get a gradient of 0 and not none at all.
-        parts = x_ND[order // n_chosen].split(many_E.tolist())
+        parts = x_ND[order // n_chosen].split(many)
         fed = torch.cat(self.experts(parts))
         fed_NKD = fed[order.argsort()].unflatten(0, (-1, n_chosen))
         return (fed_NKD * weights_NK.unsqueeze(-1).to(fed.dtype)).sum(1)
@@ -117,35 +114,6 @@ class StackedLinear(nn.Module):
         return [F.linear(*each) for each in zip(parts, self.weight.unbind(), biases, strict=True)]
 
 
-class Beside(torch.autograd.Function):
-    """A value as it is, and beside it a penalty that is minimised too: the loss stays what it is."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, penalty: Tensor) -> Tensor:
-        """The value."""
-        ctx.save_for_backward(torch.ones_like(penalty))
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        """Its gradient, and 1 for the penalty."""
-        return gradients[0], *ctx.saved_tensors
-
-
-def imbalance(scores_NE: Tensor, many_E: Tensor) -> Tensor:
-    """The load-balancing loss of Fedus et al. 2021 (Switch Transformers), arXiv 2101.03961, equation 4, over
-    all of a token's choices: the sum of every expert's share of the choices times its mean probability, times
-    the number of experts. 1 where all is even."""
-    probabilities_NE = scores_NE / scores_NE.sum(-1, keepdim=True)
-    shares_E = many_E / many_E.sum()
-    return scores_NE.shape[-1] * (shares_E * probabilities_NE.mean(0)).sum()
-
-
-def router_scores(logits_NE: Tensor, moe: MoE) -> Tensor:
-    """Every expert's score for every token."""
-    return logits_NE.sigmoid() if moe.router_scores == "sigmoid" else logits_NE.softmax(-1)
-
-
 def chosen_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> tuple[Tensor, Tensor]:
     """Every token's experts and the weights of what they answer, (N, K) each.
 
@@ -160,6 +128,23 @@ def chosen_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> 
     if moe.norm_expert_weights:
         weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
     return weights_NK * moe.routing_multiplier, chosen_NK
+
+
+def scores(logits_NE: Tensor, moe: MoE) -> Tensor:
+    """How well each expert suits each token, between 0 and 1."""
+    return logits_NE.sigmoid() if moe.router_scores == "sigmoid" else logits_NE.softmax(-1)
+
+
+def unevenness(scores_NE: Tensor, sent_E: Tensor) -> Tensor:
+    """Experts times the sum over them of their share of the tokens times their mean share of the scores.
+
+    1 where all get as much, up to the number of experts where one gets all. Only the scores have a gradient.
+
+    Source: Fedus et al. 2021 (Switch Transformer), arXiv 2101.03961, section 2.2; for sigmoid scores
+    DeepSeek-AI 2024 (V3), arXiv 2412.19437, section 2.1.2.
+    """
+    share_NE = scores_NE / scores_NE.sum(-1, keepdim=True)
+    return len(sent_E) * (sent_E / sent_E.sum() * share_NE.mean(0)).sum()
 
 
 def _within_the_best_groups(merit_NE: Tensor, moe: MoE) -> Tensor:

@@ -84,7 +84,8 @@ class Transformer(nn.Module):
         """
         n_missing = -self.model.vocab_size % multiple
         if n_missing:
-            weight, bias = self.lm_head.weight, self.lm_head.bias
+            weight: Tensor = self.lm_head.weight
+            bias: Tensor | None = self.lm_head.bias
             bias = None if bias is None else F.pad(bias, (0, n_missing))
             padded_BTV = F.linear(x_BTD, F.pad(weight, (0, 0, 0, n_missing)), bias)
             logits_BTV = padded_BTV[..., : self.model.vocab_size]

@@ -71,9 +71,7 @@ def train(
     ] = None,
     shard: Annotated[
         bool | None,
-        typer.Option(
-            help="Share the model out among the processes (FSDP).", show_default="where it would not fit"
-        ),
+        typer.Option(help="Share the model out among the processes (FSDP).", show_default="as is quickest"),
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: JsonOption = False,
@@ -191,9 +189,9 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     from parambudget.show import training as show
     from parambudget.show.console import console
     from parambudget.show.watching import watching
+    from parambudget.text.data import data_for
     from parambudget.train.batches import require_windows
     from parambudget.train.checkpoint import require_checkpoint
-    from parambudget.train.data import data_for
     from parambudget.train.device import choose
     from parambudget.train.expect import expected
     from parambudget.train.loop import train as train_model

@@ -1,53 +1,66 @@
-"""Experts that are all used: how even the tokens are spread, and what evens them out.
+"""Experts kept busy: left alone, a router sends most tokens to a few and the others learn nothing.
 
-The load-balancing loss of Switch Transformers, which every layer with experts adds through the gradient alone
-(`build.experts`); and for routers with a correction DeepSeek-V3's way beside it or in its place: after every
-update, the correction of an expert that got too many tokens falls, and that of the others rises.
+A loss on the router, through its gradient alone, and for models with a correction of the choice
+(`correction_bias`) a step of that correction after each update. Both look at where its tokens went.
 
-L layers with experts   E experts
+E experts   L layers with experts
 """
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from parambudget.build.experts import MixtureOfExperts
-from parambudget.build.module import Transformer
-from parambudget.train.config import TrainConfig
-from parambudget.train.distributed import Ranks
+from parambudget.train.distributed import ALONE, Ranks
 
 CORRECTION_STEP: Final = 1e-3
-"""By which a correction moves: DeepSeek-AI 2024 (DeepSeek-V3), arXiv 2412.19437, section 4.2."""
+"""By which the correction of an expert goes up or down after an update.
+
+Source: DeepSeek-AI 2024 (V3), arXiv 2412.19437, section 4.2; the method is that of Wang et al. 2024, arXiv
+2408.15664.
+"""
 
 
-def weigh(module: Transformer, config: TrainConfig, ranks: Ranks) -> None:
-    """Give every layer the weight of its loss, in a micro-step of those that an update of one process has."""
-    for each in _of(module):
-        each.balance_weight = config.balance_loss / len(ranks.own_steps(config))
+@dataclass(frozen=True, eq=False)
+class Balance:
+    """The layers with experts of a model that is trained; none of a dense one."""
+
+    layers: tuple[MixtureOfExperts, ...]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Self:
+        """The layers of a module; their tokens are counted from `count_anew` on."""
+        return cls(tuple(layer for layer in module.modules() if isinstance(layer, MixtureOfExperts)))
+
+    def count_anew(self) -> None:
+        """Forget where tokens went; no tensor is changed in place, since a graph may still hold it."""
+        for layer in self.layers:
+            layer.load = torch.zeros(layer.moe.n_experts, device=layer.router.weight.device)
+
+    def unevenness(self) -> Tensor:
+        """Mean over the layers of what the last forward pass gave: 1 where every expert got as much."""
+        return torch.stack([layer.unevenness for layer in self.layers if layer.unevenness is not None]).mean()
+
+    def busiest(self, ranks: Ranks = ALONE) -> tuple[Tensor, ...]:
+        """Tokens of the busiest expert since the last count over an even share, in the worst layer.
+
+        Adds up what the processes have counted. Nothing where there are no experts.
+        """
+        if not self.layers:
+            return ()
+        load_LE = ranks.mean(torch.stack([layer.load for layer in self.layers if layer.load is not None]))
+        for layer, load_E in zip(self.layers, load_LE, strict=True):
+            layer.load = load_E
+        return ((load_LE.amax(-1) / load_LE.mean(-1)).max(),)
+
+    @torch.no_grad()
+    def correct(self) -> None:
+        """Make experts that got less than an even share likelier to be chosen, and the others less likely."""
+        for layer in self.layers:
+            if layer.correction is not None and layer.load is not None:
+                layer.correction += CORRECTION_STEP * torch.sign(layer.load.mean() - layer.load)
 
 
-def loads(module: Transformer, ranks: Ranks) -> Tensor | None:
-    """Tokens that each expert got since the last time, of all processes, up to a factor, (L, E); None without
-    experts."""
-    found = [each.load_E for each in _of(module) if each.load_E is not None]
-    for each in _of(module):
-        each.load_E = None
-    return ranks.mean(torch.stack(found).float()) if found else None
-
-
-def busiest(loads_LE: Tensor) -> Tensor:
-    """Tokens of the busiest expert in those of the average one, mean over the layers: 1 where all is even."""
-    return (loads_LE.amax(-1) / loads_LE.mean(-1)).mean()
-
-
-@torch.no_grad()
-def correct(module: Transformer, loads_LE: Tensor) -> None:
-    """Move the corrections, where there are any, against the loads."""
-    for each, load_E in zip(_of(module), loads_LE, strict=True):
-        if each.correction is not None:
-            each.correction += CORRECTION_STEP * torch.sign(load_E.mean() - load_E)
-
-
-def _of(module: Transformer) -> list[MixtureOfExperts]:
-    return [layer.ffn for layer in module.layers if isinstance(layer.ffn, MixtureOfExperts)]
+NO_EXPERTS: Final = Balance(())

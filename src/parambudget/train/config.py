@@ -55,10 +55,7 @@ class TrainConfig(BaseModel):
         description="Weight of the mean squared log of the softmax's denominator in what is minimised.",
     )
     balance_loss: NonNegativeFloat = Field(
-        0.0,
-        description=(
-            "Weight of the loss that spreads tokens evenly over experts; it acts through the gradient alone."
-        ),
+        0.0, description="Weight of the load-balancing loss of experts in what is minimised."
     )
     gradient_checkpointing: bool = Field(
         False,

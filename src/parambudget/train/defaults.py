@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
+from parambudget.errors import ConfigError
 from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens
 from parambudget.train.config import TrainConfig
 from parambudget.units import format_count
 
 FINAL_LEARNING_RATE: Final = 1e-5
 MOST_EVAL_TOKENS: Final = 2**18
-BALANCE_LOSS: Final = 0.01
-"""Fedus et al. 2021, arXiv 2101.03961, section 2.2; Muennighoff et al. 2024 (OLMoE), arXiv 2409.02060."""
 MICRO_STEP_TOKENS: Final = {"cpu": 2**10, "accelerator": 2**14}
 _ALWAYS: Final = {
     "optimizer": "lower loss than AdamW at its best rate for the same tokens, measured: docs/training.md",
@@ -60,6 +59,10 @@ def complete(
     `train_tokens` is how many tokens to train on, for who thinks in tokens rather than in `steps`.
     """
     require_valid(given)  # a wrong field is reported as itself, not as the arithmetic it breaks below
+    if given.get("balance_loss") and model.moe is None:
+        raise ConfigError(
+            f"balance_loss={given['balance_loss']:g} balances experts, and this model has none; leave it out"
+        )
     fields, reasons = dict(given), {}
 
     def fill(name: str, value: Any, reason: str) -> None:
@@ -91,11 +94,13 @@ def complete(
 
 
 def _balance_loss(model: ModelConfig) -> tuple[float, str]:
+    """Sources: Muennighoff et al. 2024 (OLMoE), arXiv 2409.02060; DeepSeek-AI 2024 (V3), arXiv 2412.19437,
+    section 4.2."""
     if model.moe is None:
         return 0.0, "there are no experts"
     if model.moe.correction_bias:
-        return 0.0, "the correction evens out the experts (DeepSeek-V3)"
-    return BALANCE_LOSS, "as for Switch Transformers (Fedus et al. 2021) and OLMoE"
+        return 1e-4, "as for DeepSeek-V3, whose correction of the choice does the rest"
+    return 0.01, "as for OLMoE"
 
 
 def require_valid(given: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ B batch   T tokens
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count, islice, takewhile
 from pathlib import Path
@@ -18,7 +18,8 @@ from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import CheckFailed
 from parambudget.files import write_json
-from parambudget.train import balance, checkpoint, rundir
+from parambudget.text.tokens import TokenData
+from parambudget.train import checkpoint, rundir
 from parambudget.train.batches import Windows, require_windows
 from parambudget.train.clock import Clock
 from parambudget.train.config import TrainConfig
@@ -32,7 +33,6 @@ from parambudget.train.results import Step, TrainResult
 from parambudget.train.resume import require_same_run, restored
 from parambudget.train.saving import Saver
 from parambudget.train.schedule import learning_rate
-from parambudget.train.tokens import TokenData
 
 if TYPE_CHECKING:
     from parambudget.train.pieces import Pieces
@@ -140,14 +140,15 @@ def updates(
             own_loss = accumulate(learner.loss_of, batches, config, learner.compute, learner.ranks)
             mean_loss = learner.ranks.mean(own_loss)
             norm = clip(learner.module.parameters(), config.grad_clip)
-            loads_LE = balance.loads(learner.module, learner.ranks)
-            busiest = [] if loads_LE is None else [balance.busiest(loads_LE)]
             # The one time in an update that the host waits for the device.
-            loss, grad_norm, *busy = torch.stack((mean_loss, norm, *busiest)).tolist()
+            figures = torch.stack((mean_loss, norm, *learner.balance.busiest(learner.ranks)))
+            loss, grad_norm, *busiest = figures.tolist()
             skipped = not update(learner.optimizer, loss, grad_norm)
-            if loads_LE is not None and not skipped:
-                balance.correct(learner.module, loads_LE)
-        step = measured(i + 1, loss, rate, grad_norm, clock, skipped=skipped, busiest=busy)
+            if not skipped:
+                learner.balance.correct()
+            learner.balance.count_anew()
+        step = measured(i + 1, loss, rate, grad_norm, clock, skipped=skipped)
+        step = replace(step, busiest_expert=busiest[0] if busiest else None)
         if due(step.step, config.eval_every, config):
             validation = evaluate(
                 learner.loss_of, held_out, data, config.batch_size, learner.compute, learner.ranks
@@ -227,17 +228,13 @@ def update(optimizer: torch.optim.Optimizer, loss: float, grad_norm: float) -> b
     return finite
 
 
-def measured(
-    step: int, loss: float, rate: float, grad_norm: float, clock: Clock, *, skipped: bool,
-    busiest: Sequence[float] = (),
-) -> Step:  # fmt: skip
+def measured(step: int, loss: float, rate: float, grad_norm: float, clock: Clock, *, skipped: bool) -> Step:
     """What the update was, for metrics.jsonl and for whoever watches."""
     speed = clock.tokens_per_second()
     return Step(
         step=step, loss=loss if math.isfinite(loss) else None, lr=rate,
         grad_norm=grad_norm if math.isfinite(grad_norm) else None, skipped=skipped,
         tokens=step * clock.tokens_per_update, tokens_per_second=speed, mfu=clock.mfu(speed),
-        busiest_expert=next(iter(busiest), None),
     )  # fmt: skip
 
 
@@ -270,7 +267,8 @@ def outcome(
         loss=step.loss, val_loss=step.val_loss, val_bits_per_byte=step.val_bits_per_byte,
         tokens_per_second=speed, mfu=clock.mfu(speed), peak_flops=clock.peak_flops,
         peak_memory_bytes=compute.peak_memory_bytes(),
-        seconds=clock.elapsed_seconds(), device=compute.name, planned=planned and planned.as_dict(),
+        seconds=clock.elapsed_seconds(), device=compute.name,
+        planned=None if planned is None else planned.as_dict(),
         checkpoint=checkpoints / f"step-{step.step}" if step.step else None,
     )  # fmt: skip
 

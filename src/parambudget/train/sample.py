@@ -14,9 +14,9 @@ from parambudget.arch.source import load
 from parambudget.build.cached import remembering
 from parambudget.build.module import Transformer
 from parambudget.errors import InputError
+from parambudget.text.tokenizer import TextTokenizer, prepared
 from parambudget.train import checkpoint
 from parambudget.train.device import Compute
-from parambudget.train.tokenizer import TextTokenizer, prepared
 
 Ended = Literal["end of text", "max_tokens", "context_length"]
 

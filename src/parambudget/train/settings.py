@@ -7,6 +7,7 @@ from typing import Any
 
 from parambudget.arch.config import ModelConfig
 from parambudget.plan.ways import quickest
+from parambudget.text.tokens import TokenData
 from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import Completed, complete
 from parambudget.train.device import Compute
@@ -15,7 +16,6 @@ from parambudget.train.expect import machine_of, require_room, surely_fits
 from parambudget.train.fit import settings_for_hours, settings_that_fit
 from parambudget.train.resume import require_same_model, require_same_settings
 from parambudget.train.rundir import stored_config
-from parambudget.train.tokens import TokenData
 from parambudget.units import format_bytes
 
 WAYS = ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "loss_chunks")
@@ -76,7 +76,8 @@ def settled(
 
     if shard:
         ranks.require_others()
-    found, why = completed(), {}
+    why: dict[str, str] = {}
+    found = completed()
     shard = chosen_sharing(found.config, fields, model, compute, ranks) if shard is None else shard
     if not given.stored:
         chosen, why = chosen_ways(found.config, fields, model, compute, ranks, shard=shard)
