@@ -31,6 +31,8 @@ def differences(wanted: ModelConfig, got: ModelConfig) -> list[Difference]:
     Initial weights are no difference, nor is whether the matrices of experts lie in one tensor.
     """
     ours, theirs = meaning(wanted), meaning(got)
+    if wanted.position != got.position:
+        ours |= {name: theirs.get(name) for name in (*_ONLY_ROTARY, "rope_theta_local")}
     say_ours, say_theirs = flat(wanted), flat(got)
     return [
         Difference(field, _said(say_ours, ours, field), _said(say_theirs, theirs, field))
