@@ -211,7 +211,22 @@ class TestOthers:
     def test_presets_are_listed_and_searched(self, run):
         out = run("presets", "qwen3")[1]
         assert "596,049,920" in out
-        assert "llama" not in out.splitlines()[1]
+        assert "llama" not in out
+
+    def test_presets_are_found_by_every_word_of_their_name_or_source(self, run):
+        (row,) = json.loads(run("presets", "Mixtral", "8x7B", "--json")[1])
+        assert (row["name"], row["total"], row["active"]) == (
+            "mixtral-8x7b-v0.1", 46_702_792_704, 12_879_925_248,
+        )  # fmt: skip
+        assert set(row) == {
+            "name", "total", "body", "active", "dim", "layers", "heads", "context", "source",
+        }  # fmt: skip
+        assert len(json.loads(run("presets", "DeepseekV3ForCausalLM", "--json")[1])) == 4
+
+    def test_no_preset_of_that_name_ends_in_one_line(self, run):
+        code, out, err = run("presets", "no", "such")
+        assert (code, out) == (2, "")
+        assert "no preset has 'no such' in its name or source; run parambudget presets for all 150" in err
 
     def test_version_is_printed(self, run):
         assert run("--version")[:2] == (0, f"{__version__}\n")

@@ -3,17 +3,27 @@
 import json
 
 import pytest
-from hf_configs import FAMILIES, NEEDED, built, configs
+from hf_configs import FAMILIES, INSTANTIATED_AS, NEEDED, built, configs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
 import parambudget as pb
 from parambudget.arch.defaults import complete
+from parambudget.arch.hf.family import ABSENT
 from parambudget.arch.hf.read import from_hf
 from parambudget.cost.count import Breakdown, count
 
 logging.set_verbosity_error()
+OUR_OWN = {
+    "attention_layers",  # GPT-Neo's class expands it from attention_types
+    "attn_config.clip_qkv", "attn_config.softmax_scale",  # of a class of its own
+    "layer_sharing", "share_embedding",  # of MobileLLM's remote code
+    "rope_local_base_freq", "sliding_window_pattern",  # read from beside the fields
+    "seq_length",  # BLOOM's class has no limit
+}  # fmt: skip
+"""Keys for which the class has no field, or one in another place."""
 every_kind = pytest.mark.parametrize("kind", FAMILIES)
 
 
@@ -39,6 +49,24 @@ def test_a_config_without_keys_has_the_class_defaults(kind):
     """Only depth is given, so that the class is quick to build, and what it cannot do without itself."""
     config = {"model_type": kind, FAMILIES[kind].keys["n_layers"]: 2} | NEEDED.get(kind, {})
     assert counted(config) == built(config)
+
+
+@every_kind
+def test_the_defaults_are_those_of_the_class(kind):
+    """Those that change no count too: windows, bases, epsilons."""
+    theirs = CONFIG_MAPPING[INSTANTIATED_AS.get(kind, kind)]
+    fields = {name: field.default for name, field in theirs.__dataclass_fields__.items()}
+    rotation = getattr(theirs(), "rope_parameters", None) or {}
+    rotation = rotation.get("full_attention", rotation)
+    fields |= {"rope_theta": rotation.get("rope_theta"), "rotary_emb_base": rotation.get("rope_theta")}
+    share = rotation.get("partial_rotary_factor", 1.0)
+    fields |= {"partial_rotary_factor": share, "rotary_pct": share}
+    ours = {key: value for key, value in FAMILIES[kind].defaults.items() if key not in OUR_OWN}
+    # A key without a field is read where it is there, and may be null where ours is.
+    said = {
+        key for key, value in ours.items() if value is not ABSENT and (value is not None or key in fields)
+    }
+    assert {key: ours[key] for key in said} == {key: fields[key] for key in said}
 
 
 def test_a_key_that_the_class_does_not_read_is_noted_and_inert():

@@ -1,14 +1,17 @@
-"""Published dense decoders by name, each with the exact count of the published model."""
+"""Published decoders by name, each with the exact count of the published model."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.preset_table import TABLE, Preset
+from parambudget.arch.published import gpt_like, llama_like, with_experts
+from parambudget.arch.published.row import Preset
 from parambudget.errors import ConfigError
 
-__all__ = ["PRESETS", "Preset", "find", "preset"]
+__all__ = ["PRESETS", "TABLE", "Preset", "find", "preset"]
+
+TABLE: Final = gpt_like.ROWS + llama_like.ROWS + with_experts.ROWS
 
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {row.name: row for row in sorted(TABLE, key=lambda row: row.name)}

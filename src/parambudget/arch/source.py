@@ -49,7 +49,7 @@ def read_source(source: str | Path) -> Source:
     # os.path, because Path.exists raises on a name that is too long.
     if os.path.exists(path) or path.suffix == ".json":
         return interpret(read_json(path), str(path))
-    from parambudget.arch.presets import preset  # 110 rows that a model given by flags does not need
+    from parambudget.arch.presets import preset  # rows that a model given by flags does not need
 
     return Source(preset(str(source)).model_dump())
 

@@ -16,6 +16,10 @@ class MixtureOfExperts(nn.Module):
     """Routed experts, and shared ones that every token meets. No token is dropped."""
 
     correction: Tensor | None
+    load: Tensor | None = None
+    """Tokens sent to each expert while learning, (E,); counted only where somebody has set it to zeros."""
+    unevenness: Tensor | None = None
+    """Of the last forward pass that was counted: see `unevenness`."""
 
     def __init__(self, m: ModelConfig, moe: MoE) -> None:
         super().__init__()
@@ -33,7 +37,12 @@ class MixtureOfExperts(nn.Module):
         shared_BTD = self.shared(x_BTD) if self.shared is not None else None
         if shared_BTD is not None and self.shared_gate is not None:
             shared_BTD = torch.sigmoid(self.shared_gate(x_BTD)) * shared_BTD
-        weights_NK, chosen_NK = chosen_experts(self.logits(x_BTD.flatten(0, 1)), self.correction, self.moe)
+        logits_NE = self.logits(x_BTD.flatten(0, 1))
+        weights_NK, chosen_NK = chosen_experts(logits_NE, self.correction, self.moe)
+        if self.load is not None and torch.is_grad_enabled():
+            sent_E = F.one_hot(chosen_NK, self.moe.n_experts).sum((0, 1)).to(self.load.dtype)
+            self.load = self.load + sent_E
+            self.unevenness = unevenness(scores(logits_NE, self.moe), sent_E)
         routed_BTD = self._routed(x_BTD.flatten(0, 1), weights_NK, chosen_NK).view_as(x_BTD)
         return routed_BTD if shared_BTD is None else routed_BTD + shared_BTD
 
@@ -109,7 +118,7 @@ def chosen_experts(logits_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> 
     Sources: Jiang et al. 2024 (Mixtral), arXiv 2401.04088, section 2.1; DeepSeek-AI 2024 (V2 and V3), arXiv
     2405.04434, section 2.2, and 2412.19437, section 2.1.2, for groups and the correction.
     """
-    scores_NE = logits_NE.sigmoid() if moe.router_scores == "sigmoid" else logits_NE.softmax(-1)
+    scores_NE = scores(logits_NE, moe)
     merit_NE = scores_NE if correction_E is None else scores_NE + correction_E
     if moe.n_groups_per_token < moe.n_expert_groups:
         merit_NE = _within_the_best_groups(merit_NE, moe)
@@ -118,6 +127,23 @@ def chosen_experts(logits_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> 
     if moe.norm_expert_weights:
         weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
     return weights_NK * moe.routing_multiplier, chosen_NK
+
+
+def scores(logits_NE: Tensor, moe: MoE) -> Tensor:
+    """How well each expert suits each token, between 0 and 1."""
+    return logits_NE.sigmoid() if moe.router_scores == "sigmoid" else logits_NE.softmax(-1)
+
+
+def unevenness(scores_NE: Tensor, sent_E: Tensor) -> Tensor:
+    """Experts times the sum over them of their share of the tokens times their mean share of the scores.
+
+    1 where all get as much, up to the number of experts where one gets all. Only the scores have a gradient.
+
+    Source: Fedus et al. 2021 (Switch Transformer), arXiv 2101.03961, section 2.2; for sigmoid scores
+    DeepSeek-AI 2024 (V3), arXiv 2412.19437, section 2.1.2.
+    """
+    share_NE = scores_NE / scores_NE.sum(-1, keepdim=True)
+    return len(sent_E) * (sent_E / sent_E.sum() * share_NE.mean(0)).sum()
 
 
 def _within_the_best_groups(merit_NE: Tensor, moe: MoE) -> Tensor:

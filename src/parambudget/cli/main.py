@@ -31,7 +31,8 @@ VersionOption = Annotated[
     typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
 ]
 COMMANDS: Final = (
-    "count", "solve", "plan", "report", "verify", "data", "train", "runs", "sample", "presets", "calibrate",
+    "count", "solve", "plan", "report", "verify", "export", "data", "train", "runs", "sample", "presets",
+    "calibrate",
 )  # fmt: skip
 
 

@@ -141,9 +141,14 @@ def updates(
             mean_loss = learner.ranks.mean(own_loss)
             norm = clip(learner.module.parameters(), config.grad_clip)
             # The one time in an update that the host waits for the device.
-            loss, grad_norm = torch.stack((mean_loss, norm)).tolist()
+            figures = torch.stack((mean_loss, norm, *learner.balance.busiest(learner.ranks)))
+            loss, grad_norm, *busiest = figures.tolist()
             skipped = not update(learner.optimizer, loss, grad_norm)
+            if not skipped:
+                learner.balance.correct()
+            learner.balance.count_anew()
         step = measured(i + 1, loss, rate, grad_norm, clock, skipped=skipped)
+        step = replace(step, busiest_expert=busiest[0] if busiest else None)
         if due(step.step, config.eval_every, config):
             validation = evaluate(
                 learner.loss_of, held_out, data, config.batch_size, learner.compute, learner.ranks

@@ -1,7 +1,7 @@
 """What a person should know about how a Hugging Face config was read, in one line each."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from parambudget.arch.hf.family import ANY, Config, Family
@@ -21,12 +21,9 @@ _SILENT: Final = re.compile(
 """Keys that say nothing about the architecture: training, files, tokens, generation."""
 
 
-def notes_on(
-    family: Family, config: Config, given: Mapping[str, Any], kind: str, unsaid: list[str]
-) -> tuple[str, ...]:
+def notes_on(family: Family, given: Mapping[str, Any], kind: str, unsaid: Sequence[str]) -> tuple[str, ...]:
     """What the count does not show: functions that cannot be said, keys that the class does not read."""
     notes = []
-    unsaid = [*_unsaid(family, config), *unsaid]
     if unsaid:
         notes.append(f"counted exactly, but built without {', '.join(unsaid)}: a model with other logits")
     unread = sorted(key for key, value in given.items() if _worth_a_note(key, value, family))
@@ -35,7 +32,8 @@ def notes_on(
     return (*notes, *_of_other_heads(given))
 
 
-def _unsaid(family: Family, config: Config) -> list[str]:
+def unsaid_by(family: Family, config: Config) -> list[str]:
+    """What the class computes and `ModelConfig` cannot say."""
     told = [
         family.wording.get(key, f"{key}={config[key]!r}")
         for key, value in family.unsaid.items()

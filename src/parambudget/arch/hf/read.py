@@ -9,7 +9,7 @@ from parambudget.arch.hf.family import ABSENT, Family
 from parambudget.arch.hf.gpt_like import GPT_LIKE
 from parambudget.arch.hf.latent_like import LATENT_LIKE
 from parambudget.arch.hf.llama_like import LLAMA_LIKE
-from parambudget.arch.hf.notes import notes_on
+from parambudget.arch.hf.notes import notes_on, unsaid_by
 from parambudget.arch.hf.refuse import refuse_other_models, refuse_wrong_values
 from parambudget.arch.hf.rotation import rotary_keys
 from parambudget.arch.hf.rules import share_of
@@ -37,6 +37,8 @@ class Imported:
 
     fields: dict[str, Any]
     notes: tuple[str, ...]
+    unsaid: tuple[str, ...] = ()
+    """What the class computes and the fields cannot say; the count is the same."""
 
 
 def from_hf(document: Mapping[str, Any], name: str) -> Imported:
@@ -82,7 +84,8 @@ def _read(family: Family, given: Mapping[str, Any], kind: str) -> Imported:
         fields["activation"] = _activation(fields, config[key])
     for rule in family.derive:
         fields |= {field: value for field, value in rule(config).items() if value is not None}
-    return Imported(_complete(fields), notes_on(family, config, given, kind, unsaid))
+    unsaid = [*unsaid_by(family, config), *unsaid]
+    return Imported(_complete(fields), notes_on(family, given, kind, unsaid), tuple(unsaid))
 
 
 def _complete(fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""One published model as a row of a table: what it states, its exact counts, where it was published."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.defaults import complete
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One published model."""
+
+    name: str
+    given: Mapping[str, Any]
+    """What the model states; the rest are defaults."""
+    published_count: int
+    """Unique parameters of the published model, a tied head once."""
+    source: str
+    """Where the configuration was published, and what was counted."""
+    published_active: int | None = None
+    """Those that one token meets, of models with experts."""
+
+    @cached_property
+    def model(self) -> ModelConfig:
+        """The complete model, validated when first asked for: the tables themselves stay free to import."""
+        return complete(self.given).model
+
+
+def dense(owner: str, counted: str, paper: str, **shared: Any) -> Callable[..., Preset]:
+    """A function that makes the rows of one family, in the order of the table's columns."""
+
+    def row(
+        name: str, repo: str, published_count: int,
+        n_layers: int, dim: int, n_heads: int, n_kv_heads: int, intermediate_size: int, **own: Any,
+    ) -> Preset:  # fmt: skip
+        sizes = {
+            "n_layers": n_layers, "dim": dim, "n_heads": n_heads, "n_kv_heads": n_kv_heads,
+            "intermediate_size": intermediate_size,
+        }  # fmt: skip
+        given = MappingProxyType(shared | sizes | own)
+        return Preset(name, given, published_count, _source(owner, repo, paper, counted))
+
+    return row
+
+
+def with_experts(owner: str, counted: str, paper: str, **shared: Any) -> Callable[..., Preset]:
+    """The same for models with experts; heads of latent attention share no keys, so they have one number."""
+
+    def row(
+        name: str, repo: str, published_count: int, published_active: int, n_layers: int, dim: int,
+        heads: int | tuple[int, int], n_experts: int, n_experts_per_token: int, width: int, **own: Any,
+    ) -> Preset:  # fmt: skip
+        n_heads, n_kv_heads = heads if isinstance(heads, tuple) else (heads, heads)
+        sizes = {
+            "n_layers": n_layers, "dim": dim, "n_heads": n_heads, "n_kv_heads": n_kv_heads,
+            "n_experts": n_experts, "n_experts_per_token": n_experts_per_token,
+            "expert_intermediate_size": width,
+        }  # fmt: skip
+        given = MappingProxyType(shared | sizes | own)
+        source = _source(owner, repo, paper, counted)
+        return Preset(name, given, published_count, source, published_active)
+
+    return row
+
+
+def _source(owner: str, repo: str, paper: str, counted: str) -> str:
+    return f"huggingface.co/{owner}/{repo} config.json ({paper}); counted: {counted}"

@@ -1,0 +1,97 @@
+"""Published decoders with a mixture of experts: what a family shares stands once, then one row per model.
+
+A row says what differs from the defaults of `arch.defaults.complete`. Every count is that of the instantiated
+Hugging Face class (transformers 5, unique parameters; active: less the routed experts that a token does not
+meet), never ours. Left unsaid, because `ModelConfig` has no word for it and it has no parameters: rescaled
+rotary frequencies (DeepSeek, Kimi, gpt-oss), Phi's sparse mixer, layers for predicting further tokens.
+"""
+
+from typing import Any, Final
+
+from parambudget.arch.published.row import with_experts
+
+# DeepSeek-V2 and its children: latent attention, a dense layer first, norms with an epsilon of their own.
+_LATENT: Final[dict[str, Any]] = dict(
+    kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, rotary_interleaved=True,
+    n_first_dense=1, tied=False, norm_eps=1e-6,
+)  # fmt: skip
+_SIGMOID: Final[dict[str, Any]] = dict(router_scores="sigmoid", correction_bias=True)
+
+# fmt: off
+_mixtral = with_experts("mistralai", "MixtralForCausalLM", "arXiv 2401.04088",
+    tied=False, vocab_size=32000, context_length=32768, rope_theta=1_000_000.0)
+_qwen2 = with_experts("Qwen", "Qwen2MoeForCausalLM", "arXiv 2407.10671",
+    qkv_bias=True, norm_expert_weights=False, n_shared_experts=1, shared_expert_gate=True, tied=False,
+    vocab_size=151936, rope_theta=1_000_000.0, norm_eps=1e-6)
+_qwen3 = with_experts("Qwen", "Qwen3MoeForCausalLM", "arXiv 2505.09388",
+    qk_norm="head", head_dim=128, tied=False, vocab_size=151936, context_length=40960,
+    rope_theta=1_000_000.0, norm_eps=1e-6)
+_phi = with_experts("microsoft", "PhimoeForCausalLM", "arXiv 2404.14219",
+    norm="layernorm", qkv_bias=True, attention_out_bias=True, head_bias=True, norm_expert_weights=False,
+    tied=False, vocab_size=32064, context_length=131072, window=131072)
+_olmoe = with_experts("allenai", "OlmoeForCausalLM", "arXiv 2409.02060",
+    qk_norm="full", norm_expert_weights=False, tied=False, vocab_size=50304, context_length=4096)
+_granite = with_experts("ibm-granite", "GraniteMoeForCausalLM", "model card",
+    vocab_size=49155, context_length=4096, norm_eps=1e-6, embedding_multiplier=12.0, residual_multiplier=0.22,
+    attention_multiplier=1 / 64, logit_multiplier=1 / 6)
+_glm = with_experts("zai-org", "Glm4MoeForCausalLM", "arXiv 2508.06471",
+    **_SIGMOID, qkv_bias=True, head_dim=128, rotary_fraction=0.5, n_shared_experts=1, tied=False,
+    vocab_size=151552, context_length=131072, rope_theta=1_000_000.0)
+_gpt_oss = with_experts("openai", "GptOssForCausalLM", "arXiv 2508.10925",
+    qkv_bias=True, attention_out_bias=True, attention_sinks=True, head_dim=64, window=128,
+    window_pattern=("local", "global"), activation="quick_gelu", ffn_clamp=7.0, expert_bias=True,
+    router_bias=True, tied=False, vocab_size=201088, context_length=131072, rope_theta=150_000.0)
+_deepseek2 = with_experts("deepseek-ai", "DeepseekV2ForCausalLM", "arXiv 2405.04434",
+    **_LATENT, n_shared_experts=2, norm_expert_weights=False, vocab_size=102400, context_length=163840)
+_deepseek3 = with_experts("deepseek-ai", "DeepseekV3ForCausalLM", "arXiv 2412.19437",
+    **_LATENT | dict(n_first_dense=3), **_SIGMOID, q_lora_rank=1536, n_shared_experts=1, n_expert_groups=8,
+    n_groups_per_token=4, routing_multiplier=2.5, vocab_size=129280, context_length=163840)
+_moonshot = with_experts("moonshotai", "DeepseekV3ForCausalLM", "arXiv 2502.16982, 2507.20534",
+    **_LATENT, **_SIGMOID, vocab_size=163840, context_length=8192, rope_theta=50_000.0)
+
+ROWS: Final = (
+    # name  repository  parameters  active  layers  dim  heads or (heads, kv heads)  experts  per token  width
+    _mixtral("mixtral-8x7b-v0.1", "Mixtral-8x7B-v0.1", 46_702_792_704, 12_879_925_248,
+             32, 4096, (32, 8), 8, 2, 14336),
+    _mixtral("mixtral-8x22b-v0.1", "Mixtral-8x22B-v0.1", 140_620_634_112, 39_152_031_744,
+             56, 6144, (48, 8), 8, 2, 16384, context_length=65536),
+    _qwen2("qwen1.5-moe-a2.7b", "Qwen1.5-MoE-A2.7B", 14_315_784_192, 2_689_173_504,
+           24, 2048, 16, 60, 4, 1408, shared_intermediate_size=5632, context_length=8192),
+    _qwen2("qwen2-57b-a14b", "Qwen2-57B-A14B", 57_408_658_944, 14_249_270_784,
+           28, 3584, (28, 4), 64, 8, 2560, shared_intermediate_size=20480, context_length=131072),
+    _qwen3("qwen3-30b-a3b", "Qwen3-30B-A3B", 30_532_122_624, 3_353_032_704, 48, 2048, (32, 4), 128, 8, 768),
+    _qwen3("qwen3-235b-a22b", "Qwen3-235B-A22B", 235_093_634_560, 22_190_763_520,
+           94, 4096, (64, 4), 128, 8, 1536),
+    _qwen3("qwen3-coder-480b-a35b", "Qwen3-Coder-480B-A35B-Instruct", 480_154_875_392, 35_474_765_312,
+           62, 6144, (96, 8), 160, 8, 2560, context_length=262144, rope_theta=10_000_000.0),
+    _phi("phi-3.5-moe", "Phi-3.5-MoE-instruct", 41_873_153_344, 6_640_999_744,
+         32, 4096, (32, 8), 16, 2, 6400),
+    _olmoe("olmoe-1b-7b", "OLMoE-1B-7B-0924", 6_919_161_856, 1_282_017_280, 16, 2048, 16, 64, 8, 1024),
+    _granite("granite-3.0-1b-a400m", "granite-3.0-1b-a400m-base", 1_334_628_352, 428_658_688,
+             24, 1024, (16, 8), 32, 8, 512),
+    _granite("granite-3.0-3b-a800m", "granite-3.0-3b-a800m-base", 3_298_793_472, 882_874_368,
+             32, 1536, (24, 8), 40, 8, 512),
+    _glm("glm-4.5-air", "GLM-4.5-Air", 106_852_245_504, 13_424_123_904,
+         46, 4096, (96, 8), 128, 8, 1408, intermediate_size=10944, n_first_dense=1),
+    _glm("glm-4.5", "GLM-4.5", 352_797_814_784, 33_632_251_904,
+         92, 5120, (96, 8), 160, 8, 1536, intermediate_size=12288, n_first_dense=3, qk_norm="head",
+         routing_multiplier=2.5),
+    _gpt_oss("gpt-oss-20b", "gpt-oss-20b", 20_914_757_184, 4_187_440_704, 24, 2880, (64, 8), 32, 4, 2880),
+    _gpt_oss("gpt-oss-120b", "gpt-oss-120b", 116_829_156_672, 5_711_982_912, 36, 2880, (64, 8), 128, 4, 2880),
+    _deepseek2("deepseek-v2-lite", "DeepSeek-V2-Lite", 15_706_484_224, 2_661_150_208,
+               27, 2048, 16, 64, 6, 1408, intermediate_size=10944),
+    _deepseek2("deepseek-v2", "DeepSeek-V2", 235_741_434_880, 21_375_800_320,
+               60, 5120, 128, 160, 6, 1536, intermediate_size=12288, q_lora_rank=1536, n_expert_groups=8,
+               n_groups_per_token=3, routing_multiplier=16.0),
+    _deepseek3("deepseek-v3", "DeepSeek-V3", 671_026_404_352, 37_552_282_624,
+               61, 7168, 128, 256, 8, 2048, intermediate_size=18432),
+    _deepseek3("deepseek-r1", "DeepSeek-R1", 671_026_404_352, 37_552_282_624,
+               61, 7168, 128, 256, 8, 2048, intermediate_size=18432),
+    _moonshot("moonlight-16b-a3b", "Moonlight-16B-A3B", 15_960_108_544, 2_914_774_528,
+              27, 2048, 16, 64, 6, 1408, intermediate_size=11264, n_shared_experts=2,
+              routing_multiplier=2.446, norm_eps=1e-5),
+    _moonshot("kimi-k2", "Kimi-K2-Instruct", 1_026_408_209_408, 32_861_477_888,
+              61, 7168, 64, 384, 8, 2048, intermediate_size=18432, q_lora_rank=1536, n_shared_experts=1,
+              routing_multiplier=2.827, context_length=131072),
+)
+# fmt: on
