@@ -10,7 +10,7 @@ from parambudget.arch.export.files import text_of, write_into
 from parambudget.arch.export.target import Export
 from parambudget.arch.source import load
 from parambudget.cli.fields import with_model_fields
-from parambudget.cli.options import JsonOption, SourceArgument
+from parambudget.cli.options import JsonOption, SourceArgument, require_torch
 from parambudget.cli.output import print_json
 from parambudget.cost.count import total
 from parambudget.errors import ConfigError
@@ -36,6 +36,12 @@ def export(
         Path | None,
         typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.", show_default="print it"),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHECKPOINT", help="Write its weights and tokenizer too: a run or a checkpoint (hf only)."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
     as_json: JsonOption = False,
     *,
@@ -46,6 +52,12 @@ def export(
 
     parambudget export gpt2 --to hf -o folder
     """
+    if weights is not None:
+        model = load(source, fields).model if source is not None or fields else None
+        _require_a_folder(to, out, force=force)
+        assert out is not None, "it was asked for"
+        _export_weights(weights, model, model_type, out, as_json=as_json)
+        return
     completed = load(source, fields)
     made = _exported(completed.model, to, model_type)
     notes = [*completed.notes, *made.notes]
@@ -63,6 +75,43 @@ def export(
         typer.echo(f"wrote {written}: {made.name}, {counted:,} parameters")
     else:
         typer.echo(text_of(made), nl=False)
+
+
+def _require_a_folder(to: Tool, out: Path | None, *, force: bool) -> None:
+    if to != "hf":
+        raise ConfigError(f"--weights writes for transformers, and --to is {to}; use --to hf")
+    if out is None:
+        raise ConfigError("--weights writes several files; name their folder with --out DIR")
+    if force:
+        raise ConfigError("--force replaces single files, not a folder of weights; choose another --out")
+
+
+def _export_weights(
+    weights: Path, model: ModelConfig | None, model_type: str | None, out: Path, *, as_json: bool
+) -> None:
+    """The model of a checkpoint with its weights and its tokenizer."""
+    require_torch("export --weights")
+    from parambudget.train.device import choose
+    from parambudget.train.export import export_weights, require_same_model
+    from parambudget.train.sample import load_checkpoint
+
+    notes: list[str] = []
+    loaded = load_checkpoint(weights, choose("cpu"), notes.append)
+    if model is not None:
+        require_same_model(model, loaded)
+    done = export_weights(loaded, out, model_type)
+    counted = total(loaded.module.model)
+    notes += done.notes
+    if as_json:
+        print_json(
+            {"to": "hf", "name": done.made.name, "total": counted, "file": str(out)}
+            | {"notes": notes, "document": done.made.document, "weights": str(loaded.folder)}
+            | {"files": done.files}
+        )
+        return
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(f"wrote {out}: {done.made.name}, {counted:,} parameters of {loaded.folder}")
 
 
 def _exported(model: ModelConfig, to: Tool, model_type: str | None) -> Export:
