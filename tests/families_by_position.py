@@ -1,22 +1,7 @@
 """Architectures that differ in what a query sees and how positions enter, as Hugging Face names them."""
 
-from collections.abc import Callable, Iterable
-
-import torch
 import transformers as hf
-from families import (
-    GPT_NEOX_WORDS,
-    LLAMA_WORDS,
-    OLMO2_WORDS,
-    PRE_WORDS,
-    Family,
-    Weights,
-    Words,
-    config,
-    less_one,
-    renamed,
-    split_qkv,
-)
+from families import Family, config
 from families_of_experts import every_layer
 from published import PUBLISHED
 
@@ -57,59 +42,6 @@ def gemma(config_class: type[hf.PreTrainedConfig], m: ModelConfig) -> hf.PreTrai
 def gpt_oss(m: ModelConfig) -> hf.PreTrainedConfig:
     more = {"swiglu_limit": m.ffn_clamp, "attn_implementation": "eager"} | windows(m)
     return every_layer(hf.GptOssConfig, **more)(m)
-
-
-def gpt_oss_weights(weights: Weights, m: ModelConfig) -> Weights:
-    """Matrices are (in, out) and those of gate and up taken together, row by row."""
-    ours: Weights = {}
-    for name, weight in renamed(PRE_WORDS)(weights, m).items():
-        stem, routed, rest = name.partition(".experts.")
-        if not routed:
-            ours[name] = weight
-            continue
-        kind = "bias" if rest.endswith("_bias") else "weight"
-        parts = {"gate": weight[..., ::2], "up": weight[..., 1::2]} if "gate_up" in rest else {"down": weight}
-        for part, own in parts.items():
-            turned = own.transpose(1, 2) if kind == "weight" else own
-            ours[f"{stem}.experts.{part}.{kind}"] = turned
-    return ours
-
-
-def heads_together(words: Words) -> Callable[[Weights, ModelConfig], Weights]:
-    """A reader of weights that keep query, key and value of a head together, head after head."""
-
-    def read(weights: Weights, m: ModelConfig) -> Weights:
-        def split(fused: torch.Tensor) -> Iterable[torch.Tensor]:
-            return [part.flatten(0, 1) for part in fused.unflatten(0, (m.n_heads, 3, m.head_dim)).unbind(1)]
-
-        return split_qkv(renamed(words)(weights, m), split)
-
-    return read
-
-
-def gate_and_up(words: Words) -> Callable[[Weights, ModelConfig], Weights]:
-    """A reader of weights that keep the gate and up in one matrix."""
-
-    def read(weights: Weights, m: ModelConfig) -> Weights:
-        ours: Weights = {}
-        for name, weight in renamed(words)(weights, m).items():
-            if ".gate_up." in name:
-                gate, up = weight.chunk(2)
-                ours |= {name.replace("gate_up", "gate"): gate, name.replace("gate_up", "up"): up}
-            else:
-                ours[name] = weight
-        return ours
-
-    return read
-
-
-def stablelm_weights(weights: Weights, m: ModelConfig) -> Weights:
-    """Every head's norm is a module of its own."""
-    ours = renamed((*PRE_WORDS, ("_layernorm.norms", "_norm")))(weights, m)
-    for name in [name for name in ours if name.endswith("_norm.0.weight")]:
-        stem, n_heads = name.removesuffix(".0.weight"), m.n_heads if ".q_norm" in name else m.n_kv_heads
-        ours[f"{stem}.weight"] = torch.stack([ours.pop(f"{stem}.{head}.weight") for head in range(n_heads)])
-    return ours
 
 
 def opt(m: ModelConfig) -> hf.PreTrainedConfig:
@@ -155,10 +87,6 @@ def mpt(m: ModelConfig) -> hf.PreTrainedConfig:
     )
 
 
-def mpt_weights(weights: Weights, m: ModelConfig) -> Weights:
-    return split_qkv(renamed(MPT_WORDS)(weights, m), lambda fused: fused.chunk(3))
-
-
 def gpt_neo(m: ModelConfig) -> hf.PreTrainedConfig:
     kinds = ["local" if m.is_local(layer) else "global" for layer in range(m.n_layers)]
     return hf.GPTNeoConfig(
@@ -193,46 +121,10 @@ def gptj(m: ModelConfig) -> hf.PreTrainedConfig:
     )
 
 
-OPT_WORDS: Words = (
-    ("model.decoder.", ""), ("embed_tokens", "embed"), ("embed_positions", "position"), ("_proj", ""),
-    ("self_attn_layer_norm", "attention_norm"), ("self_attn", "attention"), ("fc1", "ffn.up"),
-    ("fc2", "ffn.down"),
-)  # fmt: skip
-BLOOM_WORDS: Words = (
-    ("transformer.h.", "layers."), ("transformer.", ""), ("word_embeddings_layernorm", "embed_norm"),
-    ("word_embeddings", "embed"), ("ln_f", "norm"), ("self_attention", "attention"), *GPT_NEOX_WORDS[2:],
-)  # fmt: skip
-MPT_WORDS: Words = (
-    ("transformer.", ""), ("wte", "embed"), ("blocks", "layers"), ("norm_1", "attention_norm"),
-    ("norm_2", "ffn_norm"), ("norm_f", "norm"), ("attn.", "attention."), ("Wqkv", "qkv"),
-    ("_proj", ""),
-)  # fmt: skip
-GPT_NEO_WORDS: Words = (
-    ("transformer.", ""), ("wte", "embed"), ("wpe", "position"), ("h.", "layers."), ("_proj.", "."),
-    ("ln_1", "attention_norm"), ("ln_2", "ffn_norm"), ("ln_f", "norm"), ("attn.attention", "attention"),
-    ("attn", "attention"), ("mlp.c_fc", "ffn.up"), ("mlp.c.", "ffn.down."), ("mlp.fc_in", "ffn.up"),
-    ("mlp.fc_out", "ffn.down"),
-)  # fmt: skip
-GLM4_WORDS: Words = (
-    ("post_self_attn_layernorm", "attention_out_norm"), ("post_mlp_layernorm", "ffn_out_norm"), *PRE_WORDS,
-)  # fmt: skip
-GEMMA_WORDS: Words = (*OLMO2_WORDS, ("pre_feedforward_layernorm", "ffn_norm"))
-
-
-def opt_weights(weights: Weights, m: ModelConfig) -> Weights:
-    """The norm before the FFN and the one at the end have one name."""
-    ours = renamed(OPT_WORDS)(weights, m)
-    names = {
-        n: n.replace("final_layer_norm", "ffn_norm" if n.startswith("layers.") else "norm") for n in ours
-    }
-    return {names[name]: weight for name, weight in ours.items()}
-
-
 FAMILIES_BY_POSITION = {
     "mistral": Family(
         hf.MistralForCausalLM,
         lambda m: config(hf.MistralConfig, m, rms_norm_eps=m.norm_eps, sliding_window=m.window),
-        renamed(PRE_WORDS),
         preset("mistral-7b-v0.1").replace(window=4096),
         ("mistral-7b-v0.1", "mistral-nemo-12b"),
         grouped=True,
@@ -240,7 +132,6 @@ FAMILIES_BY_POSITION = {
     "gemma2": Family(
         hf.Gemma2ForCausalLM,
         lambda m: gemma(hf.Gemma2Config, m),
-        less_one(GEMMA_WORDS),
         preset("gemma-2-2b").replace(window=4096, window_pattern=("local", "global"), attention_softcap=50.0),
         ("gemma-2-2b", "gemma-2-9b", "gemma-2-27b"),
         grouped=True,
@@ -248,7 +139,6 @@ FAMILIES_BY_POSITION = {
     "gemma3": Family(
         hf.Gemma3ForCausalLM,
         lambda m: gemma(hf.Gemma3TextConfig, m),
-        less_one(GEMMA_WORDS),
         preset("gemma-3-1b").replace(
             window=512, window_pattern=(*["local"] * 5, "global"), rope_theta_local=10_000.0
         ),
@@ -258,7 +148,6 @@ FAMILIES_BY_POSITION = {
     "gpt_oss": Family(
         hf.GptOssForCausalLM,
         gpt_oss,
-        gpt_oss_weights,
         example("gpt-oss-20b").replace(fused_experts=True),
         ("gpt-oss-20b",),
         grouped=True,
@@ -271,7 +160,6 @@ FAMILIES_BY_POSITION = {
             rms_norm_eps=m.norm_eps,
             no_rope_layers=[int(m.rotates(layer)) for layer in range(m.n_layers)],
         ),
-        renamed(PRE_WORDS),
         preset("smollm3-3b").replace(rotary_pattern=("rotary", "rotary", "rotary", "none")),
         ("smollm3-3b",),
         grouped=True,
@@ -285,14 +173,12 @@ FAMILIES_BY_POSITION = {
             logit_scale=m.logit_multiplier,
             use_qk_norm=m.qk_norm == "per_head",
         ),
-        renamed(LLAMA_WORDS),
         preset("command-r-plus").replace(rotary_interleaved=True, logit_multiplier=0.0625),
         ("command-r-plus",),
     ),
     "glm4": Family(
         hf.Glm4ForCausalLM,
         lambda m: config(hf.Glm4Config, m, rms_norm_eps=m.norm_eps, attention_bias=m.qkv_bias),
-        gate_and_up(GLM4_WORDS),
         preset("glm-4-9b-0414").replace(rotary_interleaved=True),
         ("glm-4-9b-0414",),
         grouped=True,
@@ -306,18 +192,14 @@ FAMILIES_BY_POSITION = {
             use_qkv_bias=m.qkv_bias,
             qk_layernorm=m.qk_norm == "per_head",
         ),
-        stablelm_weights,
         preset("stablelm-3b").replace(qk_norm="per_head", qk_norm_bias=False, rotary_fraction=0.5),
         ("stablelm-3b", "stablelm-2-1.6b"),
     ),
-    "opt": Family(hf.OPTForCausalLM, opt, opt_weights, example("opt-125m"), ("opt-125m",), free_eps=False),
-    "opt-350m": Family(
-        hf.OPTForCausalLM, opt, opt_weights, example("opt-350m"), ("opt-350m",), free_eps=False
-    ),
+    "opt": Family(hf.OPTForCausalLM, opt, example("opt-125m"), ("opt-125m",), free_eps=False),
+    "opt-350m": Family(hf.OPTForCausalLM, opt, example("opt-350m"), ("opt-350m",), free_eps=False),
     "bloom": Family(
         hf.BloomForCausalLM,
         bloom,
-        heads_together(BLOOM_WORDS),
         example("bloom-560m"),
         ("bloom-560m", "bloom-7b1"),
         ffn_ratio=4,
@@ -325,7 +207,6 @@ FAMILIES_BY_POSITION = {
     "mpt": Family(
         hf.MptForCausalLM,
         mpt,
-        mpt_weights,
         example("mpt-7b").replace(qkv_clip=0.5),
         ("mpt-7b",),
         ffn_ratio=4,
@@ -333,14 +214,12 @@ FAMILIES_BY_POSITION = {
     "gpt_neo": Family(
         hf.GPTNeoForCausalLM,
         gpt_neo,
-        renamed(GPT_NEO_WORDS),
         preset("gpt-neo-125m").replace(window=256, window_pattern=("global", "local")),
         ("gpt-neo-125m", "gpt-neo-2.7b"),
     ),
     "gptj": Family(
         hf.GPTJForCausalLM,
         gptj,
-        renamed(GPT_NEO_WORDS),
         preset("gpt-j-6b").replace(rotary_interleaved=True, rotary_fraction=0.5),
         ("gpt-j-6b",),
     ),

@@ -20,6 +20,7 @@ from parambudget.arch.hf.read import from_hf
 from parambudget.arch.presets import PRESETS, preset
 from parambudget.arch.tensors import tensors
 from parambudget.build.module import Transformer
+from parambudget.build.stored import placed, shape_of
 from parambudget.build.verify import places
 
 FAMILIES = DENSE | FAMILIES_OF_EXPERTS | FAMILIES_BY_POSITION | FAMILIES_OF_KIN
@@ -127,18 +128,21 @@ def shrunk_experts(draw: st.DrawFn, like: ModelConfig) -> dict[str, int]:
     }
 
 
-def shapes_of(theirs: PreTrainedModel, family: Family, model: ModelConfig) -> dict[str, torch.Size]:
-    weights = family.weights(dict(theirs.named_parameters()), model)
-    return {name: weight.shape for name, weight in weights.items()}
-
-
-def shapes_of_the_table(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    return {
-        row.name.replace("*", "{}").format(*place): row.shape
+def shapes_of_the_table(model: ModelConfig, theirs: PreTrainedModel) -> dict[str, torch.Size]:
+    """The table under the names of the class."""
+    table = {
+        row.name.replace("*", "{}").format(*place): torch.empty(row.shape, device="meta")
         for row in tensors(model)
         if row.shared_with is None
         for place in places(row, model)
     }
+    names = dict(theirs.named_parameters())
+    rows, parts, _ = placed(theirs.config.model_type, table, model, names)
+    return {row.name: shape_of(row, parts, model) for row in rows}
+
+
+def shapes_of(theirs: PreTrainedModel) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in theirs.named_parameters()}
 
 
 @pytest.mark.parametrize("row", PRESETS.values(), ids=PRESETS)
@@ -153,7 +157,7 @@ def test_a_preset_states_the_count_of_its_class(row):
 def test_the_table_of_a_published_model_holds_the_tensors_of_its_class(family, name):
     model = published_model(name)
     theirs = on_meta(FAMILIES[family], model)
-    assert shapes_of_the_table(model) == shapes_of(theirs, FAMILIES[family], model)
+    assert shapes_of_the_table(model, theirs) == shapes_of(theirs)
 
 
 @families
@@ -162,7 +166,7 @@ def test_the_table_of_a_published_model_holds_the_tensors_of_its_class(family, n
 def test_the_table_of_a_small_model_holds_the_tensors_of_its_class(family, data):
     model = shrunk(data.draw, family)
     theirs = on_meta(family, model)
-    assert shapes_of_the_table(model) == shapes_of(theirs, family, model)
+    assert shapes_of_the_table(model, theirs) == shapes_of(theirs)
 
 
 @families
@@ -186,7 +190,10 @@ def test_with_the_same_weights_our_module_computes_the_same_logits(family, data)
     for tensor in theirs.state_dict().values():
         tensor.normal_(0, 0.2, generator=generator)
     ours = Transformer(model)
-    ours.load_state_dict(family.weights(theirs.state_dict(), model))
+    held = theirs.state_dict()
+    rows, parts, _ = placed(theirs.config.model_type, ours.state_dict(), model, held)
+    for row in rows:
+        row.put(held[row.name], parts, model)
     tokens = torch.randint(model.vocab_size, (2, model.context_length), generator=generator)
     with torch.no_grad():
         torch.testing.assert_close(ours(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)

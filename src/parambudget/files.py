@@ -87,6 +87,7 @@ def folder_whole(path: Path) -> Iterator[Path]:
         for file in temporary.iterdir():
             with file.open("r+b") as written:
                 os.fsync(written.fileno())
+            file.chmod(0o644)
         if os.path.isdir(path):
             path.rmdir()  # Windows renames to no folder that is there
         temporary.rename(path)

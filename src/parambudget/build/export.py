@@ -29,7 +29,7 @@ def write_pretrained(
     """
     names = names_of(str(config["model_type"]))
     with torch.no_grad():
-        parts = parts_of(module, names)
+        parts = parts_of(module.state_dict(), module.model, names)
         try:
             rows = stored(names, parts, module.model)
         except ConfigError as error:

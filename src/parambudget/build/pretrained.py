@@ -20,7 +20,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.hf.read import from_hf
 from parambudget.build.module import Device, Transformer
-from parambudget.build.stored import Stored, names_of, parts_of, shape_of, stored
+from parambudget.build.stored import Stored, placed, shape_of
 from parambudget.errors import InputError
 from parambudget.files import read_json
 
@@ -121,15 +121,11 @@ def _folder(path: Path) -> Folder:
 
 
 def _placed(folder: Folder, module: Transformer) -> tuple[list[Stored], dict[str, Tensor]]:
-    """The tensors that a file of the class has, in the form that lacks the fewest here; and ours."""
-    forms = []
-    for form in names_of(folder.kind).forms():
-        parts = parts_of(module, form)
-        rows = stored(form, parts, module.model)
-        forms.append((rows, parts, [row.name for row in rows if row.name not in folder.files], form.layers))
-    rows, parts, missing, layers = min(forms, key=lambda form: len(form[2]))
-    known = {row.name for row in rows} | set(missing)
-    further = _further_layers(folder, module.model, layers)
+    """The tensors that a file of the class has, and ours; all are there, and no others."""
+    rows, parts, form = placed(folder.kind, module.state_dict(), module.model, folder.files)
+    known = {row.name for row in rows}
+    missing = [row.name for row in rows if row.name not in folder.files]
+    further = _further_layers(folder, module.model, form.layers)
     other = [
         name
         for name in folder.files

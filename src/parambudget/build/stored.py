@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from parambudget.arch.config import ModelConfig
-from parambudget.build.module import Transformer
 from parambudget.build.names.experts_like import EXPERTS_LIKE
 from parambudget.build.names.gpt_like import GPT_LIKE
 from parambudget.build.names.llama_like import LLAMA_LIKE
@@ -59,11 +58,10 @@ def names_of(kind: str) -> Names:
     return NAMES[kind]
 
 
-def parts_of(module: Transformer, names: Names) -> dict[str, Tensor]:
-    """The module's tensors, a tied head once, those of all experts taken apart; views, not copies."""
-    m = module.model
+def parts_of(tensors: Mapping[str, Tensor], m: ModelConfig, names: Names) -> dict[str, Tensor]:
+    """The tensors of a module, a tied head once, those of all experts taken apart; views, not copies."""
     found: dict[str, Tensor] = {}
-    for name, tensor in module.state_dict().items():
+    for name, tensor in tensors.items():
         if m.tied and name == "lm_head.weight":
             continue
         stem, routed, rest = name.partition(".experts.")
@@ -75,6 +73,20 @@ def parts_of(module: Transformer, names: Names) -> dict[str, Tensor]:
         else:
             found[name] = tensor
     return found
+
+
+def placed(
+    kind: str, tensors: Mapping[str, Tensor], m: ModelConfig, held: Collection[str]
+) -> tuple[list[Stored], dict[str, Tensor], Names]:
+    """Where each tensor of a module stands among the tensors that are `held`, in the form of the class that
+    lacks the fewest of them."""
+    forms = []
+    for form in names_of(kind).forms():
+        parts = parts_of(tensors, m, form)
+        rows = stored(form, parts, m)
+        forms.append((sum(row.name not in held for row in rows), rows, parts, form))
+    _, rows, parts, form = min(forms, key=lambda found: found[0])
+    return rows, parts, form
 
 
 def stored(names: Names, parts: Collection[str], m: ModelConfig) -> list[Stored]:
