@@ -4,6 +4,7 @@ import math
 
 from families import FAMILIES as DENSE
 from families import Family
+from families_before_llama import FAMILIES_BEFORE_LLAMA
 from families_by_position import FAMILIES_BY_POSITION
 from families_of_experts import FAMILIES_OF_EXPERTS
 from families_of_kin import FAMILIES_OF_KIN
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from parambudget.arch.config import ModelConfig
 
-FAMILIES = DENSE | FAMILIES_OF_EXPERTS | FAMILIES_BY_POSITION | FAMILIES_OF_KIN
+FAMILIES = DENSE | FAMILIES_OF_EXPERTS | FAMILIES_BY_POSITION | FAMILIES_BEFORE_LLAMA | FAMILIES_OF_KIN
 
 
 def shrunk(draw: st.DrawFn, family: Family) -> ModelConfig:

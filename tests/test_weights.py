@@ -82,7 +82,7 @@ def assert_both_ways(theirs: PreTrainedModel, model: ModelConfig, folder: Path, 
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-@settings(max_examples=5, database=None)
+@settings(max_examples=3, database=None)
 @given(data=st.data())
 def test_weights_go_both_ways_with_the_same_logits(family, data, tmp_path_factory):
     model = shrunk(data.draw, family)
