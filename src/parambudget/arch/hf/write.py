@@ -59,8 +59,9 @@ def to_hf(model: ModelConfig, kind: str | None = None) -> Export:
     kinds = CLASSES if kind is None else (kind,)
     able = [one for one in kinds if _has_the_blocks(FAMILIES[one], model)]
     if not able:
-        what = "experts and latent attention" if model.mla and model.moe else "experts or latent attention"
-        raise ConfigError(f"{kind} has no {what} as this model has; leave the class out to have one chosen")
+        raise ConfigError(
+            f"{kind} is a class with {_blocks_of(FAMILIES[str(kind)])}, and this model has none; use another"
+        )
     told = "no class of transformers" if kind is None else f"no form of {kind}"
     return chosen(model, [partial(_attempt, one, model) for one in able], told)
 
@@ -72,6 +73,10 @@ def _has_the_blocks(family: Family, model: ModelConfig) -> bool:
     if has_latents:
         return model.mla is not None
     return model.moe is not None or not has_experts
+
+
+def _blocks_of(family: Family) -> str:
+    return "latent attention" if "kv_lora_rank" in family.defaults else "experts"
 
 
 def _attempt(kind: str, model: ModelConfig) -> Attempt:

@@ -48,9 +48,9 @@ def shared_width(m: ModelConfig) -> int:
     return m.moe.n_shared_experts * (m.moe.shared_intermediate_size or m.moe.expert_intermediate_size)
 
 
-def _n_shared(m: ModelConfig) -> int:
+def _n_shared(m: ModelConfig) -> int | None:
     """Shared experts as if each were as wide as a routed one."""
-    return shared_width(m) // m.moe.expert_intermediate_size if m.moe else 0
+    return shared_width(m) // m.moe.expert_intermediate_size if m.moe else None
 
 
 def _n_first_dense(m: ModelConfig) -> int:
