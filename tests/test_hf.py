@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hf_configs import FAMILIES, INSTANTIATED_AS, NEEDED, built, configs
+from hf_configs import FAMILIES, INSTANTIATED_AS, NEEDED, built, class_config, configs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -24,6 +24,7 @@ OUR_OWN = {
     "seq_length",  # BLOOM's class has no limit
 }  # fmt: skip
 """Keys for which the class has no field, or one in another place."""
+LOCAL = ("sliding_attention", "local")
 every_kind = pytest.mark.parametrize("kind", FAMILIES)
 
 
@@ -42,6 +43,27 @@ def counted(config):
 def test_random_configs_count_what_the_class_builds(kind, data):
     config = data.draw(configs(kind))
     assert counted(config) == built(config)
+
+
+@every_kind
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_layers_and_rotations_are_those_of_the_class(kind, data):
+    """What no count shows: which layers have windows and positions, and the bases of the rotations."""
+    config = data.draw(configs(kind))
+    model, theirs = complete(from_hf(config, "config.json").fields).model, class_config(config)
+    kinds = getattr(theirs, "layer_types", None) or getattr(theirs, "attention_layers", None)
+    if kinds and model.window:
+        layers = range(model.n_layers)
+        assert [model.is_local(layer) for layer in layers] == [kind in LOCAL for kind in kinds]
+    if kind == "smollm3":
+        turns = theirs.no_rope_layers
+        assert [model.rotates(layer) for layer in range(model.n_layers)] == [turn == 1 for turn in turns]
+    if kind in FAMILIES and "rope_theta" in FAMILIES[kind].keys and model.position == "rotary":
+        rotation = theirs.rope_parameters
+        assert model.rope_theta == rotation.get("full_attention", rotation)["rope_theta"]
+        if model.rope_theta_local is not None:
+            assert model.rope_theta_local == rotation["sliding_attention"]["rope_theta"]
 
 
 @every_kind
@@ -73,7 +95,23 @@ def test_a_key_that_the_class_does_not_read_is_noted_and_inert():
     plain = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4}
     imported = from_hf(plain | {"num_experts": 8, "qk_norm": True, "torch_dtype": "bfloat16"}, "")
     assert imported.fields == from_hf(plain, "").fields
-    assert imported.notes == ("not read by llama: num_experts, qk_norm",)
+    assert imported.notes[0] == "not read by llama: num_experts, qk_norm"
+    assert imported.notes[1:] == from_hf(plain, "").notes
+
+
+def test_sizes_that_the_config_leaves_to_the_class_are_named_with_its_values():
+    config = {"model_type": "gemma", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 256}
+    (told,) = from_hf(config, "").notes
+    assert told == (
+        "left to the class: num_attention_heads=16, num_key_value_heads=16, intermediate_size=24576, "
+        "tie_word_embeddings=true"
+    )
+
+
+def test_nothing_is_filled_in_where_the_class_decides():
+    for kind in FAMILIES:
+        config = {"model_type": kind, FAMILIES[kind].keys["n_layers"]: 2} | NEEDED.get(kind, {})
+        assert set(complete(from_hf(config, "").fields).filled) <= {"intermediate_size"}, kind
 
 
 @pytest.mark.parametrize(
@@ -98,14 +136,13 @@ def test_a_function_that_cannot_be_said_is_noted_and_counted(config, note):
 
 def test_layers_that_the_class_does_not_build_are_noted():
     imported = from_hf({"model_type": "deepseek_v3", "num_nextn_predict_layers": 1}, "")
-    assert imported.notes == ("layers for predicting further tokens are no part of the class: not counted",)
+    assert imported.notes[0] == "layers for predicting further tokens are no part of the class: not counted"
 
 
 def test_a_config_of_another_head_is_counted_with_the_usual_one_and_says_so():
     config = {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}
-    assert from_hf(config, "").notes == (
-        "counted with a head over the vocabulary, not as LlamaForSequenceClassification",
-    )
+    told, *_ = from_hf(config, "").notes
+    assert told == "counted with a head over the vocabulary, not as LlamaForSequenceClassification"
 
 
 def test_rotary_settings_are_read_in_both_spellings():

@@ -3,6 +3,8 @@
 B batch   T tokens   N tokens of all sequences   D dim   E experts   K experts of a token
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,7 +64,7 @@ class MixtureOfExperts(nn.Module):
         many = torch.bincount(chosen_NK.flatten(), minlength=n_experts).tolist()
         # An expert without tokens runs on none, so that its weights get a gradient of 0 and not none at all.
         parts = x_ND[order // n_chosen].split(many)
-        fed = torch.cat([self.experts.fed(i, part) for i, part in enumerate(parts)])
+        fed = torch.cat(self.experts(parts))
         fed_NKD = fed[order.argsort()].unflatten(0, (-1, n_chosen))
         return (fed_NKD * weights_NK.unsqueeze(-1).to(fed.dtype)).sum(1)
 
@@ -74,10 +76,9 @@ class SingleExperts(nn.ModuleList):
         width, bias = moe.expert_intermediate_size, moe.expert_bias
         super().__init__(FeedForward(m, width, bias=bias) for _ in range(moe.n_experts))
 
-    def fed(self, expert: int, x_ND: Tensor) -> Tensor:
-        """What one expert makes of some tokens."""
-        fed_ND: Tensor = self[expert](x_ND)
-        return fed_ND
+    def forward(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """What each expert makes of its tokens, (n, D) each."""
+        return [expert(part_ND) for expert, part_ND in zip(self, parts, strict=True)]
 
 
 class FusedExperts(nn.Module):
@@ -91,11 +92,10 @@ class FusedExperts(nn.Module):
         self.up = StackedLinear(moe.n_experts, m.dim, width, bias=bias)
         self.down = StackedLinear(moe.n_experts, width, m.dim, bias=bias)
 
-    def fed(self, expert: int, x_ND: Tensor) -> Tensor:
-        """What one expert makes of some tokens."""
-        if self.gate is None:
-            return self.down(expert, self.inner(None, self.up(expert, x_ND)))
-        return self.down(expert, self.inner(self.gate(expert, x_ND), self.up(expert, x_ND)))
+    def forward(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """What each expert makes of its tokens, (n, D) each."""
+        gates = [None] * len(parts) if self.gate is None else self.gate(parts)
+        return self.down([self.inner(*each) for each in zip(gates, self.up(parts), strict=True)])
 
 
 class StackedLinear(nn.Module):
@@ -107,9 +107,11 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_experts, out)) if bias else None
         nn.init.normal_(self.weight, 0.0, into**-0.5)
 
-    def forward(self, expert: int, x: Tensor) -> Tensor:
-        """The map of one expert."""
-        return F.linear(x, self.weight[expert], None if self.bias is None else self.bias[expert])
+    def forward(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """The map of each expert on its part."""
+        # Taken apart at once: the gradient of one picked alone has the size of all.
+        biases = [None] * len(parts) if self.bias is None else self.bias.unbind()
+        return [F.linear(*each) for each in zip(parts, self.weight.unbind(), biases, strict=True)]
 
 
 def chosen_experts(logits_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> tuple[Tensor, Tensor]:
@@ -119,7 +121,7 @@ def chosen_experts(logits_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> 
     2405.04434, section 2.2, and 2412.19437, section 2.1.2, for groups and the correction.
     """
     scores_NE = scores(logits_NE, moe)
-    merit_NE = scores_NE if correction_E is None else scores_NE + correction_E
+    merit_NE = scores_NE.detach() if correction_E is None else scores_NE.detach() + correction_E
     if moe.n_groups_per_token < moe.n_expert_groups:
         merit_NE = _within_the_best_groups(merit_NE, moe)
     chosen_NK = merit_NE.topk(moe.n_experts_per_token, sorted=False).indices

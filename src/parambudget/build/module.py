@@ -129,7 +129,8 @@ class Transformer(nn.Module):
         x_BTD = self.embed(tokens_BT)
         if m.embedding_multiplier != 1:
             x_BTD = x_BTD * m.embedding_multiplier
-        x_BTD = self.embed_norm(self.project_in(x_BTD))
+        # A projection comes out of autocast in bfloat16; the residual stream stays as exact as the table.
+        x_BTD = self.embed_norm(self.project_in(x_BTD).to(x_BTD.dtype))
         if self.position is None:
             return x_BTD
         first = m.position_offset

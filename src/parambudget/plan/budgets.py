@@ -15,16 +15,20 @@ import numpy as np
 from parambudget.arch.dims import Dims
 from parambudget.errors import ConfigError, InputError, NoSolution
 from parambudget.plan.arrays import Floats
+from parambudget.plan.axes import SIZES, Counted, read_multiple
+from parambudget.plan.box import granularity
 from parambudget.plan.choose import diverse, labels, order
 from parambudget.plan.estimate import Goal, RunPlan
 from parambudget.plan.machine import USABLE_SHARE, Machine
+from parambudget.plan.nearest import nothing_within
 from parambudget.plan.optimum import compute_optimal
 from parambudget.plan.outlook import Spending, measured, outlook
+from parambudget.plan.points import Points
 from parambudget.plan.rank import aspect_deviation, shape_score
-from parambudget.plan.search import COUNTERS, Points, Search
+from parambudget.plan.search import COUNTERS, Search
 from parambudget.plan.solution import EQUAL_NATS, Better, Solution, Solutions, SweepCertificate
-from parambudget.plan.solve import DEFAULT_TOLERANCE, Rank, check, described, nothing_within, solve
-from parambudget.plan.space import SIZES, Counted, SearchSpace, choices_of, granularity, read_multiple
+from parambudget.plan.solve import DEFAULT_TOLERANCE, Rank, check, described, solve
+from parambudget.plan.space import SearchSpace, choices_of
 from parambudget.plan.sweep import AT_ONCE, Measured, Swept, sweep
 from parambudget.units import format_bytes, format_count, parse_count, parse_tolerance
 
@@ -78,9 +82,9 @@ OBJECTIVES: Final = {
 
 
 def solve_for(
-    spending: Spending, target: str | int | None = None, *, counted: Counted = "total",
-    tolerance: str | float | Fraction = DEFAULT_TOLERANCE, top: int = 5, rank: str | None = None,
-    **fields: Any,
+    spending: Spending, target: str | int | None = None, *, active: str | int | None = None,
+    counted: Counted = "total", tolerance: str | float | Fraction = DEFAULT_TOLERANCE, top: int = 5,
+    rank: str | None = None, **fields: Any,
 ) -> Solutions:  # fmt: skip
     """The models of a budget of hours, FLOPs or memory; with a target, among those of that count.
 
@@ -92,12 +96,26 @@ def solve_for(
     wanted = rank or _usual_rank(spending, target)
     if target is not None and (wanted == "closest" or (wanted == "shape" and spending.memory_bytes is None)):
         usual: Rank = "closest" if wanted == "closest" else "shape"
-        found = solve(target, counted=counted, tolerance=tolerance, top=top, rank=usual, **fields)
-        return replace(found, solutions=with_outlook(found, spending))
+        found = solve(
+            target, active=active, counted=counted, tolerance=tolerance, top=top, rank=usual, **fields
+        )
+        solutions = with_outlook(found, spending)
+        batch = (spending.given or {}).get("batch_size")
+        if batch is not None and not any(_fits(each) for each in solutions):
+            raise NoSolution(f"with batch_size={batch} {_lack(spending)}")
+        return replace(found, solutions=solutions)
     objective = _objective(spending, rank, target)
-    if target is None:
-        return _of_any_size(spending, objective, counted, top, fields)
-    return _of_a_count(spending, objective, parse_count(target, "target"), counted, tolerance, top, fields)
+    second = None if active is None else parse_count(active, "active")
+    if target is not None:
+        n = parse_count(target, "target")
+        return _of_a_count(spending, objective, n, second, counted, tolerance, top, fields)
+    if second is not None:
+        raise ConfigError("--active is a second budget beside a --target; give a --target as well")
+    return _of_any_size(spending, objective, counted, top, fields)
+
+
+def _fits(solution: Solution) -> bool:
+    return solution.outlook is not None and solution.outlook.batch_size is not None
 
 
 def with_outlook(found: Iterable[Solution], spending: Spending) -> tuple[Solution, ...]:
@@ -124,11 +142,12 @@ def _of_any_size(
 
 
 def _of_a_count(
-    spending: Spending, objective: Objective, target: int, counted: Counted,
+    spending: Spending, objective: Objective, target: int, active: int | None, counted: Counted,
     tolerance: str | float | Fraction, top: int, fields: Mapping[str, Any],
 ) -> Solutions:  # fmt: skip
     share = parse_tolerance(tolerance)
-    search = Search(SearchSpace.declare(target, fields), target, counted)
+    space = SearchSpace.declare(target, fields, active=active, counted=counted)
+    search = Search(space, target, counted, active)
     certificate = search.certificate(share)
     if not certificate.within_tolerance:
         raise NoSolution(nothing_within(search, share))
@@ -241,17 +260,21 @@ def _lack(spending: Spending) -> str:
 def _chosen(search: Search, swept: Swept, objective: Objective, size: int, top: int) -> Points:
     """The models to show: band by band of what is minimised, within each by the shape score."""
     points, choices = swept.points, search.space.choices
-    score = np.sum(list(shape_score(choices, points, size).values()), axis=0)
+    usual = search.space.size if choices.moe else size
+    score = np.sum(list(shape_score(choices, points, usual).values()), axis=0)
     width = objective.band(swept.best) - swept.best
     band = np.floor((swept.measured.value - swept.best) / width) if width else np.zeros(len(points))
-    ranked = order(points, band * _BEYOND_ANY_SCORE + score, size, closest=False)
+    ranked = order(points, band * _BEYOND_ANY_SCORE + score, size, search.active, closest=False)
     return points.at(diverse(points, ranked, top))
 
 
 def _described(search: Search, points: Points, size: int, target: int) -> list[Solution]:
     choices = search.space.choices
-    terms, names = shape_score(choices, points, size), labels(aspect_deviation(choices, points))
-    return [described(choices, points, i, target, str(names[i]), terms) for i in range(len(points))]
+    terms = shape_score(choices, points, search.space.size if choices.moe else size)
+    names = labels(aspect_deviation(choices, points))
+    return [
+        described(choices, points, i, target, str(names[i]), terms, search.active) for i in range(len(points))
+    ]
 
 
 def _usual_rank(spending: Spending, target: str | int | None) -> str:
