@@ -72,8 +72,14 @@ def _lack(found: Sequence[Difference]) -> str:
     ]
     if len(found) > _MOST_NAMED:
         told.append(f"differs in {len(found) - _MOST_NAMED} more")
-    them = f"set {found[0].field} to {_short(found[0].got)}" if len(found) == 1 else "change these fields"
-    return f"{', '.join(told)}; {them} to export it so"
+    return f"{', '.join(told)}; {_remedy(found)} to export it so"
+
+
+def _remedy(found: Sequence[Difference]) -> str:
+    if len(found) > 1:
+        return "change these fields"
+    (one,) = found
+    return f"leave {one.field} out" if one.got is None else f"set {one.field} to {_short(one.got)}"
 
 
 def _short(value: Any) -> str:
