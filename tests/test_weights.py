@@ -16,11 +16,13 @@ from small_families import FAMILIES, shrunk
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.hf.write import to_hf
+from parambudget.arch.hf.read import FAMILIES as FAMILIES_READ
+from parambudget.arch.hf.write import CLASSES, to_hf
 from parambudget.arch.presets import preset
 from parambudget.build.export import write_pretrained
 from parambudget.build.module import Transformer
 from parambudget.build.pretrained import fill_from_pretrained, load_pretrained
+from parambudget.build.stored import NAMES
 from parambudget.cost.count import count
 from parambudget.errors import ConfigError, InputError, ParambudgetError
 
@@ -99,6 +101,26 @@ def test_codegen_keeps_its_heads_in_four_parts(tmp_path):
         transformers.CodeGenForCausalLM, gpt(transformers.CodeGenConfig, model, n_inner=40, rotary_dim=4)
     )
     assert_both_ways(theirs, model, tmp_path, fused=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "choices"),
+    {
+        "arcee": {"gated": False, "activation": "relu2"},
+        "seed_oss": {"qkv_bias": True, "attention_out_bias": True},
+        "gemma": {"embedding_multiplier": 4.0, "activation": "gelu_tanh"},
+    }.items(),
+)  # fmt: skip
+def test_classes_that_export_chooses_take_the_weights(kind, choices, tmp_path):
+    model = LLAMA.replace(**choices)
+    config = transformers.AutoConfig.for_model(**to_hf(model, kind).document)
+    theirs = random_class(transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config)
+    assert_both_ways(theirs, model, tmp_path, fused=False)
+
+
+def test_every_class_that_is_read_has_names():
+    assert NAMES.keys() == FAMILIES_READ.keys()
+    assert CLASSES.keys() <= NAMES.keys()
 
 
 # Forms of files

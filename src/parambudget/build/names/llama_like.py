@@ -51,7 +51,12 @@ _PHI: Final[Mapping[str, Parts]] = {
     "input_layernorm": "attention_norm",
 }  # fmt: skip
 
+_UNGATED: Final[Mapping[str, Parts]] = {
+    **ATTENTION, **BEFORE, "mlp.up_proj": "ffn.up", "mlp.down_proj": "ffn.down",
+}  # fmt: skip
+
 LLAMA_LIKE: Final[Mapping[str, Names]] = {
+    "arcee": replace(LLAMA, block=_UNGATED),
     "cohere": _COHERE,
     "cohere2": _COHERE,
     "gemma": _GEMMA,
@@ -70,10 +75,7 @@ LLAMA_LIKE: Final[Mapping[str, Names]] = {
     "llama": LLAMA,
     "mistral": LLAMA,
     "mobilellm": LLAMA,
-    "nemotron": replace(
-        _GEMMA,
-        block={**ATTENTION, **BEFORE, "mlp.up_proj": "ffn.up", "mlp.down_proj": "ffn.down"},
-    ),
+    "nemotron": replace(_GEMMA, block=_UNGATED),
     "olmo": LLAMA,
     "olmo2": replace(LLAMA, block={**ATTENTION, **HEAD_NORMS, **FFN, **_BEHIND}),
     "phi": Names(
@@ -85,6 +87,7 @@ LLAMA_LIKE: Final[Mapping[str, Names]] = {
     "phi3": replace(LLAMA, block={**_PHI3, **FUSED_FFN, **BEFORE}),
     "qwen2": LLAMA,
     "qwen3": QWEN3,
+    "seed_oss": LLAMA,
     "smollm3": LLAMA,
     "stablelm": replace(
         LLAMA,
