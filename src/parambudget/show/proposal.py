@@ -45,7 +45,7 @@ def proposal(
     return Report(
         name=name, current=now, found=found, options=options,
         formula=formula(first.model), verified=verify(first.model) if verify else None,
-        better=better_size(machine, goal, first), figures={}, version=__version__,
+        better=better_size(machine, goal, list(options.values())), figures={}, version=__version__,
     )  # fmt: skip
 
 
