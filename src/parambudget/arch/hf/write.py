@@ -67,12 +67,12 @@ def to_hf(model: ModelConfig, kind: str | None = None) -> Export:
 
 
 def _has_the_blocks(family: Family, model: ModelConfig) -> bool:
-    """Whether the class's keys for experts and latents have anything to say; with latents, experts may be in
-    no layer."""
-    has_experts, has_latents = (key in family.defaults for key in ("num_experts_per_tok", "kv_lora_rank"))
-    if has_latents:
-        return model.mla is not None
-    return model.moe is not None or not has_experts
+    """Whether the class's keys for experts and latents have anything to say; where it has dense layers too,
+    experts may be in none."""
+    if "kv_lora_rank" in family.defaults and model.mla is None:
+        return False
+    only_experts = "num_experts_per_tok" in family.defaults and "intermediate_size" not in family.keys
+    return model.moe is not None or not only_experts
 
 
 def _blocks_of(family: Family) -> str:
