@@ -140,7 +140,9 @@ def solve(
         raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")
     if out:
         chosen = found[pick - 1]
-        provenance = {"solution": pick, "label": chosen.label, "count": chosen.counted, "error": chosen.error}
+        provenance = {"solution": pick, "label": chosen.label, "count": chosen.counted}
+        if chosen.error is not None:
+            provenance["error"] = chosen.error
         if chosen.active_error is not None:
             provenance |= {"active": chosen.active, "active_error": chosen.active_error}
         provenance |= {"certificate": found.certificate.as_dict(), "version": __version__}
@@ -149,12 +151,15 @@ def solve(
     from parambudget.show.screen import columns, dim
     from parambudget.show.solutions import again, commands, solutions_screen
 
+    length = f" --hours {hours:g}" if hours is not None else ""
     if as_json:
         document = found.as_dict() | {"command": again(found, current)}
         for written, solution in zip(document["solutions"], found, strict=True):
-            written["train"] = f"parambudget train {flags(solution.model)}"
+            written["train"] = f"parambudget train {flags(solution.model)}{length}"
         print_json(document)
         return
     print_lines([*solutions_screen(found, columns()), *map(dim, commands(found, current))])
     if out:
-        typer.echo(f"wrote {out} (number {pick}); next: parambudget verify {out}, parambudget train {out}")
+        typer.echo(
+            f"wrote {out} (number {pick}); next: parambudget verify {out}, parambudget train {out}{length}"
+        )

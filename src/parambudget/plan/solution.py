@@ -13,6 +13,8 @@ from parambudget.tabular import Tabular
 
 EQUAL_NATS: Final = 0.005
 """Losses that differ by less are equal to what a law can tell: seeds alone differ by a few thousandths."""
+EQUAL_SHARE: Final = 0.01
+"""The same of speeds and memories."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class Solution:
     """deep, balanced or wide; with a current model, the way out: narrower, shallower, thinner, ..."""
     counted: int
     """Parameters in the sense of the budget (total or body)."""
-    error: int
-    """counted - target."""
+    error: int | None
+    """counted - target; None where no count was asked for."""
     score: dict[str, float]
     """The shape score, term by term; the lower the sum the more usual the shape."""
     outlook: Outlook | None = None
@@ -58,9 +60,10 @@ class Solution:
         """One line: a model is long when all of its choices are spelled out."""
         m = self.model
         active = "" if self.active_error is None else f", {self.active:,} active ({self.active_error:+,})"
+        error = "" if self.error is None else f" ({self.error:+,})"
         return (
             f"{self.label}: {m.n_layers} layers, dim {m.dim}, {m.n_heads}/{m.n_kv_heads} heads of "
-            f"{m.head_dim}, {_ffn(m)}: {self.counted:,} parameters ({self.error:+,}){active}"
+            f"{m.head_dim}, {_ffn(m)}: {self.counted:,} parameters{error}{active}"
         )
 
     @property
@@ -81,7 +84,7 @@ class Solution:
             "counted": self.counted,
             "total": total(self.model),
             "active": self.active,
-            "error": self.error,
+            **({} if self.error is None else {"error": self.error}),
             **({} if self.active_error is None else {"active_error": self.active_error}),
             "score": round(self.total_score, 6),
             "score_terms": {name: round(value, 6) for name, value in self.score.items()},
@@ -201,7 +204,7 @@ class Solutions(Tabular, Sequence[Solution]):
                 "head_dim": s.model.head_dim,
                 **_widths(s.model),
                 self.certificate.counted: s.counted,
-                "error": s.error,
+                **({} if s.error is None else {"error": s.error}),
                 **_active(s),
                 "score": round(s.total_score, 3),
             }

@@ -71,7 +71,7 @@ def described(
     choices: ModelConfig,
     points: Points,
     i: int,
-    target: int,
+    target: int | None,
     name: str,
     terms: dict[str, Floats],
     active: int | None = None,
@@ -81,7 +81,8 @@ def described(
     score = {term: float(values[i]) for term, values in terms.items()}
     second = None if active is None or points.active is None else int(points.active[i]) - active
     model = choices.replace(**points.sizes(i))
-    return Solution(model, name, counted, counted - target, score, active_error=second)
+    error = None if target is None else counted - target
+    return Solution(model, name, counted, error, score, active_error=second)
 
 
 def _closest(search: Search, top: int) -> Points:

@@ -13,7 +13,7 @@ from parambudget.plan.certificate import Certificate
 from parambudget.plan.solution import Current, Solution, Solutions, SweepCertificate
 from parambudget.plan.solve import DEFAULT_TOLERANCE
 from parambudget.show.flags import as_flags, flags
-from parambudget.show.outlook import better_said, cells, headings, losses_said, sweep_said
+from parambudget.show.outlook import better_said, cells, headings, order_said, sweep_said
 from parambudget.show.screen import bold, dim, table, wrapped
 from parambudget.units import format_count, format_share, format_tolerance, parse_tolerance
 
@@ -46,8 +46,7 @@ def solutions_screen(found: Solutions, width: int) -> list[str]:
     lines += ["", *wrapped(said, width)]
     if found.better:
         lines += wrapped(better_said(found.better), width)
-    if found[0].outlook is not None and found[0].outlook.loss is not None:
-        lines += map(dim, wrapped(losses_said(found.rank), width))
+    lines += [dim(line) for text in order_said(found) for line in wrapped(text, width)]
     if found.tying_was_assumed:
         tied = found[0].model.tied
         says = "tied, as is usual below 1B" if tied else "untied, as is usual from 1B"
@@ -170,7 +169,7 @@ def _second_cells(solution: Solution, found: Solutions) -> list[str]:
 def _error(solution: Solution, certificate: Certificate | SweepCertificate) -> list[str]:
     if isinstance(certificate, SweepCertificate):
         return []
-    return [format_share(solution.error / certificate.target)]
+    return [format_share((solution.error or 0) / certificate.target)]
 
 
 def _score(solution: Solution, with_terms: bool) -> list[str]:
