@@ -182,10 +182,3 @@ def test_an_expert_takes_the_width_that_is_given_and_a_dense_layer_that_of_what_
     said = dict(dim=64, n_layers=3, n_experts=8, n_experts_per_token=2, n_shared_experts=1, n_first_dense=1)
     assert pb.model(**said, intermediate_size=100).moe.expert_intermediate_size == 100
     assert pb.model(**said, expert_intermediate_size=48).intermediate_size == 3 * 48
-
-
-def test_the_solver_says_that_it_does_not_search_experts():
-    with pytest.raises(ConfigError, match=r"^models with experts \(n_experts\) are not searched yet; leave "):
-        pb.solve("1B", n_experts=8, n_experts_per_token=2)
-    with pytest.raises(ConfigError, match=r"^models with experts \(moe\) are not searched yet; leave "):
-        pb.solve("1B", like=PUBLISHED["mixtral-8x7b-v0.1"].model)
