@@ -94,7 +94,11 @@ def train(
     ] = False,
     init: Annotated[
         Path | None,
-        typer.Option(metavar="CHECKPOINT", help="Start from its weights.", rich_help_panel=RUN_PANEL),
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="Start from its weights, or a Hugging Face folder's.",
+            rich_help_panel=RUN_PANEL,
+        ),
     ] = None,
     save_every: Annotated[
         int | None, typer.Option(metavar="N", help="Updates between saves.", rich_help_panel=RUN_PANEL)
@@ -191,9 +195,9 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     from parambudget.show.watching import watching
     from parambudget.text.data import data_for
     from parambudget.train.batches import require_windows
-    from parambudget.train.checkpoint import require_checkpoint
     from parambudget.train.device import choose
     from parambudget.train.expect import expected
+    from parambudget.train.learner import require_init
     from parambudget.train.loop import train as train_model
     from parambudget.train.rundir import require_free
     from parambudget.train.settings import require_possible, settled
@@ -209,7 +213,7 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     if asked.shard:
         ranks.require_others()
     if asked.init is not None:
-        require_checkpoint(asked.init)
+        require_init(asked.init)
     if ranks.leads:
         require_free(asked.out, resume=asked.resume)
     if asked.wandb is not None:
