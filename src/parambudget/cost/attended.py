@@ -95,12 +95,13 @@ def _written_out(tape: Tape, m: Dims, name: str, taken: tuple[Value, Value, Valu
     n_weights = n_scores + m.n_heads if m.attention_sinks else n_scores
     scores = tape.product(name, q, k, n_scores)
     if tape.kernels.compiled:
-        # What lies between the two products is computed again, from the scores and two numbers a row.
+        # What lies between the two products is computed again, from what they make and take and two numbers
+        # a row.
         weights = Value(n_scores, tape.kernels.matmul_bytes)
         rows = Value(2 * m.n_heads, FLOAT32)
         others = m.n_heads if m.attention_sinks else 0
         tape.did(name, (scores,), weights, ("scores", scores), ("rows", rows), others=others)
-        out = tape.did(name, (weights, v), Value(out_width, weights.element_bytes), ("values", v))
+        out = tape.product(name, weights, v, out_width)
         return tape.copied(name, out)
     scores = tape.scale(name, tape.cast(name, scores, FLOAT32))
     if m.attention_softcap is not None:
