@@ -153,7 +153,6 @@ LATENT = {
         (LATENT, {}),
         ({"window": 64, "window_pattern": ("local", "global")}, {}),
         ({"position": "alibi"}, {}),
-        ({"attention_softcap": 50.0}, {}),
         ({"qkv_clip": 1.0, "embedding_dim": 128, "embedding_norm": True}, {}),
     ],
     ids=str,
@@ -239,7 +238,7 @@ def test_sharding_shares_out_the_state_and_copying_adds_the_gradients(model, pla
 
 MIXED = {
     "n_experts": 4, "n_experts_per_token": 2, "expert_intermediate_size": 24, "n_first_dense": 1,
-    "moe_pattern": ("experts", "dense"), "window": 4, "window_pattern": ("local", "local", "global"),
+    "moe_pattern": ("dense", "experts"), "window": 4, "window_pattern": ("local", "local", "global"),
 }  # fmt: skip
 
 

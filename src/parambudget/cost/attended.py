@@ -63,7 +63,8 @@ def _latent(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
     q = tape.did(name, (flat,), Value(flat.elements, flat.element_bytes), scratch_bytes=n_heads * turning)
     grown = tape.linear(f"{name}.kv_up", latent, n_heads * two, bias=False)
     still, v = tape.split(name, grown, n_heads * mla.qk_nope_head_dim, n_heads * mla.v_head_dim)
-    k = tape.did(name, (still, key), Value(n_heads * width, still.element_bytes))
+    # The gradients of the parts are parts of the gradient of the whole.
+    k = tape.did(name, (still, key), Value(n_heads * width, still.element_bytes), passes_on=True)
     if written_out(m):
         if not np.array_equal(n_heads, 1):
             q, v = tape.copied(name, q), tape.copied(name, v)
