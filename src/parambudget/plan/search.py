@@ -168,16 +168,12 @@ class Search:
 
     def _piece(self, columns: slice, box: _Box) -> "_Rows":
         """The points of some columns that are in the box."""
-        run = self.lattice.run[columns]
-        shallowest, deepest = 0, len(self.lattice.n_layers)
         bounds = [(max(low, 0), min(high, MOST)) for low, high in box]
-        for affine, (low, high) in zip(self._counts, bounds, strict=True):
-            start, stop = affine.depths(columns, low, high)
+        ends = [affine.depths(columns, *of) for affine, of in zip(self._counts, bounds, strict=True)]
+        shallowest, deepest = ends[0]
+        for start, stop in ends[1:]:
             shallowest, deepest = np.maximum(shallowest, start), np.minimum(deepest, stop)
-        column, depth = _unrolled(
-            np.broadcast_to(shallowest, len(run)),
-            np.broadcast_to(np.maximum(deepest - shallowest, 0), len(run)),
-        )
+        column, depth = _unrolled(shallowest, np.maximum(deepest - shallowest, 0))
         column += columns.start
         # So are the widths in a row. Rounded, these quotients are exact: one of integers below 2**53 is never
         # nearer to a whole number than a float can tell.
