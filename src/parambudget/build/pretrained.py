@@ -136,38 +136,36 @@ class Files:
         return tensor
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a folder's weights: those that its index names, or the one there is."""
+    if (folder / INDEX).is_file():
+        return [folder / name for name in _index(folder / INDEX)]
+    if (folder / WHOLE).is_file():
+        return [folder / WHOLE]
+    raise InputError(
+        f"{folder} has neither {WHOLE} nor {INDEX}; save the model with save_pretrained of transformers"
+    )
+
+
 @contextmanager
 def opened(folder: Path) -> Iterator[Files]:
     """The weights of a folder: of one file, or of those that its index names."""
     with ExitStack() as stack:
         try:
-            if (folder / INDEX).is_file():
-                where = _index(folder / INDEX)
-                files = {name: stack.enter_context(safe_open(folder / name, "pt")) for name in where}
-                names = {tensor: files[name] for name in where for tensor in where[name]}
-            elif (folder / WHOLE).is_file():
-                whole = stack.enter_context(safe_open(folder / WHOLE, "pt"))
-                names = dict.fromkeys(whole.keys(), whole)
-            else:
-                raise InputError(
-                    f"{folder} has neither {WHOLE} nor {INDEX}; save the model with safe_serialization"
-                )
+            files = [stack.enter_context(safe_open(path, "pt")) for path in weight_files(folder)]
+            names = {tensor: file for file in files for tensor in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise InputError(f"the weights in {folder} cannot be read ({error})") from None
         yield Files(names)
 
 
-def _index(path: Path) -> dict[str, list[str]]:
-    """The tensors of each file."""
+def _index(path: Path) -> list[str]:
+    """The files that an index names, of its own folder and no other."""
     try:
         named = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        where: dict[str, list[str]] = {}
-        for tensor, file in named.items():
-            # Files of this folder and no other.
-            where.setdefault(Path(file).name, []).append(tensor)
+        return sorted({Path(file).name for file in named.values()})
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not an index of weights ({error})") from None
-    return where
 
 
 def _name_in(files: Files, name: str) -> str | None:

@@ -13,7 +13,9 @@ from parambudget.cli.output import print_json
 def sample(
     checkpoint: Annotated[
         Path,
-        typer.Argument(metavar="CHECKPOINT", help="A run's folder or one of its checkpoints."),
+        typer.Argument(
+            metavar="CHECKPOINT", help="A run's folder, one of its checkpoints, or a Hugging Face folder."
+        ),
     ],
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="Text to go on with.")] = "",
     max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens to generate.")] = 100,

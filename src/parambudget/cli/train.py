@@ -96,7 +96,11 @@ def train(
     ] = False,
     init: Annotated[
         Path | None,
-        typer.Option(metavar="CHECKPOINT", help="Start from its weights.", rich_help_panel=RUN_PANEL),
+        typer.Option(
+            metavar="FOLDER",
+            help="Start from the weights of a checkpoint or a Hugging Face folder.",
+            rich_help_panel=RUN_PANEL,
+        ),
     ] = None,
     save_every: Annotated[
         int | None, typer.Option(metavar="N", help="Updates between saves.", rich_help_panel=RUN_PANEL)
@@ -192,7 +196,6 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     from parambudget.show.console import console
     from parambudget.show.watching import watching
     from parambudget.train.batches import require_windows
-    from parambudget.train.checkpoint import require_checkpoint
     from parambudget.train.data import data_for
     from parambudget.train.device import choose
     from parambudget.train.expect import expected
@@ -200,6 +203,7 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     from parambudget.train.rundir import require_free
     from parambudget.train.settings import require_possible, settled
     from parambudget.train.signals import stop_requests
+    from parambudget.train.start import require_start
 
     to = console()
     to.quiet = asked.as_json or not ranks.leads
@@ -211,7 +215,7 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     if asked.shard:
         ranks.require_others()
     if asked.init is not None:
-        require_checkpoint(asked.init)
+        require_start(asked.init)
     if ranks.leads:
         require_free(asked.out, resume=asked.resume)
     if asked.wandb is not None:

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,13 +9,11 @@ from torch import Tensor
 from parambudget.arch.config import ModelConfig
 from parambudget.build.module import Transformer
 from parambudget.build.verify import verify_module
-from parambudget.train import checkpoint
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
 from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.loss import mean_loss
 from parambudget.train.optim import optimizer_for
-from parambudget.train.tokens import TokenData
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +58,3 @@ def planned(module: Transformer, model: ModelConfig) -> Transformer:
     """The module, if it has exactly the tensors that were counted; otherwise `CheckFailed`."""
     verify_module(module, model).require_agreement()
     return module
-
-
-def started_from(
-    init: Path, learner: Learner, data: TokenData, on_notice: Callable[[str], None]
-) -> dict[str, Any]:
-    """Put a checkpoint's weights in place; returns which ones they are."""
-    state = checkpoint.load_weights(init, learner.module, check=learner.ranks.leads)
-    if (init / "tokenizer.json").read_text(encoding="utf-8") != data.tokenizer_json:
-        on_notice(f"{init} was trained with another tokenizer: its weights know other tokens")
-    return {"init": str(init), "init_sha256": state["sha256"]["model.safetensors"]}

@@ -13,10 +13,12 @@ from torch import Tensor
 from parambudget.arch.source import load
 from parambudget.build.cached import remembering
 from parambudget.build.module import Transformer
+from parambudget.build.pretrained import is_pretrained, load_pretrained
 from parambudget.errors import InputError
 from parambudget.train import checkpoint
 from parambudget.train.device import Compute
-from parambudget.train.tokenizer import TextTokenizer, prepared
+from parambudget.train.saved import newest
+from parambudget.train.tokenizer import TextTokenizer, prepared, read_tokenizer
 
 Ended = Literal["end of text", "max_tokens", "context_length"]
 
@@ -55,18 +57,16 @@ class Loaded:
     module: Transformer
     tokenizer: TextTokenizer
     compute: Compute
+    marks: bool = False
+    """Whether the tokenizer puts marks of its own around a prompt."""
 
 
 def load_checkpoint(path: Path, compute: Compute) -> Loaded:
-    """A checkpoint, or the newest one of a run."""
-    folder = path
-    if (path / "checkpoints").is_dir():
-        saved = checkpoint.all_in(path / "checkpoints")
-        if not saved:
-            raise InputError(f"{path} has no checkpoint yet; wait for its first save")
-        folder = saved[0]
-    if not (folder / "state.json").is_file():
-        raise InputError(f"{path} is no checkpoint; give a run's folder or its checkpoints/step-N")
+    """A checkpoint, the newest one of a run, or a folder of Hugging Face form."""
+    if is_pretrained(path):
+        module = load_pretrained(path, device=compute.device)
+        return Loaded(path, module.eval(), read_tokenizer(str(path)), compute, marks=True)
+    folder = newest(path)
     module = Transformer(load(folder / "config.json", {}).model, device=compute.device, dtype=torch.float32)
     checkpoint.load_weights(folder, module)
     try:
@@ -82,7 +82,7 @@ def sample(
     """Go on with the prompt; `on_text` hears it, and then each piece of text as soon as it is complete."""
     tokenizer = loaded.tokenizer.tokenizer
     # An empty prompt begins where every document does: behind the end of another.
-    ids = tokenizer.encode(prompt, add_special_tokens=False).ids or [loaded.tokenizer.end]
+    ids = tokenizer.encode(prompt, add_special_tokens=loaded.marks).ids or [loaded.tokenizer.end]
     room = loaded.module.model.context_length - len(ids)
     if room < 1:
         raise InputError(

@@ -26,9 +26,7 @@ def write_into(folder: Path, export: Export, *, force: bool = False) -> Path:
 def require_free(path: Path, *, force: bool) -> None:
     """Refuse to write over a file without being told to."""
     if not force and os.path.lexists(path):
-        raise InputError(
-            f"{path} is there already; choose another --out, or --force to replace it"
-        )
+        raise InputError(f"{path} is there already; choose another --out, or --force to replace it")
 
 
 def make_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from parambudget.arch.defaults import complete
 from parambudget.arch.export.target import Attempt, Export, chosen
 from parambudget.arch.hf.family import ABSENT, Family
 from parambudget.arch.hf.read import FAMILIES, from_hf
-from parambudget.arch.hf.written import KEYS, activation
+from parambudget.arch.hf.written import KEYS, KEYS_OF_EXPERTS, KEYS_WITHOUT_EXPERTS, activation
 from parambudget.errors import ConfigError
 
 CLASSES: Final[Mapping[str, str]] = {
@@ -58,17 +58,18 @@ def to_hf(model: ModelConfig, kind: str | None = None) -> Export:
     kinds = CLASSES if kind is None else (kind,)
     able = [one for one in kinds if _has_the_blocks(FAMILIES[one], model)]
     if not able:
-        what = "experts and latent attention" if model.mla and model.moe else "experts or latent attention"
-        raise ConfigError(f"{kind} has no {what} as this model has; leave the class out to have one chosen")
+        raise ConfigError(
+            f"{kind} is a class with experts or latent attention, and this model has none; leave the type out"
+        )
     told = "no class of transformers" if kind is None else f"no form of {kind}"
     return chosen(model, [partial(_attempt, one, model) for one in able], told)
 
 
 def _has_the_blocks(family: Family, model: ModelConfig) -> bool:
     """Whether the class's keys for experts and latents have anything to say."""
-    return (model.moe is not None or "num_experts_per_tok" not in family.defaults) and (
-        model.mla is not None or "kv_lora_rank" not in family.defaults
-    )
+    always = "num_experts_per_tok" in family.defaults and not KEYS_WITHOUT_EXPERTS.keys() & family.defaults
+    latent = "kv_lora_rank" in family.defaults
+    return (model.moe is not None or not always) and (model.mla is not None or not latent)
 
 
 def _attempt(kind: str, model: ModelConfig) -> Attempt:
@@ -90,11 +91,15 @@ def _written(kind: str, family: Family, model: ModelConfig) -> dict[str, Any]:
         said[family.keys["activation"]] = activation(model)
     if family.keys.get("rope_theta_local"):
         said[family.keys["rope_theta_local"]] = model.rope_theta_local or model.rope_theta
-    said |= {key: KEYS[key](model) for key in family.defaults if key in KEYS and key not in said}
+    several = {**KEYS, **(KEYS_OF_EXPERTS if model.moe else KEYS_WITHOUT_EXPERTS)}
+    said |= {key: several[key](model) for key in family.defaults if key in several and key not in said}
     document = {key: value for key, value in said.items() if value is not None or _takes_null(family, key)}
     if document.get("use_sliding_window") is False:
         for key in ("layer_types", "sliding_window"):
             document.pop(key, None)
+    elif "layer_types" in document and model.window is None:
+        # No layer reads it, and the class wants one all the same.
+        document["sliding_window"] = model.context_length
     if family.usual_rotation:
         document["rope_parameters"] = {"rope_type": "default", "rope_theta": document.pop("rope_theta")}
     if kind in _HEADS_OF_LATENTS and model.mla:

@@ -25,7 +25,7 @@ class Entry:
 
     theirs: str
     ours: tuple[str, ...]
-    """A name may be of one expert where all lie in one tensor, or of all where each has its own: see `view`."""
+    """A name may be of one expert where all lie in one tensor, or of all where each has its own."""
     shapes: tuple[Shape, ...]
     """Of ours."""
     way: Way

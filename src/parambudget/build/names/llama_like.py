@@ -10,7 +10,8 @@ from parambudget.build.names.rows import BIAS, LESS_ONE, ONE_AFTER_ANOTHER, WEIG
 _LAYER: Final = "model.layers.*"
 AROUND: Final = {"embed": "model.embed_tokens", "norm": "model.norm", "lm_head": "lm_head"}
 ATTENTION: Final = {
-    "layers.*.attention.q": f"{_LAYER}.self_attn.q_proj", "layers.*.attention.k": f"{_LAYER}.self_attn.k_proj",
+    "layers.*.attention.q": f"{_LAYER}.self_attn.q_proj",
+    "layers.*.attention.k": f"{_LAYER}.self_attn.k_proj",
     "layers.*.attention.v": f"{_LAYER}.self_attn.v_proj",
     "layers.*.attention.out": f"{_LAYER}.self_attn.o_proj",
     "layers.*.attention.q_norm": f"{_LAYER}.self_attn.q_norm",
@@ -56,7 +57,18 @@ _LLAMA_ROWS: Final = plain(_LLAMA)
 
 LLAMA_LIKE: Final[dict[str, tuple[Row, ...]]] = {
     **dict.fromkeys(
-        ("cohere", "cohere2", "granite", "llama", "mistral", "mobilellm", "olmo", "qwen2", "qwen3", "smollm3"),
+        (
+            "cohere",
+            "cohere2",
+            "granite",
+            "llama",
+            "mistral",
+            "mobilellm",
+            "olmo",
+            "qwen2",
+            "qwen3",
+            "smollm3",
+        ),
         _LLAMA_ROWS,
     ),
     "gemma": _less_one(_LLAMA),
@@ -98,7 +110,6 @@ LLAMA_LIKE: Final[dict[str, tuple[Row, ...]]] = {
         }
     ),
     "starcoder2": plain(
-        _LLAMA
-        | {"layers.*.ffn.up": f"{_LAYER}.mlp.c_fc", "layers.*.ffn.down": f"{_LAYER}.mlp.c_proj"}
+        _LLAMA | {"layers.*.ffn.up": f"{_LAYER}.mlp.c_fc", "layers.*.ffn.down": f"{_LAYER}.mlp.c_proj"}
     ),
 }

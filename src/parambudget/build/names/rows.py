@@ -32,7 +32,7 @@ class Row:
     ours: tuple[str, ...]
     way: Way
     endings: Mapping[str, str]
-    """What our names end with, and what theirs end with instead; an ending that a model lacks is no tensor."""
+    """What our names end with, and what theirs end with; an ending that a model lacks is no tensor."""
 
 
 WEIGHT: Final = {".weight": ".weight"}
@@ -71,7 +71,9 @@ BY_KV_HEAD: Final = in_groups(lambda m: m.n_kv_heads)
 """The queries of one key/value head, its key and its value, then those of the next."""
 IN_FOUR: Final = in_groups(lambda _: 4)
 """As CodeGen was laid out for four devices."""
-OF_EXPERTS: Final = Way(lambda parts, _: torch.cat(list(parts), dim=1), lambda whole, *_: whole.chunk(2, dim=1))
+OF_EXPERTS: Final = Way(
+    lambda parts, _: torch.cat(list(parts), dim=1), lambda whole, *_: whole.chunk(2, dim=1)
+)
 """Gate and up of all experts, (experts, rows, in)."""
 TURNED: Final = Way(lambda parts, _: _turned(parts[0]), lambda whole, *_: [_turned(whole)])
 """Matrices of all experts as (experts, in, out)."""
@@ -86,7 +88,9 @@ def _turned(stack: Tensor) -> Tensor:
     return stack.transpose(1, 2) if stack.dim() == 3 else stack
 
 
-def plain(names: Mapping[str, str], way: Way = AS_IT_IS, endings: Mapping[str, str] = BOTH) -> tuple[Row, ...]:
+def plain(
+    names: Mapping[str, str], way: Way = AS_IT_IS, endings: Mapping[str, str] = BOTH
+) -> tuple[Row, ...]:
     """Rows of tensors that are one of ours each: our names and theirs."""
     return tuple(Row(theirs, (ours,), way, endings) for ours, theirs in names.items())
 
