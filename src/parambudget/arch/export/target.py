@@ -9,7 +9,7 @@ from parambudget.arch.export.meaning import Difference, differences
 from parambudget.errors import ConfigError
 
 _MOST_NAMED: Final = 3
-"""Differences that are named and not only counted."""
+"""Differences that are named; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,12 @@ class Attempt:
     read: ModelConfig
 
 
-def chosen(model: ModelConfig, attempts: Iterable[Callable[[], Attempt]], told: str) -> Export:
+def chosen(model: ModelConfig, attempts: Iterable[Callable[[], Attempt]], told: str, nearest: str) -> Export:
     """The first attempt that is the model when it is read again; if there is none, one that differs only in
-    what a `ModelConfig` cannot say; otherwise `ConfigError` with what the nearest one lacks. `told` says in
-    the message what has been searched, such as "no class of transformers"."""
+    what a `ModelConfig` cannot say; otherwise `ConfigError` with what the nearest one lacks.
+
+    `told` says that there is none, and `nearest`, with the name of an export in it, which one comes nearest.
+    """
     misses: list[tuple[list[Difference], Export]] = []
     alike: list[Export] = []
     broken: list[str] = []
@@ -50,26 +52,25 @@ def chosen(model: ModelConfig, attempts: Iterable[Callable[[], Attempt]], told: 
         found = differences(model, made.read)
         if not found and not made.export.unsaid:
             return made.export
-        if not found:
+        if found:
+            misses.append((found, made.export))
+        else:
             alike.append(made.export)
-        misses.append((found, made.export))
     if alike:
         return alike[0]
     if not misses:
-        raise ConfigError(f"{told} can say this model: {broken[0]}")
-    lacks, nearest = min(misses, key=lambda miss: len(miss[0]))
-    raise ConfigError(f"{told} is this model: the nearest, {nearest.name}, {_lack(lacks)}")
+        raise ConfigError(f"{told}: {broken[0]}")
+    lacks, miss = min(misses, key=lambda each: len(each[0]))
+    raise ConfigError(f"{told}: {nearest.format(miss.name)} has {_lack(lacks)}")
 
 
 def _lack(found: Sequence[Difference]) -> str:
     """What the nearest has otherwise, and what to change."""
-    told = [
-        f"has {one.field}={_short(one.got)} where it has {_short(one.wanted)}" for one in found[:_MOST_NAMED]
-    ]
-    if len(found) > _MOST_NAMED:
-        told.append(f"differs in {len(found) - _MOST_NAMED} more")
-    them = f"set {found[0].field} to {_short(found[0].got)}" if len(found) == 1 else "change these fields"
-    return f"{', '.join(told)}; {them} to export it so"
+    told = [f"{one.field}={_short(one.got)} where the model has {_short(one.wanted)}" for one in found]
+    if len(found) == 1:
+        return f"{told[0]}; set {found[0].field} to {_short(found[0].got)} to export it"
+    rest = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return f"{', '.join(told[:_MOST_NAMED])}{rest}; change these fields to export it"
 
 
 def _short(value: Any) -> str:

@@ -61,8 +61,9 @@ def to_hf(model: ModelConfig, kind: str | None = None) -> Export:
         raise ConfigError(
             f"{kind} is a class with experts or latent attention, and this model has none; leave the type out"
         )
-    told = "no class of transformers" if kind is None else f"no form of {kind}"
-    return chosen(model, [partial(_attempt, one, model) for one in able], told)
+    told = "no class of transformers is this model" if kind is None else f"{kind} is not this model"
+    nearest = "the nearest, {}," if kind is None else "it"
+    return chosen(model, [partial(_attempt, one, model) for one in able], told, nearest)
 
 
 def _has_the_blocks(family: Family, model: ModelConfig) -> bool:
