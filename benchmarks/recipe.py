@@ -22,10 +22,10 @@ import torch
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
-from parambudget.train.corpus import corpus
+from parambudget.text.corpus import corpus
+from parambudget.text.tokens import token_data
 from parambudget.train.defaults import complete
 from parambudget.train.loop import train
-from parambudget.train.tokens import token_data
 
 TEXT = {"vocab_size": 512, "context_length": 128}
 

@@ -27,8 +27,8 @@ from parambudget.plan.space import SearchSpace
 SIZES = ("n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "intermediate_size")
 GRID = (1.0, 2.0, 3.0)
 TUNED_ON = frozenset((
-    "aya", "cerebras", "codestral", "deepseek", "gemma", "gpt", "llama", "mistral", "olmo", "pythia", "smollm",
-    "starcoder", "tinyllama",
+    "aya", "cerebras", "codestral", "deepseek", "gemma", "gpt", "llama", "mistral", "olmo", "pythia",
+    "smollm", "starcoder", "tinyllama",
 ))  # fmt: skip
 BY_HAND = ("odd_heads", "head_dim", "kv_heads")
 
@@ -57,9 +57,9 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Every distinct published shape, with its rivals."""
+    """Every distinct published shape, with its rivals; of equal ones that which may be tuned on."""
     seen = set()
-    for name, row in PRESETS.items():
+    for name, row in sorted(PRESETS.items(), key=lambda item: family(item[0]) not in TUNED_ON):
         m = row.model
         shape = (*(getattr(m, size) for size in SIZES), m.vocab_size)
         if m.moe or shape in seen:
@@ -95,7 +95,7 @@ def tuned(found: list[Case]) -> Weights:
 
 def main() -> None:
     """Print a line per model and the summary of both halves."""
-    found = list(cases())
+    found = sorted(cases(), key=lambda case: case.name)
     weights = tuned(found) if "--tune" in sys.argv[1:] else WEIGHTS
     head = f"{'model':20} {'half':8} {'layers':>6} {'dim':>6} {'heads':>8} {'ffn':>6} {'rivals':>8}"
     print(f"{head} {'percentile':>10}")

@@ -14,3 +14,22 @@ def _no_calibration_of_ones_own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Matrices this small are slower on several threads, and very slow where other tests compete for them."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Tokens of a small text."""
+    from training_data import small_data
+
+    return small_data(tmp_path_factory.mktemp("data"))

@@ -12,14 +12,14 @@ from parambudget.cost.throughput import STALLS
 from parambudget.cost.update import tokens_per_second
 from parambudget.errors import ConfigError, InputError, NoSolution
 from parambudget.plan import budgets
-from parambudget.plan.budgets import EQUAL_NATS, better_size, sizes, solve_for
+from parambudget.plan.budgets import better_size, sizes, solve_for
 from parambudget.plan.estimate import Goal, plan_run
 from parambudget.plan.laws import DEFAULT_LAW, expected_loss, law_parameters
 from parambudget.plan.machine import USABLE_SHARE, machine_for
 from parambudget.plan.outlook import ASPECT_PENALTY, Spending, measured, outlook
 from parambudget.plan.rank import centre
 from parambudget.plan.search import Search
-from parambudget.plan.solution import SweepCertificate
+from parambudget.plan.solution import EQUAL_NATS, SweepCertificate
 from parambudget.plan.space import SearchSpace
 from parambudget.plan.spending import spending
 

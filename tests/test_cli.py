@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from parambudget import __version__, cli
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import FIELDS
 from parambudget.cli.main import COMMANDS, main
 
 OPTION_1 = ["--dim", "896", "--n_layers", "24", "--n_heads", "14", "--head_dim", "64"]
@@ -211,7 +211,22 @@ class TestOthers:
     def test_presets_are_listed_and_searched(self, run):
         out = run("presets", "qwen3")[1]
         assert "596,049,920" in out
-        assert "llama" not in out.splitlines()[1]
+        assert "llama" not in out
+
+    def test_presets_are_found_by_every_word_of_their_name_or_source(self, run):
+        (row,) = json.loads(run("presets", "Mixtral", "8x7B", "--json")[1])
+        assert (row["name"], row["total"], row["active"]) == (
+            "mixtral-8x7b-v0.1", 46_702_792_704, 12_879_925_248,
+        )  # fmt: skip
+        assert set(row) == {
+            "name", "total", "body", "active", "dim", "layers", "heads", "context", "source",
+        }  # fmt: skip
+        assert len(json.loads(run("presets", "DeepseekV3ForCausalLM", "--json")[1])) == 4
+
+    def test_no_preset_of_that_name_ends_in_one_line(self, run):
+        code, out, err = run("presets", "no", "such")
+        assert (code, out) == (2, "")
+        assert "no preset has 'no such' in its name or source; run parambudget presets for all 150" in err
 
     def test_version_is_printed(self, run):
         assert run("--version")[:2] == (0, f"{__version__}\n")
@@ -226,14 +241,14 @@ class TestOthers:
     def test_every_model_field_has_a_described_flag(self, run, monkeypatch):
         monkeypatch.setenv("COLUMNS", "200")
         out = run("count", "--help")[1]
-        for name in ModelConfig.model_fields:
+        for name, info in FIELDS.items():
             assert f"--{name.replace('_', '-')}" in out
-        assert all(info.description for info in ModelConfig.model_fields.values())
+            assert info.description
 
     @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
     def test_a_terminal_of_few_letters_still_gets_its_figures(self, encoding):
         code = "from parambudget.cli.main import main; main()"
-        surroundings = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "PATH": os.environ["PATH"]}
+        surroundings = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
         line = [sys.executable, "-c", code, "count", "gpt2"]
         done = subprocess.run(line, capture_output=True, check=True, env=surroundings)
         assert b"124,439,808" in done.stdout

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer, models
 
 from parambudget.cli.main import main
 from parambudget.errors import InputError
-from parambudget.train.data import data_for
-from parambudget.train.tokenizer import train_bpe
+from parambudget.text.data import data_for
+from parambudget.text.tokenizer import train_bpe
 
 PREPARE = ["data", "prepare"]
 MODEL = ["--dim", "32", "--n-heads", "2", "--n-layers", "1", "--context-length", "16", "--device", "cpu"]
@@ -98,21 +98,30 @@ def test_a_broken_line_ends_all_processes_with_one_line(large):
     assert "broken.jsonl, line 2001: not valid JSON" in ran.stderr
 
 
+def interrupted(folder, out, kill):
+    """A preparation that a signal met after its first part; again where it ended before the signal came."""
+    for _ in range(5):
+        process = subprocess.Popen(
+            large_command(out.name, 2), cwd=folder, stdout=-1, stderr=-1, start_new_session=True
+        )
+        while not list(out.glob(".unfinished/0*.json")) and process.poll() is None:
+            time.sleep(0.005)
+        if process.poll() is None:
+            workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            # To the whole group, as a terminal does.
+            send = os.killpg if kill == signal.SIGINT else os.kill
+            send(process.pid, kill)
+        said = process.communicate(timeout=60)[1]
+        if process.returncode:
+            return process, workers, said
+        shutil.rmtree(out)
+    raise AssertionError("five preparations ended before they were interrupted")
+
+
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
 def test_an_interrupted_preparation_is_not_taken_for_whole_and_goes_on(large, kill):
     out = large / f"interrupted-{kill.name}"
-    process = subprocess.Popen(
-        large_command(out.name, 2), cwd=large, stdout=-1, stderr=-1, start_new_session=True
-    )
-    deadline = time.monotonic() + 60
-    while not list(out.glob(".unfinished/0*.json")) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    if kill == signal.SIGINT:
-        os.killpg(process.pid, kill)  # as a terminal does
-    else:
-        process.send_signal(kill)
-    _, said = process.communicate(timeout=30)
+    process, workers, said = interrupted(large, out, kill)
     assert process.returncode == {signal.SIGINT: 130}.get(kill, -kill)
     if kill == signal.SIGINT:
         assert said == b"parambudget: interrupted; the same command goes on where it stopped\n"
@@ -121,6 +130,7 @@ def test_an_interrupted_preparation_is_not_taken_for_whole_and_goes_on(large, ki
         InputError, match="not prepared to the end; run the same parambudget data prepare again"
     ):
         data_for(out, 300)
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers), "a worker outlived its parent"

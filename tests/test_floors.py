@@ -14,7 +14,7 @@ FLOORS = [
     {"errors", "units", "files", "tabular"},
     {"arch"},
     {"cost"},
-    {"plan", "build"},
+    {"plan", "build", "text"},
     {"train"},
     {"show"},
     {"api"},
@@ -24,12 +24,12 @@ HEAVY = {
     "torch": {"build", "train"},
     "sympy": {"show/formula.py"},
     "matplotlib": {"show/figures"},
-    "pyarrow": {"train/parquet.py"},
-    "datasets": {"train/hosted.py"},
+    "pyarrow": {"text/parquet.py"},
+    "datasets": {"text/hosted.py"},
     "wandb": {"train/tracking.py"},
     "typer": {"cli"},
     "rich": {"show", "cli"},
-    "numpy": {"cost", "plan", "train", "show/figures"},
+    "numpy": {"cost", "plan", "text", "train", "show/figures"},
 }
 
 

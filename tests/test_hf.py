@@ -3,17 +3,27 @@
 import json
 
 import pytest
-from hf_configs import FAMILIES, NEEDED, built, configs
+from hf_configs import FAMILIES, INSTANTIATED_AS, NEEDED, built, configs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
 import parambudget as pb
 from parambudget.arch.defaults import complete
+from parambudget.arch.hf.family import ABSENT
 from parambudget.arch.hf.read import from_hf
 from parambudget.cost.count import Breakdown, count
 
 logging.set_verbosity_error()
+OUR_OWN = {
+    "attention_layers",  # GPT-Neo's class expands it from attention_types
+    "attn_config.clip_qkv", "attn_config.softmax_scale",  # of a class of its own
+    "layer_sharing", "share_embedding",  # of MobileLLM's remote code
+    "rope_local_base_freq", "sliding_window_pattern",  # read from beside the fields
+    "seq_length",  # BLOOM's class has no limit
+}  # fmt: skip
+"""Keys for which the class has no field, or one in another place."""
 every_kind = pytest.mark.parametrize("kind", FAMILIES)
 
 
@@ -41,11 +51,45 @@ def test_a_config_without_keys_has_the_class_defaults(kind):
     assert counted(config) == built(config)
 
 
+@every_kind
+def test_the_defaults_are_those_of_the_class(kind):
+    """Those that change no count too: windows, bases, epsilons."""
+    theirs = CONFIG_MAPPING[INSTANTIATED_AS.get(kind, kind)]
+    fields = {name: field.default for name, field in theirs.__dataclass_fields__.items()}
+    rotation = getattr(theirs(), "rope_parameters", None) or {}
+    rotation = rotation.get("full_attention", rotation)
+    fields |= {"rope_theta": rotation.get("rope_theta"), "rotary_emb_base": rotation.get("rope_theta")}
+    share = rotation.get("partial_rotary_factor", 1.0)
+    fields |= {"partial_rotary_factor": share, "rotary_pct": share}
+    ours = {key: value for key, value in FAMILIES[kind].defaults.items() if key not in OUR_OWN}
+    # A key without a field is read where it is there, and may be null where ours is.
+    said = {
+        key for key, value in ours.items() if value is not ABSENT and (value is not None or key in fields)
+    }
+    assert {key: ours[key] for key in said} == {key: fields[key] for key in said}
+
+
 def test_a_key_that_the_class_does_not_read_is_noted_and_inert():
     plain = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4}
     imported = from_hf(plain | {"num_experts": 8, "qk_norm": True, "torch_dtype": "bfloat16"}, "")
     assert imported.fields == from_hf(plain, "").fields
-    assert imported.notes == ("not read by llama: num_experts, qk_norm",)
+    assert imported.notes[0] == "not read by llama: num_experts, qk_norm"
+    assert imported.notes[1:] == from_hf(plain, "").notes
+
+
+def test_sizes_that_the_config_leaves_to_the_class_are_named_with_its_values():
+    config = {"model_type": "gemma", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 256}
+    (told,) = from_hf(config, "").notes
+    assert told == (
+        "left to the class: num_attention_heads=16, num_key_value_heads=16, intermediate_size=24576, "
+        "tie_word_embeddings=true"
+    )
+
+
+def test_nothing_is_filled_in_where_the_class_decides():
+    for kind in FAMILIES:
+        config = {"model_type": kind, FAMILIES[kind].keys["n_layers"]: 2} | NEEDED.get(kind, {})
+        assert set(complete(from_hf(config, "").fields).filled) <= {"intermediate_size"}, kind
 
 
 @pytest.mark.parametrize(
@@ -70,14 +114,13 @@ def test_a_function_that_cannot_be_said_is_noted_and_counted(config, note):
 
 def test_layers_that_the_class_does_not_build_are_noted():
     imported = from_hf({"model_type": "deepseek_v3", "num_nextn_predict_layers": 1}, "")
-    assert imported.notes == ("layers for predicting further tokens are no part of the class: not counted",)
+    assert imported.notes[0] == "layers for predicting further tokens are no part of the class: not counted"
 
 
 def test_a_config_of_another_head_is_counted_with_the_usual_one_and_says_so():
     config = {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}
-    assert from_hf(config, "").notes == (
-        "counted with a head over the vocabulary, not as LlamaForSequenceClassification",
-    )
+    told, *_ = from_hf(config, "").notes
+    assert told == "counted with a head over the vocabulary, not as LlamaForSequenceClassification"
 
 
 def test_rotary_settings_are_read_in_both_spellings():

@@ -3,10 +3,12 @@ import math
 
 import pytest
 import torch
+import transformers
 from families import FAMILIES as DENSE
 from families import Family
 from families_by_position import FAMILIES_BY_POSITION
 from families_of_experts import FAMILIES_OF_EXPERTS
+from families_of_kin import COUNTED_ALONE, FAMILIES_OF_KIN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from published import PUBLISHED as OTHERS
@@ -15,13 +17,13 @@ from transformers import PreTrainedModel
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.hf.read import from_hf
-from parambudget.arch.presets import preset
+from parambudget.arch.presets import PRESETS, preset
 from parambudget.arch.tensors import tensors
 from parambudget.build.module import Transformer
 from parambudget.build.verify import places
-from parambudget.cost.count import count
 
-FAMILIES = DENSE | FAMILIES_OF_EXPERTS | FAMILIES_BY_POSITION
+FAMILIES = DENSE | FAMILIES_OF_EXPERTS | FAMILIES_BY_POSITION | FAMILIES_OF_KIN
+CONFIGS = {family.model_class.__name__: family.config for family in FAMILIES.values()} | COUNTED_ALONE
 PUBLISHED = [(family, name) for family, row in FAMILIES.items() for name in row.published]
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 published = pytest.mark.parametrize(("family", "name"), PUBLISHED, ids=[name for _, name in PUBLISHED])
@@ -139,11 +141,12 @@ def shapes_of_the_table(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     }
 
 
-@published
-def test_the_count_of_a_published_model_is_that_of_its_class(family, name):
-    model = published_model(name)
-    theirs = on_meta(FAMILIES[family], model)
-    assert count(model).total == sum(p.numel() for p in theirs.parameters())
+@pytest.mark.parametrize("row", PRESETS.values(), ids=PRESETS)
+def test_a_preset_states_the_count_of_its_class(row):
+    class_name = row.source.split("counted: ")[1]
+    with torch.device("meta"):
+        theirs = getattr(transformers, class_name)(CONFIGS[class_name](row.model))
+    assert sum(p.numel() for p in theirs.parameters()) == row.published_count
 
 
 @published

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from strategies import models
 from torch import Tensor
-from training_data import small_config, small_data, small_model
+from training_data import small_config, small_model
 
 from parambudget.arch.config import ModelConfig
 from parambudget.build.module import Transformer
 from parambudget.errors import ConfigError
+from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint, learner, loop
 from parambudget.train.batches import Windows
 from parambudget.train.config import TrainConfig
@@ -28,7 +29,8 @@ from parambudget.train.loss import mean_loss
 from parambudget.train.optim import clip, groups, optimizer_for
 from parambudget.train.results import Step
 from parambudget.train.schedule import learning_rate
-from parambudget.train.tokens import TokenData
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = choose("cpu")
 OPTIMIZERS = ("muon", "adamw")
@@ -37,20 +39,6 @@ FFN = r"ffn\.((shared|experts\.\d+)\.)?(gate|up|down)"
 HIDDEN = re.compile(rf"(layers\.\d+\.(attention\.{ATTENTION}|{FFN})|project_(in|out))\.weight")
 FUSED = r"experts\.(gate|up|down)"
 ENDS = re.compile(rf"(lm_head|layers\.\d+\.ffn\.(router|shared_gate|{FUSED}))\.weight")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
-    return small_data(tmp_path_factory.mktemp("data"))
 
 
 def updated(data: TokenData, n: int, config: TrainConfig, model: ModelConfig | None = None) -> Learner:

@@ -17,15 +17,9 @@ from parambudget.train import loop
 from parambudget.train.device import choose
 from parambudget.train.sample import Drawing, drawn, load_checkpoint, sample
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = choose("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

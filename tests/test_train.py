@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_data import small_config, small_data, small_model
+from training_data import small_config, small_model
 
 from parambudget.build.module import Transformer
 from parambudget.cost.count import total
@@ -19,23 +19,10 @@ from parambudget.train.device import choose, surroundings
 from parambudget.train.evaluate import evaluate, validation_windows
 from parambudget.train.loss import mean_loss
 from parambudget.train.optim import optimizer_for, set_learning_rate
-from parambudget.train.tokens import TokenData
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = choose("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices this small are slower on several threads, and very slow where other tests compete for them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
-    return small_data(tmp_path_factory.mktemp("data"))
 
 
 def rows_of(out: Path) -> list[dict]:

@@ -10,12 +10,12 @@ from tokenizers import Tokenizer
 from training_data import small_config, small_model, write_text
 
 from parambudget.errors import ConfigError, InputError
+from parambudget.text.corpus import Document, corpus
+from parambudget.text.tokens import token_data
 from parambudget.train.batches import Windows, shuffled
 from parambudget.train.config import TrainConfig
-from parambudget.train.corpus import Document, corpus
 from parambudget.train.defaults import complete
 from parambudget.train.schedule import learning_rate
-from parambudget.train.tokens import token_data
 
 
 def texts(documents: tuple[Document, ...]) -> list[str]:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from training_data import small_config, small_data, small_model, write_text
+from training_data import small_config, small_model, write_text
 
 from parambudget.cli.main import main
 from parambudget.errors import InputError
@@ -13,23 +13,10 @@ from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import complete
 from parambudget.train.device import choose, memory_told
 from parambudget.train.fit import attempts, first_that_fits, settings_for_hours, settings_that_fit
-from parambudget.train.tokens import TokenData
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CONFIG = small_config(batch_size=16, gradient_accumulation_steps=8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
-    return small_data(tmp_path_factory.mktemp("data"))
 
 
 def tried(given: set[str]) -> list[tuple[int, int, int, bool]]:

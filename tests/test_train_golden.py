@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_data import small_config, small_data, small_model
+from training_data import small_config, small_model
 
+from parambudget.text.tokens import TokenData
 from parambudget.train.batches import Windows
 from parambudget.train.device import choose
 from parambudget.train.learner import initialised
 from parambudget.train.loop import accumulate, micro_batches, train
 from parambudget.train.loss import mean_loss
-from parambudget.train.tokens import TokenData
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 GOLDEN = {
     1: 5.672512531280518, 6: 5.154675006866455, 11: 4.691920757293701, 16: 4.340546131134033,
@@ -24,20 +26,6 @@ GOLDEN_VALIDATION = 3.721766710281372
 # Another machine rounds sums differently. Changing every initial weight in its last bit moves these losses by
 # 1e-6 at most; a change in what is computed (decay, clipping, order of the text) moves them by far more.
 TOLERANCE = 2e-5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
-    return small_data(tmp_path_factory.mktemp("data"))
 
 
 def losses(data: TokenData, out: Path, **changes) -> tuple[dict[int, float], float]:

@@ -12,26 +12,14 @@ from safetensors.torch import load_file
 from training_data import small_config, small_data, small_model
 
 from parambudget.errors import CheckFailed, InputError
+from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint, loop
 from parambudget.train.results import Step, TrainResult
-from parambudget.train.tokens import TokenData
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 12
 SETTINGS = {"steps": STEPS, "save_every": 4, "eval_every": 4, "gradient_accumulation_steps": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> TokenData:
-    return small_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

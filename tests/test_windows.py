@@ -68,14 +68,14 @@ def test_a_window_as_long_as_the_sequence_hides_nothing():
 
 def test_the_slopes_of_alibi_are_the_published_ones():
     # Press et al. 2022, section 3: for 8 heads 1/2, 1/4, ..., 1/256.
-    assert alibi(8, 1, 1, CPU)[:, 0, 0].tolist() == [-(0.5**i) for i in range(1, 9)]
+    assert alibi(8, 1, 1, CPU)[0, :, 0, 0].tolist() == [-(0.5**i) for i in range(1, 9)]
     # The published code's for 12 heads: those of 8, then every other one of 16.
     of_12 = [0.5**i for i in range(1, 9)] + [2**-0.5, 2**-1.5, 2**-2.5, 2**-3.5]
-    assert alibi(12, 1, 1, CPU)[:, 0, 0].tolist() == pytest.approx([-slope for slope in of_12])
+    assert alibi(12, 1, 1, CPU)[0, :, 0, 0].tolist() == pytest.approx([-slope for slope in of_12])
 
 
 def test_alibi_lowers_a_score_in_proportion_to_the_distance():
-    assert alibi(1, 2, 1, CPU)[0].tolist() == [[-(2**-8), 0, 2**-8], [-(2**-7), -(2**-8), 0]]
+    assert alibi(1, 2, 1, CPU)[0, 0].tolist() == [[-(2**-8), 0, 2**-8], [-(2**-7), -(2**-8), 0]]
 
 
 def test_with_alibi_a_sequence_may_be_longer_than_the_context():

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete as complete_model
+from parambudget.text.corpus import corpus
+from parambudget.text.tokens import TokenData, token_data
 from parambudget.train.config import TrainConfig
-from parambudget.train.corpus import corpus
-from parambudget.train.tokens import TokenData, token_data
 
 SENTENCE = "the model of one or two layers learns every token and then forgets nothing while its loss falls"
 WORDS = SENTENCE.split()

@@ -51,6 +51,26 @@ def every_choice_gives_the_gradient_of_one_process(ranks: Ranks, _: Path) -> Non
                 assert_close(parameter.grad.full_tensor(), expected.grad, msg=name)
 
 
+def experts_learn_as_in_one_process(ranks: Ranks, _: Path) -> None:
+    """The same gradient, the balance's in it, the same counts of tokens and the same correction."""
+    model = small_model(n_experts=4, n_experts_per_token=2, expert_intermediate_size=18, correction_bias=True)
+    config = small_config(batch_size=2, gradient_accumulation_steps=4, balance_loss=0.5)
+    whole = prepared(model, config, CPU)
+    loss, norm = accumulated(whole, config)
+    busiest = whole.balance.busiest()
+    whole.balance.correct()
+    for shard in (False, True):
+        shared = prepared(model, config, CPU, ranks, shard=shard)
+        own_loss, shared_norm = accumulated(shared, config)
+        assert_close(ranks.mean(own_loss), loss)
+        assert_close(shared_norm, norm)
+        assert_close(shared.balance.busiest(ranks), busiest)
+        shared.balance.correct()
+        for layer, expected in zip(shared.balance.layers, whole.balance.layers, strict=True):
+            assert torch.equal(layer.correction, expected.correction)
+            assert expected.correction.any()
+
+
 def layers_that_travel_in_bfloat16_give_nearly_the_loss_of_one_process(ranks: Ranks, _: Path) -> None:
     """As on a GPU. Both round to 8 bits, at places that are not all the same."""
     compute = Compute(torch.device("cpu"), "CPU", bf16=True, compiled=False, peak_flops=None)

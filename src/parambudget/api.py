@@ -68,7 +68,7 @@ def solve(
         raise ConfigError(
             "current starts from a model's sizes, like only takes its choices; give one of the two"
         )
-    spent = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory, "gpu": gpu,
+    spent: dict[str, Any] = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory, "gpu": gpu,
              "batch_size": batch_size}  # fmt: skip
     spent = {name: value for name, value in spent.items() if value is not None}
     if current is not None:

@@ -8,6 +8,7 @@ of this, so that training stays as it is; its attention is replaced while a text
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,8 @@ def remembering(module: Transformer, capacity: int) -> Iterator[Callable[[Tensor
 
     It has room for `capacity` tokens. Afterwards the module is as it was.
     """
-    m, plain, n_seen = module.model, [layer.attention for layer in module.layers], 0
+    m, n_seen = module.model, 0
+    plain = [cast(Attention | LatentAttention, layer.attention) for layer in module.layers]
 
     def hidden(tokens_BT: Tensor) -> Tensor:
         nonlocal n_seen
@@ -33,9 +35,9 @@ def remembering(module: Transformer, capacity: int) -> Iterator[Callable[[Tensor
         return x_BTD
 
     try:
-        for i, layer in enumerate(module.layers):
+        for i, (layer, attention) in enumerate(zip(module.layers, plain, strict=True)):
             window = m.window if m.is_local(i) else None
-            layer.attention = CachedAttention(layer.attention, capacity, window)
+            layer.attention = CachedAttention(attention, capacity, window)
         yield hidden
     finally:
         for layer, attention in zip(module.layers, plain, strict=True):

@@ -3,6 +3,8 @@
 B batch   T tokens   N tokens of all sequences   D dim   E experts   K experts of a token
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,10 @@ class MixtureOfExperts(nn.Module):
     """Routed experts, and shared ones that every token meets. No token is dropped."""
 
     correction: Tensor | None
+    load: Tensor | None = None
+    """Tokens sent to each expert while learning, (E,); counted only where somebody has set it to zeros."""
+    unevenness: Tensor | None = None
+    """Of the last forward pass that was counted: see `unevenness`."""
 
     def __init__(self, m: ModelConfig, moe: MoE) -> None:
         super().__init__()
@@ -33,7 +39,12 @@ class MixtureOfExperts(nn.Module):
         shared_BTD = self.shared(x_BTD) if self.shared is not None else None
         if shared_BTD is not None and self.shared_gate is not None:
             shared_BTD = torch.sigmoid(self.shared_gate(x_BTD)) * shared_BTD
-        weights_NK, chosen_NK = chosen_experts(self.logits(x_BTD.flatten(0, 1)), self.correction, self.moe)
+        logits_NE = self.logits(x_BTD.flatten(0, 1))
+        weights_NK, chosen_NK = chosen_experts(logits_NE, self.correction, self.moe)
+        if self.load is not None and torch.is_grad_enabled():
+            sent_E = F.one_hot(chosen_NK, self.moe.n_experts).sum((0, 1)).to(self.load.dtype)
+            self.load = self.load + sent_E
+            self.unevenness = unevenness(scores(logits_NE, self.moe), sent_E)
         routed_BTD = self._routed(x_BTD.flatten(0, 1), weights_NK, chosen_NK).view_as(x_BTD)
         return routed_BTD if shared_BTD is None else routed_BTD + shared_BTD
 
@@ -53,7 +64,7 @@ class MixtureOfExperts(nn.Module):
         many = torch.bincount(chosen_NK.flatten(), minlength=n_experts).tolist()
         # An expert without tokens runs on none, so that its weights get a gradient of 0 and not none at all.
         parts = x_ND[order // n_chosen].split(many)
-        fed = torch.cat([self.experts.fed(i, part) for i, part in enumerate(parts)])
+        fed = torch.cat(self.experts(parts))
         fed_NKD = fed[order.argsort()].unflatten(0, (-1, n_chosen))
         return (fed_NKD * weights_NK.unsqueeze(-1).to(fed.dtype)).sum(1)
 
@@ -65,10 +76,9 @@ class SingleExperts(nn.ModuleList):
         width, bias = moe.expert_intermediate_size, moe.expert_bias
         super().__init__(FeedForward(m, width, bias=bias) for _ in range(moe.n_experts))
 
-    def fed(self, expert: int, x_ND: Tensor) -> Tensor:
-        """What one expert makes of some tokens."""
-        fed_ND: Tensor = self[expert](x_ND)
-        return fed_ND
+    def forward(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """What each expert makes of its tokens, (n, D) each."""
+        return [expert(part_ND) for expert, part_ND in zip(self, parts, strict=True)]
 
 
 class FusedExperts(nn.Module):
@@ -82,11 +92,10 @@ class FusedExperts(nn.Module):
         self.up = StackedLinear(moe.n_experts, m.dim, width, bias=bias)
         self.down = StackedLinear(moe.n_experts, width, m.dim, bias=bias)
 
-    def fed(self, expert: int, x_ND: Tensor) -> Tensor:
-        """What one expert makes of some tokens."""
-        if self.gate is None:
-            return self.down(expert, self.inner(None, self.up(expert, x_ND)))
-        return self.down(expert, self.inner(self.gate(expert, x_ND), self.up(expert, x_ND)))
+    def forward(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """What each expert makes of its tokens, (n, D) each."""
+        gates = [None] * len(parts) if self.gate is None else self.gate(parts)
+        return self.down([self.inner(*each) for each in zip(gates, self.up(parts), strict=True)])
 
 
 class StackedLinear(nn.Module):
@@ -98,9 +107,11 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_experts, out)) if bias else None
         nn.init.normal_(self.weight, 0.0, into**-0.5)
 
-    def forward(self, expert: int, x: Tensor) -> Tensor:
-        """The map of one expert."""
-        return F.linear(x, self.weight[expert], None if self.bias is None else self.bias[expert])
+    def forward(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """The map of each expert on its part."""
+        # Taken apart at once: the gradient of one picked alone has the size of all.
+        biases = [None] * len(parts) if self.bias is None else self.bias.unbind()
+        return [F.linear(*each) for each in zip(parts, self.weight.unbind(), biases, strict=True)]
 
 
 def chosen_experts(logits_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> tuple[Tensor, Tensor]:
@@ -109,8 +120,8 @@ def chosen_experts(logits_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> 
     Sources: Jiang et al. 2024 (Mixtral), arXiv 2401.04088, section 2.1; DeepSeek-AI 2024 (V2 and V3), arXiv
     2405.04434, section 2.2, and 2412.19437, section 2.1.2, for groups and the correction.
     """
-    scores_NE = logits_NE.sigmoid() if moe.router_scores == "sigmoid" else logits_NE.softmax(-1)
-    merit_NE = scores_NE if correction_E is None else scores_NE + correction_E
+    scores_NE = scores(logits_NE, moe)
+    merit_NE = scores_NE.detach() if correction_E is None else scores_NE.detach() + correction_E
     if moe.n_groups_per_token < moe.n_expert_groups:
         merit_NE = _within_the_best_groups(merit_NE, moe)
     chosen_NK = merit_NE.topk(moe.n_experts_per_token, sorted=False).indices
@@ -118,6 +129,23 @@ def chosen_experts(logits_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> 
     if moe.norm_expert_weights:
         weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
     return weights_NK * moe.routing_multiplier, chosen_NK
+
+
+def scores(logits_NE: Tensor, moe: MoE) -> Tensor:
+    """How well each expert suits each token, between 0 and 1."""
+    return logits_NE.sigmoid() if moe.router_scores == "sigmoid" else logits_NE.softmax(-1)
+
+
+def unevenness(scores_NE: Tensor, sent_E: Tensor) -> Tensor:
+    """Experts times the sum over them of their share of the tokens times their mean share of the scores.
+
+    1 where all get as much, up to the number of experts where one gets all. Only the scores have a gradient.
+
+    Source: Fedus et al. 2021 (Switch Transformer), arXiv 2101.03961, section 2.2; for sigmoid scores
+    DeepSeek-AI 2024 (V3), arXiv 2412.19437, section 2.1.2.
+    """
+    share_NE = scores_NE / scores_NE.sum(-1, keepdim=True)
+    return len(sent_E) * (sent_E / sent_E.sum() * share_NE.mean(0)).sum()
 
 
 def _within_the_best_groups(merit_NE: Tensor, moe: MoE) -> Tensor:

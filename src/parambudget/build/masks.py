@@ -12,17 +12,31 @@ from parambudget.arch.config import ModelConfig
 
 
 def mask_for(m: ModelConfig, n_new: int, start: int, *, local: bool, like: Tensor) -> Tensor | None:
-    """What `scores.attend` takes in the layers that have the window, or in those that have not, on the device
-    and with the dtype of `like`. Keys that no window reaches any more are not among its columns."""
+    """What the scores of layers that have the window, or of those that have not, are raised by: minus
+    infinity where a query does not see a key. On the device and with the dtype of `like`.
+
+    None where the causal flag of a kernel says it, and for one query that sees all. Keys that no window
+    reaches any more are not among its columns. A sum, not a choice: torch's kernels would make one of it
+    again in every layer, and keep each.
+    """
     window = m.window if local else None
     if window is not None:
         start = min(start, window - 1)
     seen = visible(n_new, start, window, like.device)
-    if m.position != "alibi":
-        return seen
+    if seen is None and m.position != "alibi" and not (written_out(m) and n_new > 1):
+        return None
     if seen is None:
         seen = torch.ones(n_new, start + n_new, dtype=torch.bool, device=like.device).tril(start)
-    return alibi(m.n_heads, n_new, start, like.device).masked_fill(~seen, -torch.inf).to(like.dtype)
+    if m.position == "alibi":
+        raised = alibi(m.n_heads, n_new, start, like.device)
+    else:
+        raised = torch.zeros(seen.shape, device=like.device)
+    return raised.masked_fill(~seen, -torch.inf).to(like.dtype)
+
+
+def written_out(m: ModelConfig) -> bool:
+    """Whether no kernel of torch's computes the scores, so that all of them are written down."""
+    return m.attention_softcap is not None or m.attention_sinks
 
 
 def visible(n_new: int, start: int, window: int | None, device: torch.device) -> Tensor | None:
@@ -36,7 +50,7 @@ def visible(n_new: int, start: int, window: int | None, device: torch.device) ->
 
 
 def alibi(n_heads: int, n_new: int, start: int, device: torch.device) -> Tensor:
-    """The bias on the scores, (H, T, S): minus the distance to the key, times the slope of the head.
+    """The bias on the scores, (1, H, T, S): minus the distance to the key, times the slope of the head.
 
     Slopes are 2**(-8 i / n) for i = 1..n where n is a power of 2; for other numbers of heads those of the
     next lower power, then every other one of twice that. Source: Press et al. 2022, arXiv 2108.12409, section
@@ -47,4 +61,4 @@ def alibi(n_heads: int, n_new: int, start: int, device: torch.device) -> Tensor:
     exponents += [i / (2 * power) for i in range(1, 2 * (n_heads - power), 2)]
     slopes_H = torch.tensor([2 ** (-8 * exponent) for exponent in exponents], device=device)
     positions = torch.arange(start + n_new, device=device)
-    return slopes_H.view(-1, 1, 1) * (positions - positions[start:].unsqueeze(1))
+    return slopes_H.view(1, -1, 1, 1) * (positions - positions[start:].unsqueeze(1))

@@ -84,7 +84,8 @@ class Transformer(nn.Module):
         """
         n_missing = -self.model.vocab_size % multiple
         if n_missing:
-            weight, bias = self.lm_head.weight, self.lm_head.bias
+            weight: Tensor = self.lm_head.weight
+            bias: Tensor | None = self.lm_head.bias
             bias = None if bias is None else F.pad(bias, (0, n_missing))
             padded_BTV = F.linear(x_BTD, F.pad(weight, (0, 0, 0, n_missing)), bias)
             logits_BTV = padded_BTV[..., : self.model.vocab_size]
@@ -128,7 +129,8 @@ class Transformer(nn.Module):
         x_BTD = self.embed(tokens_BT)
         if m.embedding_multiplier != 1:
             x_BTD = x_BTD * m.embedding_multiplier
-        x_BTD = self.embed_norm(self.project_in(x_BTD))
+        # A projection comes out of autocast in bfloat16; the residual stream stays as exact as the table.
+        x_BTD = self.embed_norm(self.project_in(x_BTD).to(x_BTD.dtype))
         if self.position is None:
             return x_BTD
         first = m.position_offset

@@ -113,7 +113,7 @@ def got(own: Mapping[str, Any], get: Callable[[str], Tensor], name: str) -> Tens
         return get(name)
     if (whole := without_second(name)) in own:
         return get(whole)[_second(name)]
-    parts = []
+    parts: list[Tensor] = []
     while (part := with_second(name, len(parts))) in own:
         parts.append(get(part))
     return torch.stack(parts)

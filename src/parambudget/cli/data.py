@@ -71,15 +71,13 @@ def prepare(
     require_torch("data prepare")
     from parambudget.show import data as show
     from parambudget.show.console import console
-    from parambudget.train.documents import Reading
-    from parambudget.train.prepare import Request, prepare
+    from parambudget.text.documents import Reading
+    from parambudget.text.prepare import Request, prepare
 
     to = console()
     to.quiet = as_json
-    request = Request(
-        source, tokenizer, vocab_size and parse_size(vocab_size, "vocab_size"), Reading(field, separator),
-        validation, end_of_text,
-    )  # fmt: skip
+    entries = parse_size(vocab_size, "vocab_size") if vocab_size else None
+    request = Request(source, tokenizer, entries, Reading(field, separator), validation, end_of_text)
     try:
         with show.preparing(to) as on_progress:
             manifest = prepare(request, out, n_workers=workers, on_progress=on_progress)

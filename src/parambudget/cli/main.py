@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -94,7 +94,7 @@ def main() -> None:
     sys.exit(code or 0)
 
 
-def _run(words: list[str]) -> int | None:
+def _run(words: list[str]) -> Any:
     """Parse and run a command; its exit code."""
     names = words[:1] if words and words[0] in COMMANDS else COMMANDS
     if len(words) < 2 or {"-h", "--help"} & set(words):

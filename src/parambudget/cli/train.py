@@ -195,8 +195,8 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     from parambudget.show import training as show
     from parambudget.show.console import console
     from parambudget.show.watching import watching
+    from parambudget.text.data import data_for
     from parambudget.train.batches import require_windows
-    from parambudget.train.data import data_for
     from parambudget.train.device import choose
     from parambudget.train.expect import expected
     from parambudget.train.loop import train as train_model

@@ -22,14 +22,12 @@ from parambudget.plan.optimum import compute_optimal
 from parambudget.plan.outlook import Spending, measured, outlook
 from parambudget.plan.rank import aspect_deviation, shape_score
 from parambudget.plan.search import COUNTERS, Points, Search
-from parambudget.plan.solution import Better, Solution, Solutions, SweepCertificate
+from parambudget.plan.solution import EQUAL_NATS, Better, Solution, Solutions, SweepCertificate
 from parambudget.plan.solve import DEFAULT_TOLERANCE, Rank, check, described, nothing_within, solve
 from parambudget.plan.space import SIZES, Counted, SearchSpace, choices_of, granularity, read_multiple
 from parambudget.plan.sweep import AT_ONCE, Measured, Swept, sweep
 from parambudget.units import format_bytes, format_count, parse_count, parse_tolerance
 
-EQUAL_NATS: Final = 0.005
-"""Losses that differ by less are equal to what a law can tell: seeds alone differ by a few thousandths."""
 EQUAL_SHARE: Final = 0.01
 """The same of speeds and memories."""
 LARGE_ENOUGH: Final = 0.1

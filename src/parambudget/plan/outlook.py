@@ -85,9 +85,11 @@ def outlook(model: ModelConfig, spending: Spending) -> Outlook:
     way = None
     if "way" in found and int(found["way"]) != NONE:
         way = spending.candidates(model.context_length)[int(found["way"])]
-    numbers = {name: float(found[name]) for name in ("tokens_per_second", "peak_bytes", "tokens", "loss")
-               if name in found}  # fmt: skip
+
+    def figure(name: str) -> float | None:
+        return float(found[name]) if name in found else None
+
     return Outlook(
-        numbers.get("tokens_per_second"), numbers.get("peak_bytes"), way.batch_size if way else None,
-        way.gradient_checkpointing if way else None, numbers.get("tokens"), numbers.get("loss"),
+        figure("tokens_per_second"), figure("peak_bytes"), way.batch_size if way else None,
+        way.gradient_checkpointing if way else None, figure("tokens"), figure("loss"), figure("ranked_loss"),
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any, Final, overload
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.count import total
@@ -10,6 +10,9 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.plan.search import Certificate
 from parambudget.plan.space import Counted
 from parambudget.tabular import Tabular
+
+EQUAL_NATS: Final = 0.005
+"""Losses that differ by less are equal to what a law can tell: seeds alone differ by a few thousandths."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Outlook:
     """That the budget has room for."""
     loss: float | None
     """Expected after them, nats per token of the law's text: to compare, not to promise."""
+    ranked_loss: float | None
+    """The same with a penalty for unusual proportions: what `--rank loss` orders by."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from parambudget.train import prepare
-from parambudget.train.shards import Manifest
+from parambudget.text import prepare
+from parambudget.text.shards import Manifest
 from parambudget.units import format_bytes, format_count
 
 PLAIN_SECONDS: Final = 10.0

@@ -1,12 +1,14 @@
 """What is predicted of solutions, as columns of their table and as sentences under it."""
 
-from parambudget.plan.solution import Better, Outlook, Solution, Solutions, SweepCertificate
+from parambudget.plan.solution import EQUAL_NATS, Better, Outlook, Solution, Solutions, SweepCertificate
 from parambudget.units import format_bytes, format_count
 
 _HEADINGS = {
     "tokens_per_second": "tokens/s", "peak_bytes": "memory", "batch_size": "batch", "tokens": "tokens",
-    "loss": "loss",
+    "loss": "loss", "ranked_loss": "loss+shape",
 }  # fmt: skip
+_NEAR = 0.25
+"""Nats above the best within which sizes are named."""
 
 
 def headings(found: Solutions) -> list[str]:
@@ -24,9 +26,20 @@ def sweep_said(c: SweepCertificate) -> str:
     said = f"complete sweep: {c.lattice_points:,} points measured, {c.possible:,} fit"
     if c.objective != "loss":
         return said
-    around = [(size, loss) for size, loss in c.by_size.items() if loss < c.best + 1]
+    around = [(size, loss) for size, loss in c.by_size.items() if loss < c.best + _NEAR]
     best = ", ".join(f"{format_count(size)} {loss:.3f}" for size, loss in around)
-    return f"{said}; best expected loss by size, nats with a penalty for unusual shapes: {best}"
+    return f"{said}; best loss+shape by size: {best}"
+
+
+def losses_said(rank: str) -> str:
+    """What the losses of the rows are good for, and how they order them."""
+    said = "losses are to compare: they depend on text and tokenizer; docs/laws.md"
+    if rank != "loss":
+        return said
+    return (
+        f"{said}. Rows are in the order of loss+shape, which has a penalty for unusual proportions; those "
+        f"within {EQUAL_NATS} nats in that of their score"
+    )
 
 
 def better_said(better: Better) -> str:
@@ -52,6 +65,6 @@ def _cell(name: str, outlook: Outlook | None) -> str:
     if name == "peak_bytes":
         fits = outlook is not None and outlook.batch_size is not None
         return format_bytes(value) if fits else f"{format_bytes(value)}: too much"
-    if name == "loss":
+    if name in ("loss", "ranked_loss"):
         return f"{value:.3f}"
     return format_count(value) if name == "tokens" else f"{value:,.0f}"

@@ -12,7 +12,7 @@ from parambudget.plan.solution import Current, Solution, Solutions, SweepCertifi
 from parambudget.plan.solve import DEFAULT_TOLERANCE
 from parambudget.plan.space import SIZES
 from parambudget.show.flags import as_flags, flags
-from parambudget.show.outlook import better_said, cells, headings, sweep_said
+from parambudget.show.outlook import better_said, cells, headings, losses_said, sweep_said
 from parambudget.show.screen import bold, dim, table, wrapped
 from parambudget.units import format_count, format_share, format_tolerance, parse_tolerance
 
@@ -46,9 +46,7 @@ def solutions_screen(found: Solutions, width: int) -> list[str]:
     if found.better:
         lines += wrapped(better_said(found.better), width)
     if found[0].outlook is not None and found[0].outlook.loss is not None:
-        lines += map(
-            dim, wrapped("losses are to compare: they depend on text and tokenizer; docs/laws.md", width)
-        )
+        lines += map(dim, wrapped(losses_said(found.rank), width))
     if found.tying_was_assumed:
         tied = found[0].model.tied
         says = "tied, as is usual below 1B" if tied else "untied, as is usual from 1B"

@@ -19,11 +19,11 @@ from parambudget.arch.defaults import complete
 from parambudget.cost.hardware import find
 from parambudget.cost.stacks import LINK_SHARE, SOFTWARE, Stack
 from parambudget.cost.update import Work, parts
+from parambudget.text.tokens import TokenData
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
 from parambudget.train.fit import timed_update_seconds
 from parambudget.train.kernels import Kernels, measured
-from parambudget.train.tokens import TokenData
 
 SECONDS: Final = 60.0
 SLOWEST, FASTEST = 0.85, 1.15

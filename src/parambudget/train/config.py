@@ -54,6 +54,9 @@ class TrainConfig(BaseModel):
         0.0,
         description="Weight of the mean squared log of the softmax's denominator in what is minimised.",
     )
+    balance_loss: NonNegativeFloat = Field(
+        0.0, description="Weight of the load-balancing loss of experts in what is minimised."
+    )
     gradient_checkpointing: bool = Field(
         False,
         description="Recompute each block in the backward pass: a third more arithmetic, far less memory.",

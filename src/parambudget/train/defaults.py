@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
+from parambudget.errors import ConfigError
 from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens
 from parambudget.train.config import TrainConfig
 from parambudget.units import format_count
@@ -58,6 +59,10 @@ def complete(
     `train_tokens` is how many tokens to train on, for who thinks in tokens rather than in `steps`.
     """
     require_valid(given)  # a wrong field is reported as itself, not as the arithmetic it breaks below
+    if given.get("balance_loss") and model.moe is None:
+        raise ConfigError(
+            f"balance_loss={given['balance_loss']:g} balances experts, and this model has none; leave it out"
+        )
     fields, reasons = dict(given), {}
 
     def fill(name: str, value: Any, reason: str) -> None:
@@ -82,9 +87,20 @@ def complete(
     affordable = max(model.context_length, fields["eval_every"] * tokens // 2)
     fill("eval_tokens", min(MOST_EVAL_TOKENS, affordable), "evaluation takes a seventh of the run at most")
     fill("save_every", math.ceil(fields["steps"] / 10), "10 times in the run")
+    fill("balance_loss", *_balance_loss(model))
     for name, reason in _ALWAYS.items():
         fill(name, TrainConfig.model_fields[name].default, reason)
     return Completed(TrainConfig.read(fields), frozenset(given), reasons)
+
+
+def _balance_loss(model: ModelConfig) -> tuple[float, str]:
+    """Sources: Muennighoff et al. 2024 (OLMoE), arXiv 2409.02060; DeepSeek-AI 2024 (V3), arXiv 2412.19437,
+    section 4.2."""
+    if model.moe is None:
+        return 0.0, "there are no experts"
+    if model.moe.correction_bias:
+        return 1e-4, "as for DeepSeek-V3, whose correction of the choice does the rest"
+    return 0.01, "as for OLMoE"
 
 
 def require_valid(given: Mapping[str, Any]) -> None:

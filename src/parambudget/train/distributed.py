@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -107,7 +107,7 @@ class Ranks:
             return self
         import torch.testing._internal.distributed.fake_pg  # noqa: F401  makes the backend known
 
-        return replace(self, group=dist.new_group(backend="fake"))
+        return replace(self, group=cast(dist.ProcessGroup, dist.new_group(backend="fake")))
 
     def averaging(self, module: nn.Module, loss_of: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """The loss as a module whose backward pass averages the gradients of all processes."""

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from parambudget.text.tokens import TokenData
 from parambudget.train.device import Compute
 from parambudget.train.distributed import ALONE, Ranks
-from parambudget.train.tokens import TokenData
 
 
 @dataclass(frozen=True)

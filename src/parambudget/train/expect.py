@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import nn
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.calibration import calibrated, stack_for
@@ -29,8 +30,6 @@ from parambudget.train.device import Compute
 from parambudget.train.distributed import ALONE, Ranks
 from parambudget.units import format_bytes
 
-LOADED_LATER_BYTES: Final = 200 * 2**20
-"""Of libraries that the first update loads, on a CPU; measured with torch 2.13, see docs/benchmarks.md."""
 SURE_SHARE: Final = 0.75
 """Of the memory: a plan that takes less is not tried before the run. Trying it costs a compilation."""
 
@@ -68,7 +67,7 @@ def expected(
     work, machine = work_of(config, ranks, shard=shard), machine_of(compute, ranks)
     peak = tensor_bytes(model, work, compute)
     if compute.device.type == "cpu":
-        peak += _resident_bytes() + LOADED_LATER_BYTES + _saving_bytes(model, config)
+        peak = _with_saves(peak, model, config) + _resident_bytes()
     if machine is None:
         return Expected(peak, None, None, None, None)
     speed = throughput(model, work, machine.stack)
@@ -149,15 +148,25 @@ def _known(compute: Compute) -> Accelerator | None:
     return find(compute.name) if compute.device.type == "cuda" else None
 
 
-def _saving_bytes(model: ModelConfig, config: TrainConfig) -> int:
-    """A checkpoint on its way from the CPU's memory to the disk: a copy of all, and of one file its bytes."""
-    weights, optimizer = weight_bytes(model), optimizer_bytes(model, config.optimizer)
-    return int(weights + optimizer + max(weights, optimizer))
+def _with_saves(peak: int, model: ModelConfig, config: TrainConfig) -> int:
+    """The most that a run on a CPU holds: while it learns, or while a checkpoint is written, or while both
+    happen.
+
+    A checkpoint on its way from the memory to the disk is a copy of all, and of one file its bytes. That of
+    the last update meets no activations.
+    """
+    weights, optimizer = int(weight_bytes(model)), int(optimizer_bytes(model, config.optimizer))
+    saved = weights + optimizer + max(weights, optimizer)
+    return peak + saved if config.save_every < config.steps else max(peak, weights + optimizer + saved)
 
 
 def _resident_bytes() -> int:
-    """What this process holds now: Python, torch and the text."""
+    """What this process holds now: Python, the text, and torch with what it only loads for an update."""
     if sys.platform != "linux":
         return 0
+    matrix = nn.Parameter(torch.zeros(2, 2))
+    (matrix @ matrix).sum().backward()
+    for optimizer in (torch.optim.AdamW([matrix]), torch.optim.Muon([matrix])):
+        optimizer.step()
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -15,8 +15,8 @@ from parambudget.build.module import Transformer
 from parambudget.build.pretrained import own_tensors
 from parambudget.errors import InputError
 from parambudget.files import write_json, written_together
+from parambudget.text.tokenizer import TextTokenizer, prepared
 from parambudget.train.saved import Saved
-from parambudget.train.tokenizer import TextTokenizer, prepared
 
 
 def write_pretrained(

@@ -15,6 +15,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import InputError
+from parambudget.text.tokens import TokenData
 from parambudget.train.clock import Clock
 from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import Completed, complete
@@ -23,7 +24,6 @@ from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.learner import prepared
 from parambudget.train.loop import updates
 from parambudget.train.results import Step
-from parambudget.train.tokens import TokenData
 from parambudget.units import format_seconds
 
 MANY_CHUNKS: Final = 8
@@ -191,7 +191,8 @@ def timed_update_seconds(
     steps, clock = _trial(model, data, compute, config, ranks, shard=shard)
     for _ in islice(steps, WARM_UP_UPDATES):
         pass
-    started, rates = perf_counter(), []
+    rates: list[float] = []
+    started = perf_counter()
     while ranks.first(len(rates) < FEWEST_TIMED or perf_counter() - started < seconds):
         rates.append(next(steps).tokens_per_second)
     return ranks.first(clock.tokens_per_update / median(rates))

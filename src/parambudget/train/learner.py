@@ -9,6 +9,7 @@ from torch import Tensor
 from parambudget.arch.config import ModelConfig
 from parambudget.build.module import Transformer
 from parambudget.build.verify import verify_module
+from parambudget.train.balance import NO_EXPERTS, Balance
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
 from parambudget.train.distributed import ALONE, Ranks
@@ -25,6 +26,7 @@ class Learner:
     loss_of: Callable[[Tensor], Tensor]
     compute: Compute
     ranks: Ranks = ALONE
+    balance: Balance = NO_EXPERTS
 
 
 def prepared(
@@ -39,12 +41,15 @@ def prepared(
         from parambudget.train.sharded import sharded  # FSDP2: two seconds that no other run needs
 
         module = planned(Transformer(model, device="meta", dtype=torch.float32), model)
-        loss_of = mean_loss(module, config, compute, layer_by_layer=True)
+        balance = Balance.of(module)
+        loss_of = mean_loss(module, config, compute, balance, layer_by_layer=True)
         loss_of = sharded(module, loss_of, config.seed, compute, ranks)
     else:
         module = planned(initialised(model, config.seed, compute), model)
-        loss_of = ranks.averaging(module, mean_loss(module, config, compute))
-    return Learner(module, optimizer_for(module, model, config), loss_of, compute, ranks)
+        balance = Balance.of(module)
+        loss_of = ranks.averaging(module, mean_loss(module, config, compute, balance))
+    balance.count_anew()
+    return Learner(module, optimizer_for(module, model, config), loss_of, compute, ranks, balance)
 
 
 def initialised(model: ModelConfig, seed: int, compute: Compute) -> Transformer:

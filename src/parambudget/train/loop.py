@@ -18,6 +18,7 @@ from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import CheckFailed
 from parambudget.files import write_json
+from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint, rundir
 from parambudget.train.batches import Windows, require_windows
 from parambudget.train.clock import Clock
@@ -33,7 +34,6 @@ from parambudget.train.resume import require_same_run, restored
 from parambudget.train.saving import Saver
 from parambudget.train.schedule import learning_rate
 from parambudget.train.start import started_from
-from parambudget.train.tokens import TokenData
 
 if TYPE_CHECKING:
     from parambudget.train.pieces import Pieces
@@ -142,9 +142,14 @@ def updates(
             mean_loss = learner.ranks.mean(own_loss)
             norm = clip(learner.module.parameters(), config.grad_clip)
             # The one time in an update that the host waits for the device.
-            loss, grad_norm = torch.stack((mean_loss, norm)).tolist()
+            figures = torch.stack((mean_loss, norm, *learner.balance.busiest(learner.ranks)))
+            loss, grad_norm, *busiest = figures.tolist()
             skipped = not update(learner.optimizer, loss, grad_norm)
+            if not skipped:
+                learner.balance.correct()
+            learner.balance.count_anew()
         step = measured(i + 1, loss, rate, grad_norm, clock, skipped=skipped)
+        step = replace(step, busiest_expert=busiest[0] if busiest else None)
         if due(step.step, config.eval_every, config):
             validation = evaluate(
                 learner.loss_of, held_out, data, config.batch_size, learner.compute, learner.ranks
@@ -263,7 +268,8 @@ def outcome(
         loss=step.loss, val_loss=step.val_loss, val_bits_per_byte=step.val_bits_per_byte,
         tokens_per_second=speed, mfu=clock.mfu(speed), peak_flops=clock.peak_flops,
         peak_memory_bytes=compute.peak_memory_bytes(),
-        seconds=clock.elapsed_seconds(), device=compute.name, planned=planned and planned.as_dict(),
+        seconds=clock.elapsed_seconds(), device=compute.name,
+        planned=None if planned is None else planned.as_dict(),
         checkpoint=checkpoints / f"step-{step.step}" if step.step else None,
     )  # fmt: skip
 

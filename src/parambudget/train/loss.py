@@ -4,6 +4,7 @@ B batch   T tokens   N tokens of all windows   D dim   V vocabulary
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from parambudget.build.module import Transformer
+from parambudget.train.balance import NO_EXPERTS, Balance
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
 
@@ -20,11 +22,13 @@ HEAD_MULTIPLE: Final = 64
 
 
 def mean_loss(
-    module: Transformer, config: TrainConfig, compute: Compute, *, layer_by_layer: bool = False
-) -> Callable[[Tensor], Tensor]:
+    module: Transformer, config: TrainConfig, compute: Compute, balance: Balance = NO_EXPERTS, *,
+    layer_by_layer: bool = False,
+) -> Callable[[Tensor], Tensor]:  # fmt: skip
     """The function from token windows (B, T + 1) to the mean loss of their next tokens, in float32 nats.
 
-    The z-loss acts through the gradient alone: the value stays the cross-entropy, to be compared with others.
+    The z-loss and the balance of experts act through the gradient alone: the value stays the cross-entropy,
+    to be compared with others.
     It is compiled whole, or `layer_by_layer` where something is to be done between the layers.
     """
     multiple = HEAD_MULTIPLE if compute.device.type == "cuda" else 1
@@ -38,6 +42,13 @@ def mean_loss(
         return loss + (penalty - penalty.detach())
 
     def loss_of(tokens_BT: Tensor) -> Tensor:
+        loss = cross_entropy(tokens_BT)
+        if not (balance.layers and config.balance_loss and torch.is_grad_enabled()):
+            return loss
+        penalty = config.balance_loss * balance.unevenness()
+        return loss + (penalty - penalty.detach())
+
+    def cross_entropy(tokens_BT: Tensor) -> Tensor:
         learning = torch.is_grad_enabled()
         x_BTD = module.hidden(tokens_BT[:, :-1], checkpoint=config.gradient_checkpointing and learning)
         x_ND, targets_N = x_BTD.flatten(0, 1), tokens_BT[:, 1:].flatten()
@@ -46,8 +57,8 @@ def mean_loss(
         parts = zip(x_ND.chunk(config.loss_chunks), targets_N.chunk(config.loss_chunks), strict=True)
         if not learning:
             return torch.stack([summed(*part) for part in parts]).sum() / len(targets_N)
-        kept = {"use_reentrant": False, "preserve_rng_state": False}
-        return torch.stack([recomputed(summed, *part, **kept) for part in parts]).sum() / len(targets_N)
+        again = partial(recomputed, summed, use_reentrant=False, preserve_rng_state=False)
+        return torch.stack([again(*part) for part in parts]).sum() / len(targets_N)
 
     if compute.compiled and layer_by_layer:
         for layer in module.layers:

@@ -6,6 +6,7 @@ iteration. Here as many matrices as there are processes travel at once, one to e
 A rows   B columns   N processes
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -43,6 +44,7 @@ class ShardedMuon(torch.optim.Optimizer):
     def _smoothed(self, matrix: DTensor, group: dict[str, Any]) -> Tensor:
         """This process's rows of the gradient, with momentum as Nesterov has it, in bfloat16."""
         state, gradient = self.state[matrix], matrix.grad
+        assert isinstance(gradient, DTensor)  # FSDP shares gradients out as it does the matrices
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
         own_AB, mean_AB = gradient.to_local(), state["momentum_buffer"].to_local()
@@ -55,7 +57,7 @@ def scale(shape: torch.Size) -> float:
 
     Source: Liu et al. 2025 (Moonlight), arXiv 2502.16982, section 2.2.
     """
-    return 0.2 * float(max(shape)) ** 0.5
+    return 0.2 * math.sqrt(max(shape))
 
 
 def orthogonalised(pieces: list[Tensor], like: DTensor) -> list[Tensor]:

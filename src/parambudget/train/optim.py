@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -89,7 +89,7 @@ def clip(parameters: Iterable[nn.Parameter], longest: float | None) -> torch.Ten
     learning = list(parameters)
     norm = nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
     if is_piece(norm):
-        norm = norm.full_tensor()
+        norm = cast(Any, norm).full_tensor()
     if longest is not None:
         nn.utils.clip_grads_with_norm_(learning, longest, norm)
     return norm

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import torch
 import torch.distributed as dist
@@ -34,7 +34,7 @@ class Pieces:
     @classmethod
     def of_all(cls) -> Self:
         """To be called on every process."""
-        group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE))
         return cls(group, DeviceMesh.from_group(group, "cpu"))
 
     def copied(self, value: Tensor, copy: Callable[[Tensor], Tensor]) -> Tensor:

@@ -25,18 +25,22 @@ class Step:
     """Of this update alone, without evaluation and saving."""
     mfu: float | None
     """Share of the device's dense peak, full convention; None where the peak is not known."""
+    busiest_expert: float | None = None
+    """Tokens of the busiest expert over an even share, in the worst layer; None of a dense model."""
     val_loss: float | None = None
     """Mean nats per validation token."""
     val_bits_per_byte: float | None = None
     """The same loss in bits per byte of text: comparable between tokenizers."""
 
     def as_row(self) -> dict[str, Any]:
-        """The line in metrics.jsonl: without validation figures where there was no evaluation."""
+        """The line in metrics.jsonl: without the figures that this update or this model has none of."""
         row = asdict(self)
         if self.val_loss is None:
             del row["val_loss"], row["val_bits_per_byte"]
         if not self.skipped:
             del row["skipped"]
+        if self.busiest_expert is None:
+            del row["busiest_expert"]
         return row
 
     @classmethod

@@ -12,10 +12,10 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import config_document
 from parambudget.errors import InputError
 from parambudget.files import read_json, write_whole
+from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint
 from parambudget.train.config import TrainConfig
 from parambudget.train.results import Step
-from parambudget.train.tokens import TokenData
 
 _OURS: Final = ("config.json", "metrics.jsonl", "summary.json", "checkpoints")
 

@@ -15,10 +15,10 @@ from parambudget.build.cached import remembering
 from parambudget.build.module import Transformer
 from parambudget.build.pretrained import is_pretrained, load_pretrained
 from parambudget.errors import InputError
+from parambudget.text.tokenizer import TextTokenizer, prepared, read_tokenizer
 from parambudget.train import checkpoint
 from parambudget.train.device import Compute
 from parambudget.train.saved import newest
-from parambudget.train.tokenizer import TextTokenizer, prepared, read_tokenizer
 
 Ended = Literal["end of text", "max_tokens", "context_length"]
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from parambudget.arch.config import ModelConfig
+from parambudget.cost.untold import untold
 from parambudget.plan.ways import quickest
+from parambudget.text.tokens import TokenData
 from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import Completed, complete
 from parambudget.train.device import Compute
@@ -15,7 +17,6 @@ from parambudget.train.expect import machine_of, require_room, surely_fits
 from parambudget.train.fit import settings_for_hours, settings_that_fit
 from parambudget.train.resume import require_same_model, require_same_settings
 from parambudget.train.rundir import stored_config
-from parambudget.train.tokens import TokenData
 from parambudget.units import format_bytes
 
 WAYS = ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "loss_chunks")
@@ -76,7 +77,8 @@ def settled(
 
     if shard:
         ranks.require_others()
-    found, why = completed(), {}
+    why: dict[str, str] = {}
+    found = completed()
     shard = chosen_sharing(found.config, fields, model, compute, ranks) if shard is None else shard
     if not given.stored:
         chosen, why = chosen_ways(found.config, fields, model, compute, ranks, shard=shard)
@@ -104,7 +106,7 @@ def chosen_ways(
     """How to compute the update, as far as it is open: the planner's choice where the device is known, else
     micro-steps that can be shared out; and why."""
     machine = machine_of(compute, ranks)
-    if machine is None:
+    if machine is None or untold(model):
         open_ = ranks.size > 1 and not {"batch_size", "gradient_accumulation_steps"} & fields.keys()
         return (shared_out(config, ranks) if open_ else {}), {}
     work = quickest(model, config.sequences_per_update, machine, _fixed(config, fields) | {"sharded": shard})
@@ -119,7 +121,7 @@ def chosen_sharing(
 ) -> bool:
     """Whether to share the model out, where nobody has said: as the quickest way that fits does."""
     machine = machine_of(compute, ranks)
-    if machine is None or ranks.size == 1:
+    if machine is None or ranks.size == 1 or untold(model):
         return False
     return quickest(model, config.sequences_per_update, machine, _fixed(config, fields)).sharded
 

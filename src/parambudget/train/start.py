@@ -11,10 +11,10 @@ from tokenizers import Tokenizer
 from parambudget.arch.export.meaning import differences
 from parambudget.build.pretrained import described, fill, is_pretrained, weight_files
 from parambudget.errors import InputError
+from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint
 from parambudget.train.distributed import is_piece
 from parambudget.train.learner import Learner
-from parambudget.train.tokens import TokenData
 
 _OF_A_PROMPT: Final = ("post_processor", "truncation", "padding")
 """Parts of a tokenizer that do not decide which id a piece of text has."""

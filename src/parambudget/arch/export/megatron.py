@@ -142,7 +142,8 @@ def _read(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "tied": "untie-embeddings-and-output-weights" not in a,
         "norm": "layernorm" if layernorm else "rmsnorm", "norm_bias": layernorm,
         "norm_eps": a["norm-epsilon"], "qk_norm": "head" if "qk-layernorm" in a and not latent else "none",
-        "qkv_bias": not latent and (bias or "add-qkv-bias" in a), "attention_out_bias": bias, "ffn_bias": bias,
+        "qkv_bias": not latent and (bias or "add-qkv-bias" in a),
+        "attention_out_bias": bias, "ffn_bias": bias,
         "attention_sinks": a.get("softmax-type") == "learnable",
         "ffn_clamp": a.get("activation-func-clamp-value"),
     }  # fmt: skip

@@ -21,6 +21,16 @@ _LLAMA_FAMILY: Final = Family(
 )
 
 LLAMA_LIKE: Final[Mapping[str, Family]] = {
+    "arcee": Family(
+        LLAMA,
+        llama_defaults(
+            hidden_size=2560, intermediate_size=18432, max_position_embeddings=4096, hidden_act="relu2",
+            rms_norm_eps=1e-5, head_dim=None, attention_bias=False, mlp_bias=False,
+        ),
+        {"gated": False},
+        (rules.all_biases,),
+        heads="divide",
+    ),
     "cohere": Family(
         LLAMA | {"norm_eps": "layer_norm_eps", "logit_multiplier": "logit_scale"},
         llama_defaults(
@@ -137,6 +147,17 @@ LLAMA_LIKE: Final[Mapping[str, Family]] = {
             "attention_bias": False, "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False,
             "mlp_bias": False, "original_max_position_embeddings": ANY,
         },
+    ),
+    "seed_oss": Family(
+        LLAMA | {
+            "qkv_bias": "attention_bias", "attention_out_bias": "attention_out_bias", "ffn_bias": "mlp_bias",
+        },
+        llama_defaults(
+            num_hidden_layers=64, num_attention_heads=80, num_key_value_heads=8, head_dim=128,
+            intermediate_size=27648, vocab_size=155136, max_position_embeddings=524288, attention_bias=True,
+            attention_out_bias=False, mlp_bias=False,
+        ),
+        nullable=frozenset({"head_dim", "num_key_value_heads"}),
     ),
     "stablelm": Family(
         without(LLAMA, "head_dim") | _PARTLY | {"norm_eps": "layer_norm_eps", "qkv_bias": "use_qkv_bias"},

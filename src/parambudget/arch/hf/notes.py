@@ -1,11 +1,26 @@
 """What a person should know about how a Hugging Face config was read, in one line each."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from parambudget.arch.hf.family import ANY, Config, Family
 
+_COUNTED_FIELDS: Final = (
+    "dim",
+    "n_layers",
+    "n_heads",
+    "n_kv_heads",
+    "intermediate_size",
+    "vocab_size",
+    "tied",
+)
+_COUNTED_KEYS: Final = frozenset({
+    "first_k_dense_replace", "kv_lora_rank", "moe_intermediate_size", "n_routed_experts", "n_shared_experts",
+    "num_experts", "num_experts_per_tok", "num_kv_heads", "num_local_experts", "q_lora_rank",
+    "shared_expert_intermediate_size",
+})  # fmt: skip
 _SILENT: Final = re.compile(
     r"""_?(name_or_path|architectures|auto_map|model_type|transformers_version|torch_dtype|dtype|prefix
     |quantization_config|compression_config|rope_scaling|rope_parameters|rope_theta|attn_config|verbose
@@ -29,7 +44,15 @@ def notes_on(family: Family, given: Mapping[str, Any], kind: str, unsaid: Sequen
     unread = sorted(key for key, value in given.items() if _worth_a_note(key, value, family))
     if unread:
         notes.append(f"not read by {kind}: {', '.join(unread)}")
-    return (*notes, *_of_other_heads(given))
+    return (*notes, *_of_other_heads(given), *_left_to_the_class(family, given))
+
+
+def _left_to_the_class(family: Family, given: Mapping[str, Any]) -> list[str]:
+    """Sizes and ties that the config does not say."""
+    sizes = {family.keys[field] for field in _COUNTED_FIELDS if field in family.keys} | _COUNTED_KEYS
+    absent = [key for key in family.defaults if key in sizes and key not in given]
+    said = [f"{key}={json.dumps(family.defaults[key])}" for key in absent]
+    return [f"left to the class: {', '.join(said)}"] if said else []
 
 
 def unsaid_by(family: Family, config: Config) -> list[str]:

@@ -11,7 +11,7 @@ from parambudget.arch.hf.latent_like import LATENT_LIKE
 from parambudget.arch.hf.llama_like import LLAMA_LIKE
 from parambudget.arch.hf.notes import notes_on, unsaid_by
 from parambudget.arch.hf.refuse import refuse_other_models, refuse_wrong_values
-from parambudget.arch.hf.rotation import rotary_keys
+from parambudget.arch.hf.rotation import read_object, rotary_keys
 from parambudget.arch.hf.rules import share_of
 from parambudget.arch.hf.windowed_like import WINDOWED_LIKE
 from parambudget.errors import ConfigError
@@ -62,9 +62,8 @@ def _given(family: Family, document: Mapping[str, Any]) -> dict[str, Any]:
         # The class takes a null n_embed for one that is not there.
         if alias in document and not (alias == "n_embed" and document[alias] is None):
             given[key] = document[alias]
-    held = given.get("attn_config")
-    if isinstance(held, dict):
-        given |= {f"attn_config.{key}": value for key, value in held.items()}
+    if any(key.startswith("attn_config.") for key in family.defaults):
+        given |= {f"attn_config.{key}": value for key, value in read_object(given, "attn_config").items()}
     return given
 
 
@@ -95,6 +94,7 @@ def _complete(fields: dict[str, Any]) -> dict[str, Any]:
     if fields.get("gated") is False:
         fields.setdefault("intermediate_size", 4 * fields["dim"])
     fields.setdefault("norm_bias", False)
+    fields.setdefault("final_norm", True)
     if fields.get("position", "rotary") == "rotary":
         if "rope_theta" in fields:
             fields["rope_theta"] = float(fields["rope_theta"])

@@ -15,7 +15,7 @@ def rotary_keys(family: Family, given: Mapping[str, Any]) -> tuple[dict[str, Any
 
     The object wins over keys beside it, and `rope_scaling` over `rope_parameters`, as in the classes.
     """
-    scaling, parameters = _object(given, "rope_scaling"), _object(given, "rope_parameters")
+    scaling, parameters = read_object(given, "rope_scaling"), read_object(given, "rope_parameters")
     if "rope_theta" not in family.keys:
         return {}, []
     if "rope_theta_local" in family.keys:
@@ -31,13 +31,14 @@ def _by_kind_of_layer(
     scaling: Mapping[str, Any], parts: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
     """Gemma 3: an object for full layers and one for local ones; `rope_scaling` is of full ones."""
-    full, local = {**_object(parts, "full_attention"), **scaling}, _object(parts, "sliding_attention")
+    full, local = {**read_object(parts, "full_attention"), **scaling}, read_object(parts, "sliding_attention")
     named = {"rope_theta": full, "rope_local_base_freq": local}
     said = {key: held["rope_theta"] for key, held in named.items() if "rope_theta" in held}
     return said, _rescaled(full) + _rescaled(local)
 
 
-def _object(given: Mapping[str, Any], key: str) -> dict[str, Any]:
+def read_object(given: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The object under a key, empty where there is none."""
     held = given.get(key)
     if held is None:
         return {}

@@ -21,8 +21,7 @@ def _gemma_defaults(**others: Any) -> dict[str, Any]:
         hidden_size=2304, num_hidden_layers=26, num_attention_heads=8, num_key_value_heads=4, head_dim=256,
         intermediate_size=9216, hidden_act=UNREAD, hidden_activation="gelu_pytorch_tanh",
         tie_word_embeddings=True,
-        attention_bias=False, query_pre_attn_scalar=256, sliding_window=4096, layer_types=None,
-        use_bidirectional_attention=None, **others,
+        attention_bias=False, query_pre_attn_scalar=256, sliding_window=4096, layer_types=None, **others,
     )  # fmt: skip
 
 
@@ -55,7 +54,7 @@ WINDOWED_LIKE: Final[Mapping[str, Family]] = {
         _GEMMA,
         _gemma_defaults(
             vocab_size=256000, max_position_embeddings=8192, final_logit_softcapping=30.0,
-            attn_logit_softcapping=50.0,
+            attn_logit_softcapping=50.0, use_bidirectional_attention=None,
         ),
         {"norm_placement": "sandwich"},
         (rules.attention_bias, rules.scaled_embeddings, rules.query_scale, layers.every_other),
@@ -69,13 +68,13 @@ WINDOWED_LIKE: Final[Mapping[str, Family]] = {
         _gemma_defaults(
             vocab_size=262208, max_position_embeddings=131072, rope_theta=1_000_000.0,
             rope_local_base_freq=10_000.0, final_logit_softcapping=None, attn_logit_softcapping=None,
-            sliding_window_pattern=6,
+            sliding_window_pattern=6, use_bidirectional_attention=False,
         ),
         {"norm_placement": "sandwich", "qk_norm": "head"},
         (rules.attention_bias, rules.scaled_embeddings, rules.query_scale, layers.all_but_every_nth),
-        nullable=frozenset({"sliding_window"}),
+        nullable=frozenset({"sliding_window", "use_bidirectional_attention"}),
         heads="divide",
-        unsaid={"use_bidirectional_attention": None},
+        unsaid={"use_bidirectional_attention": False},
     ),
     "qwen2": Family(
         LLAMA, _qwen_defaults(), {"qkv_bias": True}, (layers.from_a_layer_on,),

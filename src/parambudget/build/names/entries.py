@@ -57,8 +57,9 @@ def _buffers(model: ModelConfig) -> list[TableRow]:
 
 def _of_row(row: Row, table: Mapping[str, TableRow], model: ModelConfig) -> Iterator[Entry]:
     for own_ending, their_ending in row.endings.items():
-        held = [_held(f"{name}{own_ending}", table, model) for name in row.ours]
-        if not all(held):
+        found = [_held(f"{name}{own_ending}", table, model) for name in row.ours]
+        held = [each for each in found if each is not None]
+        if len(held) < len(found):
             continue
         shapes = tuple(shape for shape, _ in held)
         for place in held[0][1]:
@@ -82,7 +83,7 @@ def _held(
         return whole.shape[1:], [(*at, i) for at in places(whole, model) for i in range(whole.shape[0])]
     single = table.get(with_second(name, "*"))
     if single is not None and model.moe is not None:
-        layers = sorted({(at[0],) for at in places(single, model)})
+        layers = sorted({at[:1] for at in places(single, model)})
         return (model.moe.n_experts, *single.shape), layers
     return None
 

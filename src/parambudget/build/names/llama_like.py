@@ -58,6 +58,7 @@ _LLAMA_ROWS: Final = plain(_LLAMA)
 LLAMA_LIKE: Final[dict[str, tuple[Row, ...]]] = {
     **dict.fromkeys(
         (
+            "arcee",
             "cohere",
             "cohere2",
             "granite",
@@ -67,6 +68,7 @@ LLAMA_LIKE: Final[dict[str, tuple[Row, ...]]] = {
             "olmo",
             "qwen2",
             "qwen3",
+            "seed_oss",
             "smollm3",
         ),
         _LLAMA_ROWS,

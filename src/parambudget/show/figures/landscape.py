@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
@@ -53,6 +54,7 @@ def landscape(models: Mapping[str, ModelConfig], current: ModelConfig, target: i
         markerscale=0.5,
     )
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
         axis.set_major_formatter(lambda size, _: f"{size:,.0f}")
     save(figure, path)
 

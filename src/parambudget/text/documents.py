@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from parambudget.errors import InputError, MissingExtra
-from parambudget.train.corpus import Document, visible_files
+from parambudget.text.corpus import Document, visible_files
 
 Kind = Literal["text", "jsonl", "parquet", "hosted"]
 SUFFIXES: Final[dict[str, Kind]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -72,7 +72,7 @@ def stretches(source: str, reading: Reading) -> list[Stretch]:
     path = Path(source)
     if not path.exists() and (name := SHORT_NAMES.get(source, source)).startswith("hf:"):
         require_package("datasets", f"reading {name}")
-        from parambudget.train import hosted
+        from parambudget.text import hosted
 
         n_parts = hosted.n_parts(name, MOST_STRETCHES)
         return [Stretch("hosted", name, i, n_parts, 0) for i in range(n_parts)]
@@ -106,11 +106,11 @@ def pieces(stretch: Stretch, reading: Reading) -> Iterator[Piece]:
     elif stretch.kind == "jsonl":
         texts = _json_lines(stretch, reading.field)
     elif stretch.kind == "parquet":
-        from parambudget.train import parquet
+        from parambudget.text import parquet
 
         texts = parquet.texts(stretch.path, stretch.start, stretch.end, reading.field)
     else:
-        from parambudget.train import hosted
+        from parambudget.text import hosted
 
         texts = hosted.texts(stretch.path, stretch.start, stretch.end, reading.field)
     for text in texts:
@@ -155,7 +155,7 @@ def cut(path: Path, kind: Kind, step: int, reading: Reading) -> Iterator[Stretch
     """A file in stretches of about `step` bytes, none of which cuts a document or a line in two."""
     if kind == "parquet":
         require_package("pyarrow", f"reading {path}")
-        from parambudget.train import parquet
+        from parambudget.text import parquet
 
         for start, end, n_bytes in parquet.row_groups(path, step, reading.field):
             yield Stretch(kind, str(path), start, end, n_bytes)

@@ -20,8 +20,8 @@ import tokenizers
 from tokenizers import Tokenizer
 
 from parambudget.errors import InputError
-from parambudget.train.corpus import Corpus, Document
-from parambudget.train.tokenizer import (
+from parambudget.text.corpus import Corpus, Document
+from parambudget.text.tokenizer import (
     END_OF_TEXT,
     MIN_FREQUENCY,
     SAMPLE_BYTES,

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from parambudget.errors import InputError
-from parambudget.train.corpus import corpus
-from parambudget.train.documents import SUFFIXES
-from parambudget.train.shards import is_prepared, read_prepared
-from parambudget.train.tokenizer import require_vocabulary
-from parambudget.train.tokens import TokenData, token_data
+from parambudget.text.corpus import corpus
+from parambudget.text.documents import SUFFIXES
+from parambudget.text.shards import is_prepared, read_prepared
+from parambudget.text.tokenizer import require_vocabulary
+from parambudget.text.tokens import TokenData, token_data
 
 
 def data_for(source: Path | None, vocab_size: int) -> TokenData:

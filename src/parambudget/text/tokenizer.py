@@ -69,7 +69,7 @@ def prepared(tokenizer: Tokenizer, name: str, end_of_text: str | None = None) ->
     # A document that quotes the marker must not end there.
     tokenizer.encode_special_tokens = True
     wanted = _KNOWN_ENDS if end_of_text is None else (end_of_text,)
-    found = [tokenizer.token_to_id(token) for token in wanted if tokenizer.token_to_id(token) is not None]
+    found = [i for i in map(tokenizer.token_to_id, wanted) if i is not None]
     if not found:
         special = [token.content for token in tokenizer.get_added_tokens_decoder().values()][:10]
         raise InputError(

@@ -14,11 +14,11 @@ import numpy as np
 from parambudget import __version__
 from parambudget.errors import InputError
 from parambudget.files import write_whole
-from parambudget.train.corpus import VALIDATION_SHARE
-from parambudget.train.encode import Facts, Job
-from parambudget.train.shards import TOKENIZER, VALIDATION, Manifest, Shard, id_type
-from parambudget.train.tokenizer import TextTokenizer, bytes_of_token
-from parambudget.train.tokens import file_sha256, mapped
+from parambudget.text.corpus import VALIDATION_SHARE
+from parambudget.text.encode import Facts, Job
+from parambudget.text.shards import TOKENIZER, VALIDATION, Manifest, Shard, id_type
+from parambudget.text.tokenizer import TextTokenizer, bytes_of_token
+from parambudget.text.tokens import file_sha256, mapped
 
 _BLOCK_BYTES = 4_000_000
 _Ids = np.ndarray[Any, Any]
@@ -103,7 +103,7 @@ def _write(path: Path, blocks: Iterable[bytes | _Ids]) -> str:
     temporary, digest = path.with_suffix(".tmp"), hashlib.sha256()
     with temporary.open("wb") as file:
         for block in blocks:
-            written = memoryview(block).cast("B")
+            written = (block.data if isinstance(block, np.ndarray) else memoryview(block)).cast("B")
             file.write(written)
             digest.update(written)
         file.flush()

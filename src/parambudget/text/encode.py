@@ -13,9 +13,9 @@ from tokenizers import Encoding, Tokenizer
 
 from parambudget.errors import InputError
 from parambudget.files import read_json, write_json
-from parambudget.train.documents import Piece, Reading, Stretch, pieces
-from parambudget.train.shards import TOKENIZER, WORK, id_type
-from parambudget.train.tokenizer import bytes_of_token, prepared
+from parambudget.text.documents import Piece, Reading, Stretch, pieces
+from parambudget.text.shards import TOKENIZER, WORK, id_type
+from parambudget.text.tokenizer import bytes_of_token, prepared
 
 SIDES: Final = ("train", "validation")
 _BATCH_BYTES: Final = 1_000_000
@@ -96,8 +96,8 @@ class Facts:
     def read(cls, path: Path) -> Self:
         """The facts in a file."""
         document = read_json(path)
-        sides = {side: Counted(**document.pop(side)) for side in SIDES}
-        return cls(**document, **sides)
+        document |= {side: Counted(**document[side]) for side in SIDES}
+        return cls(**document)
 
 
 def encode(job: Job) -> Facts:
@@ -115,8 +115,8 @@ def encode(job: Job) -> Facts:
                     ids = np.append(ids, ids_type.type(tokenizer.end))
                 writers[job.split.holds_out(piece)].write(ids, len(text), ends=piece.ends)
                 text_digest.update(text + b"\0" * piece.ends)
-        sides = [writer.finished() for writer in writers]
-    facts = Facts(job.number, *sides, text_digest.hexdigest(), exact_bytes)
+        of_train, of_validation = (writer.finished() for writer in writers)
+    facts = Facts(job.number, of_train, of_validation, text_digest.hexdigest(), exact_bytes)
     write_json(job.facts_file, asdict(facts))
     return facts
 

@@ -18,12 +18,12 @@ from tokenizers import Tokenizer
 
 from parambudget.errors import InputError
 from parambudget.files import read_json, write_json, write_whole
-from parambudget.train.corpus import MOST_VALIDATION_BYTES, VALIDATION_SHARE
-from parambudget.train.documents import Reading, Stretch, pieces, step_bytes, stretches
-from parambudget.train.encode import Facts, Job, Split, encode
-from parambudget.train.finish import finish
-from parambudget.train.shards import MANIFEST, TOKENIZER, WORK, Manifest, require_whole
-from parambudget.train.tokenizer import (
+from parambudget.text.corpus import MOST_VALIDATION_BYTES, VALIDATION_SHARE
+from parambudget.text.documents import Reading, Stretch, pieces, step_bytes, stretches
+from parambudget.text.encode import Facts, Job, Split, encode
+from parambudget.text.finish import finish
+from parambudget.text.shards import MANIFEST, TOKENIZER, WORK, Manifest, require_whole
+from parambudget.text.tokenizer import (
     SAMPLE_BYTES,
     TextTokenizer,
     prepared,
@@ -31,7 +31,7 @@ from parambudget.train.tokenizer import (
     require_vocabulary,
     train_bpe,
 )
-from parambudget.train.workers import available_cpus, in_processes
+from parambudget.text.workers import available_cpus, in_processes
 
 TRAINED: Final = "bpe"
 """The tokenizer that is trained on the source."""
