@@ -173,6 +173,6 @@ def test_a_class_that_computes_something_else_with_the_same_parameters_is_told()
     written = to_hf(preset("gpt2").replace(position="alibi"))
     assert written.name == "falcon"
     assert written.notes == (
-        "FalconForCausalLM has the same count, but computes position biases divided by sqrt(head_dim): a model "
-        "with other logits",
+        "FalconForCausalLM has the same count, but computes position biases divided by sqrt(head_dim): a "
+        "model with other logits",
     )

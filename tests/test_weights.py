@@ -135,10 +135,10 @@ def test_files_that_do_not_fit_their_config_are_refused_in_one_line(folder, chan
 def test_a_folder_without_weights_and_broken_ones_are_refused(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="the weights in .* cannot be read"):
+    with pytest.raises(InputError, match=r"the weights in .* cannot be read"):
         load_pretrained(folder)
     path.unlink()
-    with pytest.raises(InputError, match="has neither model.safetensors nor model.safetensors.index.json"):
+    with pytest.raises(InputError, match=r"has neither model.safetensors nor model.safetensors.index.json"):
         load_pretrained(folder)
     (folder / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(InputError, match="is not an index of weights"):
@@ -149,7 +149,7 @@ def test_an_index_cannot_name_files_elsewhere(folder):
     (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
     index = {"weight_map": {"model.norm.weight": "../model.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(InputError, match="the weights in .* cannot be read"):
+    with pytest.raises(InputError, match=r"the weights in .* cannot be read"):
         load_pretrained(folder)
 
 

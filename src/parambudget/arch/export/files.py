@@ -23,12 +23,12 @@ def as_yaml(document: Mapping[str, Any]) -> str:
 
 
 def as_arguments(document: Mapping[str, Any]) -> str:
-    """A bash array of arguments, to be sourced or pasted; True is a flag without a value."""
+    """A bash array as in Megatron's example scripts, to be sourced; True is a flag without a value."""
     lines = [
         f"  --{name}" if value is True else f"  --{name} {shlex.quote(str(value))}"
         for name, value in document.items()
     ]
-    return "\n".join(["GPT_MODEL_ARGS=(", *lines, ")"]) + "\n"
+    return "\n".join(["MODEL_ARGS=(", *lines, ")"]) + "\n"
 
 
 FILES: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]]] = {
