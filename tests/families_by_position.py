@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 import torch
 import transformers as hf
 from families import (
-    GPT_NEOX_WORDS,
     LLAMA_WORDS,
     OLMO2_WORDS,
     PRE_WORDS,
@@ -18,14 +17,9 @@ from families import (
     split_qkv,
 )
 from families_of_experts import every_layer
-from published import PUBLISHED
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets import preset
-
-
-def example(name: str) -> ModelConfig:
-    return PUBLISHED[name].model
 
 
 def windows(m: ModelConfig) -> dict[str, object]:
@@ -112,120 +106,10 @@ def stablelm_weights(weights: Weights, m: ModelConfig) -> Weights:
     return ours
 
 
-def opt(m: ModelConfig) -> hf.PreTrainedConfig:
-    return hf.OPTConfig(
-        hidden_size=m.dim,
-        num_hidden_layers=m.n_layers,
-        num_attention_heads=m.n_heads,
-        ffn_dim=m.intermediate_size,
-        vocab_size=m.vocab_size,
-        max_position_embeddings=m.context_length,
-        word_embed_proj_dim=m.embedding_dim or m.dim,
-        do_layer_norm_before=m.norm_placement == "pre",
-        tie_word_embeddings=m.tied,
-        pad_token_id=None,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-
-
-def bloom(m: ModelConfig) -> hf.PreTrainedConfig:
-    return hf.BloomConfig(
-        hidden_size=m.dim,
-        n_layer=m.n_layers,
-        n_head=m.n_heads,
-        vocab_size=m.vocab_size,
-        layer_norm_epsilon=m.norm_eps,
-        tie_word_embeddings=m.tied,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-
-
-def mpt(m: ModelConfig) -> hf.PreTrainedConfig:
-    return hf.MptConfig(
-        d_model=m.dim,
-        n_layers=m.n_layers,
-        n_heads=m.n_heads,
-        vocab_size=m.vocab_size,
-        max_seq_len=m.context_length,
-        layer_norm_epsilon=m.norm_eps,
-        attn_config={"clip_qkv": m.qkv_clip},
-        tie_word_embeddings=m.tied,
-    )
-
-
-def mpt_weights(weights: Weights, m: ModelConfig) -> Weights:
-    return split_qkv(renamed(MPT_WORDS)(weights, m), lambda fused: fused.chunk(3))
-
-
-def gpt_neo(m: ModelConfig) -> hf.PreTrainedConfig:
-    kinds = ["local" if m.is_local(layer) else "global" for layer in range(m.n_layers)]
-    return hf.GPTNeoConfig(
-        hidden_size=m.dim,
-        num_layers=m.n_layers,
-        num_heads=m.n_heads,
-        intermediate_size=m.intermediate_size,
-        vocab_size=m.vocab_size,
-        max_position_embeddings=m.context_length,
-        window_size=m.window or 256,
-        attention_types=[[kinds, 1]],
-        layer_norm_epsilon=m.norm_eps,
-        tie_word_embeddings=m.tied,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-
-
-def gptj(m: ModelConfig) -> hf.PreTrainedConfig:
-    return hf.GPTJConfig(
-        n_embd=m.dim,
-        n_layer=m.n_layers,
-        n_head=m.n_heads,
-        n_inner=m.intermediate_size,
-        vocab_size=m.vocab_size,
-        n_positions=m.context_length,
-        rotary_dim=m.rotary_dim,
-        layer_norm_epsilon=m.norm_eps,
-        tie_word_embeddings=m.tied,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-
-
-OPT_WORDS: Words = (
-    ("model.decoder.", ""), ("embed_tokens", "embed"), ("embed_positions", "position"), ("_proj", ""),
-    ("self_attn_layer_norm", "attention_norm"), ("self_attn", "attention"), ("fc1", "ffn.up"),
-    ("fc2", "ffn.down"),
-)  # fmt: skip
-BLOOM_WORDS: Words = (
-    ("transformer.h.", "layers."), ("transformer.", ""), ("word_embeddings_layernorm", "embed_norm"),
-    ("word_embeddings", "embed"), ("ln_f", "norm"), ("self_attention", "attention"), *GPT_NEOX_WORDS[2:],
-)  # fmt: skip
-MPT_WORDS: Words = (
-    ("transformer.", ""), ("wte", "embed"), ("blocks", "layers"), ("norm_1", "attention_norm"),
-    ("norm_2", "ffn_norm"), ("norm_f", "norm"), ("attn.", "attention."), ("Wqkv", "qkv"),
-    ("_proj", ""),
-)  # fmt: skip
-GPT_NEO_WORDS: Words = (
-    ("transformer.", ""), ("wte", "embed"), ("wpe", "position"), ("h.", "layers."), ("_proj.", "."),
-    ("ln_1", "attention_norm"), ("ln_2", "ffn_norm"), ("ln_f", "norm"), ("attn.attention", "attention"),
-    ("attn", "attention"), ("mlp.c_fc", "ffn.up"), ("mlp.c.", "ffn.down."), ("mlp.fc_in", "ffn.up"),
-    ("mlp.fc_out", "ffn.down"),
-)  # fmt: skip
 GLM4_WORDS: Words = (
     ("post_self_attn_layernorm", "attention_out_norm"), ("post_mlp_layernorm", "ffn_out_norm"), *PRE_WORDS,
 )  # fmt: skip
 GEMMA_WORDS: Words = (*OLMO2_WORDS, ("pre_feedforward_layernorm", "ffn_norm"))
-
-
-def opt_weights(weights: Weights, m: ModelConfig) -> Weights:
-    """The norm before the FFN and the one at the end have one name."""
-    ours = renamed(OPT_WORDS)(weights, m)
-    names = {
-        n: n.replace("final_layer_norm", "ffn_norm" if n.startswith("layers.") else "norm") for n in ours
-    }
-    return {names[name]: weight for name, weight in ours.items()}
 
 
 FAMILIES_BY_POSITION = {
@@ -233,7 +117,7 @@ FAMILIES_BY_POSITION = {
         hf.MistralForCausalLM,
         lambda m: config(hf.MistralConfig, m, rms_norm_eps=m.norm_eps, sliding_window=m.window),
         renamed(PRE_WORDS),
-        preset("mistral-7b-v0.1").replace(window=4096),
+        preset("mistral-7b-v0.1"),
         ("mistral-7b-v0.1", "mistral-nemo-12b"),
         grouped=True,
     ),
@@ -241,7 +125,7 @@ FAMILIES_BY_POSITION = {
         hf.Gemma2ForCausalLM,
         lambda m: gemma(hf.Gemma2Config, m),
         less_one(GEMMA_WORDS),
-        preset("gemma-2-2b").replace(window=4096, window_pattern=("local", "global"), attention_softcap=50.0),
+        preset("gemma-2-2b"),
         ("gemma-2-2b", "gemma-2-9b", "gemma-2-27b"),
         grouped=True,
     ),
@@ -249,9 +133,7 @@ FAMILIES_BY_POSITION = {
         hf.Gemma3ForCausalLM,
         lambda m: gemma(hf.Gemma3TextConfig, m),
         less_one(GEMMA_WORDS),
-        preset("gemma-3-1b").replace(
-            window=512, window_pattern=(*["local"] * 5, "global"), rope_theta_local=10_000.0
-        ),
+        preset("gemma-3-1b"),
         ("gemma-3-270m", "gemma-3-1b"),
         grouped=True,
     ),
@@ -259,7 +141,7 @@ FAMILIES_BY_POSITION = {
         hf.GptOssForCausalLM,
         gpt_oss,
         gpt_oss_weights,
-        example("gpt-oss-20b").replace(fused_experts=True),
+        preset("gpt-oss-20b").replace(fused_experts=True),
         ("gpt-oss-20b",),
         grouped=True,
     ),
@@ -272,7 +154,7 @@ FAMILIES_BY_POSITION = {
             no_rope_layers=[int(m.rotates(layer)) for layer in range(m.n_layers)],
         ),
         renamed(PRE_WORDS),
-        preset("smollm3-3b").replace(rotary_pattern=("rotary", "rotary", "rotary", "none")),
+        preset("smollm3-3b"),
         ("smollm3-3b",),
         grouped=True,
     ),
@@ -286,14 +168,14 @@ FAMILIES_BY_POSITION = {
             use_qk_norm=m.qk_norm == "per_head",
         ),
         renamed(LLAMA_WORDS),
-        preset("command-r-plus").replace(rotary_interleaved=True, logit_multiplier=0.0625),
+        preset("command-r-plus"),
         ("command-r-plus",),
     ),
     "glm4": Family(
         hf.Glm4ForCausalLM,
         lambda m: config(hf.Glm4Config, m, rms_norm_eps=m.norm_eps, attention_bias=m.qkv_bias),
         gate_and_up(GLM4_WORDS),
-        preset("glm-4-9b-0414").replace(rotary_interleaved=True),
+        preset("glm-4-9b-0414"),
         ("glm-4-9b-0414",),
         grouped=True,
     ),
@@ -309,39 +191,5 @@ FAMILIES_BY_POSITION = {
         stablelm_weights,
         preset("stablelm-3b").replace(qk_norm="per_head", qk_norm_bias=False, rotary_fraction=0.5),
         ("stablelm-3b", "stablelm-2-1.6b"),
-    ),
-    "opt": Family(hf.OPTForCausalLM, opt, opt_weights, example("opt-125m"), ("opt-125m",), free_eps=False),
-    "opt-350m": Family(
-        hf.OPTForCausalLM, opt, opt_weights, example("opt-350m"), ("opt-350m",), free_eps=False
-    ),
-    "bloom": Family(
-        hf.BloomForCausalLM,
-        bloom,
-        heads_together(BLOOM_WORDS),
-        example("bloom-560m"),
-        ("bloom-560m", "bloom-7b1"),
-        ffn_ratio=4,
-    ),
-    "mpt": Family(
-        hf.MptForCausalLM,
-        mpt,
-        mpt_weights,
-        example("mpt-7b").replace(qkv_clip=0.5),
-        ("mpt-7b",),
-        ffn_ratio=4,
-    ),
-    "gpt_neo": Family(
-        hf.GPTNeoForCausalLM,
-        gpt_neo,
-        renamed(GPT_NEO_WORDS),
-        preset("gpt-neo-125m").replace(window=256, window_pattern=("global", "local")),
-        ("gpt-neo-125m", "gpt-neo-2.7b"),
-    ),
-    "gptj": Family(
-        hf.GPTJForCausalLM,
-        gptj,
-        renamed(GPT_NEO_WORDS),
-        preset("gpt-j-6b").replace(rotary_interleaved=True, rotary_fraction=0.5),
-        ("gpt-j-6b",),
     ),
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from parambudget.arch.hf.family import Family, kind_of
 from parambudget.arch.hf.read import FAMILIES
@@ -43,6 +43,7 @@ TOGETHER = {
     "num_kv_heads", "layer_types", "no_rope_layers", "mlp_only_layers", "attention_types", "attention_layers",
 }  # fmt: skip
 """Keys that agree with others: drawn apart."""
+THETAS = st.sampled_from([500.0, 5000.0])
 SIZES = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "tied")
 
 
@@ -62,7 +63,7 @@ def configs(draw: Draw, kind: str) -> dict[str, Any]:
         config["tie_word_embeddings"] = draw(st.booleans())
     if kind == "olmoe" or (kind == "phi" and config.get("qk_layernorm")):
         config.pop("head_dim", None)  # their norms are as wide as heads that fill the width
-    config |= experts(draw, family) | lists(draw, family, n_layers)
+    config |= experts(draw, family) | lists(draw, family, n_layers) | rotations(draw, family)
     nested = {key for key in config if key.startswith("attn_config.")}
     if nested:
         config["attn_config"] = {key.removeprefix("attn_config."): config.pop(key) for key in nested}
@@ -125,6 +126,19 @@ def lists(draw: Draw, family: Family, n_layers: int) -> dict[str, Any]:
     return config
 
 
+def rotations(draw: Draw, family: Family) -> dict[str, Any]:
+    """Objects that say how it rotates, in either place, or both; Gemma 3 has one for each kind of layer."""
+    if "rope_theta" not in family.keys:
+        return {}
+    theta = st.fixed_dictionaries({"rope_type": st.just("default")}, optional={"rope_theta": THETAS})
+    by_kind = st.fixed_dictionaries({"full_attention": theta}, optional={"sliding_attention": theta})
+    objects = {
+        "rope_parameters": by_kind if "rope_theta_local" in family.keys else theta,
+        "rope_scaling": theta,
+    }
+    return {key: draw(one) for key, one in objects.items() if draw(st.booleans())}
+
+
 COMPONENTS = (
     (r"lm_head|embed_out", "lm_head"),
     (r"norm|\bln_", "norm"),
@@ -142,15 +156,20 @@ def component_of(name: str) -> str:
     return next(component for pattern, component in COMPONENTS if re.search(pattern, name))
 
 
-def built(config: dict[str, Any]) -> tuple[dict[str, int], int]:
-    """Components of the class's own model, a shared parameter once, and what one token meets of it."""
+def class_config(config: dict[str, Any]) -> PreTrainedConfig:
+    """The class's own config."""
     kind = config["model_type"]
     words = {key: value for key, value in config.items() if key != "model_type"} | {"pad_token_id": None}
     if kind == "mobilellm":
         words["tie_word_embeddings"] = words.pop("share_embedding", False) or words.get(
             "tie_word_embeddings", False
         )
-    theirs = AutoConfig.for_model(INSTANTIATED_AS.get(kind, kind), **words)
+    return AutoConfig.for_model(INSTANTIATED_AS.get(kind, kind), **words)
+
+
+def built(config: dict[str, Any]) -> tuple[dict[str, int], int]:
+    """Components of the class's own model, a shared parameter once, and what one token meets of it."""
+    theirs = class_config(config)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(theirs)
     components: dict[str, int] = {}

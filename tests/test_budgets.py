@@ -10,7 +10,7 @@ import parambudget as pb
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.throughput import STALLS
 from parambudget.cost.update import tokens_per_second
-from parambudget.errors import ConfigError, InputError, NoSolution
+from parambudget.errors import InputError, NoSolution, ParambudgetError
 from parambudget.plan import budgets
 from parambudget.plan.budgets import better_size, sizes, solve_for
 from parambudget.plan.estimate import Goal, plan_run
@@ -177,6 +177,12 @@ def test_a_budget_that_cannot_be_is_one_line(asked, says):
     ("asked", "says"),
     [
         ({}, "no budget is given; give a --target"),
+        ({"memory": 24e9, "batch_size": 8}, "memory 24000000000.0 is not a size; use such as '24GB'"),
+        ({"hours": "a", "gpu": "h100"}, "hours is 'a'; it must be a number"),
+        (
+            {"target": "350M", "gpu": "h100", "batch_size": 10**5},
+            "with batch_size=100000 none fits in 79.6 GiB",
+        ),
         ({"gpu": "h100", "rank": "speed"}, "without a --target is the smallest model"),
         ({"gpu": "h100", "rank": "loss"}, "--rank loss needs --hours with --gpu, or --flops"),
         ({"target": "350M", "rank": "loss"}, "--rank loss needs --hours with --gpu, or --flops"),
@@ -185,8 +191,8 @@ def test_a_budget_that_cannot_be_is_one_line(asked, says):
         ({"current": "gpt2", "hours": 1.0}, "brought to a --target; leave out hours"),
     ],
 )
-def test_a_rank_without_what_it_needs_is_one_line(asked, says):
-    with pytest.raises(ConfigError, match=re.escape(says).replace("\\ ", " ")):
+def test_a_budget_that_makes_no_sense_is_one_line(asked, says):
+    with pytest.raises(ParambudgetError, match=re.escape(says).replace("\\ ", " ")):
         pb.solve(**asked)
 
 

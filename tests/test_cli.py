@@ -274,7 +274,7 @@ WRONG = {
     "negative size": ("count --dim -64 --n-layers 2", "dim '-64' is not a whole number"),
     "absurd size": ("count --dim 64 --n-layers 20000", "10000"),
     "non-numeric size": ("count --dim big --n-layers 2", "dim 'big' is not a whole number"),
-    "missing size": ("count --dim 896", "n_layers is missing"),
+    "missing size": ("count --n-layers 24", "dim is missing"),
     "heads that do not divide": (
         "count --dim 900 --n-layers 2 --n-heads 16",
         "n_heads=16 does not divide dim=900",

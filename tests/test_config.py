@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,8 @@ from pydantic import ValidationError
 from strategies import models
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import DERIVED, complete, ffn_convention
+from parambudget.arch.defaults import DERIVED, complete, ffn_convention, usual_depth
+from parambudget.arch.presets import PRESETS
 from parambudget.arch.sizes import divisors
 from parambudget.errors import ConfigError
 
@@ -150,6 +152,18 @@ def test_what_cannot_be_completed_is_told_in_one_line(given: dict[str, Any], say
 def test_the_conventional_ffn_is_8_thirds_of_the_width_gated_and_4_plain(dim: int, gated: bool, width: int):
     assert ffn_convention(dim, gated) == width
     assert complete({"dim": dim, "n_layers": 2, "gated": gated}).model.intermediate_size == width
+
+
+def test_the_usual_depth_is_that_of_the_published_dense_models():
+    dense = {
+        (p.model.dim, p.model.n_layers)
+        for p in PRESETS.values()
+        if p.model.moe is None and p.model.mla is None
+    }
+    power, factor = np.polyfit(*np.log(sorted(dense)).T, 1)
+    assert (np.exp(factor), power) == pytest.approx((0.548, 0.519), rel=0.01)
+    assert [usual_depth(dim) for dim in (1, 768, 896, 4096)] == [2, 18, 18, 42]
+    assert complete({"dim": 896}).filled[0] == "n_layers"
 
 
 @pytest.mark.parametrize(

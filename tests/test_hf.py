@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hf_configs import FAMILIES, INSTANTIATED_AS, NEEDED, built, configs
+from hf_configs import FAMILIES, INSTANTIATED_AS, NEEDED, built, class_config, configs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -24,6 +24,7 @@ OUR_OWN = {
     "seq_length",  # BLOOM's class has no limit
 }  # fmt: skip
 """Keys for which the class has no field, or one in another place."""
+LOCAL = ("sliding_attention", "local")
 every_kind = pytest.mark.parametrize("kind", FAMILIES)
 
 
@@ -42,6 +43,27 @@ def counted(config):
 def test_random_configs_count_what_the_class_builds(kind, data):
     config = data.draw(configs(kind))
     assert counted(config) == built(config)
+
+
+@every_kind
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_layers_and_rotations_are_those_of_the_class(kind, data):
+    """What no count shows: which layers have windows and positions, and the bases of the rotations."""
+    config = data.draw(configs(kind))
+    model, theirs = complete(from_hf(config, "config.json").fields).model, class_config(config)
+    kinds = getattr(theirs, "layer_types", None) or getattr(theirs, "attention_layers", None)
+    if kinds and model.window:
+        layers = range(model.n_layers)
+        assert [model.is_local(layer) for layer in layers] == [kind in LOCAL for kind in kinds]
+    if kind == "smollm3":
+        turns = theirs.no_rope_layers
+        assert [model.rotates(layer) for layer in range(model.n_layers)] == [turn == 1 for turn in turns]
+    if kind in FAMILIES and "rope_theta" in FAMILIES[kind].keys and model.position == "rotary":
+        rotation = theirs.rope_parameters
+        assert model.rope_theta == rotation.get("full_attention", rotation)["rope_theta"]
+        if model.rope_theta_local is not None:
+            assert model.rope_theta_local == rotation["sliding_attention"]["rope_theta"]
 
 
 @every_kind

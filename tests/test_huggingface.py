@@ -6,6 +6,7 @@ import torch
 import transformers
 from families import FAMILIES as DENSE
 from families import Family
+from families_before_llama import FAMILIES_BEFORE_LLAMA
 from families_by_position import FAMILIES_BY_POSITION
 from families_of_experts import FAMILIES_OF_EXPERTS
 from families_of_kin import COUNTED_ALONE, FAMILIES_OF_KIN
@@ -22,7 +23,7 @@ from parambudget.arch.tensors import tensors
 from parambudget.build.module import Transformer
 from parambudget.build.verify import places
 
-FAMILIES = DENSE | FAMILIES_OF_EXPERTS | FAMILIES_BY_POSITION | FAMILIES_OF_KIN
+FAMILIES = DENSE | FAMILIES_OF_EXPERTS | FAMILIES_BY_POSITION | FAMILIES_BEFORE_LLAMA | FAMILIES_OF_KIN
 CONFIGS = {family.model_class.__name__: family.config for family in FAMILIES.values()} | COUNTED_ALONE
 PUBLISHED = [(family, name) for family, row in FAMILIES.items() for name in row.published]
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

@@ -1,6 +1,7 @@
 """The plan of a run: its parts agree with each other, and it says what it assumes."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_batch_that_does_not_fit_is_planned_and_what_would_fit_is_said():
     assert not plan.fits
     assert plan.work.batch_size == 32
     said = "\n".join(plan.remedies)
-    for remedy in ("--batch-size", "the quickest that fits", "--gpu "):
+    for remedy in ("--batch-size", "left to be chosen", "--gpu "):
         assert remedy in said
     assert planned(given=given).remedies == ()
 
@@ -84,8 +85,29 @@ def test_a_model_that_no_batch_of_fits_says_so():
     plan = planned(given={"batch_size": 1}, memory_bytes=2 * 2**30)
     assert not plan.fits
     assert plan.largest_batch_size == 0
-    with pytest.raises(InputError, match="no way of training this model fits"):
-        planned(memory_bytes=2 * 2**30)
+    free = planned(memory_bytes=2 * 2**30)
+    assert (free.fits, free.work.gradient_checkpointing, free.work.batch_size) == (False, True, 1)
+
+
+@pytest.mark.parametrize(
+    "given", [GIVEN | {"batch_size": 5000}, {"batch_size": 700}, {"batch_size": 64, "loss_chunks": 1}]
+)
+def test_a_smaller_micro_batch_that_is_advised_fits_and_is_the_largest(given):
+    machine = replace(H100, memory_bytes=40 * 2**30)
+    plan = planned(given=given | {"gradient_checkpointing": False}, memory_bytes=40 * 2**30)
+    said = re.search(
+        r"^--batch-size (\d+) --gradient-accumulation-steps (\d+):", "\n".join(plan.remedies), re.M
+    )
+    size, steps = map(int, said.groups())
+    advised = replace(plan.work, batch_size=size, gradient_accumulation_steps=steps)
+    assert machine.peak_bytes(MODEL, advised) <= machine.usable_bytes
+    assert machine.peak_bytes(MODEL, replace(advised, batch_size=size + 1)) > machine.usable_bytes
+
+
+def test_more_gpus_are_advised_with_a_way_that_fits_there():
+    plan = plan_run(pb.model("llama-3-8b"), H100, Goal(), {})
+    advised = next(each for each in plan.remedies if each.startswith("--gpus"))
+    assert plan_run(pb.model("llama-3-8b"), replace(H100, n_gpus=int(advised.split()[1]))).fits
 
 
 def test_a_faster_run_ends_lower():
@@ -155,3 +177,27 @@ def test_a_processor_is_planned_for_once_it_is_measured(monkeypatch, tmp_path):
     assert plan.speed.mfu is None
     assert plan.cost is None
     assert plan.machine.kernels.device == "cpu"
+
+
+def test_a_notebook_plans_in_one_call():
+    plan = pb.plan_run(MODEL, "h100", hours=1.5, **GIVEN)
+    assert plan.tokens == planned(Goal(hours=1.5), GIVEN).tokens
+    assert pb.plan_run(MODEL, "h100", tokens="10B", price=2).cost.expected == pytest.approx(
+        2 * pb.plan_run(MODEL, "h100", tokens=10**10).hours.expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("way", "says"),
+    [
+        ({"batchsize": 2}, "batchsize is no setting that a plan depends on; use batch_size, "),
+        ({"batch_size": 0}, "batch_size is 0; it must be a finite number above 0"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; it must be a whole number"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'; it must be 'muon' or 'adamw'"),
+        ({"tokens": -1}, "tokens '-1' is out of range"),
+        ({"gpus": 0}, "number of GPUs is 0"),
+    ],
+)
+def test_settings_that_are_none_are_one_line(way, says):
+    with pytest.raises(InputError, match=re.escape(says)):
+        pb.plan_run("gpt2", "h100", **way)

@@ -19,7 +19,7 @@ from parambudget.errors import (
 )
 
 if TYPE_CHECKING:
-    from parambudget.api import count, formula, model, solve, verify
+    from parambudget.api import count, formula, model, plan_run, solve, verify
     from parambudget.arch.config import ModelConfig
     from parambudget.arch.presets import preset
 
@@ -36,6 +36,7 @@ __all__ = [
     "count",
     "formula",
     "model",
+    "plan_run",
     "preset",
     "solve",
     "verify",
@@ -48,6 +49,7 @@ _ROOMS: Final = {
     "count": "api",
     "formula": "api",
     "model": "api",
+    "plan_run": "api",
     "preset": "arch.presets",
     "solve": "api",
     "verify": "api",

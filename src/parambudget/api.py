@@ -12,9 +12,11 @@ from parambudget.arch.source import load
 from parambudget.cost.count import Breakdown
 from parambudget.cost.count import count as count_parameters
 from parambudget.errors import ConfigError
+from parambudget.units import parse_count, shortened
 
 if TYPE_CHECKING:
     from parambudget.build.verify import Verification
+    from parambudget.plan.estimate import RunPlan
     from parambudget.plan.solution import Solutions
     from parambudget.show.formula import Formula
 
@@ -29,6 +31,11 @@ def model(source: ModelLike | None = None, /, **fields: Any) -> ModelConfig:
     """
     if isinstance(source, ModelConfig):
         return source.replace(**fields) if fields else source
+    if source is not None and not isinstance(source, str | Path):
+        raise ConfigError(
+            f"{shortened(repr(source))} is no model; give a ModelConfig, the path of a config file or a "
+            "preset's name"
+        )
     return load(source, fields).model
 
 
@@ -88,6 +95,32 @@ def solve(
     from parambudget.plan.spending import spending
 
     return replace(solve_for(spending(**spent), target, **fields), spent=spent)
+
+
+def plan_run(
+    source: ModelLike, /, gpu: str | None = None, *, gpus: int = 1, price: float | None = None,
+    hours: float | None = None, tokens: str | int | None = None, law: str | None = None,
+    unique_tokens: str | int | None = None, bytes_per_token: float | None = None, **way: Any,
+) -> RunPlan:  # fmt: skip
+    """What a training run would take and give: `plan_run("gpt2", "h100", hours=1.5, batch_size=16)`.
+
+    Without `gpu` the machine's own. `price` is in US dollars per hour and GPU; the law is a name of
+    `plan.laws.LAWS`. `way` holds what is decided of `cost.update.Work`: batch_size (sequences per
+    micro-step), gradient_accumulation_steps, gradient_checkpointing, loss_chunks, optimizer, sharded; the
+    rest is chosen.
+    """
+    from parambudget.plan.estimate import Goal
+    from parambudget.plan.estimate import plan_run as planned
+    from parambudget.plan.laws import DEFAULT_LAW, loss_law
+    from parambudget.plan.machine import machine_for
+
+    goal = Goal(
+        hours, None if tokens is None else parse_count(tokens, "tokens"),
+        None if unique_tokens is None else parse_count(unique_tokens, "unique_tokens"), bytes_per_token,
+        DEFAULT_LAW if law is None else loss_law(law),
+    )  # fmt: skip
+    machine = machine_for(gpu, n_gpus=gpus, dollars_per_hour=price)
+    return planned(model(source), machine, goal, way)
 
 
 def _resized(

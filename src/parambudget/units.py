@@ -52,6 +52,8 @@ def parse_size(text: str, what: str) -> int:
 
 def parse_bytes(text: str, what: str = "memory") -> int:
     """A size of memory: `24GB` is 24 * 10**9 bytes, `24GiB` 24 * 2**30; a bare number could mean anything."""
+    if not isinstance(text, str):
+        raise InputError(f"{what} {shortened(repr(text))} is not a size; use such as '24GB' or '24GiB'")
     match = re.fullmatch(r"([0-9.,_]+)\s*([KMGT])(i?)B", text.strip(), re.IGNORECASE)
     number = _rational(match[1]) if match else None
     if match is None or number is None or number <= 0:

@@ -1,5 +1,6 @@
 """What a person leaves out is filled in here, once, for flags, files and notebooks alike."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,7 +24,7 @@ DERIVED_IN_BLOCKS: Final = (
     "expert_intermediate_size", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"
 )  # fmt: skip
 _SHOWN: Final = (
-    *DERIVED[:4], *DERIVED_IN_BLOCKS, "vocab_size", "context_length", "tied", *DERIVED[4:],
+    "n_layers", *DERIVED[:4], *DERIVED_IN_BLOCKS, "vocab_size", "context_length", "tied", *DERIVED[4:],
 )  # fmt: skip
 
 
@@ -41,15 +42,16 @@ def complete(given: Mapping[str, Any]) -> Completed:
     """The model that `given` describes, with conventional values for what it leaves out. Fields of the blocks
     may stand beside the others, as flags do.
 
-    head_dim = dim / n_heads; n_heads = dim / head_dim; with neither, heads of 128 from dim 2048 and of 64
-    below; n_kv_heads = n_heads; intermediate_size by `ffn_convention`; a LayerNorm has a bias, an RMSNorm has
-    none; post-norm models have no final norm; a plain FFN uses gelu, a gated one silu. An expert is as wide
-    as intermediate_size says or the convention; a dense layer beside experts as what a token meets of those.
-    In latent attention keys without their position are as wide as values (128 from dim 2048, 64 below), the
-    rotated part is half of that, and head_dim their sum, as in DeepSeek-V2.
+    n_layers by `usual_depth`; head_dim = dim / n_heads; n_heads = dim / head_dim; with neither, heads of 128
+    from dim 2048 and of 64 below; n_kv_heads = n_heads; intermediate_size by `ffn_convention`; a LayerNorm
+    has a bias, an RMSNorm has none; post-norm models have no final norm; a plain FFN uses gelu, a gated one
+    silu. An expert is as wide as intermediate_size says or the convention; a dense layer beside experts as
+    what a token meets of those. In latent attention keys without their position are as wide as values (128
+    from dim 2048, 64 below), the rotated part is half of that, and head_dim their sum, as in DeepSeek-V2.
     """
     fields = nested(given)
     if _heads_can_be_derived(fields):
+        fields.setdefault("n_layers", usual_depth(fields["dim"]))
         if isinstance(fields.get("mla"), dict):
             _fill_latent_heads(fields, fields["mla"])
         else:
@@ -73,6 +75,16 @@ def _heads_can_be_derived(fields: Mapping[str, Any]) -> bool:
     """A missing or malformed size is left to the config, which names it, before arithmetic trips over it."""
     sizes = [fields.get("dim"), fields.get("n_heads", 1), fields.get("head_dim", 1)]
     return all(type(size) is int and 0 < size <= LARGEST_SIZE for size in sizes)
+
+
+def usual_depth(dim: int) -> int:
+    """Layers of a model this wide, an even number: 0.548 * dim**0.519, at most the 10,000 that can be said.
+
+    Source: least squares in logarithms over the 65 shapes of the dense presets, with a standard deviation of
+    41 % about it. It is what people build, not what is best.
+    """
+    pairs = round(0.548 * math.pow(dim, 0.519) / 2)
+    return min(2 * max(1, pairs), 10_000)
 
 
 def ffn_convention(dim: int, gated: bool) -> int:

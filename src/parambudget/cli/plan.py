@@ -1,15 +1,20 @@
 """`parambudget plan`: does it fit, how fast, how long, how much, how good? Before anything is trained."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from parambudget.api import plan_run
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import load, read_source
 from parambudget.cli.fields import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument
 from parambudget.cli.output import print_json, print_lines
-from parambudget.units import parse_count
+
+if TYPE_CHECKING:
+    from parambudget.plan.estimate import RunPlan
 
 WORK_FIELDS = (
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
@@ -72,26 +77,24 @@ def plan(
     *,
     fields: dict[str, Any],
 ) -> None:  # fmt: skip
-    """What training a model would take and give, with what is assumed.
+    """What training a model would take and give, with what is assumed. Exits with 1 where it does not fit.
 
     parambudget plan config.json --gpu h100 --batch-size 16 --gradient-accumulation-steps 8 --hours 1.5
 
     parambudget plan llama-3.2-1b --gpu h100 --gpus 8 --tokens 20B --compare qwen3-0.6b
     """
-    from parambudget.plan.estimate import Goal, plan_run
-    from parambudget.plan.laws import DEFAULT_LAW, loss_law
-    from parambudget.plan.machine import machine_for
     from parambudget.train.defaults import require_valid
 
     in_file = read_source(source).train if source is not None else {}
     require_valid(in_file)
     model = load(source, fields).model
-    machine = machine_for(gpu, n_gpus=gpus, dollars_per_hour=price)
-    goal = Goal(
-        hours=hours, tokens=None if tokens is None else parse_count(tokens, "--tokens"),
-        unique_tokens=None if unique_tokens is None else parse_count(unique_tokens, "--unique-tokens"),
-        bytes_per_token=bytes_per_token, law=DEFAULT_LAW if law is None else loss_law(law),
-    )  # fmt: skip
+
+    def planned(of: ModelConfig, way: Mapping[str, Any]) -> "RunPlan":
+        return plan_run(
+            of, gpu, gpus=gpus, price=price, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
+            bytes_per_token=bytes_per_token, **way,
+        )  # fmt: skip
+
     given = {name: in_file[name] for name in WORK_FIELDS if name in in_file} | {
         name: value
         for name, value in {
@@ -103,13 +106,13 @@ def plan(
     # Speed and memory compare at one context alone.
     same = {name: fields[name] for name in ("context_length",) if name in fields}
     others = {_named(name): load(name, same).model for name in compare or []}
-    first = plan_run(model, machine, goal, given)
+    first = planned(model, given)
     # The others in the same micro-steps, so that memory and speed compare.
-    plans = [first, *(plan_run(each, machine, goal, vars(first.work)) for each in others.values())]
+    plans = [first, *(planned(each, vars(first.work)) for each in others.values())]
     if as_json:
         documents = [each.as_dict() for each in plans]
         print_json(documents[0] if not others else {"plan": documents[0], "compared": documents[1:]})
-        return
+        raise typer.Exit(not first.fits)
     from parambudget.show.plan import comparison, plan_screen
     from parambudget.show.screen import columns
 
@@ -117,6 +120,7 @@ def plan(
     if others:
         names = ["this model" if source is None else _named(source), *others]
         print_lines(["", *comparison(plans, names, columns())])
+    raise typer.Exit(not first.fits)
 
 
 def _named(source: str) -> str:

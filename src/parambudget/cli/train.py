@@ -71,9 +71,7 @@ def train(
     ] = None,
     shard: Annotated[
         bool | None,
-        typer.Option(
-            help="Share the model out among the processes (FSDP).", show_default="where it would not fit"
-        ),
+        typer.Option(help="Share the model out among the processes (FSDP).", show_default="as is quickest"),
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: JsonOption = False,

@@ -24,11 +24,13 @@ class Price:
     source: str
     read_on: date | None
     """None for a price that was given."""
+    median: float | None = None
+    """Where the source has one."""
 
     @property
     def middle(self) -> float:
-        """The geometric mean: as many times above the low end as below the high one."""
-        return math.sqrt(self.low * self.high)
+        """The median, or else the geometric mean: as many times above the low end as below the high one."""
+        return math.sqrt(self.low * self.high) if self.median is None else self.median
 
 
 _SEEN: Final = "published on-demand prices, from marketplaces to hyperscalers"
@@ -37,7 +39,7 @@ _PRICES: Final = {
     "a100-40-sxm": (0.8, 2.0, _RECALLED),
     "a100-80-sxm": (0.8, 3.0, f"{_SEEN}, May 2026"),
     "a100-80-pcie": (0.8, 3.0, f"{_SEEN}, May 2026, of the SXM version"),
-    "h100-sxm": (2.0, 5.0, f"{_SEEN}, May 2026, their median 2.95"),
+    "h100-sxm": (2.0, 5.0, f"{_SEEN}, May 2026"),
     "h100-pcie": (1.8, 3.0, _RECALLED),
     "h100-nvl": (2.2, 3.5, _RECALLED),
     "h200-sxm": (2.5, 7.0, f"{_SEEN}, March to May 2026"),
@@ -50,6 +52,7 @@ _PRICES: Final = {
     "rtx-5090": (0.45, 1.2, _RECALLED),
     "mi300x": (1.9, 4.0, _RECALLED),
 }
+_MEDIANS: Final = {"h100-sxm": 2.95}
 
 
 def price_of(accelerator: Accelerator) -> Price:
@@ -57,7 +60,7 @@ def price_of(accelerator: Accelerator) -> Price:
     if accelerator.name not in _PRICES:
         raise InputError(f"no price is known for {accelerator.name}; give one in US dollars per hour")
     low, high, source = _PRICES[accelerator.name]
-    return Price(low, high, source, _READ)
+    return Price(low, high, source, _READ, _MEDIANS.get(accelerator.name))
 
 
 def given_price(dollars_per_hour: float) -> Price:

@@ -93,11 +93,19 @@ def solve_for(
     if target is not None and (wanted == "closest" or (wanted == "shape" and spending.memory_bytes is None)):
         usual: Rank = "closest" if wanted == "closest" else "shape"
         found = solve(target, counted=counted, tolerance=tolerance, top=top, rank=usual, **fields)
-        return replace(found, solutions=with_outlook(found, spending))
+        solutions = with_outlook(found, spending)
+        batch = (spending.given or {}).get("batch_size")
+        if batch is not None and not any(_fits(each) for each in solutions):
+            raise NoSolution(f"with batch_size={batch} {_lack(spending)}")
+        return replace(found, solutions=solutions)
     objective = _objective(spending, rank, target)
     if target is None:
         return _of_any_size(spending, objective, counted, top, fields)
     return _of_a_count(spending, objective, parse_count(target, "target"), counted, tolerance, top, fields)
+
+
+def _fits(solution: Solution) -> bool:
+    return solution.outlook is not None and solution.outlook.batch_size is not None
 
 
 def with_outlook(found: Iterable[Solution], spending: Spending) -> tuple[Solution, ...]:

@@ -24,7 +24,7 @@ from parambudget.plan.machine import USABLE_SHARE, Machine
 from parambudget.plan.quantities import positive
 from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens
 from parambudget.plan.remedies import remedies
-from parambudget.plan.ways import quickest
+from parambudget.plan.ways import least, quickest
 from parambudget.tabular import Tabular
 from parambudget.units import format_count
 
@@ -175,9 +175,11 @@ def plan_run(
 ) -> RunPlan:  # fmt: skip
     """The plan of a run; `given` holds fields of `Work` that are decided, the others are chosen.
 
-    A batch that is given and does not fit is planned all the same, and what would make it fit is said.
+    What does not fit is planned all the same, in the way that needs least memory, and what would make it fit
+    is said.
     """
     fixed = {name: value for name, value in (given or {}).items() if value is not None}
+    _require_settings(fixed)
     work, why_batch = _work(model, machine, goal, fixed)
     speed, memory = throughput(model, work, machine.stack), machine.memory(model, work)
     tokens, updates, why = _length(model, goal, speed)
@@ -194,6 +196,18 @@ def plan_run(
         learning_rate=rate, why_learning_rate=why_rate, why_batch=why_batch,
         warnings=(*loss.warnings, *advice(model, machine)),
     )  # fmt: skip
+
+
+def _require_settings(fixed: Mapping[str, Any]) -> None:
+    """Refuse what is no setting of an update, and sizes that are none."""
+    allowed = Work.__dataclass_fields__
+    for name, value in fixed.items():
+        if name not in allowed:
+            raise InputError(f"{name} is no setting that a plan depends on; use {', '.join(allowed)}")
+        if allowed[name].type is int and positive(value, name) != int(value):
+            raise InputError(f"{name} is {value}; it must be a whole number")
+    if fixed.get("optimizer", "muon") not in ("muon", "adamw"):
+        raise InputError(f"optimizer is {fixed['optimizer']!r}; it must be 'muon' or 'adamw'")
 
 
 def advice(model: ModelConfig, machine: Machine) -> tuple[str, ...]:
@@ -221,10 +235,7 @@ def _work(model: ModelConfig, machine: Machine, goal: Goal, fixed: dict[str, Any
     try:
         return quickest(model, sequences, machine, fixed), why
     except InputError:
-        if not batch:
-            raise
-        steps = steps or max(1, round(sequences / (batch * machine.n_gpus))) * machine.n_gpus
-        return Work(**fixed | {"ranks": machine.n_gpus, "gradient_accumulation_steps": steps}), why
+        return least(model, sequences, machine, fixed), why
 
 
 def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int, str]:

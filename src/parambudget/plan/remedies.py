@@ -1,6 +1,6 @@
 """What would make a run fit that does not, as flags and figures: all computed, none a rule of thumb."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ _MOST_GPUS = 8
 
 
 def remedies(model: ModelConfig, work: Work, machine: Machine, given: Mapping[str, Any]) -> tuple[str, ...]:
-    """Single changes that are enough, the quickest combination, and other machines; none where nothing is."""
+    """Single changes that are enough, what would be chosen, and other machines; none where nothing is."""
     found = []
     changes = {
         f"loss_chunks {MANY_CHUNKS}": replace(work, loss_chunks=MANY_CHUNKS),
@@ -26,54 +26,73 @@ def remedies(model: ModelConfig, work: Work, machine: Machine, given: Mapping[st
         peak = machine.peak_bytes(model, changed)
         if changed != work and peak <= machine.usable_bytes:
             found.append(f"{said}: {_figures(model, work, changed, machine)}")
-    if most := machine.largest_batch_size(model, work):
-        sequences = work.batch_size * work.gradient_accumulation_steps
-        steps = max(1, round(sequences / (most * work.ranks))) * work.ranks
-        smaller = replace(work, batch_size=most, gradient_accumulation_steps=steps)
-        found.append(
-            f"--batch-size {most} --gradient-accumulation-steps {steps}: "
-            f"{_figures(model, work, smaller, machine)}"
-        )
-    found += _quickest(model, work, machine, given)
-    return (*found, *_elsewhere(model, work, machine))
+    smaller = _smaller(model, work, machine)
+    if smaller is not None:
+        found.append(f"{_batch(smaller)}: {_figures(model, work, smaller, machine)}")
+    return (*found, *_chosen(model, work, machine, given), *_elsewhere(model, work, machine, given))
+
+
+def _smaller(model: ModelConfig, work: Work, machine: Machine) -> Work | None:
+    """The same update in the largest micro-steps that fit."""
+    # Several of them keep the sum of their gradients, one does not.
+    several = replace(work, gradient_accumulation_steps=2 * work.ranks)
+    size = machine.largest_batch_size(model, several)
+    if not 0 < size < work.batch_size:
+        return None
+    sequences = work.batch_size * work.gradient_accumulation_steps
+    return replace(several, batch_size=size, gradient_accumulation_steps=_steps(sequences, size, work.ranks))
+
+
+def _steps(sequences: int, size: int, ranks: int) -> int:
+    return max(1, round(sequences / (size * ranks))) * ranks
+
+
+def _batch(work: Work) -> str:
+    return f"--batch-size {work.batch_size} --gradient-accumulation-steps {work.gradient_accumulation_steps}"
 
 
 def _figures(model: ModelConfig, before: Work, after: Work, machine: Machine) -> str:
     peak = machine.peak_bytes(model, after)
     change = tokens_per_second(model, after, machine.stack) / tokens_per_second(model, before, machine.stack)
-    return f"{format_bytes(peak)}, {format_share(change - 1, 0)} tokens/s"
+    speed = "as quick" if abs(change - 1) < 0.005 else f"{format_share(change - 1, 0)} tokens/s"
+    return f"{format_bytes(peak)}, {speed}"
 
 
-def _quickest(model: ModelConfig, work: Work, machine: Machine, given: Mapping[str, Any]) -> list[str]:
-    """The quickest way that fits when only the optimizer stays as given."""
+def _chosen(model: ModelConfig, work: Work, machine: Machine, given: Mapping[str, Any]) -> list[str]:
+    """The way that would be taken if only the optimizer stayed as given, where something else is given."""
+    best = _way(model, work, machine, given)
+    if best is None or not given.keys() - {"optimizer"}:
+        return []
+    return [f"left to be chosen, {_said(best)}: {_figures(model, work, best, machine)}"]
+
+
+def _way(model: ModelConfig, work: Work, machine: Machine, given: Mapping[str, Any]) -> Work | None:
     kept = {name: value for name, value in given.items() if name == "optimizer"}
     try:
-        best = quickest(model, work.batch_size * work.gradient_accumulation_steps, machine, kept)
+        return quickest(model, work.batch_size * work.gradient_accumulation_steps, machine, kept)
     except InputError:
-        return []
-    words = [
-        f"--batch-size {best.batch_size}",
-        f"--gradient-accumulation-steps {best.gradient_accumulation_steps}",
-    ]
-    words += ["--gradient-checkpointing"] * best.gradient_checkpointing + ["--shard"] * best.sharded
-    words += [f"with the logits in {best.loss_chunks} parts"] if best.loss_chunks > 1 else []
-    return [f"the quickest that fits, {' '.join(words)}: {_figures(model, work, best, machine)}"]
+        return None
 
 
-def _elsewhere(model: ModelConfig, work: Work, machine: Machine) -> list[str]:
-    """Machines that hold it as it is."""
+def _said(work: Work) -> str:
+    words = [_batch(work)]
+    words += ["--gradient-checkpointing"] * work.gradient_checkpointing + ["--shard"] * work.sharded
+    words += [f"with the logits in {work.loss_chunks} parts"] if work.loss_chunks > 1 else []
+    return " ".join(words)
+
+
+def _elsewhere(model: ModelConfig, work: Work, machine: Machine, given: Mapping[str, Any]) -> Iterator[str]:
+    """Machines that hold it: a larger one as it is, or the fewest of these in the way that is best there."""
     if machine.accelerator is None:
-        return []
-    found = []
+        return
     peak = machine.peak_bytes(model, work)
     larger = [row for row in ACCELERATORS if usable(row.memory_bytes) >= peak]
     if larger:
         least = min(larger, key=lambda row: row.memory_bytes)
-        found.append(f"--gpu {least.name}: {format_bytes(least.memory_bytes)} hold it as it is")
-    for n in range(max(2, machine.n_gpus), _MOST_GPUS + 1):
-        steps = -(-work.gradient_accumulation_steps // n) * n
-        shared = replace(work, ranks=n, sharded=True, gradient_accumulation_steps=steps)
-        if shared != work and machine.peak_bytes(model, shared) <= machine.usable_bytes:
-            found.append(f"--gpus {n} --shard: {format_bytes(machine.peak_bytes(model, shared))} each")
-            break
-    return found
+        yield f"--gpu {least.name}: {format_bytes(least.memory_bytes)} hold it as it is"
+    for n in range(machine.n_gpus + 1, _MOST_GPUS + 1):
+        several = replace(machine, n_gpus=n)
+        best = _way(model, work, several, given)
+        if best is not None:
+            yield f"--gpus {n} {_said(best)}: {format_bytes(several.peak_bytes(model, best))} each"
+            return

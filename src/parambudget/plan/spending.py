@@ -17,6 +17,9 @@ def spending(
     lengths = {"hours": hours, "dollars": dollars, "flops": flops}
     if len(said := [name for name, value in lengths.items() if value is not None]) > 1:
         raise InputError(f"{' and '.join(said)} each say how long the run is; give one of them")
+    for name, value in {"hours": hours, "dollars": dollars, "batch_size": batch_size}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(f"{name} is {shortened(repr(value))}; it must be a number")
     needs_machine = hours is not None or dollars is not None or gpu is not None
     machine = machine_for(gpu) if needs_machine else None
     if dollars is not None and machine is not None:

@@ -147,6 +147,13 @@ def quickest(
     return candidates[int(taken.way)]
 
 
+def least(
+    model: ModelConfig, sequences: int, machine: Machine, given: Mapping[str, Any] | None = None
+) -> Work:
+    """The way that needs least memory, whether or not it fits."""
+    return ways(model.context_length, sequences, machine.n_gpus, given)[0]
+
+
 def _remedy(machine: Machine, given: Mapping[str, Any] | None) -> str:
     fixed = set(given or {}) & {"batch_size", "gradient_checkpointing", "loss_chunks", "sharded"}
     if fixed:

@@ -58,7 +58,7 @@ def _shown(found: Solutions) -> list[str]:
 
 def _cell(name: str, outlook: Outlook | None) -> str:
     value = getattr(outlook, name, None)
-    if value is None:
+    if value is None or (name == "tokens_per_second" and value == 0):  # it does not fit
         return "-"
     if name == "batch_size" and outlook is not None:
         return f"{value}{' recomputed' if outlook.gradient_checkpointing else ''}"

@@ -23,12 +23,16 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
     """The screen of `plan`: a line or two a question."""
     answers = {
         "model": _model(plan), "machine": _machine(plan), "memory": _memory(plan), "update": _update(plan),
-        "speed": _speed(plan), "run": _run(plan), "cost": _cost(plan), "loss": _loss(plan),
-        "settings": [
-            f"learning rate {plan.learning_rate:g}: {plan.why_learning_rate}", f"batch: {plan.why_batch}",
-        ],
-        "warnings": list(plan.warnings), "next": [train_command(plan)],
+        "warnings": list(plan.warnings),
     }  # fmt: skip
+    if plan.fits:  # how fast it would be, if it could be, is no answer
+        answers |= {
+            "speed": _speed(plan), "run": _run(plan), "cost": _cost(plan), "loss": _loss(plan),
+            "settings": [
+                f"learning rate {plan.learning_rate:g}: {plan.why_learning_rate}", f"batch: {plan.why_batch}",
+            ],
+            "warnings": answers.pop("warnings"), "next": [train_command(plan)],
+        }  # fmt: skip
     lines = []
     for name, said in answers.items():
         for i, text in enumerate(said):
@@ -95,7 +99,7 @@ def _memory(plan: RunPlan) -> Iterator[str]:
     says = "fits" if plan.fits else "DOES NOT FIT"
     yield (
         f"{says}: {format_bytes(peak)} at the peak ({plan.memory.peak_phase}) of {format_bytes(there)}, "
-        f"of which {USABLE_SHARE:.0%} can be used; micro-batches of up to {plan.largest_batch_size:,} fit"
+        f"of which {USABLE_SHARE:.0%} can be used; {_largest(plan.largest_batch_size)}"
     )
     parts = sorted(plan.memory.parts.items(), key=lambda part: -part[1])
     yield ", ".join(
@@ -103,6 +107,12 @@ def _memory(plan: RunPlan) -> Iterator[str]:
     )
     for remedy in plan.remedies:
         yield f"would fit: {remedy}"
+
+
+def _largest(sequences: int) -> str:
+    return (
+        f"micro-batches of up to {sequences:,} fit" if sequences else "not even one sequence at a time does"
+    )
 
 
 def _update(plan: RunPlan) -> list[str]:
@@ -155,7 +165,7 @@ def _cost(plan: RunPlan) -> list[str]:
     if price.read_on is None:
         return [f"{_dollars(plan.cost)} at ${price.low:g} an hour"]
     return [
-        f"{_dollars(plan.cost)} at ${price.low:g} to ${price.high:g} an hour, "
+        f"{_dollars(plan.cost)} at ${price.middle:.2f} an hour, ${price.low:g} to ${price.high:g}, "
         f"as of {price.read_on}: {price.source}"
     ]
 

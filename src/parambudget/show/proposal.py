@@ -6,7 +6,7 @@ from pathlib import Path
 
 from parambudget import __version__
 from parambudget.arch.config import ModelConfig
-from parambudget.errors import ConfigError
+from parambudget.errors import ConfigError, InputError
 from parambudget.files import write_whole
 from parambudget.plan.budgets import better_size
 from parambudget.plan.estimate import Goal, RunPlan, plan_run
@@ -15,6 +15,7 @@ from parambudget.plan.resize import resize
 from parambudget.plan.search import Certificate
 from parambudget.show.formula import formula
 from parambudget.show.report import Report, markdown
+from parambudget.units import format_bytes
 
 
 def proposal(
@@ -35,6 +36,12 @@ def proposal(
     # In the same micro-steps, so that memory and speed compare; the room for larger ones is a column.
     options = {way.label: plan_run(way.model, machine, goal, vars(now.work)) for way in found}
     first = next(iter(options.values()))
+    if not any(plan.fits for plan in (now, *options.values())):
+        peak = format_bytes(min(plan.memory.peak_bytes for plan in options.values()))
+        raise InputError(
+            f"none of the models fits on {machine.name} in micro-steps of {now.work.batch_size} sequences: "
+            f"at least {peak} are needed; give a smaller --batch-size, more --gpus or another --gpu"
+        )
     return Report(
         name=name, current=now, found=found, options=options,
         formula=formula(first.model), verified=verify(first.model) if verify else None,

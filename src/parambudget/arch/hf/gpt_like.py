@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from parambudget.arch.hf import layers, rules
-from parambudget.arch.hf.family import LAYERNORM, SIZES, Family, without
+from parambudget.arch.hf.family import ABSENT, LAYERNORM, SIZES, Family, without
 
 _GPT2: Final = {
     "dim": "n_embd", "n_layers": "n_layer", "n_heads": "n_head", "vocab_size": "vocab_size",
@@ -116,7 +116,7 @@ GPT_LIKE: Final[Mapping[str, Family]] = {
             "hidden_size": 2048, "num_layers": 24, "num_heads": 16, "vocab_size": 50257,
             "intermediate_size": None, "max_position_embeddings": 2048, "tie_word_embeddings": True,
             "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "initializer_range": 0.02,
-            "window_size": 256, "attention_types": None, "attention_layers": None,
+            "window_size": 256, "attention_types": None, "attention_layers": ABSENT,
         },
         _BIASED | {"qkv_bias": False, "position": "learned", "attention_multiplier": 1.0},
         (layers.alternating_types,),
