@@ -20,8 +20,9 @@ import numpy as np
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets import PRESETS
+from parambudget.plan.points import Points
 from parambudget.plan.rank import WEIGHTS, Weights, shape_score
-from parambudget.plan.search import Points, Search
+from parambudget.plan.search import Search
 from parambudget.plan.space import SearchSpace
 
 SIZES = ("n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "intermediate_size")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parambudget.plan.choose import FFN_CLASSES, LABELS, diverse, ffn_class, labels, order
-from parambudget.plan.search import Points
+from parambudget.plan.points import Points
 
 COLUMNS = ("n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "intermediate_size", "counted")
 

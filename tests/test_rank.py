@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets import find, preset
 from parambudget.cost.count import body, total
+from parambudget.plan.points import Points
 from parambudget.plan.rank import (
     ASPECT,
     TERMS,
@@ -20,7 +21,6 @@ from parambudget.plan.rank import (
     shape_score,
     spread,
 )
-from parambudget.plan.search import Points
 
 SMALL = {
     "dim": 1024,

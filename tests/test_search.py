@@ -14,7 +14,8 @@ from lattices import Declared, declared
 from parambudget.cost.count import count
 from parambudget.errors import InputError, NoSolution
 from parambudget.plan import search as search_module
-from parambudget.plan.search import Points, Search
+from parambudget.plan.points import Points
+from parambudget.plan.search import Search
 from parambudget.plan.space import SearchSpace
 
 WORKED: dict[str, Any] = {

@@ -64,7 +64,8 @@ def solve(
     hours: float | None = None, dollars: float | None = None, flops: str | float | None = None,
     memory: str | int | None = None, gpu: str | None = None, batch_size: int | None = None, **asked: Any,
 ) -> Solutions:  # fmt: skip
-    """The models of a budget: `solve("350M", n_layers=24, head_dim=[64, 128], dim="256:4096:64")`.
+    """The models of a budget: `solve("350M", n_layers=24, head_dim=[64, 128], dim="256:4096:64")`; of two,
+    with experts: `solve("8B", active="1B")`.
 
     With `current`, the ways from that model to the budget (see `plan.resize`); with `like`, a search of all
     sizes around that model's choices. Other budgets stand in the place of the target or beside it: hours or

@@ -81,8 +81,9 @@ class MoE(BaseModel):
                 f"n_expert_groups={self.n_expert_groups} does not divide n_experts={self.n_experts}; "
                 f"use one of {divisors(self.n_experts)}"
             )
-        reachable = self.n_experts // self.n_expert_groups * self.n_groups_per_token
-        if self.n_groups_per_token > self.n_expert_groups or reachable < self.n_experts_per_token:
+        chosen = (self.n_experts, self.n_experts_per_token)
+        if not routable(*chosen, self.n_expert_groups, self.n_groups_per_token):
+            reachable = self.n_experts // self.n_expert_groups * self.n_groups_per_token
             raise ValueError(
                 f"n_groups_per_token={self.n_groups_per_token} of n_expert_groups={self.n_expert_groups} "
                 f"hold {reachable} of n_experts={self.n_experts}, and a token needs "
@@ -96,6 +97,19 @@ class MoE(BaseModel):
     def has_experts(self, layer: int) -> bool:
         """Whether that layer, counted from 0, has experts in place of one FFN."""
         return layer >= self.n_first_dense and word_of(self.moe_pattern, layer) == "experts"
+
+
+def routable(n_experts: Any, n_experts_per_token: Any, n_groups: int, n_groups_per_token: int) -> Any:
+    """Whether a token's experts fit in the groups that they may come from, and the groups are equal."""
+    reachable = n_experts // n_groups * n_groups_per_token
+    return (n_groups_per_token <= n_groups) & (n_experts % n_groups == 0) & (n_experts_per_token <= reachable)
+
+
+def met_width(moe: Any) -> Any:
+    """Width of the experts that a token meets, its own and the shared ones, side by side."""
+    own = moe.shared_intermediate_size
+    shared = moe.n_shared_experts * (moe.expert_intermediate_size if own is None else own)
+    return moe.n_experts_per_token * moe.expert_intermediate_size + shared
 
 
 def n_moe_layers(moe: Any, n_layers: Any) -> Any:

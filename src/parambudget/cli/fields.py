@@ -19,7 +19,9 @@ _SIZES: Final = (
     "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size",
     "vocab_size", "context_length",
 )  # fmt: skip
-_AXES: Final = _SIZES[:6]
+_AXES: Final = (
+    *_SIZES[:6], "n_experts", "n_experts_per_token", "n_shared_experts", "expert_intermediate_size"
+)  # fmt: skip
 
 
 def with_model_fields(*, as_axes: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:

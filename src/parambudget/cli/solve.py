@@ -22,6 +22,10 @@ def solve(
     target: Annotated[
         str | None, typer.Option(metavar="COUNT", help="Parameters, such as 350M or 1.3B.")
     ] = None,
+    active: Annotated[
+        str | None,
+        typer.Option(metavar="COUNT", help="With --target: of these, parameters that a token meets."),
+    ] = None,
     counted: Annotated[
         Literal["total", "body", "active"], typer.Option(help="What the budget counts.")
     ] = "total",
@@ -93,13 +97,17 @@ def solve(
     ] = None,
     ffn_ratio: Annotated[
         str | None,
-        typer.Option(metavar="A:B", help="Bounds on intermediate_size / dim.", rich_help_panel=LATTICE_PANEL),
+        typer.Option(
+            metavar="A:B",
+            help="Bounds on FFN width (of experts: met by a token) / dim.",
+            rich_help_panel=LATTICE_PANEL,
+        ),
     ] = None,
     multiple: Annotated[
         int | None,
         typer.Option(
             metavar="M",
-            help="Granularity of the FFN width, and of dim in ranges.",
+            help="Granularity of FFN and expert widths, and of dim in ranges.",
             rich_help_panel=LATTICE_PANEL,
         ),
     ] = None,
@@ -112,13 +120,17 @@ def solve(
 
     parambudget solve --target 7B --vocab-size 128256 --n-layers 28:40 --head-dim 128
 
+    parambudget solve --target 8B --active 1B
+
     parambudget solve --hours 1.5 --gpu h100
     """
     if current is not None and (like is not None or top is not None or rank is not None):
         raise ConfigError("--from shows each way from that model once; leave out --like, --top and --rank")
     lattice = {"kv_groups": kv_groups, "ffn_ratio": ffn_ratio, "multiple": multiple}
     asked = fields | {
-        k: value for k, value in (lattice | {"top": top, "rank": rank}).items() if value is not None
+        k: value
+        for k, value in (lattice | {"active": active, "top": top, "rank": rank}).items()
+        if value is not None
     }
     spent = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory, "gpu": gpu,
              "batch_size": batch_size}  # fmt: skip
@@ -128,19 +140,26 @@ def solve(
         raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")
     if out:
         chosen = found[pick - 1]
-        provenance = {"solution": pick, "label": chosen.label, "count": chosen.counted, "error": chosen.error}
+        provenance = {"solution": pick, "label": chosen.label, "count": chosen.counted}
+        if chosen.error is not None:
+            provenance["error"] = chosen.error
+        if chosen.active_error is not None:
+            provenance |= {"active": chosen.active, "active_error": chosen.active_error}
         provenance |= {"certificate": found.certificate.as_dict(), "version": __version__}
         write_json(out, config_document(chosen.model, provenance))
     from parambudget.show.flags import flags
     from parambudget.show.screen import columns, dim
     from parambudget.show.solutions import again, commands, solutions_screen
 
+    length = f" --hours {hours:g}" if hours is not None else ""
     if as_json:
         document = found.as_dict() | {"command": again(found, current)}
         for written, solution in zip(document["solutions"], found, strict=True):
-            written["train"] = f"parambudget train {flags(solution.model)}"
+            written["train"] = f"parambudget train {flags(solution.model)}{length}"
         print_json(document)
         return
     print_lines([*solutions_screen(found, columns()), *map(dim, commands(found, current))])
     if out:
-        typer.echo(f"wrote {out} (number {pick}); next: parambudget verify {out}, parambudget train {out}")
+        typer.echo(
+            f"wrote {out} (number {pick}); next: parambudget verify {out}, parambudget train {out}{length}"
+        )

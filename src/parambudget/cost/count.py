@@ -71,3 +71,8 @@ def body(m: Dims) -> Size:
     """Parameters less token and position tables and the output head with its bias: the N of most scaling
     laws."""
     return sum(row.parameters for row in tensors(m) if row.component not in OUTSIDE_BODY)
+
+
+def active_body(m: Dims) -> Size:
+    """Parameters of the body that one token meets."""
+    return sum(row.active for row in tensors(m) if row.component not in OUTSIDE_BODY)

@@ -23,13 +23,13 @@ class Axis:
     text: str
 
     @classmethod
-    def read(cls, given: AxisLike, name: str, step: int | None = None) -> "Axis":
-        """An axis from `896`, `64,128`, `lo:hi`, `lo:hi:step`, an int or any ints.
+    def read(cls, given: AxisLike, name: str, step: int | None = None, least: int = 1) -> "Axis":
+        """An axis from `896`, `64,128`, `lo:hi`, `lo:hi:step`, an int or any ints, none below `least`.
 
         Ranges include both ends. With a `step`, a range that gives none runs over the multiples of that step.
         """
         if not isinstance(given, str):
-            return cls.of(given if isinstance(given, Iterable) else [given], name, step)
+            return cls.of(given if isinstance(given, Iterable) else [given], name, step, least)
         if ":" not in given:
             parts = given.split(",")
             if any(len(part) > 1 and part.startswith("0") for part in parts):
@@ -37,7 +37,7 @@ class Axis:
                 raise ConfigError(
                     f"{name} {given!r} could be a list or one number; write {written} if it is one"
                 )
-            return cls.of([parse_size(part, name) for part in parts], name, step)
+            return cls.of([parse_size(part, name) for part in parts], name, step, least)
         parts = given.split(":")
         if len(parts) > 3 or not all(parts):
             raise ConfigError(
@@ -52,10 +52,10 @@ class Axis:
         values = range(start, high + 1, rest[0] if rest else step or 1)
         if not values:
             raise ConfigError(f"{name} {given!r} holds no multiple of {step}; widen it or give --multiple")
-        return cls.of(values, name, step)
+        return cls.of(values, name, step, least)
 
     @classmethod
-    def of(cls, values: Iterable[int], name: str, step: int | None = None) -> "Axis":
+    def of(cls, values: Iterable[int], name: str, step: int | None = None, least: int = 1) -> "Axis":
         """An axis of these values; its text is the shortest that reads back to them with that `step`."""
         if isinstance(values, range) and len(values) > _MOST_VALUES:
             raise ConfigError(
@@ -65,8 +65,8 @@ class Axis:
         distinct = tuple(values if ascends else sorted(set(_whole(values, name))))
         if not distinct:
             raise ConfigError(f"{name} has no values; use a size such as 896, 64,128 or 256:4096:64")
-        if distinct[0] < 1:
-            raise ConfigError(f"{name} is {distinct[0]}; sizes start at 1")
+        if distinct[0] < least:
+            raise ConfigError(f"{name} is {distinct[0]}; sizes start at {least}")
         return cls(distinct, _text(distinct, step or 1))
 
 

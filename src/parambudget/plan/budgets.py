@@ -1,48 +1,46 @@
 """From hours, arithmetic or memory to models: width, depth and size chosen together.
 
-Every point of a declared lattice is measured. The sizes of the lattice follow from the budget by one rule:
-from a fifth to five times the size that the loss law would choose, or below the largest that fits.
+Every point of a declared lattice is measured, that of `plan.reach` unless sizes are given.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import ceil, floor
 from typing import Any, Final
 
 import numpy as np
 
 from parambudget.arch.dims import Dims
-from parambudget.errors import ConfigError, InputError, NoSolution
+from parambudget.errors import ConfigError, NoSolution
 from parambudget.plan.arrays import Floats
+from parambudget.plan.axes import SIZES, Counted
 from parambudget.plan.choose import diverse, labels, order
 from parambudget.plan.estimate import Goal, RunPlan
 from parambudget.plan.machine import USABLE_SHARE, Machine
-from parambudget.plan.optimum import compute_optimal
+from parambudget.plan.nearest import nothing_within
 from parambudget.plan.outlook import Spending, measured, outlook
+from parambudget.plan.points import Points
 from parambudget.plan.rank import aspect_deviation, shape_score
-from parambudget.plan.search import COUNTERS, Points, Search
-from parambudget.plan.solution import EQUAL_NATS, Better, Solution, Solutions, SweepCertificate
-from parambudget.plan.solve import DEFAULT_TOLERANCE, Rank, check, described, nothing_within, solve
-from parambudget.plan.space import SIZES, Counted, SearchSpace, choices_of, granularity, read_multiple
+from parambudget.plan.reach import sizes, space_of
+from parambudget.plan.search import COUNTERS, Search
+from parambudget.plan.solution import (
+    EQUAL_NATS,
+    EQUAL_SHARE,
+    Better,
+    Outlook,
+    Solution,
+    Solutions,
+    SweepCertificate,
+)
+from parambudget.plan.solve import DEFAULT_TOLERANCE, Rank, check, described, solve
+from parambudget.plan.space import SearchSpace, choices_of
 from parambudget.plan.sweep import AT_ONCE, Measured, Swept, sweep
-from parambudget.units import format_bytes, format_count, parse_count, parse_tolerance
+from parambudget.units import format_bytes, parse_count, parse_tolerance
 
-EQUAL_SHARE: Final = 0.01
-"""The same of speeds and memories."""
 LARGE_ENOUGH: Final = 0.1
 """A usual shape is worth this share of the size: the very largest that fits is of an exotic one."""
 BANDS: Final = 4
 """How many of these beyond the best are kept to choose from."""
-AROUND: Final = 5
-"""How far from the law's own choice sizes are searched, as a factor."""
-SMALLEST: Final = 1_000_000
-"""Parameters below which there is nothing to choose by a loss law."""
-LEAST_STATE_BYTES: Final = 12
-"""Per parameter, of weights, gradients and optimizer state in float32 under Muon: no larger model fits."""
-_SMALLEST_SHARE: Final = 16
-_USUAL_SHARE: Final = 0.6
-"""Of the speed of matmuls, that whole updates reach: only the sizes to search follow from it."""
 _BEYOND_ANY_SCORE: Final = 1e6
 
 
@@ -78,9 +76,9 @@ OBJECTIVES: Final = {
 
 
 def solve_for(
-    spending: Spending, target: str | int | None = None, *, counted: Counted = "total",
-    tolerance: str | float | Fraction = DEFAULT_TOLERANCE, top: int = 5, rank: str | None = None,
-    **fields: Any,
+    spending: Spending, target: str | int | None = None, *, active: str | int | None = None,
+    counted: Counted = "total", tolerance: str | float | Fraction = DEFAULT_TOLERANCE, top: int = 5,
+    rank: str | None = None, **fields: Any,
 ) -> Solutions:  # fmt: skip
     """The models of a budget of hours, FLOPs or memory; with a target, among those of that count.
 
@@ -92,16 +90,22 @@ def solve_for(
     wanted = rank or _usual_rank(spending, target)
     if target is not None and (wanted == "closest" or (wanted == "shape" and spending.memory_bytes is None)):
         usual: Rank = "closest" if wanted == "closest" else "shape"
-        found = solve(target, counted=counted, tolerance=tolerance, top=top, rank=usual, **fields)
+        found = solve(
+            target, active=active, counted=counted, tolerance=tolerance, top=top, rank=usual, **fields
+        )
         solutions = with_outlook(found, spending)
         batch = (spending.given or {}).get("batch_size")
         if batch is not None and not any(_fits(each) for each in solutions):
             raise NoSolution(f"with batch_size={batch} {_lack(spending)}")
         return replace(found, solutions=solutions)
     objective = _objective(spending, rank, target)
-    if target is None:
-        return _of_any_size(spending, objective, counted, top, fields)
-    return _of_a_count(spending, objective, parse_count(target, "target"), counted, tolerance, top, fields)
+    second = None if active is None else parse_count(active, "active")
+    if target is not None:
+        n = parse_count(target, "target")
+        return _of_a_count(spending, objective, n, second, counted, tolerance, top, fields)
+    if second is not None:
+        raise ConfigError("--active is a second budget beside a --target; give a --target as well")
+    return _of_any_size(spending, objective, counted, top, fields)
 
 
 def _fits(solution: Solution) -> bool:
@@ -119,7 +123,7 @@ def _of_any_size(
     low, high = sizes(spending)
     # What is usual at the size that is looked for: the middle, or the largest.
     usual = high if objective.name == "size" else round((low * high) ** 0.5)
-    search = Search(_space(low, high, usual, fields), usual, counted)
+    search = Search(space_of(low, high, usual, fields), usual, counted)
     swept = _swept(search, search.everything(AT_ONCE), spending, objective)
     best = int(swept.points.counted[np.argmin(swept.measured.value)])
     certificate = SweepCertificate(
@@ -127,16 +131,17 @@ def _of_any_size(
         objective.sign * swept.best, {size: objective.sign * value for size, value in swept.by_size.items()},
     )  # fmt: skip
     chosen = _chosen(search, swept, objective, best, top)
-    solutions = with_outlook(_described(search, chosen, best, best), spending)
+    solutions = with_outlook(_described(search, chosen, best, None), spending)
     return Solutions(solutions, certificate, fields.get("tied") is None, rank=objective.name, top=top)
 
 
 def _of_a_count(
-    spending: Spending, objective: Objective, target: int, counted: Counted,
+    spending: Spending, objective: Objective, target: int, active: int | None, counted: Counted,
     tolerance: str | float | Fraction, top: int, fields: Mapping[str, Any],
 ) -> Solutions:  # fmt: skip
     share = parse_tolerance(tolerance)
-    search = Search(SearchSpace.declare(target, fields), target, counted)
+    space = SearchSpace.declare(target, fields, active=active, counted=counted)
+    search = Search(space, target, counted, active)
     certificate = search.certificate(share)
     if not certificate.within_tolerance:
         raise NoSolution(nothing_within(search, share))
@@ -150,79 +155,32 @@ def _of_a_count(
     elsewhere = {name: value for name, value in fields.items() if name not in SIZES} | {
         "tied": found[0].model.tied
     }
-    ends = [s.outlook.loss for s in found if s.outlook is not None and s.outlook.loss is not None]
-    return replace(found, better=_better(spending, min(ends), counted, elsewhere))
+    ends = swept.best if objective.name == "loss" else _least_loss(s.outlook for s in found)
+    return replace(found, better=_better(spending, ends, counted, elsewhere))
 
 
-def better_size(machine: Machine, goal: Goal, than: RunPlan) -> Better | None:
-    """The size that the hours of a plan are better spent on, if there is one; its choices are that plan's."""
+def better_size(machine: Machine, goal: Goal, than: Sequence[RunPlan]) -> Better | None:
+    """The size that the hours of some plans are better spent on than on any of them, if there is one; its
+    choices are those of the first."""
     spending = Spending(machine, hours=goal.hours, law=goal.law)
-    kept = {name: value for name, value in choices_of(than.model).items()}
-    return _better(spending, outlook(than.model, spending).loss, "total", kept)
+    ends = _least_loss(outlook(each.model, spending) for each in than)
+    return _better(spending, ends, "total", choices_of(than[0].model))
+
+
+def _least_loss(outlooks: Iterable[Outlook | None]) -> float | None:
+    found = [each.ranked_loss for each in outlooks if each is not None and each.ranked_loss is not None]
+    return min(found, default=None)
 
 
 def _better(
     spending: Spending, asked: float | None, counted: Counted, choices: Mapping[str, Any]
 ) -> Better | None:
-    """The best size for the budget, if it is expected to end lower than `asked`."""
+    """The best size for the budget, if it is expected to end lower than `asked`; both as they are ranked."""
     best = _of_any_size(spending, OBJECTIVES["loss"], counted, 1, choices)[0]
-    ends = best.outlook.loss if best.outlook is not None else None
+    ends = _least_loss([best.outlook])
     if asked is None or ends is None or ends >= asked - EQUAL_NATS:
         return None
     return Better(best.model, best.counted, ends, asked)
-
-
-def sizes(spending: Spending) -> tuple[int, int]:
-    """The least and the greatest count that is searched."""
-    high = None
-    if (flops := _flops(spending)) is not None:
-        optimum = compute_optimal(spending.law, flops).n_parameters
-        low, high = optimum / AROUND, optimum * AROUND
-    memory = spending.memory_bytes or (spending.machine.memory_bytes if spending.machine else None)
-    if memory is not None:
-        ranks = spending.machine.n_gpus if spending.machine else 1
-        most = memory * ranks / LEAST_STATE_BYTES
-        low, high = (most / _SMALLEST_SHARE, most) if high is None else (min(low, most), min(high, most))
-    assert high is not None
-    if high < SMALLEST:
-        raise InputError(
-            f"the budget is enough for about {format_count(high)} parameters, fewer than {SMALLEST:,}; "
-            "give more hours, FLOPs or memory"
-        )
-    return max(int(low), SMALLEST // AROUND), int(high)
-
-
-def _flops(spending: Spending) -> float | None:
-    """About what the budget can compute, to find the sizes that are worth measuring."""
-    if spending.flops is not None:
-        return spending.flops
-    if spending.hours is None or spending.machine is None:
-        return None
-    stack = spending.machine.stack
-    reached = _USUAL_SHARE * stack.matmul_flops
-    return spending.hours * 3600 * reached * spending.machine.n_gpus
-
-
-def _space(low: int, high: int, usual: int, fields: Mapping[str, Any]) -> SearchSpace:
-    """The lattice of a range of sizes: boxes around the usual shapes of its ends, in larger steps.
-
-    n_layers from half of 0.225 low**0.228 to twice 0.225 high**0.228 and dim from half of 0.640 low**0.382 to
-    twice 0.640 high**0.382, as in `SearchSpace.declare`; even depths, dim and FFN widths in twice its steps.
-    """
-    given = {name: value for name, value in fields.items() if value is not None}
-    multiple = read_multiple(given.get("multiple", 2 * granularity(usual)))
-    shallow, deep = 0.225 * low**0.228 / 2, 0.225 * high**0.228 * 2
-    narrow, broad = 0.640 * low**0.382 / 2, 0.640 * high**0.382 * 2
-    rule: dict[str, Any] = {
-        "n_layers": range(max(2, 2 * floor(shallow / 2)), 2 * ceil(deep / 2) + 1, 2),
-        "dim": range(
-            max(1, floor(narrow / multiple)) * multiple, ceil(broad / multiple) * multiple + 1, multiple
-        ),
-        "multiple": multiple,
-    }
-    if "intermediate_size" not in given and "ffn_ratio" not in given:
-        rule["ffn_ratio"] = (Fraction(2), Fraction(6))
-    return SearchSpace.declare(usual, rule | given)
 
 
 def _swept(search: Search, pieces: Iterable[Points], spending: Spending, objective: Objective) -> Swept:
@@ -249,17 +207,21 @@ def _lack(spending: Spending) -> str:
 def _chosen(search: Search, swept: Swept, objective: Objective, size: int, top: int) -> Points:
     """The models to show: band by band of what is minimised, within each by the shape score."""
     points, choices = swept.points, search.space.choices
-    score = np.sum(list(shape_score(choices, points, size).values()), axis=0)
+    usual = search.space.size if choices.moe else size
+    score = np.sum(list(shape_score(choices, points, usual).values()), axis=0)
     width = objective.band(swept.best) - swept.best
     band = np.floor((swept.measured.value - swept.best) / width) if width else np.zeros(len(points))
-    ranked = order(points, band * _BEYOND_ANY_SCORE + score, size, closest=False)
+    ranked = order(points, band * _BEYOND_ANY_SCORE + score, size, search.active, closest=False)
     return points.at(diverse(points, ranked, top))
 
 
-def _described(search: Search, points: Points, size: int, target: int) -> list[Solution]:
+def _described(search: Search, points: Points, size: int, target: int | None) -> list[Solution]:
     choices = search.space.choices
-    terms, names = shape_score(choices, points, size), labels(aspect_deviation(choices, points))
-    return [described(choices, points, i, target, str(names[i]), terms) for i in range(len(points))]
+    terms = shape_score(choices, points, search.space.size if choices.moe else size)
+    names = labels(aspect_deviation(choices, points))
+    return [
+        described(choices, points, i, target, str(names[i]), terms, search.active) for i in range(len(points))
+    ]
 
 
 def _usual_rank(spending: Spending, target: str | int | None) -> str:

@@ -1,34 +1,36 @@
-"""The points of a search space as arrays: columns of (dim, heads, FFN widths), each under every depth."""
+"""The points of a search space as arrays: columns of (dim, heads, experts, widths), each under all depths."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 from math import prod
 from typing import Any, Final
 
 import numpy as np
 
+from parambudget.arch.moe import routable
 from parambudget.arch.sizes import LARGEST_SIZE
 from parambudget.errors import InputError
 from parambudget.plan.arrays import Ints
+from parambudget.plan.axes import MIX
 from parambudget.plan.space import SearchSpace
 
 MOST_ROWS: Final = 10**8
+_UNBOUNDED: Final = 2**62
 
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
-    """Columns of equal length C; a column is one width, head layout and run of FFN widths.
+    """Columns of equal length C; a column is one width, head layout, mix of experts and run of FFN widths.
 
-    The FFN widths of column c are first[c] + i * step for 0 <= i < run[c]. Every column stands under every
-    depth, so there are len(n_layers) * C rows and len(n_layers) * run.sum() points.
+    The widths of column c, of the FFN or of one expert, are first[c] + i * step for 0 <= i < run[c]. Every
+    column stands under every depth, so there are len(n_layers) * C rows and len(n_layers) * run.sum() points.
     """
 
     n_layers: Ints
-    dim: Ints
-    head_dim: Ints
-    n_heads: Ints
-    n_kv_heads: Ints
+    columns: dict[str, Ints]
+    """Sizes by name that are the same for all points of a column."""
     first: Ints
     run: Ints
     step: int
@@ -39,13 +41,27 @@ class Lattice:
         return len(self.n_layers) * int(self.run.sum())
 
 
+@dataclass(frozen=True, eq=False)
+class _Mixes:
+    """What one token's experts come to, a mix each: per_width * width + fixed is the width that it meets.
+
+    A dense model has one mix, of one FFN.
+    """
+
+    sizes: dict[str, Ints]
+    per_width: Ints
+    fixed: Ints
+
+
 def expand(space: SearchSpace) -> Lattice:
-    """The lattice of a search space; combinations that make no model (a group that does not divide) are no
-    points."""
+    """The lattice of a search space; combinations that make no model (a group that does not divide, more
+    experts for a token than there are) are no points."""
     kv_axis = space.kv_groups or space.n_kv_heads
     axes = [axis.values if axis else (0,) for axis in (space.dim, space.head_dim, kv_axis, space.n_heads)]
     shape, runs = [len(values) for values in axes], _ffn_runs(space)
-    if prod(shape) * len(runs) * len(space.n_layers.values) > MOST_ROWS:
+    mixes = [axis.values for axis in _axes_of_mixes(space).values()]
+    n_rows = prod(shape) * len(runs) * len(space.n_layers.values) * prod(map(len, mixes))
+    if n_rows > MOST_ROWS:
         raise InputError(f"the lattice has more than {MOST_ROWS:,} rows; use larger steps or fewer values")
     dims, head_dims, kvs, heads = map(_array, axes)
     d, h, kv = dims[:, None, None, None], head_dims[:, None, None], kvs[:, None]
@@ -54,37 +70,65 @@ def expand(space: SearchSpace) -> Lattice:
     else:
         fits = np.broadcast_to(heads % kv == 0, shape)
     width, head_at, kv_at, heads_at = np.nonzero(fits)
-    first, many = (of_dims[:, width] for of_dims in _ffn_widths(space, runs))
-    piece, column = np.nonzero(many)
+    mix = _mixes(space)
+    first, many = (of_dims[..., width] for of_dims in _ffn_widths(space, runs, mix))
+    piece, mixed, column = np.nonzero(many)
     dim, head_dim, kv = dims[width[column]], head_dims[head_at[column]], kvs[kv_at[column]]
     n_heads = dim // head_dim if space.n_heads is None else heads[heads_at[column]]
-    return Lattice(
-        _array(space.n_layers.values), dim, head_dim, n_heads, n_heads // kv if space.kv_groups else kv,
-        first[piece, column], many[piece, column], runs[0].step,
-    )  # fmt: skip
+    n_kv_heads = n_heads // kv if space.kv_groups else kv
+    sizes = {"dim": dim, "head_dim": head_dim, "n_heads": n_heads, "n_kv_heads": n_kv_heads}
+    sizes |= {name: values[mixed] for name, values in mix.sizes.items()}
+    at = (piece, mixed, column)
+    return Lattice(_array(space.n_layers.values), sizes, first[at], many[at], runs[0].step)
+
+
+def _axes_of_mixes(space: SearchSpace) -> dict[str, Any]:
+    """The axes that a mix of experts is a choice from; none without experts."""
+    if space.choices.moe is None:
+        return {}
+    axes = {name: getattr(space, name) for name in (*MIX, "intermediate_size")}
+    return {name: axis for name, axis in axes.items() if axis is not None}
+
+
+def _mixes(space: SearchSpace) -> _Mixes:
+    """Every possible mix, and what a token meets of it."""
+    axes, moe = _axes_of_mixes(space), space.choices.moe
+    if moe is None:
+        return _Mixes({}, _array([1]), _array([0]))
+    every = _array(list(product(*(axis.values for axis in axes.values())))).T
+    chosen = routable(every[0], every[1], moe.n_expert_groups, moe.n_groups_per_token)
+    sizes = dict(zip(axes, every[:, chosen], strict=True))
+    per_token, n_shared = sizes["n_experts_per_token"], sizes["n_shared_experts"]
+    if moe.shared_intermediate_size is None:
+        return _Mixes(sizes, per_token + n_shared, 0 * n_shared)
+    sizes["shared_intermediate_size"] = np.full_like(n_shared, moe.shared_intermediate_size)
+    return _Mixes(sizes, per_token, n_shared * moe.shared_intermediate_size)
 
 
 def _ffn_runs(space: SearchSpace) -> list[range]:
-    """FFN widths as arithmetic runs: one for the multiples or for an even list, one a width for an uneven."""
-    if space.intermediate_size is None:
+    """Widths as arithmetic runs: one for the multiples or for an even list, one a width for an uneven."""
+    axis = space.expert_intermediate_size if space.choices.moe else space.intermediate_size
+    if axis is None:
         return [range(space.multiple, LARGEST_SIZE + 1, space.multiple)]
-    values = space.intermediate_size.values
+    values = axis.values
     step = values[1] - values[0] if len(values) > 1 else 1
     even = range(values[0], values[-1] + 1, step)
     return [even] if values == tuple(even) else [range(value, value + 1) for value in values]
 
 
-def _ffn_widths(space: SearchSpace, runs: list[range]) -> tuple[Ints, Ints]:
-    """Of every run (rows) under every dim (columns) the first FFN width within the exact bounds of the ratio,
-    and how many there are."""
-    low, high = space.ffn_ratio or (Fraction(0), Fraction(LARGEST_SIZE))
+def _ffn_widths(space: SearchSpace, runs: list[range], mixes: _Mixes) -> tuple[Ints, Ints]:
+    """Of every run, under every mix and every dim, the first width with which a token meets no less and no
+    more than the exact bounds of the ratio, and how many there are."""
+    low, high = space.ffn_ratio or (Fraction(0), Fraction(_UNBOUNDED))
     # Python's ints: a ratio of many digits would overflow the array's.
     (a, b), (c, d) = low.as_integer_ratio(), high.as_integer_ratio()
     at_least = _array([-(-a * dim // b) for dim in space.dim.values])
-    at_most = _array([c * dim // d for dim in space.dim.values])
-    start, stop, step = _array([(run.start, run.stop, run.step) for run in runs]).T[:, :, None]
-    first = start + np.maximum(-((start - at_least) // step), 0) * step
-    return first, np.maximum((np.minimum(at_most, stop - 1) - first) // step + 1, 0)
+    at_most = _array([min(c * dim // d, _UNBOUNDED) for dim in space.dim.values])
+    start, stop, step = _array([(run.start, run.stop, run.step) for run in runs]).T[:, :, None, None]
+    per_width, fixed = mixes.per_width[:, None], mixes.fixed[:, None]
+    narrowest, widest = -((fixed - at_least) // per_width), (at_most - fixed) // per_width
+    first = start + np.maximum(-((start - narrowest) // step), 0) * step
+    return first, np.maximum((np.minimum(widest, stop - 1) - first) // step + 1, 0)
 
 
 def _array(values: Sequence[Any]) -> Ints:

@@ -12,10 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import with_sizes
-from parambudget.cost.count import body
+from parambudget.cost.count import active_body, body
+from parambudget.plan import rank_experts
 from parambudget.plan.arrays import Floats
-from parambudget.plan.search import Points
+from parambudget.plan.points import Points, reading
 
 ASPECT: Final = {
     10e6: 40, 100e6: 46, 300e6: 48, 1e9: 80, 2.5e9: 87,
@@ -70,48 +70,69 @@ def spread(body_count: Any) -> Any:
 
 
 def aspect_deviation(choices: ModelConfig, points: Points) -> Floats:
-    """How many standard deviations wider (+) or deeper (-) each point is than is conventional at its size."""
-    bodies = np.asarray(body(with_sizes(choices, **_columns(points))), dtype=np.float64)
-    ratio: Floats = np.log(points.dim / points.n_layers / centre(bodies)) / spread(bodies)
+    """How many standard deviations wider (+) or deeper (-) each point is than is conventional at its size: of
+    the body, with experts at what is active of it."""
+    if choices.moe is None:
+        bodies = reading(choices, points, body)
+        usual, deviation = centre(bodies), spread(bodies)
+    else:
+        bodies = reading(choices, points, active_body)
+        usual, deviation = rank_experts.aspect(bodies), rank_experts.SPREAD
+    ratio: Floats = np.log(points.dim / points.n_layers / usual) / deviation
     return ratio
 
 
 def shape_score(
     choices: ModelConfig, points: Points, size: int, weights: Weights = WEIGHTS
 ) -> dict[str, Floats]:
-    """The penalty of each point, term by term (`TERMS`); `size` is the budget, which sets what is
-    conventional."""
-    w = weights
-    dim, heads, layers, group = (
-        points.dim,
-        points.n_heads,
-        points.n_layers,
-        points.n_heads // points.n_kv_heads,
-    )
-    # Medians of intermediate_size / dim among published models: 3.46 gated; 4 plain, hardly anything else.
-    ffn_centre, ffn_spread = (1.24, 0.27) if choices.gated else (np.log(4), 0.10)
-    ffn = ((np.log(points.intermediate_size / dim) - ffn_centre) / ffn_spread) ** 2
-    # Heads need not fill dim; among published models they mostly do.
-    filling = (np.log(heads * points.head_dim / dim) / 0.35) ** 2
-    head_unit = 8 if size >= 3e9 else 4 if size >= 350e6 else 1
-    heads_term = w.odd_heads * (heads % 2) + w.unaligned_heads * (heads % head_unit > 0) + filling
-    usual_head = points.head_dim == 128 if size >= 1e9 else (points.head_dim == 128) | (points.head_dim == 64)
+    """The penalty of each point, term by term (`TERMS`, and "experts" where there are any); `size` is the
+    budget, of a model with experts the active one, which sets what is conventional."""
+    w, dim, layers = weights, points.dim, points.n_layers
     width_unit = 512 if size >= 7e9 else 256 if size >= 1e9 else 128 if size >= 100e6 else 64
-    kv_heads = points.n_kv_heads
+    terms = {
+        "aspect": aspect_deviation(choices, points) ** 2,
+        "ffn": _ffn(choices, points, size, w),
+        "heads": _heads(choices, points, size, w),
+        "width": w.width_unaligned * (dim % width_unit > 0).astype(float),
+        "depth": w.odd_depth * np.where(layers % 2 > 0, 1.0, np.where(layers % 4 > 0, 0.5, 0.0)),
+        "kv": np.zeros(len(points)) if choices.mla else _kv(points, size, w),
+    }
+    return terms | ({"experts": rank_experts.experts_term(points, size)} if choices.moe else {})
+
+
+def _ffn(choices: ModelConfig, points: Points, size: int, w: Weights) -> Floats:
+    # Medians of intermediate_size / dim among published models: 3.46 gated; 4 plain, hardly anything else.
+    centre, spread = (1.24, 0.27) if choices.gated else (np.log(4), 0.10)
+    unaligned = points.intermediate_size % (256 if size >= 1e9 else 128) > 0
+    if choices.moe:  # the width of an expert is a term of its own
+        (centre, spread), unaligned = rank_experts.MET_WIDTH, unaligned & False
+    ffn: Floats = (
+        w.ffn_unaligned * unaligned + w.ffn * ((np.log(points.ffn_width / points.dim) - centre) / spread) ** 2
+    )
+    return ffn
+
+
+def _heads(choices: ModelConfig, points: Points, size: int, w: Weights) -> Floats:
+    heads, head_dim = points.n_heads, points.head_dim
+    head_unit = 8 if size >= 3e9 else 4 if size >= 350e6 else 1
+    of_number = w.odd_heads * (heads % 2) + w.unaligned_heads * (heads % head_unit > 0)
+    if choices.mla:
+        usual, spread = rank_experts.LATENT_HEADS
+        of_values: Floats = ((np.log(heads * choices.mla.v_head_dim / points.dim) - usual) / spread) ** 2
+        return np.asarray(of_number + of_values)
+    # Heads need not fill dim; among published models they mostly do.
+    usual, spread = rank_experts.FILLING if choices.moe else (0.0, 0.35)
+    filling: Floats = ((np.log(heads * head_dim / points.dim) - usual) / spread) ** 2
+    usual_head = head_dim == 128 if size >= 1e9 else (head_dim == 128) | (head_dim == 64)
+    heads_term: Floats = of_number + filling + w.head_dim * ~usual_head
+    return heads_term
+
+
+def _kv(points: Points, size: int, w: Weights) -> Floats:
+    kv_heads, group = points.n_kv_heads, points.n_heads // points.n_kv_heads
     unusual_group = (group != 1) & (group != 2) & (group != 4) & (group != 8)
     rare_group = group == 2 if size >= 3e9 else (group > 1) & (size < 350e6)
     unusual_kv = (group > 1) * ((kv_heads & (kv_heads - 1) > 0) * 1.0 + ((kv_heads < 8) & (size >= 3e9)))
     multi_head = (group == 1) & (size >= 3e9)
-    kv = w.group * (unusual_group + rare_group) + w.multi_head * multi_head + w.kv_heads * unusual_kv
-    return {
-        "aspect": aspect_deviation(choices, points) ** 2,
-        "ffn": w.ffn * ffn + w.ffn_unaligned * (points.intermediate_size % (256 if size >= 1e9 else 128) > 0),
-        "heads": heads_term + w.head_dim * ~usual_head,
-        "width": w.width_unaligned * (dim % width_unit > 0).astype(float),
-        "depth": w.odd_depth * np.where(layers % 2 > 0, 1.0, np.where(layers % 4 > 0, 0.5, 0.0)),
-        "kv": kv,
-    }
-
-
-def _columns(points: Points) -> dict[str, Any]:
-    return {name: values for name, values in points.__dict__.items() if name != "counted"}
+    kv: Floats = w.group * (unusual_group + rare_group) + w.multi_head * multi_head + w.kv_heads * unusual_kv
+    return kv

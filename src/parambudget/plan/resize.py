@@ -9,16 +9,20 @@ from typing import Any, Final
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.moe import met_width
 from parambudget.arch.sizes import MOST_LAYERS
 from parambudget.cost.count import body
 from parambudget.errors import InputError, NoSolution
 from parambudget.plan.arrays import Floats
+from parambudget.plan.axes import MIX, Counted, read_multiple
 from parambudget.plan.axis import Axis
+from parambudget.plan.nearest import nearest_said, nothing_within
+from parambudget.plan.points import Points, misses
 from parambudget.plan.rank import shape_score
-from parambudget.plan.search import COUNTERS, Points, Search
+from parambudget.plan.search import COUNTERS, Search
 from parambudget.plan.solution import Current, Solution, Solutions
-from parambudget.plan.solve import DEFAULT_TOLERANCE, described, nearest_said, nothing_within
-from parambudget.plan.space import Counted, SearchSpace, choices_of, read_multiple
+from parambudget.plan.solve import DEFAULT_TOLERANCE, described
+from parambudget.plan.space import SearchSpace, choices_of
 from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
 
 _BAND: Final = 0.05
@@ -56,6 +60,7 @@ def resize(
     current: ModelConfig,
     target: str | int,
     *,
+    active: str | int | None = None,
     counted: Counted = "total",
     tolerance: str | float | Fraction = DEFAULT_TOLERANCE,
     **fields: Any,
@@ -63,29 +68,33 @@ def resize(
     """The ways to bring a current model to a budget: narrower, shallower, thinner and balanced, or wider,
     deeper, fatter and balanced where it is too small.
 
-    Its choices, vocabulary, tying, head_dim and kv group stay, and its ratios of FFN width and of attention
-    width to dim stay as near as the budget allows. A way that the lattice does not offer is named in
-    `current.unavailable`, with the reason. `fields` are axes and choices as for `solve`, in place of the ones
-    derived from the current model.
+    Its choices, vocabulary, tying, head_dim, kv group, numbers of experts and latents stay, and its ratios of
+    FFN width and of attention width to dim stay as near as the budget allows. With experts the FFN's width is
+    theirs, and dense layers are as wide as what a token meets of them; `active` is a second budget. A way
+    that the lattice does not offer is named in `current.unavailable`, with the reason. `fields` are axes and
+    choices as for `solve`, in place of the ones derived from the current model.
 
     Raises `NoSolution` when there is no way at all, and `InputError` when the model is within tolerance
     already.
     """
     n, share = parse_count(target, "target"), parse_tolerance(tolerance)
     given = {name: value for name, value in fields.items() if value is not None}
-    choices = {name: given.pop(name) for name in list(given) if name in choices_of(current)}
+    second = None if active is None else parse_count(active, "active")
+    choices = {name: given.pop(name) for name in list(given) if name in choices_of(current).keys() - {*MIX}}
     current = current.replace(**choices) if choices else current
     count_now = int(COUNTERS[counted](current))
-    _refuse_what_needs_no_way(count_now, n, share, counted)
-    space = _space(current, count_now, n, given)
-    whole = Search(space, n, counted)
+    met = second is None or abs(int(COUNTERS["active"](current)) - second) <= share * second
+    _refuse_what_needs_no_way(count_now, n, share, counted, met=met)
+    space = _space(current, count_now, n, given, second, counted)
+    whole = Search(space, n, counted, second)
     certificate = whole.certificate(share)
     if not certificate.within_tolerance:
         raise NoSolution(nothing_within(whole, share))
     found, unavailable = [], {}
     for way in TOO_BIG if count_now > n else TOO_SMALL:
         try:
-            found.append(_take(way, current, Search(_restricted(space, way, current), n, counted), share))
+            search = Search(_restricted(space, way, current), n, counted, second)
+            found.append(_take(way, current, search, share))
         except NoSolution as reason:
             unavailable[way.name] = str(reason)
     if not found:
@@ -93,9 +102,12 @@ def resize(
     return Solutions(tuple(found), certificate, current=Current(current, count_now, unavailable))
 
 
-def _refuse_what_needs_no_way(count_now: int, target: int, tolerance: Fraction, counted: Counted) -> None:
+def _refuse_what_needs_no_way(
+    count_now: int, target: int, tolerance: Fraction, counted: Counted, *, met: bool
+) -> None:
+    """`met` is whether a second budget is met already."""
     said = f"the current model has {count_now:,} {counted} parameters"
-    if abs(count_now - target) <= tolerance * target:
+    if met and abs(count_now - target) <= tolerance * target:
         off = format_share(Fraction(count_now - target, target))
         raise InputError(
             f"{said}, {off} off {target:,} and within {format_tolerance(tolerance)} of it already; "
@@ -108,7 +120,10 @@ def _refuse_what_needs_no_way(count_now: int, target: int, tolerance: Fraction, 
         )
 
 
-def _space(current: ModelConfig, count_now: int, target: int, given: Mapping[str, Any]) -> SearchSpace:
+def _space(
+    current: ModelConfig, count_now: int, target: int, given: Mapping[str, Any], active: int | None,
+    counted: Counted,
+) -> SearchSpace:  # fmt: skip
     """One lattice that holds every way: from the current sizes down to the smallest, or up to all that could
     be needed."""
     grows = count_now < target
@@ -124,7 +139,7 @@ def _space(current: ModelConfig, count_now: int, target: int, given: Mapping[str
         widest = ceil(current.dim * growth / multiple + 1) * multiple
     else:
         deepest, widest = current.n_layers, current.dim
-    ratio = Fraction(current.intermediate_size, current.dim)
+    ratio = Fraction(_ffn_width(current), current.dim)
     derived: dict[str, Any] = {
         "n_layers": range(current.n_layers if grows else 1, deepest + 1),
         # The current width belongs to the lattice whatever the granularity.
@@ -138,11 +153,17 @@ def _space(current: ModelConfig, count_now: int, target: int, given: Mapping[str
     if current.n_heads * current.head_dim != current.dim:
         most = ceil(current.n_heads * widest / current.dim) + current.kv_group
         derived["n_heads"] = range(current.kv_group, most + 1, current.kv_group)
-    if "n_kv_heads" in given or "kv_groups" in given:
+    if "n_kv_heads" in given or "kv_groups" in given or current.mla:
         derived = {name: value for name, value in derived.items() if name not in ("n_kv_heads", "kv_groups")}
-    if "intermediate_size" in given:
+    if ("expert_intermediate_size" if current.moe else "intermediate_size") in given:
         del derived["ffn_ratio"]
-    return SearchSpace.declare(target, {**choices_of(current), "multiple": multiple, **derived, **given})
+    fields = {**choices_of(current), "multiple": multiple, **derived, **given}
+    return SearchSpace.declare(target, fields, active=active, counted=counted)
+
+
+def _ffn_width(current: ModelConfig) -> int:
+    """What a token meets in an FFN's place."""
+    return current.intermediate_size if current.moe is None else int(met_width(current.moe))
 
 
 def _restricted(space: SearchSpace, way: Way, current: ModelConfig) -> SearchSpace:
@@ -174,18 +195,18 @@ def _take(way: Way, current: ModelConfig, search: Search, tolerance: Fraction) -
             raise NoSolution(f"{way.what} is not to be had within {format_tolerance(tolerance)}")
     else:
         aspect = np.zeros(len(points))
-    terms = shape_score(search.space.choices, points, search.target)
+    terms = shape_score(search.space.choices, points, search.space.size)
     unusual = terms["heads"] + terms["width"] + terms["depth"] if way.moves else aspect
-    strayed, error = _strayed(current, points), np.abs(points.counted - search.target)
+    strayed, error = _strayed(current, points), misses(points.counts(), search.targets)
     keys = (np.floor(aspect / _BAND), np.floor(strayed / _BAND), unusual, np.round(strayed, 9), error)
     best = points.at(np.lexsort((points.n_layers, points.dim, *reversed(keys)))[:1])
-    score = shape_score(search.space.choices, best, search.target)
-    return described(search.space.choices, best, 0, search.target, way.name, score)
+    score = shape_score(search.space.choices, best, search.space.size)
+    return described(search.space.choices, best, 0, search.target, way.name, score, search.active)
 
 
 def _strayed(current: ModelConfig, points: Points) -> Floats:
     """Logarithmic distance from the current ratios of FFN and attention width to dim."""
-    ffn = np.log(points.intermediate_size / points.dim * current.dim / current.intermediate_size)
+    ffn = np.log(points.ffn_width / points.dim * current.dim / _ffn_width(current))
     now = current.n_heads * current.head_dim / current.dim
     heads = np.log(points.n_heads * points.head_dim / points.dim / now)
     strayed: Floats = np.hypot(ffn, heads)

@@ -1,115 +1,80 @@
 """The complete search: every point of the lattice is accounted for, none is enumerated.
 
-For fixed other sizes the count is affine in the FFN width and in the depth, count = a + n_layers * (b + c *
-ffn), and grows with both. So three evaluations of the table give every point of a column, and those that
-count from `low` to `high` are consecutive depths and, under each of them, consecutive widths: two divisions.
+For fixed other sizes the count is affine in the width (see `plan.affine`) and grows with the width and the
+depth. So the points of a column that count from `low` to `high` are consecutive depths and, under each of
+them, consecutive widths: two divisions. The points that also meet a second budget, of what a token meets,
+are those widths that both leave: each budget is an interval of them.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
 
-from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Size, with_sizes
-from parambudget.cost.count import active, body, total
+from parambudget.arch.dims import Size
+from parambudget.arch.moe import met_width
+from parambudget.cost.count import active as count_active
+from parambudget.cost.count import body, total
 from parambudget.errors import InputError, NoSolution
+from parambudget.plan.affine import MOST, Affine
 from parambudget.plan.arrays import Floats, Ints
+from parambudget.plan.axes import Counted
+from parambudget.plan.certificate import Certificate, least_two
 from parambudget.plan.lattice import Lattice, expand
-from parambudget.plan.space import Counted, SearchSpace
+from parambudget.plan.points import Points, misses
+from parambudget.plan.space import SearchSpace
 
 MOST_COMPARED: Final = 10_000_000
 _ROWS_AT_ONCE: Final = 2**20
-_MOST: Final = 2**53
-"""No point counts as much, see `_coefficients`: floats hold every integer up to here."""
-_DEPTHS: Final = np.array([[0.0], [1.0], [1.0]])
-_WIDTHS: Final = np.array([[0.0], [0.0], [1.0]])
-COUNTERS: Final[dict[Counted, Callable[[Any], Size]]] = {"total": total, "body": body, "active": active}
+_WHOLE: Final = 2**60
+"""A distance from two budgets is a whole number of parts of each, of which it has so many."""
+COUNTERS: Final[dict[Counted, Callable[[Any], Size]]] = {
+    "total": total, "body": body, "active": count_active,
+}  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Certificate:
-    """What a complete search of the lattice has shown."""
-
-    target: int
-    counted: Counted
-    tolerance: Fraction
-    lattice: dict[str, str]
-    """Every axis as flag text."""
-    lattice_points: int
-    within_tolerance: int
-    best_error: int
-    """|count - target| of the nearest point."""
-    ties: int
-    """Points at best_error, the first included."""
-    next_best_error: int | None
-    """The next distinct error; None when every point ties."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values; the tolerance as a float."""
-        return self.__dict__ | {"tolerance": float(self.tolerance)}
-
-
-@dataclass(frozen=True, eq=False)
-class Points:
-    """Points of a lattice as equally long arrays."""
-
-    n_layers: Ints
-    dim: Ints
-    head_dim: Ints
-    n_heads: Ints
-    n_kv_heads: Ints
-    intermediate_size: Ints
-    counted: Ints
-
-    def __len__(self) -> int:
-        return len(self.counted)
-
-    def at(self, index: Any) -> "Points":
-        """The points at an index array or mask."""
-        return Points(**{name: values[index] for name, values in self.__dict__.items()})
-
-    def sizes(self, i: int) -> dict[str, int]:
-        """The sizes of point i as plain ints, ready for `ModelConfig.replace`."""
-        return {name: int(values[i]) for name, values in self.__dict__.items() if name != "counted"}
+_Box = list[tuple[int, int]]
+"""The least and the greatest count, of each budget."""
 
 
 class Search:
-    """One lattice held against one budget."""
+    """One lattice held against one budget, or against two: a count and what is active of it."""
 
-    def __init__(self, space: SearchSpace, target: int, counted: Counted = "total") -> None:
-        self.space, self.target, self.counted = space, target, counted
+    def __init__(
+        self, space: SearchSpace, target: int, counted: Counted = "total", active: int | None = None
+    ) -> None:
+        self.space, self.target, self.counted, self.active = space, target, counted, active
         self.lattice = expand(space)
         if not self.lattice.n_points:
             raise NoSolution(_empty(space))
-        self._depths = self.lattice.n_layers.astype(np.float64)
-        self._coefficients = _coefficients(space.choices, self.lattice, COUNTERS[counted])
+        counters = [COUNTERS[counted], *([count_active] if active is not None else [])]
+        self.targets = [target, *([active] if active is not None else [])]
+        self._counts = [Affine.of(space, self.lattice, counter) for counter in counters]
 
     def certificate(self, tolerance: Fraction) -> Certificate:
         """What the search of the whole lattice shows."""
-        errors = self._errors(*self._bounds(tolerance))
+        errors, counts = self._errors(self._bounds(tolerance))
         within = len(errors)
         # All up to some distance, so two distinct ones tell; where they are fewer, farther points are needed.
         while (errors == errors[:1]).all() and len(errors) < self.lattice.n_points:
-            errors = self._errors(*self._reach(len(errors) + 1))
-        best = errors.min()
-        others = errors[errors > best]
+            errors, counts = self._errors(self._reach(len(errors) + 1))
+        best, ties, following = least_two(errors, counts, self.targets)
         return Certificate(
             self.target, self.counted, tolerance, self.space.flags(), self.lattice.n_points, within,
-            int(best), len(errors) - len(others), int(others.min()) if len(others) else None,
+            best, ties, following, self.active,
         )  # fmt: skip
 
     def within(self, tolerance: Fraction) -> Points:
-        """Every point with |count - target| <= tolerance * target."""
-        return self._points(*self._bounds(tolerance))
+        """Every point with |count - target| <= tolerance * target, of each budget."""
+        return self._points(self._bounds(tolerance))
 
     def nearest(self, n: int) -> Points:
         """The n nearest points and all that tie with the last of them, nearest first; fewer where there are
         fewer."""
-        points = self._points(*self._reach(n))
-        errors = np.abs(points.counted - self.target)
+        points = self._points(self._reach(n))
+        errors = misses(points.counts(), self.targets)
         if len(points) > n:
             near = errors <= np.partition(errors, n - 1)[n - 1]
             points, errors = points.at(near), errors[near]
@@ -117,83 +82,104 @@ class Search:
 
     def everything(self, at_once: int) -> Iterator[Points]:
         """Every point of the lattice, about `at_once` at a time."""
-        _, largest = self.extent()
         deepest = len(self.lattice.n_layers) * max(1, int(self.lattice.run.max()))
-        for rows in self._rows(0, largest, columns=max(1, at_once // deepest)):
-            yield Points(*rows.points())
+        whole = [(0, int(affine.extent()[1])) for affine in self._counts]
+        for rows in self._rows(whole, columns=max(1, at_once // deepest)):
+            yield rows.points()
 
     def extent(self) -> tuple[int, int]:
         """The least and the greatest count on the lattice."""
-        depths, (outside, narrowest, widest, _) = self._depths, self._coefficients
-        return int((outside + depths[0] * narrowest).min()), int((outside + depths[-1] * widest).max())
+        least, greatest = self._counts[0].extent()
+        return int(least), int(greatest)
 
-    def _bounds(self, tolerance: Fraction) -> tuple[int, int]:
-        slack = self.target * tolerance.numerator // tolerance.denominator
-        return self.target - slack, self.target + slack
+    def _bounds(self, tolerance: Fraction) -> _Box:
+        slack = [target * tolerance.numerator // tolerance.denominator for target in self.targets]
+        return [(t - s, t + s) for t, s in zip(self.targets, slack, strict=True)]
 
-    def _reach(self, n: int) -> tuple[int, int]:
-        """Counts equally far below and above the target, with n points or more between, or all there are."""
-        smallest, largest = self.extent()
-        nearest_end = min(max(self.target, smallest), largest)
-        outside, further = abs(self.target - nearest_end), nearest_end >> 20
+    def _reach(self, n: int) -> _Box:
+        """Counts equally far below and above each target, with n points or more between, or all there are."""
+        outside, nearest_end = 0, 0
+        for target, unit, affine in zip(self.targets, self._units, self._counts, strict=True):
+            smallest, largest = map(int, affine.extent())
+            nearest_end = min(max(target, smallest), largest)
+            outside = max(outside, -(-abs(target - nearest_end) * _WHOLE // unit))
+        further = (nearest_end if self.active is None else _WHOLE) >> 20
         while True:
-            low, high = self.target - outside - further, self.target + outside + further
-            if sum(rows.n_points for rows in self._rows(low, high)) >= min(n, self.lattice.n_points):
-                return low, high
+            box = self._around(outside + further)
+            if sum(rows.n_points for rows in self._rows(box)) >= min(n, self.lattice.n_points):
+                return box
             further = 8 * further + 1
 
-    def _errors(self, low: int, high: int) -> Ints:
-        counts = np.concatenate([rows.counts() for rows in self._rows(low, high)])
-        errors: Ints = np.abs(counts - self.target)
-        return errors
+    @property
+    def _units(self) -> list[int]:
+        """What distances are parts of: the targets themselves where there are two, else single parameters."""
+        return self.targets if self.active is not None else [_WHOLE]
 
-    def _points(self, low: int, high: int) -> Points:
-        arrays = zip(*(rows.points() for rows in self._rows(low, high)), strict=True)
-        return Points(*(np.concatenate(parts) for parts in arrays))
+    def _around(self, distance: int) -> _Box:
+        """All counts up to that distance from the targets."""
+        off = [distance * unit // _WHOLE for unit in self._units]
+        return [(t - d, t + d) for t, d in zip(self.targets, off, strict=True)]
 
-    def _rows(self, low: int, high: int, columns: int | None = None) -> "Iterator[_Rows]":
-        """All points that count low..high, a bounded number of rows or of columns at a time."""
-        low, high, many = max(low, 0), min(high, _MOST), 0
+    def _errors(self, box: _Box) -> tuple[Any, list[Ints]]:
+        """The errors of all points in the box, and what they count against each budget."""
+        parts = [rows.counts() for rows in self._rows(box)]
+        counts = [np.concatenate(of_budget) for of_budget in zip(*parts, strict=True)]
+        return misses(counts, self.targets), counts
+
+    def _points(self, box: _Box) -> Points:
+        return Points.joined([rows.points() for rows in self._rows(box)])
+
+    def _rows(self, box: _Box, columns: int | None = None) -> "Iterator[_Rows]":
+        """All points in the box, a bounded number of rows or of columns at a time."""
+        many = 0
         at_once = columns or max(1, _ROWS_AT_ONCE // len(self.lattice.n_layers))
-        for start in range(0, len(self.lattice.dim), at_once):
-            rows = self._piece(slice(start, start + at_once), low, high)
+        for start in range(0, len(self.lattice.first), at_once):
+            rows = self._piece(slice(start, start + at_once), box)
             many += rows.n_points
             if many > MOST_COMPARED:
+                low, high = max(box[0][0], 0), min(box[0][1], MOST)
                 raise InputError(
                     f"more than {MOST_COMPARED:,} points of the lattice have {low:,} to {high:,} parameters; "
                     "give a smaller tolerance, larger steps or fewer values"
                 )
             yield rows
 
-    def _piece(self, columns: slice, low: int, high: int) -> "_Rows":
-        """The points of some columns that count low..high."""
-        outside, narrowest, widest, step = (part[columns] for part in self._coefficients)
-        # Deeper counts more, so the depths at which a column can meet low..high are consecutive.
-        shallowest = np.searchsorted(self._depths, (low - outside) / widest, "left")
-        deepest = np.searchsorted(self._depths, (high - outside) / narrowest, "right")
-        column, depth = _unrolled(shallowest, np.maximum(deepest - shallowest, 0))
-        n_layers = self._depths[depth]
-        base, slope = outside[column] + n_layers * narrowest[column], n_layers * step[column]
+    def _piece(self, columns: slice, box: _Box) -> "_Rows":
+        """The points of some columns that are in the box."""
+        run = self.lattice.run[columns]
+        shallowest, deepest = 0, len(self.lattice.n_layers)
+        bounds = [(max(low, 0), min(high, MOST)) for low, high in box]
+        for affine, (low, high) in zip(self._counts, bounds, strict=True):
+            start, stop = affine.depths(columns, low, high)
+            shallowest, deepest = np.maximum(shallowest, start), np.minimum(deepest, stop)
+        column, depth = _unrolled(
+            np.broadcast_to(shallowest, len(run)),
+            np.broadcast_to(np.maximum(deepest - shallowest, 0), len(run)),
+        )
         column += columns.start
         # So are the widths in a row. Rounded, these quotients are exact: one of integers below 2**53 is never
         # nearer to a whole number than a float can tell.
-        first = np.maximum(np.ceil((low - base) / slope), 0)
-        last = np.minimum(np.floor((high - base) / slope), self.lattice.run[column] - 1)
+        first, last = np.zeros(len(column)), self.lattice.run[column] - 1.0
+        lines = []
+        for affine, (low, high) in zip(self._counts, bounds, strict=True):
+            base, slope = affine.row(column, depth)
+            first = np.maximum(np.ceil((low - base) / slope), first)
+            last = np.minimum(np.floor((high - base) / slope), last)
+            lines.append((base, slope))
         many = np.maximum(last - first + 1, 0).astype(np.int64)
-        return _Rows(self.lattice, column, n_layers, base, slope, first, many)
+        return _Rows(self.lattice, column, depth, lines, first, many)
 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
     """Points of the lattice, a row each for a column under one depth: its points first, first + 1, ...,
-    `many` of them, where point i has the FFN width lattice.first + i * lattice.step and counts
-    base + i * slope. Floats, all of them whole."""
+    `many` of them, where point i has the width lattice.first + i * lattice.step and counts base + i * slope
+    against each budget. Floats, all of them whole."""
 
     lattice: Lattice
     column: Ints
-    n_layers: Floats
-    base: Floats
-    slope: Floats
+    depth: Ints
+    lines: list[tuple[Floats, Floats]]
     first: Floats
     many: Ints
 
@@ -201,20 +187,27 @@ class _Rows:
     def n_points(self) -> int:
         return int(self.many.sum())
 
-    def counts(self) -> Ints:
-        """What each point counts."""
+    def counts(self) -> list[Ints]:
+        """What each point counts, against each budget."""
         row, i = _unrolled(self.first, self.many)
-        counts: Ints = (self.base[row] + i * self.slope[row]).astype(np.int64)
-        return counts
+        return [(base[row] + i * slope[row]).astype(np.int64) for base, slope in self.lines]
 
-    def points(self) -> tuple[Ints, ...]:
-        """The fields of `Points`."""
+    def points(self) -> Points:
+        """The points themselves."""
         row, i = _unrolled(self.first, self.many)
-        lattice, at, width = self.lattice, self.column[row], i.astype(np.int64)
-        sizes = (lattice.dim, lattice.head_dim, lattice.n_heads, lattice.n_kv_heads)
-        return (
-            self.n_layers[row].astype(np.int64), *(size[at] for size in sizes),
-            lattice.first[at] + width * lattice.step, self.counts(),
+        at = self.column[row]
+        sizes = {name: values[at] for name, values in self.lattice.columns.items()}
+        width = self.lattice.first[at] + i.astype(np.int64) * self.lattice.step
+        if "n_experts" not in sizes:
+            sizes["intermediate_size"] = width
+        else:
+            sizes["expert_intermediate_size"] = width
+            met = met_width(SimpleNamespace(**({"shared_intermediate_size": None} | sizes)))
+            sizes.setdefault("intermediate_size", met)
+        counted, *active = self.counts()
+        return Points(
+            n_layers=self.lattice.n_layers[self.depth[row]], counted=counted,
+            active=active[0] if active else None, **sizes,
         )  # fmt: skip
 
 
@@ -222,27 +215,6 @@ def _unrolled(start: Any, many: Ints) -> tuple[Ints, Any]:
     """For every k the numbers start[k], start[k] + 1, ..., many[k] of them: their k, and they themselves."""
     k = np.repeat(np.arange(len(many)), many)
     return k, np.arange(len(k)) + (start + many - np.cumsum(many))[k]
-
-
-def _coefficients(
-    choices: ModelConfig, lattice: Lattice, counter: Callable[[Any], Size]
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Per column the count outside the layers, that of one layer at the narrowest and at the widest FFN, and
-    its step between: three evaluations in one reading of the table, not algebra, so that the search stays
-    right when a new tensor joins the table."""
-    # As floats, which hold every integer up to 2**53 and beyond do not wrap around.
-    names = ("dim", "head_dim", "n_heads", "n_kv_heads")
-    columns = {name: getattr(lattice, name).astype(np.float64) for name in names}
-    m = with_sizes(choices, n_layers=_DEPTHS, intermediate_size=_WIDTHS, **columns)
-    outside, one_layer, one_wide = np.broadcast_to(counter(m), (3, len(lattice.dim)))
-    per_width = one_wide - one_layer
-    narrowest, step = one_layer - outside + per_width * lattice.first, per_width * lattice.step
-    widest = narrowest + (lattice.run - 1) * step
-    if (outside + lattice.n_layers[-1] * widest).max() >= _MOST:
-        raise InputError(
-            "the largest model of the lattice has 9.0e15 or more parameters; lower the upper ends"
-        )
-    return outside, narrowest, widest, step
 
 
 def _empty(space: SearchSpace) -> str:

@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final, overload
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cost.count import total
+from parambudget.cost.count import active, total
 from parambudget.cost.flops import flops_per_token
-from parambudget.plan.search import Certificate
-from parambudget.plan.space import Counted
+from parambudget.plan.axes import MIX, SIZES, Counted
+from parambudget.plan.certificate import Certificate
 from parambudget.tabular import Tabular
 
 EQUAL_NATS: Final = 0.005
 """Losses that differ by less are equal to what a law can tell: seeds alone differ by a few thousandths."""
+EQUAL_SHARE: Final = 0.01
+"""The same of speeds and memories."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +47,29 @@ class Solution:
     """deep, balanced or wide; with a current model, the way out: narrower, shallower, thinner, ..."""
     counted: int
     """Parameters in the sense of the budget (total or body)."""
-    error: int
-    """counted - target."""
+    error: int | None
+    """counted - target; None where no count was asked for."""
     score: dict[str, float]
     """The shape score, term by term; the lower the sum the more usual the shape."""
     outlook: Outlook | None = None
     """What is predicted of it, where a machine or another budget is named."""
+    active_error: int | None = None
+    """What is active less a second budget of that; None without one."""
 
     def __repr__(self) -> str:
         """One line: a model is long when all of its choices are spelled out."""
         m = self.model
+        active = "" if self.active_error is None else f", {self.active:,} active ({self.active_error:+,})"
+        error = "" if self.error is None else f" ({self.error:+,})"
         return (
             f"{self.label}: {m.n_layers} layers, dim {m.dim}, {m.n_heads}/{m.n_kv_heads} heads of "
-            f"{m.head_dim}, intermediate {m.intermediate_size}: {self.counted:,} parameters ({self.error:+,})"
+            f"{m.head_dim}, {_ffn(m)}: {self.counted:,} parameters{error}{active}"
         )
+
+    @property
+    def active(self) -> int:
+        """Parameters that one token meets; all of a dense model's."""
+        return int(active(self.model))
 
     @property
     def total_score(self) -> float:
@@ -72,7 +83,9 @@ class Solution:
             "model": self.model.model_dump(),
             "counted": self.counted,
             "total": total(self.model),
-            "error": self.error,
+            "active": self.active,
+            **({} if self.error is None else {"error": self.error}),
+            **({} if self.active_error is None else {"active_error": self.active_error}),
             "score": round(self.total_score, 6),
             "score_terms": {name: round(value, 6) for name, value in self.score.items()},
         } | ({"outlook": self.outlook.as_dict()} if self.outlook else {})
@@ -189,9 +202,10 @@ class Solutions(Tabular, Sequence[Solution]):
                 "n_heads": s.model.n_heads,
                 "n_kv_heads": s.model.n_kv_heads,
                 "head_dim": s.model.head_dim,
-                "intermediate_size": s.model.intermediate_size,
+                **_widths(s.model),
                 self.certificate.counted: s.counted,
-                "error": s.error,
+                **({} if s.error is None else {"error": s.error}),
+                **_active(s),
                 "score": round(s.total_score, 3),
             }
             | ({f"change_of_{k}": v for k, v in self.current.change(s.model).items()} if self.current else {})
@@ -212,3 +226,27 @@ class Solutions(Tabular, Sequence[Solution]):
             "current": self.current.as_dict(),
             "solutions": solutions,
         }
+
+
+def _ffn(m: ModelConfig) -> str:
+    """The FFN, or the experts in its place, in a few words."""
+    if m.moe is None:
+        return f"intermediate {m.intermediate_size}"
+    shared = f" and {m.moe.n_shared_experts} shared" if m.moe.n_shared_experts else ""
+    return (
+        f"{m.moe.n_experts_per_token} of {m.moe.n_experts}{shared} experts of "
+        f"{m.moe.expert_intermediate_size}"
+    )
+
+
+def _widths(m: ModelConfig) -> dict[str, Any]:
+    """Columns of the FFN, or of experts and of the dense layers beside them."""
+    dense = {"intermediate_size": m.intermediate_size} if m.n_dense_layers else {}
+    return dense | ({} if m.moe is None else {name: getattr(m.moe, name) for name in (*MIX, SIZES[-1])})
+
+
+def _active(s: Solution) -> dict[str, Any]:
+    """Columns of what is active, where that is not all."""
+    if s.model.moe is None:
+        return {}
+    return {"active": s.active} | ({} if s.active_error is None else {"active_error": s.active_error})

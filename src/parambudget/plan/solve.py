@@ -1,7 +1,6 @@
 """From a budget to models: the complete search, ranked the way a practitioner would, with its certificate."""
 
 from fractions import Fraction
-from math import ceil
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -9,12 +8,15 @@ import numpy as np
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError, NoSolution
 from parambudget.plan.arrays import Floats
+from parambudget.plan.axes import Counted
 from parambudget.plan.choose import diverse, free_traits, labels, order
+from parambudget.plan.nearest import nothing_within
+from parambudget.plan.points import Points
 from parambudget.plan.rank import aspect_deviation, shape_score
-from parambudget.plan.search import Points, Search
+from parambudget.plan.search import Search
 from parambudget.plan.solution import Solution, Solutions
-from parambudget.plan.space import Counted, SearchSpace
-from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
+from parambudget.plan.space import SearchSpace
+from parambudget.units import parse_count, parse_tolerance
 
 Rank = Literal["shape", "closest"]
 
@@ -26,6 +28,7 @@ _LARGEST_POOL: Final = 1_000_000
 def solve(
     target: str | int,
     *,
+    active: str | int | None = None,
     counted: Counted = "total",
     tolerance: str | float | Fraction = DEFAULT_TOLERANCE,
     top: int = 5,
@@ -34,29 +37,32 @@ def solve(
 ) -> Solutions:
     """The best models of a budget, from a complete search of a declared lattice.
 
-    `target` is a count ("350M" or 350_000_000) in the sense of `counted`. `fields` are axes, each a value, a
-    list, a range "lo:hi" or "lo:hi:step" (n_layers, dim, head_dim, n_heads, n_kv_heads or kv_groups,
-    intermediate_size), their bounds (ffn_ratio="1:6", multiple=64) and any other field of `ModelConfig`; what
-    is left out follows from the target, see `SearchSpace.declare`. An embedding is tied below 1B and untied
-    from there unless `tied` is given.
+    `target` is a count ("350M" or 350_000_000) in the sense of `counted`; `active`, of models with experts, a
+    second budget of what a token meets. `fields` are axes, each a value, a list, a range "lo:hi" or
+    "lo:hi:step" (n_layers, dim, head_dim, n_heads, n_kv_heads or kv_groups, intermediate_size; n_experts,
+    n_experts_per_token, n_shared_experts, expert_intermediate_size), their bounds (ffn_ratio="1:6",
+    multiple=64) and any other field of `ModelConfig`; what is left out follows from the target, see
+    `SearchSpace.declare`. An embedding is tied below 1B and untied from there unless `tied` is given.
 
     Raises `NoSolution` when no point is within tolerance; rank "closest" ignores the tolerance and always
     answers.
     """
     n, share = parse_count(target, "target"), parse_tolerance(tolerance)
     check(counted, top, rank, allowed=get_args(Rank))
-    search = Search(SearchSpace.declare(n, fields), n, counted)
+    second = None if active is None else parse_count(active, "active")
+    search = Search(SearchSpace.declare(n, fields, active=second, counted=counted), n, counted, second)
     certificate, choices = search.certificate(share), search.space.choices
     if rank == "closest":
         shown = _closest(search, top)
     elif certificate.within_tolerance:
         points = search.within(share)
-        ranked = order(points, _score(search, points), n, closest=False)
+        ranked = order(points, _score(search, points), n, second, closest=False)
         shown = points.at(diverse(points, ranked, top, labels(aspect_deviation(choices, points))))
     else:
         raise NoSolution(nothing_within(search, share))
-    terms, names = shape_score(choices, shown, n), labels(aspect_deviation(choices, shown))
-    solutions = [described(choices, shown, i, n, str(names[i]), terms) for i in range(len(shown))]
+    terms = shape_score(choices, shown, search.space.size)
+    names = labels(aspect_deviation(choices, shown))
+    solutions = [described(choices, shown, i, n, str(names[i]), terms, second) for i in range(len(shown))]
     assumed = fields.get("tied") is None
     return Solutions(tuple(solutions), certificate, assumed, rank=rank, top=top)
 
@@ -65,50 +71,18 @@ def described(
     choices: ModelConfig,
     points: Points,
     i: int,
-    target: int,
+    target: int | None,
     name: str,
     terms: dict[str, Floats],
+    active: int | None = None,
 ) -> Solution:
-    """Point i as a solution: a validated model, its exact error and its score."""
+    """Point i as a solution: a validated model, its exact errors and its score."""
     counted = int(points.counted[i])
     score = {term: float(values[i]) for term, values in terms.items()}
-    return Solution(choices.replace(**points.sizes(i)), name, counted, counted - target, score)
-
-
-def nothing_within(search: Search, tolerance: Fraction) -> str:
-    """One line for a lattice without a point in tolerance: the nearest point and what to relax."""
-    nearest = search.nearest(1)
-    found, dim = int(nearest.counted[0]), int(nearest.dim[0])
-    needed = ceil(Fraction(abs(found - search.target), search.target) * 10_000 + Fraction(1, 10**6))
-    smallest, largest = search.extent()
-    ends = f"n_layers, dim or {'intermediate_size' if search.space.intermediate_size else 'ffn_ratio'}"
-    if found == largest < search.target:
-        relax = f"it is the largest on the lattice: raise the upper end of {ends}"
-    elif found == smallest > search.target:
-        choices = search.space.choices
-        vocabulary = choices.vocab_size * dim * (1 if choices.tied else 2)
-        relax = f"it is the smallest on the lattice: lower {ends}"
-        if search.counted != "body" and vocabulary * 4 > found:
-            relax += f", or vocab_size (its embedding alone is {vocabulary:,})"
-    else:
-        finer = max(1, search.space.multiple // 2)
-        allowed = format_tolerance(Fraction(needed, 10_000))
-        relax = f"allow tolerance {allowed}, more layers or widths, or multiple {finer}"
-    return (
-        f"no model within {format_tolerance(tolerance)} of {search.target:,} {search.counted} parameters; "
-        f"nearest is {nearest_said(search)}; {relax}"
-    )
-
-
-def nearest_said(search: Search) -> str:
-    """The nearest point of a lattice in words: its count, how far off it is, and its sizes."""
-    nearest = search.nearest(1)
-    m, found = nearest.sizes(0), int(nearest.counted[0])
-    return (
-        f"{found:,} ({format_share(Fraction(found - search.target, search.target))}: {m['n_layers']} "
-        f"layer{'s' if m['n_layers'] > 1 else ''}, dim {m['dim']}, {m['n_heads']} head"
-        f"{'s' if m['n_heads'] > 1 else ''} of {m['head_dim']}, intermediate {m['intermediate_size']})"
-    )
+    second = None if active is None or points.active is None else int(points.active[i]) - active
+    model = choices.replace(**points.sizes(i))
+    error = None if target is None else counted - target
+    return Solution(model, name, counted, error, score, active_error=second)
 
 
 def _closest(search: Search, top: int) -> Points:
@@ -116,7 +90,8 @@ def _closest(search: Search, top: int) -> Points:
     pool = 64 * top
     while True:
         points = search.nearest(pool)
-        shown = diverse(points, order(points, _score(search, points), search.target, closest=True), top)
+        ranked = order(points, _score(search, points), search.target, search.active, closest=True)
+        shown = diverse(points, ranked, top)
         # The nearest may all be of one kind where the lattice is not.
         enough = len(shown) == top and free_traits(points).sum() >= 2
         if enough or len(points) < pool or pool == _LARGEST_POOL:
@@ -125,7 +100,8 @@ def _closest(search: Search, top: int) -> Points:
 
 
 def _score(search: Search, points: Points) -> Floats:
-    score: Floats = np.sum(list(shape_score(search.space.choices, points, search.target).values()), axis=0)
+    terms = shape_score(search.space.choices, points, search.space.size)
+    score: Floats = np.sum(list(terms.values()), axis=0)
     return score
 
 

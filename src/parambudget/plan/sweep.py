@@ -11,10 +11,10 @@ from typing import Any, Final
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Dims, with_sizes
+from parambudget.arch.dims import Dims
 from parambudget.errors import NoSolution
 from parambudget.plan.arrays import Bools, Floats
-from parambudget.plan.search import Points
+from parambudget.plan.points import Points, models
 
 AT_ONCE: Final = 2**17
 """Points that are measured together: the arrays stay in the cache."""
@@ -56,11 +56,6 @@ class Swept:
     """The least value among the possible points of each size, two sizes an octave, by the mean count."""
 
 
-def columns(points: Points) -> dict[str, Any]:
-    """The sizes of points, for `with_sizes`."""
-    return {name: values for name, values in points.__dict__.items() if name != "counted"}
-
-
 def sweep(
     pieces: Iterable[Points], choices: ModelConfig, measure: Measure, band: Callable[[float], float]
 ) -> Swept:
@@ -71,8 +66,9 @@ def sweep(
     kept: list[tuple[Points, Measured]] = []
     best, n_points, n_possible = np.inf, 0, 0
     bins: dict[int, float] = {}
-    for piece in pieces:
-        measured = measure(with_sizes(choices, **columns(piece)))
+    alike = ((piece.at(here), m) for piece in pieces for here, m in models(choices, piece))
+    for piece, m in alike:
+        measured = measure(m)
         n_points += len(piece)
         points, measured = piece.at(measured.possible), measured.at(measured.possible)
         if not len(points):
@@ -98,11 +94,7 @@ def _note(bins: dict[int, float], points: Points, values: Floats) -> None:
 
 
 def _joined(kept: list[tuple[Points, Measured]]) -> tuple[Points, Measured]:
-    points = Points(
-        **{
-            name: np.concatenate([getattr(part, name) for part, _ in kept]) for name in vars(kept[0][0])
-        }
-    )  # fmt: skip
+    points = Points.joined([part for part, _ in kept])
     parts = [measured for _, measured in kept]
     figures = {name: np.concatenate([part.figures[name] for part in parts]) for name in parts[0].figures}
     return points, Measured(

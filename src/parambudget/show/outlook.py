@@ -1,6 +1,16 @@
 """What is predicted of solutions, as columns of their table and as sentences under it."""
 
-from parambudget.plan.solution import EQUAL_NATS, Better, Outlook, Solution, Solutions, SweepCertificate
+from collections.abc import Iterator
+
+from parambudget.plan.solution import (
+    EQUAL_NATS,
+    EQUAL_SHARE,
+    Better,
+    Outlook,
+    Solution,
+    Solutions,
+    SweepCertificate,
+)
 from parambudget.units import format_bytes, format_count
 
 _HEADINGS = {
@@ -31,15 +41,18 @@ def sweep_said(c: SweepCertificate) -> str:
     return f"{said}; best loss+shape by size: {best}"
 
 
-def losses_said(rank: str) -> str:
-    """What the losses of the rows are good for, and how they order them."""
-    said = "losses are to compare: they depend on text and tokenizer; docs/laws.md"
-    if rank != "loss":
-        return said
-    return (
-        f"{said}. Rows are in the order of loss+shape, which has a penalty for unusual proportions; those "
-        f"within {EQUAL_NATS} nats in that of their score"
-    )
+def order_said(found: Solutions) -> Iterator[str]:
+    """What orders the rows, where that is a prediction, and what the losses in them are good for."""
+    if found.rank == "loss":
+        yield (
+            "rows are in the order of loss+shape, which has a penalty for unusual proportions; those within "
+            f"{EQUAL_NATS} nats in that of their score"
+        )
+    if found.rank in ("speed", "memory"):
+        what = "tokens/s" if found.rank == "speed" else "memory"
+        yield f"rows are in the order of {what}; those within {EQUAL_SHARE:.0%} in that of their score"
+    if found[0].outlook is not None and found[0].outlook.loss is not None:
+        yield "losses are to compare: they depend on text and tokenizer; docs/laws.md"
 
 
 def better_said(better: Better) -> str:

@@ -9,10 +9,10 @@ from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError, InputError
 from parambudget.files import write_whole
 from parambudget.plan.budgets import better_size
+from parambudget.plan.certificate import Certificate
 from parambudget.plan.estimate import Goal, RunPlan, plan_run
 from parambudget.plan.machine import Machine
 from parambudget.plan.resize import resize
-from parambudget.plan.search import Certificate
 from parambudget.show.formula import formula
 from parambudget.show.report import Report, markdown
 from parambudget.units import format_bytes
@@ -45,7 +45,7 @@ def proposal(
     return Report(
         name=name, current=now, found=found, options=options,
         formula=formula(first.model), verified=verify(first.model) if verify else None,
-        better=better_size(machine, goal, first), figures={}, version=__version__,
+        better=better_size(machine, goal, list(options.values())), figures={}, version=__version__,
     )  # fmt: skip
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from parambudget.cost.count import Breakdown
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.throughput import STALLS
+from parambudget.plan.certificate import Certificate
 from parambudget.plan.estimate import RunPlan
 from parambudget.plan.machine import USABLE_SHARE
-from parambudget.plan.search import Certificate
 from parambudget.plan.solution import Better, Solutions
 from parambudget.show.breakdown import name_of, products
 from parambudget.show.flags import flags

@@ -1,18 +1,19 @@
 """The answers of the solver as a screen: ranked models, why they rank so, what the search has shown."""
 
 import shlex
+from fractions import Fraction
 from typing import Final
 
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.moe import met_width
 from parambudget.arch.source import changed_fields
 from parambudget.cost.flops import flops_per_token
-from parambudget.plan.rank import TERMS
-from parambudget.plan.search import Certificate
+from parambudget.plan.axes import AXES, LATENT_SIZES
+from parambudget.plan.certificate import Certificate
 from parambudget.plan.solution import Current, Solution, Solutions, SweepCertificate
 from parambudget.plan.solve import DEFAULT_TOLERANCE
-from parambudget.plan.space import SIZES
 from parambudget.show.flags import as_flags, flags
-from parambudget.show.outlook import better_said, cells, headings, losses_said, sweep_said
+from parambudget.show.outlook import better_said, cells, headings, order_said, sweep_said
 from parambudget.show.screen import bold, dim, table, wrapped
 from parambudget.units import format_count, format_share, format_tolerance, parse_tolerance
 
@@ -45,8 +46,7 @@ def solutions_screen(found: Solutions, width: int) -> list[str]:
     lines += ["", *wrapped(said, width)]
     if found.better:
         lines += wrapped(better_said(found.better), width)
-    if found[0].outlook is not None and found[0].outlook.loss is not None:
-        lines += map(dim, wrapped(losses_said(found.rank), width))
+    lines += [dim(line) for text in order_said(found) for line in wrapped(text, width)]
     if found.tying_was_assumed:
         tied = found[0].model.tied
         says = "tied, as is usual below 1B" if tied else "untied, as is usual from 1B"
@@ -69,7 +69,9 @@ def again(found: Solutions, current: str | None) -> str:
     words += [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in found.spent.items()]
     words += [f"--from {shlex.quote(current)}"] if current else []
     words += [f"--{name.replace('_', '-')} {text}" for name, text in c.lattice.items()]
-    told = {name: value for name, value in changed_fields(model).items() if name not in SIZES}
+    words[1:1] = [f"--active {c.active}"] if isinstance(c, Certificate) and c.active is not None else []
+    fields = changed_fields(model)
+    told = {name: value for name, value in fields.items() if name not in (*AXES, *LATENT_SIZES)}
     words.append(as_flags({"vocab_size": model.vocab_size, "tied": model.tied} | told))
     if c.counted != "total":
         words.append(f"--counted {c.counted}")
@@ -95,12 +97,12 @@ def _models(found: Solutions, width: int, *, wide: bool) -> list[str]:
 
 
 def _table(found: Solutions, wide: bool, left_out: frozenset[str]) -> list[str]:
-    shape = ["#", "way" if found.current else "shape", "layers", "dim", "heads/kv", "head", "ffn", "ffn/dim"]
+    shape = ["#", "way" if found.current else "shape", "layers", "dim", "heads/kv", "head", *_ffns(found)]
     predicted = headings(found)
-    terms = TERMS if wide and not predicted else ()
+    terms = tuple(found[0].score) if wide and not predicted else ()
     answer = ["change", "FLOPs", "depth"] if found.current else ["score", *terms]
     error = ["error"] if isinstance(found.certificate, Certificate) else []
-    names = [*shape, found.certificate.counted, *error, *predicted, *answer]
+    names = [*shape, found.certificate.counted, *error, *_second(found), *predicted, *answer]
     kept = [i for i, name in enumerate(names) if name not in left_out]
     rows = [names, *(_cells(number, solution, found, wide) for number, solution in enumerate(found, 1))]
     left = (kept.index(1),)
@@ -116,19 +118,58 @@ def _cells(number: int, solution: Solution, found: Solutions, wide: bool) -> lis
         str(m.dim),
         f"{m.n_heads}/{m.n_kv_heads}",
         str(m.head_dim),
-        str(m.intermediate_size),
-        f"{m.intermediate_size / m.dim:.2f}",
+        *_ffn_cells(m, found),
         f"{solution.counted:,}",
         *_error(solution, found.certificate),
+        *_second_cells(solution, found),
         *cells(solution, found),
         *(_changes(found.current, m) if found.current else _score(solution, wide and not headings(found))),
+    ]
+
+
+def _ffns(found: Solutions) -> list[str]:
+    """Headings of the FFN, or of experts per token, of all and shared, and of their width; the ratio is that
+    of what a token meets."""
+    if found[0].model.moe is None:
+        return ["ffn", "ffn/dim"]
+    return ["experts", "width", *(["dense"] if _some_dense(found) else []), "ffn/dim"]
+
+
+def _ffn_cells(m: ModelConfig, found: Solutions) -> list[str]:
+    if m.moe is None:
+        return [str(m.intermediate_size), f"{m.intermediate_size / m.dim:.2f}"]
+    shared = f"+{m.moe.n_shared_experts}" if m.moe.n_shared_experts else ""
+    experts = [f"{m.moe.n_experts}/{m.moe.n_experts_per_token}{shared}", str(m.moe.expert_intermediate_size)]
+    dense = [str(m.intermediate_size)] if _some_dense(found) else []
+    return [*experts, *dense, f"{met_width(m.moe) / m.dim:.2f}"]
+
+
+def _some_dense(found: Solutions) -> bool:
+    return any(s.model.n_dense_layers for s in found)
+
+
+def _second(found: Solutions) -> list[str]:
+    """Headings of what is active, where that is another count, and of its error, where it is a budget."""
+    if found[0].model.moe is None or found.certificate.counted == "active":
+        return []
+    return ["active", *(["error"] if found[0].active_error is not None else [])]
+
+
+def _second_cells(solution: Solution, found: Solutions) -> list[str]:
+    if not _second(found):
+        return []
+    if solution.active_error is None:
+        return [f"{solution.active:,}"]
+    return [
+        f"{solution.active:,}",
+        format_share(solution.active_error / (solution.active - solution.active_error)),
     ]
 
 
 def _error(solution: Solution, certificate: Certificate | SweepCertificate) -> list[str]:
     if isinstance(certificate, SweepCertificate):
         return []
-    return [format_share(solution.error / certificate.target)]
+    return [format_share((solution.error or 0) / certificate.target)]
 
 
 def _score(solution: Solution, with_terms: bool) -> list[str]:
@@ -136,12 +177,12 @@ def _score(solution: Solution, with_terms: bool) -> list[str]:
 
 
 def _term_cells(solution: Solution) -> list[str]:
-    return [f"{solution.score[term]:.2f}" if solution.score[term] >= 0.005 else "·" for term in TERMS]
+    return [f"{value:.2f}" if value >= 0.005 else "·" for value in solution.score.values()]
 
 
 def _terms(found: Solutions) -> list[str]:
     """The score term by term, for terminals too narrow to show it beside the models."""
-    rows = [["#", "score", *TERMS]]
+    rows = [["#", "score", *found[0].score]]
     rows += [[str(i), f"{s.total_score:.2f}", *_term_cells(s)] for i, s in enumerate(found, 1)]
     head, *lines = table(rows)
     return [bold(head), *lines]
@@ -156,9 +197,12 @@ def _changes(current: Current, model: ModelConfig) -> list[str]:
 def _current(current: Current, certificate: Certificate, width: int) -> list[str]:
     m = current.model
     off = (current.counted - certificate.target) / certificate.target
+    ffn = f"ffn {m.intermediate_size}"
+    if m.moe:
+        ffn = f"{m.moe.n_experts_per_token} of {m.moe.n_experts} experts of {m.moe.expert_intermediate_size}"
     return wrapped(
         f"now: {m.n_layers} layers, dim {m.dim}, {m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}, "
-        f"ffn {m.intermediate_size}: {current.counted:,} {certificate.counted} parameters, "
+        f"{ffn}: {current.counted:,} {certificate.counted} parameters, "
         f"{format_share(off, 2)} from {certificate.target:,}; "
         f"{format_count(flops_per_token(m))} FLOPs per token at context {m.context_length}",
         width,
@@ -166,10 +210,16 @@ def _current(current: Current, certificate: Certificate, width: int) -> list[str
 
 
 def _certificate(c: Certificate) -> str:
-    following = "no other error" if c.next_best_error is None else f"next {c.next_best_error:,}"
+    following = "no other error" if c.next_best_error is None else f"next {_off(c.next_best_error)}"
     tie = f"{c.ties:,} tie" if c.ties > 1 else "no other ties"
+    target = f"{c.target:,}" if c.active is None else f"{c.target:,} {c.counted} and {c.active:,} active"
     return (
         f"complete search: {c.lattice_points:,} points, {c.within_tolerance:,} within "
-        f"{format_tolerance(c.tolerance)} of {c.target:,}; nearest error {c.best_error:,} ({tie}), "
+        f"{format_tolerance(c.tolerance)} of {target}; nearest error {_off(c.best_error)} ({tie}), "
         f"{following}"
     )
+
+
+def _off(error: int | Fraction) -> str:
+    """An error in parameters; of two budgets the larger share, which has no sign."""
+    return f"{error:,}" if isinstance(error, int) else format_share(error, 5).lstrip("+")

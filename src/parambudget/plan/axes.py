@@ -1,0 +1,248 @@
+"""The axes of a lattice from what a person gives: read, completed by the published rule, and freed of values
+that make no model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import product
+from typing import Any, Final, Literal
+
+from parambudget.arch.blocks import BLOCKS, flat
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.defaults import complete
+from parambudget.arch.mla import MLA
+from parambudget.arch.moe import MoE, routable, some_dense
+from parambudget.arch.sizes import LARGEST_SIZE, MOST_LAYERS
+from parambudget.errors import ConfigError
+from parambudget.plan import box
+from parambudget.plan.axis import Axis, read_ratio
+
+Counted = Literal["total", "body", "active"]
+
+SIZES: Final = (
+    "n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "kv_groups", "intermediate_size",
+    "expert_intermediate_size",
+)  # fmt: skip
+"""Sizes that a lattice searches around the choices of a model."""
+MIX: Final = ("n_experts", "n_experts_per_token", "n_shared_experts")
+"""Sizes that are axes too, and that a model's choices keep."""
+AXES: Final = (*SIZES[:-1], *MIX, SIZES[-1])
+LATENT_SIZES: Final = tuple(MLA.model_fields)
+"""Sizes of latent attention: one value each."""
+_LAYOUT: Final = ("dim", "head_dim", "n_heads", "n_kv_heads", "kv_groups")
+UNTIED_FROM: Final = 1_000_000_000
+"""Budgets from here on get an untied head when nothing is said: published models below about 1B are mostly
+tied (SmolLM2, MobileLLM, Qwen3-0.6B), larger ones mostly untied (Llama, OLMo 2, Qwen from 7B)."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a person asks for: a budget and fields, of which some are axes."""
+
+    target: int
+    fields: dict[str, Any]
+    active: int | None
+    counted: Counted
+
+    @classmethod
+    def of(cls, target: int, fields: Mapping[str, Any], active: int | None, counted: Counted) -> "Given":
+        """The fields that are given, those of blocks by their own names."""
+        blocks = {name: fields[name] for name in BLOCKS if fields.get(name) is not None}
+        own = flat((name, value) for name, value in fields.items() if name not in BLOCKS)
+        said = {name: value for block in blocks.values() for name, value in dict(block).items()} | own
+        if active is not None and counted == "active":
+            raise ConfigError(
+                "--active is a second budget, and --counted active makes the target one of the same; "
+                "leave out one of them"
+            )
+        if active is not None and active > target:
+            raise ConfigError(
+                f"active is {active:,}, more than the target of {target:,}; a token meets a part of all "
+                "parameters"
+            )
+        return cls(
+            target, {name: value for name, value in said.items() if value is not None}, active, counted
+        )
+
+    @property
+    def experts(self) -> bool:
+        """Whether models with experts are meant."""
+        return self.active is not None or not self.fields.keys().isdisjoint(MoE.model_fields)
+
+    @property
+    def latent(self) -> bool:
+        """Whether models with latent attention are meant."""
+        return not self.fields.keys().isdisjoint(LATENT_SIZES)
+
+
+@dataclass
+class Axes:
+    """The axes while they are read."""
+
+    given: Given
+    size: int
+    """The count whose usual shapes are meant."""
+    multiple: int
+    ratio: tuple[Fraction, Fraction] | None
+    axes: dict[str, Axis]
+    fields: dict[str, Any] = field(default_factory=dict)
+    """Fields that are no axis."""
+
+
+def read_axes(given: Given) -> tuple[Axes, ModelConfig]:
+    """Every axis of the lattice, and the choices that it is declared around."""
+    fields = dict(given.fields)
+    axes: dict[str, Axis] = {
+        name: Axis.read(fields.pop(name), name, least=int(name != MIX[2])) for name in MIX if name in fields
+    }
+    if given.experts:
+        box.fill_experts(axes)
+    size = _size(given, axes)
+    usual = box.granularity_of_experts(size) if given.experts else box.granularity(size)
+    read = Axes(given, size, read_multiple(fields.pop("multiple", usual)), None, axes, fields)
+    _read_sizes(read)
+    step = box.granularity_of_dim(size) if given.experts else read.multiple
+    box.fill_depth_and_width(axes, size, step)
+    if given.latent:
+        _fill_latents(read)
+    else:
+        _fill_heads(read)
+    fields.setdefault("tied", given.target < UNTIED_FROM)
+    _check_bounds(axes)
+    _leave_out_the_width_of_embeddings(read)
+    choices = _choices(read)
+    axes["n_layers"] = _possible_depths(axes["n_layers"], choices)
+    return read, choices
+
+
+def read_multiple(given: Any) -> int:
+    """The granularity of FFN widths, and of dim in ranges without a step, from an int or text."""
+    values = Axis.read(given, "multiple").values
+    if len(values) > 1 or values[0] > LARGEST_SIZE:
+        raise ConfigError(
+            f"multiple is {given!r}; use one whole number, such as 64, at most {LARGEST_SIZE:,}"
+        )
+    return values[0]
+
+
+def _size(given: Given, axes: dict[str, Axis]) -> int:
+    """The count whose usual shapes are meant: of a model with experts what is active."""
+    if given.active is not None:
+        return given.active
+    return box.active_of(given.target, axes) if given.experts and given.counted != "active" else given.target
+
+
+def _read_sizes(read: Axes) -> None:
+    """The axes that are given, and the ratio."""
+    fields, axes = read.fields, read.axes
+    if "kv_groups" in fields and "n_kv_heads" in fields:
+        raise ConfigError("kv-groups and n-kv-heads both say how many kv heads there are; give one of them")
+    read.ratio = read_ratio(fields.pop("ffn_ratio")) if "ffn_ratio" in fields else None
+    steps = {name: read.multiple for name in ("dim", "intermediate_size", "expert_intermediate_size")}
+    for name in SIZES:
+        if name in fields:
+            axes[name] = Axis.read(fields.pop(name), name, steps.get(name))
+    widths = "expert_intermediate_size" if read.given.experts else "intermediate_size"
+    if read.ratio is None and widths not in axes:
+        read.ratio = (Fraction(2), Fraction(8))
+
+
+def _fill_heads(read: Axes) -> None:
+    """The layout of heads. With experts, where nothing is said of it or of dim, heads are free of dim, as
+    those of Qwen3, GLM-4.5 and gpt-oss."""
+    axes = read.axes
+    if read.given.experts and read.given.fields.keys().isdisjoint(_LAYOUT):
+        box.fill_free_heads(axes, 128 if read.size >= box.SMALL else 64)
+    if "head_dim" not in axes:
+        axes["head_dim"] = Axis.of((32, 64) if read.size < box.SMALL else (64, 128), "head_dim")
+    if "kv_groups" not in axes and "n_kv_heads" not in axes:
+        axes["kv_groups"] = Axis.of((1, 2, 4, 8), "kv_groups")
+    if read.fields.get("position", "rotary") == "rotary":
+        axes["head_dim"] = _buildable_heads(axes["head_dim"], read.fields.get("rotary_fraction", 1.0))
+
+
+def _fill_latents(read: Axes) -> None:
+    """Heads of latent attention: their parts, and how many there are."""
+    axes, fields = read.axes, read.fields
+    told = next((name for name in ("kv_groups", "n_kv_heads") if name in axes), None)
+    if told:
+        raise ConfigError(f"in latent attention every head has keys of its own; leave {told} out")
+    for name, value in box.latent_parts(fields, read.size).items():
+        fields.setdefault(name, value)
+    parts = [fields["qk_nope_head_dim"], fields.get("qk_rope_head_dim"), fields["v_head_dim"]]
+    if not all(type(part) is int and 0 < part <= LARGEST_SIZE for part in parts):
+        return  # the config's own check names it
+    axes.setdefault("head_dim", Axis.of([parts[0] + parts[1]], "head_dim"))
+    axes["kv_groups"] = Axis.of([1], "kv_groups")
+    box.fill_free_heads(axes, parts[2])
+
+
+def _check_bounds(axes: dict[str, Axis]) -> None:
+    if axes["n_layers"].values[-1] > MOST_LAYERS:
+        raise ConfigError(f"n_layers is {axes['n_layers'].values[-1]:,}; at most {MOST_LAYERS:,}")
+    for name, axis in axes.items():
+        if axis.values[-1] > LARGEST_SIZE:
+            raise ConfigError(f"{name} is {axis.values[-1]:,}; at most {LARGEST_SIZE:,}")
+
+
+def _choices(read: Axes) -> ModelConfig:
+    """The fields that are no axis as a validated model, of any sizes that are on the axes and possible."""
+    axes, fields = read.axes, read.fields
+    sizes: dict[str, Any] = {name: axes[name].values[-1] for name in ("dim", "n_layers") if name in axes}
+    sizes |= {"head_dim": axes["head_dim"].values[-1]} if "head_dim" in axes else {}
+    sizes |= {"n_heads": 1, "intermediate_size": 1}
+    if not read.given.experts:
+        return complete(sizes | fields).model
+    mixes = list(product(*(axes[name].values for name in MIX[:2])))
+    groups = (fields.get("n_expert_groups", 1), fields.get("n_groups_per_token", 1))
+    counted = all(type(group) is int and group > 0 for group in groups)
+    mix = next((mix for mix in mixes if counted and routable(mix[0], mix[1], *groups)), mixes[0])
+    sizes |= {"expert_intermediate_size": 1, **dict(zip(MIX, mix, strict=False))}
+    *others, last = axes["n_shared_experts"].values
+    model = complete(sizes | fields | {"n_shared_experts": last}).model
+    for n_shared in others:
+        model.replace(n_shared_experts=n_shared)  # refuses a gate of experts that there are not
+    if "intermediate_size" in axes and not some_dense(model.moe):
+        raise ConfigError(
+            "intermediate_size is the width of dense layers, and every layer has experts; say "
+            "expert_intermediate_size, or n_first_dense or moe_pattern for dense layers"
+        )
+    return model
+
+
+def _possible_depths(depths: Axis, choices: ModelConfig) -> Axis:
+    """The depths at which there are layers of every kind that the choices speak of; deeper ones have them
+    too."""
+    if choices.moe is None and choices.rope_theta_local is None:
+        return depths
+    for i, n_layers in enumerate(depths.values):
+        try:
+            choices.replace(n_layers=n_layers)
+        except ConfigError:
+            continue
+        return depths if i == 0 else Axis.of(depths.values[i:], "n_layers")
+    raise AssertionError("the choices were validated at the greatest depth")
+
+
+def _leave_out_the_width_of_embeddings(read: Axes) -> None:
+    """A projection from a width to the same is no point of the lattice."""
+    width, dims = read.fields.get("embedding_dim"), read.axes["dim"]
+    others = [dim for dim in dims.values if dim != width]
+    if others and len(others) < len(dims.values):
+        read.axes["dim"] = Axis.of(others, "dim")
+
+
+def _buildable_heads(heads: Axis, rotated_share: Any) -> Axis:
+    """Rotary positions turn pairs: an odd rotated width is no point of the lattice."""
+    if not isinstance(rotated_share, int | float):
+        return heads  # named by the config's own check
+    fits = [
+        value
+        for value in heads.values
+        if int(value * rotated_share) >= 2 and int(value * rotated_share) % 2 == 0
+    ]
+    if not fits:
+        raise ConfigError(
+            f"head_dim {heads.text} leaves an odd width to rotate; use even values, or position none"
+        )
+    return heads if len(fits) == len(heads.values) else Axis.of(fits, "head_dim")

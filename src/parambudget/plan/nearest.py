@@ -1,0 +1,92 @@
+"""A lattice without a point in tolerance, in one line: the nearest point, and what to relax."""
+
+from fractions import Fraction
+from math import ceil
+
+from parambudget.plan.points import Points
+from parambudget.plan.search import Search
+from parambudget.units import format_share, format_tolerance
+
+
+def nothing_within(search: Search, tolerance: Fraction) -> str:
+    """One line for a lattice without a point in tolerance: the nearest point and what to relax."""
+    wanted = f"{search.target:,} {search.counted}"
+    wanted += "" if search.active is None else f" and {search.active:,} active"
+    relax = _relax(search) if search.active is None else _relax_one_of_two(search)
+    return (
+        f"no model within {format_tolerance(tolerance)} of {wanted} parameters; "
+        f"nearest is {nearest_said(search)}; {relax}"
+    )
+
+
+def nearest_said(search: Search) -> str:
+    """The nearest point of a lattice in words: its counts, how far off they are, and its sizes."""
+    nearest = search.nearest(1)
+    m, found = nearest.sizes(0), int(nearest.counted[0])
+    off = format_share(Fraction(found - search.target, search.target))
+    if search.active is not None and nearest.active is not None:
+        second = int(nearest.active[0])
+        off += f", {second:,} active {format_share(Fraction(second - search.active, search.active))}"
+    return (
+        f"{found:,} ({off}: {m['n_layers']} layer{'s' if m['n_layers'] > 1 else ''}, dim {m['dim']}, "
+        f"{m['n_heads']} head{'s' if m['n_heads'] > 1 else ''} of {m['head_dim']}, {_ffn(m)})"
+    )
+
+
+def _ffn(m: dict[str, int]) -> str:
+    if "n_experts" not in m:
+        return f"intermediate {m['intermediate_size']}"
+    shared = f" and {m['n_shared_experts']} shared" if m["n_shared_experts"] else ""
+    mix = f"{m['n_experts_per_token']} of {m['n_experts']} experts{shared}"
+    return f"{mix}, {m['expert_intermediate_size']} wide"
+
+
+def _relax(search: Search) -> str:
+    nearest = search.nearest(1)
+    found, dim = int(nearest.counted[0]), int(nearest.dim[0])
+    smallest, largest = search.extent()
+    if found == largest < search.target:
+        return f"it is the largest on the lattice: raise the upper end of {_ends(search)}"
+    if found == smallest > search.target:
+        choices = search.space.choices
+        vocabulary = choices.vocab_size * dim * (1 if choices.tied else 2)
+        relax = f"it is the smallest on the lattice: lower {_ends(search)}"
+        if search.counted != "body" and vocabulary * 4 > found:
+            relax += f", or vocab_size (its embedding alone is {vocabulary:,})"
+        return relax
+    finer = max(1, search.space.multiple // 2)
+    return f"allow tolerance {_needed(search, nearest)}, more layers or widths, or multiple {finer}"
+
+
+def _ends(search: Search) -> str:
+    """The axes whose ends bound the count."""
+    space = search.space
+    widths, name = space.intermediate_size, "intermediate_size"
+    if space.choices.moe:
+        widths, name = space.expert_intermediate_size, "expert_intermediate_size"
+    return f"n_layers, dim or {name if widths else 'ffn_ratio'}"
+
+
+def _relax_one_of_two(search: Search) -> str:
+    """What brings both counts nearer: the share of experts that a token meets where one is too large and the
+    other too small, else the sizes."""
+    nearest = search.nearest(1)
+    assert nearest.active is not None and search.active is not None  # noqa: PT018
+    total, active = int(nearest.counted[0]) - search.target, int(nearest.active[0]) - search.active
+    if total < 0 < active:
+        way = "more n_experts or fewer n_experts_per_token"
+    elif active < 0 < total:
+        way = "fewer n_experts or more n_experts_per_token"
+    else:
+        way = f"{'lower' if total + active > 0 else 'higher'} {_ends(search)}"
+    finer = max(1, search.space.multiple // 2)
+    return f"allow tolerance {_needed(search, nearest)}, {way}, or multiple {finer}"
+
+
+def _needed(search: Search, nearest: Points) -> str:
+    """The least tolerance, in hundredths of a percent, that the nearest point is within."""
+    off = max(
+        Fraction(abs(int(count[0]) - target), target)
+        for count, target in zip(nearest.counts(), search.targets, strict=True)
+    )
+    return format_tolerance(Fraction(ceil(off * 10_000 + Fraction(1, 10**6)), 10_000))
