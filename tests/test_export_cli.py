@@ -227,10 +227,11 @@ def test_weights_of_a_function_that_no_class_has_are_not_written(parambudget, tm
 
 def test_a_run_starts_from_a_hugging_face_folder(run, exported, data, tmp_path):
     told = []
+    still = small_config(steps=1, warmup_steps=0, learning_rate=1e-9, final_learning_rate=1e-10)
+    model = small_model(qk_norm="head")
     result = loop.train(
-        small_model(qk_norm="head"),
-        small_config(steps=1, warmup_steps=0, learning_rate=1e-9, final_learning_rate=1e-10), data, tmp_path / "run", device="cpu", init=exported, on_notice=told.append,
-    )  # fmt: skip
+        model, still, data, tmp_path / "run", device="cpu", init=exported, on_notice=told.append
+    )
     assert told == []
     before, after = trained(run).state_dict(), trained(tmp_path / "run").state_dict()
     torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
