@@ -13,15 +13,13 @@ from families_of_kin import COUNTED_ALONE, FAMILIES_OF_KIN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from published import PUBLISHED as OTHERS
+from their_weights import assert_all_are_of_the_table, copied
 from transformers import PreTrainedModel
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.hf.read import from_hf
 from parambudget.arch.presets import PRESETS, preset
-from parambudget.arch.tensors import tensors
-from parambudget.build.module import Transformer
-from parambudget.build.verify import places
 
 FAMILIES = DENSE | FAMILIES_OF_EXPERTS | FAMILIES_BY_POSITION | FAMILIES_BEFORE_LLAMA | FAMILIES_OF_KIN
 CONFIGS = {family.model_class.__name__: family.config for family in FAMILIES.values()} | COUNTED_ALONE
@@ -128,20 +126,6 @@ def shrunk_experts(draw: st.DrawFn, like: ModelConfig) -> dict[str, int]:
     }
 
 
-def shapes_of(theirs: PreTrainedModel, family: Family, model: ModelConfig) -> dict[str, torch.Size]:
-    weights = family.weights(dict(theirs.named_parameters()), model)
-    return {name: weight.shape for name, weight in weights.items()}
-
-
-def shapes_of_the_table(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    return {
-        row.name.replace("*", "{}").format(*place): row.shape
-        for row in tensors(model)
-        if row.shared_with is None
-        for place in places(row, model)
-    }
-
-
 @pytest.mark.parametrize("row", PRESETS.values(), ids=PRESETS)
 def test_a_preset_states_the_count_of_its_class(row):
     class_name = row.source.split("counted: ")[1]
@@ -153,8 +137,7 @@ def test_a_preset_states_the_count_of_its_class(row):
 @published
 def test_the_table_of_a_published_model_holds_the_tensors_of_its_class(family, name):
     model = published_model(name)
-    theirs = on_meta(FAMILIES[family], model)
-    assert shapes_of_the_table(model) == shapes_of(theirs, FAMILIES[family], model)
+    assert_all_are_of_the_table(on_meta(FAMILIES[family], model), model)
 
 
 @families
@@ -162,8 +145,7 @@ def test_the_table_of_a_published_model_holds_the_tensors_of_its_class(family, n
 @given(data=st.data())
 def test_the_table_of_a_small_model_holds_the_tensors_of_its_class(family, data):
     model = shrunk(data.draw, family)
-    theirs = on_meta(family, model)
-    assert shapes_of_the_table(model) == shapes_of(theirs, family, model)
+    assert_all_are_of_the_table(on_meta(family, model), model)
 
 
 @families
@@ -186,8 +168,7 @@ def test_with_the_same_weights_our_module_computes_the_same_logits(family, data)
     theirs = family.model_class(family.config(model)).eval()
     for tensor in theirs.state_dict().values():
         tensor.normal_(0, 0.2, generator=generator)
-    ours = Transformer(model)
-    ours.load_state_dict(family.weights(theirs.state_dict(), model))
+    ours = copied(theirs, model)
     tokens = torch.randint(model.vocab_size, (2, model.context_length), generator=generator)
     with torch.no_grad():
         torch.testing.assert_close(ours(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)
