@@ -1,6 +1,7 @@
 """A model written for transformers is the model that transformers builds, or it is not written."""
 
 import json
+from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -8,11 +9,13 @@ import transformers
 from hf_configs import configs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from of_each_class import OF_EACH_CLASS
 from strategies import models
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from parambudget.arch.config import FIELDS, ModelConfig
+from parambudget.arch.blocks import flat
+from parambudget.arch.config import FIELDS
 from parambudget.arch.defaults import complete
 from parambudget.arch.export.meaning import differences
 from parambudget.arch.export.target import Export
@@ -101,17 +104,45 @@ def test_any_model_is_refused_in_one_line_or_built_with_its_count(model):
         assert as_built(written) == total(model)
 
 
-@settings(max_examples=150, deadline=None)
-@given(kind=st.sampled_from(list(CLASSES)), model=models(), data=st.data())
-def test_a_model_with_one_choice_of_another_is_refused_or_built_with_its_count(kind, model, data):
-    read = complete(from_hf(data.draw(configs(kind)), "config.json").fields).model
-    choice = data.draw(st.sampled_from([name for name in ModelConfig.model_fields if name in FIELDS]))
-    try:
-        changed = read.replace(**{choice: getattr(model, choice)})
-        written = to_hf(changed)
-    except ConfigError:
-        return
-    assert as_built(written) == total(changed)
+NOTHING_READS = {
+    ("mixtral", "ffn_bias"), ("gpt2", "rope_theta"), ("gpt2", "rotary_fraction"),
+    ("gpt2", "rotary_interleaved"),
+}  # fmt: skip
+"""Fields of layers or positions that a model has none of."""
+STARTS = ("init_std", "zero_init_out", "fused_experts")
+NUMBERS = {
+    "window": 5, "embedding_dim": 48, "position_offset": 2, "ffn_clamp": 7.0, "qkv_clip": 8.0,
+    "logit_softcap": 30.0, "attention_softcap": 50.0, "residual_multiplier": 0.5, "logit_multiplier": 0.25,
+    "embedding_multiplier": 3.0, "attention_multiplier": 0.5, "rope_theta": 5e5, "rotary_fraction": 0.5,
+    "norm_eps": 1e-3, "shared_intermediate_size": 8, "routing_multiplier": 2.0, "head_dim": 20,
+}  # fmt: skip
+
+
+def other_values() -> list[tuple[str, object]]:
+    """Every field that is a choice, with each of its values, and some with a number."""
+    choices = {
+        name: (True, False) if info.annotation is bool else get_args(info.annotation)
+        for name, info in FIELDS.items()
+        if info.annotation is bool or get_origin(info.annotation) is Literal
+    }
+    return [(name, value) for name, values in choices.items() for value in values] + [*NUMBERS.items()]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "olmo", "mixtral", "deepseek_v3"])
+def test_a_model_with_one_choice_of_another_is_refused_or_says_so_and_is_built_with_its_count(kind):
+    accepted = 0
+    for name, value in other_values():
+        try:
+            changed = OF_EACH_CLASS[kind].replace(**{name: value})
+            written = to_hf(changed)
+        except ConfigError:
+            continue
+        accepted += 1
+        assert as_built(written) == total(changed), (name, value)
+        if name not in STARTS and (kind, name) not in NOTHING_READS:
+            read = flat(complete(from_hf(written.document, "config.json").fields).model)
+            assert read[name] == pytest.approx(flat(changed)[name]), (name, value)
+    assert accepted > 10
 
 
 def test_the_folder_loads_by_its_path(tmp_path):
