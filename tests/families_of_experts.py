@@ -1,4 +1,4 @@
-"""Architectures with experts as Hugging Face names them: their matrices are fused, so ours are here too."""
+"""Architectures with experts as Hugging Face names them."""
 
 from collections.abc import Callable
 

@@ -86,5 +86,5 @@ COUNTED_ALONE = {
     "CodeGenForCausalLM": lambda m: gpt(hf.CodeGenConfig, m, n_inner=m.intermediate_size),
     "PhimoeForCausalLM": phimoe,
 }
-"""Classes whose presets are counted, and whose logits are not held against ours: CodeGen keeps its matrices
-in an order for four machines, Phi mixes experts in a way of its own."""
+"""Classes whose presets are counted, and whose logits are held against ours elsewhere (CodeGen, in
+test_weights), or differ: Phi mixes experts in a way of its own."""

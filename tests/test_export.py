@@ -1,209 +1,261 @@
-"""A model written for transformers is the model that transformers builds, or it is not written."""
+"""A model in another tool's words is the same model, or is refused in one line."""
 
 import json
-from typing import Literal, get_args, get_origin
+import sys
 
 import pytest
 import torch
-import transformers
-from hf_configs import configs
-from hypothesis import given, settings
+import yaml
+from hf_configs import FAMILIES, built, configs
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from of_each_class import OF_EACH_CLASS
 from strategies import models
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
 
+import parambudget as pb
 from parambudget.arch.blocks import flat
-from parambudget.arch.config import FIELDS
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
+from parambudget.arch.export import litgpt, megatron_built
+from parambudget.arch.export.files import text_of, write_into
+from parambudget.arch.export.litgpt import to_litgpt
 from parambudget.arch.export.meaning import differences
-from parambudget.arch.export.target import Export
-from parambudget.arch.hf.read import FAMILIES, from_hf
-from parambudget.arch.hf.write import CLASSES, NO_DROPOUT, to_hf
-from parambudget.arch.presets import PRESETS, preset
-from parambudget.build.names.entries import NAMES
-from parambudget.cost.count import total
+from parambudget.arch.export.megatron import to_megatron
+from parambudget.arch.hf.read import from_hf
+from parambudget.arch.hf.write import CLASSES, to_hf
+from parambudget.arch.presets import PRESETS
+from parambudget.cli.main import main
+from parambudget.cost.count import count, total
 from parambudget.errors import ConfigError
 
-OF_REMOTE_CODE = {"kimi_k2", "mobilellm"}
-LLAMA = preset("llama-3-8b")
-# No deadline: the first class of a process takes seconds.
-few = settings(max_examples=4, deadline=None)
+logging.set_verbosity_error()
+every_kind = pytest.mark.parametrize("kind", FAMILIES)
+few = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+COPIES = {"kimi_k2": "deepseek_v3", "mobilellm": "llama"}
+"""Types whose class is remote code, and the class that says the same."""
+TOOLS = {"hf": to_hf, "litgpt": to_litgpt, "megatron": to_megatron}
+TINY = {
+    "dim": 32, "n_layers": 4, "n_heads": 4, "intermediate_size": 40, "vocab_size": 50, "context_length": 24
+}  # fmt: skip
+MOE = {"n_experts": 8, "n_experts_per_token": 4, "expert_intermediate_size": 20}
+SIGMOID = MOE | {"router_scores": "sigmoid", "correction_bias": True}
+MLA = {"kv_lora_rank": 16, "q_lora_rank": 12, "v_head_dim": 8, "rotary_interleaved": True}
 
 
-def as_built(written: Export) -> int:
-    """Parameters of what transformers builds, a shared one once."""
-    words = dict(written.document)
-    config = AutoConfig.for_model(words.pop("model_type"), **words)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    assert type(model).__name__ == written.document["architectures"][0]
-    return sum(parameter.numel() for parameter in model.parameters())
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command in this process: (exit code, standard output, standard error)."""
+
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["parambudget", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        return end.value.code, printed.out, printed.err
+
+    return run_command
 
 
-def test_every_type_that_is_read_can_be_written_but_for_those_of_remote_code():
-    assert set(CLASSES) == set(FAMILIES) - OF_REMOTE_CODE
-    assert set(NAMES) == set(FAMILIES)
+def tiny(**fields: object) -> ModelConfig:
+    return pb.model(**TINY | fields)
 
 
-def test_the_classes_are_those_of_transformers():
-    assert {kind: MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind] for kind in CLASSES} == CLASSES
+def counted(model: ModelConfig) -> tuple[dict[str, int], int]:
+    breakdown = count(model)
+    return {name: n for name, n in breakdown.components.items() if n}, breakdown.active
 
 
-def test_no_class_keeps_a_dropout_that_was_not_asked_for():
-    for kind, name in CLASSES.items():
-        defaults = AutoConfig.for_model(kind).to_dict()
-        told = NO_DROPOUT.get(kind, ())
-        left = [key for key, value in defaults.items() if "drop" in key and value and key not in told]
-        assert not [key for key in left if not key.startswith(("classifier", "summary"))], name
+def as_built(to: str, document: dict) -> ModelConfig:
+    """What a tool makes of a document, as its reader says it."""
+    if to == "hf":
+        return complete(from_hf(document, "").fields).model
+    return complete((litgpt if to == "litgpt" else megatron_built).built(document)).model
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_published_model_is_written_as_a_class_that_says_the_same(name):
+def test_every_preset_is_exported_and_read_back_the_same(name):
     model = PRESETS[name].model
-    written = to_hf(model)
-    read = from_hf(written.document, "config.json")
-    assert differences(model, complete(read.fields).model) == []
-    assert not [note for note in read.notes if note.startswith("not read")]
+    read = as_built("hf", to_hf(model).document)
+    assert differences(model, read) == []
+    assert counted(read) == counted(model)
 
 
-ONE_OF_EACH = {to_hf(row.model).name: name for name, row in PRESETS.items()}
+@pytest.mark.parametrize("name", ["gpt2", "pythia-70m", "smollm2-135m", "qwen3-0.6b", "gemma-3-270m"])
+def test_the_folder_of_a_preset_loads_in_transformers_with_the_published_count(name, tmp_path):
+    write_into(tmp_path, to_hf(PRESETS[name].model))
+    with torch.device("meta"):
+        loaded = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    assert sum(parameter.numel() for parameter in loaded.parameters()) == PRESETS[name].published_count
 
 
-@pytest.mark.parametrize(("kind", "name"), ONE_OF_EACH.items(), ids=ONE_OF_EACH)
-def test_transformers_builds_a_published_model_with_the_published_count(kind, name):
-    written = to_hf(PRESETS[name].model)
-    assert written.name == kind
-    assert as_built(written) == PRESETS[name].published_count
-
-
-@pytest.mark.parametrize("kind", CLASSES)
+@every_kind
 @few
 @given(data=st.data())
-def test_what_is_read_is_written_again_and_built_with_the_same_count(kind, data):
-    document = data.draw(configs(kind))
-    read = from_hf(document, "config.json")
-    model = complete(read.fields).model
-    written = to_hf(model)
-    assert written.unsaid == () or read.unsaid
-    assert as_built(written) == total(model)
+def test_a_random_model_of_every_class_loads_in_transformers_with_its_count(kind, data):
+    model = complete(from_hf(data.draw(configs(kind)), "").fields).model
+    for made in (to_hf(model), to_hf(model, COPIES.get(kind, kind))):
+        assert built(made.document) == counted(model)
+        assert made.document["architectures"] == [CLASSES[made.name]]
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("to", TOOLS)
+@settings(max_examples=60, deadline=None)
 @given(model=models())
-def test_any_model_is_refused_in_one_line_or_built_with_its_count(model):
+def test_any_model_is_the_same_there_or_refused_in_one_line(to, model):
     try:
-        written = to_hf(model)
+        made = TOOLS[to](model)
     except ConfigError as error:
-        said = str(error)
-        assert said.startswith("no class of transformers is this model: the nearest, ")
-        assert "\n" not in said
-        assert " to export it" in said
+        refusal = str(error)
     else:
-        assert as_built(written) == total(model)
+        refusal = None
+    if refusal is not None:
+        assert ("\n" in refusal, "; " in refusal) == (False, True)
+        return
+    read = as_built(to, made.document).replace(tied=model.tied)
+    assert counted(read) == counted(model)
 
 
-NOTHING_READS = {
-    ("mixtral", "ffn_bias"), ("gpt2", "rope_theta"), ("gpt2", "rotary_fraction"),
-    ("gpt2", "rotary_interleaved"),
-}  # fmt: skip
-"""Fields of layers or positions that a model has none of."""
-STARTS = ("init_std", "zero_init_out", "fused_experts")
-NUMBERS = {
-    "window": 5, "embedding_dim": 48, "position_offset": 2, "ffn_clamp": 7.0, "qkv_clip": 8.0,
-    "logit_softcap": 30.0, "attention_softcap": 50.0, "residual_multiplier": 0.5, "logit_multiplier": 0.25,
-    "embedding_multiplier": 3.0, "attention_multiplier": 0.5, "rope_theta": 5e5, "rotary_fraction": 0.5,
-    "norm_eps": 1e-3, "shared_intermediate_size": 8, "routing_multiplier": 2.0, "head_dim": 20,
-}  # fmt: skip
-
-
-def other_values() -> list[tuple[str, object]]:
-    """Every field that is a choice, with each of its values, and some with a number."""
-    choices = {
-        name: (True, False) if info.annotation is bool else get_args(info.annotation)
-        for name, info in FIELDS.items()
-        if info.annotation is bool or get_origin(info.annotation) is Literal
-    }
-    return [(name, value) for name, values in choices.items() for value in values] + [*NUMBERS.items()]
-
-
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "olmo", "mixtral", "deepseek_v3"])
-def test_a_model_with_one_choice_of_another_is_refused_or_says_so_and_is_built_with_its_count(kind):
-    accepted = 0
-    for name, value in other_values():
+@settings(max_examples=60, deadline=None)
+@given(model=models(), other=models())
+def test_models_without_a_difference_have_the_same_count(model, other):
+    """Otherwise a wrong export could pass: `differences` is what every export is held against."""
+    theirs = flat(other)
+    for name, value in flat(model).items():
+        if theirs.get(name, value) == value:
+            continue
         try:
-            changed = OF_EACH_CLASS[kind].replace(**{name: value})
-            written = to_hf(changed)
+            changed = model.replace(**{name: theirs[name]})
         except ConfigError:
             continue
-        accepted += 1
-        assert as_built(written) == total(changed), (name, value)
-        if name not in STARTS and (kind, name) not in NOTHING_READS:
-            read = flat(complete(from_hf(written.document, "config.json").fields).model)
-            assert read[name] == pytest.approx(flat(changed)[name]), (name, value)
-    assert accepted > 10
+        assert differences(model, changed) or counted(model) == counted(changed), name
 
 
-def test_the_folder_loads_by_its_path(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(to_hf(preset("qwen3-0.6b")).document))
-    config = AutoConfig.from_pretrained(tmp_path)
-    assert isinstance(config, transformers.Qwen3Config)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    assert sum(parameter.numel() for parameter in model.parameters()) == PRESETS["qwen3-0.6b"].published_count
+def test_every_class_is_one_that_transformers_has():
+    assert {kind: MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind] for kind in CLASSES} == dict(CLASSES)
+    assert set(FAMILIES) - set(CLASSES) == set(COPIES)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt-125m", "gpt-neo-125m", "pythia-70m", "phi-1.5", "bloom-560m"])
+def test_an_exported_config_has_no_dropout_and_no_tokens_of_another_tokenizer(name, tmp_path):
+    write_into(tmp_path, to_hf(PRESETS[name].model))
+    theirs = AutoConfig.from_pretrained(tmp_path).to_dict()
+    of_other_heads = ("summary_first_dropout", "classifier_dropout")
+    assert [key for key in theirs if "drop" in key and theirs[key] and key not in of_other_heads] == []
+    assert [theirs[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")] == [None] * 3
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind"),
+    ("to", "fields", "told"),
     [
-        ({}, "llama"),
-        ({"n_heads": 24}, "mistral"),
-        ({"qkv_bias": True}, "qwen2"),
-        ({"qk_norm": "head"}, "qwen3"),
-        ({"norm_placement": "reordered", "qk_norm": "full"}, "olmo2"),
-        ({"window": 1024}, "mistral"),
-        ({"rotary_interleaved": True, "rotary_fraction": 0.5}, "glm"),
-        ({"position": "none"}, "smollm3"),
-        ({"n_experts": 8, "n_experts_per_token": 2, "expert_intermediate_size": 512}, "mixtral"),
+        ("hf", {"attention_sinks": True}, "the nearest, llama, has attention_sinks=False where"),
+        ("hf", {"logit_softcap": 30.0}, "leave logit_softcap out to export it so"),
+        ("hf", {"logit_softcap": 30.0, "attention_sinks": True}, "change these fields to export it so"),
+        ("litgpt", {"position": "learned"}, "set position to 'rotary' to export it so"),
+        ("litgpt", {"position": "alibi"}, "litgpt has position='rotary' where the model has 'alibi'"),
+        ("litgpt", {"rope_theta": 999.5}, "rope_theta=1000.0 where the model has 999.5"),
+        ("litgpt", {"kv_lora_rank": 16}, "q_lora_rank=16 where the model has nothing"),
+        ("litgpt", MOE | {"norm_expert_weights": False}, "norm_expert_weights=True where"),
+        ("megatron", {"block": "parallel"}, "set block to 'sequential' to export it so"),
+        ("megatron", {"qk_norm": "full"}, "set qk_norm to 'head' to export it so"),
+        ("megatron", {"gated": False, "activation": "gelu_tanh"}, "activation='gelu' where the model has "),
+        ("megatron", MOE | {"n_experts_per_token": 1}, "one expert per token needs norm_"),
+        ("megatron", SIGMOID | {"n_expert_groups": 4, "n_groups_per_token": 3}, "judged there by its best 1"),
+        ("megatron", MLA | {"position": "none"}, "latent attention there has rotary positions"),
     ],
-)
-def test_the_plainest_class_that_is_the_model_is_chosen(changes, kind):
-    assert to_hf(LLAMA.replace(**changes)).name == kind
-
-
-@pytest.mark.parametrize("changes", [{"init_std": 0.3}, {"zero_init_out": True}])
-def test_how_weights_start_is_no_reason_to_refuse(changes):
-    assert to_hf(LLAMA.replace(**changes)).name == "llama"
-
-
-def test_the_reason_is_what_the_nearest_class_lacks():
+    ids=str,
+)  # fmt: skip
+def test_a_refusal_says_what_the_tool_lacks_and_what_to_change(to, fields, told):
     with pytest.raises(ConfigError) as refused:
-        to_hf(LLAMA.replace(qk_norm="per_head"))
-    assert str(refused.value) == (
-        "no class of transformers is this model: the nearest, llama, has qk_norm='none' where the model has "
-        "'per_head'; set qk_norm to 'none' to export it"
-    )
+        TOOLS[to](tiny(**fields))
+    assert told in str(refused.value)
 
 
-def test_what_the_reason_advises_can_be_exported():
-    assert to_hf(LLAMA.replace(qk_norm="none")).name == "llama"
+def test_a_vocabulary_is_padded_by_no_tool():
+    assert to_litgpt(tiny()).document["padded_vocab_size"] == 50
+    assert to_megatron(tiny()).document["--make-vocab-size-divisible-by"] == 1
 
 
-def test_a_class_can_be_asked_for_and_is_refused_where_it_is_not_the_model():
-    assert to_hf(LLAMA, "mistral").document["sliding_window"] is None
-    with pytest.raises(ConfigError, match="qwen3 is not this model: it has qk_norm='head' where the model"):
-        to_hf(LLAMA, "qwen3")
-    with pytest.raises(ConfigError, match="'bert' is no class to export to; use one of llama, "):
-        to_hf(LLAMA, "bert")
-    with pytest.raises(ConfigError, match="mixtral is a class with experts"):
-        to_hf(LLAMA, "mixtral")
+def test_what_a_litgpt_config_cannot_say_of_a_tied_head_is_said():
+    (note,) = to_litgpt(tiny(tied=True)).notes
+    assert "--train.tie_embeddings true" in note
+    assert f"{50 * 32:,} more parameters" in note
+    assert to_litgpt(tiny(tied=False)).notes == ()
 
 
-def test_a_class_that_computes_something_else_with_the_same_parameters_is_told():
-    written = to_hf(preset("gpt2").replace(position="alibi"))
-    assert written.name == "falcon"
-    assert written.notes == (
-        "FalconForCausalLM has the same count, but computes position biases divided by sqrt(head_dim): a "
-        "model with other logits",
-    )
+def test_the_litgpt_file_is_yaml_with_numbers_for_numbers():
+    for fields in ({"norm_eps": 1e-6}, MLA | SIGMOID, {"window": 5, "window_pattern": ("local", "global")}):
+        made = to_litgpt(tiny(**fields))
+        assert yaml.safe_load(text_of(made)) == made.document
+
+
+@pytest.mark.parametrize(
+    ("fields", "arguments"),
+    [
+        ({"window": 5, "window_pattern": ("local", "global")},
+         {"--window-size": "4,0", "--window-attn-skip-freq": "([1]*1+[0]*1+[1]*1+[0]*1)"}),
+        ({"tied": False}, {"--untie-embeddings-and-output-weights": True}),
+        ({"head_dim": 12, "n_kv_heads": 2},
+         {"--kv-channels": 12, "--group-query-attention": True, "--num-query-groups": 2}),
+        ({"qkv_bias": True}, {"--disable-bias-linear": True, "--add-qkv-bias": True}),
+        (SIGMOID | {"n_expert_groups": 4, "n_groups_per_token": 2, "n_first_dense": 1, "n_shared_experts": 2},
+         {"--moe-router-num-groups": 4, "--moe-router-group-topk": 2, "--moe-layer-freq": "([0]*1+[1]*3)",
+          "--moe-shared-expert-intermediate-size": 40, "--moe-router-enable-expert-bias": True}),
+        (MLA, {"--qk-head-dim": 8, "--qk-pos-emb-head-dim": 4, "--v-head-dim": 8, "--q-lora-rank": 12,
+               "--kv-lora-rank": 16, "--qk-layernorm": True, "--rope-type": "rope"}),
+        ({"activation": "quick_gelu", "ffn_clamp": 7.0},
+         {"--quick-geglu": True, "--activation-func-clamp-value": 7.0, "--glu-linear-offset": 1.0}),
+        ({"rotary_pattern": ("rotary", "none")}, {"--no-rope-freq": "([0]*1+[1]*1+[0]*1+[1]*1)"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_megatron_is_told_in_its_own_arguments(fields, arguments):
+    document = to_megatron(tiny(**fields)).document
+    assert {name: document.get(name) for name in arguments} == arguments
+
+
+def test_a_router_of_sigmoids_without_groups_is_one_with_all_of_two_groups_in_litgpt():
+    document = to_litgpt(tiny(**SIGMOID)).document
+    assert (document["n_expert_groups"], document["n_topk_groups"]) == (2, 2)
+
+
+def test_another_models_function_of_the_same_count_is_exported_with_a_note():
+    made = to_hf(tiny(**MLA, **SIGMOID, tied=False, norm_eps=1e-5))
+    assert made.name == "deepseek_v3"
+    assert "same count, but computes norms of latents at 1e-06" in made.notes[0]
+
+
+def test_a_class_that_is_not_known_and_one_of_another_kind_are_refused():
+    with pytest.raises(ConfigError, match=r"'llama4' is no class to export to; use one of llama, mistral"):
+        to_hf(tiny(), "llama4")
+    with pytest.raises(ConfigError, match="mixtral is a class with experts, and this model has none"):
+        to_hf(tiny(), "mixtral")
+
+
+def test_the_command_writes_a_file_once_and_prints_otherwise(run, tmp_path):
+    folder = tmp_path / "a" / "b"
+    code, out, _ = run("export", "gpt2", "--to", "hf", "-o", folder)
+    assert (code, out) == (0, f"wrote {folder / 'config.json'}: gpt2, 124,439,808 parameters\n")
+    assert run("count", folder / "config.json", "--expect", 124_439_808, "--tolerance", "0%")[0] == 0
+    code, _, err = run("export", "gpt2", "-o", folder)
+    assert (code, "--force to replace it" in err) == (2, True)
+    assert run("export", "gpt2", "-o", folder, "--force")[0] == 0
+    assert json.loads(run("export", "gpt2")[1]) == json.loads((folder / "config.json").read_text())
+
+
+def test_the_command_says_the_same_as_json(run):
+    code, out, err = run("export", "llama-3.2-1b", "--to", "litgpt", "--json")
+    document = json.loads(out)
+    assert (code, err) == (0, "")
+    assert document["total"] == total(PRESETS["llama-3.2-1b"].model)
+    assert document["document"]["n_embd"] == 2048
+    assert "tie_embeddings" in document["notes"][0]
+    _, out, err = run("export", "llama-3.2-1b", "--to", "litgpt")
+    assert (yaml.safe_load(out), err) == (document["document"], f"note: {document['notes'][0]}\n")
+
+
+def test_the_command_refuses_in_one_line(run):
+    for arguments in (["gpt2", "--to", "litgpt"], ["gpt2", "--to", "megatron", "--model-type", "gpt2"]):
+        code, out, err = run("export", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)

@@ -71,6 +71,33 @@ def write_whole(path: Path, text: str) -> None:
             temporary.unlink()
 
 
+@contextmanager
+def folder_whole(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to write into, which gets that name when all is written, and else is gone.
+
+    An empty folder may be there already.
+    """
+    path = Path(os.path.abspath(path))
+    temporary = path.parent / f".{path.name[:40]}.{os.getpid()}.tmp"
+    try:
+        if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+            raise InputError(f"{path} is there already; choose another folder, or remove it")
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.iterdir():
+            with file.open("r+b") as written:
+                os.fsync(written.fileno())
+            file.chmod(0o644)
+        if os.path.isdir(path):
+            path.rmdir()  # Windows renames to no folder that is there
+        temporary.rename(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot write {path}: {reason}; nothing was written") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -81,43 +108,3 @@ def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
-
-
-@contextmanager
-def written_together(folder: Path, *, force: bool = False) -> Iterator[Path]:
-    """A temporary folder whose files become those of `folder` all together, once each is on the disk.
-
-    A folder that holds something stays as it is, unless `force`: then files of the same names are replaced,
-    the others stay. After a failure nothing is left.
-    """
-    require_empty(folder, force=force)
-    beside = folder.absolute().parent / f".{folder.absolute().name[:40]}.{os.getpid()}.tmp"
-    try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        beside.mkdir()
-        yield beside
-        for path in beside.iterdir():
-            path.chmod(0o644)
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        if folder.exists():
-            for path in sorted(beside.iterdir()):
-                path.replace(folder / path.name)
-        else:
-            beside.rename(folder)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {folder}: {error.strerror or error}; choose a folder that is writable, with room"
-        ) from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def require_empty(folder: Path, *, force: bool) -> None:
-    """Refuse to write into a folder that holds something, without being told to."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; give a folder with --out")
-    if not force and folder.is_dir() and any(folder.iterdir()):
-        raise InputError(
-            f"{folder} holds files already; choose another folder with --out, or --force to replace them"
-        )

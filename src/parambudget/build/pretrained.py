@@ -1,10 +1,12 @@
-"""A Hugging Face folder, config.json beside safetensors files, as our module: the same logits.
+"""A model from a folder that Hugging Face's `save_pretrained` has written, with the logits it has there.
 
-Tensors only: nothing that is read can run code. Weights go into place one tensor of the files at a time.
+config.json                     the class and its sizes
+model.safetensors               the weights under the names of the class; several files when large, and then
+model.safetensors.index.json    which tensor stands in which of them
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,176 +20,159 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.hf.read import from_hf
 from parambudget.build.module import Device, Transformer
-from parambudget.build.names.entries import Entry, entries, with_second, without_second
-from parambudget.errors import ConfigError, InputError
+from parambudget.build.stored import Stored, placed, shape_of
+from parambudget.errors import InputError
 from parambudget.files import read_json
 
-WHOLE: Final = "model.safetensors"
+ONE_FILE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
-_NOT_LEARNED: Final = ("inv_freq", "attn.bias", "masked_bias", "attention.bias")
-"""Tables of angles and masks that old checkpoints hold."""
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """What a folder says it holds."""
-
-    folder: Path
-    kind: str
-    """Its `model_type`."""
-    model: ModelConfig
-    notes: tuple[str, ...]
-    """What a person should know about how its config.json was read."""
-
-
-def is_pretrained(folder: Path) -> bool:
-    """Whether it is a folder of Hugging Face form, with its weights or without."""
-    path = folder / "config.json"
-    if not path.is_file() or (folder / "state.json").is_file():
-        return False
-    document = read_json(path)
-    return isinstance(document, dict) and "model_type" in document
-
-
-def described(folder: Path) -> Pretrained:
-    """What the folder's config.json says; `ConfigError` if it is none that is read."""
-    path = folder / "config.json"
-    document = read_json(path)
-    if not isinstance(document, dict) or "model_type" not in document:
-        raise ConfigError(f"{path} has no model_type; give a folder of Hugging Face form")
-    imported = from_hf(document, str(path))
-    return Pretrained(folder, document["model_type"], complete(imported.fields).model, imported.notes)
-
-
-def load_pretrained(folder: str | Path, *, device: Device = None) -> Transformer:
-    """The model of a Hugging Face folder with its weights, in float32."""
-    found = described(Path(folder))
-    module = Transformer(found.model, device=device, dtype=torch.float32)
-    fill(module, found)
-    return module
-
-
-@torch.no_grad()
-def fill(module: Transformer, found: Pretrained) -> tuple[str, ...]:
-    """Put the folder's weights in place; returns what it holds besides that the class does not read."""
-    names = entries(found.kind, found.model)
-    with opened(found.folder) as files:
-        left = set(files.names)
-        own = own_tensors(module)
-        for entry in names:
-            name = _name_in(files, entry.theirs)
-            if name is None:
-                raise InputError(
-                    f"{found.folder} has no tensor {entry.theirs}, which its config.json asks for; "
-                    "are all its files there?"
-                )
-            whole = files.get(name)
-            _require_shape(found, entry, whole)
-            for ours, part in entry.split(whole).items():
-                put(own, ours, part)
-            left.discard(name)
-    return tuple(sorted(name for name in left if not _known(name, found.model)))
-
-
-def own_tensors(module: torch.nn.Module) -> dict[str, Tensor]:
-    """The parameters, a shared one once, and the buffers that belong to the weights."""
-    saved = module.state_dict().keys()
-    buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
-    return dict(module.named_parameters()) | buffers
-
-
-def put(own: Mapping[str, Tensor], name: str, value: Tensor) -> None:
-    """Copy a tensor to where its name says: into one of ours, a part of one, or several."""
-    if name in own:
-        own[name].copy_(value)
-    elif (whole := without_second(name)) in own:
-        own[whole][_second(name)].copy_(value)
-    else:
-        for i, part in enumerate(value):
-            own[with_second(name, i)].copy_(part)
-
-
-def got(own: Mapping[str, Any], get: Callable[[str], Tensor], name: str) -> Tensor:
-    """The tensor that a name stands for: one of ours, a part of one, or several as one."""
-    if name in own:
-        return get(name)
-    if (whole := without_second(name)) in own:
-        return get(whole)[_second(name)]
-    parts: list[Tensor] = []
-    while (part := with_second(name, len(parts))) in own:
-        parts.append(get(part))
-    return torch.stack(parts)
-
-
-def _second(name: str) -> int:
-    return [int(part) for part in name.split(".") if part.isdecimal()][1]
+_FLOATS: Final = ("F64", "F32", "F16", "BF16")
+_NO_WEIGHTS: Final = re.compile(
+    r"rotary_emb\.(inv_freq|(cos|sin)_cached)$|\b(attn|attention)\.(bias|masked_bias|causal_mask)$"
+)
+"""Tables and masks that older files hold beside the weights, and that follow from the config."""
 
 
 @dataclass(frozen=True, eq=False)
-class Files:
-    """Safetensors files that are open, as one."""
+class Folder:
+    """A folder of a Hugging Face model: its config, and where its tensors are."""
 
-    names: Mapping[str, Any]
-    """Each tensor's file."""
+    path: Path
+    config: Mapping[str, Any]
+    files: Mapping[str, Path]
+    """By the tensor's name."""
 
-    def get(self, name: str) -> Tensor:
-        """A tensor from the disk."""
-        tensor: Tensor = self.names[name].get_tensor(name)
-        return tensor
+    @property
+    def kind(self) -> str:
+        """The `model_type`."""
+        return str(self.config["model_type"])
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files of a folder's weights: those that its index names, or the one there is."""
-    if (folder / INDEX).is_file():
-        return [folder / name for name in _index(folder / INDEX)]
-    if (folder / WHOLE).is_file():
-        return [folder / WHOLE]
-    raise InputError(
-        f"{folder} has neither {WHOLE} nor {INDEX}; save the model with save_pretrained of transformers"
-    )
+def is_pretrained(path: Path) -> bool:
+    """Whether the folder has a config.json that says which class of Hugging Face it is of."""
+    if not (path / "config.json").is_file():
+        return False
+    document = read_json(path / "config.json")
+    return isinstance(document, dict) and "model_type" in document
+
+
+def load_pretrained(
+    path: Path, *, device: Device = None, on_notice: Callable[[str], None] = lambda _: None
+) -> Transformer:
+    """The model in a folder, its weights in float32; `on_notice` hears what it computes otherwise."""
+    if not is_pretrained(path):
+        raise InputError(f"{path} is no folder of a Hugging Face model; give one with a config.json")
+    imported = from_hf(read_json(path / "config.json"), str(path / "config.json"))
+    for note in imported.notes:
+        on_notice(f"{path}: {note}")
+    module = Transformer(complete(imported.fields).model, device=device, dtype=torch.float32)
+    fill_from_pretrained(module, path)
+    return module.eval()
+
+
+@torch.no_grad()
+def fill_from_pretrained(module: Transformer, path: Path) -> None:
+    """Put a folder's weights in place; refuses missing, superfluous and other tensors before it reads any."""
+    with failures_told(path), ExitStack() as opened:
+        folder = _folder(path)
+        files = {
+            file: opened.enter_context(safe_open(file, framework="pt"))
+            for file in sorted(set(folder.files.values()))
+        }
+        rows, parts = _placed(folder, module)
+        for row in rows:
+            held = files[folder.files[row.name]].get_slice(row.name)
+            _require_same(folder, row, held, shape_of(row, parts, module.model))
+        _require_tied(folder, module.model, rows, files)
+        for row in rows:
+            row.put(files[folder.files[row.name]].get_tensor(row.name), parts, module.model)
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files with a folder's weights."""
+    return sorted(set(_folder(path).files.values()))
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Files]:
-    """The weights of a folder: of one file, or of those that its index names."""
-    with ExitStack() as stack:
-        try:
-            files = [stack.enter_context(safe_open(path, "pt")) for path in weight_files(folder)]
-            names = {tensor: file for file in files for tensor in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"the weights in {folder} cannot be read ({error})") from None
-        yield Files(names)
-
-
-def _index(path: Path) -> list[str]:
-    """The files that an index names, of its own folder and no other."""
+def failures_told(path: Path) -> Iterator[None]:
+    """What safetensors or the disk refuses is one line."""
     try:
-        named = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        return sorted({Path(file).name for file in named.values()})
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not an index of weights ({error})") from None
+        yield
+    except SafetensorError as error:
+        raise InputError(f"{path}: {error}; is every .safetensors file in it complete?") from None
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename or path}: {error.strerror or error}") from None
 
 
-def _name_in(files: Files, name: str) -> str | None:
-    """The tensor's name there; checkpoints of a model without its head leave out the first word."""
-    return next((one for one in (name, name.partition(".")[2]) if one in files.names), None)
+def _folder(path: Path) -> Folder:
+    config = read_json(path / "config.json")
+    if not (path / INDEX).is_file():
+        if not (path / ONE_FILE).is_file():
+            raise InputError(f"{path} has neither {ONE_FILE} nor {INDEX}; save its weights as safetensors")
+        with safe_open(path / ONE_FILE, framework="pt") as file:
+            return Folder(path, config, dict.fromkeys(file.keys(), path / ONE_FILE))
+    index = read_json(path / INDEX)
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(places, dict) or not all(
+        isinstance(name, str) and name == Path(name).name for name in places.values()
+    ):
+        raise InputError(f"{path / INDEX} has no weight_map of tensors to files beside it; is it complete?")
+    return Folder(path, config, {name: path / file for name, file in places.items()})
 
 
-def _require_shape(found: Pretrained, entry: Entry, whole: Tensor) -> None:
-    wanted = expected_shape(entry)
-    if whole.shape != wanted:
+def _placed(folder: Folder, module: Transformer) -> tuple[list[Stored], dict[str, Tensor]]:
+    """The tensors that a file of the class has, and ours; all are there, and no others."""
+    rows, parts, form = placed(folder.kind, module.state_dict(), module.model, folder.files)
+    known = {row.name for row in rows}
+    missing = [row.name for row in rows if row.name not in folder.files]
+    further = _further_layers(folder, module.model, form.layers)
+    other = [
+        name
+        for name in folder.files
+        if name not in known and not _NO_WEIGHTS.search(name) and not name.startswith(further)
+    ]
+    heads = _heads(other) if module.model.tied else []
+    superfluous = [name for name in other if name not in heads]
+    for found, what in ((missing, "lack"), (superfluous, "also hold")):
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            raise InputError(
+                f"{folder.path} is not the {folder.kind} model of its config.json: its weights {what} "
+                f"{found[0]}{more}; use the config.json and the weights of one model"
+            )
+    return rows, parts
+
+
+def _heads(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name in ("lm_head.weight", "embed_out.weight")]
+
+
+def _further_layers(folder: Folder, m: ModelConfig, layers: str) -> tuple[str, ...]:
+    """Where the layers for predicting further tokens are, which are no part of the class."""
+    n_further = folder.config.get("num_nextn_predict_layers") or 0
+    return tuple(f"{layers}.{m.n_layers + i}." for i in range(n_further))
+
+
+def _require_same(folder: Folder, row: Stored, held: Any, shape: torch.Size) -> None:
+    if list(held.get_shape()) != list(shape):
         raise InputError(
-            f"{entry.theirs} in {found.folder} is {tuple(whole.shape)}, and its config.json asks for "
-            f"{tuple(wanted)}; do the files belong together?"
+            f"{folder.path} is not the {folder.kind} model of its config.json: {row.name} is "
+            f"{tuple(held.get_shape())} there and {tuple(shape)} here"
+        )
+    if held.get_dtype() not in _FLOATS:
+        raise InputError(
+            f"{folder.files[row.name]} holds {row.name} as {held.get_dtype()}; "
+            f"give weights that are not quantized: {', '.join(_FLOATS)}"
         )
 
 
-def expected_shape(entry: Entry) -> torch.Size:
-    """The shape of their tensor."""
-    shapes = dict(zip(entry.ours, entry.shapes, strict=True))
-    return entry.join(lambda name: torch.empty(tuple(shapes[name]), device="meta")).shape
-
-
-def _known(name: str, model: ModelConfig) -> bool:
-    """Whether it is no surprise: the head's own name for a tied embedding, tables that are not learned."""
-    return name.endswith(_NOT_LEARNED) or (model.tied and name in ("lm_head.weight", "embed_out.weight"))
+def _require_tied(folder: Folder, m: ModelConfig, rows: Iterable[Stored], files: Mapping[Path, Any]) -> None:
+    """A head that is written beside the embedding it is tied to must be that embedding."""
+    embed = next(row.name for row in rows if row.parts == ("embed.weight",))
+    for head in _heads(folder.files) if m.tied else []:
+        one, other = (files[folder.files[name]].get_tensor(name) for name in (embed, head))
+        if not torch.equal(one, other):
+            raise InputError(
+                f"{folder.path} says tie_word_embeddings, but {head} is not {embed}; "
+                "set it to false in config.json"
+            )

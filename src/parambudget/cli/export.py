@@ -1,90 +1,126 @@
 """`parambudget export`: the same model in another tool's words, exactly, or why it cannot be said there."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.export.files import text_of, write_into
-from parambudget.arch.export.meaning import differences
 from parambudget.arch.export.target import Export
 from parambudget.arch.source import load
 from parambudget.cli.fields import with_model_fields
-from parambudget.cli.options import SourceArgument, require_torch
+from parambudget.cli.options import JsonOption, SourceArgument, require_torch
+from parambudget.cli.output import print_json
 from parambudget.cost.count import total
-from parambudget.errors import InputError
+from parambudget.errors import ConfigError
 
-if TYPE_CHECKING:
-    from parambudget.train.saved import Saved
+Tool = Literal["hf", "litgpt", "megatron"]
 
 
 @with_model_fields()
 def export(
     source: SourceArgument = None,
     to: Annotated[
-        Literal["hf", "litgpt", "megatron"],
-        typer.Option(help="Hugging Face transformers, litgpt, or Megatron-LM."),
+        Tool, typer.Option(help="Hugging Face transformers, litgpt, or Megatron-LM's arguments.")
     ] = "hf",
     model_type: Annotated[
         str | None,
         typer.Option(
             metavar="TYPE",
-            help="With hf: the class, by its model_type such as qwen3.",
-            show_default="the plainest that fits",
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="CHECKPOINT",
-            help="With hf: a run, one of its checkpoints or a safetensors file, to be written with its "
-            "tokenizer as what transformers loads.",
+            help="The class, by its model_type, such as qwen3 (hf only).",
+            show_default="the plainest",
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.", show_default="print it"),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHECKPOINT", help="Write its weights and tokenizer too: a run or a checkpoint (hf only)."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    as_json: JsonOption = False,
     *,
     fields: dict[str, Any],
 ) -> None:
-    """Write the model for another tool, where it is built with exactly these parameters; or say what lacks.
+    """Write the model for another tool: one that loads as exactly the planned parameters, or the reason why
+    not.
 
     parambudget export gpt2 --to hf -o folder
     """
-    if to != "hf" and (model_type or weights):
-        raise InputError(
-            f"{'--model-type' if model_type else '--weights'} is for --to hf; leave it out with {to}"
-        )
-    if weights is None:
-        completed = load(source, fields)
-        made = _exported(completed.model, to, model_type)
-        _tell(*completed.notes, *made.notes)
-        if out is None:
-            typer.echo(text_of(to, made), nl=False)
-        else:
-            written = write_into(out, to, made, force=force)
-            typer.echo(f"wrote {written}: {made.name}, {total(completed.model):,} parameters")
+    if weights is not None:
+        model = load(source, fields).model if source is not None or fields else None
+        _require_a_folder(to, out, force=force)
+        assert out is not None, "it was asked for"
+        _export_weights(weights, model, model_type, out, as_json=as_json)
         return
+    completed = load(source, fields)
+    made = _exported(completed.model, to, model_type)
+    notes = [*completed.notes, *made.notes]
+    written = write_into(out, made, force=force) if out else None
+    counted = total(completed.model)
+    if as_json:
+        print_json(
+            {"to": to, "name": made.name, "total": counted, "file": written and str(written)}
+            | {"notes": notes, "document": made.document}
+        )
+        return
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    if written:
+        typer.echo(f"wrote {written}: {made.name}, {counted:,} parameters")
+    else:
+        typer.echo(text_of(made), nl=False)
+
+
+def _require_a_folder(to: Tool, out: Path | None, *, force: bool) -> None:
+    if to != "hf":
+        raise ConfigError(f"--weights writes for transformers, and --to is {to}; use --to hf")
     if out is None:
-        raise InputError("--weights writes a folder; say which with --out DIR")
+        raise ConfigError("--weights writes several files; name their folder with --out DIR")
+    if force:
+        raise ConfigError("--force replaces single files, not a folder of weights; choose another --out")
+
+
+def _export_weights(
+    weights: Path, model: ModelConfig | None, model_type: str | None, out: Path, *, as_json: bool
+) -> None:
+    """The model of a checkpoint with its weights and its tokenizer."""
     require_torch("export --weights")
-    from parambudget.train.export import write_pretrained
+    from parambudget.train.device import choose
+    from parambudget.train.export import export_weights, require_same_model
+    from parambudget.train.sample import load_checkpoint
 
-    saved = _saved(weights, source, fields)
-    made = _exported(saved.model, to, model_type)
-    write_pretrained(saved, made, out, force=force)
-    what = "weights and tokenizer" if saved.tokenizer else "weights, without a tokenizer"
-    typer.echo(f"wrote {out}: {made.name}, {total(saved.model):,} parameters, {what}")
+    notes: list[str] = []
+    loaded = load_checkpoint(weights, choose("cpu"), notes.append)
+    if model is not None:
+        require_same_model(model, loaded)
+    done = export_weights(loaded, out, model_type)
+    counted = total(loaded.module.model)
+    notes += done.notes
+    if as_json:
+        print_json(
+            {"to": "hf", "name": done.made.name, "total": counted, "file": str(out)}
+            | {"notes": notes, "document": done.made.document, "weights": str(loaded.folder)}
+            | {"files": done.files}
+        )
+        return
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(f"wrote {out}: {done.made.name}, {counted:,} parameters of {loaded.folder}")
 
 
-def _exported(model: ModelConfig, to: str, model_type: str | None) -> Export:
+def _exported(model: ModelConfig, to: Tool, model_type: str | None) -> Export:
     if to == "hf":
         from parambudget.arch.hf.write import to_hf
 
         return to_hf(model, model_type)
+    if model_type is not None:
+        raise ConfigError(f"--model-type chooses a class of transformers, and --to is {to}; leave it out")
     if to == "litgpt":
         from parambudget.arch.export.litgpt import to_litgpt
 
@@ -92,25 +128,3 @@ def _exported(model: ModelConfig, to: str, model_type: str | None) -> Export:
     from parambudget.arch.export.megatron import to_megatron
 
     return to_megatron(model)
-
-
-def _saved(weights: Path, source: str | None, fields: dict[str, Any]) -> "Saved":
-    """The weights; refused where a model is given as well and they are of another one."""
-    from parambudget.train.saved import find
-
-    saved = find(weights)
-    if source is None and not fields:
-        return saved
-    found = differences(load(source, fields).model, saved.model)
-    if found:
-        first = found[0]
-        raise InputError(
-            f"{weights} is of another model: {first.field} is {first.got!r} there and {first.wanted!r} here; "
-            "leave the model out to take that of the weights"
-        )
-    return saved
-
-
-def _tell(*notes: str) -> None:
-    for note in notes:
-        typer.echo(f"parambudget: {note}", err=True)

@@ -14,7 +14,7 @@ def sample(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            metavar="CHECKPOINT", help="A run's folder, one of its checkpoints, or a Hugging Face folder."
+            metavar="CHECKPOINT", help="A run's folder, one of its checkpoints, or a folder of Hugging Face."
         ),
     ],
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="Text to go on with.")] = "",
@@ -40,7 +40,9 @@ def sample(
     from parambudget.train.sample import Drawing, load_checkpoint
     from parambudget.train.sample import sample as generate
 
-    loaded = load_checkpoint(checkpoint, choose(device))
+    loaded = load_checkpoint(
+        checkpoint, choose(device), lambda notice: typer.echo(f"note: {notice}", err=True)
+    )
     drawing = Drawing(max_tokens, temperature, top_k, seed)
     if as_json:
         print_json(asdict(generate(loaded, prompt, drawing)))

@@ -95,8 +95,8 @@ def train(
     init: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER",
-            help="Start from the weights of a checkpoint or a Hugging Face folder.",
+            metavar="CHECKPOINT",
+            help="Start from its weights, or a Hugging Face folder's.",
             rich_help_panel=RUN_PANEL,
         ),
     ] = None,
@@ -197,11 +197,11 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     from parambudget.train.batches import require_windows
     from parambudget.train.device import choose
     from parambudget.train.expect import expected
+    from parambudget.train.learner import require_init
     from parambudget.train.loop import train as train_model
     from parambudget.train.rundir import require_free
     from parambudget.train.settings import require_possible, settled
     from parambudget.train.signals import stop_requests
-    from parambudget.train.start import require_start
 
     to = console()
     to.quiet = asked.as_json or not ranks.leads
@@ -213,7 +213,7 @@ def run_as(ranks: "Ranks", asked: Request) -> None:
     if asked.shard:
         ranks.require_others()
     if asked.init is not None:
-        require_start(asked.init)
+        require_init(asked.init)
     if ranks.leads:
         require_free(asked.out, resume=asked.resume)
     if asked.wandb is not None:

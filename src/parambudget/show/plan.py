@@ -7,6 +7,7 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.throughput import STALLS, Range
 from parambudget.plan.estimate import RunPlan
 from parambudget.plan.machine import USABLE_SHARE
+from parambudget.show.breakdown import widths
 from parambudget.show.flags import flags
 from parambudget.show.screen import bold, dim, table, wrapped
 from parambudget.units import (
@@ -81,7 +82,7 @@ def _model(plan: RunPlan) -> list[str]:
 def shape(m: ModelConfig) -> str:
     """Depth, width and heads in a few words."""
     heads = f"{m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}"
-    return f"{m.n_layers} layers, dim {m.dim}, {heads}, FFN {m.intermediate_size}"
+    return ", ".join((f"{m.n_layers} layers", f"dim {m.dim}", heads, *widths(m, "FFN")))
 
 
 def _machine(plan: RunPlan) -> list[str]:

@@ -1,87 +1,62 @@
-"""A trained model as a folder of Hugging Face form: weights, config, tokenizer; all of it or nothing."""
+"""A checkpoint as a folder that transformers loads, with the same logits and the same tokens."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
-from tokenizers import Tokenizer
+from typing import Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.export.target import Export
-from parambudget.build.export import SHARD_BYTES, write_weights
-from parambudget.build.module import Transformer
-from parambudget.build.pretrained import own_tensors
-from parambudget.errors import InputError
-from parambudget.files import write_json, written_together
-from parambudget.text.tokenizer import TextTokenizer, prepared
-from parambudget.train.saved import Saved
+from parambudget.arch.hf.write import to_hf
+from parambudget.build.export import write_pretrained
+from parambudget.errors import ConfigError
+from parambudget.text.pretrained import ends, tokenizer_files
+from parambudget.train.sample import Loaded
+
+TOKENIZER_OF_ITS_OWN: Final = ("qwen2",)
+"""Classes for which transformers 5 has `AutoTokenizer` cut texts by rules of its own, whatever the files say.
+
+Source: transformers 5.24, models/auto/tokenization_auto.py, MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS.
+"""
 
 
-def write_pretrained(
-    saved: Saved, made: Export, out: Path, *, force: bool = False, shard_bytes: int = SHARD_BYTES
-) -> None:
-    """Write what transformers loads by `AutoModelForCausalLM.from_pretrained`, with the same logits.
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
 
-    `made` is the model's config.json; a class that computes something else is refused.
-    """
-    if made.unsaid:
-        raise InputError(f"{made.notes[0]}; its weights are not written, as they would mean something else")
-    with written_together(out, force=force) as folder:
-        try:
-            with safe_open(saved.weights, "pt") as file:
-                _require_tensors(saved, file)
-                write_weights(
-                    folder, made.name, saved.model, dict.fromkeys(file.keys()), file.get_tensor, shard_bytes
-                )
-        except SafetensorError as error:
-            raise InputError(f"{saved.weights} cannot be read ({error}); use another checkpoint") from None
-        special = _write_tokenizer(folder, saved) if saved.tokenizer else {}
-        write_json(folder / "config.json", made.document | special | {"torch_dtype": "float32"})
-        if special:
-            write_json(folder / "generation_config.json", special)
+    made: Export
+    files: list[str]
+    notes: tuple[str, ...]
 
 
-def _require_tensors(saved: Saved, file: Any) -> None:
-    wanted = {name: tuple(own.shape) for name, own in own_tensors(_on_meta(saved.model)).items()}
-    held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    for name in sorted(wanted.keys() | held.keys()):
-        if wanted.get(name) != held.get(name):
-            raise InputError(
-                f"{saved.weights} is of another model: {name} is {held.get(name, 'missing')} there and "
-                f"{wanted.get(name, 'no tensor')} in its config.json"
+def require_same_model(asked: ModelConfig, loaded: Loaded) -> None:
+    """Refuse weights of another model than the one that was asked for."""
+    there, here = loaded.module.model.model_dump(), asked.model_dump()
+    for name, value in here.items():
+        if there[name] != value:
+            raise ConfigError(
+                f"{loaded.folder} is of another model: {name} is {there[name]!r} there and {value!r} here; "
+                "leave the model out, it comes from the checkpoint"
             )
 
 
-def _on_meta(model: ModelConfig) -> Transformer:
-    return Transformer(model, device="meta", dtype=torch.float32)
+def export_weights(loaded: Loaded, out: Path, kind: str | None = None) -> Exported:
+    """Write config, weights and tokenizer into a new folder: all of it or nothing.
 
-
-def _write_tokenizer(folder: Path, saved: Saved) -> dict[str, int | None]:
-    """tokenizer.json and its settings; returns the ids that configs name."""
-    tokenizer = read_saved_tokenizer(saved)
-    document = json.loads(tokenizer.json)
-    # Training saw no token put around a text, so none is put there now.
-    document["post_processor"] = None
-    (folder / "tokenizer.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": tokenizer.end_text,
-        "eos_token": tokenizer.end_text,
-        "model_max_length": saved.model.context_length,
-        "clean_up_tokenization_spaces": False,
-    }
-    write_json(folder / "tokenizer_config.json", settings)
-    # A text begins where another has ended.
-    return {"bos_token_id": tokenizer.end, "eos_token_id": tokenizer.end}
-
-
-def read_saved_tokenizer(saved: Saved) -> TextTokenizer:
-    """The tokenizer that the weights were trained with."""
-    try:
-        return prepared(Tokenizer.from_file(str(saved.tokenizer)), str(saved.tokenizer))
-    except InputError:
-        raise
-    except Exception as error:  # tokenizers raises no narrower class
-        raise InputError(f"{saved.tokenizer} cannot be read ({error})") from None
+    Refuses a model that every class would compute with other logits.
+    """
+    model, tokenizer = loaded.module.model, loaded.tokenizer
+    made = to_hf(model, kind)
+    if made.unsaid:
+        raise ConfigError(
+            f"no class of transformers gives these weights the same logits: {made.name} computes "
+            f"{', '.join(made.unsaid)}; export the config alone, without --weights"
+        )
+    document = made.document | ends(tokenizer) | {"dtype": "float32"}
+    files = write_pretrained(loaded.module, document, out, tokenizer_files(tokenizer, model.context_length))
+    notes = made.notes
+    if made.name in TOKENIZER_OF_ITS_OWN:
+        notes += (
+            f"AutoTokenizer of transformers 5 has its own tokenizer for {made.name}: load this one with "
+            "PreTrainedTokenizerFast.from_pretrained",
+        )
+    return Exported(made, files, notes)

@@ -27,13 +27,12 @@ from parambudget.train.device import Compute, choose, memory_told, surroundings
 from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.evaluate import evaluate, validation_windows
 from parambudget.train.expect import Expected, expected
-from parambudget.train.learner import Learner, prepared
+from parambudget.train.learner import Learner, prepared, started_from
 from parambudget.train.optim import clip, set_learning_rate
 from parambudget.train.results import Step, TrainResult
 from parambudget.train.resume import require_same_run, restored
 from parambudget.train.saving import Saver
 from parambudget.train.schedule import learning_rate
-from parambudget.train.start import started_from
 
 if TYPE_CHECKING:
     from parambudget.train.pieces import Pieces

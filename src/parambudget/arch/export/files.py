@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,53 +11,57 @@ from parambudget.errors import InputError
 from parambudget.files import write_whole
 
 
-def as_json(document: Mapping[str, Any]) -> str:
-    """A JSON object, two spaces deep."""
-    return json.dumps(document, indent=2) + "\n"
-
-
-def as_yaml(document: Mapping[str, Any]) -> str:
-    """A YAML mapping. What is JSON is YAML, but for floats, which YAML 1.1 takes for text without a point."""
-    return "".join(f"{key}: {_scalar(value)}\n" for key, value in document.items())
-
-
-def as_arguments(document: Mapping[str, Any]) -> str:
-    """A bash array as in Megatron's example scripts, to be sourced; True is a flag without a value."""
-    lines = [
-        f"  --{name}" if value is True else f"  --{name} {shlex.quote(str(value))}"
-        for name, value in document.items()
-    ]
-    return "\n".join(["MODEL_ARGS=(", *lines, ")"]) + "\n"
-
-
-FILES: Final[Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]]] = {
-    "hf": ("config.json", as_json),
-    "litgpt": ("model_config.yaml", as_yaml),
-    "megatron": ("megatron_args.sh", as_arguments),
-}
-"""Each tool's file and how its text is made."""
-
-
-def text_of(tool: str, export: Export) -> str:
+def text_of(export: Export) -> str:
     """The document as the tool's file has it."""
-    return FILES[tool][1](export.document)
+    return _FORMS[export.file](export.document)
 
 
-def write_into(folder: Path, tool: str, export: Export, *, force: bool = False) -> Path:
+def write_into(folder: Path, export: Export, *, force: bool = False) -> Path:
     """Write the file into a folder, which is made if need be; a file that is there stays unless told."""
-    path = folder / FILES[tool][0]
+    path = folder / export.file
+    require_free(path, force=force)
+    make_folder(folder)
+    write_whole(path, text_of(export))
+    return path
+
+
+def require_free(path: Path, *, force: bool) -> None:
+    """Refuse to write over a file without being told to."""
     if not force and os.path.lexists(path):
         raise InputError(f"{path} is there already; choose another --out, or --force to replace it")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, if they are not there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make {folder}: {error.strerror}; choose another one with --out") from None
-    write_whole(path, text_of(tool, export))
-    return path
 
 
-def _scalar(value: Any) -> str:
-    if isinstance(value, float):
-        digits, exponent, power = repr(value).partition("e")
-        return f"{digits if '.' in digits else digits + '.0'}{exponent}{power}"
-    return json.dumps(value)
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _yaml(document: Mapping[str, Any]) -> str:
+    """Keys with JSON values, which YAML 1.1 reads too, but for numbers like 1e-05."""
+    return "".join(f"{key}: {_yaml_value(value)}\n" for key, value in document.items())
+
+
+def _yaml_value(value: Any) -> str:
+    said = json.dumps(value)
+    if isinstance(value, float) and "e" in said and "." not in said:
+        return said.replace("e", ".0e")
+    return said
+
+
+def _arguments(document: Mapping[str, Any]) -> str:
+    """One argument a line; true is a flag without a value."""
+    return "".join(f"{name}\n" if value is True else f"{name} {value}\n" for name, value in document.items())
+
+
+_FORMS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "config.json": _json,
+    "model_config.yaml": _yaml,
+    "megatron_args.txt": _arguments,
+}

@@ -1,206 +1,203 @@
-"""A model as litgpt's model_config.yaml, exact or refused.
+"""A model as litgpt's model_config.yaml: exactly, or refused with the reason.
 
-Written and read again, as for Hugging Face: `_read` says what litgpt builds from the keys, so that what it
-does not know, and a model has, is refused. Source: litgpt/config.py and litgpt/model.py of litgpt 0.5.13.
+What is written is read again by what litgpt builds from it (`built`), so it is refused unless it is the
+model.
+
+Source: Lightning-AI/litgpt 0.5.13 (PyPI), litgpt/config.py and litgpt/model.py.
 """
 
 from collections.abc import Mapping
+from math import isclose
 from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.export.target import Attempt, Export, chosen
-from parambudget.errors import ConfigError
+from parambudget.arch.moe import MoE
 
-VERSION: Final = "litgpt 0.5.13"
-_UNSCALED_NAME: Final = "OLMo"
-"""In a name, it makes litgpt's LayerNorms have neither scale nor shift."""
-_BEST_OF_A_GROUP: Final = 2
-"""Experts by which a group is judged, where the scores are sigmoids (see `build.experts`)."""
+_NORMS: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
+_BARE_NORMS: Final = "OLMo"
+"""litgpt's LayerNorm has no parameters in models whose name has this in it."""
+_BEST_OF_GROUP: Final = 2
+"""Experts by which a group is judged: DeepSeek-V3."""
 
 
 def to_litgpt(model: ModelConfig) -> Export:
-    """The config that litgpt builds as this model. Its file cannot say that the head is tied: a note does."""
-    untied = model.replace(tied=False)
-    made = chosen(untied, [lambda: _attempt(untied)], f"{VERSION} has no such model", "its nearest")
-    return Export(made.name, made.document, _notes(model), made.unsaid)
+    """The model_config.yaml of this model; raises `ConfigError` with what litgpt lacks."""
+    config = _written(model)
+    notes = []
+    if model.tied:
+        extra = f"{model.vocab_size * model.dim:,}"
+        notes.append(
+            "a litgpt config cannot tie the head: give litgpt pretrain --train.tie_embeddings true; without "
+            f"it the model has {extra} more parameters"
+        )
+    export = Export("litgpt", config, tuple(notes), file="model_config.yaml")
 
+    def attempt() -> Attempt:
+        return Attempt(export, complete(built(config) | {"tied": model.tied}).model)
 
-def _attempt(model: ModelConfig) -> Attempt:
-    document = _written(model)
-    return Attempt(Export("litgpt", document), complete(_read(document)).model)
-
-
-def _notes(model: ModelConfig) -> tuple[str, ...]:
-    if not model.tied:
-        return ()
-    return (
-        "litgpt ties the head in its training settings, not in this file: run litgpt pretrain with "
-        "--train.tie_embeddings true, or it has a head of its own, "
-        f"{model.vocab_size * model.dim:,} parameters more",
-    )
+    return chosen(model, [attempt], "no config of litgpt")
 
 
 def _written(m: ModelConfig) -> dict[str, Any]:
-    behind = m.norm_placement in ("reordered", "sandwich")
-    document = {
-        "name": "parambudget" if m.norm_weight else f"parambudget-{_UNSCALED_NAME}",
-        "block_size": m.context_length, "n_layer": m.n_layers, "n_embd": m.dim, "n_head": m.n_heads,
-        "n_query_groups": m.n_kv_heads, "head_size": m.head_dim, "intermediate_size": m.intermediate_size,
-        # Both, or the vocabulary would be padded to a multiple of 512.
-        "vocab_size": m.vocab_size, "padded_vocab_size": m.vocab_size,
-        "norm_class_name": "RMSNorm" if m.norm == "rmsnorm" else "LayerNorm", "norm_eps": m.norm_eps,
-        "norm_1": m.norm_placement != "reordered", "norm_2": m.norm_placement != "reordered",
-        "post_attention_norm": behind, "post_mlp_norm": behind, "norm_qk": m.qk_norm != "none",
-        "norm_qk_type": "olmo2" if m.qk_norm == "full" else "default",
+    config: dict[str, Any] = {
+        "name": "custom" if m.norm_weight else f"custom {_BARE_NORMS}",
+        "hf_config": {},
+        "block_size": m.context_length,
+        "n_layer": m.n_layers,
+        "n_embd": m.dim,
+        "vocab_size": m.vocab_size,
+        # Said, or litgpt pads it to a multiple of 512.
+        "padded_vocab_size": m.vocab_size,
+        "norm_class_name": _NORMS[m.norm],
+        "norm_eps": m.norm_eps,
+        "norm_1": m.norm_placement != "reordered",
+        "norm_2": m.norm_placement != "reordered",
+        "post_attention_norm": m.norm_placement in ("sandwich", "reordered"),
+        "post_mlp_norm": m.norm_placement in ("sandwich", "reordered"),
         "parallel_residual": m.block != "sequential",
-        "shared_attention_norm": m.block == "parallel_shared_norm", "bias": m.ffn_bias,
-        "attn_bias": m.qkv_bias, "lm_head_bias": m.head_bias, "rotary_percentage": m.rotary_fraction,
-        "rope_base": _whole(m.rope_theta), "rope_interleave": m.rotary_interleaved,
-        "mlp_class_name": _ffn_class(m),
-        "gelu_approximate": "tanh" if m.activation == "gelu_tanh" else "none",
-        "scale_embeddings": m.embedding_multiplier != 1,
-    }  # fmt: skip
+        "shared_attention_norm": m.block == "parallel_shared_norm",
+        "bias": m.attention_out_bias,
+        "attn_bias": m.qkv_bias,
+        "lm_head_bias": m.head_bias,
+        "scale_embeddings": isclose(m.embedding_multiplier, m.dim**0.5) and m.dim > 1,
+    }
+    config |= _attention(m) | _mlp(m) | (_experts(m, m.moe) if m.moe else {})
+    if m.logit_softcap is not None:
+        config["final_logit_softcapping"] = m.logit_softcap
+    return config
+
+
+def _attention(m: ModelConfig) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "n_head": m.n_heads,
+        "head_size": m.head_dim,
+        "n_query_groups": m.n_kv_heads,
+        "norm_qk": m.qk_norm != "none",
+        "norm_qk_type": "olmo2" if m.qk_norm == "full" else "default",
+        "rope_base": round(m.rope_theta),
+        "rotary_percentage": 0.0 if m.position == "none" else m.rotary_fraction,
+        "rope_interleave": m.rotary_interleaved,
+    }
     if m.attention_multiplier is not None:
-        document["attention_scores_scalar"] = _whole(m.attention_multiplier**-2)
-    for key, value in (
-        ("attention_logit_softcapping", m.attention_softcap),
-        ("final_logit_softcapping", m.logit_softcap),
-    ):
-        document |= {key: value} if value is not None else {}
-    return document | _of_windows(m) | _of_experts(m) | _of_latents(m)
+        config["attention_scores_scalar"] = max(round(m.attention_multiplier**-2), 1)
+    if m.attention_softcap is not None:
+        config["attention_logit_softcapping"] = m.attention_softcap
+    if m.n_local_layers:
+        local = [int(m.is_local(layer)) for layer in range(m.n_layers)]
+        config |= {"sliding_window_size": m.window, "sliding_window_indices": local}
+        if m.rope_theta_local is not None:
+            config |= {"rope_local_base_freq": m.rope_theta_local, "rope_indices": local}
+    if m.mla:
+        config["latent_attention"] = m.mla.model_dump()
+    return config
 
 
-def _whole(number: float) -> float | int:
-    """The whole number that a float stands for up to rounding, where it does."""
-    return round(number) if abs(number - round(number)) < 1e-9 * number else number
+def _mlp(m: ModelConfig) -> dict[str, Any]:
+    gated = "LLaMAMLP" if m.activation == "silu" else "GemmaMLP"
+    config: dict[str, Any] = {
+        "mlp_class_name": "LLaMAMoE" if m.moe else gated if m.gated else "GptNeoxMLP",
+        "intermediate_size": m.intermediate_size,
+    }
+    if m.activation == "gelu_tanh":
+        config["gelu_approximate"] = "tanh"
+    return config
 
 
-def _ffn_class(m: ModelConfig) -> str:
-    if m.moe:
-        return "LLaMAMoE"
-    if not m.gated:
-        return "GptNeoxMLP"
-    return "LLaMAMLP" if m.activation == "silu" else "GemmaMLP"
-
-
-def _of_windows(m: ModelConfig) -> dict[str, Any]:
-    local = [int(m.is_local(layer)) for layer in range(m.n_layers)]
-    if not any(local):
-        return {}
-    base = {} if m.rope_theta_local is None else {"rope_local_base_freq": m.rope_theta_local}
-    indices = {"rope_indices": local} if base else {}
-    return {"sliding_window_size": m.window, "sliding_window_indices": local} | base | indices
-
-
-def _of_experts(m: ModelConfig) -> dict[str, Any]:
-    if m.moe is None:
-        return {}
-    moe = m.moe
-    dense = next((layer for layer in range(m.n_layers) if m.has_experts(layer)), m.n_layers)
+def _experts(m: ModelConfig, moe: MoE) -> dict[str, Any]:
     shared = moe.n_shared_experts * (moe.shared_intermediate_size or moe.expert_intermediate_size)
-    fields: dict[str, Any] = {
-        "n_expert": moe.n_experts, "n_expert_per_token": moe.n_experts_per_token,
-        "moe_intermediate_size": moe.expert_intermediate_size, "norm_topk_prob": moe.norm_expert_weights,
+    config: dict[str, Any] = {
+        "n_expert": moe.n_experts,
+        "n_expert_per_token": moe.n_experts_per_token,
+        "moe_intermediate_size": moe.expert_intermediate_size,
+        "n_shared_expert": shared // moe.expert_intermediate_size,
         "routed_scaling_factor": moe.routing_multiplier,
+        "norm_topk_prob": moe.norm_expert_weights,
+        "first_k_dense_replace": next(layer for layer in range(m.n_layers) if m.has_experts(layer)),
+    }
+    if moe.router_scores == "sigmoid" and moe.n_experts > 1:
+        # Its sigmoid router knows groups only, two or more; all of two are none.
+        groups = moe.n_expert_groups
+        if groups == moe.n_groups_per_token:
+            groups = next(k for k in range(2, moe.n_experts + 1) if moe.n_experts % k == 0)
+        chosen_groups = groups if moe.n_groups_per_token == moe.n_expert_groups else moe.n_groups_per_token
+        config |= {
+            "n_expert_groups": groups,
+            "n_topk_groups": chosen_groups,
+            "n_topk_scores_per_group": min(_BEST_OF_GROUP, moe.n_experts // groups),
+        }
+    return config
+
+
+def built(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What litgpt's GPT is when it is built from the config, as our fields; not whether its head is tied."""
+    layernorm = config["norm_class_name"] == "LayerNorm"
+    bare = layernorm and _BARE_NORMS in config["name"]
+    placement = {(True, False): "pre", (True, True): "sandwich", (False, True): "reordered"}
+    fields: dict[str, Any] = {
+        "dim": config["n_embd"], "n_layers": config["n_layer"], "vocab_size": config["padded_vocab_size"],
+        "context_length": config["block_size"], "intermediate_size": config["intermediate_size"],
+        "norm": "layernorm" if layernorm else "rmsnorm", "norm_weight": not bare,
+        "norm_bias": layernorm and not bare, "norm_eps": config["norm_eps"],
+        "norm_placement": placement[config["norm_1"], config["post_mlp_norm"]],
+        "final_norm": True, "block": _block(config), "qkv_bias": config["bias"] or config["attn_bias"],
+        "attention_out_bias": config["bias"], "ffn_bias": config["bias"], "head_bias": config["lm_head_bias"],
+        "embedding_multiplier": config["n_embd"] ** 0.5 if config["scale_embeddings"] else 1.0,
+        "logit_softcap": config.get("final_logit_softcapping"),
     }  # fmt: skip
-    if dense:
-        fields["first_k_dense_replace"] = dense
-    if shared:
-        fields["n_shared_expert"] = shared // moe.expert_intermediate_size
-    if moe.router_scores == "sigmoid" and moe.n_expert_groups > 1:
-        fields |= {
-            "n_expert_groups": moe.n_expert_groups, "n_topk_groups": moe.n_groups_per_token,
-            "n_topk_scores_per_group": _BEST_OF_A_GROUP,
-        }  # fmt: skip
+    kind = config["mlp_class_name"]
+    gelu = "gelu_tanh" if config.get("gelu_approximate") == "tanh" else "gelu"
+    fields["gated"] = kind != "GptNeoxMLP"
+    fields["activation"] = gelu if kind in ("GptNeoxMLP", "GemmaMLP") else "silu"
+    fields |= _built_attention(config)
+    return fields | (_built_experts(config) if kind == "LLaMAMoE" else {})
+
+
+def _block(config: Mapping[str, Any]) -> str:
+    if not config["parallel_residual"]:
+        return "sequential"
+    return "parallel_shared_norm" if config["shared_attention_norm"] and config["norm_1"] else "parallel"
+
+
+def _built_attention(config: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "n_heads": config["n_head"], "n_kv_heads": config["n_query_groups"], "head_dim": config["head_size"],
+        "position": "rotary", "rope_theta": float(config["rope_base"]),
+        "rotary_interleaved": config["rope_interleave"],
+    }  # fmt: skip
+    if "attention_scores_scalar" in config:
+        fields["attention_multiplier"] = config["attention_scores_scalar"] ** -0.5
+    fields["attention_softcap"] = config.get("attention_logit_softcapping")
+    latents = config.get("latent_attention")
+    if latents:
+        # Its latents have RMSNorms, and queries always start from one; no window, and all of them turn.
+        no_queries = {"q_lora_rank": latents["q_lora_rank"] or latents["kv_lora_rank"]}
+        return fields | {"mla": dict(latents) | no_queries}
+    if config["rotary_percentage"]:
+        fields["rotary_fraction"] = config["rotary_percentage"]
+    else:
+        fields["position"] = "none"
+    if config["norm_qk"]:
+        fields["qk_norm"] = "full" if config["norm_qk_type"] == "olmo2" else "head"
+    if "sliding_window_size" in config:
+        words = ["local" if there else "global" for there in config["sliding_window_indices"]]
+        fields |= {"window": config["sliding_window_size"], "window_pattern": words}
+        fields["rope_theta_local"] = config.get("rope_local_base_freq")
     return fields
 
 
-def _of_latents(m: ModelConfig) -> dict[str, Any]:
-    return {"latent_attention": m.mla.model_dump()} if m.mla else {}
-
-
-def _read(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The model that litgpt builds from these keys."""
-    d = document
-    layernorm = d["norm_class_name"] == "LayerNorm"
-    affine = not (layernorm and _UNSCALED_NAME in d["name"])
-    gated = d["mlp_class_name"] != "GptNeoxMLP"
-    gelu = "gelu_tanh" if d["gelu_approximate"] == "tanh" else "gelu"
-    fields = {
-        "dim": d["n_embd"], "n_layers": d["n_layer"], "n_heads": d["n_head"],
-        "n_kv_heads": d["n_query_groups"], "head_dim": d["head_size"],
-        "intermediate_size": d["intermediate_size"], "vocab_size": d["padded_vocab_size"],
-        "context_length": d["block_size"], "tied": False, "position": "rotary",
-        "norm": "layernorm" if layernorm else "rmsnorm", "norm_weight": affine,
-        "norm_bias": layernorm and affine, "norm_eps": d["norm_eps"], "norm_placement": _placement(d),
-        "block": _block(d), "qk_norm": _qk_norm(d), "gated": gated,
-        "activation": "silu" if d["mlp_class_name"] in ("LLaMAMLP", "LLaMAMoE") else gelu,
-        "qkv_bias": d["bias"] or d["attn_bias"], "attention_out_bias": d["bias"], "ffn_bias": d["bias"],
-        "head_bias": d["lm_head_bias"], "rope_theta": float(d["rope_base"]),
-        "rotary_fraction": d["rotary_percentage"], "rotary_interleaved": d["rope_interleave"],
-        "embedding_multiplier": d["n_embd"] ** 0.5 if d["scale_embeddings"] else 1.0,
-        "attention_softcap": d.get("attention_logit_softcapping"),
-        "logit_softcap": d.get("final_logit_softcapping"),
+def _built_experts(config: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "n_experts": config["n_expert"], "n_experts_per_token": config["n_expert_per_token"],
+        "expert_intermediate_size": config["moe_intermediate_size"],
+        "n_shared_experts": config["n_shared_expert"], "routing_multiplier": config["routed_scaling_factor"],
+        "n_first_dense": config["first_k_dense_replace"], "expert_bias": config["bias"],
     }  # fmt: skip
-    if "attention_scores_scalar" in d:
-        fields["attention_multiplier"] = d["attention_scores_scalar"] ** -0.5
-    if "sliding_window_size" in d:
-        words = tuple("local" if local else "global" for local in d["sliding_window_indices"])
-        fields |= {"window": d["sliding_window_size"], "window_pattern": words}
-        fields |= {"rope_theta_local": d.get("rope_local_base_freq")}
-    return fields | _read_experts(d) | _read_latents(d)
-
-
-def _placement(d: Mapping[str, Any]) -> str:
-    if not d["norm_1"]:
-        return "reordered"
-    return "sandwich" if d["post_attention_norm"] else "pre"
-
-
-def _block(d: Mapping[str, Any]) -> str:
-    if not d["parallel_residual"]:
-        return "sequential"
-    return "parallel_shared_norm" if d["shared_attention_norm"] else "parallel"
-
-
-def _qk_norm(d: Mapping[str, Any]) -> str:
-    if not d["norm_qk"]:
-        return "none"
-    return "full" if d["norm_qk_type"] == "olmo2" else "head"
-
-
-def _read_experts(d: Mapping[str, Any]) -> dict[str, Any]:
-    if not d.get("n_expert"):
-        return {}
-    grouped = "n_expert_groups" in d
-    return {
-        "moe": {
-            "n_experts": d["n_expert"],
-            "n_experts_per_token": d["n_expert_per_token"],
-            "expert_intermediate_size": d["moe_intermediate_size"],
-            "n_shared_experts": d.get("n_shared_expert", 0),
-            "expert_bias": d["bias"],
-            "router_scores": "sigmoid" if grouped else "softmax",
-            "correction_bias": grouped,
-            # Without groups it is the softmax of the chosen, whatever norm_topk_prob says.
-            "norm_expert_weights": d["norm_topk_prob"] if grouped else True,
-            "routing_multiplier": d["routed_scaling_factor"],
-            "n_expert_groups": d.get("n_expert_groups", 1),
-            "n_groups_per_token": d.get("n_topk_groups", 1),
-            "n_first_dense": d.get("first_k_dense_replace", 0),
-        }
-    }
-
-
-def _read_latents(d: Mapping[str, Any]) -> dict[str, Any]:
-    held = d.get("latent_attention")
-    if held is None:
-        return {}
-    if held["q_lora_rank"] is None:
-        raise ConfigError("litgpt has no latent attention without compressed queries; give q_lora_rank")
-    if d["norm_class_name"] != "RMSNorm" or d["bias"]:
-        raise ConfigError(
-            "litgpt's latents have RMSNorms, and biases on every matrix if the FFN has; use none"
-        )
-    return {"mla": dict(held)}
+    if "n_expert_groups" in config:
+        fields |= {
+            "router_scores": "sigmoid", "correction_bias": True,
+            "norm_expert_weights": config["norm_topk_prob"],
+            "n_expert_groups": config["n_expert_groups"], "n_groups_per_token": config["n_topk_groups"],
+        }  # fmt: skip
+    return fields

@@ -11,9 +11,7 @@ _ONLY_THE_START: Final = ("init_std", "zero_init_out")
 """Fields that decide the initial weights and nothing after."""
 _ONLY_THE_FORM: Final = ("fused_experts", "n_first_dense")
 """Fields that say what others say too, or how tensors are laid out."""
-_ONLY_ROTARY: Final = (
-    "rope_theta", "rope_theta_local", "rotary_fraction", "rotary_interleaved", "rotary_pattern",
-)  # fmt: skip
+_ONLY_ROTARY: Final = ("rope_theta", "rotary_fraction", "rotary_interleaved", "rotary_pattern")
 _CLOSE: Final = 1e-9
 """Relative difference of floats that are one number: a square root, squared and written as text."""
 
@@ -33,14 +31,18 @@ def differences(wanted: ModelConfig, got: ModelConfig) -> list[Difference]:
     Initial weights are no difference, nor is whether the matrices of experts lie in one tensor.
     """
     ours, theirs = meaning(wanted), meaning(got)
+    if wanted.position != got.position:
+        ours |= {name: theirs.get(name) for name in (*_ONLY_ROTARY, "rope_theta_local")}
     say_ours, say_theirs = flat(wanted), flat(got)
-    # Another kind of position is one difference, not one for each of its settings.
-    follow = _ONLY_ROTARY if wanted.position != got.position else ()
-    return [
-        Difference(field, _said(say_ours, ours, field), _said(say_theirs, theirs, field))
-        for field in FIELDS
-        if field not in follow and not _one(ours.get(field), theirs.get(field))
-    ]
+    found = []
+    for field in FIELDS:
+        if _one(ours.get(field), theirs.get(field)):
+            continue
+        pair = _said(say_ours, ours, field), _said(say_theirs, theirs, field)
+        # The same words of different models, such as a share of heads of other widths.
+        pair = (ours.get(field), theirs.get(field)) if pair[0] == pair[1] else pair
+        found.append(Difference(field, *pair))
+    return found
 
 
 def meaning(m: ModelConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from parambudget.arch.export.meaning import Difference, differences
 from parambudget.errors import ConfigError
 
 _MOST_NAMED: Final = 3
-"""Differences that are named; the others are counted."""
+"""Differences that are named and not only counted."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Export:
     """What a person should know about it."""
     unsaid: tuple[str, ...] = ()
     """What the other tool computes and the model does not say: same count, other logits."""
+    file: str = "config.json"
+    """What the tool calls the file."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,10 @@ class Attempt:
     read: ModelConfig
 
 
-def chosen(model: ModelConfig, attempts: Iterable[Callable[[], Attempt]], told: str, nearest: str) -> Export:
+def chosen(model: ModelConfig, attempts: Iterable[Callable[[], Attempt]], told: str) -> Export:
     """The first attempt that is the model when it is read again; if there is none, one that differs only in
-    what a `ModelConfig` cannot say; otherwise `ConfigError` with what the nearest one lacks.
-
-    `told` says that there is none, and `nearest`, with the name of an export in it, which one comes nearest.
-    """
+    what a `ModelConfig` cannot say; otherwise `ConfigError` with what the nearest one lacks. `told` says in
+    the message what has been searched, such as "no class of transformers"."""
     misses: list[tuple[list[Difference], Export]] = []
     alike: list[Export] = []
     broken: list[str] = []
@@ -52,25 +52,34 @@ def chosen(model: ModelConfig, attempts: Iterable[Callable[[], Attempt]], told: 
         found = differences(model, made.read)
         if not found and not made.export.unsaid:
             return made.export
-        if found:
-            misses.append((found, made.export))
-        else:
+        if not found:
             alike.append(made.export)
+        misses.append((found, made.export))
     if alike:
         return alike[0]
     if not misses:
-        raise ConfigError(f"{told}: {broken[0]}")
-    lacks, miss = min(misses, key=lambda each: len(each[0]))
-    raise ConfigError(f"{told}: {nearest.format(miss.name)} has {_lack(lacks)}")
+        raise ConfigError(f"{told} can say this model: {broken[0]}")
+    lacks, nearest = min(misses, key=lambda miss: len(miss[0]))
+    which = f"the nearest, {nearest.name}," if len(misses) > 1 else nearest.name
+    raise ConfigError(f"{told} is this model: {which} {_lack(lacks)}")
 
 
 def _lack(found: Sequence[Difference]) -> str:
     """What the nearest has otherwise, and what to change."""
-    told = [f"{one.field}={_short(one.got)} where the model has {_short(one.wanted)}" for one in found]
-    if len(found) == 1:
-        return f"{told[0]}; set {found[0].field} to {_short(found[0].got)} to export it"
-    rest = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-    return f"{', '.join(told[:_MOST_NAMED])}{rest}; change these fields to export it"
+    told = [
+        f"has {one.field}={_short(one.got)} where the model has {_short(one.wanted)}"
+        for one in found[:_MOST_NAMED]
+    ]
+    if len(found) > _MOST_NAMED:
+        told.append(f"differs in {len(found) - _MOST_NAMED} more")
+    return f"{', '.join(told)}; {_remedy(found)} to export it so"
+
+
+def _remedy(found: Sequence[Difference]) -> str:
+    if len(found) > 1:
+        return "change these fields"
+    (one,) = found
+    return f"leave {one.field} out" if one.got is None else f"set {one.field} to {_short(one.got)}"
 
 
 def _short(value: Any) -> str:

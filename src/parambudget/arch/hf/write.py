@@ -14,7 +14,7 @@ from parambudget.arch.defaults import complete
 from parambudget.arch.export.target import Attempt, Export, chosen
 from parambudget.arch.hf.family import ABSENT, Family
 from parambudget.arch.hf.read import FAMILIES, from_hf
-from parambudget.arch.hf.written import KEYS, KEYS_OF_EXPERTS, KEYS_WITHOUT_EXPERTS, activation
+from parambudget.arch.hf.written import KEYS, activation
 from parambudget.errors import ConfigError
 
 CLASSES: Final[Mapping[str, str]] = {
@@ -23,14 +23,13 @@ CLASSES: Final[Mapping[str, str]] = {
     "olmo2": "Olmo2ForCausalLM", "gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM", "phi3": "Phi3ForCausalLM", "phi": "PhiForCausalLM",
     "gpt_neo": "GPTNeoForCausalLM", "gptj": "GPTJForCausalLM", "opt": "OPTForCausalLM",
-    "falcon": "FalconForCausalLM", "bloom": "BloomForCausalLM", "mpt": "MptForCausalLM",
-    "starcoder2": "Starcoder2ForCausalLM", "gpt_bigcode": "GPTBigCodeForCausalLM",
+    "starcoder2": "Starcoder2ForCausalLM", "falcon": "FalconForCausalLM", "bloom": "BloomForCausalLM",
+    "mpt": "MptForCausalLM", "gpt_bigcode": "GPTBigCodeForCausalLM",
     "stablelm": "StableLmForCausalLM", "smollm3": "SmolLM3ForCausalLM", "olmo": "OlmoForCausalLM",
     "cohere": "CohereForCausalLM", "cohere2": "Cohere2ForCausalLM", "granite": "GraniteForCausalLM",
     "glm": "GlmForCausalLM", "glm4": "Glm4ForCausalLM", "nemotron": "NemotronForCausalLM",
-    "arcee": "ArceeForCausalLM",
-    "seed_oss": "SeedOssForCausalLM", "codegen": "CodeGenForCausalLM",
-    "openai-gpt": "OpenAIGPTLMHeadModel", "mixtral": "MixtralForCausalLM",
+    "arcee": "ArceeForCausalLM", "seed_oss": "SeedOssForCausalLM",
+    "codegen": "CodeGenForCausalLM", "openai-gpt": "OpenAIGPTLMHeadModel", "mixtral": "MixtralForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM", "deepseek_v2": "DeepseekV2ForCausalLM",
     "glm4_moe": "Glm4MoeForCausalLM", "olmoe": "OlmoeForCausalLM", "gpt_oss": "GptOssForCausalLM",
@@ -44,7 +43,6 @@ NO_DROPOUT: Final[Mapping[str, tuple[str, ...]]] = {
     "gpt2": ("attn_pdrop", "embd_pdrop", "resid_pdrop"), "opt": ("dropout",),
     "gpt_bigcode": ("attn_pdrop", "embd_pdrop", "resid_pdrop"),
     "openai-gpt": ("attn_pdrop", "embd_pdrop", "resid_pdrop"),
-    "seed_oss": ("attention_dropout", "residual_dropout"),
 }  # fmt: skip
 """Keys of dropout that the class would otherwise have at 0.1: a `ModelConfig` has none."""
 _HEADS_OF_LATENTS: Final = ("deepseek_v2", "deepseek_v3")
@@ -62,18 +60,23 @@ def to_hf(model: ModelConfig, kind: str | None = None) -> Export:
     able = [one for one in kinds if _has_the_blocks(FAMILIES[one], model)]
     if not able:
         raise ConfigError(
-            f"{kind} is a class with experts or latent attention, and this model has none; leave the type out"
+            f"{kind} is a class with {_blocks_of(FAMILIES[str(kind)])}, and this model has none; use another"
         )
-    told = "no class of transformers is this model" if kind is None else f"{kind} is not this model"
-    nearest = "the nearest, {}," if kind is None else "it"
-    return chosen(model, [partial(_attempt, one, model) for one in able], told, nearest)
+    told = "no class of transformers" if kind is None else f"no form of {kind}"
+    return chosen(model, [partial(_attempt, one, model) for one in able], told)
 
 
 def _has_the_blocks(family: Family, model: ModelConfig) -> bool:
-    """Whether the class's keys for experts and latents have anything to say."""
-    always = "num_experts_per_tok" in family.defaults and not KEYS_WITHOUT_EXPERTS.keys() & family.defaults
-    latent = "kv_lora_rank" in family.defaults
-    return (model.moe is not None or not always) and (model.mla is not None or not latent)
+    """Whether the class's keys for experts and latents have anything to say; where it has dense layers too,
+    experts may be in none."""
+    if "kv_lora_rank" in family.defaults and model.mla is None:
+        return False
+    only_experts = "num_experts_per_tok" in family.defaults and "intermediate_size" not in family.keys
+    return model.moe is not None or not only_experts
+
+
+def _blocks_of(family: Family) -> str:
+    return "latent attention" if "kv_lora_rank" in family.defaults else "experts"
 
 
 def _attempt(kind: str, model: ModelConfig) -> Attempt:
@@ -95,15 +98,11 @@ def _written(kind: str, family: Family, model: ModelConfig) -> dict[str, Any]:
         said[family.keys["activation"]] = activation(model)
     if family.keys.get("rope_theta_local"):
         said[family.keys["rope_theta_local"]] = model.rope_theta_local or model.rope_theta
-    several = {**KEYS, **(KEYS_OF_EXPERTS if model.moe else KEYS_WITHOUT_EXPERTS)}
-    said |= {key: several[key](model) for key in family.defaults if key in several and key not in said}
+    said |= {key: KEYS[key](model) for key in family.defaults if key in KEYS and key not in said}
     document = {key: value for key, value in said.items() if value is not None or _takes_null(family, key)}
     if document.get("use_sliding_window") is False:
         for key in ("layer_types", "sliding_window"):
             document.pop(key, None)
-    elif "layer_types" in document and model.window is None:
-        # No layer reads it, and the class wants one all the same.
-        document["sliding_window"] = model.context_length
     if family.usual_rotation:
         document["rope_parameters"] = {"rope_type": "default", "rope_theta": document.pop("rope_theta")}
     if kind in _HEADS_OF_LATENTS and model.mla:

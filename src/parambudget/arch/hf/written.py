@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
 
-Key = Callable[[Any], Any]
+Key = Callable[[ModelConfig], Any]
 """From a model to the value of a key; None: the key is null where the class takes that, and else left out."""
 
 _ACTIVATIONS: Final = {"gelu_tanh": "gelu_pytorch_tanh"}
@@ -22,8 +22,8 @@ def activation(m: ModelConfig) -> str:
 
 
 def of_experts(name: str) -> Key:
-    """A field of the experts."""
-    return lambda m: getattr(m.moe, name)
+    """A field of the experts, if there are any."""
+    return lambda m: getattr(m.moe, name, None)
 
 
 def of_latents(name: str) -> Key:
@@ -41,15 +41,16 @@ def layer_types(m: ModelConfig) -> list[str]:
     return ["sliding_attention" if m.is_local(layer) else "full_attention" for layer in range(m.n_layers)]
 
 
-def shared_width(m: Any) -> int:
+def shared_width(m: ModelConfig) -> int:
     """Width of all shared experts together."""
-    one: int = m.moe.shared_intermediate_size or m.moe.expert_intermediate_size
-    return one * int(m.moe.n_shared_experts)
+    if m.moe is None:
+        return 0
+    return m.moe.n_shared_experts * (m.moe.shared_intermediate_size or m.moe.expert_intermediate_size)
 
 
-def _n_shared(m: Any) -> int:
+def _n_shared(m: ModelConfig) -> int | None:
     """Shared experts as if each were as wide as a routed one."""
-    return shared_width(m) // int(m.moe.expert_intermediate_size)
+    return shared_width(m) // m.moe.expert_intermediate_size if m.moe else None
 
 
 def _n_first_dense(m: ModelConfig) -> int:
@@ -72,7 +73,8 @@ def _afn(m: ModelConfig) -> str:
 
 KEYS: Final[Mapping[str, Key]] = {
     # Biases
-    "attention_bias": lambda m: m.qkv_bias, "mlp_bias": lambda m: m.ffn_bias, "bias": lambda m: m.qkv_bias,
+    "attention_bias": lambda m: m.qkv_bias, "attention_out_bias": lambda m: m.attention_out_bias,
+    "mlp_bias": lambda m: m.ffn_bias, "bias": lambda m: m.qkv_bias,
     "use_bias": lambda m: m.qkv_bias, "enable_bias": lambda m: m.qkv_bias,
     # Norms and the order of things
     "use_qk_norm": lambda m: m.qk_norm != "none", "qk_layernorm": lambda m: m.qk_norm != "none",
@@ -103,10 +105,7 @@ KEYS: Final[Mapping[str, Key]] = {
     "logits_scaling": lambda m: 1 / m.logit_multiplier,
     "word_embed_proj_dim": lambda m: m.embedding_dim or m.dim, "afn": _afn,
     "ffn_hidden_size": lambda m: m.intermediate_size,
-}  # fmt: skip
-"""Keys that are not one of our fields taken as it is, and what the model says under them."""
-KEYS_OF_EXPERTS: Final[Mapping[str, Key]] = {
-    # A class whose layers all have experts calls their width intermediate_size.
+    # Experts; a class that has nothing else calls their width intermediate_size
     "intermediate_size": of_experts("expert_intermediate_size"),
     "moe_intermediate_size": of_experts("expert_intermediate_size"),
     "num_local_experts": of_experts("n_experts"), "num_experts": of_experts("n_experts"),
@@ -117,10 +116,6 @@ KEYS_OF_EXPERTS: Final[Mapping[str, Key]] = {
     "shared_expert_intermediate_size": shared_width,
     "routed_scaling_factor": of_experts("routing_multiplier"), "n_group": of_experts("n_expert_groups"),
     "topk_group": of_experts("n_groups_per_token"),
-    "topk_method": lambda m: "group_limited_greedy" if m.moe.n_expert_groups > 1 else "greedy",
+    "topk_method": lambda m: "group_limited_greedy" if m.moe and m.moe.n_expert_groups > 1 else "greedy",
 }  # fmt: skip
-"""The same of models with experts."""
-KEYS_WITHOUT_EXPERTS: Final[Mapping[str, Key]] = {
-    "first_k_dense_replace": lambda m: m.n_layers, "mlp_only_layers": lambda m: list(range(m.n_layers)),
-}  # fmt: skip
-"""How a class that can have experts is told of a model without; its other keys for them say nothing then."""
+"""Keys that are not one of our fields taken as it is, and what the model says under them."""

@@ -1,90 +1,112 @@
-"""Names of tensors in checkpoints of classes with experts or latent attention.
+"""Names of the classes with experts.
 
-Read from the classes of transformers 5.24; the names are those of published checkpoints, which keep every
-expert's matrices apart also where the class itself joins them.
+Files have a tensor for each matrix of each expert; the classes keep all of a layer in one, which is read too.
+Read from what the classes of transformers 5 save, and held against them in tests/test_weights.py.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
-from parambudget.build.names.llama_like import AROUND, ATTENTION, FFN, NORMS
-from parambudget.build.names.rows import ALTERNATING, BARE, OF_EXPERTS, TURNED, Row, plain
+from parambudget.build.names.llama_like import ATTENTION, BEFORE, FFN, HEAD_NORMS, LLAMA, TOP
+from parambudget.build.names.names import Names, Parts
+from parambudget.build.names.ways import ALTERNATING, STACKED
 
-_LAYER: Final = "model.layers.*"
-_LLAMA: Final = AROUND | ATTENTION | NORMS
-_EXPERTS: Final = {
-    "layers.*.ffn.router": f"{_LAYER}.mlp.gate",
-    "layers.*.ffn.experts.*.gate": f"{_LAYER}.mlp.experts.*.gate_proj",
-    "layers.*.ffn.experts.*.up": f"{_LAYER}.mlp.experts.*.up_proj",
-    "layers.*.ffn.experts.*.down": f"{_LAYER}.mlp.experts.*.down_proj",
-}
-_W: Final = f"{_LAYER}.block_sparse_moe.experts.*"
-_MIXTRAL: Final = {
-    "layers.*.ffn.router": f"{_LAYER}.block_sparse_moe.gate",
-    "layers.*.ffn.experts.*.gate": f"{_W}.w1",
-    "layers.*.ffn.experts.*.up": f"{_W}.w3",
-    "layers.*.ffn.experts.*.down": f"{_W}.w2",
-}
+_GATES_AND_UPS: Final = ("ffn.experts.*.gate.weight", "ffn.experts.*.up.weight")
+_SINGLE: Final[Mapping[str, Parts]] = {
+    "mlp.experts.*.gate_proj": "ffn.experts.*.gate", "mlp.experts.*.up_proj": "ffn.experts.*.up",
+    "mlp.experts.*.down_proj": "ffn.experts.*.down",
+}  # fmt: skip
+_FUSED: Final[Mapping[str, Parts]] = {
+    "mlp.experts.gate_up_proj": _GATES_AND_UPS, "mlp.experts.down_proj": "ffn.experts.*.down.weight",
+}  # fmt: skip
+_ROUTED: Final[Mapping[str, Parts]] = {
+    "mlp.gate": "ffn.router", "mlp.gate.e_score_correction_bias": "ffn.correction",
+}  # fmt: skip
+_SHARED: Final[Mapping[str, Parts]] = {
+    "mlp.shared_experts.gate_proj": "ffn.shared.gate", "mlp.shared_experts.up_proj": "ffn.shared.up",
+    "mlp.shared_experts.down_proj": "ffn.shared.down",
+}  # fmt: skip
+_SHARED_IN_QWEN2: Final[Mapping[str, Parts]] = {
+    "mlp.shared_expert.gate_proj": "ffn.shared.gate", "mlp.shared_expert.up_proj": "ffn.shared.up",
+    "mlp.shared_expert.down_proj": "ffn.shared.down", "mlp.shared_expert_gate": "ffn.shared_gate",
+}  # fmt: skip
+_LATENT: Final[Mapping[str, Parts]] = {
+    "self_attn.q_proj": "attention.q", "self_attn.q_a_proj": "attention.q_down",
+    "self_attn.q_a_layernorm": "attention.q_latent_norm", "self_attn.q_b_proj": "attention.q_up",
+    "self_attn.kv_a_proj_with_mqa": "attention.kv_down",
+    "self_attn.kv_a_layernorm": "attention.kv_latent_norm", "self_attn.kv_b_proj": "attention.kv_up",
+    "self_attn.o_proj": "attention.out",
+}  # fmt: skip
+_IN_MIXTRAL: Final[Mapping[str, Parts]] = {
+    "block_sparse_moe.gate": "ffn.router", "block_sparse_moe.experts.*.w1": "ffn.experts.*.gate",
+    "block_sparse_moe.experts.*.w2": "ffn.experts.*.down",
+    "block_sparse_moe.experts.*.w3": "ffn.experts.*.up",
+}  # fmt: skip
 
 
-def _shared(theirs: str) -> dict[str, str]:
-    return {
-        f"layers.*.ffn.shared.{one}": f"{_LAYER}.mlp.{theirs}.{one}_proj" for one in ("gate", "up", "down")
+def _names(attention: Mapping[str, Parts], routed: Mapping[str, Parts], single: Mapping[str, Parts]) -> Names:
+    """Single experts, or those of a layer in one tensor."""
+
+    def form(experts: Mapping[str, Parts]) -> Names:
+        return Names(
+            TOP, "model.layers", {**attention, **FFN, **BEFORE, **routed, **experts}, "model.",
+            ways=dict.fromkeys(_FUSED, STACKED),
+        )  # fmt: skip
+
+    return replace(form(single), others=(form(_FUSED),))
+
+
+def _like_mixtral(router: str) -> Names:
+    """Other words for single experts; `router` is the class's own name of it."""
+    fused = {**ATTENTION, **BEFORE, router: "ffn.router", **_FUSED}
+    return replace(
+        LLAMA,
+        block={**ATTENTION, **BEFORE, **_IN_MIXTRAL},
+        others=(replace(LLAMA, block=fused, ways=dict.fromkeys(_FUSED, STACKED)),),
+    )
+
+
+def _granitemoe(gate_up: str, down: str, router: str) -> Names:
+    names: dict[str, Parts] = {
+        gate_up: _GATES_AND_UPS,
+        down: "ffn.experts.*.down.weight",
+        router: "ffn.router",
     }
+    return replace(
+        LLAMA,
+        block={**ATTENTION, **BEFORE, **{f"block_sparse_moe.{name}": ours for name, ours in names.items()}},
+        ways={f"block_sparse_moe.{name}": STACKED for name in (gate_up, down)},
+    )
 
 
-_QWEN: Final = _LLAMA | FFN | _EXPERTS
-_DEEPSEEK: Final = _QWEN | _shared("shared_experts")
-_LATENTS: Final = {
-    "layers.*.attention.q_down": f"{_LAYER}.self_attn.q_a_proj",
-    "layers.*.attention.q_latent_norm": f"{_LAYER}.self_attn.q_a_layernorm",
-    "layers.*.attention.q_up": f"{_LAYER}.self_attn.q_b_proj",
-    "layers.*.attention.kv_down": f"{_LAYER}.self_attn.kv_a_proj_with_mqa",
-    "layers.*.attention.kv_latent_norm": f"{_LAYER}.self_attn.kv_a_layernorm",
-    "layers.*.attention.kv_up": f"{_LAYER}.self_attn.kv_b_proj",
+_DEEPSEEK: Final = _names(_LATENT, {**_ROUTED, **_SHARED}, _SINGLE)
+_IN_GPT_OSS: Final[Mapping[str, Parts]] = {
+    **_FUSED,
+    "mlp.experts.gate_up_proj_bias": ("ffn.experts.*.gate.bias", "ffn.experts.*.up.bias"),
+    "mlp.experts.down_proj_bias": "ffn.experts.*.down.bias",
 }
-_CORRECTION: Final = plain(
-    {"layers.*.ffn.correction": f"{_LAYER}.mlp.gate.e_score_correction_bias"}, endings=BARE
-)
-_DEEPSEEK_V3: Final = plain(_DEEPSEEK | _LATENTS) + _CORRECTION
-_OF_ALL: Final = {".weight": "", ".bias": "_bias"}
-"""Tensors of all experts that have no module of their own."""
 
-EXPERTS_LIKE: Final[dict[str, tuple[Row, ...]]] = {
-    "deepseek_v2": plain(_DEEPSEEK | _LATENTS),
-    "deepseek_v3": _DEEPSEEK_V3,
-    "kimi_k2": _DEEPSEEK_V3,
-    "glm4_moe": plain(_DEEPSEEK) + _CORRECTION,
-    "gpt_oss": (
-        *plain(_LLAMA | {"layers.*.ffn.router": f"{_LAYER}.mlp.router"}),
-        *plain({"layers.*.attention.sinks": f"{_LAYER}.self_attn.sinks"}, endings=BARE),
-        *plain({"layers.*.ffn.experts.down": f"{_LAYER}.mlp.experts.down_proj"}, TURNED, _OF_ALL),
-        Row(
-            f"{_LAYER}.mlp.experts.gate_up_proj",
-            ("layers.*.ffn.experts.gate", "layers.*.ffn.experts.up"),
-            ALTERNATING,
-            _OF_ALL,
-        ),
+EXPERTS_LIKE: Final[Mapping[str, Names]] = {
+    "deepseek_v2": _DEEPSEEK,
+    "deepseek_v3": _DEEPSEEK,
+    "glm4_moe": _names({**ATTENTION, **HEAD_NORMS}, {**_ROUTED, **_SHARED}, _SINGLE),
+    "gpt_oss": replace(
+        LLAMA,
+        block={
+            **ATTENTION, "self_attn.sinks": "attention.sinks", **BEFORE, "mlp.router": "ffn.router",
+            **_IN_GPT_OSS,
+        },
+        ways=dict.fromkeys(_IN_GPT_OSS, ALTERNATING),
     ),
-    "granitemoe": (
-        *plain(
-            _LLAMA
-            | {
-                "layers.*.ffn.router": f"{_LAYER}.block_sparse_moe.router.layer",
-                "layers.*.ffn.experts.down": f"{_LAYER}.block_sparse_moe.output_linear",
-            }
-        ),
-        Row(
-            f"{_LAYER}.block_sparse_moe.input_linear",
-            ("layers.*.ffn.experts.gate", "layers.*.ffn.experts.up"),
-            OF_EXPERTS,
-            {".weight": ".weight"},
-        ),
+    "granitemoe": replace(
+        _granitemoe("input_linear.weight", "output_linear.weight", "router.layer"),
+        others=(_granitemoe("experts.gate_up_proj", "experts.down_proj", "router"),),
     ),
-    "mixtral": plain(_LLAMA | _MIXTRAL),
-    "olmoe": plain(_QWEN),
-    "phimoe": plain(_LLAMA | _MIXTRAL),
-    "qwen2_moe": plain(
-        _QWEN | _shared("shared_expert") | {"layers.*.ffn.shared_gate": f"{_LAYER}.mlp.shared_expert_gate"}
-    ),
-    "qwen3_moe": plain(_QWEN),
-}
+    "kimi_k2": _DEEPSEEK,
+    "mixtral": _like_mixtral("mlp.gate"),
+    "olmoe": _names({**ATTENTION, **HEAD_NORMS}, _ROUTED, _SINGLE),
+    "phimoe": _like_mixtral("mlp.router"),
+    "qwen2_moe": _names(ATTENTION, {**_ROUTED, **_SHARED_IN_QWEN2}, _SINGLE),
+    "qwen3_moe": _names({**ATTENTION, **HEAD_NORMS}, _ROUTED, _SINGLE),
+}  # fmt: skip

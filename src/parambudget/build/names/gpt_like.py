@@ -1,147 +1,131 @@
-"""Names of tensors in checkpoints of classes in the line of GPT-2.
+"""Names of the classes in the line of GPT-2.
 
-Read from the classes of transformers 5.24; the names are those of published checkpoints.
+Read from what the classes of transformers 5 save, and held against them in tests/test_weights.py.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
-from parambudget.build.names.rows import (
-    AS_IT_IS,
-    BY_KV_HEAD,
-    IN_FOUR,
-    ONE_AFTER_ANOTHER,
-    Row,
-    Way,
-    fused,
-    plain,
-    transposed,
+from parambudget.build.names.names import Names, Parts
+from parambudget.build.names.ways import CODEGEN, HEADS, TURNED
+
+_QKV: Final = ("attention.q", "attention.k", "attention.v")
+_GPT2: Final = Names(
+    {
+        "transformer.wte": "embed", "transformer.wpe": "position", "transformer.ln_f": "norm",
+        "lm_head": "lm_head",
+    },
+    "transformer.h",
+    {
+        "ln_1": "attention_norm", "attn.c_attn": _QKV, "attn.c_proj": "attention.out", "ln_2": "ffn_norm",
+        "mlp.c_fc": "ffn.up", "mlp.c_proj": "ffn.down",
+    },
+    "transformer.",
+    ways=dict.fromkeys(("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"), TURNED),
+)  # fmt: skip
+_IN_NEOX: Final[Mapping[str, Parts]] = {
+    "mlp.dense_h_to_4h": "ffn.up", "mlp.dense_4h_to_h": "ffn.down", "input_layernorm": "attention_norm",
+    "post_attention_layernorm": "ffn_norm",
+}  # fmt: skip
+_BLOOM: Final = Names(
+    {
+        "transformer.word_embeddings": "embed", "transformer.word_embeddings_layernorm": "embed_norm",
+        "transformer.ln_f": "norm", "lm_head": "lm_head",
+    },
+    "transformer.h",
+    {
+        "self_attention.query_key_value": _QKV, "self_attention.dense": "attention.out", **_IN_NEOX,
+    },
+    "transformer.",
+    ways={"self_attention.query_key_value": HEADS},
+)  # fmt: skip
+_NEOX_TOP: Final[Mapping[str, Parts]] = {
+    "gpt_neox.embed_in": "embed", "gpt_neox.final_layer_norm": "norm", "embed_out": "lm_head",
+}  # fmt: skip
+_NEOX: Final = Names(
+    _NEOX_TOP,
+    "gpt_neox.layers",
+    {"attention.query_key_value": _QKV, "attention.dense": "attention.out", **_IN_NEOX},
+    "gpt_neox.",
+    ways={"attention.query_key_value": HEADS},
 )
-
-_QKV: Final = ("layers.*.attention.q", "layers.*.attention.k", "layers.*.attention.v")
-_GPT: Final = {
-    "embed": "transformer.wte", "position": "transformer.wpe", "norm": "transformer.ln_f",
-    "lm_head": "lm_head", "layers.*.attention_norm": "transformer.h.*.ln_1",
-    "layers.*.ffn_norm": "transformer.h.*.ln_2",
+_IN_GPTJ: Final[Mapping[str, Parts]] = {
+    "ln_1": "attention_norm", "attn.out_proj": "attention.out", "mlp.fc_in": "ffn.up",
+    "mlp.fc_out": "ffn.down",
 }  # fmt: skip
-_GPT_1: Final = _GPT | {"embed": "transformer.tokens_embed", "position": "transformer.positions_embed"}
-_MATRICES: Final = {
-    "layers.*.attention.out": "transformer.h.*.attn.c_proj", "layers.*.ffn.up": "transformer.h.*.mlp.c_fc",
-    "layers.*.ffn.down": "transformer.h.*.mlp.c_proj",
-}  # fmt: skip
-_TURNED: Final = {
-    "layers.*.attention.out": "transformer.h.*.attn.out_proj",
-    "layers.*.ffn.up": "transformer.h.*.mlp.fc_in", "layers.*.ffn.down": "transformer.h.*.mlp.fc_out",
-}  # fmt: skip
-_FALCON: Final = {
-    "embed": "transformer.word_embeddings", "norm": "transformer.ln_f", "lm_head": "lm_head",
-    "layers.*.attention_norm": "transformer.h.*.input_layernorm",
-    "layers.*.ffn_norm": "transformer.h.*.post_attention_layernorm",
-    "layers.*.attention.out": "transformer.h.*.self_attention.dense",
-    "layers.*.ffn.up": "transformer.h.*.mlp.dense_h_to_4h",
-    "layers.*.ffn.down": "transformer.h.*.mlp.dense_4h_to_h",
-}  # fmt: skip
-_FALCON_QKV: Final = fused("transformer.h.*.self_attention.query_key_value", *_QKV, way=BY_KV_HEAD)
-_NEOX: Final = "gpt_neox.layers.*"
-_OPT: Final = "model.decoder"
+_GPTJ: Final = Names(
+    {"transformer.wte": "embed", "transformer.ln_f": "norm", "lm_head": "lm_head"},
+    "transformer.h",
+    {
+        "attn.q_proj": "attention.q", "attn.k_proj": "attention.k", "attn.v_proj": "attention.v", **_IN_GPTJ,
+    },
+    "transformer.",
+)  # fmt: skip
 
-
-def _gpt(around: dict[str, str], qkv: Way, matrices: Way = AS_IT_IS) -> tuple[Row, ...]:
-    """Queries, keys and values in one."""
-    return (
-        *plain(around),
-        *plain(_MATRICES, matrices),
-        fused("transformer.h.*.attn.c_attn", *_QKV, way=qkv),
-    )
-
-
-FALCON_OF_TWO_NORMS: Final = (
-    *plain(
-        _FALCON
-        | {
-            "layers.*.attention_norm": "transformer.h.*.ln_attn",
-            "layers.*.ffn_norm": "transformer.h.*.ln_mlp",
-        }
+GPT_LIKE: Final[Mapping[str, Names]] = {
+    "bloom": _BLOOM,
+    "codegen": replace(
+        _GPTJ, block={"attn.qkv_proj": _QKV, **_IN_GPTJ}, ways={"attn.qkv_proj": CODEGEN}
     ),
-    _FALCON_QKV,
-)
-"""Falcon where both branches have a norm of their own, side by side."""
-
-GPT_LIKE: Final[dict[str, tuple[Row, ...]]] = {
-    "bloom": (*plain(_FALCON | {"embed_norm": "transformer.word_embeddings_layernorm"}), _FALCON_QKV),
-    "codegen": (
-        *plain(_GPT | _TURNED),
-        fused("transformer.h.*.attn.qkv_proj", _QKV[0], _QKV[2], _QKV[1], way=IN_FOUR),
+    "falcon": replace(
+        _BLOOM,
+        parallel={
+            **{name: ours for name, ours in _BLOOM.block.items() if "layernorm" not in name},
+            "ln_attn": "attention_norm",
+            "ln_mlp": "ffn_norm",
+        },
     ),
-    "falcon": (*plain(_FALCON), _FALCON_QKV),
-    # Matrices are (in, out) in the first two GPTs.
-    "gpt2": _gpt(_GPT, transposed(ONE_AFTER_ANOTHER), transposed(AS_IT_IS)),
-    "gpt_bigcode": _gpt(_GPT, BY_KV_HEAD),
-    "gpt_neo": plain(
-        _GPT
-        | _MATRICES
-        | {
-            "layers.*.attention.q": "transformer.h.*.attn.attention.q_proj",
-            "layers.*.attention.k": "transformer.h.*.attn.attention.k_proj",
-            "layers.*.attention.v": "transformer.h.*.attn.attention.v_proj",
-            "layers.*.attention.out": "transformer.h.*.attn.attention.out_proj",
-        }
+    "gpt2": _GPT2,
+    "gpt_bigcode": replace(_GPT2, ways={"attn.c_attn": HEADS}),
+    "gpt_neo": replace(
+        _GPT2,
+        block={
+            "ln_1": "attention_norm", "ln_2": "ffn_norm", "attn.attention.q_proj": "attention.q",
+            "attn.attention.k_proj": "attention.k", "attn.attention.v_proj": "attention.v",
+            "attn.attention.out_proj": "attention.out", "mlp.c_fc": "ffn.up", "mlp.c_proj": "ffn.down",
+        },
+        ways={},
     ),
-    "gpt_neox": (
-        *plain(
-            {
-                "embed": "gpt_neox.embed_in",
-                "norm": "gpt_neox.final_layer_norm",
-                "lm_head": "embed_out",
-                "layers.*.attention_norm": f"{_NEOX}.input_layernorm",
-                "layers.*.ffn_norm": f"{_NEOX}.post_attention_layernorm",
-                "layers.*.attention.out": f"{_NEOX}.attention.dense",
-                "layers.*.ffn.up": f"{_NEOX}.mlp.dense_h_to_4h",
-                "layers.*.ffn.down": f"{_NEOX}.mlp.dense_4h_to_h",
-            }
+    "gpt_neox": replace(
+        _NEOX,
+        others=(
+            replace(
+                _NEOX,
+                top={**{k: v for k, v in _NEOX_TOP.items() if k != "embed_out"}, "lm_head": "lm_head"},
+            ),
         ),
-        fused(f"{_NEOX}.attention.query_key_value", *_QKV, way=BY_KV_HEAD),
     ),
-    "gptj": plain(
-        _GPT
-        | _TURNED
-        | {
-            "layers.*.attention.q": "transformer.h.*.attn.q_proj",
-            "layers.*.attention.k": "transformer.h.*.attn.k_proj",
-            "layers.*.attention.v": "transformer.h.*.attn.v_proj",
-        }
-    ),
-    "mpt": (
-        *plain(
-            {
-                "embed": "transformer.wte",
-                "norm": "transformer.norm_f",
-                "lm_head": "lm_head",
-                "layers.*.attention_norm": "transformer.blocks.*.norm_1",
-                "layers.*.ffn_norm": "transformer.blocks.*.norm_2",
-                "layers.*.attention.out": "transformer.blocks.*.attn.out_proj",
-                "layers.*.ffn.up": "transformer.blocks.*.ffn.up_proj",
-                "layers.*.ffn.down": "transformer.blocks.*.ffn.down_proj",
-            }
-        ),
-        fused("transformer.blocks.*.attn.Wqkv", *_QKV, way=ONE_AFTER_ANOTHER),
-    ),
-    "openai-gpt": _gpt(_GPT_1, transposed(ONE_AFTER_ANOTHER), transposed(AS_IT_IS)),
-    "opt": plain(
+    "gptj": _GPTJ,
+    "mpt": Names(
+        {"transformer.wte": "embed", "transformer.norm_f": "norm", "lm_head": "lm_head"},
+        "transformer.blocks",
         {
-            "embed": f"{_OPT}.embed_tokens",
-            "position": f"{_OPT}.embed_positions",
-            "project_in": f"{_OPT}.project_in",
-            "project_out": f"{_OPT}.project_out",
-            "norm": f"{_OPT}.final_layer_norm",
-            "lm_head": "lm_head",
-            "layers.*.attention_norm": f"{_OPT}.layers.*.self_attn_layer_norm",
-            "layers.*.ffn_norm": f"{_OPT}.layers.*.final_layer_norm",
-            "layers.*.attention.q": f"{_OPT}.layers.*.self_attn.q_proj",
-            "layers.*.attention.k": f"{_OPT}.layers.*.self_attn.k_proj",
-            "layers.*.attention.v": f"{_OPT}.layers.*.self_attn.v_proj",
-            "layers.*.attention.out": f"{_OPT}.layers.*.self_attn.out_proj",
-            "layers.*.ffn.up": f"{_OPT}.layers.*.fc1",
-            "layers.*.ffn.down": f"{_OPT}.layers.*.fc2",
-        }
+            "attn.Wqkv": _QKV, "attn.out_proj": "attention.out", "ffn.up_proj": "ffn.up",
+            "ffn.down_proj": "ffn.down", "norm_1": "attention_norm", "norm_2": "ffn_norm",
+        },
+        "transformer.",
     ),
-}
+    "openai-gpt": replace(
+        _GPT2,
+        top={
+            "transformer.tokens_embed": "embed", "transformer.positions_embed": "position",
+            "lm_head": "lm_head",
+        },
+    ),
+    "opt": Names(
+        {
+            "model.decoder.embed_tokens": "embed", "model.decoder.embed_positions": "position",
+            "model.decoder.project_in": "project_in", "model.decoder.project_out": "project_out",
+            "model.decoder.final_layer_norm": "norm", "lm_head": "lm_head",
+        },
+        "model.decoder.layers",
+        {
+            "self_attn.q_proj": "attention.q", "self_attn.k_proj": "attention.k",
+            "self_attn.v_proj": "attention.v", "self_attn.out_proj": "attention.out",
+            "self_attn_layer_norm": "attention_norm", "fc1": "ffn.up", "fc2": "ffn.down",
+            "final_layer_norm": "ffn_norm",
+        },
+        "model.",
+    ),
+}  # fmt: skip

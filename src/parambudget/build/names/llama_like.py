@@ -1,117 +1,104 @@
-"""Names of tensors in checkpoints of classes in the line of Llama.
+"""Names of the classes in the line of Llama.
 
-Read from the classes of transformers 5.24; the names are those of published checkpoints.
+Read from what the classes of transformers 5 save, and held against them in tests/test_weights.py.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
-from parambudget.build.names.rows import BIAS, LESS_ONE, ONE_AFTER_ANOTHER, WEIGHT, Row, fused, plain
+from parambudget.build.names.names import Names, Parts
 
-_LAYER: Final = "model.layers.*"
-AROUND: Final = {"embed": "model.embed_tokens", "norm": "model.norm", "lm_head": "lm_head"}
-ATTENTION: Final = {
-    "layers.*.attention.q": f"{_LAYER}.self_attn.q_proj",
-    "layers.*.attention.k": f"{_LAYER}.self_attn.k_proj",
-    "layers.*.attention.v": f"{_LAYER}.self_attn.v_proj",
-    "layers.*.attention.out": f"{_LAYER}.self_attn.o_proj",
-    "layers.*.attention.q_norm": f"{_LAYER}.self_attn.q_norm",
-    "layers.*.attention.k_norm": f"{_LAYER}.self_attn.k_norm",
+TOP: Final[Mapping[str, Parts]] = {
+    "model.embed_tokens": "embed", "model.norm": "norm", "lm_head": "lm_head",
 }  # fmt: skip
-FFN: Final = {
-    "layers.*.ffn.gate": f"{_LAYER}.mlp.gate_proj", "layers.*.ffn.up": f"{_LAYER}.mlp.up_proj",
-    "layers.*.ffn.down": f"{_LAYER}.mlp.down_proj",
+ATTENTION: Final[Mapping[str, Parts]] = {
+    "self_attn.q_proj": "attention.q", "self_attn.k_proj": "attention.k", "self_attn.v_proj": "attention.v",
+    "self_attn.o_proj": "attention.out",
 }  # fmt: skip
-NORMS: Final = {
-    "layers.*.attention_norm": f"{_LAYER}.input_layernorm",
-    "layers.*.ffn_norm": f"{_LAYER}.post_attention_layernorm",
-}
-_NORMS_BEHIND: Final = {
-    "layers.*.attention_out_norm": f"{_LAYER}.post_attention_layernorm",
-    "layers.*.ffn_out_norm": f"{_LAYER}.post_feedforward_layernorm",
-}
-_SANDWICH: Final = _NORMS_BEHIND | {
-    "layers.*.attention_norm": f"{_LAYER}.input_layernorm",
-    "layers.*.ffn_norm": f"{_LAYER}.pre_feedforward_layernorm",
-}
-_GATE_AND_UP: Final = (
-    fused(f"{_LAYER}.mlp.gate_up_proj", "layers.*.ffn.gate", "layers.*.ffn.up", way=ONE_AFTER_ANOTHER),
-)
-_QKV: Final = ("layers.*.attention.q", "layers.*.attention.k", "layers.*.attention.v")
-_LLAMA: Final = AROUND | ATTENTION | FFN | NORMS
+HEAD_NORMS: Final[Mapping[str, Parts]] = {
+    "self_attn.q_norm": "attention.q_norm", "self_attn.k_norm": "attention.k_norm",
+}  # fmt: skip
+FFN: Final[Mapping[str, Parts]] = {
+    "mlp.gate_proj": "ffn.gate", "mlp.up_proj": "ffn.up", "mlp.down_proj": "ffn.down",
+}  # fmt: skip
+FUSED_FFN: Final[Mapping[str, Parts]] = {
+    "mlp.gate_up_proj": ("ffn.gate", "ffn.up"), "mlp.down_proj": "ffn.down",
+}  # fmt: skip
+BEFORE: Final[Mapping[str, Parts]] = {
+    "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm",
+}  # fmt: skip
+_BEHIND: Final[Mapping[str, Parts]] = {
+    "post_attention_layernorm": "attention_out_norm", "post_feedforward_layernorm": "ffn_out_norm",
+}  # fmt: skip
+_GEMMA_NORMS: Final[Mapping[str, Parts]] = {
+    "input_layernorm": "attention_norm", "pre_feedforward_layernorm": "ffn_norm", **_BEHIND,
+}  # fmt: skip
 
+LLAMA: Final = Names(TOP, "model.layers", {**ATTENTION, **FFN, **BEFORE}, "model.")
+QWEN3: Final = replace(LLAMA, block={**LLAMA.block, **HEAD_NORMS})
+_GEMMA: Final = replace(LLAMA, norms_less_one=True)
+_GEMMA2: Final = replace(_GEMMA, block={**ATTENTION, **FFN, **_GEMMA_NORMS})
+_COHERE: Final = replace(QWEN3, block={**ATTENTION, **HEAD_NORMS, **FFN, "input_layernorm": "attention_norm"})
+_GLM: Final = replace(LLAMA, block={**ATTENTION, **FUSED_FFN, **BEFORE})
+_PHI3: Final[Mapping[str, Parts]] = {
+    "self_attn.qkv_proj": ("attention.q", "attention.k", "attention.v"), "self_attn.o_proj": "attention.out",
+}  # fmt: skip
+_PHI: Final[Mapping[str, Parts]] = {
+    "self_attn.q_proj": "attention.q", "self_attn.k_proj": "attention.k", "self_attn.v_proj": "attention.v",
+    "self_attn.dense": "attention.out", "self_attn.q_layernorm": "attention.q_norm",
+    "self_attn.k_layernorm": "attention.k_norm", "mlp.fc1": "ffn.up", "mlp.fc2": "ffn.down",
+    "input_layernorm": "attention_norm",
+}  # fmt: skip
 
-def _less_one(names: dict[str, str]) -> tuple[Row, ...]:
-    """Every norm less one, its shift as it is."""
-    norms = {ours: theirs for ours, theirs in names.items() if ours.endswith("norm")}
-    others = {ours: theirs for ours, theirs in names.items() if ours not in norms}
-    return plain(others) + plain(norms, LESS_ONE, WEIGHT) + plain(norms, endings=BIAS)
+_UNGATED: Final[Mapping[str, Parts]] = {
+    **ATTENTION, **BEFORE, "mlp.up_proj": "ffn.up", "mlp.down_proj": "ffn.down",
+}  # fmt: skip
 
-
-def _without(names: dict[str, str], *ours: str) -> dict[str, str]:
-    return {own: theirs for own, theirs in names.items() if own not in ours}
-
-
-_FUSED_FFN: Final = ("layers.*.ffn.gate", "layers.*.ffn.up")
-_GEMMA_2: Final = _less_one(AROUND | ATTENTION | FFN | _SANDWICH)
-_LLAMA_ROWS: Final = plain(_LLAMA)
-
-LLAMA_LIKE: Final[dict[str, tuple[Row, ...]]] = {
-    **dict.fromkeys(
-        (
-            "arcee",
-            "cohere",
-            "cohere2",
-            "granite",
-            "llama",
-            "mistral",
-            "mobilellm",
-            "olmo",
-            "qwen2",
-            "qwen3",
-            "seed_oss",
-            "smollm3",
-        ),
-        _LLAMA_ROWS,
+LLAMA_LIKE: Final[Mapping[str, Names]] = {
+    "arcee": replace(LLAMA, block=_UNGATED),
+    "cohere": _COHERE,
+    "cohere2": _COHERE,
+    "gemma": _GEMMA,
+    "gemma2": _GEMMA2,
+    "gemma3_text": replace(_GEMMA2, block={**_GEMMA2.block, **HEAD_NORMS}),
+    "glm": _GLM,
+    "glm4": replace(
+        _GLM,
+        block={
+            **_GLM.block,
+            "post_self_attn_layernorm": "attention_out_norm",
+            "post_mlp_layernorm": "ffn_out_norm",
+        },
     ),
-    "gemma": _less_one(_LLAMA),
-    "gemma2": _GEMMA_2,
-    "gemma3_text": _GEMMA_2,
-    "glm": plain(_without(_LLAMA, *_FUSED_FFN)) + _GATE_AND_UP,
-    "glm4": plain(
-        _without(_LLAMA, *_FUSED_FFN)
-        | {
-            "layers.*.attention_out_norm": f"{_LAYER}.post_self_attn_layernorm",
-            "layers.*.ffn_out_norm": f"{_LAYER}.post_mlp_layernorm",
-        }
-    )
-    + _GATE_AND_UP,
-    "nemotron": _less_one(_LLAMA),
-    "olmo2": plain(AROUND | ATTENTION | FFN | _NORMS_BEHIND),
-    "phi": plain(
-        _LLAMA
-        | {
-            "norm": "model.final_layernorm",
-            "layers.*.attention.out": f"{_LAYER}.self_attn.dense",
-            "layers.*.attention.q_norm": f"{_LAYER}.self_attn.q_layernorm",
-            "layers.*.attention.k_norm": f"{_LAYER}.self_attn.k_layernorm",
-            "layers.*.ffn.up": f"{_LAYER}.mlp.fc1",
-            "layers.*.ffn.down": f"{_LAYER}.mlp.fc2",
-        }
+    "granite": LLAMA,
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "mobilellm": LLAMA,
+    "nemotron": replace(_GEMMA, block=_UNGATED),
+    "olmo": LLAMA,
+    "olmo2": replace(LLAMA, block={**ATTENTION, **HEAD_NORMS, **FFN, **_BEHIND}),
+    "phi": Names(
+        {"model.embed_tokens": "embed", "model.final_layernorm": "norm", "lm_head": "lm_head"},
+        "model.layers",
+        _PHI,
+        "model.",
     ),
-    "phi3": (
-        *plain(_without(_LLAMA, *_FUSED_FFN, *_QKV)),
-        *_GATE_AND_UP,
-        fused(f"{_LAYER}.self_attn.qkv_proj", *_QKV, way=ONE_AFTER_ANOTHER),
+    "phi3": replace(LLAMA, block={**_PHI3, **FUSED_FFN, **BEFORE}),
+    "qwen2": LLAMA,
+    "qwen3": QWEN3,
+    "seed_oss": LLAMA,
+    "smollm3": LLAMA,
+    "stablelm": replace(
+        LLAMA,
+        block={
+            **LLAMA.block,
+            "self_attn.q_layernorm.norms.*": "attention.q_norm.*",
+            "self_attn.k_layernorm.norms.*": "attention.k_norm.*",
+        },
+        heads_apart=True,
     ),
-    "stablelm": plain(
-        _without(_LLAMA, "layers.*.attention.q_norm", "layers.*.attention.k_norm")
-        | {
-            # Every head's norm is a module of its own.
-            "layers.*.attention.q_norm.*": f"{_LAYER}.self_attn.q_layernorm.norms.*",
-            "layers.*.attention.k_norm.*": f"{_LAYER}.self_attn.k_layernorm.norms.*",
-        }
-    ),
-    "starcoder2": plain(
-        _LLAMA | {"layers.*.ffn.up": f"{_LAYER}.mlp.c_fc", "layers.*.ffn.down": f"{_LAYER}.mlp.c_proj"}
+    "starcoder2": replace(
+        LLAMA, block={**ATTENTION, **BEFORE, "mlp.c_fc": "ffn.up", "mlp.c_proj": "ffn.down"}
     ),
 }
