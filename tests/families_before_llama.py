@@ -1,8 +1,7 @@
 """Architectures from before Llama, with positions of other kinds, as Hugging Face names them."""
 
 import transformers as hf
-from families import GPT_NEOX_WORDS, Family, Weights, Words, renamed, split_qkv
-from families_by_position import heads_together
+from families import Family
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets import preset
@@ -51,10 +50,6 @@ def mpt(m: ModelConfig) -> hf.PreTrainedConfig:
     )
 
 
-def mpt_weights(weights: Weights, m: ModelConfig) -> Weights:
-    return split_qkv(renamed(MPT_WORDS)(weights, m), lambda fused: fused.chunk(3))
-
-
 def gpt_neo(m: ModelConfig) -> hf.PreTrainedConfig:
     kinds = ["local" if m.is_local(layer) else "global" for layer in range(m.n_layers)]
     return hf.GPTNeoConfig(
@@ -89,46 +84,12 @@ def gptj(m: ModelConfig) -> hf.PreTrainedConfig:
     )
 
 
-OPT_WORDS: Words = (
-    ("model.decoder.", ""), ("embed_tokens", "embed"), ("embed_positions", "position"), ("_proj", ""),
-    ("self_attn_layer_norm", "attention_norm"), ("self_attn", "attention"), ("fc1", "ffn.up"),
-    ("fc2", "ffn.down"),
-)  # fmt: skip
-BLOOM_WORDS: Words = (
-    ("transformer.h.", "layers."), ("transformer.", ""), ("word_embeddings_layernorm", "embed_norm"),
-    ("word_embeddings", "embed"), ("ln_f", "norm"), ("self_attention", "attention"), *GPT_NEOX_WORDS[2:],
-)  # fmt: skip
-MPT_WORDS: Words = (
-    ("transformer.", ""), ("wte", "embed"), ("blocks", "layers"), ("norm_1", "attention_norm"),
-    ("norm_2", "ffn_norm"), ("norm_f", "norm"), ("attn.", "attention."), ("Wqkv", "qkv"),
-    ("_proj", ""),
-)  # fmt: skip
-GPT_NEO_WORDS: Words = (
-    ("transformer.", ""), ("wte", "embed"), ("wpe", "position"), ("h.", "layers."), ("_proj.", "."),
-    ("ln_1", "attention_norm"), ("ln_2", "ffn_norm"), ("ln_f", "norm"), ("attn.attention", "attention"),
-    ("attn", "attention"), ("mlp.c_fc", "ffn.up"), ("mlp.c.", "ffn.down."), ("mlp.fc_in", "ffn.up"),
-    ("mlp.fc_out", "ffn.down"),
-)  # fmt: skip
-
-
-def opt_weights(weights: Weights, m: ModelConfig) -> Weights:
-    """The norm before the FFN and the one at the end have one name."""
-    ours = renamed(OPT_WORDS)(weights, m)
-    names = {
-        n: n.replace("final_layer_norm", "ffn_norm" if n.startswith("layers.") else "norm") for n in ours
-    }
-    return {names[name]: weight for name, weight in ours.items()}
-
-
 FAMILIES_BEFORE_LLAMA = {
-    "opt": Family(hf.OPTForCausalLM, opt, opt_weights, preset("opt-125m"), ("opt-125m",), free_eps=False),
-    "opt-350m": Family(
-        hf.OPTForCausalLM, opt, opt_weights, preset("opt-350m"), ("opt-350m",), free_eps=False
-    ),
+    "opt": Family(hf.OPTForCausalLM, opt, preset("opt-125m"), ("opt-125m",), free_eps=False),
+    "opt-350m": Family(hf.OPTForCausalLM, opt, preset("opt-350m"), ("opt-350m",), free_eps=False),
     "bloom": Family(
         hf.BloomForCausalLM,
         bloom,
-        heads_together(BLOOM_WORDS),
         preset("bloom-560m"),
         ("bloom-560m", "bloom-7b1"),
         ffn_ratio=4,
@@ -136,7 +97,6 @@ FAMILIES_BEFORE_LLAMA = {
     "mpt": Family(
         hf.MptForCausalLM,
         mpt,
-        mpt_weights,
         preset("mpt-7b").replace(qkv_clip=0.5),
         ("mpt-7b",),
         ffn_ratio=4,
@@ -144,14 +104,12 @@ FAMILIES_BEFORE_LLAMA = {
     "gpt_neo": Family(
         hf.GPTNeoForCausalLM,
         gpt_neo,
-        renamed(GPT_NEO_WORDS),
         preset("gpt-neo-125m"),
         ("gpt-neo-125m", "gpt-neo-2.7b"),
     ),
     "gptj": Family(
         hf.GPTJForCausalLM,
         gptj,
-        renamed(GPT_NEO_WORDS),
         preset("gpt-j-6b").replace(rotary_fraction=0.5),
         ("gpt-j-6b",),
     ),

@@ -1,18 +1,12 @@
-"""Architectures with experts as Hugging Face names them: their matrices are fused, so ours are here too."""
+"""Architectures with experts as Hugging Face names them."""
 
 from collections.abc import Callable
 
 import transformers as hf
-from families import PRE_WORDS, Family, Weights, Words, config, granite_multipliers, renamed
+from families import Family, config, granite_multipliers
 from published import PUBLISHED
 
 from parambudget.arch.config import ModelConfig
-
-EXPERT_WORDS: Words = (
-    ("mlp.gate.e_score_correction_bias", "ffn.correction"), ("mlp.gate.", "ffn.router."),
-    ("mlp.shared_expert_gate", "ffn.shared_gate"), ("mlp.shared_experts.", "ffn.shared."),
-    ("mlp.shared_expert.", "ffn.shared."), ("block_sparse_moe", "ffn"), *PRE_WORDS,
-)  # fmt: skip
 
 
 def moe_config(
@@ -57,34 +51,11 @@ def every_layer(
     return read
 
 
-def weights_of_experts(weights: Weights, m: ModelConfig) -> Weights:
-    """They keep gate and up of all experts in one tensor."""
-    ours: Weights = {}
-    for name, weight in renamed(EXPERT_WORDS)(weights, m).items():
-        stem, routed, kind = name.partition(".experts.")
-        if kind == "gate_up":
-            gate, up = weight.chunk(2, dim=1)
-            ours |= {f"{stem}.experts.gate.weight": gate, f"{stem}.experts.up.weight": up}
-        else:
-            ours[f"{name}.weight" if routed else name] = weight
-    return ours
-
-
-LATENT_WORDS: Words = (
-    ("q_a_proj", "q_down"), ("q_a_layernorm", "q_latent_norm"), ("q_b_proj", "q_up"),
-    ("kv_a_proj_with_mqa", "kv_down"), ("kv_a_layernorm", "kv_latent_norm"), ("kv_b_proj", "kv_up"),
-)  # fmt: skip
-
-
 def latent_config(config_class: type[hf.PreTrainedConfig], m: ModelConfig, **more: object) -> object:
     assert m.mla is not None
     names = ("kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
     words = {name: getattr(m.mla, name) for name in names}
     return moe_config(config_class, m.replace(mla=None, head_dim=m.mla.qk_rope_head_dim), **words, **more)
-
-
-def weights_of_latents(weights: Weights, m: ModelConfig) -> Weights:
-    return weights_of_experts(renamed(LATENT_WORDS)(weights, m), m)
 
 
 def family(
@@ -95,10 +66,9 @@ def family(
     grouped: bool = True,
 ) -> Family:
     example = PUBLISHED[name].model.replace(fused_experts=True)
-    weights = weights_of_latents if example.mla else weights_of_experts
     # Norms of latents have an epsilon of 1e-6, whatever the config says.
     free_eps = example.mla is None
-    return Family(model_class, read, weights, example, (name, *others), grouped=grouped, free_eps=free_eps)
+    return Family(model_class, read, example, (name, *others), grouped=grouped, free_eps=free_eps)
 
 
 FAMILIES_OF_EXPERTS = {

@@ -9,7 +9,6 @@ from parambudget.arch.config import FIELDS, ModelConfig
 from parambudget.arch.mla import MLA
 from parambudget.arch.moe import MoE
 from parambudget.arch.pattern import word_of
-from parambudget.cost.untold import PLAIN as TOLD
 
 SIZES = (
     "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size",
@@ -22,22 +21,20 @@ SIZES_OF_MOE = (
 
 
 @st.composite
-def models(draw: st.DrawFn, *, uniform: bool = False, told: bool = False) -> ModelConfig:
-    """Any valid model of a few hundred to a few ten thousand parameters.
+def models(
+    draw: st.DrawFn, *, uniform: bool = False, experts: bool = True, latents: bool = True
+) -> ModelConfig:
+    """Any valid model of a few hundred to a few ten thousand parameters, or any without experts or latents.
 
-    A uniform one is dense and has layers of one kind; of one that is told speed and memory are modelled.
+    A uniform one is dense and has layers of one kind.
     """
     names = [name for name in ModelConfig.model_fields if name not in (*SIZES, *BLOCKS)]
     choose = {name: draw(_values(name)) for name in names}
-    if told:
-        choose |= {name: FIELDS[name].default for name in TOLD if name in FIELDS}
-        choose["position"] = "none" if choose["position"] == "alibi" else choose["position"]
-        choose["activation"] = choose["activation"].removeprefix("quick_")
     _agree(choose)
     n_layers = draw(st.integers(1, 3))
     if uniform:
         choose["window_pattern"] = ("local",)
-    elif not told:
+    elif experts:
         choose["moe"] = draw(st.none() | blocks_of_experts(n_layers))
     n_kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     head_dim = draw(st.integers(1, 12))
@@ -45,7 +42,7 @@ def models(draw: st.DrawFn, *, uniform: bool = False, told: bool = False) -> Mod
         head_dim += head_dim % 2
         pairs = draw(st.integers(1, head_dim // 2))
         choose["rotary_fraction"] = 2 * pairs / head_dim
-    if not told and draw(st.booleans()):
+    if latents and draw(st.booleans()):
         choose |= {"mla": draw(blocks_of_latents(head_dim)), "qk_norm": "none", "qkv_clip": None}
         choose["qk_norm_bias"] = None
         n_kv_heads, group = n_kv_heads * group, 1
@@ -63,7 +60,7 @@ def models(draw: st.DrawFn, *, uniform: bool = False, told: bool = False) -> Mod
     )
     if model.position == "rotary" and model.n_local_layers:
         model = model.replace(rope_theta_local=draw(st.none() | st.just(50.0)))
-    projected = None if told else draw(st.none() | st.integers(1, 24))
+    projected = draw(st.none() | st.integers(1, 24))
     return model if projected == model.dim else model.replace(embedding_dim=projected)
 
 

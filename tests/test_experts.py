@@ -9,7 +9,7 @@ from small import SMALL, built, random_tokens
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
-from parambudget.build.experts import chosen_experts
+from parambudget.build.experts import chosen_experts, scores
 from parambudget.build.module import Transformer
 from parambudget.build.verify import verify, verify_module
 from parambudget.errors import ConfigError
@@ -33,7 +33,8 @@ def test_a_published_model_is_built_as_counted(name: str):
 
 def by_hand(**choices: object) -> tuple[list[int], list[float]]:
     """The experts of one token, the best first, and their weights."""
-    weights, chosen = chosen_experts(LOGITS, None, EXPERTS.replace(**choices).moe)
+    moe = EXPERTS.replace(**choices).moe
+    weights, chosen = chosen_experts(scores(LOGITS, moe), None, moe)
     order = weights[0].argsort(descending=True)
     return chosen[0, order].tolist(), weights[0, order].tolist()
 
@@ -61,7 +62,7 @@ def test_experts_come_from_the_best_groups_alone():
 def test_a_correction_changes_the_choice_and_not_the_weights():
     moe = EXPERTS.replace(correction_bias=True, norm_expert_weights=False).moe
     correction = torch.tensor([0.0, 5.0, 0.0, 0.0, 5.0, 0.0])
-    weights, chosen = chosen_experts(LOGITS, correction, moe)
+    weights, chosen = chosen_experts(scores(LOGITS, moe), correction, moe)
     assert sorted(chosen[0].tolist()) == [1, 4]
     torch.testing.assert_close(weights, LOGITS.softmax(-1).gather(-1, chosen))
 
@@ -182,10 +183,3 @@ def test_an_expert_takes_the_width_that_is_given_and_a_dense_layer_that_of_what_
     said = dict(dim=64, n_layers=3, n_experts=8, n_experts_per_token=2, n_shared_experts=1, n_first_dense=1)
     assert pb.model(**said, intermediate_size=100).moe.expert_intermediate_size == 100
     assert pb.model(**said, expert_intermediate_size=48).intermediate_size == 3 * 48
-
-
-def test_the_solver_says_that_it_does_not_search_experts():
-    with pytest.raises(ConfigError, match=r"^models with experts \(n_experts\) are not searched yet; leave "):
-        pb.solve("1B", n_experts=8, n_experts_per_token=2)
-    with pytest.raises(ConfigError, match=r"^models with experts \(moe\) are not searched yet; leave "):
-        pb.solve("1B", like=PUBLISHED["mixtral-8x7b-v0.1"].model)

@@ -1,18 +1,14 @@
 import json
-import math
 
 import pytest
 import torch
 import transformers
-from families import FAMILIES as DENSE
 from families import Family
-from families_before_llama import FAMILIES_BEFORE_LLAMA
-from families_by_position import FAMILIES_BY_POSITION
-from families_of_experts import FAMILIES_OF_EXPERTS
-from families_of_kin import COUNTED_ALONE, FAMILIES_OF_KIN
+from families_of_kin import COUNTED_ALONE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from published import PUBLISHED as OTHERS
+from small_families import FAMILIES, shrunk
 from transformers import PreTrainedModel
 
 from parambudget.arch.config import ModelConfig
@@ -21,9 +17,9 @@ from parambudget.arch.hf.read import from_hf
 from parambudget.arch.presets import PRESETS, preset
 from parambudget.arch.tensors import tensors
 from parambudget.build.module import Transformer
+from parambudget.build.stored import placed, shape_of
 from parambudget.build.verify import places
 
-FAMILIES = DENSE | FAMILIES_OF_EXPERTS | FAMILIES_BY_POSITION | FAMILIES_BEFORE_LLAMA | FAMILIES_OF_KIN
 CONFIGS = {family.model_class.__name__: family.config for family in FAMILIES.values()} | COUNTED_ALONE
 PUBLISHED = [(family, name) for family, row in FAMILIES.items() for name in row.published]
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
@@ -67,79 +63,21 @@ def on_meta(family: Family, model: ModelConfig) -> PreTrainedModel:
         return family.model_class(family.config(model))
 
 
-def shrunk(draw: st.DrawFn, family: Family) -> ModelConfig:
-    """The family's choices with random small sizes."""
-    like = family.example
-    head_dim = 8 * draw(st.integers(1, 3))
-    n_kv_heads = draw(st.integers(1, 3))
-    n_heads = n_kv_heads * (draw(st.integers(1, 3)) if family.grouped else 1)
-    dim = n_heads * (draw(st.integers(2, 24)) if family.grouped else head_dim)
-    root_of_dim = like.embedding_multiplier == math.sqrt(like.dim)  # Gemma's multiplier is no constant
-    first = 1 + like.moe.n_first_dense if like.moe else 1
-    period = max(len(like.window_pattern), len(like.rotary_pattern))
-    sizes = dict(
-        dim=dim,
-        n_layers=draw(st.integers(first, max(first + 2, period))),
-        n_heads=n_heads,
-        n_kv_heads=n_kv_heads,
-        head_dim=head_dim,
-        intermediate_size=family.ffn_ratio * dim if family.ffn_ratio else draw(st.integers(1, 64)),
-        vocab_size=draw(st.integers(2, 60)),
-        context_length=draw(st.integers(2, 16)),
-        tied=draw(st.booleans()),
-        norm_eps=draw(st.sampled_from((1e-5, 1e-2))) if family.free_eps else like.norm_eps,
-        embedding_multiplier=math.sqrt(dim) if root_of_dim else like.embedding_multiplier,
-    )
-    if like.window:
-        sizes["window"] = draw(st.integers(1, 12))
-    if like.embedding_dim:
-        sizes["embedding_dim"] = dim + draw(st.integers(1, 8))
-    sizes |= shrunk_experts(draw, like) if like.moe else {}
-    sizes |= shrunk_latents(draw, n_heads) if like.mla else {}
-    return like.replace(**sizes)
-
-
-def shrunk_latents(draw: st.DrawFn, n_heads: int) -> dict[str, int | None]:
-    """Sizes of latent attention, and what follows from them; even ones, or their complex numbers do not line
-    up."""
-    still, turned = 2 * draw(st.integers(1, 6)), 2 * draw(st.integers(1, 4))
-    return {
-        "kv_lora_rank": 2 * draw(st.integers(1, 12)),
-        "q_lora_rank": draw(st.none() | st.integers(1, 24)),
-        "qk_nope_head_dim": still,
-        "qk_rope_head_dim": turned,
-        "v_head_dim": draw(st.integers(1, 12)),
-        "head_dim": still + turned,
-        "n_kv_heads": n_heads,
-    }
-
-
-def shrunk_experts(draw: st.DrawFn, like: ModelConfig) -> dict[str, int]:
-    """Sizes of the experts; groups of 2 or 3 where the family has groups."""
-    n_groups = draw(st.integers(1, 3)) if like.moe.n_expert_groups > 1 else 1
-    of_group = draw(st.integers(2, 4))
-    chosen_groups = draw(st.integers(1, n_groups))
-    return {
-        "n_experts": n_groups * of_group,
-        "n_experts_per_token": draw(st.integers(1, chosen_groups * of_group)),
-        "expert_intermediate_size": draw(st.integers(1, 40)),
-        "n_expert_groups": n_groups,
-        "n_groups_per_token": chosen_groups,
-    }
-
-
-def shapes_of(theirs: PreTrainedModel, family: Family, model: ModelConfig) -> dict[str, torch.Size]:
-    weights = family.weights(dict(theirs.named_parameters()), model)
-    return {name: weight.shape for name, weight in weights.items()}
-
-
-def shapes_of_the_table(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    return {
-        row.name.replace("*", "{}").format(*place): row.shape
+def shapes_of_the_table(model: ModelConfig, theirs: PreTrainedModel) -> dict[str, torch.Size]:
+    """The table under the names of the class."""
+    table = {
+        row.name.replace("*", "{}").format(*place): torch.empty(row.shape, device="meta")
         for row in tensors(model)
         if row.shared_with is None
         for place in places(row, model)
     }
+    names = dict(theirs.named_parameters())
+    rows, parts, _ = placed(theirs.config.model_type, table, model, names)
+    return {row.name: shape_of(row, parts, model) for row in rows}
+
+
+def shapes_of(theirs: PreTrainedModel) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in theirs.named_parameters()}
 
 
 @pytest.mark.parametrize("row", PRESETS.values(), ids=PRESETS)
@@ -154,7 +92,7 @@ def test_a_preset_states_the_count_of_its_class(row):
 def test_the_table_of_a_published_model_holds_the_tensors_of_its_class(family, name):
     model = published_model(name)
     theirs = on_meta(FAMILIES[family], model)
-    assert shapes_of_the_table(model) == shapes_of(theirs, FAMILIES[family], model)
+    assert shapes_of_the_table(model, theirs) == shapes_of(theirs)
 
 
 @families
@@ -163,7 +101,7 @@ def test_the_table_of_a_published_model_holds_the_tensors_of_its_class(family, n
 def test_the_table_of_a_small_model_holds_the_tensors_of_its_class(family, data):
     model = shrunk(data.draw, family)
     theirs = on_meta(family, model)
-    assert shapes_of_the_table(model) == shapes_of(theirs, family, model)
+    assert shapes_of_the_table(model, theirs) == shapes_of(theirs)
 
 
 @families
@@ -187,7 +125,10 @@ def test_with_the_same_weights_our_module_computes_the_same_logits(family, data)
     for tensor in theirs.state_dict().values():
         tensor.normal_(0, 0.2, generator=generator)
     ours = Transformer(model)
-    ours.load_state_dict(family.weights(theirs.state_dict(), model))
+    held = theirs.state_dict()
+    rows, parts, _ = placed(theirs.config.model_type, ours.state_dict(), model, held)
+    for row in rows:
+        row.put(held[row.name], parts, model)
     tokens = torch.randint(model.vocab_size, (2, model.context_length), generator=generator)
     with torch.no_grad():
         torch.testing.assert_close(ours(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)

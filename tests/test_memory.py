@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ from parambudget.errors import InputError
 
 TOLERANCE = {False: 0.02, True: 0.04}
 """In bfloat16 the CPU's matmuls and GELU take a few hundred kilobytes of their own."""
+OF_EXPERTS = 0.05
+"""Of a few hundred random ones the worst was 4.6 % above what was planned: what is in flight between them."""
 CPU = torch.device("cpu")
 ways = st.fixed_dictionaries(
     {
@@ -49,13 +52,27 @@ plans = st.builds(
 
 
 @st.composite
-def larger_models(draw: st.DrawFn) -> ModelConfig:
+def larger_models(draw: st.DrawFn, *, experts: bool = True) -> ModelConfig:
     """Any architecture, of a size at which a kernel's own few kilobytes are nothing."""
-    model = draw(models(told=True))
-    return model.replace(
-        dim=8 * model.dim + 64, head_dim=8 * model.head_dim, vocab_size=20 * model.vocab_size + 100,
-        intermediate_size=16 * model.intermediate_size + 256, context_length=8 * model.context_length + 64,
-    )  # fmt: skip
+    model = draw(models(experts=experts))
+    sizes = {
+        "dim": 8 * model.dim + 64, "head_dim": 8 * model.head_dim, "vocab_size": 20 * model.vocab_size + 100,
+        "intermediate_size": 16 * model.intermediate_size + 256,
+        "context_length": 8 * model.context_length + 64,
+    }  # fmt: skip
+    if model.embedding_dim:
+        sizes["embedding_dim"] = 8 * model.embedding_dim + 60
+    if model.moe:
+        # A token that meets all experts gives each as much as any other, whatever its router has learned.
+        sizes["expert_intermediate_size"] = 16 * model.moe.expert_intermediate_size + 256
+        sizes["n_experts_per_token"] = model.moe.n_experts
+        sizes["n_groups_per_token"] = model.moe.n_expert_groups
+    if model.mla:
+        sizes |= {
+            name: 8 * size for name, size in model.mla.model_dump().items() if size and name.endswith("_dim")
+        }
+        sizes["kv_lora_rank"] = 8 * model.mla.kv_lora_rank
+    return model.replace(**sizes)
 
 
 def on_cpu(*, bf16: bool = False, **way: object) -> MemoryPlan:
@@ -67,7 +84,8 @@ def on_cpu(*, bf16: bool = False, **way: object) -> MemoryPlan:
 @given(larger_models(), ways, st.booleans())
 def test_a_real_update_allocates_what_is_planned(model, way, bf16):
     planned = training_memory(model, on_cpu(bf16=bf16, **way)).peak_bytes
-    assert planned == pytest.approx(peak_of_a_real_update(model, bf16=bf16, **way), rel=TOLERANCE[bf16])
+    tolerance = TOLERANCE[bf16] if model.moe is None else OF_EXPERTS
+    assert planned == pytest.approx(peak_of_a_real_update(model, bf16=bf16, **way), rel=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +120,9 @@ def tracked_by_torch(model: ModelConfig, **way: object) -> int:
 
 @seed(0)
 @settings(max_examples=20, deadline=None)
-@given(larger_models(), ways)
+@given(larger_models(experts=False), ways)
 def test_torchs_tracker_sees_what_is_planned(model, way):
+    """Without experts: how many tokens each gets is no number on tensors that have none."""
     way |= {"loss_chunks": 1}  # it follows a module that is called once, and the head is called in parts
     planned = training_memory(model, on_cpu(**way)).peak_bytes
     assert planned == pytest.approx(tracked_by_torch(model, **way), rel=0.02)
@@ -116,11 +135,31 @@ def test_both_ways_of_following_storages_see_the_same():
     assert tracked_by_torch(model, **way) == pytest.approx(peak_of_an_update(model, **way), rel=1e-4)
 
 
+EXPERTS = {"n_experts": 4, "n_experts_per_token": 4, "expert_intermediate_size": 256}
+LATENT = {
+    "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 32, "v_head_dim": 32, "n_kv_heads": 4
+}  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="inductor needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("way", [{}, {"gradient_accumulation_steps": 2}, {"loss_chunks": 4}], ids=str)
-@pytest.mark.parametrize("changes", [{}, {"gated": False, "activation": "gelu", "tied": False}], ids=str)
+@pytest.mark.parametrize(
+    ("changes", "way"),
+    [
+        *product(
+            [{}, {"gated": False, "activation": "gelu", "tied": False}],
+            [{}, {"gradient_accumulation_steps": 2}, {"loss_chunks": 4}],
+        ),
+        *product([EXPERTS], [{}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 2}]),
+        (EXPERTS | {"fused_experts": True}, {}),
+        (LATENT, {}),
+        ({"window": 64, "window_pattern": ("local", "global")}, {}),
+        ({"position": "alibi"}, {}),
+        ({"qkv_clip": 1.0, "embedding_dim": 128, "embedding_norm": True}, {}),
+    ],
+    ids=str,
+)
 def test_a_compiled_update_allocates_what_is_planned(changes, way):
     """With inductor's kernels for a CPU; what is kept and what is in flight is decided before it."""
     model = SMALL.replace(
@@ -139,7 +178,7 @@ def test_a_compiled_update_allocates_what_is_planned(changes, way):
 
 
 @settings(max_examples=30)
-@given(models(told=True), plans)
+@given(models(), plans)
 def test_each_moment_is_affine_in_the_micro_batch(model, plan):
     plan = replace(plan, loss_chunks=1, overhead=NONE)
     totals = [[held.total for held in moments(model, replace(plan, batch_size=n))] for n in (3, 4, 10)]
@@ -147,7 +186,7 @@ def test_each_moment_is_affine_in_the_micro_batch(model, plan):
 
 
 @settings(max_examples=30)
-@given(models(told=True), plans, st.integers(0, 10**9))
+@given(models(), plans, st.integers(0, 10**9))
 def test_the_largest_micro_batch_fits_and_the_next_does_not(model, plan, spare_bytes):
     memory_bytes = peak_bytes(model, replace(plan, batch_size=1)) + spare_bytes
     largest = largest_micro_batch(model, plan, memory_bytes)
@@ -161,7 +200,7 @@ def test_a_memory_too_small_for_one_sequence_is_refused_with_what_it_takes():
 
 
 @settings(max_examples=50)
-@given(models(told=True), plans)
+@given(models(), plans)
 def test_checkpointing_never_needs_more_where_there_are_layers_to_forget(model, plan):
     """Compiled, what is counted of the layer that runs again is an upper bound: where a layer keeps hardly
     more than its input, up to a twentieth above. (Of 4,000 such models the worst were 2.7 % above.)"""
@@ -185,7 +224,7 @@ def test_what_a_cpu_takes_for_the_gradient_of_a_norm_is_what_is_planned(norm_wei
 
 
 @settings(max_examples=50)
-@given(models(told=True), plans, st.integers(2, 64))
+@given(models(), plans, st.integers(2, 64))
 def test_sharding_shares_out_the_state_and_copying_adds_the_gradients(model, plan, n_ranks):
     plan = replace(plan, gradient_accumulation_steps=8 * n_ranks)
     alone, copied, shared = (
@@ -200,16 +239,22 @@ def test_sharding_shares_out_the_state_and_copying_adds_the_gradients(model, pla
     assert alone["exchange"] == 0
 
 
-@pytest.mark.parametrize("tied", [True, False])
+MIXED = {
+    "n_experts": 4, "n_experts_per_token": 2, "expert_intermediate_size": 24, "n_first_dense": 1,
+    "moe_pattern": ("dense", "experts"), "window": 4, "window_pattern": ("local", "local", "global"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{"tied": True}, {"tied": False}, MIXED], ids=["tied", "untied", "mixed"])
 @settings(max_examples=30)
 @given(plan=plans)
-def test_an_array_of_models_holds_what_each_of_them_does(tied, plan):
-    model = SMALL.replace(tied=tied)
+def test_an_array_of_models_holds_what_each_of_them_does(changes, plan):
+    model = SMALL.replace(**changes)
     sizes = {
-        "dim": [32, 64, 96],
-        "n_layers": [1, 5, 2],
-        "vocab_size": [50, 400, 64],
-        "intermediate_size": [9, 7, 300],
+        "dim": [32, 64, 96, 32],
+        "n_layers": [2, 5, 3, 2],
+        "vocab_size": [50, 400, 64, 51],
+        "intermediate_size": [9, 7, 300, 8],
     }
     whole = peak_bytes(with_sizes(model, **{name: np.array(each) for name, each in sizes.items()}), plan)
     each = [dict(zip(sizes, values, strict=True)) for values in zip(*sizes.values(), strict=True)]
@@ -217,7 +262,7 @@ def test_an_array_of_models_holds_what_each_of_them_does(tied, plan):
 
 
 @settings(max_examples=50)
-@given(models(told=True), plans)
+@given(models(), plans)
 def test_the_parts_sum_to_the_peak_which_is_the_largest_phase(model, plan):
     memory = training_memory(model, plan)
     assert sum(memory.parts.values()) == memory.peak_bytes == peak_bytes(model, plan)

@@ -179,6 +179,54 @@ def test_a_processor_is_planned_for_once_it_is_measured(monkeypatch, tmp_path):
     assert plan.machine.kernels.device == "cpu"
 
 
+MANY = MODEL.replace(n_experts=8, n_experts_per_token=2, expert_intermediate_size=1792)
+
+
+def test_experts_are_planned_and_their_loss_is_that_of_the_active_parameters():
+    plan = plan_run(MANY, H100, Goal(), GIVEN)
+    active = plan.breakdown.active
+    assert plan.tokens == pytest.approx(20 * active, rel=0.01)
+    assert plan.why_tokens == "20 per active parameter"
+    same = MODEL.replace(intermediate_size=3584)
+    dense = plan_run(same, H100, Goal(tokens=plan.tokens), GIVEN)
+    assert plan.loss.loss == pytest.approx(dense.loss.loss, rel=1e-3)
+    assert plan.memory.peak_bytes > dense.memory.peak_bytes
+    assert plan.speed.tokens_per_second.expected < dense.speed.tokens_per_second.expected
+    told = "\n".join(plan.warnings)
+    assert "the expected loss is that of a dense model of the active parameters" in told
+    assert f"{24 * 8 * 3} matrices in a micro-step" in told
+    assert "experts" not in "\n".join(dense.warnings)
+
+
+@pytest.mark.parametrize(
+    ("slower", "told"),
+    [
+        ({"window": 256}, "a window of 256 takes a mask"),
+        ({"position": "alibi"}, "ALiBi takes a mask"),
+        ({"attention_softcap": 50.0}, "soft-capped scores are in no kernel"),
+        ({"attention_sinks": True}, "attention sinks are in no kernel"),
+    ],
+)
+def test_what_keeps_attention_off_the_fast_kernels_is_told(slower, told):
+    plan = plan_run(MODEL.replace(**slower), H100, Goal(), GIVEN)
+    assert any(warning.startswith(told) for warning in plan.warnings)
+    assert plan.speed.tokens_per_second.expected < planned().speed.tokens_per_second.expected
+
+
+def test_a_window_as_wide_as_the_context_is_no_window():
+    wide, plain = (plan_run(MODEL.replace(window=window), H100, Goal(), GIVEN) for window in (1024, None))
+    assert wide.warnings == plain.warnings
+    assert wide.memory.peak_bytes == plain.memory.peak_bytes
+    assert wide.speed.parts == plain.speed.parts
+
+
+@pytest.mark.parametrize("name", ["gemma-3-1b", "gemma-2-2b"])
+def test_published_models_with_windows_are_planned(name):
+    plan = plan_run(pb.preset(name).replace(context_length=2048), machine_for("h200"), Goal(hours=10))
+    assert plan.fits
+    assert plan.tokens > 10**8
+
+
 def test_a_notebook_plans_in_one_call():
     plan = pb.plan_run(MODEL, "h100", hours=1.5, **GIVEN)
     assert plan.tokens == planned(Goal(hours=1.5), GIVEN).tokens

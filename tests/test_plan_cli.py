@@ -2,28 +2,11 @@
 
 import json
 import re
-import sys
 
 import pytest
 
-from parambudget.cli.main import main
-
 NOTE = ["--dim", "896", "--n-layers", "24", "--n-heads", "14", "--intermediate-size", "3584"]
 BATCH = ["--batch-size", "16", "--gradient-accumulation-steps", "8"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["parambudget", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return run_command
 
 
 def test_a_plan_is_one_screen_that_answers_every_question(run):
@@ -140,6 +123,17 @@ def test_a_report_is_a_document_with_its_pictures(run, tmp_path):
     assert pictures == ["plan-sizes.png", "plan-memory.png", "plan-hours.png"]
     assert all((tmp_path / name).stat().st_size > 10_000 for name in pictures)
     assert told.splitlines() == [f"wrote {out}", *(f"wrote {tmp_path / name}" for name in pictures)]
+
+
+def test_a_report_of_a_model_with_experts_names_them(run, tmp_path):
+    current, out = tmp_path / "current.json", tmp_path / "plan.md"
+    experts = ["--n-experts", 8, "--n-experts-per-token", 2, "--expert-intermediate-size", 512]
+    run("count", "--dim", 512, "--n-layers", 8, "--n-heads", 8, *experts, "-o", current)
+    code, _, err = run("report", current, "--target", "60M", "--gpu", "h100", "-o", out)
+    assert (code, err) == (0, "")
+    text = out.read_text()
+    assert "8 experts of FFN 512, 2 per token" in text
+    assert "E = 8 (n_experts)" in text
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_sampled(run, 
     (broken / "model.safetensors").write_bytes(b"half")
     code, out, err = parambudget("sample", str(tmp_path / "two"), "--max-tokens", "5")
     assert (code, out) == (0, parambudget("sample", str(saved), "--max-tokens", "5")[1])
-    assert "step-99 is damaged: model.safetensors is not what was written; step-1 is used" in err
+    assert "step-99 is damaged: model.safetensors is not what was written; an older one is taken" in err
 
 
 def test_json_says_what_was_drawn_and_why_it_ended(run, parambudget):

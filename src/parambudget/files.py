@@ -2,7 +2,9 @@
 
 import json
 import os
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,6 +71,33 @@ def write_whole(path: Path, text: str) -> None:
         # Gone after a success; nowhere to be where the folder is none.
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def folder_whole(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to write into, which gets that name when all is written, and else is gone.
+
+    An empty folder may be there already.
+    """
+    path = Path(os.path.abspath(path))
+    temporary = path.parent / f".{path.name[:40]}.{os.getpid()}.tmp"
+    try:
+        if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+            raise InputError(f"{path} is there already; choose another folder, or remove it")
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.iterdir():
+            with file.open("r+b") as written:
+                os.fsync(written.fileno())
+            file.chmod(0o644)
+        if os.path.isdir(path):
+            path.rmdir()  # Windows renames to no folder that is there
+        temporary.rename(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot write {path}: {reason}; nothing was written") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -92,6 +92,18 @@ class Dims(Protocol):
     @property
     def logit_softcap(self) -> float | None: ...  # noqa: D102
     @property
+    def logit_multiplier(self) -> float: ...  # noqa: D102
+    @property
+    def attention_softcap(self) -> float | None: ...  # noqa: D102
+    @property
+    def qkv_clip(self) -> float | None: ...  # noqa: D102
+    @property
+    def ffn_clamp(self) -> float | None: ...  # noqa: D102
+    @property
+    def rotary_pattern(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def rope_theta_local(self) -> float | None: ...  # noqa: D102
+    @property
     def embedding_multiplier(self) -> float: ...  # noqa: D102
     @property
     def residual_multiplier(self) -> float: ...  # noqa: D102

@@ -43,10 +43,12 @@ class Source:
 def read_source(source: str | Path) -> Source:
     """A config file, a bare model, what `count --json` prints, a Hugging Face config.json or a preset.
 
-    An existing path wins over a preset.
+    A folder stands for the config.json in it. An existing path wins over a preset.
     """
     path = Path(source)
     # os.path, because Path.exists raises on a name that is too long.
+    if os.path.isfile(path / "config.json"):
+        path = path / "config.json"
     if os.path.exists(path) or path.suffix == ".json":
         return interpret(read_json(path), str(path))
     from parambudget.arch.presets import preset  # rows that a model given by flags does not need

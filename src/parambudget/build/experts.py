@@ -39,12 +39,12 @@ class MixtureOfExperts(nn.Module):
         shared_BTD = self.shared(x_BTD) if self.shared is not None else None
         if shared_BTD is not None and self.shared_gate is not None:
             shared_BTD = torch.sigmoid(self.shared_gate(x_BTD)) * shared_BTD
-        logits_NE = self.logits(x_BTD.flatten(0, 1))
-        weights_NK, chosen_NK = chosen_experts(logits_NE, self.correction, self.moe)
+        scores_NE = scores(self.logits(x_BTD.flatten(0, 1)), self.moe)
+        weights_NK, chosen_NK = chosen_experts(scores_NE, self.correction, self.moe)
         if self.load is not None and torch.is_grad_enabled():
             sent_E = F.one_hot(chosen_NK, self.moe.n_experts).sum((0, 1)).to(self.load.dtype)
             self.load = self.load + sent_E
-            self.unevenness = unevenness(scores(logits_NE, self.moe), sent_E)
+            self.unevenness = unevenness(scores_NE, sent_E)
         routed_BTD = self._routed(x_BTD.flatten(0, 1), weights_NK, chosen_NK).view_as(x_BTD)
         return routed_BTD if shared_BTD is None else routed_BTD + shared_BTD
 
@@ -114,13 +114,12 @@ class StackedLinear(nn.Module):
         return [F.linear(*each) for each in zip(parts, self.weight.unbind(), biases, strict=True)]
 
 
-def chosen_experts(logits_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> tuple[Tensor, Tensor]:
+def chosen_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> tuple[Tensor, Tensor]:
     """Every token's experts and the weights of what they answer, (N, K) each.
 
     Sources: Jiang et al. 2024 (Mixtral), arXiv 2401.04088, section 2.1; DeepSeek-AI 2024 (V2 and V3), arXiv
     2405.04434, section 2.2, and 2412.19437, section 2.1.2, for groups and the correction.
     """
-    scores_NE = scores(logits_NE, moe)
     merit_NE = scores_NE.detach() if correction_E is None else scores_NE.detach() + correction_E
     if moe.n_groups_per_token < moe.n_expert_groups:
         merit_NE = _within_the_best_groups(merit_NE, moe)

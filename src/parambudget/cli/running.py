@@ -114,9 +114,9 @@ def _ready(
     """Device, text and settings; what can be known to be wrong is said before the text is read."""
     from parambudget.text.data import data_for
     from parambudget.train.batches import require_windows
-    from parambudget.train.checkpoint import require_checkpoint
     from parambudget.train.device import choose
     from parambudget.train.history import config_of
+    from parambudget.train.learner import require_init
     from parambudget.train.origin import text_of_run, text_told, where
     from parambudget.train.rundir import require_free
     from parambudget.train.settings import require_possible, said, settled
@@ -125,7 +125,7 @@ def _ready(
     if asked.shard:
         ranks.require_others()
     if asked.init is not None:
-        require_checkpoint(asked.init)
+        require_init(asked.init)
     if ranks.leads:
         require_free(asked.out, resume=asked.resume)
     if asked.wandb is not None:

@@ -8,14 +8,16 @@ from typing import Annotated
 import typer
 
 from parambudget.cli.options import JsonOption, require_torch
-from parambudget.cli.output import print_json, tell
+from parambudget.cli.output import print_json
 from parambudget.errors import InputError
 
 
 def sample(
     checkpoint: Annotated[
         Path,
-        typer.Argument(metavar="CHECKPOINT", help="A run's folder or one of its checkpoints."),
+        typer.Argument(
+            metavar="CHECKPOINT", help="A run's folder, one of its checkpoints, or a folder of Hugging Face."
+        ),
     ],
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="Text to go on with.")] = "",
     max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens to generate.")] = 100,
@@ -44,7 +46,9 @@ def sample(
     from parambudget.train.sample import Drawing, load_checkpoint
     from parambudget.train.sample import sample as generate
 
-    loaded = load_checkpoint(checkpoint, choose(device), tell)
+    loaded = load_checkpoint(
+        checkpoint, choose(device), lambda notice: typer.echo(f"note: {notice}", err=True)
+    )
     drawing = Drawing(max_tokens, temperature, top_k, seed)
     if as_json:
         print_json(asdict(generate(loaded, prompt, drawing)))

@@ -93,7 +93,10 @@ def train(
     init: Annotated[
         Path | None,
         typer.Option(
-            parser=place, metavar="CHECKPOINT", help="Start from its weights.", rich_help_panel=RUN_PANEL
+            parser=place,
+            metavar="CHECKPOINT",
+            help="Start from its weights, or a Hugging Face folder's.",
+            rich_help_panel=RUN_PANEL,
         ),
     ] = None,
     save_every: Annotated[

@@ -7,6 +7,8 @@ kept tensor once no operation before needs it; the sum of two gradients of one t
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
+
 from parambudget.arch.dims import Size
 from parambudget.cost.forward import Part
 from parambudget.cost.tape import FLOAT32, Kernels, Op, Value, total_bytes
@@ -38,30 +40,42 @@ def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Momen
     if again:
         del keepers[part.input]
     kept, gradients = total_bytes(keepers), {part.output: _like(part.output)}
-    copied, finished = part.copied, 0
-    moments = []
+    copied, finished, slices = part.copied, 0, 0
+    moments: list[Moment] = []
+
+    def note(op: Op, in_flight: Size, making: Size = 0) -> None:
+        if not op.in_between:
+            moments.append(Moment(kept, in_flight, finished, making + slices * FLOAT32, copied))
+
     for op in reversed(part.ops):
         taken = gradients.pop(op.output)
+        others = [gradients.pop(value) for value in op.also]
         made = {value: taken if _shares(op, value) else _like(value) for value in op.inputs}
         making = op.matrix * kernels.matmul_bytes + op.others * FLOAT32
         if again and op.keeps:
             again, left = False, _left_by_running_again(part, op) - keepers.keys()
-            in_flight = total_bytes([taken, *gradients.values(), *left])
-            moments.append(Moment(kept, in_flight, finished, 0, copied))
-        in_flight = total_bytes([taken, *made.values(), *gradients.values()]) + op.scratch_bytes
-        moments.append(Moment(kept, in_flight, finished, making, copied))
+            note(op, total_bytes([taken, *gradients.values(), *left]))
+        note(
+            op, total_bytes([taken, *others, *made.values(), *gradients.values()]) + op.scratch_bytes, making
+        )
         needed, keepers = keepers, keepers - Counter(op.kept)
         kept = kept - total_bytes(needed.keys() - keepers.keys())
+        left_over = total_bytes([*made.values(), *gradients.values()])
         if op.copies:
             # The gradient of the matrix becomes float32.
-            copied, making = copied - op.matrix, making + op.matrix * FLOAT32
-            in_flight = total_bytes([*made.values(), *gradients.values()])
-            moments.append(Moment(kept, in_flight, finished, making, copied))
-        finished = finished + op.matrix + op.others
+            copied = copied - op.matrix
+            note(op, left_over, making + op.matrix * FLOAT32)
+        if op.stack is None:
+            finished = finished + op.matrix
+        else:
+            slices = slices + op.matrix
+            if np.any(op.stack):
+                note(op, left_over, op.stack * FLOAT32)
+                finished, slices = finished + slices, 0
+        finished = finished + op.others
         for value in made.keys() & gradients.keys():
             made[value], summed = _like(value), [made[value], gradients[value]]
-            in_flight = total_bytes([*made.values(), *gradients.values(), *summed])
-            moments.append(Moment(kept, in_flight, finished, 0, copied))
+            note(op, total_bytes([*made.values(), *gradients.values(), *summed]))
         gradients |= made
     return moments
 

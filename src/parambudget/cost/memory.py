@@ -1,10 +1,14 @@
 """Memory of training: does a plan fit, what takes the most, and how large may a micro-batch be."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Dims, Size
+from parambudget.arch.dims import Dims, Size, part
+from parambudget.cost.layers import kinds
 from parambudget.cost.phases import PARTS, PHASES, Held, MemoryPlan, Phase, moments
 from parambudget.cost.sizes import largest
 from parambudget.errors import InputError
@@ -65,7 +69,15 @@ def training_memory(model: ModelConfig, plan: MemoryPlan) -> TrainingMemory:
 
 def peak_bytes(m: Dims, plan: MemoryPlan) -> Size:
     """The most that one device holds: an array where the sizes of `m` are arrays."""
-    return largest(held.total for held in moments(m, plan))
+    if not np.ndim(m.n_layers) or len(kinds(m)) == 1:
+        return largest(held.total for held in moments(m, plan))
+    # Which layers come before which is known for one depth at a time.
+    found = np.zeros(np.shape(m.n_layers), dtype=np.int64)
+    for n_layers in np.unique(m.n_layers[m.n_layers > 0]):
+        there = m.n_layers == n_layers
+        one = SimpleNamespace(**vars(part(m, there)) | {"n_layers": int(n_layers)})
+        found[there] = largest(held.total for held in moments(cast(Dims, one), plan))
+    return found
 
 
 def largest_micro_batch(model: ModelConfig, plan: MemoryPlan, memory_bytes: int) -> int:

@@ -1,26 +1,32 @@
 """An update moment by moment: what one device holds while the trainer makes it.
 
 The backward pass is followed through the loss, the last layer (when all others still hold what they kept),
-the first layer (when all others have their gradients) and the embedding; then the optimizer's step. Between
-these two, layers are alike, and no moment there holds more than the larger of them.
+the first layer (when all others have their gradients) and the embedding; then the optimizer's step. Where
+all layers are alike, none between these two holds more than the larger of them; where not, the layers that
+may are followed too.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from math import prod
 from typing import Final, Literal, get_args
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import tensors
+from parambudget.cost.attended import masks
 from parambudget.cost.backward import Moment, at_once, backward
 from parambudget.cost.count import total
 from parambudget.cost.flops import head_parameters
 from parambudget.cost.forward import forward
+from parambudget.cost.layers import Kind, Place, kinds, places, written_out
 from parambudget.cost.overhead import CUDA, NONE, Overhead
 from parambudget.cost.state import OptimizerName, optimizer_bytes, step_bytes, weight_bytes
 from parambudget.cost.tape import BFLOAT16, FLOAT32, INT64, ON_CUDA, Kernels, total_bytes
 from parambudget.errors import InputError
 
-Phase = Literal["forward", "loss", "last layer", "first layer", "embedding", "optimizer"]
+Phase = Literal[
+    "forward", "loss", "last layer", "a layer between", "first layer", "embedding", "optimizer"
+]  # fmt: skip
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 HEAD_MULTIPLE: Final = 64
 """Rows that the trainer pads the output head to on a GPU."""
@@ -118,15 +124,21 @@ class _Update:
         self.weights = self._shared_out(weight_bytes(m))
         self.optimizer = self._shared_out(optimizer_bytes(m, plan.optimizer))
         self.head_matrix = head_parameters(m)
-        self.layer_parameters = self.passed.layer.parameters
+        self.places, self.kinds = places(m), kinds(m)
+        self.parameters = {kind: layer.parameters for kind, layer in self.passed.layers.items()}
+        self.all_layers = sum(many * self.parameters[kind] for kind, many in self.kinds.items())
+        self.mask_bytes = prod(masks(m)) * self.kernels.matmul_bytes
         self.head_and_bias = sum(row.elements for row in tensors(m) if row.component == "lm_head")
 
     def moments(self) -> Iterator[Held]:
         if self.plan.gradient_checkpointing and not self.kernels.compiled:
             yield self._after_forward()
         yield from self._in_loss()
-        yield from self._in_layer("last layer", self.m.n_layers - 1)
-        yield from self._in_layer("first layer", 0)
+        last, first = self.places[0], self.places[-1]
+        yield from self._in_layer("last layer", last)
+        for place in self.places[1:-1]:
+            yield from self._in_layer("a layer between", place)
+        yield from self._in_layer("first layer", first)
         yield from self._in_embedding()
         yield self._held(
             "optimizer", gradients=self._shared_out(self.total * FLOAT32), exchange=self._averaged_bytes,
@@ -135,16 +147,18 @@ class _Update:
 
     def _after_forward(self) -> Held:
         """Under autocast every copy lives until the loss is there, those of layers that forget theirs too."""
-        loss, copied = self.passed.loss, 0 if self.plan.sharded else self.passed.layer.copied
+        loss, layers = self.passed.loss, {} if self.plan.sharded else self.kinds
         logits = total_bytes({*loss.kept, *loss.variables})
+        ends = sum(part.copied for part in (self.passed.embedding, self.passed.end, loss))
+        copied = sum((many * self.passed.layers[kind].cached for kind, many in layers.items()), start=ends)
         return self._in_pass(
-            "forward", None, activations=self._activations(self.m.n_layers, end=True),
-            logits=self.chunk_tokens * logits, copied=self.m.n_layers * copied + loss.copied,
+            "forward", None, activations=self._activations(self.kinds, end=True),
+            logits=self.chunk_tokens * logits, copied=copied,
         )  # fmt: skip
 
     def _in_loss(self) -> Iterator[Held]:
         loss, end, chunked = self.passed.loss, self.passed.end, self.plan.loss_chunks > 1
-        kept, copied = self._activations(self.m.n_layers, end=True), self.m.n_layers * self._layer_copied
+        kept, copied = self._activations(self.kinds, end=True), self._copied(self.kinds)
         # In parts, each has a gradient of what the head multiplies, and one of the head's matrix.
         head = self.head_matrix * self.kernels.matmul_bytes
         whole = self.n_tokens * loss.input.bytes if chunked else 0
@@ -152,61 +166,64 @@ class _Update:
         other_parts = (self.n_tokens - self.chunk_tokens) * loss.input.bytes
         for moment in backward(loss, self.kernels, again=chunked):
             yield self._in_pass(
-                "loss", moment, activations=kept, copied=copied + moment.copied,
+                "loss", moment, activations=kept, copied=copied + end.copied + moment.copied,
                 logits=self.chunk_tokens * moment.kept_bytes + outside, pending=head if chunked else 0,
                 in_flight=self.chunk_tokens * moment.in_flight_bytes + other_parts,
             )  # fmt: skip
         if chunked:
             # The sum of the matrix's gradients until then and of this part's is a third one.
             yield self._in_pass(
-                "loss", None, activations=kept, copied=copied, logits=outside, in_flight=whole,
-                pending=3 * head,
+                "loss", None, activations=kept, copied=copied + end.copied, logits=outside,
+                in_flight=whole, pending=3 * head,
             )  # fmt: skip
         for moment in backward(end, self.kernels):
-            kept = self._activations(self.m.n_layers) + self.n_tokens * moment.kept_bytes
+            kept = self._activations(self.kinds) + self.n_tokens * moment.kept_bytes
             yield self._in_pass(
-                "loss", moment, activations=kept, copied=copied, ends=self.head_and_bias,
+                "loss", moment, activations=kept, copied=copied + moment.copied, ends=self.head_and_bias,
                 in_flight=self.n_tokens * moment.in_flight_bytes + whole,
             )  # fmt: skip
 
-    def _in_layer(self, phase: Phase, n_before: Size) -> Iterator[Held]:
-        """The backward pass of a layer with so many others before it."""
-        layer, again = self.passed.layer, self.plan.gradient_checkpointing
-        apart = [at_once(layer)] if again and self.kernels.compiled else None
+    def _in_layer(self, phase: Phase, place: Place) -> Iterator[Held]:
+        """The backward pass of a layer."""
+        layer, again = self.passed.layers[place.kind], self.plan.gradient_checkpointing
+        # Experts are not compiled: what is run again with them is run as it is written.
+        apart = [at_once(layer)] if again and self.kernels.compiled and not place.kind.experts else None
+        own = self.n_tokens * layer.input.bytes if again else 0
         for moment in apart or backward(layer, self.kernels, again=again):
-            kept = self._activations(n_before + (1 if again else 0)) + self.n_tokens * moment.kept_bytes
+            kept = self._activations(place.before) + own + self.n_tokens * moment.kept_bytes
             yield self._in_pass(
                 phase, moment, activations=kept, in_flight=self.n_tokens * moment.in_flight_bytes,
-                copied=n_before * self._layer_copied + (0 if self.plan.sharded else moment.copied),
-                n_done=self.m.n_layers - 1 - n_before, ends=self._ends,
+                copied=self._copied(place.before) + (0 if self.plan.sharded else moment.copied),
+                done=self._parameters(place.behind), ends=self._ends,
             )  # fmt: skip
 
     def _in_embedding(self) -> Iterator[Held]:
         for moment in backward(self.passed.embedding, self.kernels):
             yield self._in_pass(
-                "embedding", moment, in_flight=self.n_tokens * moment.in_flight_bytes,
-                n_done=self.m.n_layers, ends=self._ends,
+                "embedding", moment, activations=self.n_tokens * moment.kept_bytes,
+                in_flight=self.n_tokens * moment.in_flight_bytes, copied=moment.copied,
+                done=self.all_layers, ends=self._ends,
             )  # fmt: skip
         if self.m.tied and not self.kernels.bf16 and self.plan.loss_chunks == 1:
             # The table's two gradients meet. The head's is a transposed view, to which autograd adds nothing
             # in place: their sum is a third one. A cast or a sum of parts is no view.
-            table = self.m.vocab_size * self.m.dim
+            table = self.head_matrix
             yield self._in_pass(
-                "embedding", None, n_done=self.m.n_layers, pending=2 * table * FLOAT32,
+                "embedding", None, done=self.all_layers, pending=2 * table * FLOAT32,
                 ends=self._ends + self.passed.embedding.parameters - table,
             )  # fmt: skip
 
     def _in_pass(
-        self, phase: Phase, moment: Moment | None, *, n_done: Size = 0, ends: Size = 0, pending: Size = 0,
+        self, phase: Phase, moment: Moment | None, *, done: Size = 0, ends: Size = 0, pending: Size = 0,
         copied: Size = 0, **held: Size,
     ) -> Held:  # fmt: skip
-        """A moment when `n_done` layers have their gradients, and so many parameters outside of them."""
+        """A moment when so many parameters of layers have their gradients, and so many outside of them."""
         gathered = 0
         if self.plan.sharded:
             # What is outside of the layers; two layers, of which the next is on its way; gradients of one.
-            outside = self.total - self.m.n_layers * self.layer_parameters
-            gathered = outside * FLOAT32 + self.layer_parameters * (2 * self.kernels.matmul_bytes + FLOAT32)
-        gradients = self._waiting(phase, n_done * self.layer_parameters, ends, moment) + pending
+            outside, layer = self.total - self.all_layers, self.passed.layer_parameters
+            gathered = outside * FLOAT32 + layer * (2 * self.kernels.matmul_bytes + FLOAT32)
+        gradients = self._waiting(phase, done, ends, moment) + pending
         return self._held(
             phase, gradients=gradients, weight_copies=copied * BFLOAT16,
             exchange=self._averaged_bytes + gathered, **held,
@@ -220,11 +237,11 @@ class _Update:
             # A layer's are sent off when it is done, those outside of the layers when all is done.
             shared = self._shared_out((before if self.plan.accumulates else layers) * FLOAT32)
             return shared + (ends + finished) * FLOAT32 + making
-        if self.plan.accumulates and not self.kernels.compiled:
+        if self.plan.accumulates and not (self.kernels.compiled and self.m.moe is None):
             # Each is added to the ones before when it is there; a tied head's waits for the embedding's.
             waits = self.m.tied and phase not in ("forward", "loss")
             return (before + (self.head_matrix if waits else 0)) * FLOAT32 + making
-        # A compiled backward pass hands over all of them at its end.
+        # A compiled backward pass hands over all of them at its end; experts cut it into many.
         return (before + layers + ends + finished) * FLOAT32 + making
 
     def _held(
@@ -233,25 +250,42 @@ class _Update:
     ) -> Held:  # fmt: skip
         m, plan = self.m, self.plan
         windows = WINDOWS_AHEAD * plan.batch_size * (m.context_length + 1) * INT64
-        angles = m.context_length * m.head_dim * FLOAT32 if m.position == "rotary" else 0
+        turned = m.mla.qk_rope_head_dim if m.mla else m.head_dim
+        tables = (m.position == "rotary") * (1 if m.rope_theta_local is None else 2)
+        angles = tables * m.context_length * turned * FLOAT32
+        masked = self.mask_bytes if phase not in ("embedding", "optimizer") and self._masks_stay else 0
         held = Held(
             phase, weights=self.weights, gradients=gradients, optimizer=self.optimizer,
             weight_copies=weight_copies,
-            activations=activations, logits=logits, in_flight=in_flight, inputs=windows + angles,
+            activations=activations, logits=logits, in_flight=in_flight, inputs=windows + angles + masked,
             exchange=exchange, overhead=0,
         )  # fmt: skip
         return replace(held, overhead=plan.overhead_bytes(held.total))
 
-    def _activations(self, n_layers: Size, *, end: bool = False) -> Size:
-        layer = self.passed.layer
-        each = layer.input.bytes if self.plan.gradient_checkpointing else layer.kept_bytes
-        return self.n_tokens * (n_layers * each + (self.passed.end.kept_bytes if end else 0))
+    def _activations(self, layers: dict[Kind, Size], *, end: bool = False) -> Size:
+        """Of the embedding and of so many layers of each kind."""
+        again = self.plan.gradient_checkpointing
+        parts = ((many, self.passed.layers[kind]) for kind, many in layers.items())
+        each = sum(many * (layer.input.bytes if again else layer.kept_bytes) for many, layer in parts)
+        ends = self.passed.embedding.kept_bytes + (self.passed.end.kept_bytes if end else 0)
+        return self.n_tokens * (each + ends)
+
+    def _copied(self, layers: dict[Kind, Size]) -> Size:
+        """Elements of the embedding and of layers that are copied until their backward pass. What is run
+        again is copied again; what is made whole from its shares is so in bfloat16."""
+        if self.plan.gradient_checkpointing or self.plan.sharded:
+            layers = {}
+        each = (many * self.passed.layers[kind].copied for kind, many in layers.items())
+        return sum(each, start=self.passed.embedding.copied)
+
+    def _parameters(self, layers: dict[Kind, Size]) -> Size:
+        return sum((many * self.parameters[kind] for kind, many in layers.items()), start=0)
 
     @property
-    def _layer_copied(self) -> Size:
-        """Elements of a layer that are copied until its backward pass. What is run again is copied again;
-        what is made whole from its shares is so in bfloat16."""
-        return 0 if self.plan.gradient_checkpointing or self.plan.sharded else self.passed.layer.copied
+    def _masks_stay(self) -> bool:
+        """Whether someone needs them for the backward pass: scores that are written out do not, unless it
+        is to run the layer again."""
+        return self.plan.gradient_checkpointing or not written_out(self.m)
 
     @property
     def _ends(self) -> Size:

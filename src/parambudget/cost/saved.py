@@ -6,8 +6,12 @@ windows themselves are no rows; nor are single numbers, such as the state of a r
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from parambudget.arch.dims import Dims, Size
-from parambudget.cost.forward import Part, forward
+from parambudget.cost.attended import masks
+from parambudget.cost.forward import LAYER, Part, forward
+from parambudget.cost.layers import kinds, written_out
 from parambudget.cost.tape import BFLOAT16, INT64, Kernels
 
 
@@ -39,18 +43,22 @@ def saved(
     multiplied as if it had `head_rows`.
     """
     passed = forward(m, kernels, head_rows=m.vocab_size if head_rows is None else head_rows)
-    rows: list[Saved] = []
-    for part in passed.parts:
-        copies = m.n_layers if part is passed.layer else 1
-        if part is passed.layer and checkpointing:
-            rows.append(Saved("block_input", part.input.elements, part.input.element_bytes, copies))
-        elif part is passed.loss and loss_in_parts:
-            rows.append(Saved("head_input", part.input.elements, part.input.element_bytes))
-            if not kernels.compiled:
-                rows.append(Saved("targets", 1, INT64))
+    rows = _rows(passed.embedding, 1)
+    for kind, many in kinds(m).items():
+        layer = passed.layers[kind]
+        if checkpointing:
+            rows.append(Saved("block_input", layer.input.elements, layer.input.element_bytes, many))
         else:
-            rows += _rows(part, copies)
-    return rows
+            rows += _rows(layer, many)
+    n_masks, each = masks(m)
+    if np.any(n_masks) and (checkpointing or not written_out(m)):
+        name = "mask" if checkpointing else f"{LAYER}.attention.mask"
+        rows.append(Saved(name, each, kernels.matmul_bytes, n_masks, per_token=False))
+    rows += _rows(passed.end, 1)
+    if not loss_in_parts:
+        return rows + _rows(passed.loss, 1)
+    rows.append(Saved("head_input", passed.loss.input.elements, passed.loss.input.element_bytes))
+    return rows if kernels.compiled else [*rows, Saved("targets", 1, INT64)]
 
 
 def _rows(part: Part, copies: Size) -> list[Saved]:

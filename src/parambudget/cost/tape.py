@@ -46,11 +46,18 @@ class Value:
     elements: Size
     """Per token."""
     element_bytes: int
+    part_of: "Value | None" = None
+    """The value whose storage it is a part of: whoever keeps the part keeps all of that."""
 
     @property
     def bytes(self) -> Size:
         """Per token."""
         return self.elements * self.element_bytes
+
+    @property
+    def stored(self) -> "Value":
+        """What is kept with it."""
+        return self if self.part_of is None else self.part_of.stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +80,24 @@ class Op:
     """The gradient of its output is that of its inputs."""
     scratch_bytes: Size = 0
     """Per token, held while its backward runs beside what that takes and makes."""
+    also: tuple[Value, ...] = ()
+    """What it makes beside its output: its backward takes their gradients too."""
+    in_between: bool = False
+    """It stands for many that run one after the other, none of which holds more than the first or the last of
+    their kind, which stand apart."""
+    stack: Size = None
+    """Elements of the tensor of many matrices that its backward puts together, or 0 where it is one of these
+    and another does; None where its matrix is a parameter by itself."""
 
     @property
     def copies(self) -> bool:
         """Whether it multiplies with a bfloat16 copy of its matrix, and keeps that."""
         return self.multiplies and self.output.element_bytes == BFLOAT16
+
+    @property
+    def cached(self) -> bool:
+        """Whether autocast holds on to that copy until the loss is there, kept or not."""
+        return self.copies and self.stack is None
 
     @property
     def kept(self) -> set[Value]:
@@ -96,7 +116,7 @@ class Tape:
         """`x` in another precision; itself where it has that already."""
         if x.element_bytes == element_bytes:
             return x
-        return self._did(name, (x,), Value(x.elements, element_bytes))
+        return self.did(name, (x,), Value(x.elements, element_bytes))
 
     def for_matmul(self, name: str, x: Value) -> Value:
         """`x` in the precision of matmuls."""
@@ -108,49 +128,64 @@ class Tape:
 
     def linear(self, name: str, x: Value, out: Size, *, bias: bool) -> Value:
         """A matrix, perhaps with a bias, times every token."""
-        return self._did(
+        return self.did(
             name, (x,), Value(out, self.kernels.matmul_bytes), ("input", x),
             multiplies=True, matrix=x.elements * out, others=out if bias else 0,
         )  # fmt: skip
 
+    def product(self, name: str, a: Value, b: Value, out: Size) -> Value:
+        """A product of two values, neither of them a weight."""
+        return self.did(name, (a, b), Value(out, self.kernels.matmul_bytes), ("left", a), ("right", b))
+
     def look_up(self, name: str, n_rows: Size, width: Size) -> Value:
         """A row of a table for every token."""
-        return self._did(name, (), Value(width, FLOAT32), others=n_rows * width)
+        return self.did(name, (), Value(width, FLOAT32), others=n_rows * width)
 
     def shift(self, name: str, x: Value, n_rows: Size) -> Value:
         """`x` plus a row of a table."""
-        return self._did(name, (x,), Value(x.elements, FLOAT32), others=n_rows * x.elements, passes_on=True)
+        return self.did(name, (x,), Value(x.elements, FLOAT32), others=n_rows * x.elements, passes_on=True)
 
     def add(self, name: str, x: Value, branch: Value) -> Value:
         """The sum, in the wider precision of the two."""
         summed = Value(x.elements, max(x.element_bytes, branch.element_bytes))
-        return self._did(name, (x, branch), summed, passes_on=True)
+        return self.did(name, (x, branch), summed, passes_on=True)
 
     def scale(self, name: str, x: Value) -> Value:
         """`x` times a plain number."""
-        return self._did(name, (x,), Value(x.elements, x.element_bytes))
+        return self.did(name, (x,), Value(x.elements, x.element_bytes))
 
-    def attention(self, name: str, q: Value, k: Value, v: Value, n_heads: Size) -> Value:
-        """Flash attention: of the scores only the log of every row's sum of exponentials is stored."""
-        out, logsumexp = Value(q.elements, q.element_bytes), Value(n_heads, FLOAT32)
-        kept = (("queries", q), ("keys", k), ("values", v), ("output", out), ("logsumexp", logsumexp))
-        return self._did(name, (q, k, v), out, *kept)
+    def split(self, name: str, x: Value, *widths: Size) -> tuple[Value, ...]:
+        """Parts of `x` side by side, in its storage."""
+        parts = tuple(Value(width, x.element_bytes, part_of=x) for width in widths)
+        self.did(name, (x,), parts[0], also=parts[1:])
+        return parts
+
+    def copied(self, name: str, x: Value, elements: Size = None) -> Value:
+        """`x` in another order, or as often as it is needed, or with zeros behind it."""
+        return self.did(name, (x,), Value(x.elements if elements is None else elements, x.element_bytes))
+
+    def clamp(self, name: str, x: Value) -> Value:
+        """`x` cut off on both sides. Compiled, where that is so is a byte each."""
+        kept = Value(x.elements, BOOL) if self.kernels.compiled else x
+        return self.did(name, (x,), Value(x.elements, x.element_bytes), ("unclamped", kept))
 
     def rotate(self, name: str, x: Value) -> Value:
         """Heads turned in float32, and back in the precision of matmuls."""
         if self.kernels.compiled:
-            return self._did(name, (x,), Value(x.elements, self.kernels.matmul_bytes))
+            return self.did(name, (x,), Value(x.elements, self.kernels.matmul_bytes))
         # The halves of the gradient, times cosine and times sine.
-        turned = self._did(name, (x,), Value(x.elements, FLOAT32), scratch_bytes=x.elements * FLOAT32)
+        turned = self.did(name, (x,), Value(x.elements, FLOAT32), scratch_bytes=x.elements * FLOAT32)
         return self.for_matmul(name, turned)
 
     def norm(
-        self, name: str, x: Value, m: Dims, *, n_rows: Size = 1, scale: Size = None, per_head: bool = False
-    ) -> Value:
+        self, name: str, x: Value, m: Dims, *, n_rows: Size = 1, scale: Size = None, per_head: bool = False,
+        bias: bool | None = None,
+    ) -> Value:  # fmt: skip
         """RMSNorm or LayerNorm of `n_rows` rows per token, with a scale of so many elements or of as many as
-        `x`; with `per_head` the rows have scales of their own."""
+        `x`; with `per_head` the rows have scales of their own. `bias` overrules the model's."""
         compiled, on_cuda = self.kernels.compiled, self.kernels.device == "cuda"
-        learned = (x.elements if scale is None else scale) * (m.norm_weight + m.norm_bias)
+        shift = m.norm_bias if bias is None else bias
+        learned = (x.elements if scale is None else scale) * (m.norm_weight + shift)
         in_float32 = m.norm_weight or (on_cuda and self.kernels.bf16)
         out_bytes = FLOAT32 if in_float32 else x.element_bytes
         if m.norm == "rmsnorm" and not on_cuda and not compiled:
@@ -163,7 +198,7 @@ class Tape:
         kept = [("input", taken), ("rstd", rstd)] + [("mean", mean)] * (m.norm == "layernorm")
         apart = m.norm_weight and per_head and not compiled
         others = 0 if apart else learned
-        normed = self._did(name, (taken,), Value(x.elements, out_bytes), *kept, others=others)
+        normed = self.did(name, (taken,), Value(x.elements, out_bytes), *kept, others=others)
         return self._scaled(name, normed, learned) if apart else normed
 
     def _rms_norm_in_steps(self, name: str, x: Value, n_rows: Size) -> Value:
@@ -171,35 +206,39 @@ class Tape:
         taken, rstd, normed = self.cast(name, x, FLOAT32), Value(n_rows, FLOAT32), Value(x.elements, FLOAT32)
         kept = (("input", taken), ("rstd", rstd))
         # Backward through the mean of squares: the mean's gradient, x once more, and twice that.
-        self._did(name, (taken,), rstd, *kept, scratch_bytes=3 * taken.bytes)
-        return self._did(name, (taken, rstd), normed, *kept, scratch_bytes=normed.bytes)
+        self.did(name, (taken,), rstd, *kept, scratch_bytes=3 * taken.bytes)
+        return self.did(name, (taken, rstd), normed, *kept, scratch_bytes=normed.bytes)
 
     def _scaled(self, name: str, normed: Value, learned: Size) -> Value:
         """Times a learned scale, as a step of its own."""
-        return self._did(
+        return self.did(
             name, (normed,), Value(normed.elements, FLOAT32), ("normed", normed), others=learned,
             scratch_bytes=normed.bytes,
         )  # fmt: skip
 
     def activation(self, name: str, x: Value, kind: str) -> Value:
-        """An activation of the FFN; `relu2` is two steps."""
+        """An activation of the FFN; `relu2` and `quick_gelu` are several steps."""
         out = Value(x.elements, x.element_bytes)
+        if kind == "quick_gelu" and not self.kernels.compiled:
+            bent = self.did(name, (self.scale(name, x),), out, ("sigmoid", out))
+            bowed = Value(x.elements, x.element_bytes)
+            return self.did(name, (x, bent), bowed, ("activation_input", x), ("sigmoid", bent))
         if self.kernels.compiled:
             # Of what ReLU takes only the sign is needed: one byte each.
             needed = ("positive", Value(x.elements, BOOL)) if kind == "relu" else ("activation_input", x)
-            return self._did(name, (x,), out, needed)
+            return self.did(name, (x,), out, needed)
         if not kind.startswith("relu"):
-            return self._did(name, (x,), out, ("activation_input", x))
-        self._did(name, (x,), out, ("positive", out))
+            return self.did(name, (x,), out, ("activation_input", x))
+        self.did(name, (x,), out, ("positive", out))
         if kind == "relu":
             return out
         squared = Value(x.elements, x.element_bytes)
-        return self._did(name, (out,), squared, ("positive", out), scratch_bytes=2 * x.bytes)
+        return self.did(name, (out,), squared, ("positive", out), scratch_bytes=2 * x.bytes)
 
     def multiply(self, name: str, gate: Value, up: Value) -> Value:
         """A gate times what goes through it. A compiled pass activates the gate here, and once more in the
         backward pass."""
-        return self._did(
+        return self.did(
             name, (gate, up), Value(up.elements, up.element_bytes), ("gate_output", gate), ("up_output", up)
         )
 
@@ -208,7 +247,7 @@ class Tape:
         if self.kernels.compiled:
             return self.scale(name, logits)
         bent = Value(logits.elements, logits.element_bytes)
-        self._did(name, (logits,), bent, ("tanh", bent))
+        self.did(name, (logits,), bent, ("tanh", bent))
         return self.scale(name, bent)
 
     def cross_entropy(self, name: str, logits: Value, *, z_loss: bool) -> Value:
@@ -217,20 +256,21 @@ class Tape:
         given, logsumexp = ("logits", logits), Value(1, FLOAT32)
         if self.kernels.compiled:
             largest = Value(1, FLOAT32)
-            return self._did(name, (logits,), loss, given, ("largest", largest), ("logsumexp", logsumexp))
+            return self.did(name, (logits,), loss, given, ("largest", largest), ("logsumexp", logsumexp))
         kept = ("log_probabilities", Value(logits.elements, FLOAT32))
-        self._did(name, (logits,), kept[1], kept)
-        self._did(name, (kept[1],), loss, kept, targets)
+        self.did(name, (logits,), kept[1], kept)
+        self.did(name, (kept[1],), loss, kept, targets)
         if not z_loss:
             return loss
-        self._did(name, (logits,), logsumexp, given, ("logsumexp", logsumexp), scratch_bytes=2 * logits.bytes)
-        penalty = self._did(name, (logsumexp,), Value(0, FLOAT32))
+        self.did(name, (logits,), logsumexp, given, ("logsumexp", logsumexp), scratch_bytes=2 * logits.bytes)
+        penalty = self.did(name, (logsumexp,), Value(0, FLOAT32))
         return self.add(name, loss, penalty)
 
-    def _did(
+    def did(
         self, name: str, inputs: tuple[Value, ...], output: Value, *keeps: tuple[str, Value], **facts: Any
     ) -> Value:
-        self.ops.append(Op(name, inputs, output, keeps, **facts))
+        """Note an operation, with what it keeps and what it is there; returns its output."""
+        self.ops.append(Op(name, inputs, output, tuple((what, x.stored) for what, x in keeps), **facts))
         return output
 
 

@@ -1,34 +1,33 @@
 """How long an update of the bundled trainer takes: a roofline for every matmul and every memory-bound part.
 
     matmul       2 M K N / matmul_flops + traffic * (M K + K N + M N) elements / bandwidth, per pass
-    attention    the scores under the causal mask, backward 2.5 times forward, / attention_flops
+    attention    the scores under the causal mask, backward 2.5 times forward, / attention_flops; with another
+                 mask all of them at another speed, and those that are written out: see `cost.attention`
     elementwise  norms, residuals, activations, rotations: bytes per output of a layer's matmuls / bandwidth
     loss         softmax and its gradient: bytes per token and entry of the vocabulary / bandwidth
     weights      casts of the weights to bfloat16 and of their gradients back, and adding gradients up
-    launches     seconds per micro-step and layer
+    launches     seconds per micro-step and layer; those of experts, as far as their matmuls do not hide them
     optimizer    the bytes of AdamW and of clipping; Muon's momentum and its Newton-Schulz products
     exchange     the all-reduce of gradients, or with shards the all-gathers and the reduce-scatter
 
 The parts are added up: on one device they follow each other. The constants are a `Stack`. Sizes may be NumPy
-arrays, so that a lattice is evaluated in one call.
+arrays, so that a lattice is evaluated in one call. Of experts every weight is moved, and every token is
+multiplied with those that it meets; each is taken to get as many tokens as any other.
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.mixers import mixers
 from parambudget.arch.tensors import Tensor, tensors
+from parambudget.cost.attention import attention_seconds
 from parambudget.cost.count import total
-from parambudget.cost.flops import RECOMPUTED, TRAINING, passes, scores
-from parambudget.cost.stacks import Stack
-from parambudget.cost.untold import require_told
+from parambudget.cost.flops import RECOMPUTED, TRAINING, passes
+from parambudget.cost.stacks import LAUNCH_SECONDS, Stack
 from parambudget.errors import InputError
 
-FLASH_BACKWARD: Final = 2.5
-"""Of a flash attention's forward FLOPs: it computes the scores again. Dao et al. 2022, arXiv 2205.14135."""
 CLIP_BYTES: Final = 12
 """Per parameter: the gradient is read for its norm, and read and written by the scaling."""
 ADAMW_BYTES: Final = 28
@@ -41,6 +40,11 @@ CAST_BYTES: Final = 12
 ACCUMULATE_BYTES: Final = 12
 """Per parameter and micro-step but the first."""
 NEWTON_SCHULZ_STEPS: Final = 5
+KERNELS_OF_A_MATRIX: Final = 7
+"""Of an expert, forward and backward: three products, two casts, and its share of what lies between. Counted,
+not measured."""
+ORDERED: Final = 3
+"""Values of every token and chosen expert that are put in order, put back, and weighted."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +77,16 @@ class Work:
 
 def parts(m: Dims, work: Work, stack: Stack) -> dict[str, Size]:
     """Expected seconds of one update, part by part; arrays where the sizes are."""
-    require_told(m)
     n_tokens = work.batch_size * int(m.context_length)
     micro = {
         "matmuls": _matmuls(m, work, stack, n_tokens),
-        "attention": _attention(m, work, stack),
+        "attention": work.batch_size * attention_seconds(m, stack, again=work.gradient_checkpointing),
         "elementwise": _elementwise(m, work, stack, n_tokens),
         "loss": _loss(m, work, stack, n_tokens),
         "weights": _weights(m, work, stack),
-        "launches": stack.micro_seconds + _runs(work) / TRAINING * stack.layer_seconds * m.n_layers,
+        "launches": stack.micro_seconds
+        + _runs(work) / TRAINING * stack.layer_seconds * m.n_layers
+        + _launches_of_experts(m, work, stack, n_tokens),
     }
     once = {
         "optimizer": _optimizer(m, work, stack) / (work.ranks if work.sharded else 1),
@@ -106,28 +111,62 @@ def matmul_seconds(stack: Stack, flops: float, m: Size, k: Size, n: Size) -> Siz
     return 2.0 * m * k * n / flops + moved / stack.bandwidth_bytes
 
 
+class Matrix(NamedTuple):
+    """A matmul row of the table: so many matrices of (out, into), each met by a share of the tokens."""
+
+    row: Tensor
+    out: Size
+    into: Size
+    many: Size
+    share: Size
+
+    @property
+    def routed(self) -> bool:
+        """Whether it is of routed experts."""
+        return self.row.chosen is not None
+
+
+def matrices(m: Dims) -> list[Matrix]:
+    """The matmul rows of the table; all experts of a layer in one tensor are as many matrices."""
+    found = []
+    for row in tensors(m):
+        if row.role == "matmul":
+            *stacked, out, into = row.shape
+            share = 1 if row.chosen is None else m.moe.n_experts_per_token / m.moe.n_experts
+            found.append(Matrix(row, out, into, row.copies * (stacked[0] if stacked else 1), share))
+    return found
+
+
 def _matmuls(m: Dims, work: Work, stack: Stack, n_tokens: int) -> Size:
+    return sum(_product_seconds(each, m, work, stack, n_tokens) for each in matrices(m))
+
+
+def _product_seconds(matrix: Matrix, m: Dims, work: Work, stack: Stack, n_tokens: int) -> Size:
     # A pass is worth one product of the same three sizes: forward, and backward to the input and the weight.
-    return sum(
-        _passes(row, m, work) * row.copies * matmul_seconds(stack, stack.matmul_flops, n_tokens, into, out)
-        for row, out, into in _matrices(m)
-    )
+    one = matmul_seconds(stack, stack.matmul_flops, n_tokens * matrix.share, matrix.into, matrix.out)
+    return _passes(matrix.row, m, work) * matrix.many * one
 
 
-def _attention(m: Dims, work: Work, stack: Stack) -> Size:
-    length, forward = int(m.context_length), 2 if work.gradient_checkpointing else 1
-    return sum(
-        (forward + FLASH_BACKWARD) * 2.0 * row.score_width * scores(length, row.window, "causal")
-        for row in mixers(m)
-    ) * (work.batch_size / stack.attention_flops)
+def _launches_of_experts(m: Dims, work: Work, stack: Stack, n_tokens: int) -> Size:
+    """Experts run one after the other: the host waits to hear how many tokens each got, and then starts the
+    kernels of one matrix after another. What their matmuls take hides that."""
+    routed = [each for each in matrices(m) if each.routed]
+    if not routed:
+        return 0.0
+    kernels = KERNELS_OF_A_MATRIX * sum(each.many for each in routed)
+    hidden = sum(_product_seconds(each, m, work, stack, n_tokens) for each in routed)
+    return np.maximum(_runs(work) / TRAINING * kernels * LAUNCH_SECONDS - hidden, 0.0)
 
 
 def _elementwise(m: Dims, work: Work, stack: Stack, n_tokens: int) -> Size:
     outputs = sum(
-        _passes(row, m, work) / TRAINING * out * row.copies
-        for row, out, _ in _matrices(m)
-        if row.component != "lm_head"
+        _passes(each.row, m, work) / TRAINING * each.out * each.many * each.share
+        for each in matrices(m)
+        if each.row.component != "lm_head"
     )
+    if m.moe:
+        ordered = ORDERED * m.n_moe_layers * m.moe.n_experts_per_token * m.dim
+        outputs = outputs + _runs(work) / TRAINING * ordered
     return outputs * (n_tokens * stack.element_bytes / stack.bandwidth_bytes)
 
 
@@ -138,19 +177,19 @@ def _loss(m: Dims, work: Work, stack: Stack, n_tokens: int) -> Size:
 
 def _weights(m: Dims, work: Work, stack: Stack) -> Size:
     added_up = ACCUMULATE_BYTES * (work.own_steps - 1) / work.own_steps * total(m)
-    cast = CAST_BYTES * sum(row.elements for row, _, _ in _matrices(m)) if stack.element_size == 2 else 0
+    cast = CAST_BYTES * sum(each.row.elements for each in matrices(m)) if stack.element_size == 2 else 0
     return (cast + added_up) / stack.bandwidth_bytes
 
 
 def _optimizer(m: Dims, work: Work, stack: Stack) -> Size:
-    hidden = [row for row in _matrices(m) if row[0].hidden]
+    hidden = [each for each in matrices(m) if each.row.hidden]
     if work.optimizer == "adamw":
         hidden = []
-    n_hidden = sum(row.elements for row, _, _ in hidden)
+    n_hidden = sum(each.row.elements for each in hidden)
     moved = (CLIP_BYTES + ADAMW_BYTES) * (total(m) - n_hidden) + (CLIP_BYTES + MUON_BYTES) * n_hidden
     products = sum(
-        row.copies * np.maximum(_newton_schulz(stack, out, into), stack.matrix_seconds)
-        for row, out, into in hidden
+        each.many * np.maximum(_newton_schulz(stack, each.out, each.into), stack.matrix_seconds)
+        for each in hidden
     )
     return moved / stack.bandwidth_bytes + products
 
@@ -178,11 +217,6 @@ def _exchange(m: Dims, work: Work, stack: Stack, micro_seconds: Size) -> Size:
     if not work.sharded:
         return 2 * 4 * ring
     return work.own_steps * np.maximum(3 * 2 * ring - micro_seconds, 0.0)
-
-
-def _matrices(m: Dims) -> list[tuple[Tensor, Size, Size]]:
-    """The matmul rows with their (out, in)."""
-    return [(row, row.shape[0], row.shape[1]) for row in tensors(m) if row.role == "matmul"]
 
 
 def _runs(work: Work) -> int:

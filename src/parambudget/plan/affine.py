@@ -82,15 +82,18 @@ class Affine:
         """
         depths = self.kinds[0].n_layers
         if len(self.kinds) > 1:
-            return 0, len(depths)
+            every = np.zeros(len(self.outside[columns]), dtype=np.int64)
+            return every, every + len(depths)
         outside, narrowest = self.outside[columns], self.kinds[0].narrowest[columns]
         shallowest = np.searchsorted(depths, (low - outside) / self.widest[0][columns], "left")
         return shallowest, np.searchsorted(depths, (high - outside) / narrowest, "right")
 
     def row(self, column: Ints, depth: Ints) -> tuple[Floats, Floats]:
         """What columns at depths count at the narrowest, and what each further width adds."""
-        base, slope = self.outside[column], np.zeros(len(column))
-        for kind in self.kinds:
+        first, *others = self.kinds
+        n_layers = first.n_layers[depth]
+        base, slope = self.outside[column] + n_layers * first.narrowest[column], n_layers * first.step[column]
+        for kind in others:
             n_layers = kind.n_layers[depth]
             base, slope = base + n_layers * kind.narrowest[column], slope + n_layers * kind.step[column]
         return base, slope

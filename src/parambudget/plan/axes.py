@@ -4,6 +4,7 @@ that make no model."""
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from itertools import product
 from typing import Any, Final, Literal
 
@@ -64,12 +65,12 @@ class Given:
             target, {name: value for name, value in said.items() if value is not None}, active, counted
         )
 
-    @property
+    @cached_property
     def experts(self) -> bool:
         """Whether models with experts are meant."""
         return self.active is not None or not self.fields.keys().isdisjoint(MoE.model_fields)
 
-    @property
+    @cached_property
     def latent(self) -> bool:
         """Whether models with latent attention are meant."""
         return not self.fields.keys().isdisjoint(LATENT_SIZES)

@@ -70,7 +70,9 @@ def fill_depth_and_width(axes: dict[str, Axis], size: int, step: int) -> None:
 def latent_parts(given: dict[str, Any], size: int) -> dict[str, Any]:
     """What latent attention leaves out: values of 128 from 1B and of 64 below, keys without their position as
     wide, a rotated part of half that."""
-    nope = given.get("qk_nope_head_dim", given.get("v_head_dim", 128 if size >= 10**9 else 64))
+    usual = 128 if size >= 10**9 else 64
+    value = given.get("v_head_dim", usual)
+    nope = given.get("qk_nope_head_dim", value if type(value) is int else usual)
     parts = {"qk_nope_head_dim": nope, "v_head_dim": nope}
     return parts | ({"qk_rope_head_dim": max(nope // 2, 1)} if type(nope) is int else {})
 

@@ -46,6 +46,9 @@ def least_two(errors: Any, counts: list[Ints], targets: list[int]) -> tuple[Any,
     """
     best = errors.min()
     others = errors > best
+    if len(counts) == 1:
+        ties = len(errors) - np.count_nonzero(others)
+        return int(best), int(ties), int(errors[others].min()) if others.any() else None
     first = _exact(errors == best, counts, targets)
     if len(first) > 1:
         return first[0][0], first[0][1], first[1][0]
@@ -55,10 +58,8 @@ def least_two(errors: Any, counts: list[Ints], targets: list[int]) -> tuple[Any,
 
 
 def _exact(where: Any, counts: list[Ints], targets: list[int]) -> list[tuple[Any, int]]:
-    """The distinct exact errors of some points in order, and how many points have each."""
+    """The distinct exact shares of some points in order, and how many points have each."""
     off = [np.abs(some[where] - target) for some, target in zip(counts, targets, strict=True)]
-    if len(off) == 1:
-        return sorted(Counter(off[0].tolist()).items())
     pairs = Counter(zip(*(each.tolist() for each in off), strict=True))
     found: Counter[Any] = Counter()
     for pair, many in pairs.items():

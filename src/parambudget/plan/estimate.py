@@ -12,6 +12,7 @@ from parambudget.cost.memory import TrainingMemory
 from parambudget.cost.throughput import STALLS, Range, Throughput, throughput
 from parambudget.cost.update import Work
 from parambudget.errors import InputError
+from parambudget.plan.caveats import caveats
 from parambudget.plan.laws import (
     DEFAULT_LAW,
     LossEstimate,
@@ -194,7 +195,7 @@ def plan_run(
         cost=_cost(goal, speed, machine, tokens), loss=loss,
         loss_range=_loss_range(model, goal, speed, tokens),
         learning_rate=rate, why_learning_rate=why_rate, why_batch=why_batch,
-        warnings=(*loss.warnings, *advice(model, machine)),
+        warnings=(*loss.warnings, *caveats(model, machine, speed)),
     )  # fmt: skip
 
 
@@ -208,19 +209,6 @@ def _require_settings(fixed: Mapping[str, Any]) -> None:
             raise InputError(f"{name} is {value}; it must be a whole number")
     if fixed.get("optimizer", "muon") not in ("muon", "adamw"):
         raise InputError(f"optimizer is {fixed['optimizer']!r}; it must be 'muon' or 'adamw'")
-
-
-def advice(model: ModelConfig, machine: Machine) -> tuple[str, ...]:
-    """What would be quicker at hardly any price."""
-    missing = -model.vocab_size % 64
-    found = []
-    if missing and machine.accelerator:
-        price = missing * model.dim * (1 if model.tied else 2)
-        found.append(
-            f"vocab_size {model.vocab_size:,} is no multiple of 64; the trainer pads the head inside the "
-            f"step, and {model.vocab_size + missing:,} would cost {price:,} parameters"
-        )
-    return tuple(found)
 
 
 def _work(model: ModelConfig, machine: Machine, goal: Goal, fixed: dict[str, Any]) -> tuple[Work, str]:

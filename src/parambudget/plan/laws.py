@@ -108,12 +108,15 @@ def loss_law(name: str) -> LossLaw:
 
 
 def law_parameters(m: Dims) -> Size:
-    """N as all laws of the table count it: every parameter but those of an output head of its own.
+    """N as all laws of the table count it: every parameter but those of an output head of its own; of routed
+    experts those that a token meets.
 
     The published counts behind them fit one table of tokens (docs/laws.md). To count a second one would
-    promise from a lookup what the fit found in layers.
+    promise from a lookup what the fit found in layers. The laws are of dense models, and a model with experts
+    ends lower than the dense one of its active parameters (Clark et al. 2022, arXiv 2202.01169): what they
+    expect of it is an upper bound.
     """
-    return sum(row.parameters for row in tensors(m) if row.component != "lm_head")
+    return sum(row.active for row in tensors(m) if row.component != "lm_head")
 
 
 def expected_loss(

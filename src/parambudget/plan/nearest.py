@@ -12,16 +12,20 @@ def nothing_within(search: Search, tolerance: Fraction) -> str:
     """One line for a lattice without a point in tolerance: the nearest point and what to relax."""
     wanted = f"{search.target:,} {search.counted}"
     wanted += "" if search.active is None else f" and {search.active:,} active"
-    relax = _relax(search) if search.active is None else _relax_one_of_two(search)
+    nearest = search.nearest(1)
+    relax = (_relax if search.active is None else _relax_one_of_two)(search, nearest)
     return (
         f"no model within {format_tolerance(tolerance)} of {wanted} parameters; "
-        f"nearest is {nearest_said(search)}; {relax}"
+        f"nearest is {_said(search, nearest)}; {relax}"
     )
 
 
 def nearest_said(search: Search) -> str:
     """The nearest point of a lattice in words: its counts, how far off they are, and its sizes."""
-    nearest = search.nearest(1)
+    return _said(search, search.nearest(1))
+
+
+def _said(search: Search, nearest: Points) -> str:
     m, found = nearest.sizes(0), int(nearest.counted[0])
     off = format_share(Fraction(found - search.target, search.target))
     if search.active is not None and nearest.active is not None:
@@ -41,8 +45,7 @@ def _ffn(m: dict[str, int]) -> str:
     return f"{mix}, {m['expert_intermediate_size']} wide"
 
 
-def _relax(search: Search) -> str:
-    nearest = search.nearest(1)
+def _relax(search: Search, nearest: Points) -> str:
     found, dim = int(nearest.counted[0]), int(nearest.dim[0])
     smallest, largest = search.extent()
     if found == largest < search.target:
@@ -67,10 +70,9 @@ def _ends(search: Search) -> str:
     return f"n_layers, dim or {name if widths else 'ffn_ratio'}"
 
 
-def _relax_one_of_two(search: Search) -> str:
+def _relax_one_of_two(search: Search, nearest: Points) -> str:
     """What brings both counts nearer: the share of experts that a token meets where one is too large and the
     other too small, else the sizes."""
-    nearest = search.nearest(1)
     assert nearest.active is not None and search.active is not None  # noqa: PT018
     total, active = int(nearest.counted[0]) - search.target, int(nearest.active[0]) - search.active
     if total < 0 < active:

@@ -1,6 +1,7 @@
 """Tokens, batch and learning rate of a run where nobody has said: each number with its reason.
 
-tokens   20 per parameter, or 4 epochs of the text where that is less (Muennighoff et al. 2023)
+tokens   20 per parameter that a token meets, or 4 epochs of the text where that is less (Muennighoff et al.
+         2023)
 batch    the geometric mean of Step Law's and DeepSeek's, as a power of two within bounds
 rate     Step Law's, up to a bound
 """
@@ -10,7 +11,7 @@ from typing import Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
-from parambudget.cost.count import body, total
+from parambudget.cost.count import active, body
 from parambudget.cost.flops import flops_per_token
 from parambudget.plan.rates import batch_tokens, step_law_rate
 from parambudget.plan.repetition import FREE_EPOCHS
@@ -24,19 +25,14 @@ HIGHEST_LEARNING_RATE: Final = 5e-3
 
 def training_tokens(model: ModelConfig, data_tokens: int | None) -> tuple[int, str]:
     """Tokens to train on, and why so many; `data_tokens` None stands for text without end."""
-    wished = TOKENS_PER_PARAMETER * total(model)
+    wished = TOKENS_PER_PARAMETER * active(model)
+    rule = f"{TOKENS_PER_PARAMETER} per {'active parameter' if model.moe else 'parameter'}"
     if data_tokens is None:
-        return wished, f"{TOKENS_PER_PARAMETER} per parameter"
+        return wished, rule
     there = FREE_EPOCHS * data_tokens
     if there < wished:
-        return (
-            there,
-            f"{FREE_EPOCHS} epochs; {TOKENS_PER_PARAMETER} per parameter would be {format_count(wished)}",
-        )
-    return (
-        wished,
-        f"{TOKENS_PER_PARAMETER} per parameter, {wished / max(1, data_tokens):.2g} epochs of the text",
-    )
+        return there, f"{FREE_EPOCHS} epochs; {rule} would be {format_count(wished)}"
+    return wished, f"{rule}, {wished / max(1, data_tokens):.2g} epochs of the text"
 
 
 def update_tokens(model: ModelConfig, tokens: int, steps: int | None = None) -> tuple[int, str]:

@@ -29,6 +29,8 @@ from parambudget.plan.space import SearchSpace
 
 MOST_COMPARED: Final = 10_000_000
 _ROWS_AT_ONCE: Final = 2**20
+_FEW: Final = 2**16
+"""Points that are looked at in no time."""
 _WHOLE: Final = 2**60
 """A distance from two budgets is a whole number of parts of each, of which it has so many."""
 COUNTERS: Final[dict[Counted, Callable[[Any], Size]]] = {
@@ -104,11 +106,26 @@ class Search:
             nearest_end = min(max(target, smallest), largest)
             outside = max(outside, -(-abs(target - nearest_end) * _WHOLE // unit))
         further = (nearest_end if self.active is None else _WHOLE) >> 20
-        while True:
-            box = self._around(outside + further)
-            if sum(rows.n_points for rows in self._rows(box)) >= min(n, self.lattice.n_points):
-                return box
-            further = 8 * further + 1
+        wanted, least = min(n, self.lattice.n_points), outside - 1
+        while not self._hold(self._around(outside + further), wanted):
+            least, further = outside + further, 8 * further + 1
+        return self._around(self._narrowed(least, outside + further, wanted))
+
+    def _narrowed(self, least: int, most: int, wanted: int) -> int:
+        """A distance up to `most` that holds the points wanted and hardly many more; `least` holds fewer."""
+        while most - least > 1 and self._hold(self._around(most), 64 * wanted + _FEW):
+            middle = (least + most) // 2
+            least, most = (least, middle) if self._hold(self._around(middle), wanted) else (middle, most)
+        return most
+
+    def _hold(self, box: _Box, wanted: int) -> bool:
+        """Whether so many points or more are in the box."""
+        many = 0
+        for columns in self._pieces():
+            many += self._piece(columns, box).n_points
+            if many >= wanted:
+                return True
+        return False
 
     @property
     def _units(self) -> list[int]:
@@ -132,9 +149,8 @@ class Search:
     def _rows(self, box: _Box, columns: int | None = None) -> "Iterator[_Rows]":
         """All points in the box, a bounded number of rows or of columns at a time."""
         many = 0
-        at_once = columns or max(1, _ROWS_AT_ONCE // len(self.lattice.n_layers))
-        for start in range(0, len(self.lattice.first), at_once):
-            rows = self._piece(slice(start, start + at_once), box)
+        for piece in self._pieces(columns):
+            rows = self._piece(piece, box)
             many += rows.n_points
             if many > MOST_COMPARED:
                 low, high = max(box[0][0], 0), min(box[0][1], MOST)
@@ -144,18 +160,20 @@ class Search:
                 )
             yield rows
 
+    def _pieces(self, columns: int | None = None) -> Iterator[slice]:
+        """The columns of the lattice, so many at a time."""
+        at_once = columns or max(1, _ROWS_AT_ONCE // len(self.lattice.n_layers))
+        for start in range(0, len(self.lattice.first), at_once):
+            yield slice(start, start + at_once)
+
     def _piece(self, columns: slice, box: _Box) -> "_Rows":
         """The points of some columns that are in the box."""
-        run = self.lattice.run[columns]
-        shallowest, deepest = 0, len(self.lattice.n_layers)
         bounds = [(max(low, 0), min(high, MOST)) for low, high in box]
-        for affine, (low, high) in zip(self._counts, bounds, strict=True):
-            start, stop = affine.depths(columns, low, high)
+        ends = [affine.depths(columns, *of) for affine, of in zip(self._counts, bounds, strict=True)]
+        shallowest, deepest = ends[0]
+        for start, stop in ends[1:]:
             shallowest, deepest = np.maximum(shallowest, start), np.minimum(deepest, stop)
-        column, depth = _unrolled(
-            np.broadcast_to(shallowest, len(run)),
-            np.broadcast_to(np.maximum(deepest - shallowest, 0), len(run)),
-        )
+        column, depth = _unrolled(shallowest, np.maximum(deepest - shallowest, 0))
         column += columns.start
         # So are the widths in a row. Rounded, these quotients are exact: one of integers below 2**53 is never
         # nearer to a whole number than a float can tell.

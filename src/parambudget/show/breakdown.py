@@ -61,7 +61,7 @@ def description(model: ModelConfig) -> str:
         f"{m.n_layers} layers",
         f"dim {m.dim}",
         f"{heads} ({kv})" if m.mla is None else f"{heads} ({_latents(m.mla)})",
-        *_widths(m, activation if m.gated else m.activation),
+        *widths(m, activation if m.gated else m.activation),
         f"{m.norm_placement}-{norm}" + ("" if m.norm_weight else " without parameters"),
         *_positions(m),
         "" if m.block == "sequential" else m.block.replace("_", " ") + " block",
@@ -91,7 +91,7 @@ def _latents(mla: MLA) -> str:
     return f"latent attention from {mla.kv_lora_rank}{queries}, values of {mla.v_head_dim}"
 
 
-def _widths(m: ModelConfig, activation: str) -> list[str]:
+def widths(m: ModelConfig, activation: str) -> list[str]:
     """The FFN, or what stands in its place in how many layers."""
     if m.moe is None:
         return [f"{activation} {m.intermediate_size}"]

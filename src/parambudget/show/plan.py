@@ -7,6 +7,7 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.throughput import STALLS, Range
 from parambudget.plan.estimate import RunPlan
 from parambudget.plan.machine import USABLE_SHARE
+from parambudget.show.breakdown import widths
 from parambudget.show.flags import flags
 from parambudget.show.screen import bold, dim, table, wrapped
 from parambudget.units import (
@@ -81,7 +82,7 @@ def _model(plan: RunPlan) -> list[str]:
 def shape(m: ModelConfig) -> str:
     """Depth, width and heads in a few words."""
     heads = f"{m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}"
-    return f"{m.n_layers} layers, dim {m.dim}, {heads}, FFN {m.intermediate_size}"
+    return ", ".join((f"{m.n_layers} layers", f"dim {m.dim}", heads, *widths(m, "FFN")))
 
 
 def _machine(plan: RunPlan) -> list[str]:
@@ -192,7 +193,7 @@ def _compared(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, l
             for i, cell in enumerate(cells)
         ]
 
-    yield "shape", [f"{p.model.n_layers} × {p.model.dim}, FFN {p.model.intermediate_size}" for p in plans]
+    yield "shape", [f"{p.model.n_layers} × {p.model.dim}, {', '.join(widths(p.model, 'FFN'))}" for p in plans]
     yield against("parameters", [p.breakdown.total for p in plans], lambda v: f"{v:,}")
     yield against("FLOPs per token", [flops_per_token(p.model) for p in plans], format_count)
     yield "micro-batch", [f"{p.work.batch_size} × {p.work.gradient_accumulation_steps}" for p in plans]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from traceback import clear_frames
 from typing import Any, Final, TypeVar, cast
 
 import torch
@@ -189,5 +190,9 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
     dist.init_process_group("nccl" if on_cuda else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), size), device
+    except BaseException as error:
+        # What was trained goes before the group that it talks over: the other way round, its end can hang.
+        clear_frames(error.__traceback__)
+        raise
     finally:
         dist.destroy_process_group()

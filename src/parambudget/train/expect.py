@@ -20,7 +20,6 @@ from parambudget.cost.overhead import NONE
 from parambudget.cost.state import optimizer_bytes, weight_bytes
 from parambudget.cost.tape import Kernels
 from parambudget.cost.throughput import throughput
-from parambudget.cost.untold import untold
 from parambudget.cost.update import Work
 from parambudget.errors import InputError
 from parambudget.plan.machine import CPU, Machine, memory_plan
@@ -62,8 +61,6 @@ def expected(
     model: ModelConfig, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE, *, shard: bool = False
 ) -> Expected | None:
     """What is predicted of these settings here; None of a model with choices that are not modelled."""
-    if untold(model):
-        return None
     work, machine = work_of(config, ranks, shard=shard), machine_of(compute, ranks)
     peak = tensor_bytes(model, work, compute)
     if compute.device.type == "cpu":
@@ -117,8 +114,6 @@ def require_room(
 
     What is assumed beside the tensors refuses nothing: it has been measured on too few machines.
     """
-    if untold(model):
-        return
     work, there = work_of(config, ranks, shard=shard), memory_bytes(compute)
     needed = tensor_bytes(model, work, compute)
     if needed <= there:
@@ -138,8 +133,6 @@ def surely_fits(
     model: ModelConfig, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE, *, shard: bool = False
 ) -> bool:
     """Whether so much memory is left over that the settings need not be tried first."""
-    if untold(model):
-        return False
     plan = memory_plan(work_of(config, ranks, shard=shard), kernels_of(compute))
     return bool(peak_bytes(model, plan) <= SURE_SHARE * memory_bytes(compute))
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parambudget.cost.update import FLASH_BACKWARD, NEWTON_SCHULZ_STEPS
+from parambudget.cost.attention import FLASH_BACKWARD
+from parambudget.cost.update import NEWTON_SCHULZ_STEPS
 from parambudget.train.device import Compute
 
 FEWEST: Final = 3

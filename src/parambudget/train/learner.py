@@ -1,5 +1,6 @@
 """What is trained: the planned module, its optimizer and its loss, on one device."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,16 @@ from torch import Tensor
 
 from parambudget.arch.config import ModelConfig
 from parambudget.build.module import Transformer
+from parambudget.build.pretrained import fill_from_pretrained, is_pretrained, weight_files
 from parambudget.build.verify import verify_module
+from parambudget.errors import InputError
+from parambudget.text.pretrained import read_pretrained_tokenizer
 from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint
 from parambudget.train.balance import NO_EXPERTS, Balance
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
-from parambudget.train.distributed import ALONE, Ranks
+from parambudget.train.distributed import ALONE, Ranks, is_piece
 from parambudget.train.loss import mean_loss
 from parambudget.train.optim import optimizer_for
 
@@ -72,10 +76,37 @@ def planned(module: Transformer, model: ModelConfig) -> Transformer:
 def started_from(
     init: Path, learner: Learner, data: TokenData, on_notice: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Put a checkpoint's weights in place; returns which ones they are."""
-    # The leading process checks the files, before the others open one that is damaged.
-    learner.ranks.leader_first(lambda: checkpoint.read_state(init, check=learner.ranks.leads))
-    state = checkpoint.load_weights(init, learner.module, check=False)
-    if (init / "tokenizer.json").read_text(encoding="utf-8") != data.tokenizer_json:
+    """Put the weights of a checkpoint, or of a Hugging Face folder, in place; returns which ones they are."""
+    if is_pretrained(init):
+        digest, tokenizer_json = _filled(init, learner)
+    else:
+        # The leading process checks the files, before the others open one that is damaged.
+        learner.ranks.leader_first(lambda: checkpoint.read_state(init, check=learner.ranks.leads))
+        state = checkpoint.load_weights(init, learner.module, check=False)
+        digest = state["sha256"]["model.safetensors"]
+        tokenizer_json = (init / "tokenizer.json").read_text(encoding="utf-8")
+    if tokenizer_json != data.tokenizer_json:
         on_notice(f"{init} was trained with another tokenizer: its weights know other tokens")
-    return {"init": str(init), "init_sha256": state["sha256"]["model.safetensors"]}
+    return {"init": str(init), "init_sha256": digest}
+
+
+def require_init(init: Path) -> None:
+    """Refuse what is neither a checkpoint nor a folder of a Hugging Face model."""
+    if not is_pretrained(init):
+        checkpoint.require_checkpoint(init)
+
+
+def _filled(init: Path, learner: Learner) -> tuple[str, str]:
+    """Put the weights of a Hugging Face folder in place; the hash of its files, and its tokenizer."""
+    if any(map(is_piece, learner.module.parameters())):
+        raise InputError(
+            f"{init} is a folder of Hugging Face, whose weights are not shared out among processes; "
+            "start in one process with --no-shard, and go on from its checkpoint with --init"
+        )
+    fill_from_pretrained(learner.module, init)
+    digest = hashlib.sha256()
+    for path in weight_files(init):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    known = (init / "tokenizer.json").is_file()
+    return digest.hexdigest(), read_pretrained_tokenizer(init).json if known else ""

@@ -13,7 +13,9 @@ from torch import Tensor
 from parambudget.arch.source import load
 from parambudget.build.cached import remembering
 from parambudget.build.module import Transformer
+from parambudget.build.pretrained import is_pretrained, load_pretrained
 from parambudget.errors import InputError
+from parambudget.text.pretrained import read_pretrained_tokenizer
 from parambudget.text.tokenizer import TextTokenizer, prepared
 from parambudget.train import checkpoint
 from parambudget.train.device import Compute
@@ -55,42 +57,46 @@ class Loaded:
     module: Transformer
     tokenizer: TextTokenizer
     compute: Compute
+    framed: bool = False
+    """Whether prompts begin with what the tokenizer puts in front of a text."""
 
 
 def load_checkpoint(
     path: Path, compute: Compute, on_notice: Callable[[str], None] = lambda _: None
 ) -> Loaded:
-    """A checkpoint, or of a run the newest one that is whole; those that are not are told."""
-    if (path / "checkpoints").is_dir():
-        folder = _newest_whole(path, on_notice)
-    else:
-        folder = path
-        if not (folder / "state.json").is_file():
-            raise InputError(f"{path} is no checkpoint; give a run's folder or its checkpoints/step-N")
-        checkpoint.read_state(folder)
+    """A checkpoint, the newest one of a run that is whole, or a folder of a Hugging Face model."""
+    if not (path / "state.json").is_file() and is_pretrained(path):
+        tokenizer = read_pretrained_tokenizer(path)
+        module = load_pretrained(path, device=compute.device, on_notice=on_notice)
+        return Loaded(path, module, tokenizer, compute, framed=True)
+    folder = _newest_whole(path, on_notice) if (path / "checkpoints").is_dir() else path
+    if not (folder / "state.json").is_file():
+        raise InputError(
+            f"{path} is no checkpoint; give a run's folder or its checkpoints/step-N, or a folder of "
+            "Hugging Face"
+        )
     module = Transformer(load(folder / "config.json", {}).model, device=compute.device, dtype=torch.float32)
-    checkpoint.load_weights(folder, module, check=False)
+    checkpoint.load_weights(folder, module)
     try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        held = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises no narrower class
         raise InputError(f"{folder / 'tokenizer.json'} cannot be read ({error})") from None
-    return Loaded(folder, module.eval(), prepared(tokenizer, str(folder / "tokenizer.json")), compute)
+    return Loaded(folder, module.eval(), prepared(held, str(folder / "tokenizer.json")), compute)
 
 
 def _newest_whole(run: Path, on_notice: Callable[[str], None]) -> Path:
-    damaged: list[str] = []
-    for folder in checkpoint.all_in(run / "checkpoints"):
+    """The newest checkpoint of a run that is as it was written; the newest of all if none is."""
+    saved = checkpoint.all_in(run / "checkpoints")
+    if not saved:
+        raise InputError(f"{run} has no checkpoint yet; wait for its first save")
+    for folder in saved:
         try:
             checkpoint.read_state(folder)
         except InputError as error:
-            damaged.append(str(error).split(";")[0])
+            on_notice(f"{str(error).split(';')[0]}; an older one is taken")
             continue
-        for line in damaged:
-            on_notice(f"{line}; {folder.name} is used")
         return folder
-    if damaged:
-        raise InputError(f"no checkpoint in {run} is whole ({damaged[0]}); give another run")
-    raise InputError(f"{run} has no checkpoint yet; wait for its first save")
+    return saved[0]
 
 
 def sample(
@@ -99,7 +105,7 @@ def sample(
     """Go on with the prompt; `on_text` hears it, and then each piece of text as soon as it is complete."""
     tokenizer = loaded.tokenizer.tokenizer
     # An empty prompt begins where every document does: behind the end of another.
-    ids = tokenizer.encode(prompt, add_special_tokens=False).ids or [loaded.tokenizer.end]
+    ids = tokenizer.encode(prompt, add_special_tokens=loaded.framed).ids or [loaded.tokenizer.end]
     room = loaded.module.model.context_length - len(ids)
     if room < 1:
         raise InputError(

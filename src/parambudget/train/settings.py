@@ -7,7 +7,6 @@ from typing import Any
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import Source
-from parambudget.cost.untold import untold
 from parambudget.plan.ways import quickest
 from parambudget.text.tokens import TokenData
 from parambudget.train.config import TrainConfig
@@ -124,7 +123,7 @@ def chosen_ways(
     """How to compute the update, as far as it is open: the planner's choice where the device is known, else
     micro-steps that can be shared out; and why."""
     machine = machine_of(compute, ranks)
-    if machine is None or untold(model):
+    if machine is None:
         open_ = ranks.size > 1 and not {"batch_size", "gradient_accumulation_steps"} & fields.keys()
         return (shared_out(config, ranks) if open_ else {}), {}
     work = quickest(model, config.sequences_per_update, machine, _fixed(config, fields) | {"sharded": shard})
@@ -139,7 +138,7 @@ def chosen_sharing(
 ) -> bool:
     """Whether to share the model out, where nobody has said: as the quickest way that fits does."""
     machine = machine_of(compute, ranks)
-    if machine is None or ranks.size == 1 or untold(model):
+    if machine is None or ranks.size == 1:
         return False
     return quickest(model, config.sequences_per_update, machine, _fixed(config, fields)).sharded
 

@@ -31,12 +31,18 @@ def differences(wanted: ModelConfig, got: ModelConfig) -> list[Difference]:
     Initial weights are no difference, nor is whether the matrices of experts lie in one tensor.
     """
     ours, theirs = meaning(wanted), meaning(got)
+    if wanted.position != got.position:
+        ours |= {name: theirs.get(name) for name in (*_ONLY_ROTARY, "rope_theta_local")}
     say_ours, say_theirs = flat(wanted), flat(got)
-    return [
-        Difference(field, _said(say_ours, ours, field), _said(say_theirs, theirs, field))
-        for field in FIELDS
-        if not _one(ours.get(field), theirs.get(field))
-    ]
+    found = []
+    for field in FIELDS:
+        if _one(ours.get(field), theirs.get(field)):
+            continue
+        pair = _said(say_ours, ours, field), _said(say_theirs, theirs, field)
+        # The same words of different models, such as a share of heads of other widths.
+        pair = (ours.get(field), theirs.get(field)) if pair[0] == pair[1] else pair
+        found.append(Difference(field, *pair))
+    return found
 
 
 def meaning(m: ModelConfig) -> dict[str, Any]:

@@ -24,6 +24,8 @@ class Export:
     """What a person should know about it."""
     unsaid: tuple[str, ...] = ()
     """What the other tool computes and the model does not say: same count, other logits."""
+    file: str = "config.json"
+    """What the tool calls the file."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,26 @@ def chosen(model: ModelConfig, attempts: Iterable[Callable[[], Attempt]], told: 
     if not misses:
         raise ConfigError(f"{told} can say this model: {broken[0]}")
     lacks, nearest = min(misses, key=lambda miss: len(miss[0]))
-    raise ConfigError(f"{told} is this model: the nearest, {nearest.name}, {_lack(lacks)}")
+    which = f"the nearest, {nearest.name}," if len(misses) > 1 else nearest.name
+    raise ConfigError(f"{told} is this model: {which} {_lack(lacks)}")
 
 
 def _lack(found: Sequence[Difference]) -> str:
     """What the nearest has otherwise, and what to change."""
     told = [
-        f"has {one.field}={_short(one.got)} where it has {_short(one.wanted)}" for one in found[:_MOST_NAMED]
+        f"has {one.field}={_short(one.got)} where the model has {_short(one.wanted)}"
+        for one in found[:_MOST_NAMED]
     ]
     if len(found) > _MOST_NAMED:
         told.append(f"differs in {len(found) - _MOST_NAMED} more")
-    them = f"set {found[0].field} to {_short(found[0].got)}" if len(found) == 1 else "change these fields"
-    return f"{', '.join(told)}; {them} to export it so"
+    return f"{', '.join(told)}; {_remedy(found)} to export it so"
+
+
+def _remedy(found: Sequence[Difference]) -> str:
+    if len(found) > 1:
+        return "change these fields"
+    (one,) = found
+    return f"leave {one.field} out" if one.got is None else f"set {one.field} to {_short(one.got)}"
 
 
 def _short(value: Any) -> str:

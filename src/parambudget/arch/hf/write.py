@@ -23,11 +23,12 @@ CLASSES: Final[Mapping[str, str]] = {
     "olmo2": "Olmo2ForCausalLM", "gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM", "phi3": "Phi3ForCausalLM", "phi": "PhiForCausalLM",
     "gpt_neo": "GPTNeoForCausalLM", "gptj": "GPTJForCausalLM", "opt": "OPTForCausalLM",
-    "falcon": "FalconForCausalLM", "bloom": "BloomForCausalLM", "mpt": "MptForCausalLM",
-    "starcoder2": "Starcoder2ForCausalLM", "gpt_bigcode": "GPTBigCodeForCausalLM",
+    "starcoder2": "Starcoder2ForCausalLM", "falcon": "FalconForCausalLM", "bloom": "BloomForCausalLM",
+    "mpt": "MptForCausalLM", "gpt_bigcode": "GPTBigCodeForCausalLM",
     "stablelm": "StableLmForCausalLM", "smollm3": "SmolLM3ForCausalLM", "olmo": "OlmoForCausalLM",
     "cohere": "CohereForCausalLM", "cohere2": "Cohere2ForCausalLM", "granite": "GraniteForCausalLM",
     "glm": "GlmForCausalLM", "glm4": "Glm4ForCausalLM", "nemotron": "NemotronForCausalLM",
+    "arcee": "ArceeForCausalLM", "seed_oss": "SeedOssForCausalLM",
     "codegen": "CodeGenForCausalLM", "openai-gpt": "OpenAIGPTLMHeadModel", "mixtral": "MixtralForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM", "deepseek_v2": "DeepseekV2ForCausalLM",
@@ -42,6 +43,7 @@ NO_DROPOUT: Final[Mapping[str, tuple[str, ...]]] = {
     "gpt2": ("attn_pdrop", "embd_pdrop", "resid_pdrop"), "opt": ("dropout",),
     "gpt_bigcode": ("attn_pdrop", "embd_pdrop", "resid_pdrop"),
     "openai-gpt": ("attn_pdrop", "embd_pdrop", "resid_pdrop"),
+    "seed_oss": ("attention_dropout", "residual_dropout"),
 }  # fmt: skip
 """Keys of dropout that the class would otherwise have at 0.1: a `ModelConfig` has none."""
 _HEADS_OF_LATENTS: Final = ("deepseek_v2", "deepseek_v3")
@@ -58,17 +60,24 @@ def to_hf(model: ModelConfig, kind: str | None = None) -> Export:
     kinds = CLASSES if kind is None else (kind,)
     able = [one for one in kinds if _has_the_blocks(FAMILIES[one], model)]
     if not able:
-        what = "experts and latent attention" if model.mla and model.moe else "experts or latent attention"
-        raise ConfigError(f"{kind} has no {what} as this model has; leave the class out to have one chosen")
+        raise ConfigError(
+            f"{kind} is a class with {_blocks_of(FAMILIES[str(kind)])}, and this model has none; use another"
+        )
     told = "no class of transformers" if kind is None else f"no form of {kind}"
     return chosen(model, [partial(_attempt, one, model) for one in able], told)
 
 
 def _has_the_blocks(family: Family, model: ModelConfig) -> bool:
-    """Whether the class's keys for experts and latents have anything to say."""
-    return (model.moe is not None or "num_experts_per_tok" not in family.defaults) and (
-        model.mla is not None or "kv_lora_rank" not in family.defaults
-    )
+    """Whether the class's keys for experts and latents have anything to say; where it has dense layers too,
+    experts may be in none."""
+    if "kv_lora_rank" in family.defaults and model.mla is None:
+        return False
+    only_experts = "num_experts_per_tok" in family.defaults and "intermediate_size" not in family.keys
+    return model.moe is not None or not only_experts
+
+
+def _blocks_of(family: Family) -> str:
+    return "latent attention" if "kv_lora_rank" in family.defaults else "experts"
 
 
 def _attempt(kind: str, model: ModelConfig) -> Attempt:

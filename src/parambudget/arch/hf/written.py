@@ -22,8 +22,8 @@ def activation(m: ModelConfig) -> str:
 
 
 def of_experts(name: str) -> Key:
-    """A field of the experts."""
-    return lambda m: getattr(m.moe, name)
+    """A field of the experts, if there are any."""
+    return lambda m: getattr(m.moe, name, None)
 
 
 def of_latents(name: str) -> Key:
@@ -48,9 +48,9 @@ def shared_width(m: ModelConfig) -> int:
     return m.moe.n_shared_experts * (m.moe.shared_intermediate_size or m.moe.expert_intermediate_size)
 
 
-def _n_shared(m: ModelConfig) -> int:
+def _n_shared(m: ModelConfig) -> int | None:
     """Shared experts as if each were as wide as a routed one."""
-    return shared_width(m) // m.moe.expert_intermediate_size if m.moe else 0
+    return shared_width(m) // m.moe.expert_intermediate_size if m.moe else None
 
 
 def _n_first_dense(m: ModelConfig) -> int:
@@ -73,7 +73,8 @@ def _afn(m: ModelConfig) -> str:
 
 KEYS: Final[Mapping[str, Key]] = {
     # Biases
-    "attention_bias": lambda m: m.qkv_bias, "mlp_bias": lambda m: m.ffn_bias, "bias": lambda m: m.qkv_bias,
+    "attention_bias": lambda m: m.qkv_bias, "attention_out_bias": lambda m: m.attention_out_bias,
+    "mlp_bias": lambda m: m.ffn_bias, "bias": lambda m: m.qkv_bias,
     "use_bias": lambda m: m.qkv_bias, "enable_bias": lambda m: m.qkv_bias,
     # Norms and the order of things
     "use_qk_norm": lambda m: m.qk_norm != "none", "qk_layernorm": lambda m: m.qk_norm != "none",

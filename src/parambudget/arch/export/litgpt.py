@@ -1,0 +1,203 @@
+"""A model as litgpt's model_config.yaml: exactly, or refused with the reason.
+
+What is written is read again by what litgpt builds from it (`built`), so it is refused unless it is the
+model.
+
+Source: Lightning-AI/litgpt 0.5.13 (PyPI), litgpt/config.py and litgpt/model.py.
+"""
+
+from collections.abc import Mapping
+from math import isclose
+from typing import Any, Final
+
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.defaults import complete
+from parambudget.arch.export.target import Attempt, Export, chosen
+from parambudget.arch.moe import MoE
+
+_NORMS: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
+_BARE_NORMS: Final = "OLMo"
+"""litgpt's LayerNorm has no parameters in models whose name has this in it."""
+_BEST_OF_GROUP: Final = 2
+"""Experts by which a group is judged: DeepSeek-V3."""
+
+
+def to_litgpt(model: ModelConfig) -> Export:
+    """The model_config.yaml of this model; raises `ConfigError` with what litgpt lacks."""
+    config = _written(model)
+    notes = []
+    if model.tied:
+        extra = f"{model.vocab_size * model.dim:,}"
+        notes.append(
+            "a litgpt config cannot tie the head: give litgpt pretrain --train.tie_embeddings true; without "
+            f"it the model has {extra} more parameters"
+        )
+    export = Export("litgpt", config, tuple(notes), file="model_config.yaml")
+
+    def attempt() -> Attempt:
+        return Attempt(export, complete(built(config) | {"tied": model.tied}).model)
+
+    return chosen(model, [attempt], "no config of litgpt")
+
+
+def _written(m: ModelConfig) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "name": "custom" if m.norm_weight else f"custom {_BARE_NORMS}",
+        "hf_config": {},
+        "block_size": m.context_length,
+        "n_layer": m.n_layers,
+        "n_embd": m.dim,
+        "vocab_size": m.vocab_size,
+        # Said, or litgpt pads it to a multiple of 512.
+        "padded_vocab_size": m.vocab_size,
+        "norm_class_name": _NORMS[m.norm],
+        "norm_eps": m.norm_eps,
+        "norm_1": m.norm_placement != "reordered",
+        "norm_2": m.norm_placement != "reordered",
+        "post_attention_norm": m.norm_placement in ("sandwich", "reordered"),
+        "post_mlp_norm": m.norm_placement in ("sandwich", "reordered"),
+        "parallel_residual": m.block != "sequential",
+        "shared_attention_norm": m.block == "parallel_shared_norm",
+        "bias": m.attention_out_bias,
+        "attn_bias": m.qkv_bias,
+        "lm_head_bias": m.head_bias,
+        "scale_embeddings": isclose(m.embedding_multiplier, m.dim**0.5) and m.dim > 1,
+    }
+    config |= _attention(m) | _mlp(m) | (_experts(m, m.moe) if m.moe else {})
+    if m.logit_softcap is not None:
+        config["final_logit_softcapping"] = m.logit_softcap
+    return config
+
+
+def _attention(m: ModelConfig) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "n_head": m.n_heads,
+        "head_size": m.head_dim,
+        "n_query_groups": m.n_kv_heads,
+        "norm_qk": m.qk_norm != "none",
+        "norm_qk_type": "olmo2" if m.qk_norm == "full" else "default",
+        "rope_base": round(m.rope_theta),
+        "rotary_percentage": 0.0 if m.position == "none" else m.rotary_fraction,
+        "rope_interleave": m.rotary_interleaved,
+    }
+    if m.attention_multiplier is not None:
+        config["attention_scores_scalar"] = max(round(m.attention_multiplier**-2), 1)
+    if m.attention_softcap is not None:
+        config["attention_logit_softcapping"] = m.attention_softcap
+    if m.n_local_layers:
+        local = [int(m.is_local(layer)) for layer in range(m.n_layers)]
+        config |= {"sliding_window_size": m.window, "sliding_window_indices": local}
+        if m.rope_theta_local is not None:
+            config |= {"rope_local_base_freq": m.rope_theta_local, "rope_indices": local}
+    if m.mla:
+        config["latent_attention"] = m.mla.model_dump()
+    return config
+
+
+def _mlp(m: ModelConfig) -> dict[str, Any]:
+    gated = "LLaMAMLP" if m.activation == "silu" else "GemmaMLP"
+    config: dict[str, Any] = {
+        "mlp_class_name": "LLaMAMoE" if m.moe else gated if m.gated else "GptNeoxMLP",
+        "intermediate_size": m.intermediate_size,
+    }
+    if m.activation == "gelu_tanh":
+        config["gelu_approximate"] = "tanh"
+    return config
+
+
+def _experts(m: ModelConfig, moe: MoE) -> dict[str, Any]:
+    shared = moe.n_shared_experts * (moe.shared_intermediate_size or moe.expert_intermediate_size)
+    config: dict[str, Any] = {
+        "n_expert": moe.n_experts,
+        "n_expert_per_token": moe.n_experts_per_token,
+        "moe_intermediate_size": moe.expert_intermediate_size,
+        "n_shared_expert": shared // moe.expert_intermediate_size,
+        "routed_scaling_factor": moe.routing_multiplier,
+        "norm_topk_prob": moe.norm_expert_weights,
+        "first_k_dense_replace": next(layer for layer in range(m.n_layers) if m.has_experts(layer)),
+    }
+    if moe.router_scores == "sigmoid" and moe.n_experts > 1:
+        # Its sigmoid router knows groups only, two or more; all of two are none.
+        groups = moe.n_expert_groups
+        if groups == moe.n_groups_per_token:
+            groups = next(k for k in range(2, moe.n_experts + 1) if moe.n_experts % k == 0)
+        chosen_groups = groups if moe.n_groups_per_token == moe.n_expert_groups else moe.n_groups_per_token
+        config |= {
+            "n_expert_groups": groups,
+            "n_topk_groups": chosen_groups,
+            "n_topk_scores_per_group": min(_BEST_OF_GROUP, moe.n_experts // groups),
+        }
+    return config
+
+
+def built(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What litgpt's GPT is when it is built from the config, as our fields; not whether its head is tied."""
+    layernorm = config["norm_class_name"] == "LayerNorm"
+    bare = layernorm and _BARE_NORMS in config["name"]
+    placement = {(True, False): "pre", (True, True): "sandwich", (False, True): "reordered"}
+    fields: dict[str, Any] = {
+        "dim": config["n_embd"], "n_layers": config["n_layer"], "vocab_size": config["padded_vocab_size"],
+        "context_length": config["block_size"], "intermediate_size": config["intermediate_size"],
+        "norm": "layernorm" if layernorm else "rmsnorm", "norm_weight": not bare,
+        "norm_bias": layernorm and not bare, "norm_eps": config["norm_eps"],
+        "norm_placement": placement[config["norm_1"], config["post_mlp_norm"]],
+        "final_norm": True, "block": _block(config), "qkv_bias": config["bias"] or config["attn_bias"],
+        "attention_out_bias": config["bias"], "ffn_bias": config["bias"], "head_bias": config["lm_head_bias"],
+        "embedding_multiplier": config["n_embd"] ** 0.5 if config["scale_embeddings"] else 1.0,
+        "logit_softcap": config.get("final_logit_softcapping"),
+    }  # fmt: skip
+    kind = config["mlp_class_name"]
+    gelu = "gelu_tanh" if config.get("gelu_approximate") == "tanh" else "gelu"
+    fields["gated"] = kind != "GptNeoxMLP"
+    fields["activation"] = gelu if kind in ("GptNeoxMLP", "GemmaMLP") else "silu"
+    fields |= _built_attention(config)
+    return fields | (_built_experts(config) if kind == "LLaMAMoE" else {})
+
+
+def _block(config: Mapping[str, Any]) -> str:
+    if not config["parallel_residual"]:
+        return "sequential"
+    return "parallel_shared_norm" if config["shared_attention_norm"] and config["norm_1"] else "parallel"
+
+
+def _built_attention(config: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "n_heads": config["n_head"], "n_kv_heads": config["n_query_groups"], "head_dim": config["head_size"],
+        "position": "rotary", "rope_theta": float(config["rope_base"]),
+        "rotary_interleaved": config["rope_interleave"],
+    }  # fmt: skip
+    if "attention_scores_scalar" in config:
+        fields["attention_multiplier"] = config["attention_scores_scalar"] ** -0.5
+    fields["attention_softcap"] = config.get("attention_logit_softcapping")
+    latents = config.get("latent_attention")
+    if latents:
+        # Its latents have RMSNorms, and queries always start from one; no window, and all of them turn.
+        no_queries = {"q_lora_rank": latents["q_lora_rank"] or latents["kv_lora_rank"]}
+        return fields | {"mla": dict(latents) | no_queries}
+    if config["rotary_percentage"]:
+        fields["rotary_fraction"] = config["rotary_percentage"]
+    else:
+        fields["position"] = "none"
+    if config["norm_qk"]:
+        fields["qk_norm"] = "full" if config["norm_qk_type"] == "olmo2" else "head"
+    if "sliding_window_size" in config:
+        words = ["local" if there else "global" for there in config["sliding_window_indices"]]
+        fields |= {"window": config["sliding_window_size"], "window_pattern": words}
+        fields["rope_theta_local"] = config.get("rope_local_base_freq")
+    return fields
+
+
+def _built_experts(config: Mapping[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "n_experts": config["n_expert"], "n_experts_per_token": config["n_expert_per_token"],
+        "expert_intermediate_size": config["moe_intermediate_size"],
+        "n_shared_experts": config["n_shared_expert"], "routing_multiplier": config["routed_scaling_factor"],
+        "n_first_dense": config["first_k_dense_replace"], "expert_bias": config["bias"],
+    }  # fmt: skip
+    if "n_expert_groups" in config:
+        fields |= {
+            "router_scores": "sigmoid", "correction_bias": True,
+            "norm_expert_weights": config["norm_topk_prob"],
+            "n_expert_groups": config["n_expert_groups"], "n_groups_per_token": config["n_topk_groups"],
+        }  # fmt: skip
+    return fields
