@@ -17,7 +17,7 @@ import training_in_step as checks
 from safetensors.torch import load_file
 from torch.testing import assert_close
 from training_data import small_config, small_model, write_text
-from training_process import PATIENCE_SECONDS, Together, ended, in_step
+from training_process import PATIENCE_SECONDS, Together, ended, in_step, run_command
 
 from parambudget.errors import InputError
 from parambudget.train.checkpoint import read_state
@@ -100,6 +100,15 @@ def test_a_run_goes_on_with_another_number_of_processes(two, alone, together, n_
     change = f", shard {n_processes == 1} there and {n_processes == 2} here" if shard else ""
     told = f"the run goes on, but not bit for bit: processes {there} there and {here} here{change}"
     assert two.said() == f"parambudget: {told}\n"
+
+
+def test_settings_that_are_left_open_are_chosen_for_two(two):
+    """Nothing is known of the link between processes on a CPU: no plan, but even micro-steps."""
+    (two.folder / "open.json").write_text(json.dumps({"model": small_model().model_dump()}))
+    command = ["train", "open.json", "--data", "text", "--device", "cpu", "--out", "open", "--steps", "2"]
+    assert ended(two.begin(2, run_command, command)) == [0, 0], two.said()
+    stored = json.loads((two.folder / "open/config.json").read_text())["train"]
+    assert stored["gradient_accumulation_steps"] % 2 == 0
 
 
 def test_muon_has_nearly_the_losses_of_one_process(two):

@@ -81,12 +81,15 @@ def work_of(config: TrainConfig, ranks: Ranks = ALONE, *, shard: bool = False) -
 
 
 def machine_of(compute: Compute, ranks: Ranks = ALONE) -> Machine | None:
-    """The device as the planner knows it; None where nothing is known of its speed."""
+    """The device as the planner knows it; None where its speed, or the link between several, is not known."""
     known = _known(compute)
     device = CPU if compute.device.type == "cpu" else compute.name
     if known is None and not any(stack.device.lower() == device.lower() for stack in calibrated()):
         return None
-    return Machine(known, stack_for(device), ranks.size, memory_bytes(compute), price=None)
+    stack = stack_for(device)
+    if ranks.size > 1 and not stack.link_bytes:
+        return None
+    return Machine(known, stack, ranks.size, memory_bytes(compute), price=None)
 
 
 def kernels_of(compute: Compute) -> Kernels:

@@ -31,6 +31,8 @@ MANY_CHUNKS: Final = 8
 BUSY_TOKENS: Final = 4096
 """A micro-step of fewer tokens leaves much of a GPU idle."""
 WARM_UP_UPDATES: Final = 2
+MOST_STEPS: Final = 2**31
+"""As many as `TrainConfig.steps` may be."""
 TIMED_SECONDS: Final = 3.0
 FEWEST_TIMED: Final = 3
 EVALUATION_SHARE: Final = 1 / 3
@@ -172,6 +174,12 @@ def settings_for_hours(
     if whole < 1:
         raise InputError(
             f"--hours {hours:g} has no room for one update, which takes {format_seconds(seconds)}"
+        )
+    if whole > MOST_STEPS:
+        most = MOST_STEPS * seconds / 3600
+        raise InputError(
+            f"--hours {hours:g} is more than {MOST_STEPS:,} updates of {format_seconds(seconds)}; "
+            f"use at most {most:,.0f}"
         )
     share = _evaluation_share(with_steps(int(whole)).config, model)
     found = with_steps(max(1, int(whole / (1 + share))))

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from parambudget import __version__
@@ -79,10 +80,19 @@ def require_free(out: Path, *, resume: bool = False) -> None:
             f"{out} holds another run ({', '.join(found)}){go_on} choose another folder with --out"
         )
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    if not _may_hold(there):
         raise InputError(
             f"cannot make {out}: {there} is not a writable folder; choose another one with --out"
         )
+
+
+def _may_hold(folder: Path) -> bool:
+    """Whether a folder can be made in it: tried, for not every place that grants it does it (/proc)."""
+    try:
+        with TemporaryDirectory(prefix=".parambudget-", dir=folder):
+            return os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        return False
 
 
 def _holds(path: Path) -> bool:
