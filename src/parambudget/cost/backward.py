@@ -5,6 +5,7 @@ kept tensor once no operation before needs it; the sum of two gradients of one t
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Momen
         del keepers[part.input]
     kept, gradients = total_bytes(keepers), {part.output: _like(part.output)}
     copied, finished, slices = part.copied, 0, 0
-    moments: list[Moment] = []
+    moments = list(_while_running_again(part)) if again else []
 
     def note(op: Op, in_flight: Size, making: Size = 0) -> None:
         if not op.in_between:
@@ -78,6 +79,16 @@ def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Momen
             note(op, total_bytes([*made.values(), *gradients.values(), *summed]))
         gradients |= made
     return moments
+
+
+def _while_running_again(part: Part) -> Iterator[Moment]:
+    """The moments of the second forward pass in which much is there that nobody keeps."""
+    kept: set[Value] = set()
+    for op in part.ops:
+        if op.beside:
+            there = {*op.inputs, op.output, *op.beside, _like(part.output)} - kept
+            yield Moment(total_bytes(kept), total_bytes(there), 0, 0, part.copied)
+        kept |= op.kept - {part.input}
 
 
 def at_once(part: Part) -> Moment:
