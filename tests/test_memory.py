@@ -230,7 +230,7 @@ def test_sharding_shares_out_the_state_and_copying_adds_the_gradients(model, pla
 
 MIXED = {
     "n_experts": 4, "n_experts_per_token": 2, "expert_intermediate_size": 24, "n_first_dense": 1,
-    "moe_pattern": ("experts", "dense"), "window": 4, "window_pattern": ("local", "local", "global"),
+    "moe_pattern": ("dense", "experts"), "window": 4, "window_pattern": ("local", "local", "global"),
 }  # fmt: skip
 
 
