@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -49,9 +50,9 @@ plans = st.builds(
 
 
 @st.composite
-def larger_models(draw: st.DrawFn) -> ModelConfig:
+def larger_models(draw: st.DrawFn, *, experts: bool = True) -> ModelConfig:
     """Any architecture, of a size at which a kernel's own few kilobytes are nothing."""
-    model = draw(models())
+    model = draw(models(experts=experts))
     sizes = {
         "dim": 8 * model.dim + 64, "head_dim": 8 * model.head_dim, "vocab_size": 20 * model.vocab_size + 100,
         "intermediate_size": 16 * model.intermediate_size + 256,
@@ -116,8 +117,9 @@ def tracked_by_torch(model: ModelConfig, **way: object) -> int:
 
 @seed(0)
 @settings(max_examples=20, deadline=None)
-@given(larger_models(), ways)
+@given(larger_models(experts=False), ways)
 def test_torchs_tracker_sees_what_is_planned(model, way):
+    """Without experts: how many tokens each gets is no number on tensors that have none."""
     way |= {"loss_chunks": 1}  # it follows a module that is called once, and the head is called in parts
     planned = training_memory(model, on_cpu(**way)).peak_bytes
     assert planned == pytest.approx(tracked_by_torch(model, **way), rel=0.02)
@@ -130,11 +132,31 @@ def test_both_ways_of_following_storages_see_the_same():
     assert tracked_by_torch(model, **way) == pytest.approx(peak_of_an_update(model, **way), rel=1e-4)
 
 
+EXPERTS = {"n_experts": 4, "n_experts_per_token": 4, "expert_intermediate_size": 256}
+LATENT = {
+    "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 32, "v_head_dim": 32, "n_kv_heads": 4
+}  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="inductor needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("way", [{}, {"gradient_accumulation_steps": 2}, {"loss_chunks": 4}], ids=str)
-@pytest.mark.parametrize("changes", [{}, {"gated": False, "activation": "gelu", "tied": False}], ids=str)
+@pytest.mark.parametrize(
+    ("changes", "way"),
+    [
+        *product(
+            [{}, {"gated": False, "activation": "gelu", "tied": False}],
+            [{}, {"gradient_accumulation_steps": 2}, {"loss_chunks": 4}],
+        ),
+        *product([EXPERTS], [{}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 2}]),
+        (EXPERTS | {"fused_experts": True}, {}),
+        (LATENT, {}),
+        ({"window": 64, "window_pattern": ("local", "global")}, {}),
+        ({"position": "alibi"}, {}),
+        ({"qkv_clip": 1.0, "embedding_dim": 128, "embedding_norm": True}, {}),
+    ],
+    ids=str,
+)
 def test_a_compiled_update_allocates_what_is_planned(changes, way):
     """With inductor's kernels for a CPU; what is kept and what is in flight is decided before it."""
     model = SMALL.replace(

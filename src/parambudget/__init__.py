@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from parambudget.api import count, formula, model, plan_run, solve, verify
     from parambudget.arch.config import ModelConfig
     from parambudget.arch.presets import preset
+    from parambudget.build.pretrained import load_pretrained
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "ParambudgetError",
     "count",
     "formula",
+    "load_pretrained",
     "model",
     "plan_run",
     "preset",
@@ -48,6 +50,7 @@ _ROOMS: Final = {
     "ModelConfig": "arch.config",
     "count": "api",
     "formula": "api",
+    "load_pretrained": "build.pretrained",
     "model": "api",
     "plan_run": "api",
     "preset": "arch.presets",

@@ -57,9 +57,10 @@ def is_pretrained(path: Path) -> bool:
 
 
 def load_pretrained(
-    path: Path, *, device: Device = None, on_notice: Callable[[str], None] = lambda _: None
+    path: str | Path, *, device: Device = None, on_notice: Callable[[str], None] = lambda _: None
 ) -> Transformer:
     """The model in a folder, its weights in float32; `on_notice` hears what it computes otherwise."""
+    path = Path(path)
     if not is_pretrained(path):
         raise InputError(f"{path} is no folder of a Hugging Face model; give one with a config.json")
     imported = from_hf(read_json(path / "config.json"), str(path / "config.json"))

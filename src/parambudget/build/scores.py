@@ -62,7 +62,10 @@ def _by_kernel(q_BHTK: Tensor, k: Tensor, v: Tensor, scoring: Scoring, **how: An
     q_BHTK, k, v = (_widened(each, width) for each in (q_BHTK, k, v))
     with fused_attention(q_BHTK):
         y = F.scaled_dot_product_attention(q_BHTK, k, v, scale=scale, **how)
-    return y if width == n_values else y[..., :n_values]
+    if width == n_values:
+        return y
+    # Cut with the tokens first: so the gradient lies as the kernel wants it, and need not be copied.
+    return y.transpose(1, 2)[..., :n_values].transpose(1, 2)
 
 
 def _widened(x: Tensor, width: int) -> Tensor:

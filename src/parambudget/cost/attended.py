@@ -66,7 +66,8 @@ def _latent(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
     q = tape.did(name, (flat,), Value(flat.elements, flat.element_bytes), scratch_bytes=n_heads * turning)
     grown = tape.linear(f"{name}.kv_up", latent, n_heads * two, bias=False)
     still, v = tape.split(name, grown, n_heads * mla.qk_nope_head_dim, n_heads * mla.v_head_dim)
-    k = tape.did(name, (still, key), Value(n_heads * width, still.element_bytes))
+    # The gradients of the parts are parts of the gradient of the whole.
+    k = tape.did(name, (still, key), Value(n_heads * width, still.element_bytes), passes_on=True)
     if written_out(m):
         given = (q, k, grown, key)
         if not np.array_equal(n_heads, 1):
@@ -103,12 +104,13 @@ def _written_out(
     n_weights = n_scores + m.n_heads if m.attention_sinks else n_scores
     scores = tape.product(name, q, k, n_scores)
     if tape.kernels.compiled:
-        # What lies between the two products is computed again, from the scores and two numbers a row.
+        # What lies between the two products is computed again, from what they make and take and two numbers
+        # a row.
         weights = Value(n_scores, tape.kernels.matmul_bytes)
         rows = Value(2 * m.n_heads, FLOAT32)
         others = m.n_heads if m.attention_sinks else 0
         tape.did(name, (scores,), weights, ("scores", scores), ("rows", rows), others=others)
-        out = tape.did(name, (weights, v), Value(out_width, weights.element_bytes), ("values", v))
+        out = tape.product(name, weights, v, out_width)
         return tape.copied(name, out)
     scores = tape.scale(name, tape.cast(name, scores, FLOAT32))
     if m.attention_softcap is not None:

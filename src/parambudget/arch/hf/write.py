@@ -43,6 +43,7 @@ NO_DROPOUT: Final[Mapping[str, tuple[str, ...]]] = {
     "gpt2": ("attn_pdrop", "embd_pdrop", "resid_pdrop"), "opt": ("dropout",),
     "gpt_bigcode": ("attn_pdrop", "embd_pdrop", "resid_pdrop"),
     "openai-gpt": ("attn_pdrop", "embd_pdrop", "resid_pdrop"),
+    "seed_oss": ("attention_dropout", "residual_dropout"),
 }  # fmt: skip
 """Keys of dropout that the class would otherwise have at 0.1: a `ModelConfig` has none."""
 _HEADS_OF_LATENTS: Final = ("deepseek_v2", "deepseek_v3")
