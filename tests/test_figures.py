@@ -17,6 +17,14 @@ def test_the_landscape_is_the_count_at_the_current_models_proportions():
     ]
 
 
+def test_experts_grow_with_the_model_in_the_landscape():
+    model = pb.model(
+        dim=512, n_layers=8, n_heads=8, n_experts=8, n_experts_per_token=2, expert_intermediate_size=640
+    )
+    half = {"dim": 256, "n_heads": 4, "n_kv_heads": 4, "intermediate_size": model.intermediate_size // 2}
+    assert proportional_counts(model, 8, 256) == pb.count(model, expert_intermediate_size=320, **half).total
+
+
 def test_the_landscape_is_drawn_whole_and_opaque(tmp_path):
     found = pb.solve("350M", current=CURRENT)
     landscape({s.label: s.model for s in found}, CURRENT, 350_000_000, tmp_path / "sizes.png")

@@ -142,6 +142,17 @@ def test_a_report_is_a_document_with_its_pictures(run, tmp_path):
     assert told.splitlines() == [f"wrote {out}", *(f"wrote {tmp_path / name}" for name in pictures)]
 
 
+def test_a_report_of_a_model_with_experts_names_them(run, tmp_path):
+    current, out = tmp_path / "current.json", tmp_path / "plan.md"
+    experts = ["--n-experts", 8, "--n-experts-per-token", 2, "--expert-intermediate-size", 512]
+    run("count", "--dim", 512, "--n-layers", 8, "--n-heads", 8, *experts, "-o", current)
+    code, _, err = run("report", current, "--target", "60M", "--gpu", "h100", "-o", out)
+    assert (code, err) == (0, "")
+    text = out.read_text()
+    assert "8 experts of FFN 512, 2 per token" in text
+    assert "E = 8 (n_experts)" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

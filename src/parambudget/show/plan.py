@@ -193,7 +193,7 @@ def _compared(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, l
             for i, cell in enumerate(cells)
         ]
 
-    yield "shape", [f"{p.model.n_layers} × {p.model.dim}, FFN {p.model.intermediate_size}" for p in plans]
+    yield "shape", [f"{p.model.n_layers} × {p.model.dim}, {', '.join(widths(p.model, 'FFN'))}" for p in plans]
     yield against("parameters", [p.breakdown.total for p in plans], lambda v: f"{v:,}")
     yield against("FLOPs per token", [flops_per_token(p.model) for p in plans], format_count)
     yield "micro-batch", [f"{p.work.batch_size} × {p.work.gradient_accumulation_steps}" for p in plans]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from parambudget.arch.blocks import flat
 from parambudget.cost.count import Breakdown
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.throughput import STALLS
@@ -165,8 +166,10 @@ def _pictures(report: Report) -> list[str]:
 def _formula(report: Report) -> list[str]:
     name, plan = next(iter(report.options.items()))
     formula = report.formula
+    sizes = flat(plan.model)
     letters = ", ".join(
-        f"{letter} = {getattr(plan.model, field):,} ({field})" for letter, field in formula.legend.items()
+        f"{letter} = {sizes.get(field, getattr(plan.model, field, None)):,} ({field})"
+        for letter, field in formula.legend.items()
     )
     terms = [
         f"- {name_of(component)}: `{expression}`" for component, expression in formula.components.items()

@@ -7,9 +7,11 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from parambudget.arch.blocks import flat
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
 from parambudget.cost.count import total
+from parambudget.show.breakdown import widths
 from parambudget.show.figures.canvas import COLOURS, INK, canvas, save
 from parambudget.units import format_count
 
@@ -41,7 +43,7 @@ def landscape(models: Mapping[str, ModelConfig], current: ModelConfig, target: i
         axes.scatter(
             [model.n_layers], [model.dim], s=260 - 40 * n, marker=_MARKERS[n % len(_MARKERS)], linewidths=2,
             facecolors="none", edgecolors=INK if n == 0 else COLOURS[n % len(COLOURS)], zorder=3,
-            label=f"{name}: {model.n_layers} × {model.dim}, FFN {model.intermediate_size}, "
+            label=f"{name}: {model.n_layers} × {model.dim}, {', '.join(widths(model, 'FFN'))}, "
             f"{format_count(total(model))}",
         )  # fmt: skip
     axes.legend(
@@ -62,8 +64,11 @@ def landscape(models: Mapping[str, ModelConfig], current: ModelConfig, target: i
 def proportional_counts(current: ModelConfig, n_layers: Any, dim: Any) -> Any:
     """Parameters at other depths and widths, with the heads and the FFN in the proportions of `current`."""
     growth = dim / current.dim
-    widths = ("n_heads", "n_kv_heads", "intermediate_size")
-    scaled = {name: getattr(current, name) * growth for name in widths}
+    growing = (
+        "n_heads", "n_kv_heads", "intermediate_size", "expert_intermediate_size", "shared_intermediate_size"
+    )  # fmt: skip
+    sizes = flat(current)
+    scaled = {name: sizes[name] * growth for name in growing if sizes.get(name)}
     return total(with_sizes(current, n_layers=n_layers, dim=dim, **scaled)) + 0.0 * (n_layers * dim)
 
 
