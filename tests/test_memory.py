@@ -211,20 +211,6 @@ def test_checkpointing_never_needs_more_where_there_are_layers_to_forget(model, 
     assert with_it <= without * (1.05 if plan.kernels.compiled else 1)
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"n_kv_heads": 6}, {"attention_softcap": 5.0}, {"gated": False}], ids=str
-)
-def test_scores_that_are_written_out_again_are_planned_with_what_stands_around_them(changes):
-    """The peak lies in the second forward pass: the softmax, with queries, keys and values in all forms."""
-    model = SMALL.replace(
-        dim=152, n_heads=6, n_kv_heads=2, head_dim=40, intermediate_size=20, vocab_size=460,
-        context_length=160, attention_sinks=True,
-    ).replace(**changes)  # fmt: skip
-    way = {"batch_size": 4, "optimizer": "adamw", "gradient_checkpointing": True}
-    planned = training_memory(model, on_cpu(**way)).peak_bytes
-    assert planned == pytest.approx(peak_of_an_update(model, **way), rel=1e-3)
-
-
 @pytest.mark.parametrize("norm_weight", [True, False])
 def test_what_a_cpu_takes_for_the_gradient_of_a_norm_is_what_is_planned(norm_weight):
     """Of a model that is nearly nothing but norms, up to its last single numbers."""
