@@ -1,5 +1,7 @@
 """Settings of all tests."""
 
+import sys
+
 import pytest
 from hypothesis import settings
 
@@ -33,3 +35,18 @@ def data(tmp_path_factory):
     from training_data import small_data
 
     return small_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command in this process: (exit code, standard output, standard error)."""
+    from parambudget.cli.main import main
+
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["parambudget", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        return end.value.code, printed.out, printed.err
+
+    return run_command

@@ -1,14 +1,12 @@
 """Calibration: measured for a moment on this processor, kept, preferred, shown and cleared."""
 
 import json
-import sys
 from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
 
 import parambudget as pb
-from parambudget.cli.main import main
 from parambudget.cost import calibration
 from parambudget.cost.hardware import named
 from parambudget.cost.stacks import preset
@@ -31,20 +29,6 @@ def own_folder(tmp_path, monkeypatch):
     """A data folder of the test's own."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     return tmp_path / "data" / "parambudget" / "calibration.json"
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["parambudget", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return run_command
 
 
 @pytest.fixture(scope="module")

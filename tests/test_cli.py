@@ -9,25 +9,11 @@ import pytest
 
 from parambudget import __version__, cli
 from parambudget.arch.config import FIELDS
-from parambudget.cli.main import COMMANDS, main
+from parambudget.cli.main import COMMANDS
 
 OPTION_1 = ["--dim", "896", "--n_layers", "24", "--n_heads", "14", "--head_dim", "64"]
 OPTION_1 += ["--intermediate_size", "3584"]
 CURRENT = ["--dim", "1024", "--n-layers", "24", "--n-heads", "16", "--intermediate-size", "4096"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["parambudget", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return run_command
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A model in another tool's words is the same model, or is refused in one line."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -26,7 +25,6 @@ from parambudget.arch.export.megatron import to_megatron
 from parambudget.arch.hf.read import from_hf
 from parambudget.arch.hf.write import CLASSES, to_hf
 from parambudget.arch.presets import PRESETS
-from parambudget.cli.main import main
 from parambudget.cost.count import count, total
 from parambudget.errors import ConfigError
 
@@ -42,20 +40,6 @@ TINY = {
 MOE = {"n_experts": 8, "n_experts_per_token": 4, "expert_intermediate_size": 20}
 SIGMOID = MOE | {"router_scores": "sigmoid", "correction_bias": True}
 MLA = {"kv_lora_rank": 16, "q_lora_rank": 12, "v_head_dim": 8, "rotary_interleaved": True}
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["parambudget", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return run_command
 
 
 def tiny(**fields: object) -> ModelConfig:

@@ -2,28 +2,11 @@
 
 import json
 import re
-import sys
 
 import pytest
 
-from parambudget.cli.main import main
-
 NOTE = ["--dim", "896", "--n-layers", "24", "--n-heads", "14", "--intermediate-size", "3584"]
 BATCH = ["--batch-size", "16", "--gradient-accumulation-steps", "8"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run_command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["parambudget", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return run_command
 
 
 def test_a_plan_is_one_screen_that_answers_every_question(run):
