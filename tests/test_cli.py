@@ -353,3 +353,11 @@ def test_the_cli_package_holds_one_file_per_command():
 
     files = {path.stem for path in Path(next(iter(cli.__path__))).glob("*.py")}
     assert set(COMMANDS) <= files
+
+
+def test_an_interrupt_while_the_command_line_is_imported_is_one_line():
+    code = "import sys\nclass Late:\n    def find_spec(self, name, *_):\n"
+    code += "        if name == 'typer': raise KeyboardInterrupt\n"
+    code += "sys.meta_path.insert(0, Late())\nfrom parambudget.cli.start import main\nmain()"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "parambudget: interrupted\n")

@@ -232,6 +232,23 @@ def test_tokens_fewer_than_the_context_are_refused(copied, parambudget):  # noqa
     assert "fewer than one window of 100001" in err
 
 
+def test_a_source_that_was_repaired_is_prepared_by_the_same_command(here, parambudget):
+    for n, tokenizer in enumerate((["bpe", "--vocab-size", "300"], ["tokenizer.json"])):
+        train_bpe(documents(), 300).save("tokenizer.json")
+        write_jsonl(here / "a.jsonl", documents())
+        whole = (here / "a.jsonl").read_text()
+        (here / "a.jsonl").write_text(whole + "not json")
+        command = [*PREPARE, "a.jsonl", "-o", f"new/out-{n}", "--workers", "1", "--tokenizer", *tokenizer]
+        code, out, err = parambudget(*command)
+        assert (code, out) == (2, "")
+        assert "not valid JSON" in err
+        if n == 0:  # no tokens were made: nothing stays
+            assert not (here / "new").exists()
+        (here / "a.jsonl").write_text(whole)
+        assert parambudget(*command)[0] == 0
+        assert (here / f"new/out-{n}/manifest.json").is_file()
+
+
 # Wrong requests
 
 TOKENIZER = ["--tokenizer", "tokenizer.json"]

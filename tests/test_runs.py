@@ -110,6 +110,24 @@ def test_a_loss_that_is_not_finite_is_left_out_of_the_curve_and_counted(run, par
     assert (run / "loss.png").exists()
 
 
+def test_one_broken_run_hides_no_other(run, parambudget):
+    shutil.copytree(run, "broken")
+    Path("broken/config.json").write_text('{"model": ')
+    code, out, err = parambudget("runs", "show", "run", "broken")
+    assert code == 0
+    assert "finished, 6 of 6 updates" in out
+    assert "broken/config.json is not valid JSON" in err
+    assert err.count("\n") == 1
+
+
+def test_figures_are_shown_where_no_picture_can_be_written(run, parambudget):
+    (run / "loss.png").mkdir()
+    code, out, err = parambudget("runs", "show", "run")
+    assert code == 0
+    assert "finished, 6 of 6 updates" in out
+    assert err.startswith("parambudget: no loss curve: cannot write run/loss.png")
+
+
 def test_looking_at_runs_imports_no_torch(run):
     code = "import sys; from parambudget.cli.main import main\ntry: main()\n"
     code += "finally: assert 'torch' not in sys.modules"

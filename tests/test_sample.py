@@ -1,6 +1,7 @@
 """Text from a checkpoint: the memory of keys and values changes nothing, options do what they say."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -191,6 +192,16 @@ def test_a_run_or_a_checkpoint_is_sampled(run, parambudget):
     assert parambudget("sample", str(saved), "--prompt", "the model", "--max-tokens", "5")[1] == out
 
 
+def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_sampled(run, parambudget, tmp_path):
+    (saved,) = (run / "checkpoints").iterdir()
+    shutil.copytree(saved, tmp_path / "two/checkpoints/step-1")
+    broken = shutil.copytree(saved, tmp_path / "two/checkpoints/step-99")
+    (broken / "model.safetensors").write_bytes(b"half")
+    code, out, err = parambudget("sample", str(tmp_path / "two"), "--max-tokens", "5")
+    assert (code, out) == (0, parambudget("sample", str(saved), "--max-tokens", "5")[1])
+    assert "step-99 is damaged: model.safetensors is not what was written; an older one is taken" in err
+
+
 def test_json_says_what_was_drawn_and_why_it_ended(run, parambudget):
     code, out, err = parambudget("sample", str(run), "--prompt", "the", "--max-tokens", "99", "--json")
     assert (code, err) == (0, "")
@@ -205,7 +216,8 @@ def test_json_says_what_was_drawn_and_why_it_ended(run, parambudget):
         (["nowhere"], "nowhere is no checkpoint; give a run's folder or its checkpoints/step-N"),
         (["run", "--prompt", "the model " * 20], "leaves no room behind it; give a shorter one"),
         (["run", "--temperature", "-1"], "temperature"),
-        (["run", "--max-tokens", "0"], "max-tokens"),
+        (["run", "--temperature", "inf"], "--temperature inf is not finite"),
+        (["run", "--max-tokens", "0"], "'0' should be greater than or equal to 1"),
         (["run", "--device", "gpu"], "use auto, cpu, cuda or cuda:N"),
         (["empty"], "empty has no checkpoint yet; wait for its first save"),
     ],

@@ -105,12 +105,137 @@ def test_a_model_is_trained_from_flags_alone_in_the_next_free_folder(here, param
     assert [path.name for path in sorted((here / "runs").iterdir())] == ["38.37K-1", "38.37K-2"]
 
 
-def test_what_a_run_wrote_is_a_config_to_run_again(here, parambudget):
+def test_what_a_run_wrote_trains_it_again_wherever_that_is_said(here, parambudget, monkeypatch):
     parambudget("train", "config.json", "--data", "text", "--out", "one", *SETTINGS)
-    assert (
-        parambudget("train", "one/config.json", "--data", "text", "--out", "two", "--device", "cpu")[0] == 0
-    )
-    assert (here / "one/config.json").read_text() == (here / "two/config.json").read_text()
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    code, out, err = parambudget("train", "../one/config.json", "--out", "two", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert (here / "one/config.json").read_text().replace('"text"', f'"{here}/text"') == Path(
+        "two/config.json"
+    ).read_text()
+    assert ["seed", "7", "given"] in [line.split() for line in out.splitlines()]
+    assert ["weight_decay", "0.1", "as", "in", "the", "config", "file"] in [
+        line.split() for line in out.splitlines()
+    ]
+
+
+@pytest.mark.parametrize(("steps", "tenth"), [("60", 6), ("2", 1)])
+def test_another_length_chooses_again_what_no_person_gave(here, parambudget, steps, tenth):
+    flags = ["--steps", "30", *SETTINGS[2:], "--save-every", "2", "--learning-rate"]
+    parambudget("train", "config.json", "--data", "text", "--out", "one", *flags, "0.002")
+    assert settings_of(here / "one")["warmup_steps"] == 3
+    again = ["train", "one/config.json", "--out", "two", "--steps", steps, "--device", "cpu"]
+    assert parambudget(*again)[::2] == (0, "")
+    found = settings_of(here / "two")
+    assert (found["warmup_steps"], found["eval_every"]) == (tenth, tenth)
+    assert (found["batch_size"], found["save_every"], found["learning_rate"]) == (2, 2, 0.002)
+
+
+def test_what_a_person_wrote_in_a_file_stays_at_another_length(here, parambudget):
+    written = {"steps": 20, "warmup_steps": 5, "batch_size": 2, "gradient_accumulation_steps": 1}
+    (here / "mine.json").write_text(json.dumps({"model": small_model().model_dump(), "train": written}))
+    run = ["train", "mine.json", "--data", "text", "--out", "run", "--device", "cpu", "--steps"]
+    assert parambudget(*run, "10")[0] == 0
+    assert settings_of(here / "run")["warmup_steps"] == 5
+
+
+def test_a_run_goes_on_with_its_own_text_and_says_where_it_is_looked_for(here, parambudget):
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    on = ["train", "--resume", "--out", "run", "--device", "cpu", "--steps"]
+    code, out, err = parambudget(*on, "3")
+    assert (code, err) == (0, "")
+    assert ["steps", "3", "given"] in [line.split() for line in out.splitlines()]
+    (here / "text").rename(here / "moved")
+    code, out, err = parambudget(*on, "4")
+    assert (code, out) == (2, "")
+    assert f"the text of the run is not at {here}/text any more; say where it is with --data" in err
+    assert parambudget(*on, "4", "--data", "moved")[0] == 0
+    assert parambudget(*on, "5")[0] == 0
+
+
+def test_a_text_that_has_changed_since_is_told(here, parambudget):
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    (here / "text/000.txt").write_text("another document, with other words in it")
+    code, _, err = parambudget("train", "run/config.json", "--out", "again", "--device", "cpu")
+    assert code == 0
+    assert err.startswith("parambudget: the text is not that of the config file")
+    assert err.count("\n") == 1
+
+
+def test_a_finished_run_keeps_what_was_measured(here, parambudget):
+    run = ["train", "config.json", "--data", "text", "--out", "run", *SETTINGS]
+    parambudget(*run)
+    before = (here / "run/summary.json").read_text()
+    code, out, _ = parambudget(*run, "--resume", "--json")
+    assert (code, json.loads(out)) == (0, json.loads(before))
+    assert (here / "run/summary.json").read_text() == before
+
+
+def test_a_damaged_config_of_a_run_is_read_from_its_checkpoint(here, parambudget):
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    whole = (here / "run/config.json").read_text()
+    (here / "run/config.json").write_text(whole[:100])
+    on = ["train", "--resume", "--out", "run", "--device", "cpu", "--steps", "3"]
+    code, _, err = parambudget(*on)
+    assert code == 0
+    assert err == ("parambudget: run/config.json cannot be read; its copy in step-2 is written there\n")
+    assert json.loads((here / "run/config.json").read_text())["model"] == json.loads(whole)["model"]
+    for config in (here / "run").rglob("config.json"):
+        config.write_text(whole[:100])
+    code, out, err = parambudget(*on)
+    assert (code, out) == (2, "")
+    assert "and no checkpoint has a copy of it; choose another folder with --out" in err
+    assert " at at " not in err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--resume", "--steps", "1"], "step-2 is already beyond steps=1"),
+        (["--resume", "--data", "other"], "the text were others"),
+        (["--out", "new", "--init", "run/checkpoints/step-2", "--dim", "48"], "is of another model"),
+        (["--out", "new", "--hours", "1e-9"], "has no room for one update"),
+        (["--out", "new", "--batch-size", "3000000000"], "batch_size is 3000000000"),
+        (["--out", ""], "'' is no path"),
+        (["--data", ""], "'' is no path"),
+        (["--out", "new", "--steps", "1.5"], "'1.5' should be a valid integer"),
+        (["--out", "new", "--device", "cpu:1"], "use auto, cpu, cuda or cuda:N"),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
+)
+def test_a_run_that_cannot_start_prints_nothing_and_touches_nothing(here, parambudget, more, message):
+    write_text(here / "other", seed=1)
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    before = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()}
+    model = ["config.json", "--data", "text", "--out", "run", *SETTINGS[2:]]
+    code, out, err = parambudget("train", *model, *more)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert not (here / "new").exists()
+    assert {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_without_a_run_asks_for_a_model(here, parambudget):  # noqa: ARG001
+    code, out, err = parambudget("train", "--resume", "--out", "nowhere")
+    assert (code, out) == (2, "")
+    assert "nowhere holds no run to go on with; give a model" in err
+
+
+def test_fewer_tokens_than_an_update_are_one_update_and_that_is_said(here, parambudget):  # noqa: ARG001
+    run = ["train", "config.json", "--data", "text", "--out", "run", *SETTINGS[2:]]
+    code, out, _ = parambudget(*run, "--tokens", "10")
+    assert code == 0
+    assert "10 tokens: given, and an update has 32" in out
+
+
+@pytest.mark.parametrize(
+    ("n", "said"), [(1, "1 document, the end of it"), (3, "3 documents, the end of the longest")]
+)
+def test_a_text_too_short_to_hold_out_a_document_says_whose_end_is(here, parambudget, n, said):
+    write_text(here / "few", n)
+    out = parambudget("train", "config.json", "--data", "few", "--out", "run", *SETTINGS)[1]
+    assert f"{said} held out" in out
 
 
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
@@ -153,7 +278,7 @@ def test_a_model_with_experts_and_latents_is_trained_sampled_from_and_trained_on
     code, out, err = parambudget("train", *model, "--data", "text", "--out", "run", *SETTINGS)
     assert (code, err) == (0, "")
     assert "step 2/2  loss" in out
-    assert json.loads((here / "run/summary.json").read_text())["planned"] is None
+    assert json.loads((here / "run/summary.json").read_text())["planned"]["peak_memory_bytes"] > 0
     assert parambudget("sample", "run", "--max-tokens", "4", "--device", "cpu")[0] == 0
     again = ["run/config.json", "--data", "text", "--out", "run", *SETTINGS[2:], "--steps", "3", "--resume"]
     code, out, _ = parambudget("train", *again)

@@ -215,6 +215,36 @@ def test_a_shared_run_starts_from_the_weights_of_another(two, alone):
     assert losses[0] < rows_of(alone)[0]["loss"]
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "alone holds another run"),
+        (["--out", "config.json"], "config.json is not a writable folder"),
+        (["--out", "new", "--data", "nowhere"], "no data at nowhere"),
+        (["--resume", "--steps", "3"], "alone/checkpoints/step-8 is already beyond steps=3"),
+        (["--out", "new", "--init", "broken"], "checkpoint broken is damaged: model.safetensors"),
+        (["--out", "new", "--steps", "0"], "steps is 0"),
+        (["--out", "new", "--tokens", "1M", "--steps", "2"], "both say how long the run is"),
+        (["--out", "new", "--unknown"], "No such option: --unknown"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_one_line_of_the_leading_process(two, alone, more, message):
+    """Whichever of them finds it: the others end in silence with the same code, and nothing is left."""
+    broken = two.folder / "broken"
+    if not broken.exists():
+        shutil.copytree(alone / "checkpoints/step-8", broken)
+        with (broken / "model.safetensors").open("r+b") as file:
+            file.truncate(1_000)
+    before = {path: path.read_bytes() for path in alone.rglob("*") if path.is_file()}
+    assert two.train(2, "alone", *more) == [2, 2], two.said() + two.said(1)
+    assert message in two.said()
+    assert two.said().count("\n") == 1
+    assert two.said(1) == two.said(to="out") == two.said(1, "out") == ""
+    assert {path: path.read_bytes() for path in alone.rglob("*") if path.is_file()} == before
+    assert not (two.folder / "new").exists()
+
+
 def test_there_is_nobody_to_share_with_in_one_process(two):
     assert two.train(1, "lonely", "--shard") == [2]
     assert "and there is one; start it with torchrun" in two.said()

@@ -7,6 +7,7 @@ import random
 import re
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -211,5 +212,41 @@ def test_a_second_interrupt_stops_at_once(begun, tmp_path):
         time.sleep(0.2)
     process.join(PATIENCE_SECONDS)
     assert process.exitcode == 130
-    assert (tmp_path / "err.txt").read_text() == ""
+    assert (tmp_path / "err.txt").read_text() == "parambudget: interrupted\n"
     assert not list((tmp_path / "run/checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), ("SIGUSR1", 0), ("SIGINT", 130)])
+def test_a_signal_before_the_first_update_is_one_line_and_leaves_nothing(command, tmp_path, name, code):
+    """While torch is imported, or while the tokenizer is trained: the cache is empty."""
+    start = "from parambudget.cli.main import main\n"
+    start += "import parambudget.cli.running as it\nrun = it.run\n"
+    start += "def told(*given):\n    print('begun', flush=True)\n    run(*given)\n"
+    start += "import parambudget.cli.train as train\ntrain.run = told\nmain()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", start, *command], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "empty")},
+    )  # fmt: skip
+    assert process.stdout.readline() == "begun\n"
+    os.kill(process.pid, signal.Signals[name])
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    again = shlex.join(["parambudget", *command])
+    told = (
+        f"stopped by {name} before the first update; start it with: {again}" if code == 0 else "interrupted"
+    )
+    assert (process.returncode, out, err) == (code, "", f"parambudget: {told}\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_too_small_for_any_file_leaves_no_folder(processes, command, tmp_path):
+    def begun(out, limit):
+        arguments = [*command, "--steps", "1", "--out", out]
+        return processes.Process(target=run_command, args=(arguments, tmp_path, 0, None, limit))
+
+    for out, limit, code in (("first", None, 0), ("second", 500, 2)):
+        process = begun(out, limit)
+        process.start()
+        process.join(PATIENCE_SECONDS)
+        assert process.exitcode == code, (tmp_path / "err.txt").read_text()
+    assert "second/config.json: File too large; nothing was written" in (tmp_path / "err.txt").read_text()
+    assert not (tmp_path / "second").exists()

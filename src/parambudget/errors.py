@@ -5,7 +5,8 @@
     │   ├── ConfigError              a model, a file or a flag that says something impossible
     │   └── NoSolution               no point of the lattice meets the budget; names the nearest one
     ├── MissingExtra (ImportError)   the command needs an optional package; gives the install command; exit 2
-    └── CheckFailed                  a check was run and said no (`--expect`, `verify`); exit 1
+    ├── CheckFailed                  a check was run and said no (`--expect`, `verify`); exit 1
+    └── ToldElsewhere                another process tells it; this one ends as that one does
 
 The command line catches the root once, prints the message on stderr and exits with `exit_code`.
 """
@@ -37,3 +38,11 @@ class CheckFailed(ParambudgetError):
     """A check was run and said no."""
 
     exit_code = 1
+
+
+class ToldElsewhere(ParambudgetError):
+    """Of several processes another one tells what is wrong; this one ends in silence with the same code."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"another process tells why this one ends with {exit_code}")
+        self.exit_code = exit_code

@@ -33,7 +33,9 @@ def read_json(path: Path) -> Any:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{path} is not valid JSON ({error.msg} at {where}); is it complete?") from None
+        raise InputError(
+            f"{path} is not valid JSON ({error.msg.removesuffix(' at')} at {where}); is it complete?"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not usable JSON ({error}); give a plain config object") from None
 

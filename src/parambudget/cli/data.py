@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from parambudget.cli.options import JsonOption, require_torch
+from parambudget.cli.options import JsonOption, place, require_torch
 from parambudget.cli.output import print_json
+from parambudget.errors import InputError
 from parambudget.units import parse_size
 
 data = typer.Typer(name="data", help="Text made ready to train on.", no_args_is_help=True)
@@ -22,7 +23,9 @@ def prepare(
             "fineweb-edu or hf:OWNER/NAME/SUBSET of the Hugging Face hub.",
         ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New folder for the tokens.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", parser=place, metavar="DIR", help="New folder for tokens.")
+    ],
     tokenizer: Annotated[
         str,
         typer.Option(
@@ -68,6 +71,8 @@ def prepare(
 
     parambudget data prepare texts/ --tokenizer bpe --vocab-size 32768 -o tokens
     """
+    if not source:
+        raise InputError("the source '' is no path; give a file or a folder of text")
     require_torch("data prepare")
     from parambudget.show import data as show
     from parambudget.show.console import console

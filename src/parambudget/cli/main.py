@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from parambudget import __version__
-from parambudget.errors import ParambudgetError
+from parambudget.errors import ParambudgetError, ToldElsewhere
 
 # Start-up makes many objects and hardly any garbage: looking for some at every 700th costs 3 %.
 gc.set_threshold(100_000)
@@ -79,7 +79,11 @@ def main() -> None:
         code = _run(sys.argv[1:])
         sys.stdout.flush()
     except typer.TyperException as error:
-        code = _fail(error.format_message(), 2)
+        # All processes of torchrun are given the same words: one says what is wrong with them.
+        leads = os.environ.get("RANK", "0") == "0"
+        code = _fail(_with_value(error), 2) if leads else 2
+    except ToldElsewhere as error:
+        code = error.exit_code
     except ParambudgetError as error:
         code = _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -104,6 +108,13 @@ def _run(words: list[str]) -> Any:
     except typer.TyperException:
         # Not understood, and nothing has run: all flags are there to say what might be meant.
         return application(*names)(standalone_mode=False)
+
+
+def _with_value(error: typer.TyperException) -> str:
+    """The message of an option that was not understood, with the value it got where typer leaves it out."""
+    cause, message = error.__cause__, error.format_message()
+    found: list[Any] = getattr(cause, "errors", list)()
+    return message.replace("Input should", f"{found[0]['input']!r} should") if found else message
 
 
 def _fail(message: str, code: int) -> int:

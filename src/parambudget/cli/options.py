@@ -1,6 +1,7 @@
 """Options and checks that several commands share."""
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,13 @@ SourceArgument = Annotated[
     typer.Argument(metavar="[MODEL]", help="Config file or preset's name; flags change its fields."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def place(text: str) -> Path:
+    """A path as a flag gives it. An empty one, as of a variable that is not set, would be this folder."""
+    if not text:
+        raise typer.BadParameter("'' is no path; give a name, or . for this folder")
+    return Path(text)
 
 
 def require_torch(command: str) -> None:

@@ -15,3 +15,8 @@ def print_lines(lines: Iterable[str]) -> None:
 def print_json(value: Any) -> None:
     """One JSON document on standard output, numbers exact, never wrapped."""
     typer.echo(json.dumps(value, indent=2))
+
+
+def tell(notice: str) -> None:
+    """One line beside the results, on standard error."""
+    typer.echo(f"parambudget: {notice}", err=True)

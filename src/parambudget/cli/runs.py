@@ -2,13 +2,16 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from parambudget.cli.options import JsonOption
-from parambudget.cli.output import print_json
-from parambudget.errors import ConfigError, MissingExtra
+from parambudget.cli.output import print_json, tell
+from parambudget.errors import ConfigError, InputError, MissingExtra
+
+if TYPE_CHECKING:
+    from parambudget.train.history import Run
 
 runs = typer.Typer(name="runs", help="What became of training runs.", no_args_is_help=True)
 
@@ -44,20 +47,44 @@ def show(
             "--figure needs matplotlib, which is not installed; run it as: uv run --extra train parambudget "
             "runs show ... (or: pip install 'parambudget[train]')"
         )
-    found = [read_run(folder) for folder in folders]
+    found: list[Run] = []
+    unread: list[InputError] = []
+    for folder in folders:
+        try:
+            found.append(read_run(folder))
+        except InputError as error:
+            if len(folders) == 1:
+                raise
+            unread.append(error)
+    if not found:
+        raise unread[0]
+    for why in unread:
+        tell(str(why))
     drawn = figure or (folders[0] / "loss.png" if len(found) == 1 and not as_json else None)
     drawable = find_spec("matplotlib") is not None
-    if drawn is not None and drawable:
-        from parambudget.show.figures.runs import loss_curve
-
-        loss_curve(found, drawn)
     from parambudget.show.console import console
     from parambudget.show.runs import runs_table
 
+    if figure is not None:
+        _draw(found, figure)  # what was asked for: without it there is nothing to show
     if as_json:
-        print_json(found[0].as_dict() if len(found) == 1 else [run.as_dict() for run in found])
+        print_json(found[0].as_dict() if len(folders) == 1 else [run.as_dict() for run in found])
         return
     console().print(runs_table(found))
-    if drawn is not None:
-        missing = "not drawn, for want of matplotlib (pip install 'parambudget[train]')"
-        typer.echo(f"loss curve: {drawn if drawable else missing}")
+    if drawn is None:
+        return
+    if not drawable:
+        typer.echo("loss curve: not drawn, for want of matplotlib (pip install 'parambudget[train]')")
+        return
+    try:
+        if figure is None:
+            _draw(found, drawn)
+        typer.echo(f"loss curve: {drawn}")
+    except InputError as error:
+        tell(f"no loss curve: {error}; --figure FILE puts it elsewhere")
+
+
+def _draw(found: "list[Run]", figure: Path) -> None:
+    from parambudget.show.figures.runs import loss_curve
+
+    loss_curve(found, figure)

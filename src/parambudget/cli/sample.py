@@ -1,5 +1,6 @@
 """`parambudget sample`: what does a trained model write?"""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ import typer
 
 from parambudget.cli.options import JsonOption, require_torch
 from parambudget.cli.output import print_json
+from parambudget.errors import InputError
 
 
 def sample(
@@ -35,6 +37,10 @@ def sample(
 
     parambudget sample runs/mine --prompt "def main(" --temperature 0.5
     """
+    if not math.isfinite(temperature):
+        raise InputError(
+            f"--temperature {temperature:g} is not finite; use 0 or a positive number such as 0.8"
+        )
     require_torch("sample")
     from parambudget.train.device import choose
     from parambudget.train.sample import Drawing, load_checkpoint

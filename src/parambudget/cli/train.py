@@ -3,30 +3,22 @@
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from parambudget.arch.config import ModelConfig
-from parambudget.arch.source import load, read_source
+from parambudget.arch.source import Source, load, read_source
 from parambudget.cli.fields import with_model_fields
-from parambudget.cli.options import JsonOption, SourceArgument, require_torch
-from parambudget.cli.output import print_json
+from parambudget.cli.options import JsonOption, SourceArgument, place, require_torch
+from parambudget.cli.output import tell
+from parambudget.cli.running import Request, run
 from parambudget.cost.count import total
-from parambudget.errors import InputError, MissingExtra
-from parambudget.train.config import TrainConfig
-from parambudget.train.results import Step
+from parambudget.errors import InputError
+from parambudget.train.history import config_of, stored_config
+from parambudget.train.signals import Stopped, stop_requests
 from parambudget.units import format_count, parse_count
 
-if TYPE_CHECKING:
-    from parambudget.train.distributed import Ranks
-
-OnStep = Callable[[Step], None]
 RUN_PANEL = "The run: how long, what is kept, how it goes on"
 
 
@@ -36,6 +28,7 @@ def train(
     data: Annotated[
         Path | None,
         typer.Option(
+            parser=place,
             metavar="PATH",
             help="Text, or a folder of text or of `data prepare`.",
             show_default="Python's standard library",
@@ -44,7 +37,12 @@ def train(
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", metavar="DIR", help="Folder of the run.", show_default="the next free one in runs/"
+            "-o",
+            "--out",
+            parser=place,
+            metavar="DIR",
+            help="Folder of the run.",
+            show_default="the next free one in runs/",
         ),
     ] = None,
     batch_size: Annotated[
@@ -95,6 +93,7 @@ def train(
     init: Annotated[
         Path | None,
         typer.Option(
+            parser=place,
             metavar="CHECKPOINT",
             help="Start from its weights, or a Hugging Face folder's.",
             rich_help_panel=RUN_PANEL,
@@ -125,149 +124,56 @@ def train(
 
     What is left out is chosen and shown with its reason; a config file's `train` block gives settings too.
     """
-    length = {"steps": steps, "tokens": tokens, "hours": hours}
-    if len(given := [f"--{name}" for name, value in length.items() if value is not None]) > 1:
-        raise InputError(f"{' and '.join(given)} both say how long the run is; give one of them")
-    if resume and out is None:
-        raise InputError("--resume goes on with the run in a folder; give it with --out DIR")
-    if hours is not None and not (math.isfinite(hours) and hours > 0):
-        raise InputError(f"--hours {hours:g} is not a time; use a positive number")
+    require_torch("train")
     flags = {
         "steps": steps, "batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps,
         "gradient_checkpointing": gradient_checkpointing, "optimizer": optimizer,
         "learning_rate": learning_rate, "schedule": schedule, "seed": seed,
         "save_every": save_every, "keep": keep, "eval_every": eval_every,
     }  # fmt: skip
-    flags = {name: value for name, value in flags.items() if value is not None}
-    again = [*sys.argv[1:], *([] if resume else ["--resume"])]
-    in_file = read_source(source).train if source is not None else {}
-    source = source if source is not None or fields else _held_config(out if resume else None, init)
-    model = load(source, fields).model
-    if out is None:
-        out = next_folder(Path(source).stem if source is not None else format_count(total(model)))
-        again += ["--out", str(out)]
-    require_torch("train")
-    run(
-        Request(
-            model, in_file, flags, data, out, device, resume, init, hours=hours,
+
+    def request() -> Request:
+        _require_sense(out, steps, tokens, hours, resume=resume)
+        held = source
+        if source is None and not fields and (resume or init is not None):
+            held = _held_config(out if resume else None, init)
+        of = read_source(source) if source is not None else Source({})
+        stored = stored_config(out) if resume and out is not None else None
+        model = load(held, fields).model
+        again, folder = [*sys.argv[1:], *([] if resume else ["--resume"])], out
+        if folder is None:
+            folder = next_folder(Path(held).stem if held is not None else format_count(total(model)))
+            again += ["--out", str(folder)]
+        return Request(
+            model, of, stored["provenance"] if stored else of.provenance,
+            {name: value for name, value in flags.items() if value is not None},
+            data, folder, device, resume, init, hours=hours,
             train_tokens=parse_count(tokens, "--tokens") if tokens is not None else None,
             as_json=as_json, wandb=wandb, shard=shard, again=shlex.join(["parambudget", *again]),
-        )
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
-
-    model: ModelConfig
-    in_file: dict[str, Any]
-    """Settings of the config file; flags win over them."""
-    flags: dict[str, Any]
-    data: Path | None
-    out: Path
-    device: str
-    resume: bool
-    init: Path | None
-    train_tokens: int | None
-    hours: float | None
-    as_json: bool
-    wandb: str | None
-    shard: bool | None
-    """None: as the plan has it."""
-    again: str
-    """The command that goes on with this run."""
-
-
-def run(asked: Request) -> None:
-    """Train in this process, or in step with the others that `torchrun` started beside it."""
-    from parambudget.train.device import kernels_told
-    from parambudget.train.distributed import joined
-
-    with joined(asked.device) as (ranks, device), kernels_told():
-        run_as(ranks, replace(ranks.first(asked), device=device))
-
-
-def run_as(ranks: "Ranks", asked: Request) -> None:
-    """Read the text, fill in the settings, train; the leading process tells each of it before and after."""
-    from parambudget.show import training as show
-    from parambudget.show.console import console
-    from parambudget.show.watching import watching
-    from parambudget.text.data import data_for
-    from parambudget.train.batches import require_windows
-    from parambudget.train.device import choose
-    from parambudget.train.expect import expected
-    from parambudget.train.learner import require_init
-    from parambudget.train.loop import train as train_model
-    from parambudget.train.rundir import require_free
-    from parambudget.train.settings import require_possible, settled
-    from parambudget.train.signals import stop_requests
-
-    to = console()
-    to.quiet = asked.as_json or not ranks.leads
-    tell = _tell if ranks.leads else _keep_silent
-    compute = choose(asked.device)
-    if compute.device.type == "cuda" and compute.peak_flops is None:
-        tell(f"the peak of {compute.name} is not known here, so no MFU is given")
-    # What can be known to be wrong is said before the text is read.
-    if asked.shard:
-        ranks.require_others()
-    if asked.init is not None:
-        require_init(asked.init)
-    if ranks.leads:
-        require_free(asked.out, resume=asked.resume)
-    if asked.wandb is not None:
-        _require_wandb()
-    given = require_possible(asked.model, asked.in_file, asked.flags, asked.out if asked.resume else None)
-    with to.status("reading the text, training a tokenizer and encoding; they are kept for the next time"):
-        data = ranks.leader_first(lambda: data_for(asked.data, asked.model.vocab_size))
-    require_windows(data, asked.model.context_length)
-    to.print(show.introduction(asked.model, compute.name, data, asked.out))
-    settings = settled(
-        given, asked.model, data, compute, asked.train_tokens, asked.hours, ranks, shard=asked.shard
-    )
-    to.print(show.settings(settings.completed, asked.model))
-    config = settings.completed.config
-    planned = expected(asked.model, config, compute, ranks, shard=settings.shard)
-    with (
-        stop_requests() as stopped,
-        watching(to, config.steps, ranks.peak_flops(compute), compute.peak_memory_bytes, planned) as shown,
-        _reported(shown, asked if ranks.leads else replace(asked, wandb=None), config) as on_step,
-    ):
-        result = train_model(
-            asked.model, config, data, asked.out, device=asked.device, ranks=ranks, shard=settings.shard,
-            resume=asked.resume, init=asked.init, provenance=settings.provenance, stopped=stopped,
-            on_step=on_step, on_notice=tell,
         )  # fmt: skip
-    to.print(show.conclusion(result, asked.model))
-    if not result.finished:
-        by = stopped.signal_name or "a signal to another process"
-        tell(f"stopped by {by} after step {result.steps}; go on with: {asked.again}")
-    if asked.as_json and ranks.leads:
-        print_json(result.as_dict())
+
+    try:
+        with stop_requests() as stopped:
+            run(device, request, stopped)
+    except KeyboardInterrupt:
+        tell("interrupted")
+        raise typer.Exit(130) from None
+    except Stopped as by:
+        started = shlex.join(["parambudget", *sys.argv[1:]])
+        tell(f"stopped by {by} before the first update; start it with: {started}")
 
 
-def _require_wandb() -> None:
-    if find_spec("wandb") is None:
-        raise MissingExtra(
-            "--wandb needs wandb, which is not installed; run it as: uv run --extra train --extra wandb "
-            "parambudget train ... (or: pip install 'parambudget[train,wandb]')"
-        )
-    from parambudget.train.tracking import require_account
-
-    require_account()
-
-
-@contextmanager
-def _reported(on_step: OnStep, asked: Request, config: TrainConfig) -> Iterator[OnStep]:
-    """`on_step`, which also reports to Weights & Biases where that is asked for."""
-    if asked.wandb is None:
-        yield on_step
-        return
-    from parambudget.train.tracking import tracked
-
-    with tracked(on_step, asked.wandb, asked.out, asked.model.model_dump() | config.model_dump()) as both:
-        yield both
+def _require_sense(
+    out: Path | None, steps: int | None, tokens: str | None, hours: float | None, *, resume: bool
+) -> None:
+    """Refuse flags that contradict each other, or a time that is none."""
+    length = {"--steps": steps, "--tokens": tokens, "--hours": hours}
+    if len(given := [name for name, value in length.items() if value is not None]) > 1:
+        raise InputError(f"{' and '.join(given)} both say how long the run is; give one of them")
+    if resume and out is None:
+        raise InputError("--resume goes on with the run in a folder; give it with --out DIR")
+    if hours is not None and not (math.isfinite(hours) and hours > 0):
+        raise InputError(f"--hours {hours:g} is not a time; use a positive number")
 
 
 def next_folder(name: str) -> Path:
@@ -278,17 +184,12 @@ def next_folder(name: str) -> Path:
     return folder
 
 
-def _held_config(out: Path | None, init: Path | None) -> str | None:
+def _held_config(out: Path | None, init: Path | None) -> str:
     """Without a model on the command line: the config of the run to go on with, or of the weights."""
-    for folder in (out, init):
-        if folder is not None and (folder / "config.json").exists():
-            return str(folder / "config.json")
-    return None
-
-
-def _tell(notice: str) -> None:
-    typer.echo(f"parambudget: {notice}", err=True)
-
-
-def _keep_silent(_notice: str) -> None:
-    """What a process that does not lead says."""
+    found = config_of(out) if out is not None else None
+    if found is None and init is not None and (init / "config.json").exists():
+        found = init / "config.json"
+    if found is None:
+        lacks = f"{out} holds no run to go on with" if out is not None else f"{init} holds no model"
+        raise InputError(f"{lacks}; give a model: a config file, a preset's name, or flags such as --dim")
+    return str(found)

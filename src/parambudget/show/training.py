@@ -18,7 +18,10 @@ def introduction(model: ModelConfig, device: str, data: TokenData, out: Path) ->
     """What will be trained, on what and where."""
     table = Table.grid(padding=(0, 2))
     table.add_row("model", f"{total(model):,} parameters, on {device}")
-    documents = f"{data.n_documents:,} documents, {data.n_held_out:,} held out"
+    held_out = f"{data.n_held_out:,} held out"
+    if not data.n_held_out and len(data.validation):
+        held_out = f"the end of {'the longest' if data.n_documents > 1 else 'it'} held out"
+    documents = f"{data.n_documents:,} document{'s' * (data.n_documents != 1)}, {held_out}"
     table.add_row("text", f"{data.name}: {documents}, sha256 {data.sha256[:16]}")
     length = f"{data.train_bytes / len(data.train):.2f} bytes each"
     table.add_row("tokens", f"{format_count(len(data.train))} to train on, {length}")

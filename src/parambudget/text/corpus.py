@@ -65,6 +65,16 @@ class Corpus:
     sha256: str
     """Of the documents' own hashes, in order: the same text gives the same value wherever it lies."""
 
+    @property
+    def learned(self) -> set[str]:
+        """Hashes of the documents to learn from; one may have its end held out."""
+        return {document.sha256 for document in self.train}
+
+    @property
+    def held_out(self) -> set[str]:
+        """Hashes of the documents that are held out, or of the one whose end is."""
+        return {document.sha256 for document in self.validation}
+
 
 def corpus(source: Path | None = None) -> Corpus:
     """The text of a file or of every file below a folder; without a source, of Python's standard library."""

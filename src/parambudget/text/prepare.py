@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,7 @@ TRAINED: Final = "bpe"
 """The tokenizer that is trained on the source."""
 UNKNOWN_SIZE_SHARE: Final = 0.0005
 _PLAN: Final = "plan.json"
+_STATE: Final = "state of the source"
 Parts = Sequence[tuple[Stretch, ...]]
 
 
@@ -79,6 +81,7 @@ def prepare(
     made_from = _sha256(json.dumps(plan))
     if (out / MANIFEST).is_file():
         return _finished_before(out, made_from)
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         _claim(out, plan)
         tokenizer = _kept(out / WORK / TOKENIZER, tokenizer or _trained(request, parts, split, out))
@@ -91,8 +94,20 @@ def prepare(
         manifest = finish(jobs, found, request.source, tokenizer, made_from)
     except OSError as error:
         raise _cannot_go_on(error, out) from None
+    finally:
+        if not (out / WORK / TOKENIZER).exists() and not (out / MANIFEST).exists():
+            _unclaim(out, missing)
     shutil.rmtree(out / WORK, ignore_errors=True)
     return manifest
+
+
+def _unclaim(out: Path, missing: Sequence[Path]) -> None:
+    """Leave nothing of a preparation that has no tokenizer yet: there is no work to keep."""
+    if (out / WORK).is_dir() and {path.name for path in (out / WORK).iterdir()} <= {_PLAN}:
+        shutil.rmtree(out / WORK, ignore_errors=True)
+    for folder in missing:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _cannot_go_on(error: OSError, out: Path) -> InputError:
@@ -147,7 +162,7 @@ def _plan(request: Request, tokenizer: TextTokenizer | None, parts: Parts) -> di
     state = [[[asdict(stretch) for stretch in part] for part in parts], changed]
     return asdict(request) | {
         "tokenizer": _sha256(tokenizer.json) if tokenizer else request.tokenizer,
-        "state of the source": _sha256(json.dumps(state)),
+        _STATE: _sha256(json.dumps(state)),
     }
 
 
@@ -166,13 +181,15 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
     """Make `out` the folder of this preparation, or find that it is already."""
     if (out / WORK / _PLAN).is_file():
         before = read_json(out / WORK / _PLAN)
-        if before != plan:
-            differ = ", ".join(name for name in plan if before.get(name) != plan[name])
+        differ = [name for name in plan if before.get(name) != plan[name]]
+        if not differ:
+            return
+        if differ != [_STATE]:
             raise InputError(
-                f"{out} holds an unfinished preparation that differs in {differ}; remove it, or choose "
-                "another folder with -o"
+                f"{out} holds an unfinished preparation that differs in {', '.join(differ)}; remove it, or "
+                "choose another folder with -o"
             )
-        return
+        shutil.rmtree(out / WORK)  # its text was changed, perhaps repaired: what is done is of the old one
     if out.exists() and (not out.is_dir() or any(path.name != WORK for path in out.iterdir())):
         raise InputError(f"{out} is there and is not empty; choose a new folder with -o")
     (out / WORK).mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ class TokenData:
     """Of the corpus: the text, not the tokens."""
     n_documents: int
     n_held_out: int
-    """Documents in the validation part."""
+    """Whole documents in the validation part; 0 where it is the end of one."""
     entries: int
     """Tokenizer entries; ids are below it, and it is at most the vocab_size asked for."""
     train: Tokens
@@ -99,8 +99,8 @@ def _read(folder: Path, corpus: Corpus) -> TokenData | None:
     except (OSError, ValueError, KeyError):
         return None
     return TokenData(
-        name=corpus.name, sha256=corpus.sha256, n_documents=len(corpus.train) + len(corpus.validation),
-        n_held_out=len(corpus.validation), entries=facts["entries"],
+        name=corpus.name, sha256=corpus.sha256, n_documents=len(corpus.learned | corpus.held_out),
+        n_held_out=len(corpus.held_out - corpus.learned), entries=facts["entries"],
         train=mapped(folder / "train.bin", facts["dtype"]),
         validation=mapped(folder / "validation.bin", facts["dtype"]),
         train_bytes=facts["train_bytes"], validation_bytes=facts["validation_bytes"],

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from parambudget.errors import InputError
 from parambudget.train.distributed import is_piece
+from parambudget.train.history import saved_in
 from parambudget.train.results import Step
 
 if TYPE_CHECKING:
@@ -130,8 +131,7 @@ def restore(folder: Path, state: dict[str, Any], module: nn.Module, optimizer: t
 
 def all_in(checkpoints: Path) -> list[Path]:
     """The checkpoints of a run, newest first."""
-    found = [path for path in checkpoints.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    return saved_in(checkpoints)
 
 
 def best_in(checkpoints: Path) -> Path | None:

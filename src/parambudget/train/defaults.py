@@ -74,7 +74,8 @@ def complete(
         planned, why_planned = train_tokens, "given"
     _fill_batch(fields, fill, model, planned, "cpu" if on_cpu else "accelerator")
     tokens = fields["batch_size"] * fields["gradient_accumulation_steps"] * model.context_length
-    fill("steps", max(1, round(planned / tokens)), f"{format_count(planned)} tokens: {why_planned}")
+    fewest = f", and an update has {tokens:,}" if planned < tokens else ""
+    fill("steps", max(1, round(planned / tokens)), f"{format_count(planned)} tokens: {why_planned}{fewest}")
     rate, why = learning_rate(model, fields["steps"] * tokens)
     fill("learning_rate", rate, why)
     fill(

@@ -54,7 +54,7 @@ def choose(asked: str = "auto") -> Compute:
         device = torch.device(asked)
     except RuntimeError:
         raise InputError(f"device {asked!r} is not one; use auto, cpu, cuda or cuda:N") from None
-    if device.type == "cpu":
+    if device.type == "cpu" and device.index is None:
         return Compute(device, "CPU", bf16=False, compiled=False, peak_flops=None)
     if device.type != "cuda":
         raise InputError(f"device {asked!r} is not supported; use auto, cpu, cuda or cuda:N")

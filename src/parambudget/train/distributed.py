@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final, TypeVar, cast
+from traceback import clear_frames
+from typing import Any, Final, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from parambudget.errors import InputError
+from parambudget.errors import InputError, ParambudgetError, ToldElsewhere
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
 
@@ -79,7 +80,7 @@ class Ranks:
 
     def first(self, value: Value) -> Value:
         """The value of the leading process."""
-        return value if self.size == 1 else self._gathered(value)[0]
+        return value if self.size == 1 else cast(Value, self._gathered(value)[0])
 
     def leader_first(self, make: Callable[[], Value]) -> Value:
         """What every process makes, the leading one first: the others find in the cache what it put there."""
@@ -87,9 +88,32 @@ class Ranks:
         self.first(None)
         return make() if made is None else made
 
-    def _gathered(self, value: Value) -> list[Value]:
-        values: list[Value] = [value] * self.size
+    def meet(self) -> None:
+        """Wait until all have come this far."""
+        self.first(None)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """What one process finds wrong ends all of them, and the leading one alone has it to tell.
+
+        For what comes before the updates: the others hear of it where they next exchange values.
+        """
+        try:
+            try:
+                yield
+            except (ParambudgetError, OSError) as error:
+                if self.size == 1:
+                    raise
+                self._gathered(error if isinstance(error, ParambudgetError) else InputError(str(error)))
+        except _Ended as ended:
+            raise ended.error if self.leads else ToldElsewhere(ended.error.exit_code) from None
+
+    def _gathered(self, value: Any) -> list[Any]:
+        values = [value] * self.size
         dist.all_gather_object(values, value, group=self.group)
+        for found in values:
+            if isinstance(found, ParambudgetError):
+                raise _Ended(found)
         return values
 
     def mesh(self, device: torch.device) -> DeviceMesh:
@@ -127,6 +151,14 @@ class Ranks:
 ALONE: Final = Ranks()
 
 
+class _Ended(Exception):
+    """One of the processes has found something wrong, and all know."""
+
+    def __init__(self, error: ParambudgetError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Loss(nn.Module):
     """The parameters and the loss of them in one module, as torch wants it where several processes train."""
 
@@ -158,5 +190,9 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
     dist.init_process_group("nccl" if on_cuda else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), size), device
+    except BaseException as error:
+        # What was trained goes before the group that it talks over: the other way round, its end can hang.
+        clear_frames(error.__traceback__)
+        raise
     finally:
         dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,47 @@ class Run:
         for step in self.steps:
             yield (step.tokens - before) / step.tokens_per_second
             before = step.tokens
+
+
+def config_of(out: Path) -> Path | None:
+    """config.json of the run in `out`, or where it cannot be read its copy in the newest checkpoint.
+
+    None if `out` holds no run.
+    """
+    own = out / "config.json"
+    if not own.exists():
+        return None
+    try:
+        _document(own)
+    except InputError as error:
+        for folder in saved_in(out / "checkpoints"):
+            with suppress(InputError):
+                _document(folder / "config.json")
+                return folder / "config.json"
+        what = str(error).split(";")[0]
+        raise InputError(
+            f"{what}, and no checkpoint has a copy of it; choose another folder with --out"
+        ) from None
+    return own
+
+
+def stored_config(out: Path) -> dict[str, Any] | None:
+    """What the config file of the run in `out` holds; None if `out` holds no run."""
+    path = config_of(out)
+    return None if path is None else _document(path)
+
+
+def saved_in(checkpoints: Path) -> list[Path]:
+    """The checkpoints of a run, newest first."""
+    found = [path for path in checkpoints.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    document = read_json(path)
+    if not isinstance(document, dict) or not {"model", "provenance", "train"} <= document.keys():
+        raise InputError(f"{path} is not of a run; choose another folder with --out")
+    return document
 
 
 def read_run(folder: Path) -> Run:

@@ -80,7 +80,9 @@ def started_from(
     if is_pretrained(init):
         digest, tokenizer_json = _filled(init, learner)
     else:
-        state = checkpoint.load_weights(init, learner.module, check=learner.ranks.leads)
+        # The leading process checks the files, before the others open one that is damaged.
+        learner.ranks.leader_first(lambda: checkpoint.read_state(init, check=learner.ranks.leads))
+        state = checkpoint.load_weights(init, learner.module, check=False)
         digest = state["sha256"]["model.safetensors"]
         tokenizer_json = (init / "tokenizer.json").read_text(encoding="utf-8")
     if tokenizer_json != data.tokenizer_json:

@@ -5,6 +5,7 @@ B batch   T tokens
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count, islice, takewhile
 from pathlib import Path
@@ -27,6 +28,7 @@ from parambudget.train.device import Compute, choose, memory_told, surroundings
 from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.evaluate import evaluate, validation_windows
 from parambudget.train.expect import Expected, expected
+from parambudget.train.history import stored_config
 from parambudget.train.learner import Learner, prepared, started_from
 from parambudget.train.optim import clip, set_learning_rate
 from parambudget.train.results import Step, TrainResult
@@ -46,7 +48,7 @@ def train(
     device: str = "auto", ranks: Ranks = ALONE, shard: bool = False, resume: bool = False,
     init: Path | None = None, provenance: Mapping[str, Any] | None = None,
     stopped: Callable[[], bool] = lambda: False, on_step: Callable[[Step], None] = lambda _: None,
-    on_notice: Callable[[str], None] = lambda _: None,
+    on_notice: Callable[[str], None] = lambda _: None, on_start: Callable[[], None] = lambda: None,
 ) -> TrainResult:  # fmt: skip
     """Train a model and leave metrics.jsonl, summary.json and checkpoints in `out`.
 
@@ -54,19 +56,21 @@ def train(
     `resume`, goes on with the run in `out`, if there is one. `init` is a checkpoint whose weights a new run
     starts from. Once `stopped` is true, the run saves after the update and returns, not finished. `on_notice`
     hears of what does not end the run. With several `ranks`, each calls this; the leading one alone writes,
-    but for checkpoints of a model that is shared out with `shard`: of these each writes its rows.
+    but for checkpoints of a model that is shared out with `shard`: of these each writes its rows. `on_start`
+    is called when nothing stands in the way of the first update any more.
     """
-    compute = choose(device)
-    require_windows(data, model.context_length)
-    ranks.require_even(config)
-    if shard:
-        ranks.require_others()
-    planned = expected(model, config, compute, ranks, shard=shard)
-    learner = prepared(model, config, compute, ranks, shard=shard)
-    origin = started_from(init, learner, data, on_notice) if init is not None else {}
-    described = rundir.description(model, config, data, {**(provenance or {}), **origin})
-    if resume and (stored := rundir.stored_config(out)) is not None:
-        require_same_run(out, stored, described)
+    with ranks.telling():
+        compute = choose(device)
+        require_windows(data, model.context_length)
+        ranks.require_even(config)
+        if shard:
+            ranks.require_others()
+        planned = expected(model, config, compute, ranks, shard=shard)
+        learner = prepared(model, config, compute, ranks, shard=shard)
+        origin = started_from(init, learner, data, on_notice) if init is not None else {}
+        described = rundir.description(model, config, data, {**(provenance or {}), **origin})
+        if resume and (stored := stored_config(out)) is not None:
+            require_same_run(out, stored, described)
     around = surroundings(compute.name, ranks.size, shard=shard)
     pieces = pieces_of_all() if shard else None
     about = checkpoint.About(described, data.tokenizer_json, around, pieces)
@@ -76,10 +80,15 @@ def train(
     if not ranks.leads:
         with memory_told(config):
             return helped(learner, model, config, data, out, clock, planned, about, stopped)
-    with rundir.claimed(out, resume=resume) as checkpoints, memory_told(config):
-        metrics, saver = rundir.Metrics(out, on_notice), Saver(checkpoints, config.keep, on_notice)
-        before = restored(checkpoints, config.steps, metrics, learner, about, on_notice)
-        write_json(out / "config.json", described)
+    with ExitStack() as folder, memory_told(config):
+        with ranks.telling():
+            checkpoints = folder.enter_context(rundir.claimed(out, resume=resume))
+            metrics, saver = rundir.Metrics(out, on_notice), Saver(checkpoints, config.keep, on_notice)
+            before = restored(checkpoints, config.steps, metrics, learner, about, on_notice)
+            write_json(out / "config.json", described)
+            done = ranks.first(before[-1].step if before else 0)
+            ranks.meet()
+        on_start()
         clock.already_ran(step.tokens_per_second for step in before)
 
         def save(step: Step) -> None:
@@ -87,10 +96,12 @@ def train(
             held = checkpoint.snapshot(step, learner.module, learner.optimizer, about)
             saver.save(held, lambda: write_json(out / "summary.json", result.as_dict()))
 
-        done = ranks.first(before[-1].step if before else 0)
         steps = updates(learner, model, config, data, done, clock)
         last = followed(steps, before, config, metrics, saver, save, lambda: ranks.any(stopped()), on_step)
         result = outcome(config, model, last, clock, compute, checkpoints, planned)
+        if last.step == done and (measured_then := rundir.stored_result(out)) is not None:
+            # Nothing was trained now: what was measured when it was stays.
+            result = replace(measured_then, finished=result.finished)
         write_json(out / "summary.json", result.as_dict())
     return result
 
@@ -104,11 +115,13 @@ def helped(
     It writes nothing but its rows of a model that is shared out, into the leading one's checkpoints.
     """
     ranks, checkpoints = learner.ranks, out / "checkpoints"
-    done = ranks.first(0)
-    if done:
-        folder = checkpoints / f"step-{done}"
-        state = checkpoint.read_state(folder, check=False)
-        checkpoint.restore(folder, state, learner.module, learner.optimizer)
+    with ranks.telling():
+        done = ranks.first(0)
+        if done:
+            folder = checkpoints / f"step-{done}"
+            state = checkpoint.read_state(folder, check=False)
+            checkpoint.restore(folder, state, learner.module, learner.optimizer)
+        ranks.meet()
     saver = Saver(checkpoints, config.keep, lambda _: None, leads=False)
     last, skipped_in_a_row = replace(NOTHING_YET, step=done), 0
     for last in () if ranks.any(stopped()) else updates(learner, model, config, data, done, clock):

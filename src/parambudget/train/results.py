@@ -77,6 +77,12 @@ class TrainResult:
     checkpoint: Path | None
     """The newest one; None if the run was stopped before its first update."""
 
+    @classmethod
+    def of_dict(cls, held: Mapping[str, Any]) -> Self:
+        """What `as_dict` gave, back."""
+        saved = held.get("checkpoint")
+        return cls(**{**held, "checkpoint": Path(saved) if saved else None})
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, as in summary.json."""
         return asdict(self) | {"checkpoint": str(self.checkpoint) if self.checkpoint else None}

@@ -15,19 +15,17 @@ from parambudget.files import read_json, write_whole
 from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint
 from parambudget.train.config import TrainConfig
-from parambudget.train.results import Step
+from parambudget.train.results import Step, TrainResult
 
 _OURS: Final = ("config.json", "metrics.jsonl", "summary.json", "checkpoints")
 
 
-def stored_config(out: Path) -> dict[str, Any] | None:
-    """config.json of the run that `out` holds, or None if it holds none."""
-    if not (out / "config.json").exists():
+def stored_result(out: Path) -> TrainResult | None:
+    """What summary.json in `out` says, or None if it is not there or cannot be read."""
+    try:
+        return TrainResult.of_dict(read_json(out / "summary.json"))
+    except (InputError, TypeError):
         return None
-    document = read_json(out / "config.json")
-    if not isinstance(document, dict) or not {"model", "provenance", "train"} <= document.keys():
-        raise InputError(f"{out / 'config.json'} is not of a run; choose another folder with --out")
-    return document
 
 
 def description(
@@ -52,15 +50,24 @@ def claimed(out: Path, *, resume: bool = False) -> Iterator[Path]:
     """
     require_free(out, resume=resume)
     checkpoints = out / "checkpoints"
+    missing = [folder for folder in (checkpoints, out, *out.parents) if not folder.exists()]
     try:
-        checkpoints.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {out}: {error.strerror}; choose a folder that is writable") from None
-    with _locked(checkpoints):
-        for path in out.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
-        checkpoint.remove_unfinished(checkpoints)
-        yield checkpoints
+        try:
+            checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot make {out}: {error.strerror}; choose a folder that is writable"
+            ) from None
+        with _locked(checkpoints):
+            for path in out.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
+            checkpoint.remove_unfinished(checkpoints)
+            yield checkpoints
+    finally:
+        if not (out / "config.json").exists():
+            for folder in missing:  # a run that did not begin leaves no folder; a full one stays
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 def require_free(out: Path, *, resume: bool = False) -> None:

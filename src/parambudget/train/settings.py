@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.source import Source
 from parambudget.plan.ways import quickest
 from parambudget.text.tokens import TokenData
 from parambudget.train.config import TrainConfig
@@ -14,12 +15,14 @@ from parambudget.train.device import Compute
 from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.expect import machine_of, require_room, surely_fits
 from parambudget.train.fit import settings_for_hours, settings_that_fit
+from parambudget.train.history import stored_config
 from parambudget.train.resume import require_same_model, require_same_settings
-from parambudget.train.rundir import stored_config
 from parambudget.units import format_bytes
 
 WAYS = ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "loss_chunks")
 """Settings that change how an update is computed and hardly what it computes."""
+GIVEN = "given"
+"""Where the provenance of a run lists the settings that a person gave."""
 _PLANNED = ("hours", "update_seconds")
 """What the provenance of a run holds of the time it was planned for."""
 
@@ -29,6 +32,8 @@ class Given:
     """What is said about the settings before any of them is filled in."""
 
     fields: dict[str, Any]
+    by_hand: frozenset[str]
+    """Those of `fields` that a person has chosen; the rest was filled in for an earlier run."""
     stored: dict[str, Any] = field(default_factory=dict)
     """Settings of the run that is gone on with."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -45,15 +50,26 @@ class Settled:
     """Whether the model is shared out among the processes."""
 
 
-def require_possible(
-    model: ModelConfig, in_file: Mapping[str, Any], flags: Mapping[str, Any], resumed: Path | None
-) -> Given:
-    """What is given, flags before the file, if nothing in it is wrong and `resumed` has this model."""
+def said(source: Source, flags: Mapping[str, Any], *, longer: bool) -> Given:
+    """What a config file and flags say, the flags before the file.
+
+    A run's own file says which of its settings a person gave. Where the length is another one (`longer`: in
+    tokens or hours, or other `steps`), only these stay and the rest is chosen anew. A file that does not tell
+    them apart was written by a person: all of it stays.
+    """
+    by_hand = frozenset(source.provenance.get(GIVEN, source.train)) & source.train.keys()
+    in_file = source.train
+    if longer or flags.get("steps", in_file.get("steps")) != in_file.get("steps"):
+        in_file = {name: value for name, value in in_file.items() if name in by_hand}
+    return Given({**in_file, **flags}, by_hand | flags.keys())
+
+
+def require_possible(model: ModelConfig, given: Given, resumed: Path | None) -> Given:
+    """The same and what is stored of the run, if nothing in it is wrong and `resumed` has this model."""
     stored = stored_config(resumed) if resumed is not None else None
-    given = Given({**in_file, **flags})
     if resumed is not None and stored is not None:
         require_same_model(resumed, stored, model.model_dump())
-        given = Given(given.fields, stored["train"], stored["provenance"])
+        given = replace(given, stored=stored["train"], provenance=stored["provenance"])
     fields = complete({**given.stored, **given.fields}, model, data_tokens=1, on_cpu=True).config.model_dump()
     if resumed is not None and stored is not None:
         require_same_settings(resumed, stored, fields)
@@ -93,9 +109,11 @@ def settled(
             found, fields, model, data, compute, hours, timed, ranks, shard=shard
         )
         planned = {"hours": hours, "update_seconds": seconds}
-    kept = {name: "as in the run so far" for name in given.stored if name in fields}
-    found = replace(found, given=frozenset(given.fields), reasons=kept | why | found.reasons)
-    return ranks.first(Settled(found, planned, shard))
+    kept = {name: "as in the run so far" for name in given.stored.keys() - given.fields.keys()}
+    kept |= {name: "as in the config file" for name in given.fields.keys() - given.by_hand}
+    found = replace(found, given=given.by_hand, reasons=kept | why | found.reasons)
+    by_hand = given.by_hand | frozenset(given.provenance.get(GIVEN, given.stored))
+    return ranks.first(Settled(found, {**planned, GIVEN: sorted(by_hand)}, shard))
 
 
 def chosen_ways(

@@ -5,11 +5,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 _ASKING: Final = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
 )
+
+
+class Stopped(BaseException):
+    """Asked to stop while there is nothing to save. As KeyboardInterrupt, no handler of errors catches it."""
 
 
 class StopRequest:
@@ -17,6 +21,18 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
+        self.at_once = False
+        """There is no step boundary to wait for: a signal raises."""
+
+    def stop_at_once(self) -> None:
+        """From now on, and now if a signal has come already.
+
+        Not to be called before torch is imported: what is raised in the middle of that is lost, or ends in
+        another error.
+        """
+        self.at_once = True
+        if self.signal_name is not None:
+            self._raise()
 
     def __call__(self) -> bool:
         """Whether to stop at this step boundary."""
@@ -26,6 +42,11 @@ class StopRequest:
         if number == signal.SIGINT and self.signal_name == "SIGINT":
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
+        if self.at_once:
+            self._raise()
+
+    def _raise(self) -> NoReturn:
+        raise KeyboardInterrupt if self.signal_name == "SIGINT" else Stopped(self.signal_name)
 
 
 @contextmanager
