@@ -36,12 +36,15 @@ def _grouped(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
     v = projected("v", keys)
     q = turned("q", projected("q", queries), m.n_heads)
     k = turned("k", projected("k", keys), m.n_kv_heads)
+    given = (q, k, v)
     if kind.masked and not np.array_equal(m.n_heads, m.n_kv_heads):
         k, v = (tape.copied(name, each, queries) for each in (k, v))
     if written_out(m):
         one = np.array_equal(m.n_heads, 1)
         q, k, v = (each if one else tape.copied(name, each) for each in (q, k, v))
-        return _written_out(tape, m, name, (q, k, v), queries)
+        # Values of groups are repeated before there are scores, others laid out anew behind them.
+        there = () if np.array_equal(m.n_heads, m.n_kv_heads) else (*given[1:], v)
+        return _written_out(tape, m, name, (q, k, v), queries, there, given)
     return _by_kernel(tape, name, (q, k, v), m.n_heads)
 
 
@@ -66,9 +69,10 @@ def _latent(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
     # The gradients of the parts are parts of the gradient of the whole.
     k = tape.did(name, (still, key), Value(n_heads * width, still.element_bytes), passes_on=True)
     if written_out(m):
+        given = (q, k)
         if not np.array_equal(n_heads, 1):
             q, v = tape.copied(name, q), tape.copied(name, v)
-        return _written_out(tape, m, name, (q, k, v), n_heads * mla.v_head_dim)
+        return _written_out(tape, m, name, (q, k, v), n_heads * mla.v_head_dim, (grown, key), given)
     if np.array_equal(width, mla.v_head_dim):
         return _by_kernel(tape, name, (q, k, v), n_heads)
     # A kernel wants heads of one width: the narrower ones end in zeros.
@@ -90,8 +94,12 @@ def _by_kernel(tape: Tape, name: str, taken: tuple[Value, Value, Value], n_heads
     return tape.did(name, (q, k, v), out, *kept)
 
 
-def _written_out(tape: Tape, m: Dims, name: str, taken: tuple[Value, Value, Value], out_width: Size) -> Value:
-    """Every score of every head written down, in several steps."""
+def _written_out(
+    tape: Tape, m: Dims, name: str, taken: tuple[Value, Value, Value], out_width: Size,
+    beside: tuple[Value, ...], given: tuple[Value, ...],
+) -> Value:  # fmt: skip
+    """Every score of every head written down, in several steps. The callers hold on to what stands `beside`
+    until it is done, and to what was `given`, which is laid out anew unless it is of one sequence."""
     (q, k, v), n_scores = taken, m.n_heads * m.context_length
     n_weights = n_scores + m.n_heads if m.attention_sinks else n_scores
     scores = tape.product(name, q, k, n_scores)
@@ -108,10 +116,11 @@ def _written_out(tape: Tape, m: Dims, name: str, taken: tuple[Value, Value, Valu
     if m.attention_softcap is not None:
         scores = tape.softcap(name, tape.scale(name, scores))
     scores = tape.did(name, (scores,), Value(n_scores, FLOAT32), passes_on=True)
+    without_sinks = scores
     if m.attention_sinks:
         scores = tape.did(name, (scores,), Value(n_weights, FLOAT32), passes_on=True, others=m.n_heads)
     weights = Value(n_weights, FLOAT32)
-    tape.did(name, (scores,), weights, ("weights", weights))
+    tape.did(name, (scores,), weights, ("weights", weights), beside=(*beside, without_sinks), anew=given)
     if m.attention_sinks:
         weights = tape.did(name, (weights,), Value(n_scores, FLOAT32, part_of=weights))
     weights = tape.for_matmul(name, weights)

@@ -189,7 +189,7 @@ class _Update:
         # Experts are not compiled: what is run again with them is run as it is written.
         apart = [at_once(layer)] if again and self.kernels.compiled and not place.kind.experts else None
         own = self.n_tokens * layer.input.bytes if again else 0
-        for moment in apart or backward(layer, self.kernels, again=again):
+        for moment in apart or backward(layer, self.kernels, again=again, sequences=self.plan.batch_size):
             kept = self._activations(place.before) + own + self.n_tokens * moment.kept_bytes
             yield self._in_pass(
                 phase, moment, activations=kept, in_flight=self.n_tokens * moment.in_flight_bytes,

@@ -82,6 +82,10 @@ class Op:
     """Per token, held while its backward runs beside what that takes and makes."""
     also: tuple[Value, ...] = ()
     """What it makes beside its output: its backward takes their gradients too."""
+    beside: tuple[Value, ...] = ()
+    """What its callers still hold while it runs forward, where that is much and not kept."""
+    anew: tuple[Value, ...] = ()
+    """The same of what was laid out anew, as it is where a micro-step has several sequences."""
     in_between: bool = False
     """It stands for many that run one after the other, none of which holds more than the first or the last of
     their kind, which stand apart."""
