@@ -70,7 +70,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def large(tmp_path_factory) -> Path:
     """A source of several parts, and its shards from an uninterrupted run in one process."""
     folder = tmp_path_factory.mktemp("large")
-    write_jsonl(folder / "a.jsonl", documents(5_000))
+    write_jsonl(folder / "a.jsonl", documents(15_000))
     train_bpe(documents(), 300).save(str(folder / "tokenizer.json"))
     subprocess.run([*large_command("whole", 1)], cwd=folder, check=True, capture_output=True, timeout=120)
     return folder
@@ -84,9 +84,9 @@ def large_command(out: str, n_workers: int) -> list[str]:
 def test_several_processes_write_the_same_files_as_one(large):
     ran = subprocess.run(large_command("both", 2), cwd=large, capture_output=True, text=True, timeout=120)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "5,000 documents" in ran.stdout
+    assert "15,000 documents" in ran.stdout
     assert contents(large / "both") == contents(large / "whole")
-    assert sum(name.startswith("train-") for name in contents(large / "both")) == 3
+    assert sum(name.startswith("train-") for name in contents(large / "both")) == 8
 
 
 def test_a_broken_line_ends_all_processes_with_one_line(large):
