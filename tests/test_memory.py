@@ -31,6 +31,9 @@ from parambudget.errors import InputError
 
 TOLERANCE = {False: 0.02, True: 0.04}
 """In bfloat16 the CPU's matmuls and GELU take a few hundred kilobytes of their own."""
+WRITTEN_OUT = 0.03
+"""Of scores that are written out: a first forward pass may hold 2.2 % more than any moment that is followed
+(one sequence, ALiBi)."""
 OF_EXPERTS = 0.05
 """Of a few hundred random ones the worst was 4.6 % above what was planned: what is in flight between them."""
 CPU = torch.device("cpu")
@@ -75,6 +78,13 @@ def larger_models(draw: st.DrawFn, *, experts: bool = True) -> ModelConfig:
     return model.replace(**sizes)
 
 
+def tolerance_of(model, *, bf16: bool = False) -> float:
+    if model.moe is not None:
+        return OF_EXPERTS
+    written_out = model.attention_softcap is not None or model.attention_sinks
+    return max(TOLERANCE[bf16], WRITTEN_OUT) if written_out else TOLERANCE[bf16]
+
+
 def on_cpu(*, bf16: bool = False, **way: object) -> MemoryPlan:
     return MemoryPlan(kernels=replace(ON_CPU, bf16=bf16), **way)
 
@@ -84,7 +94,7 @@ def on_cpu(*, bf16: bool = False, **way: object) -> MemoryPlan:
 @given(larger_models(), ways, st.booleans())
 def test_a_real_update_allocates_what_is_planned(model, way, bf16):
     planned = training_memory(model, on_cpu(bf16=bf16, **way)).peak_bytes
-    tolerance = TOLERANCE[bf16] if model.moe is None else OF_EXPERTS
+    tolerance = tolerance_of(model, bf16=bf16)
     assert planned == pytest.approx(peak_of_a_real_update(model, bf16=bf16, **way), rel=tolerance)
 
 
@@ -125,7 +135,7 @@ def test_torchs_tracker_sees_what_is_planned(model, way):
     """Without experts: how many tokens each gets is no number on tensors that have none."""
     way |= {"loss_chunks": 1}  # it follows a module that is called once, and the head is called in parts
     planned = training_memory(model, on_cpu(**way)).peak_bytes
-    assert planned == pytest.approx(tracked_by_torch(model, **way), rel=0.02)
+    assert planned == pytest.approx(tracked_by_torch(model, **way), rel=tolerance_of(model))
 
 
 def test_both_ways_of_following_storages_see_the_same():
@@ -156,6 +166,8 @@ LATENT = {
         (LATENT, {}),
         ({"window": 64, "window_pattern": ("local", "global")}, {}),
         ({"position": "alibi"}, {}),
+        ({"attention_sinks": True}, {}),
+        ({"attention_softcap": 5.0}, {}),
         ({"qkv_clip": 1.0, "embedding_dim": 128, "embedding_norm": True}, {}),
     ],
     ids=str,

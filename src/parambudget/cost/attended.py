@@ -22,7 +22,9 @@ def _grouped(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
 
     def projected(which: str, out: Size) -> Value:
         flat = tape.linear(f"{name}.{which}", x, out, bias=m.qkv_bias)
-        return flat if m.qkv_clip is None else tape.clamp(name, flat)
+        # A compiled norm cuts off what it takes, and does so again.
+        normed = tape.kernels.compiled and m.qk_norm != "none" and which != "v"
+        return flat if m.qkv_clip is None or normed else tape.clamp(name, flat)
 
     def turned(which: str, flat: Value, n_heads: Size) -> Value:
         if m.qk_norm != "none":
@@ -40,11 +42,11 @@ def _grouped(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
     if kind.masked and not np.array_equal(m.n_heads, m.n_kv_heads):
         k, v = (tape.copied(name, each, queries) for each in (k, v))
     if written_out(m):
-        one = np.array_equal(m.n_heads, 1)
+        one = tape.alone or np.array_equal(m.n_heads, 1)
         q, k, v = (each if one else tape.copied(name, each) for each in (q, k, v))
         # Values of groups are repeated before there are scores, others laid out anew behind them.
-        there = () if np.array_equal(m.n_heads, m.n_kv_heads) else (*given[1:], v)
-        return _written_out(tape, m, name, (q, k, v), queries, there, given)
+        beside = given if np.array_equal(m.n_heads, m.n_kv_heads) else (*given, v)
+        return _written_out(tape, m, name, (q, k, v), queries, beside)
     return _by_kernel(tape, name, (q, k, v), m.n_heads)
 
 
@@ -69,10 +71,10 @@ def _latent(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
     # The gradients of the parts are parts of the gradient of the whole.
     k = tape.did(name, (still, key), Value(n_heads * width, still.element_bytes), passes_on=True)
     if written_out(m):
-        given = (q, k)
-        if not np.array_equal(n_heads, 1):
+        beside = (q, k, grown, key)
+        if not (tape.alone or np.array_equal(n_heads, 1)):
             q, v = tape.copied(name, q), tape.copied(name, v)
-        return _written_out(tape, m, name, (q, k, v), n_heads * mla.v_head_dim, (grown, key), given)
+        return _written_out(tape, m, name, (q, k, v), n_heads * mla.v_head_dim, beside)
     if np.array_equal(width, mla.v_head_dim):
         return _by_kernel(tape, name, (q, k, v), n_heads)
     # A kernel wants heads of one width: the narrower ones end in zeros.
@@ -96,20 +98,21 @@ def _by_kernel(tape: Tape, name: str, taken: tuple[Value, Value, Value], n_heads
 
 def _written_out(
     tape: Tape, m: Dims, name: str, taken: tuple[Value, Value, Value], out_width: Size,
-    beside: tuple[Value, ...], given: tuple[Value, ...],
+    beside: tuple[Value, ...],
 ) -> Value:  # fmt: skip
-    """Every score of every head written down, in several steps. The callers hold on to what stands `beside`
-    until it is done, and to what was `given`, which is laid out anew unless it is of one sequence."""
+    """Every score of every head written down, in several steps. Its callers hold on to what stands
+    `beside` until it is done."""
     (q, k, v), n_scores = taken, m.n_heads * m.context_length
     n_weights = n_scores + m.n_heads if m.attention_sinks else n_scores
     scores = tape.product(name, q, k, n_scores)
     if tape.kernels.compiled:
-        # What lies between the two products is computed again, from what they make and take and two numbers
-        # a row.
-        weights = Value(n_scores, tape.kernels.matmul_bytes)
-        rows = Value(2 * m.n_heads, FLOAT32)
-        others = m.n_heads if m.attention_sinks else 0
-        tape.did(name, (scores,), weights, ("scores", scores), ("rows", rows), others=others)
+        # The softmax is computed again from what it takes; a cap from what it bends, and with sinks there
+        # are two numbers a row.
+        weights, others = Value(n_scores, tape.kernels.matmul_bytes), m.n_heads if m.attention_sinks else 0
+        kept = [("taken", Value(n_weights, FLOAT32))]
+        kept += [("scores", scores)] * (m.attention_softcap is not None)
+        kept += [("rows", Value(2 * m.n_heads, FLOAT32))] * m.attention_sinks
+        tape.did(name, (scores,), weights, *kept, others=others)
         out = tape.product(name, weights, v, out_width)
         return tape.copied(name, out)
     scores = tape.scale(name, tape.cast(name, scores, FLOAT32))
@@ -120,7 +123,7 @@ def _written_out(
     if m.attention_sinks:
         scores = tape.did(name, (scores,), Value(n_weights, FLOAT32), passes_on=True, others=m.n_heads)
     weights = Value(n_weights, FLOAT32)
-    tape.did(name, (scores,), weights, ("weights", weights), beside=(*beside, without_sinks), anew=given)
+    tape.did(name, (scores,), weights, ("weights", weights), beside=(*beside, without_sinks))
     if m.attention_sinks:
         weights = tape.did(name, (weights,), Value(n_scores, FLOAT32, part_of=weights))
     weights = tape.for_matmul(name, weights)

@@ -31,19 +31,18 @@ class Moment:
     """Elements of matrices whose bfloat16 copies are still needed."""
 
 
-def backward(part: Part, kernels: Kernels, *, again: bool = False, sequences: Size = 2) -> list[Moment]:
+def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Moment]:
     """Every moment of a part's backward pass, which starts with the gradient of its output.
 
     With `again` the forward pass is run once more when what it kept is needed first. The part's input, from
-    which that starts, is not counted: someone else holds it. One of `sequences` by itself is laid out anew
-    less often.
+    which that starts, is not counted: someone else holds it.
     """
     keepers = Counter(value for op in part.ops for value in op.kept)
     if again:
         del keepers[part.input]
     kept, gradients = total_bytes(keepers), {part.output: _like(part.output)}
     copied, finished, slices = part.copied, 0, 0
-    moments = list(_while_running_again(part, sequences)) if again else []
+    moments = list(_while_running_again(part)) if again else []
 
     def note(op: Op, in_flight: Size, making: Size = 0) -> None:
         if not op.in_between:
@@ -82,13 +81,12 @@ def backward(part: Part, kernels: Kernels, *, again: bool = False, sequences: Si
     return moments
 
 
-def _while_running_again(part: Part, sequences: Size) -> Iterator[Moment]:
+def _while_running_again(part: Part) -> Iterator[Moment]:
     """The moments of the second forward pass in which much is there that nobody keeps."""
     kept: set[Value] = set()
     for op in part.ops:
         if op.beside:
-            anew = () if np.array_equal(sequences, 1) else op.anew
-            there = {*op.inputs, op.output, *op.beside, *anew, _like(part.output)}
+            there = {*op.inputs, op.output, *op.beside, _like(part.output)}
             yield Moment(total_bytes(kept), total_bytes(there - kept), 0, 0, part.copied)
         kept |= op.kept - {part.input}
 

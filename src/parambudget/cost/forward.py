@@ -6,6 +6,8 @@ there, storage by storage.
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from parambudget.arch.dims import Dims, Size
 from parambudget.cost.attended import attention
 from parambudget.cost.layers import Kind, kinds
@@ -72,13 +74,16 @@ class Forward:
         return largest(part.parameters for part in self.layers.values())
 
 
-def forward(m: Dims, kernels: Kernels, *, head_rows: Size, z_loss: bool = False) -> Forward:
-    """The pass of `m`, whose output head is multiplied as if it had `head_rows`."""
+def forward(
+    m: Dims, kernels: Kernels, head_rows: Size, n_sequences: Size = 2, *, z_loss: bool = False
+) -> Forward:
+    """The pass of `m` over so many sequences, its output head multiplied as if it had `head_rows`."""
+    alone = np.array_equal(n_sequences, 1)
     # The residual stream is float32 from the embedding on, under autocast too.
     between = Value(m.dim, FLOAT32)
     end = _end(m, between, kernels)
     loss = _loss(m, end.output, kernels, head_rows, z_loss=z_loss)
-    layers = {kind: _layer(m, kind, between, kernels) for kind in kinds(m)}
+    layers = {kind: _layer(m, kind, between, Tape(kernels, alone=alone)) for kind in kinds(m)}
     return Forward(_embedding(m, kernels), layers, end, loss)
 
 
@@ -89,9 +94,10 @@ def _embedding(m: Dims, kernels: Kernels) -> Part:
         x = tape.scale("", x)
     if m.embedding_dim is not None:
         x = tape.linear("project_in", tape.for_matmul("project_in", x), m.dim, bias=False)
-        x = tape.cast("", x, FLOAT32)
+        x = tape.in_float32("", x)
     if m.embedding_norm:
         x = tape.norm("embed_norm", x, m)
+    x = tape.cast("", x, FLOAT32)
     if m.position == "learned":
         x = tape.shift("", x, m.context_length + m.position_offset)
     return Part(Value(0, FLOAT32), tuple(tape.ops), x)
@@ -102,8 +108,7 @@ def _width(m: Dims) -> Size:
     return m.dim if m.embedding_dim is None else m.embedding_dim
 
 
-def _layer(m: Dims, kind: Kind, x: Value, kernels: Kernels) -> Part:
-    tape = Tape(kernels)
+def _layer(m: Dims, kind: Kind, x: Value, tape: Tape) -> Part:
     before, behind = m.norm_placement != "reordered", m.norm_placement in ("reordered", "sandwich")
 
     def branch(which: str, taken: Value) -> Value:

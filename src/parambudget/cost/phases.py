@@ -116,7 +116,7 @@ class _Update:
         rows = m.vocab_size
         if self.kernels.device == "cuda":
             rows = -(-rows // HEAD_MULTIPLE) * HEAD_MULTIPLE
-        self.passed = forward(m, self.kernels, head_rows=rows, z_loss=plan.z_loss)
+        self.passed = forward(m, plan.kernels, rows, plan.batch_size, z_loss=plan.z_loss)
         self.n_tokens = plan.batch_size * m.context_length
         self.chunk_tokens = -(-self.n_tokens // plan.loss_chunks)
         self.total = total(m)
@@ -189,7 +189,7 @@ class _Update:
         # Experts are not compiled: what is run again with them is run as it is written.
         apart = [at_once(layer)] if again and self.kernels.compiled and not place.kind.experts else None
         own = self.n_tokens * layer.input.bytes if again else 0
-        for moment in apart or backward(layer, self.kernels, again=again, sequences=self.plan.batch_size):
+        for moment in apart or backward(layer, self.kernels, again=again):
             kept = self._activations(place.before) + own + self.n_tokens * moment.kept_bytes
             yield self._in_pass(
                 phase, moment, activations=kept, in_flight=self.n_tokens * moment.in_flight_bytes,

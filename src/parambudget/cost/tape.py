@@ -84,8 +84,6 @@ class Op:
     """What it makes beside its output: its backward takes their gradients too."""
     beside: tuple[Value, ...] = ()
     """What its callers still hold while it runs forward, where that is much and not kept."""
-    anew: tuple[Value, ...] = ()
-    """The same of what was laid out anew, as it is where a micro-step has several sequences."""
     in_between: bool = False
     """It stands for many that run one after the other, none of which holds more than the first or the last of
     their kind, which stand apart."""
@@ -112,8 +110,10 @@ class Op:
 class Tape:
     """Operations in the order in which they run."""
 
-    def __init__(self, kernels: Kernels) -> None:
+    def __init__(self, kernels: Kernels, *, alone: bool = False) -> None:
         self.kernels = kernels
+        # One sequence by itself: its heads need not be laid out anew to be multiplied.
+        self.alone = alone
         self.ops: list[Op] = []
 
     def cast(self, name: str, x: Value, element_bytes: int) -> Value:
