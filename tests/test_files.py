@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import parambudget as pb
-from parambudget import files
+from parambudget import _files
+from parambudget._files import LARGEST_CONFIG_BYTES, read_json, write_json, write_whole
+from parambudget._tabular import Tabular
 from parambudget.errors import InputError, MissingExtra
-from parambudget.files import LARGEST_CONFIG_BYTES, read_json, write_json, write_whole
-from parambudget.tabular import Tabular
 
 
 def refusal(path: Path) -> str:
@@ -106,7 +106,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(
 
     path = tmp_path / "config.json"
     path.write_text("old")
-    monkeypatch.setattr(files.os, "fsync", failing)
+    monkeypatch.setattr(_files.os, "fsync", failing)
     with pytest.raises((InputError, KeyboardInterrupt)):
         write_whole(path, "new")
     assert path.read_text() == "old"

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from parambudget._files import read_json
 from parambudget.arch.blocks import flat
 from parambudget.arch.config import FIELDS, ModelConfig
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS, Completed, complete
 from parambudget.errors import ConfigError
-from parambudget.files import read_json
 
 _CONFIG_KEYS: Final = ("model", "provenance", "train")
 _COUNT_KEYS: Final = (

@@ -16,13 +16,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from parambudget._files import read_json
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.hf.read import from_hf
 from parambudget.build.module import Device, Transformer
 from parambudget.build.stored import Stored, placed, shape_of
 from parambudget.errors import InputError
-from parambudget.files import read_json
 
 ONE_FILE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"

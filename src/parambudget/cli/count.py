@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from parambudget import __version__
+from parambudget._files import write_json
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import config_document, load
 from parambudget.cli.fields import with_model_fields
@@ -14,7 +15,6 @@ from parambudget.cli.options import JsonOption, SourceArgument
 from parambudget.cli.output import print_json, print_lines
 from parambudget.cost.count import count as count_parameters
 from parambudget.errors import CheckFailed
-from parambudget.files import write_json
 from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
 
 

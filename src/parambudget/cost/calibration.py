@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import platformdirs
 
+from parambudget._files import read_json, write_json
 from parambudget.cost.hardware import Accelerator, find
 from parambudget.cost.stacks import Stack, preset
 from parambudget.errors import InputError
-from parambudget.files import read_json, write_json
 
 _LAYOUT: Final = 1
 _TEXTS: Final = frozenset({"device", "name", "dtype", "source", "measured_on"})

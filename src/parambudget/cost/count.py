@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import COMPONENTS, Component, Tensor, tensors
-from parambudget.tabular import Tabular
 
 OUTSIDE_BODY: Final = frozenset({"token_embedding", "position_embedding", "lm_head"})
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from parambudget._tabular import Tabular
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.mixers import Mixer, mixers
 from parambudget.cost.count import total
-from parambudget.tabular import Tabular
 
 
 @dataclass(frozen=True, repr=False)

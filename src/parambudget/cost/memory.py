@@ -6,13 +6,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size, part
 from parambudget.cost.layers import kinds
 from parambudget.cost.phases import PARTS, PHASES, Held, MemoryPlan, Phase, moments
 from parambudget.cost.sizes import largest
 from parambudget.errors import InputError
-from parambudget.tabular import Tabular
 from parambudget.units import format_bytes
 
 

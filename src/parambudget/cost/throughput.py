@@ -4,13 +4,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
+from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import Convention, flops_per_token
 from parambudget.cost.prices import Price
 from parambudget.cost.stacks import Stack
 from parambudget.cost.update import Work, parts, update_tokens
 from parambudget.errors import InputError
-from parambudget.tabular import Tabular
 
 STALLS: Final = 0.03
 """Of a run's time beside its updates: evaluations, checkpoints, waiting for data. Usually 2 to 5 %; not

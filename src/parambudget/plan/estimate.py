@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Size
 from parambudget.cost.count import Breakdown, count
@@ -26,7 +27,6 @@ from parambudget.plan.quantities import positive
 from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens
 from parambudget.plan.remedies import remedies
 from parambudget.plan.ways import least, quickest
-from parambudget.tabular import Tabular
 from parambudget.units import format_count
 
 MOST_HOURS: Final = 1e6

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, overload
 
+from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.count import active, total
 from parambudget.cost.flops import flops_per_token
 from parambudget.plan.axes import MIX, SIZES, Counted
 from parambudget.plan.certificate import Certificate
-from parambudget.tabular import Tabular
 
 EQUAL_NATS: Final = 0.005
 """Losses that differ by less are equal to what a law can tell: seeds alone differ by a few thousandths."""

@@ -5,9 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from parambudget import __version__
+from parambudget._files import write_whole
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError, InputError
-from parambudget.files import write_whole
 from parambudget.plan.budgets import better_size
 from parambudget.plan.certificate import Certificate
 from parambudget.plan.estimate import Goal, RunPlan, plan_run

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, Final, Self
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
+from parambudget._files import read_json, write_json
 from parambudget.errors import InputError
-from parambudget.files import read_json, write_json
 from parambudget.text.documents import Piece, Reading, Stretch, pieces
 from parambudget.text.shards import TOKENIZER, WORK, id_type
 from parambudget.text.tokenizer import bytes_of_token, prepared

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from parambudget import __version__
+from parambudget._files import write_whole
 from parambudget.errors import InputError
-from parambudget.files import write_whole
 from parambudget.text.corpus import VALIDATION_SHARE
 from parambudget.text.encode import Facts, Job
 from parambudget.text.shards import TOKENIZER, VALIDATION, Manifest, Shard, id_type

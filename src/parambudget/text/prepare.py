@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
+from parambudget._files import read_json, write_json, write_whole
 from parambudget.errors import InputError
-from parambudget.files import read_json, write_json, write_whole
 from parambudget.text.corpus import MOST_VALIDATION_BYTES, VALIDATION_SHARE
 from parambudget.text.documents import Reading, Stretch, pieces, step_bytes, stretches
 from parambudget.text.encode import Facts, Job, Split, encode

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from parambudget._files import read_json
 from parambudget.errors import InputError
-from parambudget.files import read_json
 from parambudget.text.tokenizer import TextTokenizer, read_tokenizer
 
 

@@ -17,8 +17,8 @@ from typing import Any, Final, Self
 import numpy as np
 from tokenizers import Tokenizer
 
+from parambudget._files import read_json, write_json
 from parambudget.errors import InputError
-from parambudget.files import read_json, write_json
 from parambudget.text.tokenizer import bytes_of_token
 from parambudget.text.tokens import TokenData, file_sha256, mapped
 

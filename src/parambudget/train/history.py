@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from parambudget._files import read_json
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import read_source
 from parambudget.cost.count import total
 from parambudget.errors import InputError
-from parambudget.files import read_json
 from parambudget.train.results import Step
 
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
+from parambudget._files import write_json
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import CheckFailed
-from parambudget.files import write_json
 from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint, rundir
 from parambudget.train.batches import Windows, require_windows

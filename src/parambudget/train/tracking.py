@@ -13,8 +13,8 @@ from typing import Any
 
 import wandb
 
+from parambudget._files import write_whole
 from parambudget.errors import InputError
-from parambudget.files import write_whole
 from parambudget.train.results import Step
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from parambudget._files import write_whole
 from parambudget.arch.export.target import Export
 from parambudget.errors import InputError
-from parambudget.files import write_whole
 
 
 def text_of(export: Export) -> str:
