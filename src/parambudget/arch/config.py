@@ -5,13 +5,13 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from parambudget.arch.agreement import disagreements
 from parambudget.arch.blocks import BLOCKS, nested
 from parambudget.arch.mla import MLA
 from parambudget.arch.moe import MoE, n_moe_layers
 from parambudget.arch.pattern import n_local_layers, word_of
 from parambudget.arch.refusal import one_line
 from parambudget.arch.sizes import PATTERN, Count, Layers, PositiveFloat, Share, Size
+from parambudget.arch.validation import disagreements
 from parambudget.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ Written after `build.attention`, `build.latent` and `build.scores`, and never ma
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.cost.layers import Kind, masked, written_out
+from parambudget.arch.layers import Kind, masked, written_out
 from parambudget.cost.sizes import largest
 from parambudget.cost.tape import FLOAT32, Tape, Value
 

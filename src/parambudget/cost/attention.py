@@ -10,9 +10,9 @@ With a kernel the backward pass takes 2.5 times as long as the forward one: it c
 from typing import Final
 
 from parambudget.arch.dims import Dims, Size
+from parambudget.arch.layers import masked, written_out
 from parambudget.arch.mixers import Mixer, mixers
 from parambudget.cost.flops import RECOMPUTED, TRAINING, scores
-from parambudget.cost.layers import masked, written_out
 from parambudget.cost.sizes import largest
 from parambudget.cost.stacks import Stack
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
+from parambudget.arch.layers import Kind, kinds
 from parambudget.cost.attended import attention
-from parambudget.cost.layers import Kind, kinds
 from parambudget.cost.routed import experts, feed_forward
 from parambudget.cost.sizes import largest
 from parambudget.cost.tape import FLOAT32, Kernels, Op, Tape, Value, total_bytes

@@ -9,7 +9,7 @@ import numpy as np
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size, part
-from parambudget.cost.layers import kinds
+from parambudget.arch.layers import kinds
 from parambudget.cost.phases import PARTS, PHASES, Held, MemoryPlan, Phase, moments
 from parambudget.cost.sizes import largest
 from parambudget.errors import InputError

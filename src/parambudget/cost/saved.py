@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
+from parambudget.arch.layers import kinds, written_out
 from parambudget.cost.attended import masks
 from parambudget.cost.forward import LAYER, Part, forward
-from parambudget.cost.layers import kinds, written_out
 from parambudget.cost.tape import BFLOAT16, INT64, Kernels
 
 
