@@ -13,7 +13,7 @@ import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.export.files import write_into
 from parambudget.arch.export.litgpt import to_litgpt
-from parambudget.arch.presets import PRESETS
+from parambudget.arch.presets.registry import PRESETS
 from parambudget.build.module import Transformer
 from parambudget.cost.count import total
 from parambudget.errors import ConfigError

@@ -19,7 +19,7 @@ from fractions import Fraction
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.presets import PRESETS
+from parambudget.arch.presets.registry import PRESETS
 from parambudget.plan.points import Points
 from parambudget.plan.rank import WEIGHTS, Weights, shape_score
 from parambudget.plan.search import Search

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import transformers as hf
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.presets import preset
+from parambudget.arch.presets.registry import preset
 
 
 class Family(NamedTuple):

@@ -4,7 +4,7 @@ import transformers as hf
 from families import Family
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.presets import preset
+from parambudget.arch.presets.registry import preset
 
 
 def opt(m: ModelConfig) -> hf.PreTrainedConfig:

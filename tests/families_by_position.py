@@ -5,7 +5,7 @@ from families import Family, config
 from families_of_experts import every_layer
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.presets import preset
+from parambudget.arch.presets.registry import preset
 
 
 def windows(m: ModelConfig) -> dict[str, object]:

@@ -6,7 +6,7 @@ from families_by_position import windows
 from families_of_experts import every_layer
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.presets import preset
+from parambudget.arch.presets.registry import preset
 
 
 def falcon(m: ModelConfig) -> hf.PreTrainedConfig:

@@ -7,7 +7,7 @@ those what one token meets (all but the routed experts that are not chosen), and
 from typing import NamedTuple
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.presets import preset
+from parambudget.arch.presets.registry import preset
 
 
 class Published(NamedTuple):

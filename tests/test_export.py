@@ -24,7 +24,7 @@ from parambudget.arch.export.meaning import differences
 from parambudget.arch.export.megatron import to_megatron
 from parambudget.arch.hf.read import from_hf
 from parambudget.arch.hf.write import CLASSES, to_hf
-from parambudget.arch.presets import PRESETS
+from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.count import count, total
 from parambudget.errors import ConfigError
 

@@ -37,7 +37,7 @@ def test_a_row_has_the_class_and_the_number_of_its_presets(benchmark, kind):
 
 
 def test_every_preset_is_in_one_row(benchmark):
-    from parambudget.arch.presets import PRESETS
+    from parambudget.arch.presets.registry import PRESETS
 
     assert sorted(name for kind in FAMILIES for name in benchmark.presets_of(kind)) == sorted(PRESETS)
 

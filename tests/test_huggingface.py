@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.hf.read import from_hf
-from parambudget.arch.presets import PRESETS, preset
+from parambudget.arch.presets.registry import PRESETS, preset
 from parambudget.arch.tensors import tensors
 from parambudget.build.module import Transformer
 from parambudget.build.stored import placed, shape_of

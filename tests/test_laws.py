@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import models
 
-from parambudget.arch.presets import preset
+from parambudget.arch.presets.registry import preset
 from parambudget.cost.count import count
 from parambudget.errors import InputError
 from parambudget.plan.laws import (

@@ -8,7 +8,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from parambudget.arch.dims import with_sizes
-from parambudget.arch.presets import preset
+from parambudget.arch.presets.registry import preset
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import InputError
 from parambudget.plan.rates import DEEPSEEK, STEP_LAW, batch_tokens, deepseek_rate, step_law_rate

@@ -11,7 +11,7 @@ from strategies import models
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
-from parambudget.arch.presets import PRESETS
+from parambudget.arch.presets.registry import PRESETS
 from parambudget.arch.source import changed_fields, config_document, interpret, load, read_source
 from parambudget.errors import ConfigError, InputError
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parambudget.arch.presets import find, preset
+from parambudget.arch.presets.registry import find, preset
 from parambudget.errors import ConfigError, InputError
 from parambudget.plan.space import SearchSpace, choices_of
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.hf.read import FAMILIES as FAMILIES_READ
 from parambudget.arch.hf.write import CLASSES, to_hf
-from parambudget.arch.presets import preset
+from parambudget.arch.presets.registry import preset
 from parambudget.build.export import write_pretrained
 from parambudget.build.module import Transformer
 from parambudget.build.pretrained import fill_from_pretrained, load_pretrained

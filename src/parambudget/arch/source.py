@@ -51,7 +51,7 @@ def read_source(source: str | Path) -> Source:
         path = path / "config.json"
     if os.path.exists(path) or path.suffix == ".json":
         return interpret(read_json(path), str(path))
-    from parambudget.arch.presets import preset  # rows that a model given by flags does not need
+    from parambudget.arch.presets.registry import preset  # rows that a model given by flags does not need
 
     return Source(preset(str(source)).model_dump())
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from parambudget.arch.presets import PRESETS
+from parambudget.arch.presets.registry import PRESETS
 from parambudget.cli.options import JsonOption
 from parambudget.cli.output import print_json
 from parambudget.cost.count import count

@@ -5,13 +5,13 @@ from types import MappingProxyType
 from typing import Final
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.published import gpt_like, llama_like, with_experts
-from parambudget.arch.published.row import Preset
+from parambudget.arch.presets import gpt, llama, moe
+from parambudget.arch.presets.row import Preset
 from parambudget.errors import ConfigError
 
 __all__ = ["PRESETS", "TABLE", "Preset", "find", "preset"]
 
-TABLE: Final = gpt_like.ROWS + llama_like.ROWS + with_experts.ROWS
+TABLE: Final = gpt.ROWS + llama.ROWS + moe.ROWS
 
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {row.name: row for row in sorted(TABLE, key=lambda row: row.name)}

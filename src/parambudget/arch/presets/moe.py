@@ -8,7 +8,7 @@ rotary frequencies (DeepSeek, Kimi, gpt-oss), Phi's sparse mixer, layers for pre
 
 from typing import Any, Final
 
-from parambudget.arch.published.row import with_experts
+from parambudget.arch.presets.row import with_experts
 
 # DeepSeek-V2 and its children: latent attention, a dense layer first, norms with an epsilon of their own.
 _LATENT: Final[dict[str, Any]] = dict(

@@ -6,7 +6,7 @@ Hugging Face class (transformers 5, unique parameters), never ours.
 
 from typing import Any, Final
 
-from parambudget.arch.published.row import dense
+from parambudget.arch.presets.row import dense
 
 # Two matrices, LayerNorm, a bias everywhere: the GPT-2 kind.
 _BIASED: Final[dict[str, Any]] = dict(

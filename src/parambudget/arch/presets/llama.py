@@ -7,7 +7,7 @@ word for it and it has no parameters: rescaled rotary frequencies (Llama 3.1 and
 
 from typing import Any, Final
 
-from parambudget.arch.published.row import dense
+from parambudget.arch.presets.row import dense
 
 # fmt: off
 _phi3 = dense("microsoft", "Phi3ForCausalLM", "arXiv 2404.14219, 2412.08905, 2503.01743",
