@@ -10,7 +10,7 @@ from parambudget import __version__
 from parambudget._files import write_json
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import config_document, load
-from parambudget.cli.fields import with_model_fields
+from parambudget.cli._options import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument
 from parambudget.cli.output import print_json, print_lines
 from parambudget.cost.count import count as count_parameters

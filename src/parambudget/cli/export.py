@@ -9,7 +9,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.export.files import text_of, write_into
 from parambudget.arch.export.target import Export
 from parambudget.arch.source import load
-from parambudget.cli.fields import with_model_fields
+from parambudget.cli._options import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument, require_torch
 from parambudget.cli.output import print_json
 from parambudget.cost.count import total

@@ -59,7 +59,7 @@ def application(*names: str, words: Collection[str] | None = None) -> typer.Type
             app.add_typer(command)
         else:
             if words is not None:
-                from parambudget.cli.fields import with_flags_of  # pydantic: not before its setting above
+                from parambudget.cli._options import with_flags_of  # pydantic: not before its setting above
 
                 command = with_flags_of(command, words)
             app.command(name, no_args_is_help=name not in ("presets", "calibrate"))(command)

@@ -9,7 +9,7 @@ import typer
 from parambudget.api import plan_run
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import load, read_source
-from parambudget.cli.fields import with_model_fields
+from parambudget.cli._options import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument
 from parambudget.cli.output import print_json, print_lines
 

@@ -8,7 +8,7 @@ import typer
 from parambudget import __version__, api
 from parambudget._files import write_json
 from parambudget.arch.source import config_document
-from parambudget.cli.fields import with_model_fields
+from parambudget.cli._options import with_model_fields
 from parambudget.cli.options import JsonOption
 from parambudget.cli.output import print_json, print_lines
 from parambudget.errors import ConfigError

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from parambudget.arch.source import Source, load, read_source
-from parambudget.cli.fields import with_model_fields
+from parambudget.cli._options import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument, place, require_torch
 from parambudget.cli.output import tell
 from parambudget.cli.running import Request, run

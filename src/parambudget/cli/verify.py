@@ -6,7 +6,7 @@ import typer
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import load
-from parambudget.cli.fields import with_model_fields
+from parambudget.cli._options import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument, require_torch
 from parambudget.cli.output import print_json
 from parambudget.errors import CheckFailed
