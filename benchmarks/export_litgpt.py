@@ -15,7 +15,7 @@ from parambudget.arch.export.files import write_into
 from parambudget.arch.export.litgpt import to_litgpt
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.build.module import Transformer
-from parambudget.cost.count import total
+from parambudget.cost.params import total
 from parambudget.errors import ConfigError
 
 TINY = {

@@ -23,7 +23,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from parambudget.arch.defaults import complete
 from parambudget.arch.hf.read import from_hf
 from parambudget.arch.presets.registry import PRESETS
-from parambudget.cost.count import count
+from parambudget.cost.params import count
 
 REMOTE = {"kimi-k2": "kimi_k2", "mobilellm": "mobilellm"}
 """Starts of names of presets whose type is not that of the class that was counted."""

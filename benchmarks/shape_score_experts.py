@@ -20,7 +20,7 @@ from expert_models import ROWS
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.moe import met_width
 from parambudget.arch.presets.registry import PRESETS
-from parambudget.cost.count import active, active_body, total
+from parambudget.cost.params import active, active_body, total
 from parambudget.plan.points import Points
 from parambudget.plan.rank import shape_score
 from parambudget.plan.search import Search

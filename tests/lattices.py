@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.dims import with_sizes
-from parambudget.cost.count import body, total
+from parambudget.cost.params import body, total
 from parambudget.plan.axes import Counted
 from parambudget.plan.search import Search
 from parambudget.plan.space import SearchSpace

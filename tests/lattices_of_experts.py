@@ -12,7 +12,7 @@ from lattices import ratios
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
-from parambudget.cost.count import active, body, total
+from parambudget.cost.params import active, body, total
 from parambudget.errors import ConfigError
 from parambudget.plan.axes import Counted
 from parambudget.plan.search import Search

@@ -9,8 +9,8 @@ import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
 from parambudget.arch.tensors import COMPONENTS, tensors
-from parambudget.cost.count import active, body, total
 from parambudget.cost.flops import matmul_parameters
+from parambudget.cost.params import active, body, total
 
 # The planning note's models, instantiated: gated, RMSNorm, tied, vocabulary 50,257.
 NOTE = {

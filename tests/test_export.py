@@ -25,7 +25,7 @@ from parambudget.arch.export.megatron import to_megatron
 from parambudget.arch.hf.read import from_hf
 from parambudget.arch.hf.write import CLASSES, to_hf
 from parambudget.arch.presets.registry import PRESETS
-from parambudget.cost.count import count, total
+from parambudget.cost.params import count, total
 from parambudget.errors import ConfigError
 
 logging.set_verbosity_error()

@@ -14,7 +14,7 @@ from parambudget.arch.export.target import Export
 from parambudget.arch.hf.read import from_hf
 from parambudget.arch.hf.write import CLASSES, NO_DROPOUT, to_hf
 from parambudget.arch.presets.registry import preset
-from parambudget.cost.count import total
+from parambudget.cost.params import total
 from parambudget.errors import ConfigError
 
 logging.set_verbosity_error()

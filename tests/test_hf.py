@@ -13,7 +13,7 @@ import parambudget as pb
 from parambudget.arch.defaults import complete
 from parambudget.arch.hf.family import ABSENT
 from parambudget.arch.hf.read import from_hf
-from parambudget.cost.count import Breakdown, count
+from parambudget.cost.params import Breakdown, count
 
 logging.set_verbosity_error()
 OUR_OWN = {

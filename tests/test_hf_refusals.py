@@ -14,7 +14,7 @@ from parambudget.arch.defaults import complete
 from parambudget.arch.hf.family import kind_of
 from parambudget.arch.source import interpret
 from parambudget.cli.main import main
-from parambudget.cost.count import count
+from parambudget.cost.params import count
 from parambudget.errors import ConfigError
 
 logging.set_verbosity_error()

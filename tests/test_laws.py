@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import models
 
 from parambudget.arch.presets.registry import preset
-from parambudget.cost.count import count
+from parambudget.cost.params import count
 from parambudget.errors import InputError
 from parambudget.plan.laws import (
     BESIROGLU_2024,

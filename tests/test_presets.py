@@ -3,7 +3,7 @@
 import pytest
 
 from parambudget.arch.presets.registry import PRESETS, TABLE, Preset, find, preset
-from parambudget.cost.count import count
+from parambudget.cost.params import count
 from parambudget.errors import ConfigError
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets.registry import find, preset
-from parambudget.cost.count import body, total
+from parambudget.cost.params import body, total
 from parambudget.plan.points import Points
 from parambudget.plan.rank import (
     ASPECT,

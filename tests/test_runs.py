@@ -12,7 +12,7 @@ import torch
 from training_data import small_config, small_data, small_model
 
 from parambudget.cli.main import main
-from parambudget.cost.count import total
+from parambudget.cost.params import total
 from parambudget.train import loop
 
 

@@ -17,9 +17,9 @@ from strategies import models
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
 from parambudget.arch.layers import kinds
-from parambudget.cost.count import total
 from parambudget.cost.flops import head_parameters
 from parambudget.cost.forward import forward
+from parambudget.cost.params import total
 from parambudget.cost.saved import saved
 from parambudget.cost.tape import Kernels
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from lattices import Declared, declared
 
-from parambudget.cost.count import count
+from parambudget.cost.params import count
 from parambudget.errors import InputError, NoSolution
 from parambudget.plan import search as search_module
 from parambudget.plan.points import Points

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lattices_of_experts import COUNTS, NAMES, OfExperts, of_experts
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cost.count import active, total
+from parambudget.cost.params import active, total
 from parambudget.errors import ConfigError, NoSolution
 from parambudget.plan import search as search_module
 from parambudget.plan.certificate import least_two

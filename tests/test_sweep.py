@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from lattices import Declared, declared
 
 from parambudget.arch.dims import Dims
-from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.params import total
 from parambudget.errors import NoSolution
 from parambudget.plan.search import Search
 from parambudget.plan.space import SearchSpace

@@ -15,7 +15,6 @@ import parambudget as pb
 from parambudget.arch.dims import with_sizes
 from parambudget.arch.mixers import mixers
 from parambudget.cost.attention import FLASH_BACKWARD
-from parambudget.cost.count import total
 from parambudget.cost.flops import (
     RECOMPUTED,
     TRAINING,
@@ -23,6 +22,7 @@ from parambudget.cost.flops import (
     hardware_flops_per_token,
 )
 from parambudget.cost.hardware import ACCELERATORS, named
+from parambudget.cost.params import total
 from parambudget.cost.prices import given_price, price_of
 from parambudget.cost.stacks import AMPERE, HOPPER, preset
 from parambudget.cost.throughput import throughput

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from training_data import small_config, small_model
 
 from parambudget.build.module import Transformer
-from parambudget.cost.count import total
+from parambudget.cost.params import total
 from parambudget.errors import CheckFailed, InputError
 from parambudget.train import checkpoint, learner, loop
 from parambudget.train.batches import Windows

@@ -17,8 +17,8 @@ from parambudget.arch.dims import sizes_of, with_sizes
 from parambudget.arch.tensors import COMPONENTS, tensors
 from parambudget.build.module import Transformer
 from parambudget.build.verify import Verification, verify, verify_module
-from parambudget.cost.count import active, body, count, total
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.params import active, body, count, total
 from parambudget.errors import CheckFailed
 
 # No deadline: building a module takes milliseconds that depend on what else the machine does.

@@ -23,7 +23,7 @@ from parambudget.build.export import write_pretrained
 from parambudget.build.module import Transformer
 from parambudget.build.pretrained import fill_from_pretrained, load_pretrained
 from parambudget.build.stored import NAMES
-from parambudget.cost.count import count
+from parambudget.cost.params import count
 from parambudget.errors import ConfigError, InputError, ParambudgetError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.source import load
-from parambudget.cost.count import Breakdown
-from parambudget.cost.count import count as count_parameters
+from parambudget.cost.params import Breakdown
+from parambudget.cost.params import count as count_parameters
 from parambudget.errors import ConfigError
 from parambudget.units import parse_count, shortened
 
 if TYPE_CHECKING:
     from parambudget.build.verify import Verification
+    from parambudget.cost.formula import Formula
     from parambudget.plan.estimate import RunPlan
     from parambudget.plan.solution import Solutions
-    from parambudget.show.formula import Formula
 
 ModelLike = ModelConfig | str | Path
 """A model, a config file's path or a preset's name."""
@@ -46,7 +46,7 @@ def count(source: ModelLike | None = None, /, **fields: Any) -> Breakdown:
 
 def formula(source: ModelLike | None = None, /, **fields: Any) -> Formula:
     """The closed form of the parameter count of a model's choices; renders itself in a notebook."""
-    from parambudget.show.formula import formula as closed_form
+    from parambudget.cost.formula import formula as closed_form
 
     return closed_form(model(source, **fields))
 

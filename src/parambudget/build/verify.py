@@ -13,7 +13,7 @@ from torch import nn
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.tensors import Tensor, tensors
 from parambudget.build.module import Transformer
-from parambudget.cost.count import total
+from parambudget.cost.params import total
 from parambudget.errors import CheckFailed
 
 Shape = tuple[int, ...]

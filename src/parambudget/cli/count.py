@@ -13,7 +13,7 @@ from parambudget.arch.source import config_document, load
 from parambudget.cli._options import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument
 from parambudget.cli.output import print_json, print_lines
-from parambudget.cost.count import count as count_parameters
+from parambudget.cost.params import count as count_parameters
 from parambudget.errors import CheckFailed
 from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
 
@@ -86,8 +86,8 @@ def _checked(true: int, expect: str, tolerance: str) -> str:
 
 
 def _print_formula(model: ModelConfig, *, as_latex: bool) -> None:
+    from parambudget.cost.formula import formula
     from parambudget.show.console import console
-    from parambudget.show.formula import formula
     from parambudget.show.formula_table import formula_table
 
     closed = formula(model)
@@ -99,7 +99,7 @@ def _print_formula(model: ModelConfig, *, as_latex: bool) -> None:
 
 def _print_json(document: dict[str, Any], model: ModelConfig, with_formula: bool) -> None:
     if with_formula:
-        from parambudget.show.formula import formula
+        from parambudget.cost.formula import formula
 
         document |= {"formula": formula(model).as_dict()}
     print_json(document)

@@ -12,7 +12,7 @@ from parambudget.arch.source import load
 from parambudget.cli._options import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument, require_torch
 from parambudget.cli.output import print_json
-from parambudget.cost.count import total
+from parambudget.cost.params import total
 from parambudget.errors import ConfigError
 
 Tool = Literal["hf", "litgpt", "megatron"]

@@ -7,7 +7,7 @@ import typer
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cli.options import JsonOption
 from parambudget.cli.output import print_json
-from parambudget.cost.count import count
+from parambudget.cost.params import count
 from parambudget.errors import ConfigError
 
 _SPARED: Final = ("source", "body", "context", "active")

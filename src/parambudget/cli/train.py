@@ -13,7 +13,7 @@ from parambudget.cli._options import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument, place, require_torch
 from parambudget.cli.output import tell
 from parambudget.cli.running import Request, run
-from parambudget.cost.count import total
+from parambudget.cost.params import total
 from parambudget.errors import InputError
 from parambudget.train.history import config_of, stored_config
 from parambudget.train.signals import Stopped, stop_requests

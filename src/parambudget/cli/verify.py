@@ -20,7 +20,7 @@ def verify(source: SourceArgument = None, as_json: JsonOption = False, *, fields
     if not as_json:
         typer.echo(said)
         return
-    from parambudget.cost.count import total
+    from parambudget.cost.params import total
 
     print_json({"model": model.model_dump(), "total": total(model), "verified": True})
 

@@ -6,7 +6,7 @@ from typing import Any
 from parambudget._tabular import Tabular
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.mixers import Mixer, mixers
-from parambudget.cost.count import total
+from parambudget.cost.params import total
 
 
 @dataclass(frozen=True, repr=False)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import Tensor, tensors
-from parambudget.cost.count import total
+from parambudget.cost.params import total
 from parambudget.cost.sizes import largest, smallest
 from parambudget.cost.tape import BFLOAT16, FLOAT32
 

@@ -23,8 +23,8 @@ import numpy as np
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import Tensor, tensors
 from parambudget.cost.attention import attention_seconds
-from parambudget.cost.count import total
 from parambudget.cost.flops import RECOMPUTED, TRAINING, passes
+from parambudget.cost.params import total
 from parambudget.cost.stacks import LAUNCH_SECONDS, Stack
 from parambudget.errors import InputError
 

@@ -7,9 +7,9 @@ from typing import Any, Final
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Size
-from parambudget.cost.count import Breakdown, count
 from parambudget.cost.flops import flops_per_token, training_flops
 from parambudget.cost.memory import TrainingMemory
+from parambudget.cost.params import Breakdown, count
 from parambudget.cost.throughput import STALLS, Range, Throughput, throughput
 from parambudget.cost.update import Work
 from parambudget.errors import InputError

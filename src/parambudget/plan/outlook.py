@@ -11,8 +11,8 @@ import numpy as np
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size
-from parambudget.cost.count import body
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.params import body
 from parambudget.cost.throughput import STALLS
 from parambudget.cost.update import Work
 from parambudget.plan.laws import DEFAULT_LAW, LossLaw, expected_loss, law_parameters

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cost.count import active_body, body
+from parambudget.cost.params import active_body, body
 from parambudget.plan import rank_experts
 from parambudget.plan.arrays import Floats
 from parambudget.plan.points import Points, reading

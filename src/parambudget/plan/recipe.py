@@ -11,8 +11,8 @@ from typing import Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
-from parambudget.cost.count import active, body
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.params import active, body
 from parambudget.plan.rates import batch_tokens, step_law_rate
 from parambudget.plan.repetition import FREE_EPOCHS
 from parambudget.units import format_count

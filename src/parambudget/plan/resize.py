@@ -11,7 +11,7 @@ import numpy as np
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.moe import met_width
 from parambudget.arch.sizes import MOST_LAYERS
-from parambudget.cost.count import body
+from parambudget.cost.params import body
 from parambudget.errors import InputError, NoSolution
 from parambudget.plan.arrays import Floats
 from parambudget.plan.axes import MIX, Counted, read_multiple

@@ -16,8 +16,8 @@ import numpy as np
 
 from parambudget.arch.dims import Size
 from parambudget.arch.moe import met_width
-from parambudget.cost.count import active as count_active
-from parambudget.cost.count import body, total
+from parambudget.cost.params import active as count_active
+from parambudget.cost.params import body, total
 from parambudget.errors import InputError, NoSolution
 from parambudget.plan.affine import MOST, Affine
 from parambudget.plan.arrays import Floats, Ints

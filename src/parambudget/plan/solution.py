@@ -6,8 +6,8 @@ from typing import Any, Final, overload
 
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
-from parambudget.cost.count import active, total
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.params import active, total
 from parambudget.plan.axes import MIX, SIZES, Counted
 from parambudget.plan.certificate import Certificate
 

@@ -7,7 +7,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import Completed
 from parambudget.arch.mla import MLA
 from parambudget.arch.tensors import Component, Tensor
-from parambudget.cost.count import Breakdown
+from parambudget.cost.params import Breakdown
 from parambudget.show.screen import bold, dim, table, wrapped
 
 _NAMES = {

@@ -3,9 +3,9 @@
 from rich.console import Group
 from rich.text import Text
 
+from parambudget.cost.formula import Formula
 from parambudget.show.breakdown import name_of
 from parambudget.show.console import plain_table
-from parambudget.show.formula import Formula
 
 
 def formula_table(closed: Formula) -> Group:

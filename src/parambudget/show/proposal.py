@@ -7,13 +7,13 @@ from pathlib import Path
 from parambudget import __version__
 from parambudget._files import write_whole
 from parambudget.arch.config import ModelConfig
+from parambudget.cost.formula import formula
 from parambudget.errors import ConfigError, InputError
 from parambudget.plan.budgets import better_size
 from parambudget.plan.certificate import Certificate
 from parambudget.plan.estimate import Goal, RunPlan, plan_run
 from parambudget.plan.machine import Machine
 from parambudget.plan.resize import resize
-from parambudget.show.formula import formula
 from parambudget.show.report import Report, markdown
 from parambudget.units import format_bytes
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from parambudget.arch.blocks import flat
-from parambudget.cost.count import Breakdown
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.formula import Formula
+from parambudget.cost.params import Breakdown
 from parambudget.cost.throughput import STALLS
 from parambudget.plan.certificate import Certificate
 from parambudget.plan.estimate import RunPlan
@@ -13,7 +14,6 @@ from parambudget.plan.machine import USABLE_SHARE
 from parambudget.plan.solution import Better, Solutions
 from parambudget.show.breakdown import name_of, products
 from parambudget.show.flags import flags
-from parambudget.show.formula import Formula
 from parambudget.show.outlook import better_said
 from parambudget.show.plan import shape, train_command
 from parambudget.units import format_bytes, format_count, format_flop_rate, format_seconds, format_share

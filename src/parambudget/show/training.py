@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cost.count import total
+from parambudget.cost.params import total
 from parambudget.show.console import plain_table
 from parambudget.text.tokens import TokenData
 from parambudget.train.defaults import Completed

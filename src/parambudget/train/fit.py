@@ -12,8 +12,8 @@ from typing import Any, Final
 import torch
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.params import total
 from parambudget.errors import InputError
 from parambudget.text.tokens import TokenData
 from parambudget.train.clock import Clock

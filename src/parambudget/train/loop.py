@@ -16,8 +16,8 @@ from torch import Tensor
 
 from parambudget._files import write_json
 from parambudget.arch.config import ModelConfig
-from parambudget.cost.count import total
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.params import total
 from parambudget.errors import CheckFailed
 from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint, rundir
