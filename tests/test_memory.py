@@ -22,11 +22,11 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
 from parambudget.build.cached import remembering
 from parambudget.cost.inference import inference_memory
-from parambudget.cost.memory import largest_micro_batch, peak_bytes, training_memory
+from parambudget.cost.memory.graph import ON_CPU, Kernels
+from parambudget.cost.memory.peak import MemoryPlan, moments
+from parambudget.cost.memory.training import largest_micro_batch, peak_bytes, training_memory
 from parambudget.cost.overhead import NONE
 from parambudget.cost.params import total
-from parambudget.cost.phases import MemoryPlan, moments
-from parambudget.cost.tape import ON_CPU, Kernels
 from parambudget.errors import InputError
 
 TOLERANCE = {False: 0.02, True: 0.04}

@@ -4,9 +4,9 @@ import pytest
 from small import SMALL
 from tracked import peak_of_an_update
 
-from parambudget.cost.memory import training_memory
-from parambudget.cost.phases import MemoryPlan
-from parambudget.cost.tape import ON_CPU
+from parambudget.cost.memory.graph import ON_CPU
+from parambudget.cost.memory.peak import MemoryPlan
+from parambudget.cost.memory.training import training_memory
 
 LATENT = {
     "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 40, "head_dim": 48,

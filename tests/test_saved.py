@@ -18,10 +18,10 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
 from parambudget.arch.layers import kinds
 from parambudget.cost.flops import head_parameters
-from parambudget.cost.forward import forward
+from parambudget.cost.memory.forward import forward
+from parambudget.cost.memory.graph import Kernels
+from parambudget.cost.memory.saved import saved
 from parambudget.cost.params import total
-from parambudget.cost.saved import saved
-from parambudget.cost.tape import Kernels
 
 some = settings(max_examples=60, deadline=None)
 BATCH = 3

@@ -7,8 +7,8 @@ import numpy as np
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.layers import Kind, masked, written_out
+from parambudget.cost.memory.graph import FLOAT32, Tape, Value
 from parambudget.cost.sizes import largest
-from parambudget.cost.tape import FLOAT32, Tape, Value
 
 
 def attention(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:

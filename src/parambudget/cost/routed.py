@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.cost.tape import FLOAT32, INT64, Kernels, Tape, Value
+from parambudget.cost.memory.graph import FLOAT32, INT64, Kernels, Tape, Value
 
 
 def feed_forward(tape: Tape, m: Dims, name: str, x: Value, width: Size) -> Value:

@@ -9,11 +9,11 @@ from parambudget.arch.dims import Dims, Size
 from parambudget.cost.calibration import calibrated, stack_for
 from parambudget.cost.detect import detected, device_name
 from parambudget.cost.hardware import Accelerator, named
-from parambudget.cost.memory import TrainingMemory, largest_micro_batch, peak_bytes, training_memory
-from parambudget.cost.phases import MemoryPlan
+from parambudget.cost.memory.graph import Kernels
+from parambudget.cost.memory.peak import MemoryPlan
+from parambudget.cost.memory.training import TrainingMemory, largest_micro_batch, peak_bytes, training_memory
 from parambudget.cost.prices import Price, given_price, price_of
 from parambudget.cost.stacks import Stack
-from parambudget.cost.tape import Kernels
 from parambudget.cost.update import Work
 from parambudget.errors import InputError
 

@@ -15,10 +15,10 @@ from torch import nn
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.calibration import calibrated, stack_for
 from parambudget.cost.hardware import Accelerator, find
-from parambudget.cost.memory import peak_bytes
+from parambudget.cost.memory.graph import Kernels
+from parambudget.cost.memory.state import optimizer_bytes, weight_bytes
+from parambudget.cost.memory.training import peak_bytes
 from parambudget.cost.overhead import NONE
-from parambudget.cost.state import optimizer_bytes, weight_bytes
-from parambudget.cost.tape import Kernels
 from parambudget.cost.throughput import throughput
 from parambudget.cost.update import Work
 from parambudget.errors import InputError

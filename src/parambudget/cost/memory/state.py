@@ -4,9 +4,9 @@ from typing import Literal
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import Tensor, tensors
+from parambudget.cost.memory.graph import BFLOAT16, FLOAT32
 from parambudget.cost.params import total
 from parambudget.cost.sizes import largest, smallest
-from parambudget.cost.tape import BFLOAT16, FLOAT32
 
 OptimizerName = Literal["muon", "adamw"]
 

@@ -15,13 +15,13 @@ from parambudget.arch.dims import Dims, Size
 from parambudget.arch.layers import Kind, Place, kinds, places, written_out
 from parambudget.arch.tensors import tensors
 from parambudget.cost.attended import masks
-from parambudget.cost.backward import Moment, at_once, backward
 from parambudget.cost.flops import head_parameters
-from parambudget.cost.forward import forward
+from parambudget.cost.memory.backward import Moment, at_once, backward
+from parambudget.cost.memory.forward import forward
+from parambudget.cost.memory.graph import BFLOAT16, FLOAT32, INT64, ON_CUDA, Kernels, total_bytes
+from parambudget.cost.memory.state import OptimizerName, optimizer_bytes, step_bytes, weight_bytes
 from parambudget.cost.overhead import CUDA, NONE, Overhead
 from parambudget.cost.params import total
-from parambudget.cost.state import OptimizerName, optimizer_bytes, step_bytes, weight_bytes
-from parambudget.cost.tape import BFLOAT16, FLOAT32, INT64, ON_CUDA, Kernels, total_bytes
 from parambudget.errors import InputError
 
 Phase = Literal[

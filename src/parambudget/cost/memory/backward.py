@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from parambudget.arch.dims import Size
-from parambudget.cost.forward import Part
-from parambudget.cost.tape import FLOAT32, Kernels, Op, Value, total_bytes
+from parambudget.cost.memory.forward import Part
+from parambudget.cost.memory.graph import FLOAT32, Kernels, Op, Value, total_bytes
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size, part
 from parambudget.arch.layers import kinds
-from parambudget.cost.phases import PARTS, PHASES, Held, MemoryPlan, Phase, moments
+from parambudget.cost.memory.peak import PARTS, PHASES, Held, MemoryPlan, Phase, moments
 from parambudget.cost.sizes import largest
 from parambudget.errors import InputError
 from parambudget.units import format_bytes

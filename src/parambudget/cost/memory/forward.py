@@ -11,9 +11,9 @@ import numpy as np
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.layers import Kind, kinds
 from parambudget.cost.attended import attention
+from parambudget.cost.memory.graph import FLOAT32, Kernels, Op, Tape, Value, total_bytes
 from parambudget.cost.routed import experts, feed_forward
 from parambudget.cost.sizes import largest
-from parambudget.cost.tape import FLOAT32, Kernels, Op, Tape, Value, total_bytes
 
 LAYER = "layers.*"
 
