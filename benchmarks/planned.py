@@ -20,8 +20,8 @@ import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.calibration import stack_for
 from parambudget.cost.flops import flops_per_token
-from parambudget.cost.throughput import Throughput, throughput
-from parambudget.cost.update import Work
+from parambudget.cost.speed.roofline import Work
+from parambudget.cost.speed.throughput import Throughput, throughput
 from parambudget.train.calibrate import random_text, settings_of
 from parambudget.train.clock import Clock
 from parambudget.train.device import Compute, choose

@@ -6,7 +6,7 @@
 The points are in published_speeds.csv, their models and sources in published_speeds.json. Two questions:
 
     the form      one software on one GPU, llm-foundry: constants fitted to each GPU's table
-    the presets   the constants of `cost.stacks`: the fastest training stacks, both generations at once,
+    the presets   the constants of `cost.speed.profile`: the fastest training stacks, both generations at once,
                   the software's constants in common
 
 A fit minimises the log of predicted over published tokens/s, with a loss that forgives outliers and a weak
@@ -26,10 +26,10 @@ import numpy as np
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
-from parambudget.cost import stacks
 from parambudget.cost.hardware import named
-from parambudget.cost.stacks import Stack
-from parambudget.cost.update import Work, tokens_per_second
+from parambudget.cost.speed import profile
+from parambudget.cost.speed.profile import Stack
+from parambudget.cost.speed.roofline import Work, tokens_per_second
 
 HERE = Path(__file__).parent
 FITTED_TO = ("llm.c", "compiled")
@@ -127,7 +127,7 @@ def stack_of(constants: Constants, point: Point) -> Stack:
     peak = named(point.gpu).bf16_flops
     software = {name: of[name] for name in PRIOR if name not in OF_A_GENERATION}
     return replace(
-        stacks.preset(named(point.gpu)), matmul_flops=of["matmul"] * peak,
+        profile.preset(named(point.gpu)), matmul_flops=of["matmul"] * peak,
         newton_schulz_flops=of["matmul"] * peak, attention_flops=of["attention"] * peak, **software,
     )  # fmt: skip
 
@@ -178,7 +178,7 @@ def left_out(points: Sequence[Point]) -> list[float]:
 
 def shipped(point: Point) -> float:
     """The error of the preset."""
-    return point.predicted(stacks.preset(named(point.gpu))) / point.published - 1
+    return point.predicted(profile.preset(named(point.gpu))) / point.published - 1
 
 
 def line(point: Point, of_preset: float, of_fit: float | None) -> None:
@@ -210,13 +210,13 @@ def summary(what: str, errors: Iterable[float]) -> None:
 
 
 def compare(constants: Constants) -> int:
-    """Whether the table in `cost.stacks` is this fit; 1 if not."""
+    """Whether the table in `cost.speed.profile` is this fit; 1 if not."""
     found = {name: float(f"{value:.3g}") for name, value in constants.items()}
     ours = {
-        "matmul, ampere": stacks.AMPERE.matmul, "matmul, hopper": stacks.HOPPER.matmul,
-        "attention, ampere": stacks.AMPERE.attention, "attention, hopper": stacks.HOPPER.attention,
-        "matmul_traffic": stacks.MATMUL_TRAFFIC, "element_bytes": stacks.ELEMENT_BYTES,
-        "logit_bytes": stacks.LOGIT_BYTES, "micro_seconds": stacks.MICRO_SECONDS,
+        "matmul, ampere": profile.AMPERE.matmul, "matmul, hopper": profile.HOPPER.matmul,
+        "attention, ampere": profile.AMPERE.attention, "attention, hopper": profile.HOPPER.attention,
+        "matmul_traffic": profile.MATMUL_TRAFFIC, "element_bytes": profile.ELEMENT_BYTES,
+        "logit_bytes": profile.LOGIT_BYTES, "micro_seconds": profile.MICRO_SECONDS,
     }  # fmt: skip
     print("\nfitted:", ", ".join(f"{name} {value:g}" for name, value in found.items()))
     differ = {name: (value, ours[name]) for name, value in found.items() if value != ours[name]}

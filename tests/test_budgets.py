@@ -8,8 +8,8 @@ import pytest
 
 import parambudget as pb
 from parambudget.cost.flops import flops_per_token
-from parambudget.cost.throughput import STALLS
-from parambudget.cost.update import tokens_per_second
+from parambudget.cost.speed.roofline import tokens_per_second
+from parambudget.cost.speed.throughput import STALLS
 from parambudget.errors import InputError, NoSolution, ParambudgetError
 from parambudget.plan.budgets import better_size, solve_for
 from parambudget.plan.estimate import Goal, plan_run

@@ -9,9 +9,9 @@ import pytest
 import parambudget as pb
 from parambudget.cost import calibration
 from parambudget.cost.hardware import named
-from parambudget.cost.stacks import preset
-from parambudget.cost.throughput import throughput
-from parambudget.cost.update import Work
+from parambudget.cost.speed.profile import preset
+from parambudget.cost.speed.roofline import Work
+from parambudget.cost.speed.throughput import throughput
 from parambudget.errors import InputError
 from parambudget.train import calibrate as measuring
 from parambudget.train.device import choose

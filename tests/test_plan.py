@@ -8,7 +8,7 @@ import pytest
 
 import parambudget as pb
 from parambudget.cost.flops import flops_per_token
-from parambudget.cost.throughput import STALLS
+from parambudget.cost.speed.throughput import STALLS
 from parambudget.errors import InputError
 from parambudget.plan.estimate import Goal, RunPlan, plan_run
 from parambudget.plan.laws import MUENNIGHOFF_2023

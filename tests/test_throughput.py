@@ -24,9 +24,9 @@ from parambudget.cost.flops import (
 from parambudget.cost.hardware import ACCELERATORS, named
 from parambudget.cost.params import total
 from parambudget.cost.prices import given_price, price_of
-from parambudget.cost.stacks import AMPERE, HOPPER, preset
-from parambudget.cost.throughput import throughput
-from parambudget.cost.update import Work, parts, tokens_per_second
+from parambudget.cost.speed.profile import AMPERE, HOPPER, preset
+from parambudget.cost.speed.roofline import Work, parts, tokens_per_second
+from parambudget.cost.speed.throughput import throughput
 from parambudget.errors import InputError
 
 H100 = preset(named("h100"))

@@ -8,7 +8,7 @@ import pytest
 
 import parambudget as pb
 from parambudget.arch.dims import with_sizes
-from parambudget.cost.update import Work, tokens_per_second
+from parambudget.cost.speed.roofline import Work, tokens_per_second
 from parambudget.errors import InputError
 from parambudget.plan.machine import Machine, machine_for
 from parambudget.plan.ways import MOST_MICRO_TOKENS, NONE, WORTH_MEMORY, quickest, take, ways

@@ -106,7 +106,7 @@ def plan_run(
     """What a training run would take and give: `plan_run("gpt2", "h100", hours=1.5, batch_size=16)`.
 
     Without `gpu` the machine's own. `price` is in US dollars per hour and GPU; the law is a name of
-    `plan.laws.LAWS`. `way` holds what is decided of `cost.update.Work`: batch_size (sequences per
+    `plan.laws.LAWS`. `way` holds what is decided of `cost.speed.roofline.Work`: batch_size (sequences per
     micro-step), gradient_accumulation_steps, gradient_checkpointing, loss_chunks, optimizer, sharded; the
     rest is chosen.
     """

@@ -8,7 +8,7 @@ import typer
 from parambudget.cli.options import JsonOption, require_torch
 from parambudget.cli.output import print_json, print_lines
 from parambudget.cost import calibration
-from parambudget.cost.stacks import Stack
+from parambudget.cost.speed.profile import Stack
 from parambudget.errors import ConfigError
 from parambudget.show.stacks import stack_lines
 

@@ -14,7 +14,7 @@ from parambudget.arch.layers import masked, written_out
 from parambudget.arch.mixers import Mixer, mixers
 from parambudget.cost.flops import RECOMPUTED, TRAINING, scores
 from parambudget.cost.sizes import largest
-from parambudget.cost.stacks import Stack
+from parambudget.cost.speed.profile import Stack
 
 FLASH_BACKWARD: Final = 2.5
 """Of a flash attention's forward FLOPs. Dao et al. 2022, arXiv 2205.14135."""

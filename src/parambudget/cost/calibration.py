@@ -9,7 +9,7 @@ import platformdirs
 
 from parambudget._files import read_json, write_json
 from parambudget.cost.hardware import Accelerator, find
-from parambudget.cost.stacks import Stack, preset
+from parambudget.cost.speed.profile import Stack, preset
 from parambudget.errors import InputError
 
 _LAYOUT: Final = 1

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.layers import masked, written_out
-from parambudget.cost.throughput import Throughput
+from parambudget.cost.speed.throughput import Throughput
 from parambudget.plan.machine import Machine
 
 

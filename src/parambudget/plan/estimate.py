@@ -10,8 +10,8 @@ from parambudget.arch.dims import Size
 from parambudget.cost.flops import flops_per_token, training_flops
 from parambudget.cost.memory.training import TrainingMemory
 from parambudget.cost.params import Breakdown, count
-from parambudget.cost.throughput import STALLS, Range, Throughput, throughput
-from parambudget.cost.update import Work
+from parambudget.cost.speed.roofline import Work
+from parambudget.cost.speed.throughput import STALLS, Range, Throughput, throughput
 from parambudget.errors import InputError
 from parambudget.plan.caveats import caveats
 from parambudget.plan.laws import (

@@ -13,8 +13,8 @@ from parambudget.cost.memory.graph import Kernels
 from parambudget.cost.memory.peak import MemoryPlan
 from parambudget.cost.memory.training import TrainingMemory, largest_micro_batch, peak_bytes, training_memory
 from parambudget.cost.prices import Price, given_price, price_of
-from parambudget.cost.stacks import Stack
-from parambudget.cost.update import Work
+from parambudget.cost.speed.profile import Stack
+from parambudget.cost.speed.roofline import Work
 from parambudget.errors import InputError
 
 CPU: Final = "CPU"

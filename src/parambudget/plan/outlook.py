@@ -13,8 +13,8 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import body
-from parambudget.cost.throughput import STALLS
-from parambudget.cost.update import Work
+from parambudget.cost.speed.roofline import Work
+from parambudget.cost.speed.throughput import STALLS
 from parambudget.plan.laws import DEFAULT_LAW, LossLaw, expected_loss, law_parameters
 from parambudget.plan.machine import Machine
 from parambudget.plan.rank import centre

@@ -6,7 +6,7 @@ from typing import Any
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.hardware import ACCELERATORS
-from parambudget.cost.update import Work, tokens_per_second
+from parambudget.cost.speed.roofline import Work, tokens_per_second
 from parambudget.errors import InputError
 from parambudget.plan.machine import Machine, usable
 from parambudget.plan.ways import MANY_CHUNKS, quickest

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
-from parambudget.cost.throughput import STALLS, Range
+from parambudget.cost.speed.throughput import STALLS, Range
 from parambudget.plan.estimate import RunPlan
 from parambudget.plan.machine import USABLE_SHARE
 from parambudget.show.breakdown import widths

@@ -7,7 +7,7 @@ from parambudget.arch.blocks import flat
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.formula import Formula
 from parambudget.cost.params import Breakdown
-from parambudget.cost.throughput import STALLS
+from parambudget.cost.speed.throughput import STALLS
 from parambudget.plan.certificate import Certificate
 from parambudget.plan.estimate import RunPlan
 from parambudget.plan.machine import USABLE_SHARE

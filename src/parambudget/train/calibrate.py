@@ -17,8 +17,8 @@ import torch
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.cost.hardware import find
-from parambudget.cost.stacks import LINK_SHARE, SOFTWARE, Stack
-from parambudget.cost.update import Work, parts
+from parambudget.cost.speed.profile import LINK_SHARE, SOFTWARE, Stack
+from parambudget.cost.speed.roofline import Work, parts
 from parambudget.text.tokens import TokenData
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute

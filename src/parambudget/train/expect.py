@@ -19,8 +19,8 @@ from parambudget.cost.memory.graph import Kernels
 from parambudget.cost.memory.state import optimizer_bytes, weight_bytes
 from parambudget.cost.memory.training import peak_bytes
 from parambudget.cost.overhead import NONE
-from parambudget.cost.throughput import throughput
-from parambudget.cost.update import Work
+from parambudget.cost.speed.roofline import Work
+from parambudget.cost.speed.throughput import throughput
 from parambudget.errors import InputError
 from parambudget.plan.machine import CPU, Machine, memory_plan
 from parambudget.plan.remedies import remedies

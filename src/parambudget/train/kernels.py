@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parambudget.cost.attention import FLASH_BACKWARD
-from parambudget.cost.update import NEWTON_SCHULZ_STEPS
+from parambudget.cost.speed.roofline import NEWTON_SCHULZ_STEPS
 from parambudget.train.device import Compute
 
 FEWEST: Final = 3
@@ -30,7 +30,7 @@ SMALLEST: Final = (64, 64)
 
 @dataclass(frozen=True)
 class Kernels:
-    """Rates and times as in `cost.stacks.Stack`."""
+    """Rates and times as in `cost.speed.profile.Stack`."""
 
     bandwidth_bytes: float
     matmul_flops: float

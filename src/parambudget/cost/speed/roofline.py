@@ -25,7 +25,7 @@ from parambudget.arch.tensors import Tensor, tensors
 from parambudget.cost.attention import attention_seconds
 from parambudget.cost.flops import RECOMPUTED, TRAINING, passes
 from parambudget.cost.params import total
-from parambudget.cost.stacks import LAUNCH_SECONDS, Stack
+from parambudget.cost.speed.profile import LAUNCH_SECONDS, Stack
 from parambudget.errors import InputError
 
 CLIP_BYTES: Final = 12

@@ -8,8 +8,8 @@ from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import Convention, flops_per_token
 from parambudget.cost.prices import Price
-from parambudget.cost.stacks import Stack
-from parambudget.cost.update import Work, parts, update_tokens
+from parambudget.cost.speed.profile import Stack
+from parambudget.cost.speed.roofline import Work, parts, update_tokens
 from parambudget.errors import InputError
 
 STALLS: Final = 0.03
@@ -32,7 +32,7 @@ class Throughput(Tabular):
     stack: Stack
     work: Work
     parts: dict[str, float]
-    """Expected seconds of an update, part by part: `cost.update`."""
+    """Expected seconds of an update, part by part: `cost.speed.roofline`."""
     update_tokens: int
     tokens_per_second: Range
     """Of all ranks together."""
