@@ -17,16 +17,17 @@ import parambudget as pb
 from parambudget.arch.blocks import flat
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
-from parambudget.arch.export import litgpt, megatron_built
+from parambudget.arch.export import megatron_built
 from parambudget.arch.export.files import text_of, write_into
-from parambudget.arch.export.litgpt import to_litgpt
-from parambudget.arch.export.meaning import differences
-from parambudget.arch.export.megatron import to_megatron
 from parambudget.arch.hf.read import from_hf
 from parambudget.arch.hf.write import CLASSES, to_hf
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import count, total
 from parambudget.errors import ConfigError
+from parambudget.formats import litgpt
+from parambudget.formats.equivalence import differences
+from parambudget.formats.litgpt import to_litgpt
+from parambudget.formats.megatron import to_megatron
 
 logging.set_verbosity_error()
 every_kind = pytest.mark.parametrize("kind", FAMILIES)

@@ -12,10 +12,10 @@ from transformers.utils import logging
 
 from parambudget.arch.defaults import complete
 from parambudget.arch.hf.family import kind_of
-from parambudget.arch.source import interpret
 from parambudget.cli.main import main
 from parambudget.cost.params import count
 from parambudget.errors import ConfigError
+from parambudget.formats.source import interpret
 
 logging.set_verbosity_error()
 BROKEN = (

@@ -12,8 +12,8 @@ import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.presets.registry import PRESETS
-from parambudget.arch.source import changed_fields, config_document, interpret, load, read_source
 from parambudget.errors import ConfigError, InputError
+from parambudget.formats.source import changed_fields, config_document, interpret, load, read_source
 
 FLAT = {"dim": 896, "n_layers": 24, "n_heads": 14, "intermediate_size": 3584}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.source import load
 from parambudget.cost.params import Breakdown
 from parambudget.cost.params import count as count_parameters
 from parambudget.errors import ConfigError
+from parambudget.formats.source import load
 from parambudget.units import parse_count, shortened
 
 if TYPE_CHECKING:

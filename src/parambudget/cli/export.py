@@ -8,12 +8,12 @@ import typer
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.export.files import text_of, write_into
 from parambudget.arch.export.target import Export
-from parambudget.arch.source import load
 from parambudget.cli._options import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument, require_torch
 from parambudget.cli.output import print_json
 from parambudget.cost.params import total
 from parambudget.errors import ConfigError
+from parambudget.formats.source import load
 
 Tool = Literal["hf", "litgpt", "megatron"]
 
@@ -122,9 +122,9 @@ def _exported(model: ModelConfig, to: Tool, model_type: str | None) -> Export:
     if model_type is not None:
         raise ConfigError(f"--model-type chooses a class of transformers, and --to is {to}; leave it out")
     if to == "litgpt":
-        from parambudget.arch.export.litgpt import to_litgpt
+        from parambudget.formats.litgpt import to_litgpt
 
         return to_litgpt(model)
-    from parambudget.arch.export.megatron import to_megatron
+    from parambudget.formats.megatron import to_megatron
 
     return to_megatron(model)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from parambudget.arch.source import load
 from parambudget.cli.verify import checked
+from parambudget.formats.source import load
 
 
 def report(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.source import Source
 from parambudget.cli.output import print_json, tell
 from parambudget.errors import MissingExtra
+from parambudget.formats.source import Source
 from parambudget.train.config import TrainConfig
 from parambudget.train.results import Step
 from parambudget.train.signals import StopRequest

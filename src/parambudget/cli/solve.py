@@ -7,11 +7,11 @@ import typer
 
 from parambudget import __version__, api
 from parambudget._files import write_json
-from parambudget.arch.source import config_document
 from parambudget.cli._options import with_model_fields
 from parambudget.cli.options import JsonOption
 from parambudget.cli.output import print_json, print_lines
 from parambudget.errors import ConfigError
+from parambudget.formats.source import config_document
 
 BUDGET_PANEL = "Other budgets, alone or with --target"
 LATTICE_PANEL = "Lattice: a value (896), a list (64,128) or a range (lo:hi, lo:hi:step)"

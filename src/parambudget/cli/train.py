@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from parambudget.arch.source import Source, load, read_source
 from parambudget.cli._options import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument, place, require_torch
 from parambudget.cli.output import tell
 from parambudget.cli.running import Request, run
 from parambudget.cost.params import total
 from parambudget.errors import InputError
+from parambudget.formats.source import Source, load, read_source
 from parambudget.train.history import config_of, stored_config
 from parambudget.train.signals import Stopped, stop_requests
 from parambudget.units import format_count, parse_count

@@ -5,11 +5,11 @@ from typing import Any
 import typer
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.source import load
 from parambudget.cli._options import with_model_fields
 from parambudget.cli.options import JsonOption, SourceArgument, require_torch
 from parambudget.cli.output import print_json
 from parambudget.errors import CheckFailed
+from parambudget.formats.source import load
 
 
 @with_model_fields()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.source import changed_fields
+from parambudget.formats.source import changed_fields
 
 _PAIRS: Final = {"tied": ("--tied", "--untied"), "gated": ("--gated", "--plain")}
 

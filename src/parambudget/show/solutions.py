@@ -6,8 +6,8 @@ from typing import Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.moe import met_width
-from parambudget.arch.source import changed_fields
 from parambudget.cost.flops import flops_per_token
+from parambudget.formats.source import changed_fields
 from parambudget.plan.axes import AXES, LATENT_SIZES
 from parambudget.plan.certificate import Certificate
 from parambudget.plan.solution import Current, Solution, Solutions, SweepCertificate

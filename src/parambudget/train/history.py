@@ -9,9 +9,9 @@ from typing import Any
 
 from parambudget._files import read_json
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.source import read_source
 from parambudget.cost.params import total
 from parambudget.errors import InputError
+from parambudget.formats.source import read_source
 from parambudget.train.results import Step
 
 

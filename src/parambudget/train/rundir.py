@@ -11,8 +11,8 @@ from typing import Any, Final
 from parambudget import __version__
 from parambudget._files import read_json, write_whole
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.source import config_document
 from parambudget.errors import InputError
+from parambudget.formats.source import config_document
 from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint
 from parambudget.train.config import TrainConfig

@@ -10,11 +10,11 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from parambudget.arch.source import load
 from parambudget.build.cached import remembering
 from parambudget.build.module import Transformer
 from parambudget.build.pretrained import is_pretrained, load_pretrained
 from parambudget.errors import InputError
+from parambudget.formats.source import load
 from parambudget.text.pretrained import read_pretrained_tokenizer
 from parambudget.text.tokenizer import TextTokenizer, prepared
 from parambudget.train import checkpoint

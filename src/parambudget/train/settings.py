@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.source import Source
+from parambudget.formats.source import Source
 from parambudget.plan.ways import quickest
 from parambudget.text.tokens import TokenData
 from parambudget.train.config import TrainConfig

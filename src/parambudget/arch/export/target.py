@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.export.meaning import Difference, differences
 from parambudget.errors import ConfigError
+from parambudget.formats.equivalence import Difference, differences
 
 _MOST_NAMED: Final = 3
 """Differences that are named and not only counted."""
