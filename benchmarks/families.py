@@ -21,9 +21,9 @@ from hf_configs import FAMILIES, INSTANTIATED_AS, built, configs
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from parambudget.arch.defaults import complete
-from parambudget.arch.hf.read import from_hf
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import count
+from parambudget.formats.hf.importer import from_hf
 
 REMOTE = {"kimi-k2": "kimi_k2", "mobilellm": "mobilellm"}
 """Starts of names of presets whose type is not that of the class that was counted."""

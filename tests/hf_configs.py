@@ -11,8 +11,8 @@ import torch
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from parambudget.arch.hf.family import Family, kind_of
-from parambudget.arch.hf.read import FAMILIES
+from parambudget.formats.hf.importer import FAMILIES
+from parambudget.formats.hf.schema import Family, kind_of
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 

@@ -19,13 +19,13 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.export import megatron_built
 from parambudget.arch.export.files import text_of, write_into
-from parambudget.arch.hf.read import from_hf
-from parambudget.arch.hf.write import CLASSES, to_hf
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import count, total
 from parambudget.errors import ConfigError
 from parambudget.formats import litgpt
 from parambudget.formats.equivalence import differences
+from parambudget.formats.hf.exporter import CLASSES, to_hf
+from parambudget.formats.hf.importer import from_hf
 from parambudget.formats.litgpt import to_litgpt
 from parambudget.formats.megatron import to_megatron
 

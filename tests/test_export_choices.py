@@ -11,11 +11,11 @@ from parambudget.arch.blocks import flat
 from parambudget.arch.config import FIELDS, ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.export.target import Export
-from parambudget.arch.hf.read import from_hf
-from parambudget.arch.hf.write import CLASSES, NO_DROPOUT, to_hf
 from parambudget.arch.presets.registry import preset
 from parambudget.cost.params import total
 from parambudget.errors import ConfigError
+from parambudget.formats.hf.exporter import CLASSES, NO_DROPOUT, to_hf
+from parambudget.formats.hf.importer import from_hf
 
 logging.set_verbosity_error()
 SIZES = dict(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from parambudget.arch.hf.read import FAMILIES
+from parambudget.formats.hf.importer import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "families.md").read_text()

@@ -11,9 +11,9 @@ from transformers.utils import logging
 
 import parambudget as pb
 from parambudget.arch.defaults import complete
-from parambudget.arch.hf.family import ABSENT
-from parambudget.arch.hf.read import from_hf
 from parambudget.cost.params import Breakdown, count
+from parambudget.formats.hf.importer import from_hf
+from parambudget.formats.hf.schema import ABSENT
 
 logging.set_verbosity_error()
 OUR_OWN = {

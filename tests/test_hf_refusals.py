@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from transformers.utils import logging
 
 from parambudget.arch.defaults import complete
-from parambudget.arch.hf.family import kind_of
 from parambudget.cli.main import main
 from parambudget.cost.params import count
 from parambudget.errors import ConfigError
+from parambudget.formats.hf.schema import kind_of
 from parambudget.formats.source import interpret
 
 logging.set_verbosity_error()

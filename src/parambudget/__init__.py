@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from parambudget.api import count, formula, model, plan_run, solve, verify
     from parambudget.arch.config import ModelConfig
     from parambudget.arch.presets.registry import preset
-    from parambudget.build.pretrained import load_pretrained
+    from parambudget.formats.hf.weights import load_pretrained
 
 __version__ = "0.1.0"
 

@@ -116,7 +116,7 @@ def _export_weights(
 
 def _exported(model: ModelConfig, to: Tool, model_type: str | None) -> Export:
     if to == "hf":
-        from parambudget.arch.hf.write import to_hf
+        from parambudget.formats.hf.exporter import to_hf
 
         return to_hf(model, model_type)
     if model_type is not None:

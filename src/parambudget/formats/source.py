@@ -61,7 +61,7 @@ def interpret(document: Any, name: str) -> Source:
     if not isinstance(document, dict):
         raise ConfigError(f"{name} holds {_kind(document)}; a config file holds an object of model fields")
     if "model_type" in document:
-        from parambudget.arch.hf.read import from_hf  # forty families that our own files do not need
+        from parambudget.formats.hf.importer import from_hf  # forty families that our own files do not need
 
         imported = from_hf(document, name)
         return Source(imported.fields, notes=imported.notes)

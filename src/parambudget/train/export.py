@@ -6,9 +6,9 @@ from typing import Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.export.target import Export
-from parambudget.arch.hf.write import to_hf
 from parambudget.build.export import write_pretrained
 from parambudget.errors import ConfigError
+from parambudget.formats.hf.exporter import to_hf
 from parambudget.text.pretrained import ends, tokenizer_files
 from parambudget.train.sample import Loaded
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from parambudget.build.cached import remembering
 from parambudget.build.module import Transformer
-from parambudget.build.pretrained import is_pretrained, load_pretrained
 from parambudget.errors import InputError
+from parambudget.formats.hf.weights import is_pretrained, load_pretrained
 from parambudget.formats.source import load
 from parambudget.text.pretrained import read_pretrained_tokenizer
 from parambudget.text.tokenizer import TextTokenizer, prepared

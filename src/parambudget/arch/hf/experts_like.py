@@ -7,8 +7,9 @@ at random and compares total and breakdown. docs/families.md says how to add a f
 from collections.abc import Mapping
 from typing import Any, Final
 
-from parambudget.arch.hf import layers, routing, rules
-from parambudget.arch.hf.family import ANY, LAYERNORM, LLAMA, UNREAD, Family, llama_defaults, without
+from parambudget.arch.hf import routing
+from parambudget.formats.hf import layer_rules, rules
+from parambudget.formats.hf.schema import ANY, LAYERNORM, LLAMA, UNREAD, Family, llama_defaults, without
 
 _ONLY_EXPERTS: Final = without(LLAMA, "intermediate_size")
 """Keys where `intermediate_size` is the width of an expert, and no layer is dense."""
@@ -50,7 +51,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
         {
             "attention_sinks": True, "activation": "quick_gelu", "expert_bias": True, "router_bias": True,
         },
-        (rules.attention_bias, routing.in_every_layer("num_local_experts"), layers.every_other),
+        (rules.attention_bias, routing.in_every_layer("num_local_experts"), layer_rules.every_other),
         nullable=frozenset({"sliding_window"}),
         unsaid={"swiglu_alpha": 1.702},
         usual_rotation={"rope_type": "yarn"},
@@ -71,7 +72,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
             rms_norm_eps=1e-5, rope_theta=1_000_000.0, sliding_window=None, num_local_experts=8,
             num_experts_per_tok=2,
         ),
-        derive=(routing.in_every_layer("num_local_experts"), layers.every),
+        derive=(routing.in_every_layer("num_local_experts"), layer_rules.every),
         aliases={"num_experts": "num_local_experts"},
         nullable=frozenset({"num_key_value_heads"}),
     ),
@@ -96,7 +97,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
             lm_head_bias=False, num_local_experts=16, num_experts_per_tok=2,
         ),
         LAYERNORM | {"norm_expert_weights": False},
-        (rules.attention_bias, routing.in_every_layer("num_local_experts"), layers.every),
+        (rules.attention_bias, routing.in_every_layer("num_local_experts"), layer_rules.every),
         nullable=frozenset({"num_key_value_heads"}),
         always_unsaid=("the sparse mixer's weights of experts",),
         inert={"original_max_position_embeddings": ANY},
@@ -108,7 +109,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
             layer_types=None, moe_intermediate_size=1408, shared_expert_intermediate_size=5632,
             num_experts_per_tok=4, num_experts=60, qkv_bias=True,
         ),
-        derive=(routing.qwen2, layers.every_other_below),
+        derive=(routing.qwen2, layer_rules.every_other_below),
         nullable=frozenset({"sliding_window"}),
     ),
     "qwen3_moe": Family(
@@ -118,7 +119,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
             moe_intermediate_size=768, num_experts_per_tok=8, num_experts=128,
         ),
         {"qk_norm": "head"},
-        (rules.attention_bias, routing.qwen, layers.every_if_used),
+        (rules.attention_bias, routing.qwen, layer_rules.every_if_used),
         aliases={"num_local_experts": "num_experts"},
         nullable=frozenset({"num_key_value_heads", "sliding_window"}),
         inert={"max_window_layers": ANY},

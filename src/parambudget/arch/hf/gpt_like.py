@@ -7,8 +7,8 @@ at random and compares total and breakdown. docs/families.md says how to add a f
 from collections.abc import Mapping
 from typing import Any, Final
 
-from parambudget.arch.hf import layers, rules
-from parambudget.arch.hf.family import ABSENT, LAYERNORM, SIZES, Family, without
+from parambudget.formats.hf import layer_rules, rules
+from parambudget.formats.hf.schema import ABSENT, LAYERNORM, SIZES, Family, without
 
 _GPT2: Final = {
     "dim": "n_embd", "n_layers": "n_layer", "n_heads": "n_head", "vocab_size": "vocab_size",
@@ -119,7 +119,7 @@ GPT_LIKE: Final[Mapping[str, Family]] = {
             "window_size": 256, "attention_types": None, "attention_layers": ABSENT,
         },
         _BIASED | {"qkv_bias": False, "position": "learned", "attention_multiplier": 1.0},
-        (layers.alternating_types,),
+        (layer_rules.alternating_types,),
         aliases={"num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"},
     ),
     "gpt_neox": Family(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from parambudget.arch.hf import routing
-from parambudget.arch.hf.family import ANY, LLAMA, UNREAD, Family, llama_defaults, without
+from parambudget.formats.hf.schema import ANY, LLAMA, UNREAD, Family, llama_defaults, without
 
 _KEYS: Final = without(LLAMA, "head_dim", "n_kv_heads")
 _LATENT_NORMS: Final = {"rms_norm_eps": "norms of latents at 1e-06, whatever rms_norm_eps says"}

@@ -7,8 +7,8 @@ at random and compares total and breakdown. docs/families.md says how to add a f
 from collections.abc import Mapping
 from typing import Final
 
-from parambudget.arch.hf import layers, rules
-from parambudget.arch.hf.family import ANY, LAYERNORM, LLAMA, UNREAD, Family, llama_defaults, without
+from parambudget.formats.hf import layer_rules, rules
+from parambudget.formats.hf.schema import ANY, LAYERNORM, LLAMA, UNREAD, Family, llama_defaults, without
 
 _PARTLY: Final = {"rotary_fraction": "partial_rotary_factor"}
 
@@ -90,7 +90,7 @@ LLAMA_LIKE: Final[Mapping[str, Family]] = {
             intermediate_size=14336, num_key_value_heads=8, head_dim=None, max_position_embeddings=131072,
             sliding_window=4096,
         ),
-        derive=(layers.every,),
+        derive=(layer_rules.every,),
         nullable=frozenset({"num_key_value_heads", "sliding_window"}),
     ),
     "mobilellm": Family(
@@ -142,7 +142,7 @@ LLAMA_LIKE: Final[Mapping[str, Family]] = {
             hidden_size=3072, intermediate_size=8192, vocab_size=32064, max_position_embeddings=4096,
             rms_norm_eps=1e-5, partial_rotary_factor=1.0, sliding_window=None,
         ),
-        derive=(layers.every,),
+        derive=(layer_rules.every,),
         inert={
             "attention_bias": False, "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False,
             "mlp_bias": False, "original_max_position_embeddings": ANY,
@@ -180,7 +180,7 @@ LLAMA_LIKE: Final[Mapping[str, Family]] = {
             tie_word_embeddings=True, use_bias=True, sliding_window=None,
         ),
         LAYERNORM | {"gated": False},
-        (rules.starcoder2, layers.every),
+        (rules.starcoder2, layer_rules.every),
         inert={
             "layer_norm_epsilon": 1e-5, "mlp_type": "default", "norm_type": "layer_norm",
             "scale_attention_softmax_in_fp32": True, "scale_attn_weights": True,

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from parambudget.arch.hf.family import ANY, Config, Family
+from parambudget.formats.hf.schema import ANY, Config, Family
 
 _COUNTED_FIELDS: Final = (
     "dim",

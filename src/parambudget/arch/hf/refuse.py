@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Final
 
-from parambudget.arch.hf.family import ABSENT, Config, Family, kind_of
 from parambudget.arch.sizes import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError
+from parambudget.formats.hf.schema import ABSENT, Config, Family, kind_of
 
 _OTHER_MODALITIES: Final = ("text_config", "vision_config", "audio_config")
 _SAID: Final = {

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from parambudget.arch.hf.family import Family
 from parambudget.errors import ConfigError
+from parambudget.formats.hf.schema import Family
 
 _IN_AN_OBJECT: Final = {"rope_theta": "rope_theta", "rotary_fraction": "partial_rotary_factor"}
 """Our fields, and the keys that say them in an object."""

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from parambudget.arch.hf.family import Config
-from parambudget.arch.hf.layers import shortest_pattern
 from parambudget.errors import ConfigError
+from parambudget.formats.hf.layer_rules import shortest_pattern
+from parambudget.formats.hf.schema import Config
 
 
 def said(c: Config, key: str) -> Any:

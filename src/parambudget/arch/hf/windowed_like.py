@@ -7,8 +7,8 @@ at random and compares total and breakdown. docs/families.md says how to add a f
 from collections.abc import Mapping
 from typing import Any, Final
 
-from parambudget.arch.hf import layers, rules
-from parambudget.arch.hf.family import ANY, LLAMA, UNREAD, Family, llama_defaults
+from parambudget.formats.hf import layer_rules, rules
+from parambudget.formats.hf.schema import ANY, LLAMA, UNREAD, Family, llama_defaults
 
 _GEMMA: Final = LLAMA | {
     "activation": "hidden_activation", "logit_softcap": "final_logit_softcapping",
@@ -47,7 +47,7 @@ WINDOWED_LIKE: Final[Mapping[str, Family]] = {
             "norm": "layernorm", "norm_bias": False, "block": "parallel_shared_norm",
             "rotary_interleaved": True,
         },
-        (rules.attention_bias, layers.rotary_where_local),
+        (rules.attention_bias, layer_rules.rotary_where_local),
         nullable=frozenset({"sliding_window"}),
     ),
     "gemma2": Family(
@@ -57,7 +57,7 @@ WINDOWED_LIKE: Final[Mapping[str, Family]] = {
             attn_logit_softcapping=50.0, use_bidirectional_attention=None,
         ),
         {"norm_placement": "sandwich"},
-        (rules.attention_bias, rules.scaled_embeddings, rules.query_scale, layers.every_other),
+        (rules.attention_bias, rules.scaled_embeddings, rules.query_scale, layer_rules.every_other),
         nullable=frozenset({"attn_logit_softcapping", "final_logit_softcapping", "sliding_window"}),
         heads="divide",
         unsaid={"use_bidirectional_attention": None},
@@ -71,20 +71,20 @@ WINDOWED_LIKE: Final[Mapping[str, Family]] = {
             sliding_window_pattern=6, use_bidirectional_attention=False,
         ),
         {"norm_placement": "sandwich", "qk_norm": "head"},
-        (rules.attention_bias, rules.scaled_embeddings, rules.query_scale, layers.all_but_every_nth),
+        (rules.attention_bias, rules.scaled_embeddings, rules.query_scale, layer_rules.all_but_every_nth),
         nullable=frozenset({"sliding_window", "use_bidirectional_attention"}),
         heads="divide",
         unsaid={"use_bidirectional_attention": False},
     ),
     "qwen2": Family(
-        LLAMA, _qwen_defaults(), {"qkv_bias": True}, (layers.from_a_layer_on,),
+        LLAMA, _qwen_defaults(), {"qkv_bias": True}, (layer_rules.from_a_layer_on,),
         nullable=frozenset({"num_key_value_heads", "sliding_window"}),
     ),
     "qwen3": Family(
         LLAMA,
         _qwen_defaults(head_dim=128, attention_bias=False),
         {"qk_norm": "head"},
-        (rules.attention_bias, layers.from_a_layer_on),
+        (rules.attention_bias, layer_rules.from_a_layer_on),
         nullable=frozenset({"num_key_value_heads", "sliding_window"}),
     ),
     "smollm3": Family(
@@ -95,7 +95,7 @@ WINDOWED_LIKE: Final[Mapping[str, Family]] = {
             rope_theta=2_000_000.0, attention_bias=False, mlp_bias=False, no_rope_layers=None,
             no_rope_layer_interval=4, use_sliding_window=False, sliding_window=None, layer_types=None,
         ),
-        derive=(rules.all_biases, layers.without_positions),
+        derive=(rules.all_biases, layer_rules.without_positions),
         nullable=frozenset({"num_key_value_heads"}),
         inert={"max_window_layers": ANY},
     ),

@@ -3,8 +3,8 @@
 from math import nextafter
 from typing import Any
 
-from parambudget.arch.hf.family import Config
 from parambudget.errors import ConfigError
+from parambudget.formats.hf.schema import Config
 
 
 def attention_bias(c: Config) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from parambudget.arch.hf.family import Config
 from parambudget.errors import ConfigError
+from parambudget.formats.hf.schema import Config
 
 _KINDS: Final = {"sliding_attention": "local", "full_attention": "global"}
 

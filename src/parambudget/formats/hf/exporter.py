@@ -12,10 +12,10 @@ from parambudget.arch.blocks import flat
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.export.target import Attempt, Export, chosen
-from parambudget.arch.hf.family import ABSENT, Family
-from parambudget.arch.hf.read import FAMILIES, from_hf
 from parambudget.arch.hf.written import KEYS, activation
 from parambudget.errors import ConfigError
+from parambudget.formats.hf.importer import FAMILIES, from_hf
+from parambudget.formats.hf.schema import ABSENT, Family
 
 CLASSES: Final[Mapping[str, str]] = {
     "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
