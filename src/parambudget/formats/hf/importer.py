@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from parambudget.arch.hf.experts_like import EXPERTS_LIKE
-from parambudget.arch.hf.gpt_like import GPT_LIKE
 from parambudget.arch.hf.latent_like import LATENT_LIKE
-from parambudget.arch.hf.llama_like import LLAMA_LIKE
 from parambudget.arch.hf.notes import notes_on, unsaid_by
 from parambudget.arch.hf.refuse import refuse_other_models, refuse_wrong_values
 from parambudget.arch.hf.rotation import read_object, rotary_keys
-from parambudget.arch.hf.windowed_like import WINDOWED_LIKE
 from parambudget.errors import ConfigError
+from parambudget.formats.hf.families.gpt import GPT_LIKE
+from parambudget.formats.hf.families.llama import LLAMA_LIKE
+from parambudget.formats.hf.families.moe import EXPERTS_LIKE
+from parambudget.formats.hf.families.sliding_window import WINDOWED_LIKE
 from parambudget.formats.hf.rules import share_of
 from parambudget.formats.hf.schema import ABSENT, Family
 
