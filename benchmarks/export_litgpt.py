@@ -13,10 +13,10 @@ import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.export.files import write_into
 from parambudget.arch.presets.registry import PRESETS
-from parambudget.build.module import Transformer
 from parambudget.cost.params import total
 from parambudget.errors import ConfigError
 from parambudget.formats.litgpt import to_litgpt
+from parambudget.nn.transformer import Transformer
 
 TINY = {
     "dim": 32, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "head_dim": 12, "intermediate_size": 40,

@@ -38,9 +38,9 @@ from megatron.core.transformer import MLATransformerConfig, TransformerConfig  #
 
 import parambudget as pb  # noqa: E402
 from parambudget.arch.config import ModelConfig  # noqa: E402
-from parambudget.build.module import Transformer  # noqa: E402
 from parambudget.cost.params import total  # noqa: E402
 from parambudget.formats.megatron import to_megatron  # noqa: E402
+from parambudget.nn.transformer import Transformer  # noqa: E402
 
 TINY = {
     "dim": 32, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "head_dim": 12, "intermediate_size": 40,

@@ -3,7 +3,7 @@
 import torch
 
 from parambudget.arch.config import ModelConfig
-from parambudget.build.module import Transformer
+from parambudget.nn.transformer import Transformer
 
 SMALL = ModelConfig(
     dim=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, intermediate_size=48,

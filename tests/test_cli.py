@@ -183,8 +183,8 @@ class TestOthers:
         assert (code, out) == (0, "verified: 218 tensors, 454,166,528 parameters, built as counted\n")
 
     def test_verify_names_the_difference_and_exits_1(self, run, current, monkeypatch):
-        from parambudget.build import verify as witness
-        from parambudget.build.module import Transformer
+        from parambudget.nn import verify as witness
+        from parambudget.nn.transformer import Transformer
 
         def one_layer_short(model, device):
             return Transformer(model.replace(n_layers=model.n_layers - 1), device=device)

@@ -10,9 +10,9 @@ from small import SMALL, built, random_tokens
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.build.experts import chosen_experts, scores
-from parambudget.build.module import Transformer
-from parambudget.build.verify import verify, verify_module
 from parambudget.errors import ConfigError
+from parambudget.nn.transformer import Transformer
+from parambudget.nn.verify import verify, verify_module
 
 EXPERTS = SMALL.replace(n_experts=6, n_experts_per_token=2, expert_intermediate_size=20)
 OF_8 = {"n_experts": 8, "n_experts_per_token": 2}

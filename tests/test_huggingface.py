@@ -15,10 +15,10 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.presets.registry import PRESETS, preset
 from parambudget.arch.tensors import tensors
-from parambudget.build.module import Transformer
 from parambudget.build.stored import placed, shape_of
-from parambudget.build.verify import places
 from parambudget.formats.hf.importer import from_hf
+from parambudget.nn.transformer import Transformer
+from parambudget.nn.verify import places
 
 CONFIGS = {family.model_class.__name__: family.config for family in FAMILIES.values()} | COUNTED_ALONE
 PUBLISHED = [(family, name) for family, row in FAMILIES.items() for name in row.published]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from small import SMALL, built, random_tokens
 
-from parambudget.build.module import Transformer
+from parambudget.nn.transformer import Transformer
 
 
 def test_the_same_seed_gives_the_same_weights():

@@ -7,9 +7,9 @@ from small import SMALL, built, random_tokens
 
 import parambudget as pb
 from parambudget.arch.mixers import mixers
-from parambudget.build.cached import remembering
-from parambudget.build.verify import verify
 from parambudget.errors import ConfigError
+from parambudget.nn.kv_cache import remembering
+from parambudget.nn.verify import verify
 
 LATENT = pb.model(
     dim=32, n_layers=2, n_heads=4, kv_lora_rank=10, q_lora_rank=12, qk_nope_head_dim=6, qk_rope_head_dim=4,

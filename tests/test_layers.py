@@ -10,7 +10,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
 from parambudget.arch.layers import kind_of, kinds, places
 from parambudget.build.masks import mask_for
-from parambudget.build.module import Transformer
+from parambudget.nn.transformer import Transformer
 
 deep = st.tuples(models(), st.integers(0, 14)).map(lambda drawn: deeper(*drawn))
 

@@ -20,7 +20,6 @@ from training_data import small_config
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
-from parambudget.build.cached import remembering
 from parambudget.cost.inference import inference_memory
 from parambudget.cost.memory.graph import ON_CPU, Kernels
 from parambudget.cost.memory.peak import MemoryPlan, moments
@@ -28,6 +27,7 @@ from parambudget.cost.memory.training import largest_micro_batch, peak_bytes, tr
 from parambudget.cost.overhead import NONE
 from parambudget.cost.params import total
 from parambudget.errors import InputError
+from parambudget.nn.kv_cache import remembering
 
 TOLERANCE = {False: 0.02, True: 0.04}
 """In bfloat16 the CPU's matmuls and GELU take a few hundred kilobytes of their own."""

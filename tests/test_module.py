@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from small import SMALL, built, random_tokens
 from strategies import models
 
-from parambudget.build.module import Transformer
-from parambudget.build.rotary import Rotary
+from parambudget.nn.rotary import Rotary
+from parambudget.nn.transformer import Transformer
 
 # No deadline: the first forward pass of a process takes seconds.
 some = settings(max_examples=30, deadline=None)

@@ -2,9 +2,9 @@ import pytest
 import torch
 from small import SMALL, built, random_tokens
 
-from parambudget.build.module import Transformer
-from parambudget.build.rotary import Rotary, rotate
 from parambudget.errors import InputError
+from parambudget.nn.rotary import Rotary, rotate
+from parambudget.nn.transformer import Transformer
 
 
 @pytest.mark.parametrize("rotary_fraction", [1.0, 0.25])

@@ -16,8 +16,8 @@ from torch import Tensor
 from training_data import small_config, small_model
 
 from parambudget.arch.config import ModelConfig
-from parambudget.build.module import Transformer
 from parambudget.errors import ConfigError
+from parambudget.nn.transformer import Transformer
 from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint, learner, loop
 from parambudget.train.batches import Windows

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from strategies import models
 from training_data import WORDS, small_config, small_data, small_model
 
-from parambudget.build.cached import remembering
-from parambudget.build.module import Transformer
 from parambudget.cli.main import main
+from parambudget.nn.kv_cache import remembering
+from parambudget.nn.transformer import Transformer
 from parambudget.train import loop
 from parambudget.train.device import choose
 from parambudget.train.sample import Drawing, drawn, load_checkpoint, sample

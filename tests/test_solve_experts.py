@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import parambudget as pb
-from parambudget.build.verify import verify
 from parambudget.cli.main import main
 from parambudget.errors import InputError, NoSolution
+from parambudget.nn.verify import verify
 from parambudget.plan.solution import Solutions
 
 EXPERTS = [

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from training_data import small_config, small_model
 
-from parambudget.build.module import Transformer
 from parambudget.cost.params import total
 from parambudget.errors import CheckFailed, InputError
+from parambudget.nn.transformer import Transformer
 from parambudget.train import checkpoint, learner, loop
 from parambudget.train.batches import Windows
 from parambudget.train.device import choose, surroundings

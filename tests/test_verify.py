@@ -15,11 +15,11 @@ from torch import nn
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import sizes_of, with_sizes
 from parambudget.arch.tensors import COMPONENTS, tensors
-from parambudget.build.module import Transformer
-from parambudget.build.verify import Verification, verify, verify_module
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active, body, count, total
 from parambudget.errors import CheckFailed
+from parambudget.nn.transformer import Transformer
+from parambudget.nn.verify import Verification, verify, verify_module
 
 # No deadline: building a module takes milliseconds that depend on what else the machine does.
 hundreds = settings(max_examples=300, deadline=None)

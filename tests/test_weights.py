@@ -18,13 +18,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets.registry import preset
 from parambudget.build.export import write_pretrained
-from parambudget.build.module import Transformer
 from parambudget.build.stored import NAMES
 from parambudget.cost.params import count
 from parambudget.errors import ConfigError, InputError, ParambudgetError
 from parambudget.formats.hf.exporter import CLASSES, to_hf
 from parambudget.formats.hf.importer import FAMILIES as FAMILIES_READ
 from parambudget.formats.hf.weights import fill_from_pretrained, load_pretrained
+from parambudget.nn.transformer import Transformer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,7 +14,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from training_data import small_config
 
 from parambudget.arch.config import ModelConfig
-from parambudget.build.module import Transformer
+from parambudget.nn.transformer import Transformer
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import choose
 from parambudget.train.learner import Learner

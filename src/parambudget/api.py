@@ -15,8 +15,8 @@ from parambudget.formats.source import load
 from parambudget.units import parse_count, shortened
 
 if TYPE_CHECKING:
-    from parambudget.build.verify import Verification
     from parambudget.cost.formula import Formula
+    from parambudget.nn.verify import Verification
     from parambudget.plan.estimate import RunPlan
     from parambudget.plan.solution import Solutions
 
@@ -54,7 +54,7 @@ def formula(source: ModelLike | None = None, /, **fields: Any) -> Formula:
 def verify(source: ModelLike | None = None, /, **fields: Any) -> Verification:
     """The built torch module held against the count, tensor by tensor; `differences` is empty where all
     agree."""
-    from parambudget.build.verify import verify as build_and_compare
+    from parambudget.nn.verify import verify as build_and_compare
 
     return build_and_compare(model(source, **fields))
 

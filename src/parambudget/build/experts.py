@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.moe import MoE
-from parambudget.build.feedforward import FeedForward, Inner
+from parambudget.nn.mlp import FeedForward, Inner
 
 
 class MixtureOfExperts(nn.Module):

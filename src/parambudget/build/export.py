@@ -10,10 +10,10 @@ from torch import Tensor
 
 from parambudget._files import folder_whole, write_json
 from parambudget.arch.config import ModelConfig
-from parambudget.build.module import Transformer
 from parambudget.build.stored import Stored, names_of, parts_of, stored
 from parambudget.errors import ConfigError
 from parambudget.formats.hf.weights import INDEX, ONE_FILE, failures_told
+from parambudget.nn.transformer import Transformer
 
 SHARD_BYTES: Final = 5_000_000_000
 """Most bytes of one file, unless a single tensor is larger."""

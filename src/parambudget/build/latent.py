@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.mla import MLA
-from parambudget.build.attention import Kept
-from parambudget.build.norms import Norm, for_matmul
-from parambudget.build.rotary import Rotation, rotate
 from parambudget.build.scores import Scoring, attend
+from parambudget.nn.attention import Kept
+from parambudget.nn.norms import Norm, for_matmul
+from parambudget.nn.rotary import Rotation, rotate
 
 
 class LatentAttention(nn.Module):

@@ -28,7 +28,7 @@ def verify(source: SourceArgument = None, as_json: JsonOption = False, *, fields
 def checked(model: ModelConfig) -> str:
     """The line that says built and counted agree; `CheckFailed` with every difference where they do not."""
     require_torch("verify")
-    from parambudget.build.verify import verify as build_and_compare
+    from parambudget.nn.verify import verify as build_and_compare
 
     found = build_and_compare(model)
     if found.differences:

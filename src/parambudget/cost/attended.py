@@ -1,6 +1,6 @@
 """Attention told in sizes: heads of one kind or grown from latents, scored by a kernel or written out.
 
-Written after `build.attention`, `build.latent` and `build.scores`, and never made from them.
+Written after `nn.attention`, `build.latent` and `build.scores`, and never made from them.
 """
 
 import numpy as np

@@ -47,7 +47,7 @@ class Breakdown(Tabular):
 
 
 def count(model: ModelConfig) -> Breakdown:
-    """The exact parameter count of a model, with its breakdown. No torch needed; `build.verify` holds it to a
+    """The exact parameter count of a model, with its breakdown. No torch needed; `nn.verify` holds it to a
     module."""
     rows = tuple(tensors(model))
     components: dict[Component, int] = dict.fromkeys(COMPONENTS, 0)

@@ -1,6 +1,6 @@
 """Feed-forward networks told in sizes, one for every token or experts among which a router picks.
 
-Written after `build.feedforward` and `build.experts`, and never made from them. Every expert is taken to get
+Written after `nn.mlp` and `build.experts`, and never made from them. Every expert is taken to get
 as many tokens as any other: what is kept in all does not depend on it, what is in flight hardly.
 """
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from parambudget.arch.config import ModelConfig
-from parambudget.build.module import Transformer
-from parambudget.build.verify import verify_module
 from parambudget.errors import InputError
 from parambudget.formats.hf.weights import fill_from_pretrained, is_pretrained, weight_files
+from parambudget.nn.transformer import Transformer
+from parambudget.nn.verify import verify_module
 from parambudget.text.pretrained import read_pretrained_tokenizer
 from parambudget.text.tokens import TokenData
 from parambudget.train import checkpoint

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from parambudget.build.module import Transformer
+from parambudget.nn.transformer import Transformer
 from parambudget.train.balance import NO_EXPERTS, Balance
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute

@@ -10,11 +10,11 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from parambudget.build.cached import remembering
-from parambudget.build.module import Transformer
 from parambudget.errors import InputError
 from parambudget.formats.hf.weights import is_pretrained, load_pretrained
 from parambudget.formats.source import load
+from parambudget.nn.kv_cache import remembering
+from parambudget.nn.transformer import Transformer
 from parambudget.text.pretrained import read_pretrained_tokenizer
 from parambudget.text.tokenizer import TextTokenizer, prepared
 from parambudget.train import checkpoint

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.experimental import implicit_replication
 
-from parambudget.build.module import Transformer
+from parambudget.nn.transformer import Transformer
 from parambudget.train.device import Compute
 from parambudget.train.distributed import Loss, Ranks
 

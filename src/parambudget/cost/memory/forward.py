@@ -1,4 +1,4 @@
-"""The forward pass of the model that `build.module` builds, and of the trainer's loss, told in sizes.
+"""The forward pass of the model that `nn.transformer` builds, and of the trainer's loss, told in sizes.
 
 Written after that module and never made from it: tests hold what is kept here against what autograd keeps
 there, storage by storage.

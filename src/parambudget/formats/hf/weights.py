@@ -19,10 +19,10 @@ from torch import Tensor
 from parambudget._files import read_json
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
-from parambudget.build.module import Device, Transformer
 from parambudget.build.stored import Stored, placed, shape_of
 from parambudget.errors import InputError
 from parambudget.formats.hf.importer import from_hf
+from parambudget.nn.transformer import Device, Transformer
 
 ONE_FILE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"

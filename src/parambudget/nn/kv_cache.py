@@ -13,10 +13,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from parambudget.build.attention import Attention, Kept
 from parambudget.build.latent import LatentAttention
-from parambudget.build.module import Transformer
-from parambudget.build.rotary import Rotation
+from parambudget.nn.attention import Attention, Kept
+from parambudget.nn.rotary import Rotation
+from parambudget.nn.transformer import Transformer
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from torch import nn
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.tensors import Tensor, tensors
-from parambudget.build.module import Transformer
 from parambudget.cost.params import total
 from parambudget.errors import CheckFailed
+from parambudget.nn.transformer import Transformer
 
 Shape = tuple[int, ...]
 Place = tuple[int, ...]

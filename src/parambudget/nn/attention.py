@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from parambudget.arch.config import ModelConfig
-from parambudget.build.norms import qk_norm
-from parambudget.build.rotary import Rotation, rotate
 from parambudget.build.scores import Scoring, attend
+from parambudget.nn.norms import qk_norm
+from parambudget.nn.rotary import Rotation, rotate
 
 Kept = tuple[Tensor, Tensor]
 """What attention remembers of every token, (B, heads, T, width) each."""

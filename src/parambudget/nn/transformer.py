@@ -1,7 +1,7 @@
 """The decoder-only transformer itself, in torch: everything a `ModelConfig` can say, built and run forward.
 
 Written by hand and never generated from the table of tensors, but with the same tensor names, so that
-`build.verify` can hold one against the other.
+`nn.verify` can hold one against the other.
 
     B batch   T tokens   D dim   V vocabulary
 """
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from parambudget.arch.config import ModelConfig
-from parambudget.build.attention import Attention
 from parambudget.build.experts import MixtureOfExperts, StackedLinear
-from parambudget.build.feedforward import FeedForward
 from parambudget.build.latent import LatentAttention
 from parambudget.build.masks import mask_for
-from parambudget.build.norms import Norm, for_matmul
-from parambudget.build.rotary import Rotary, Rotation
 from parambudget.errors import InputError
+from parambudget.nn.attention import Attention
+from parambudget.nn.mlp import FeedForward
+from parambudget.nn.norms import Norm, for_matmul
+from parambudget.nn.rotary import Rotary, Rotation
 
 _DRAWN: Final = (nn.Embedding, nn.Linear, StackedLinear)
 Device = torch.device | str | None
