@@ -2,8 +2,8 @@ import pytest
 
 from parambudget.cost.hardware import find
 from parambudget.errors import InputError
-from parambudget.plan import machine as machine_module
-from parambudget.plan.machine import machine_for
+from parambudget.planning import machine as machine_module
+from parambudget.planning.machine import machine_for
 
 
 def test_a_named_gpu_comes_with_its_memory_its_speed_and_a_dated_price():

@@ -10,10 +10,10 @@ import parambudget as pb
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.throughput import STALLS
 from parambudget.errors import InputError
-from parambudget.plan.estimate import Goal, RunPlan, plan_run
 from parambudget.plan.laws import MUENNIGHOFF_2023
-from parambudget.plan.machine import machine_for
-from parambudget.plan.ways import quickest
+from parambudget.planning.machine import machine_for
+from parambudget.planning.run_plan import Goal, RunPlan, plan_run
+from parambudget.planning.step_search import quickest
 
 H100 = machine_for("h100")
 MODEL = pb.model(dim=896, n_layers=24, n_heads=14, intermediate_size=3584)
@@ -169,7 +169,7 @@ def test_the_plan_is_plain_json_with_all_that_it_assumes():
 
 def test_a_processor_is_planned_for_once_it_is_measured(monkeypatch, tmp_path):
     from parambudget.cost.calibration import keep
-    from parambudget.plan.machine import CPU
+    from parambudget.planning.machine import CPU
 
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     keep(replace(H100.stack, device=CPU, name="eager", dtype="float32", peak_flops=None, link_bytes=0.0))

@@ -10,8 +10,8 @@ import parambudget as pb
 from parambudget.arch.dims import with_sizes
 from parambudget.cost.speed.roofline import Work, tokens_per_second
 from parambudget.errors import InputError
-from parambudget.plan.machine import Machine, machine_for
-from parambudget.plan.ways import MOST_MICRO_TOKENS, NONE, WORTH_MEMORY, quickest, take, ways
+from parambudget.planning.machine import Machine, machine_for
+from parambudget.planning.step_search import MOST_MICRO_TOKENS, NONE, WORTH_MEMORY, quickest, take, ways
 
 H100 = machine_for("h100")
 MODEL = pb.model(dim=896, n_layers=24, n_heads=14, intermediate_size=3584)

@@ -17,8 +17,8 @@ from parambudget.units import parse_count, shortened
 if TYPE_CHECKING:
     from parambudget.cost.formula import Formula
     from parambudget.nn.verify import Verification
-    from parambudget.plan.estimate import RunPlan
     from parambudget.plan.solution import Solutions
+    from parambudget.planning.run_plan import RunPlan
 
 ModelLike = ModelConfig | str | Path
 """A model, a config file's path or a preset's name."""
@@ -69,7 +69,7 @@ def solve(
 
     With `current`, the ways from that model to the budget (see `plan.resize`); with `like`, a search of all
     sizes around that model's choices. Other budgets stand in the place of the target or beside it: hours or
-    dollars on a `gpu`, FLOPs, the memory of one GPU; see `plan.budgets`. Everything else is as for
+    dollars on a `gpu`, FLOPs, the memory of one GPU; see `planning.compute_budget`. Everything else is as for
     `plan.solve.solve`.
     """
     if current is not None and like is not None:
@@ -92,8 +92,8 @@ def solve(
                 "no budget is given; give a --target, or --hours with --gpu, --flops or --memory"
             )
         return search(target, **fields)
-    from parambudget.plan.budgets import solve_for
     from parambudget.plan.spending import spending
+    from parambudget.planning.compute_budget import solve_for
 
     return replace(solve_for(spending(**spent), target, **fields), spent=spent)
 
@@ -110,10 +110,10 @@ def plan_run(
     micro-step), gradient_accumulation_steps, gradient_checkpointing, loss_chunks, optimizer, sharded; the
     rest is chosen.
     """
-    from parambudget.plan.estimate import Goal
-    from parambudget.plan.estimate import plan_run as planned
     from parambudget.plan.laws import DEFAULT_LAW, loss_law
-    from parambudget.plan.machine import machine_for
+    from parambudget.planning.machine import machine_for
+    from parambudget.planning.run_plan import Goal
+    from parambudget.planning.run_plan import plan_run as planned
 
     goal = Goal(
         hours, None if tokens is None else parse_count(tokens, "tokens"),
@@ -137,7 +137,7 @@ def _resized(
     found = resize(current, target, **asked)
     if not spent:
         return found
-    from parambudget.plan.budgets import with_outlook
     from parambudget.plan.spending import spending
+    from parambudget.planning.compute_budget import with_outlook
 
     return replace(found, solutions=with_outlook(found, spending(**spent)), spent=spent)

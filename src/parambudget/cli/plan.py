@@ -14,7 +14,7 @@ from parambudget.cli.output import print_json, print_lines
 from parambudget.formats.source import load, read_source
 
 if TYPE_CHECKING:
-    from parambudget.plan.estimate import RunPlan
+    from parambudget.planning.run_plan import RunPlan
 
 WORK_FIELDS = (
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",

@@ -44,7 +44,7 @@ def report(
 
     parambudget report current.json --target 350M --gpu h100 -o plan.md
     """
-    from parambudget.plan.machine import machine_for
+    from parambudget.planning.machine import machine_for
     from parambudget.show.proposal import proposal, write
 
     model = load(source, {}).model

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.layers import masked, written_out
 from parambudget.cost.speed.throughput import Throughput
-from parambudget.plan.machine import Machine
+from parambudget.planning.machine import Machine
 
 
 def caveats(model: ModelConfig, machine: Machine, speed: Throughput) -> Iterator[str]:

@@ -3,9 +3,9 @@
 from math import isfinite
 
 from parambudget.errors import InputError
-from parambudget.plan.estimate import MOST_HOURS
-from parambudget.plan.machine import Machine, machine_for
-from parambudget.plan.outlook import Spending
+from parambudget.planning.forecast import Spending
+from parambudget.planning.machine import Machine, machine_for
+from parambudget.planning.run_plan import MOST_HOURS
 from parambudget.units import parse_bytes, shortened
 
 

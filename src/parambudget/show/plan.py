@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.throughput import STALLS, Range
-from parambudget.plan.estimate import RunPlan
-from parambudget.plan.machine import USABLE_SHARE
+from parambudget.planning.machine import USABLE_SHARE
+from parambudget.planning.run_plan import RunPlan
 from parambudget.show.breakdown import widths
 from parambudget.show.flags import flags
 from parambudget.show.screen import bold, dim, table, wrapped

@@ -9,11 +9,11 @@ from parambudget._files import write_whole
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.formula import formula
 from parambudget.errors import ConfigError, InputError
-from parambudget.plan.budgets import better_size
 from parambudget.plan.certificate import Certificate
-from parambudget.plan.estimate import Goal, RunPlan, plan_run
-from parambudget.plan.machine import Machine
 from parambudget.plan.resize import resize
+from parambudget.planning.compute_budget import better_size
+from parambudget.planning.machine import Machine
+from parambudget.planning.run_plan import Goal, RunPlan, plan_run
 from parambudget.show.report import Report, markdown
 from parambudget.units import format_bytes
 

@@ -9,9 +9,9 @@ from parambudget.cost.formula import Formula
 from parambudget.cost.params import Breakdown
 from parambudget.cost.speed.throughput import STALLS
 from parambudget.plan.certificate import Certificate
-from parambudget.plan.estimate import RunPlan
-from parambudget.plan.machine import USABLE_SHARE
 from parambudget.plan.solution import Better, Solutions
+from parambudget.planning.machine import USABLE_SHARE
+from parambudget.planning.run_plan import RunPlan
 from parambudget.show.breakdown import name_of, products
 from parambudget.show.flags import flags
 from parambudget.show.outlook import better_said

@@ -22,8 +22,8 @@ from parambudget.cost.overhead import NONE
 from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import throughput
 from parambudget.errors import InputError
-from parambudget.plan.machine import CPU, Machine, memory_plan
-from parambudget.plan.remedies import remedies
+from parambudget.planning.advice import remedies
+from parambudget.planning.machine import CPU, Machine, memory_plan
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
 from parambudget.train.distributed import ALONE, Ranks

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from parambudget.plan.estimate import RunPlan
+from parambudget.planning.run_plan import RunPlan
 from parambudget.show.figures.canvas import COLOURS, INK, canvas, logarithmic, save
 from parambudget.units import format_bytes
 

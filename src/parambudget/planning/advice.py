@@ -8,8 +8,8 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.hardware import ACCELERATORS
 from parambudget.cost.speed.roofline import Work, tokens_per_second
 from parambudget.errors import InputError
-from parambudget.plan.machine import Machine, usable
-from parambudget.plan.ways import MANY_CHUNKS, quickest
+from parambudget.planning.machine import Machine, usable
+from parambudget.planning.step_search import MANY_CHUNKS, quickest
 from parambudget.units import format_bytes, format_share
 
 _MOST_GPUS = 8

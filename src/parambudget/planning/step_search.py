@@ -18,7 +18,7 @@ from parambudget.cost.memory.training import peak_bytes
 from parambudget.cost.speed.roofline import Work, tokens_per_second
 from parambudget.errors import InputError
 from parambudget.plan.arrays import Floats
-from parambudget.plan.machine import USABLE_SHARE, Machine, memory_plan, usable
+from parambudget.planning.machine import USABLE_SHARE, Machine, memory_plan, usable
 from parambudget.units import format_bytes
 
 MOST_MICRO_TOKENS: Final = 2**16

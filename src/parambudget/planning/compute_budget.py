@@ -15,10 +15,7 @@ from parambudget.errors import ConfigError, NoSolution
 from parambudget.plan.arrays import Floats
 from parambudget.plan.axes import SIZES, Counted
 from parambudget.plan.choose import diverse, labels, order
-from parambudget.plan.estimate import Goal, RunPlan
-from parambudget.plan.machine import USABLE_SHARE, Machine
 from parambudget.plan.nearest import nothing_within
-from parambudget.plan.outlook import Spending, measured, outlook
 from parambudget.plan.points import Points
 from parambudget.plan.rank import aspect_deviation, shape_score
 from parambudget.plan.reach import sizes, space_of
@@ -35,6 +32,9 @@ from parambudget.plan.solution import (
 from parambudget.plan.solve import DEFAULT_TOLERANCE, Rank, check, described, solve
 from parambudget.plan.space import SearchSpace, choices_of
 from parambudget.plan.sweep import AT_ONCE, Measured, Swept, sweep
+from parambudget.planning.forecast import Spending, measured, outlook
+from parambudget.planning.machine import USABLE_SHARE, Machine
+from parambudget.planning.run_plan import Goal, RunPlan
 from parambudget.units import format_bytes, parse_count, parse_tolerance
 
 LARGE_ENOUGH: Final = 0.1

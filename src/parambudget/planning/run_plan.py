@@ -22,11 +22,11 @@ from parambudget.plan.laws import (
     expected_loss,
     law_parameters,
 )
-from parambudget.plan.machine import USABLE_SHARE, Machine
 from parambudget.plan.quantities import positive
 from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens
-from parambudget.plan.remedies import remedies
-from parambudget.plan.ways import least, quickest
+from parambudget.planning.advice import remedies
+from parambudget.planning.machine import USABLE_SHARE, Machine
+from parambudget.planning.step_search import least, quickest
 from parambudget.units import format_count
 
 MOST_HOURS: Final = 1e6
