@@ -4,7 +4,7 @@ from matplotlib.image import imread
 
 import parambudget as pb
 from parambudget.errors import InputError
-from parambudget.show.figures.landscape import landscape, proportional_counts
+from parambudget.render.figures import landscape, proportional_counts
 
 CURRENT = pb.model(dim=1024, n_layers=24, n_heads=16, intermediate_size=4096)
 

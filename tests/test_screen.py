@@ -2,8 +2,8 @@
 
 import pytest
 
-from parambudget.show import screen
-from parambudget.show.screen import bold, columns, dim, table, wrapped
+from parambudget.render import terminal
+from parambudget.render.terminal import bold, columns, dim, table, wrapped
 
 ROWS = [["name", "formula", "n"], ["head", "2 × 768 + 3072 + 768", "12"], ["a", "b", "3"]]
 
@@ -40,11 +40,11 @@ def test_a_style_ends_where_its_line_does(style, code):
 
 
 def test_piped_output_has_room_for_any_table(monkeypatch):
-    monkeypatch.setattr(screen.sys.stdout, "isatty", lambda: False)
+    monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: False)
     assert columns() == 240
 
 
 def test_on_a_terminal_lines_are_as_wide_as_it_is(monkeypatch):
     monkeypatch.setenv("COLUMNS", "77")
-    monkeypatch.setattr(screen.sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True)
     assert columns() == 77

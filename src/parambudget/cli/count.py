@@ -65,8 +65,8 @@ def count(
     elif latex or formula:
         _print_formula(completed.model, as_latex=latex)
     elif expect is None:
-        from parambudget.show.breakdown import breakdown
-        from parambudget.show.screen import columns
+        from parambudget.render.model import breakdown
+        from parambudget.render.terminal import columns
 
         print_lines(breakdown(counted, completed, columns()))
     if not as_json:

@@ -113,8 +113,8 @@ def plan(
         documents = [each.as_dict() for each in plans]
         print_json(documents[0] if not others else {"plan": documents[0], "compared": documents[1:]})
         raise typer.Exit(not first.fits)
-    from parambudget.show.plan import comparison, plan_screen
-    from parambudget.show.screen import columns
+    from parambudget.render.plan import comparison, plan_screen
+    from parambudget.render.terminal import columns
 
     print_lines(plan_screen(plans[0], columns()))
     if others:

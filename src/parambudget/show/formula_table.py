@@ -4,7 +4,7 @@ from rich.console import Group
 from rich.text import Text
 
 from parambudget.cost.formula import Formula
-from parambudget.show.breakdown import name_of
+from parambudget.render.model import name_of
 from parambudget.show.console import plain_table
 
 

@@ -14,7 +14,7 @@ from parambudget.plan.resize import resize
 from parambudget.planning.compute_budget import better_size
 from parambudget.planning.machine import Machine
 from parambudget.planning.run_plan import Goal, RunPlan, plan_run
-from parambudget.show.report import Report, markdown
+from parambudget.render.report import Report, markdown
 from parambudget.units import format_bytes
 
 
@@ -63,7 +63,7 @@ def write(report: Report, out: Path) -> list[Path]:
 
 
 def _draw(report: Report, out: Path) -> dict[str, Path]:
-    from parambudget.show.figures.landscape import landscape
+    from parambudget.render.figures import landscape
     from parambudget.show.figures.plans import loss_over_hours, memory_by_part
 
     c = report.found.certificate

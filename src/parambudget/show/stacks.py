@@ -1,7 +1,7 @@
 """The constants of the throughput model told to a person, a line each."""
 
 from parambudget.cost.speed.profile import Stack
-from parambudget.show.screen import table
+from parambudget.render.terminal import table
 from parambudget.units import format_bytes, format_count, format_seconds, format_share
 
 

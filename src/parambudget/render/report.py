@@ -12,10 +12,10 @@ from parambudget.plan.certificate import Certificate
 from parambudget.plan.solution import Better, Solutions
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
-from parambudget.show.breakdown import name_of, products
+from parambudget.render.model import name_of, products
+from parambudget.render.plan import shape, train_command
 from parambudget.show.flags import flags
 from parambudget.show.outlook import better_said
-from parambudget.show.plan import shape, train_command
 from parambudget.units import format_bytes, format_count, format_flop_rate, format_seconds, format_share
 
 

@@ -11,7 +11,7 @@ from parambudget.arch.blocks import flat
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
 from parambudget.cost.params import total
-from parambudget.show.breakdown import widths
+from parambudget.render.model import widths
 from parambudget.show.figures.canvas import COLOURS, INK, canvas, save
 from parambudget.units import format_count
 

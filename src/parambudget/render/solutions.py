@@ -12,9 +12,9 @@ from parambudget.plan.axes import AXES, LATENT_SIZES
 from parambudget.plan.certificate import Certificate
 from parambudget.plan.solution import Current, Solution, Solutions, SweepCertificate
 from parambudget.plan.solve import DEFAULT_TOLERANCE
+from parambudget.render.terminal import bold, dim, table, wrapped
 from parambudget.show.flags import as_flags, flags
 from parambudget.show.outlook import better_said, cells, headings, order_said, sweep_said
-from parambudget.show.screen import bold, dim, table, wrapped
 from parambudget.units import format_count, format_share, format_tolerance, parse_tolerance
 
 _WIDE: Final = 120

@@ -7,9 +7,9 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.throughput import STALLS, Range
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
-from parambudget.show.breakdown import widths
+from parambudget.render.model import widths
+from parambudget.render.terminal import bold, dim, table, wrapped
 from parambudget.show.flags import flags
-from parambudget.show.screen import bold, dim, table, wrapped
 from parambudget.units import (
     format_bytes,
     format_count,

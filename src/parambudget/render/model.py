@@ -8,7 +8,7 @@ from parambudget.arch.defaults import Completed
 from parambudget.arch.mla import MLA
 from parambudget.arch.tensors import Component, Tensor
 from parambudget.cost.params import Breakdown
-from parambudget.show.screen import bold, dim, table, wrapped
+from parambudget.render.terminal import bold, dim, table, wrapped
 
 _NAMES = {
     "token_embedding": "token embedding",
