@@ -12,7 +12,8 @@ from strategies import models
 from parambudget.arch.presets.registry import preset
 from parambudget.cost.params import count
 from parambudget.errors import InputError
-from parambudget.plan.laws import (
+from parambudget.scaling.compute_optimal import compute_optimal, deepseek_allocation
+from parambudget.scaling.loss import (
     BESIROGLU_2024,
     DEFAULT_LAW,
     HOFFMANN_2022,
@@ -24,7 +25,6 @@ from parambudget.plan.laws import (
     law_parameters,
     loss_law,
 )
-from parambudget.plan.optimum import compute_optimal, deepseek_allocation
 
 EVERY_LAW = pytest.mark.parametrize("law", LOSS_LAWS.values(), ids=LOSS_LAWS)
 sizes = st.floats(1e5, 1e13)

@@ -10,10 +10,10 @@ import parambudget as pb
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.throughput import STALLS
 from parambudget.errors import InputError
-from parambudget.plan.laws import MUENNIGHOFF_2023
 from parambudget.planning.machine import machine_for
 from parambudget.planning.run_plan import Goal, RunPlan, plan_run
 from parambudget.planning.step_search import quickest
+from parambudget.scaling.loss import MUENNIGHOFF_2023
 
 H100 = machine_for("h100")
 MODEL = pb.model(dim=896, n_layers=24, n_heads=14, intermediate_size=3584)

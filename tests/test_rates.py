@@ -11,7 +11,6 @@ from parambudget.arch.dims import with_sizes
 from parambudget.arch.presets.registry import preset
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import InputError
-from parambudget.plan.rates import DEEPSEEK, STEP_LAW, batch_tokens, deepseek_rate, step_law_rate
 from parambudget.plan.repetition import (
     REPETITIONS,
     effective_tokens,
@@ -20,6 +19,7 @@ from parambudget.plan.repetition import (
     worth_of_next_token,
 )
 from parambudget.plan.vocabulary import suggest_vocabulary
+from parambudget.scaling.hyperparameters import DEEPSEEK, STEP_LAW, batch_tokens, deepseek_rate, step_law_rate
 
 amounts = st.floats(1, 1e15)
 

@@ -106,14 +106,14 @@ def plan_run(
     """What a training run would take and give: `plan_run("gpt2", "h100", hours=1.5, batch_size=16)`.
 
     Without `gpu` the machine's own. `price` is in US dollars per hour and GPU; the law is a name of
-    `plan.laws.LAWS`. `way` holds what is decided of `cost.speed.roofline.Work`: batch_size (sequences per
+    `scaling.loss.LAWS`. `way` holds what is decided of `cost.speed.roofline.Work`: batch_size (sequences per
     micro-step), gradient_accumulation_steps, gradient_checkpointing, loss_chunks, optimizer, sharded; the
     rest is chosen.
     """
-    from parambudget.plan.laws import DEFAULT_LAW, loss_law
     from parambudget.planning.machine import machine_for
     from parambudget.planning.run_plan import Goal
     from parambudget.planning.run_plan import plan_run as planned
+    from parambudget.scaling.loss import DEFAULT_LAW, loss_law
 
     goal = Goal(
         hours, None if tokens is None else parse_count(tokens, "tokens"),

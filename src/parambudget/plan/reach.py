@@ -12,9 +12,9 @@ from typing import Any, Final
 from parambudget.errors import InputError
 from parambudget.plan.axes import read_multiple
 from parambudget.plan.box import granularity
-from parambudget.plan.optimum import compute_optimal
 from parambudget.plan.space import SearchSpace
 from parambudget.planning.forecast import Spending
+from parambudget.scaling.compute_optimal import compute_optimal
 from parambudget.units import format_count
 
 AROUND: Final = 5

@@ -13,8 +13,8 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active, body
-from parambudget.plan.rates import batch_tokens, step_law_rate
 from parambudget.plan.repetition import FREE_EPOCHS
+from parambudget.scaling.hyperparameters import batch_tokens, step_law_rate
 from parambudget.units import format_count
 
 TOKENS_PER_PARAMETER: Final = 20

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from parambudget.arch.dims import Size
-from parambudget.plan.quantities import plain, positive, positives
+from parambudget.scaling.numbers import plain, positive, positives
 from parambudget.units import format_count
 
 REPETITIONS: Final = 15.387756

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from parambudget.plan.quantities import Range, positive
+from parambudget.scaling.numbers import Range, positive
 
 BODY_PARAMETERS: Final = Range(33e6, 3e9)
 """Of the models behind the law."""

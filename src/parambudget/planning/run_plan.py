@@ -14,7 +14,11 @@ from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import STALLS, Range, Throughput, throughput
 from parambudget.errors import InputError
 from parambudget.plan.caveats import caveats
-from parambudget.plan.laws import (
+from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens
+from parambudget.planning.advice import remedies
+from parambudget.planning.machine import USABLE_SHARE, Machine
+from parambudget.planning.step_search import least, quickest
+from parambudget.scaling.loss import (
     DEFAULT_LAW,
     LossEstimate,
     LossLaw,
@@ -22,11 +26,7 @@ from parambudget.plan.laws import (
     expected_loss,
     law_parameters,
 )
-from parambudget.plan.quantities import positive
-from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens
-from parambudget.planning.advice import remedies
-from parambudget.planning.machine import USABLE_SHARE, Machine
-from parambudget.planning.step_search import least, quickest
+from parambudget.scaling.numbers import positive
 from parambudget.units import format_count
 
 MOST_HOURS: Final = 1e6

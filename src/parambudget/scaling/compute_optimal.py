@@ -7,8 +7,8 @@ gives the division itself, without a loss.
 from dataclasses import dataclass
 from typing import Final
 
-from parambudget.plan.laws import LossLaw, expected_loss, range_warnings
-from parambudget.plan.quantities import Range, positive
+from parambudget.scaling.loss import LossLaw, expected_loss, range_warnings
+from parambudget.scaling.numbers import Range, positive
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ import numpy as np
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import tensors
 from parambudget.errors import InputError
-from parambudget.plan.quantities import Range, plain, positive, positives
 from parambudget.plan.repetition import effective_tokens, repetition_warning
+from parambudget.scaling.numbers import Range, plain, positive, positives
 from parambudget.units import format_count, shortened
 
 FEWEST_PARAMETERS: Final = 50e6

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from parambudget.plan.quantities import Range, positive
+from parambudget.scaling.numbers import Range, positive
 
 
 @dataclass(frozen=True)
