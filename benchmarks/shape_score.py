@@ -21,9 +21,9 @@ import numpy as np
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.plan.points import Points
-from parambudget.plan.rank import WEIGHTS, Weights, shape_score
-from parambudget.plan.search import Search
 from parambudget.plan.space import SearchSpace
+from parambudget.search.engine import Search
+from parambudget.search.score import WEIGHTS, Weights, shape_score
 
 SIZES = ("n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "intermediate_size")
 GRID = (1.0, 2.0, 3.0)

@@ -22,9 +22,9 @@ from parambudget.arch.moe import met_width
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import active, active_body, total
 from parambudget.plan.points import Points
-from parambudget.plan.rank import shape_score
-from parambudget.plan.search import Search
 from parambudget.plan.space import SearchSpace, choices_of
+from parambudget.search.engine import Search
+from parambudget.search.score import shape_score
 
 FITTED = frozenset((
     "dbrx", "dots", "glm", "granite", "hunyuan", "ling", "minimax", "moonlight", "phi", "skywork",

@@ -11,9 +11,9 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.dims import with_sizes
 from parambudget.cost.params import body, total
-from parambudget.plan.axes import Counted
-from parambudget.plan.search import Search
 from parambudget.plan.space import SearchSpace
+from parambudget.search.engine import Search
+from parambudget.search.space import Counted
 
 Sizes = tuple[int, int, int, int, int, int]
 """n_layers, dim, head_dim, n_heads, n_kv_heads, intermediate_size"""

@@ -14,9 +14,9 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.cost.params import active, body, total
 from parambudget.errors import ConfigError
-from parambudget.plan.axes import Counted
-from parambudget.plan.search import Search
 from parambudget.plan.space import SearchSpace
+from parambudget.search.engine import Search
+from parambudget.search.space import Counted
 
 COUNTS = {"total": total, "body": body, "active": active}
 NAMES = (

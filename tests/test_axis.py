@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parambudget.errors import InputError
-from parambudget.plan.axis import Axis, read_ratio
+from parambudget.search.axis import Axis, read_ratio
 
 
 @pytest.mark.parametrize(

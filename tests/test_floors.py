@@ -74,8 +74,8 @@ def test_heavy_packages_stay_in_their_rooms(path):
 
 
 def test_the_floors_check_can_fail():
-    assert broken_floors("arch", "from parambudget.plan.solve import solve") == ["plan"]
-    assert broken_floors("build", "def f():\n    from parambudget.plan.solve import solve") == ["plan"]
+    assert broken_floors("arch", "from parambudget.search.solve import solve") == ["plan"]
+    assert broken_floors("build", "def f():\n    from parambudget.search.solve import solve") == ["plan"]
 
 
 def test_the_rooms_check_can_fail():

@@ -12,15 +12,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets.registry import find, preset
 from parambudget.cost.params import body, total
 from parambudget.plan.points import Points
-from parambudget.plan.rank import (
-    ASPECT,
-    TERMS,
-    Weights,
-    aspect_deviation,
-    centre,
-    shape_score,
-    spread,
-)
+from parambudget.search.score import ASPECT, TERMS, Weights, aspect_deviation, centre, shape_score, spread
 
 SMALL = {
     "dim": 1024,

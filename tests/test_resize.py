@@ -10,7 +10,7 @@ import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import InputError, NoSolution
-from parambudget.plan.solution import Solutions
+from parambudget.search.solutions import Solutions
 
 NOTE = pb.model(dim=1024, n_layers=24, n_heads=16, intermediate_size=4096)
 SHRINKING = ("narrower", "shallower", "thinner", "balanced")

@@ -13,10 +13,10 @@ from lattices_of_experts import COUNTS, NAMES, OfExperts, of_experts
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import active, total
 from parambudget.errors import ConfigError, NoSolution
-from parambudget.plan import search as search_module
-from parambudget.plan.certificate import least_two
 from parambudget.plan.points import Points, misses
-from parambudget.plan.search import Search
+from parambudget.search import engine as search_module
+from parambudget.search.certificate import least_two
+from parambudget.search.engine import Search
 
 Point = tuple[int, ...]
 

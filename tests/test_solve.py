@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError, InputError, NoSolution
-from parambudget.plan.rank import TERMS, centre
-from parambudget.plan.solution import Solutions
-from parambudget.plan.solve import solve
+from parambudget.search.score import TERMS, centre
+from parambudget.search.solutions import Solutions
+from parambudget.search.solve import solve
 from parambudget.units import parse_count
 
 TARGETS = ("60M", "125M", "350M", "760M", "1.3B", "2.7B", "7B", "13B", "70B")

@@ -15,7 +15,7 @@ import parambudget as pb
 from parambudget.cli.main import main
 from parambudget.errors import InputError, NoSolution
 from parambudget.nn.verify import verify
-from parambudget.plan.solution import Solutions
+from parambudget.search.solutions import Solutions
 
 EXPERTS = [
     name for name in ("olmoe-1b-7b", "qwen3-30b-a3b", "deepseek-v2-lite", "gpt-oss-20b", "glm-4.5-air")

@@ -17,8 +17,8 @@ from parambudget.units import parse_count, shortened
 if TYPE_CHECKING:
     from parambudget.cost.formula import Formula
     from parambudget.nn.verify import Verification
-    from parambudget.plan.solution import Solutions
     from parambudget.planning.run_plan import RunPlan
+    from parambudget.search.solutions import Solutions
 
 ModelLike = ModelConfig | str | Path
 """A model, a config file's path or a preset's name."""
@@ -67,10 +67,10 @@ def solve(
     """The models of a budget: `solve("350M", n_layers=24, head_dim=[64, 128], dim="256:4096:64")`; of two,
     with experts: `solve("8B", active="1B")`.
 
-    With `current`, the ways from that model to the budget (see `plan.resize`); with `like`, a search of all
+    With `current`, the ways from that model to the budget (see `search.resize`); with `like`, a search of all
     sizes around that model's choices. Other budgets stand in the place of the target or beside it: hours or
     dollars on a `gpu`, FLOPs, the memory of one GPU; see `planning.compute_budget`. Everything else is as for
-    `plan.solve.solve`.
+    `search.solve.solve`.
     """
     if current is not None and like is not None:
         raise ConfigError(
@@ -81,8 +81,8 @@ def solve(
     spent = {name: value for name, value in spent.items() if value is not None}
     if current is not None:
         return _resized(model(current), target, spent, asked)
-    from parambudget.plan.solve import solve as search
     from parambudget.plan.space import choices_of
+    from parambudget.search.solve import solve as search
 
     choices = choices_of(model(like)) if like is not None else {}
     fields = choices | {name: value for name, value in asked.items() if value is not None}
@@ -128,7 +128,7 @@ def _resized(
     current: ModelConfig, target: str | int | None, spent: dict[str, Any], asked: dict[str, Any]
 ) -> Solutions:
     """The ways out of a current model, each with its outlook where a GPU is named."""
-    from parambudget.plan.resize import resize
+    from parambudget.search.resize import resize
 
     if target is None or spent.keys() - {"gpu", "batch_size"}:
         raise ConfigError(

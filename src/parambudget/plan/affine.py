@@ -16,8 +16,8 @@ from parambudget.arch.dims import Size, with_sizes
 from parambudget.arch.moe import met_width, n_moe_layers, some_dense
 from parambudget.errors import InputError
 from parambudget.plan.arrays import Floats, Ints
-from parambudget.plan.lattice import Lattice
 from parambudget.plan.space import SearchSpace
+from parambudget.search.lattice import Lattice
 
 MOST: Final = 2**53
 """No point counts as much: floats hold every integer up to here."""

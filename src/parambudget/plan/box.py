@@ -4,7 +4,7 @@ of that size."""
 from math import ceil, floor
 from typing import Any, Final
 
-from parambudget.plan.axis import Axis
+from parambudget.search.axis import Axis
 
 SMALL: Final = 30_000_000
 USUAL_EXPERTS: Final = (8, 16, 32, 64, 96, 128, 160, 192, 256, 384, 512)

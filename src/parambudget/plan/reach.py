@@ -10,11 +10,11 @@ from math import ceil, floor
 from typing import Any, Final
 
 from parambudget.errors import InputError
-from parambudget.plan.axes import read_multiple
 from parambudget.plan.box import granularity
 from parambudget.plan.space import SearchSpace
 from parambudget.planning.forecast import Spending
 from parambudget.scaling.compute_optimal import compute_optimal
+from parambudget.search.space import read_multiple
 from parambudget.units import format_count
 
 AROUND: Final = 5

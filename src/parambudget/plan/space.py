@@ -7,8 +7,8 @@ from typing import Any
 
 from parambudget.arch.blocks import flat
 from parambudget.arch.config import ModelConfig
-from parambudget.plan.axes import AXES, SIZES, Counted, Given, read_axes
-from parambudget.plan.axis import Axis
+from parambudget.search.axis import Axis
+from parambudget.search.space import AXES, SIZES, Counted, Given, read_axes
 
 
 @dataclass(frozen=True, kw_only=True)

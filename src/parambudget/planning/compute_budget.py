@@ -13,14 +13,18 @@ import numpy as np
 from parambudget.arch.dims import Dims
 from parambudget.errors import ConfigError, NoSolution
 from parambudget.plan.arrays import Floats
-from parambudget.plan.axes import SIZES, Counted
 from parambudget.plan.choose import diverse, labels, order
-from parambudget.plan.nearest import nothing_within
 from parambudget.plan.points import Points
-from parambudget.plan.rank import aspect_deviation, shape_score
 from parambudget.plan.reach import sizes, space_of
-from parambudget.plan.search import COUNTERS, Search
-from parambudget.plan.solution import (
+from parambudget.plan.space import SearchSpace, choices_of
+from parambudget.plan.sweep import AT_ONCE, Measured, Swept, sweep
+from parambudget.planning.forecast import Spending, measured, outlook
+from parambudget.planning.machine import USABLE_SHARE, Machine
+from parambudget.planning.run_plan import Goal, RunPlan
+from parambudget.search.engine import COUNTERS, Search
+from parambudget.search.nearest_miss import nothing_within
+from parambudget.search.score import aspect_deviation, shape_score
+from parambudget.search.solutions import (
     EQUAL_NATS,
     EQUAL_SHARE,
     Better,
@@ -29,12 +33,8 @@ from parambudget.plan.solution import (
     Solutions,
     SweepCertificate,
 )
-from parambudget.plan.solve import DEFAULT_TOLERANCE, Rank, check, described, solve
-from parambudget.plan.space import SearchSpace, choices_of
-from parambudget.plan.sweep import AT_ONCE, Measured, Swept, sweep
-from parambudget.planning.forecast import Spending, measured, outlook
-from parambudget.planning.machine import USABLE_SHARE, Machine
-from parambudget.planning.run_plan import Goal, RunPlan
+from parambudget.search.solve import DEFAULT_TOLERANCE, Rank, check, described, solve
+from parambudget.search.space import SIZES, Counted
 from parambudget.units import format_bytes, parse_count, parse_tolerance
 
 LARGE_ENOUGH: Final = 0.1
@@ -83,7 +83,7 @@ def solve_for(
     """The models of a budget of hours, FLOPs or memory; with a target, among those of that count.
 
     Ranked by expected loss where hours or FLOPs are given; without them by the shape score with a target, and
-    by size without one; or as `rank` says. `fields` are axes and choices as for `plan.solve.solve`. Raises
+    by size without one; or as `rank` says. `fields` are axes and choices as for `search.solve.solve`. Raises
     `NoSolution` where no point of the lattice fits.
     """
     check(counted, top, rank, allowed=("closest", *OBJECTIVES))

@@ -15,11 +15,11 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import body
 from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import STALLS
-from parambudget.plan.rank import centre
-from parambudget.plan.solution import Outlook
 from parambudget.planning.machine import Machine
 from parambudget.planning.step_search import NONE, least_changed, take, ways
 from parambudget.scaling.loss import DEFAULT_LAW, LossLaw, expected_loss, law_parameters
+from parambudget.search.score import centre
+from parambudget.search.solutions import Outlook
 
 ASPECT_PENALTY: Final = 0.0075
 """Relative loss per squared ln((dim / n_layers) / usual): from one pair of models in Kaplan et al. 2020,

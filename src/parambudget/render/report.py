@@ -8,12 +8,12 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.formula import Formula
 from parambudget.cost.params import Breakdown
 from parambudget.cost.speed.throughput import STALLS
-from parambudget.plan.certificate import Certificate
-from parambudget.plan.solution import Better, Solutions
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
 from parambudget.render.model import name_of, products
 from parambudget.render.plan import shape, train_command
+from parambudget.search.certificate import Certificate
+from parambudget.search.solutions import Better, Solutions
 from parambudget.show.flags import flags
 from parambudget.show.outlook import better_said
 from parambudget.units import format_bytes, format_count, format_flop_rate, format_seconds, format_share

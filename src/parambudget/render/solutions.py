@@ -8,11 +8,11 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.moe import met_width
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
-from parambudget.plan.axes import AXES, LATENT_SIZES
-from parambudget.plan.certificate import Certificate
-from parambudget.plan.solution import Current, Solution, Solutions, SweepCertificate
-from parambudget.plan.solve import DEFAULT_TOLERANCE
 from parambudget.render.terminal import bold, dim, table, wrapped
+from parambudget.search.certificate import Certificate
+from parambudget.search.solutions import Current, Solution, Solutions, SweepCertificate
+from parambudget.search.solve import DEFAULT_TOLERANCE
+from parambudget.search.space import AXES, LATENT_SIZES
 from parambudget.show.flags import as_flags, flags
 from parambudget.show.outlook import better_said, cells, headings, order_said, sweep_said
 from parambudget.units import format_count, format_share, format_tolerance, parse_tolerance

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from parambudget.plan.solution import (
+from parambudget.search.solutions import (
     EQUAL_NATS,
     EQUAL_SHARE,
     Better,

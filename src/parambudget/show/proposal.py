@@ -9,12 +9,12 @@ from parambudget._files import write_whole
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.formula import formula
 from parambudget.errors import ConfigError, InputError
-from parambudget.plan.certificate import Certificate
-from parambudget.plan.resize import resize
 from parambudget.planning.compute_budget import better_size
 from parambudget.planning.machine import Machine
 from parambudget.planning.run_plan import Goal, RunPlan, plan_run
 from parambudget.render.report import Report, markdown
+from parambudget.search.certificate import Certificate
+from parambudget.search.resize import resize
 from parambudget.units import format_bytes
 
 

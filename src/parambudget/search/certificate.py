@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from parambudget.plan.arrays import Ints
-from parambudget.plan.axes import Counted
+from parambudget.search.space import Counted
 
 
 @dataclass(frozen=True)

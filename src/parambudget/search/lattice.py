@@ -13,8 +13,8 @@ from parambudget.arch.moe import routable
 from parambudget.arch.sizes import LARGEST_SIZE
 from parambudget.errors import InputError
 from parambudget.plan.arrays import Ints
-from parambudget.plan.axes import MIX
 from parambudget.plan.space import SearchSpace
+from parambudget.search.space import MIX
 
 MOST_ROWS: Final = 10**8
 _UNBOUNDED: Final = 2**62

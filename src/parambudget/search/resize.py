@@ -14,15 +14,15 @@ from parambudget.arch.sizes import MOST_LAYERS
 from parambudget.cost.params import body
 from parambudget.errors import InputError, NoSolution
 from parambudget.plan.arrays import Floats
-from parambudget.plan.axes import MIX, Counted, read_multiple
-from parambudget.plan.axis import Axis
-from parambudget.plan.nearest import nearest_said, nothing_within
 from parambudget.plan.points import Points, misses
-from parambudget.plan.rank import shape_score
-from parambudget.plan.search import COUNTERS, Search
-from parambudget.plan.solution import Current, Solution, Solutions
-from parambudget.plan.solve import DEFAULT_TOLERANCE, described
 from parambudget.plan.space import SearchSpace, choices_of
+from parambudget.search.axis import Axis
+from parambudget.search.engine import COUNTERS, Search
+from parambudget.search.nearest_miss import nearest_said, nothing_within
+from parambudget.search.score import shape_score
+from parambudget.search.solutions import Current, Solution, Solutions
+from parambudget.search.solve import DEFAULT_TOLERANCE, described
+from parambudget.search.space import MIX, Counted, read_multiple
 from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
 
 _BAND: Final = 0.05

@@ -8,8 +8,8 @@ from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active, total
-from parambudget.plan.axes import MIX, SIZES, Counted
-from parambudget.plan.certificate import Certificate
+from parambudget.search.certificate import Certificate
+from parambudget.search.space import MIX, SIZES, Counted
 
 EQUAL_NATS: Final = 0.005
 """Losses that differ by less are equal to what a law can tell: seeds alone differ by a few thousandths."""

@@ -4,7 +4,7 @@ from fractions import Fraction
 from math import ceil
 
 from parambudget.plan.points import Points
-from parambudget.plan.search import Search
+from parambudget.search.engine import Search
 from parambudget.units import format_share, format_tolerance
 
 

@@ -21,11 +21,11 @@ from parambudget.cost.params import body, total
 from parambudget.errors import InputError, NoSolution
 from parambudget.plan.affine import MOST, Affine
 from parambudget.plan.arrays import Floats, Ints
-from parambudget.plan.axes import Counted
-from parambudget.plan.certificate import Certificate, least_two
-from parambudget.plan.lattice import Lattice, expand
 from parambudget.plan.points import Points, misses
 from parambudget.plan.space import SearchSpace
+from parambudget.search.certificate import Certificate, least_two
+from parambudget.search.lattice import Lattice, expand
+from parambudget.search.space import Counted
 
 MOST_COMPARED: Final = 10_000_000
 _ROWS_AT_ONCE: Final = 2**20

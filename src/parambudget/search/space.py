@@ -16,7 +16,7 @@ from parambudget.arch.moe import MoE, routable, some_dense
 from parambudget.arch.sizes import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError
 from parambudget.plan import box
-from parambudget.plan.axis import Axis, read_ratio
+from parambudget.search.axis import Axis, read_ratio
 
 Counted = Literal["total", "body", "active"]
 
