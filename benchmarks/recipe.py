@@ -23,7 +23,7 @@ import torch
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.text.corpus import corpus
-from parambudget.text.tokens import token_data
+from parambudget.text.token_cache import token_data
 from parambudget.train.defaults import complete
 from parambudget.train.loop import train
 

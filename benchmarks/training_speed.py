@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
-from parambudget.text.tokens import TokenData
+from parambudget.text.token_cache import TokenData
 from parambudget.train.batches import Windows
 from parambudget.train.clock import Clock
 from parambudget.train.config import TrainConfig

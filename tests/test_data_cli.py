@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models
 
 from parambudget.cli.main import main
 from parambudget.errors import InputError
-from parambudget.text.data import data_for
+from parambudget.text.dataset import data_for
 from parambudget.text.tokenizer import train_bpe
 
 PREPARE = ["data", "prepare"]

@@ -15,10 +15,10 @@ from prepared_data import COMMAND, documents, write_files, write_jsonl, write_pa
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from training_data import small_config, small_model
 
-from parambudget.text.data import data_for
-from parambudget.text.documents import Reading, cut, pieces, stretches
+from parambudget.text.dataset import data_for
 from parambudget.text.prepare import Request, prepare
 from parambudget.text.shards import Manifest, Shards
+from parambudget.text.sources import Reading, cut, pieces, stretches
 from parambudget.text.tokenizer import train_bpe
 from parambudget.train import loop
 from parambudget.train.batches import Windows

@@ -18,7 +18,7 @@ from training_data import small_config, small_model
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError
 from parambudget.nn.transformer import Transformer
-from parambudget.text.tokens import TokenData
+from parambudget.text.token_cache import TokenData
 from parambudget.train import checkpoint, learner, loop
 from parambudget.train.batches import Windows
 from parambudget.train.config import TrainConfig

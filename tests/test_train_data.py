@@ -11,7 +11,7 @@ from training_data import small_config, small_model, write_text
 
 from parambudget.errors import ConfigError, InputError
 from parambudget.text.corpus import Document, corpus
-from parambudget.text.tokens import token_data
+from parambudget.text.token_cache import token_data
 from parambudget.train.batches import Windows, shuffled
 from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import complete

@@ -8,7 +8,7 @@ import pytest
 import torch
 from training_data import small_config, small_model
 
-from parambudget.text.tokens import TokenData
+from parambudget.text.token_cache import TokenData
 from parambudget.train.batches import Windows
 from parambudget.train.device import choose
 from parambudget.train.learner import initialised

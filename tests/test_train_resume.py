@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from training_data import small_config, small_data, small_model
 
 from parambudget.errors import CheckFailed, InputError
-from parambudget.text.tokens import TokenData
+from parambudget.text.token_cache import TokenData
 from parambudget.train import checkpoint, loop
 from parambudget.train.results import Step, TrainResult
 

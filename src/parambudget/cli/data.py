@@ -76,8 +76,8 @@ def prepare(
     require_torch("data prepare")
     from parambudget.show import data as show
     from parambudget.show.console import console
-    from parambudget.text.documents import Reading
     from parambudget.text.prepare import Request, prepare
+    from parambudget.text.sources import Reading
 
     to = console()
     to.quiet = as_json

@@ -19,7 +19,7 @@ from parambudget.train.signals import StopRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from parambudget.text.tokens import TokenData
+    from parambudget.text.token_cache import TokenData
     from parambudget.train.device import Compute
     from parambudget.train.distributed import Ranks
     from parambudget.train.settings import Settled
@@ -112,7 +112,7 @@ def _ready(
     ranks: "Ranks", asked: Request, to: "Console", notice: Callable[[str], None]
 ) -> "tuple[Compute, TokenData, Settled]":
     """Device, text and settings; what can be known to be wrong is said before the text is read."""
-    from parambudget.text.data import data_for
+    from parambudget.text.dataset import data_for
     from parambudget.train.batches import require_windows
     from parambudget.train.device import choose
     from parambudget.train.history import config_of

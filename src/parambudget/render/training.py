@@ -8,7 +8,7 @@ from rich.table import Table
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.show.console import plain_table
-from parambudget.text.tokens import TokenData
+from parambudget.text.token_cache import TokenData
 from parambudget.train.defaults import Completed
 from parambudget.train.results import TrainResult
 from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share

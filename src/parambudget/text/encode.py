@@ -13,8 +13,8 @@ from tokenizers import Encoding, Tokenizer
 
 from parambudget._files import read_json, write_json
 from parambudget.errors import InputError
-from parambudget.text.documents import Piece, Reading, Stretch, pieces
 from parambudget.text.shards import TOKENIZER, WORK, id_type
+from parambudget.text.sources import Piece, Reading, Stretch, pieces
 from parambudget.text.tokenizer import bytes_of_token, prepared
 
 SIDES: Final = ("train", "validation")

@@ -17,8 +17,8 @@ from parambudget.errors import InputError
 from parambudget.text.corpus import VALIDATION_SHARE
 from parambudget.text.encode import Facts, Job
 from parambudget.text.shards import TOKENIZER, VALIDATION, Manifest, Shard, id_type
+from parambudget.text.token_cache import file_sha256, mapped
 from parambudget.text.tokenizer import TextTokenizer, bytes_of_token
-from parambudget.text.tokens import file_sha256, mapped
 
 _BLOCK_BYTES = 4_000_000
 _Ids = np.ndarray[Any, Any]

@@ -20,10 +20,10 @@ from tokenizers import Tokenizer
 from parambudget._files import read_json, write_json, write_whole
 from parambudget.errors import InputError
 from parambudget.text.corpus import MOST_VALIDATION_BYTES, VALIDATION_SHARE
-from parambudget.text.documents import Reading, Stretch, pieces, step_bytes, stretches
 from parambudget.text.encode import Facts, Job, Split, encode
 from parambudget.text.finish import finish
 from parambudget.text.shards import MANIFEST, TOKENIZER, WORK, Manifest, require_whole
+from parambudget.text.sources import Reading, Stretch, pieces, step_bytes, stretches
 from parambudget.text.tokenizer import (
     SAMPLE_BYTES,
     TextTokenizer,

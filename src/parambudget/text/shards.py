@@ -19,8 +19,8 @@ from tokenizers import Tokenizer
 
 from parambudget._files import read_json, write_json
 from parambudget.errors import InputError
+from parambudget.text.token_cache import TokenData, file_sha256, mapped
 from parambudget.text.tokenizer import bytes_of_token
-from parambudget.text.tokens import TokenData, file_sha256, mapped
 
 MANIFEST: Final = "manifest.json"
 TOKENIZER: Final = "tokenizer.json"

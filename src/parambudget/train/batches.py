@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from parambudget.errors import InputError
-from parambudget.text.tokens import TokenData, Tokens
+from parambudget.text.token_cache import TokenData, Tokens
 
 _ROUNDS: Final = 6
 _Windows = np.ndarray[Any, Any]

@@ -19,7 +19,7 @@ from parambudget.arch.defaults import complete
 from parambudget.cost.hardware import find
 from parambudget.cost.speed.profile import LINK_SHARE, SOFTWARE, Stack
 from parambudget.cost.speed.roofline import Work, parts
-from parambudget.text.tokens import TokenData
+from parambudget.text.token_cache import TokenData
 from parambudget.train.config import TrainConfig
 from parambudget.train.device import Compute
 from parambudget.train.fit import timed_update_seconds

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parambudget.text.tokens import TokenData
+from parambudget.text.token_cache import TokenData
 from parambudget.train.device import Compute
 from parambudget.train.distributed import ALONE, Ranks
 

@@ -15,7 +15,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import total
 from parambudget.errors import InputError
-from parambudget.text.tokens import TokenData
+from parambudget.text.token_cache import TokenData
 from parambudget.train.clock import Clock
 from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import Completed, complete

@@ -15,7 +15,7 @@ from parambudget.formats.hf.weights import fill_from_pretrained, is_pretrained, 
 from parambudget.nn.transformer import Transformer
 from parambudget.nn.verify import verify_module
 from parambudget.text.pretrained import read_pretrained_tokenizer
-from parambudget.text.tokens import TokenData
+from parambudget.text.token_cache import TokenData
 from parambudget.train import checkpoint
 from parambudget.train.balance import NO_EXPERTS, Balance
 from parambudget.train.config import TrainConfig

@@ -19,7 +19,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import total
 from parambudget.errors import CheckFailed
-from parambudget.text.tokens import TokenData
+from parambudget.text.token_cache import TokenData
 from parambudget.train import checkpoint, rundir
 from parambudget.train.batches import Windows, require_windows
 from parambudget.train.clock import Clock

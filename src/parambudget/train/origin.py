@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parambudget.errors import InputError
-from parambudget.text.tokens import TokenData
+from parambudget.text.token_cache import TokenData
 
 _DATA: Final = "data"
 _TEXT: Final = "corpus_sha256"

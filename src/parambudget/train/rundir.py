@@ -13,7 +13,7 @@ from parambudget._files import read_json, write_whole
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
 from parambudget.formats.source import config_document
-from parambudget.text.tokens import TokenData
+from parambudget.text.token_cache import TokenData
 from parambudget.train import checkpoint
 from parambudget.train.config import TrainConfig
 from parambudget.train.results import Step, TrainResult

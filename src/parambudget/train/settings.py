@@ -8,7 +8,7 @@ from typing import Any
 from parambudget.arch.config import ModelConfig
 from parambudget.formats.source import Source
 from parambudget.planning.step_search import quickest
-from parambudget.text.tokens import TokenData
+from parambudget.text.token_cache import TokenData
 from parambudget.train.config import TrainConfig
 from parambudget.train.defaults import Completed, complete
 from parambudget.train.device import Compute

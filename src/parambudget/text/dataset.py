@@ -4,10 +4,10 @@ from pathlib import Path
 
 from parambudget.errors import InputError
 from parambudget.text.corpus import corpus
-from parambudget.text.documents import SUFFIXES
 from parambudget.text.shards import is_prepared, read_prepared
+from parambudget.text.sources import SUFFIXES
+from parambudget.text.token_cache import TokenData, token_data
 from parambudget.text.tokenizer import require_vocabulary
-from parambudget.text.tokens import TokenData, token_data
 
 
 def data_for(source: Path | None, vocab_size: int) -> TokenData:
