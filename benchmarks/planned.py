@@ -22,12 +22,12 @@ from parambudget.cost.calibration import stack_for
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import Throughput, throughput
-from parambudget.train.calibrate import random_text, settings_of
 from parambudget.train.clock import Clock
-from parambudget.train.device import Compute, choose
-from parambudget.train.learner import prepared
-from parambudget.train.loop import updates
-from parambudget.train.results import Step
+from parambudget.training.calibrate import random_text, settings_of
+from parambudget.training.device import Compute, choose
+from parambudget.training.loop import updates
+from parambudget.training.metrics import Step
+from parambudget.training.train_state import prepared
 
 UPDATES = 4
 """Timed in a turn."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from parambudget.train.device import choose
+from parambudget.training.device import choose
 
 RUN = [sys.executable, "-c", "from parambudget.cli.main import main; main()", "train"]
 NOTE = "--dim 896 --n-layers 24 --n-heads 14 --intermediate-size 3584"

@@ -24,8 +24,8 @@ import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.text.corpus import corpus
 from parambudget.text.token_cache import token_data
-from parambudget.train.defaults import complete
-from parambudget.train.loop import train
+from parambudget.training.defaults import complete
+from parambudget.training.loop import train
 
 TEXT = {"vocab_size": 512, "context_length": 128}
 

@@ -21,12 +21,12 @@ import torch.multiprocessing as multiprocessing
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
-from parambudget.train.config import TrainConfig
-from parambudget.train.device import Compute, choose
-from parambudget.train.distributed import Ranks, joined
-from parambudget.train.learner import prepared
-from parambudget.train.loop import accumulate, update
-from parambudget.train.optim import clip
+from parambudget.training.config import TrainConfig
+from parambudget.training.device import Compute, choose
+from parambudget.training.distributed import Ranks, joined
+from parambudget.training.loop import accumulate, update
+from parambudget.training.optimizer import clip
+from parambudget.training.train_state import prepared
 from parambudget.units import format_bytes
 
 MICRO_STEPS = 4

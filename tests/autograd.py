@@ -10,8 +10,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from training_data import small_config
 
 from parambudget.arch.config import ModelConfig
-from parambudget.train.device import choose
-from parambudget.train.loss import mean_loss
+from parambudget.training.device import choose
+from parambudget.training.loss import mean_loss
 
 Kept = Counter[tuple[str, int]]
 """How often a module keeps a storage of so many bytes; layers have * for their number."""

@@ -9,8 +9,8 @@ from tracked import learner_of, update, windows
 from training_data import small_config
 
 from parambudget.arch.config import ModelConfig
-from parambudget.train.config import TrainConfig
-from parambudget.train.learner import Learner
+from parambudget.training.config import TrainConfig
+from parambudget.training.train_state import Learner
 
 
 def peak_of_a_real_update(

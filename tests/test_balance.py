@@ -7,12 +7,12 @@ from training_data import small_config, small_model
 
 from parambudget.build.experts import unevenness
 from parambudget.errors import ConfigError
-from parambudget.train import loop
 from parambudget.train.balance import CORRECTION_STEP
-from parambudget.train.defaults import complete
-from parambudget.train.device import choose
-from parambudget.train.learner import Learner, prepared
-from parambudget.train.loop import accumulate
+from parambudget.training import loop
+from parambudget.training.defaults import complete
+from parambudget.training.device import choose
+from parambudget.training.loop import accumulate
+from parambudget.training.train_state import Learner, prepared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = choose("cpu")

@@ -13,8 +13,8 @@ from parambudget.cost.speed.profile import preset
 from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import throughput
 from parambudget.errors import InputError
-from parambudget.train import calibrate as measuring
-from parambudget.train.device import choose
+from parambudget.training import calibrate as measuring
+from parambudget.training.device import choose
 
 H100 = preset(named("h100"))
 MEASURED = replace(H100, device="NVIDIA H100 80GB HBM3", source="measured", measured_on="2026-11-25")

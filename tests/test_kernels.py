@@ -5,7 +5,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from parambudget.build import kernels
 from parambudget.errors import InputError
-from parambudget.train.device import kernels_told
+from parambudget.training.device import kernels_told
 
 HALF = [torch.bfloat16, torch.float16]
 

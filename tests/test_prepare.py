@@ -20,8 +20,8 @@ from parambudget.text.prepare import Request, prepare
 from parambudget.text.shards import Manifest, Shards
 from parambudget.text.sources import Reading, cut, pieces, stretches
 from parambudget.text.tokenizer import train_bpe
-from parambudget.train import loop
-from parambudget.train.batches import Windows
+from parambudget.training import loop
+from parambudget.training.dataloader import Windows
 
 
 @pytest.fixture(scope="module")

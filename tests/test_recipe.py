@@ -19,16 +19,17 @@ from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError
 from parambudget.nn.transformer import Transformer
 from parambudget.text.token_cache import TokenData
-from parambudget.train import checkpoint, learner, loop
-from parambudget.train.batches import Windows
-from parambudget.train.config import TrainConfig
-from parambudget.train.defaults import complete
-from parambudget.train.device import choose
-from parambudget.train.learner import Learner
-from parambudget.train.loss import mean_loss
-from parambudget.train.optim import clip, groups, optimizer_for
-from parambudget.train.results import Step
-from parambudget.train.schedule import learning_rate
+from parambudget.train import checkpoint
+from parambudget.training import loop, train_state
+from parambudget.training.config import TrainConfig
+from parambudget.training.dataloader import Windows
+from parambudget.training.defaults import complete
+from parambudget.training.device import choose
+from parambudget.training.loss import mean_loss
+from parambudget.training.metrics import Step
+from parambudget.training.optimizer import clip, groups, optimizer_for
+from parambudget.training.schedule import learning_rate
+from parambudget.training.train_state import Learner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,7 +44,7 @@ ENDS = re.compile(rf"(lm_head|layers\.\d+\.ffn\.(router|shared_gate|{FUSED}))\.w
 
 def updated(data: TokenData, n: int, config: TrainConfig, model: ModelConfig | None = None) -> Learner:
     """A small model after so many updates."""
-    made = learner.prepared(model or small_model(), config, CPU)
+    made = train_state.prepared(model or small_model(), config, CPU)
     batches = loop.micro_batches(Windows(data.train, 16, 0), 0, config, CPU)
     for _ in range(n):
         loss = loop.accumulate(made.loss_of, batches, config, CPU)
@@ -140,7 +141,7 @@ def test_an_update_of_muon_is_nearly_orthogonal_and_of_the_size_of_adamws(data):
 
 def test_muon_without_decay_leaves_a_matrix_where_it_is_when_nothing_pulls_at_it():
     model, config = small_model(), small_config(optimizer="muon", weight_decay=0.0)
-    module = learner.initialised(model, 0, CPU)
+    module = train_state.initialised(model, 0, CPU)
     optimizer = optimizer_for(module, model, config)
     before = module.layers[0].ffn.up.weight.clone()
     for parameter in module.parameters():
@@ -259,7 +260,7 @@ def test_each_schedule_falls_as_its_name_says(schedule):
 def test_the_z_loss_adds_its_gradient_and_leaves_the_loss(data, chunks):
     model = small_model()
     tokens = torch.from_numpy(Windows(data.train, 16, 0).at(0, 4))
-    module = learner.initialised(model, 0, CPU)
+    module = train_state.initialised(model, 0, CPU)
     plain = mean_loss(module, small_config(loss_chunks=chunks), CPU)(tokens)
     reported = mean_loss(module, small_config(z_loss=0.3, loss_chunks=chunks), CPU)(tokens)
     assert reported == plain

@@ -13,7 +13,7 @@ from training_data import small_config, small_data, small_model
 
 from parambudget.cli.main import main
 from parambudget.cost.params import total
-from parambudget.train import loop
+from parambudget.training import loop
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from training_data import WORDS, small_config, small_data, small_model
 from parambudget.cli.main import main
 from parambudget.nn.kv_cache import remembering
 from parambudget.nn.transformer import Transformer
-from parambudget.train import loop
-from parambudget.train.device import choose
-from parambudget.train.sample import Drawing, drawn, load_checkpoint, sample
+from parambudget.training import loop
+from parambudget.training.device import choose
+from parambudget.training.generate import Drawing, drawn, load_checkpoint, sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,8 +11,8 @@ import torch
 from training_data import small_model, write_text
 
 from parambudget.cli.main import main
-from parambudget.train.results import Step
-from parambudget.train.tracking import tracked
+from parambudget.training.metrics import Step
+from parambudget.training.wandb_logger import tracked
 
 SETTINGS = ["--data", "text", "--batch_size", "2", "--device", "cpu", "--steps", "2", "--out", "run"]
 

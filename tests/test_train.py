@@ -13,12 +13,13 @@ from training_data import small_config, small_model
 from parambudget.cost.params import total
 from parambudget.errors import CheckFailed, InputError
 from parambudget.nn.transformer import Transformer
-from parambudget.train import checkpoint, learner, loop
-from parambudget.train.batches import Windows
-from parambudget.train.device import choose, surroundings
+from parambudget.train import checkpoint
 from parambudget.train.evaluate import evaluate, validation_windows
-from parambudget.train.loss import mean_loss
-from parambudget.train.optim import optimizer_for, set_learning_rate
+from parambudget.training import loop, train_state
+from parambudget.training.dataloader import Windows
+from parambudget.training.device import choose, surroundings
+from parambudget.training.loss import mean_loss
+from parambudget.training.optimizer import optimizer_for, set_learning_rate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,7 +32,7 @@ def rows_of(out: Path) -> list[dict]:
 
 def test_one_batch_is_learned_by_heart(data):
     model, config = small_model(), small_config(learning_rate=2e-2, optimizer="adamw")
-    module = learner.initialised(model, 0, CPU)
+    module = train_state.initialised(model, 0, CPU)
     optimizer = optimizer_for(module, model, config)
     loss_of = mean_loss(module, config, CPU)
     batch = torch.from_numpy(Windows(data.train, 16, seed=0).at(0, 4))
@@ -45,7 +46,7 @@ def test_one_batch_is_learned_by_heart(data):
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(data, batch_size, parts):
     def gradients(batch_size: int, parts: int) -> dict[str, torch.Tensor]:
         config = small_config(batch_size=batch_size, gradient_accumulation_steps=parts)
-        module = learner.initialised(small_model(), 0, CPU)
+        module = train_state.initialised(small_model(), 0, CPU)
         text = Windows(data.train, 16, seed=0)
         loop.accumulate(mean_loss(module, config, CPU), loop.micro_batches(text, 3, config, CPU), config, CPU)
         return {name: parameter.grad for name, parameter in module.named_parameters()}
@@ -57,7 +58,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(data, batch_size, part
 def test_recomputing_blocks_changes_no_gradient(data):
     def gradients(recompute: bool) -> dict[str, torch.Tensor]:
         config = small_config(gradient_checkpointing=recompute)
-        module = learner.initialised(small_model(), 0, CPU)
+        module = train_state.initialised(small_model(), 0, CPU)
         loop.accumulate(
             mean_loss(module, config, CPU),
             loop.micro_batches(Windows(data.train, 16, 0), 0, config, CPU), config, CPU,
@@ -71,7 +72,7 @@ def test_recomputing_blocks_changes_no_gradient(data):
 def test_a_loss_in_chunks_is_the_loss_with_the_gradients_of_the_whole(data, changes):
     def learned(**changes: object) -> tuple[float, dict[str, torch.Tensor]]:
         config = small_config(**changes)
-        module = learner.initialised(small_model(head_bias=True, tied=False), 0, CPU)
+        module = train_state.initialised(small_model(head_bias=True, tied=False), 0, CPU)
         batches = loop.micro_batches(Windows(data.train, 16, 0), 0, config, CPU)
         loss = loop.accumulate(mean_loss(module, config, CPU), batches, config, CPU)
         return loss.item(), {name: parameter.grad for name, parameter in module.named_parameters()}
@@ -89,7 +90,7 @@ def test_a_padded_head_gives_the_same_logits_and_gradients(changes):
     """300 entries are multiplied as 320."""
 
     def learned(multiple: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        module = learner.initialised(small_model(**changes), 0, CPU)
+        module = train_state.initialised(small_model(**changes), 0, CPU)
         logits = module.logits(module.hidden(torch.arange(32).view(2, 16)), multiple=multiple)
         logits.square().mean().backward()
         return logits, {name: parameter.grad for name, parameter in module.named_parameters()}
@@ -120,7 +121,7 @@ def test_training_lowers_the_validation_loss(data, tmp_path):
         model, small_config(steps=40, eval_every=40, save_every=40), data, tmp_path / "run", device="cpu"
     )
     untrained = evaluate(
-        mean_loss(learner.initialised(model, 0, CPU), small_config(), CPU),
+        mean_loss(train_state.initialised(model, 0, CPU), small_config(), CPU),
         validation_windows(data, 16, 256),
         data,
         4,
@@ -171,7 +172,7 @@ def test_a_checkpoint_loads_back_to_the_same_weights_and_optimizer(data, tmp_pat
 
 def test_what_is_trained_on_after_a_snapshot_is_not_in_its_checkpoint(data, tmp_path):
     model, config = small_model(), small_config()
-    learned = learner.prepared(model, config, CPU)
+    learned = train_state.prepared(model, config, CPU)
     steps = loop.updates(learned, model, config, data, 0, loop.Clock(64, 1, None))
     step = next(steps)
     before = {name: parameter.clone() for name, parameter in learned.module.named_parameters()}
@@ -217,12 +218,12 @@ def test_a_checkpoint_of_another_model_is_refused(data, tmp_path):
 
 def test_a_module_that_is_not_the_planned_one_is_refused():
     with pytest.raises(CheckFailed, match="the built model is not the counted one"):
-        learner.planned(Transformer(small_model(n_layers=3), device="cpu"), small_model())
+        train_state.planned(Transformer(small_model(n_layers=3), device="cpu"), small_model())
 
 
 def test_an_update_that_is_not_finite_leaves_the_weights(data):
     model, config = small_model(), small_config()
-    module = learner.initialised(model, 0, CPU)
+    module = train_state.initialised(model, 0, CPU)
     optimizer = optimizer_for(module, model, config)
     before = {name: parameter.clone() for name, parameter in module.named_parameters()}
     loop.accumulate(

@@ -12,10 +12,10 @@ from training_data import small_config, small_model, write_text
 from parambudget.errors import ConfigError, InputError
 from parambudget.text.corpus import Document, corpus
 from parambudget.text.token_cache import token_data
-from parambudget.train.batches import Windows, shuffled
-from parambudget.train.config import TrainConfig
-from parambudget.train.defaults import complete
-from parambudget.train.schedule import learning_rate
+from parambudget.training.config import TrainConfig
+from parambudget.training.dataloader import Windows, shuffled
+from parambudget.training.defaults import complete
+from parambudget.training.schedule import learning_rate
 
 
 def texts(documents: tuple[Document, ...]) -> list[str]:

@@ -21,7 +21,7 @@ from training_process import PATIENCE_SECONDS, Together, ended, in_step, run_com
 
 from parambudget.errors import InputError
 from parambudget.train.checkpoint import read_state
-from parambudget.train.distributed import ALONE, Ranks
+from parambudget.training.distributed import ALONE, Ranks
 
 SETTINGS = {
     "steps": 8, "save_every": 4, "eval_every": 4, "batch_size": 2, "gradient_accumulation_steps": 4,

@@ -9,10 +9,10 @@ from training_data import small_config, small_model, write_text
 
 from parambudget.cli.main import main
 from parambudget.errors import InputError
-from parambudget.train.config import TrainConfig
-from parambudget.train.defaults import complete
-from parambudget.train.device import choose, memory_told
-from parambudget.train.fit import attempts, first_that_fits, settings_for_hours, settings_that_fit
+from parambudget.training.autotune import attempts, first_that_fits, settings_for_hours, settings_that_fit
+from parambudget.training.config import TrainConfig
+from parambudget.training.defaults import complete
+from parambudget.training.device import choose, memory_told
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,11 +9,11 @@ import torch
 from training_data import small_config, small_model
 
 from parambudget.text.token_cache import TokenData
-from parambudget.train.batches import Windows
-from parambudget.train.device import choose
-from parambudget.train.learner import initialised
-from parambudget.train.loop import accumulate, micro_batches, train
-from parambudget.train.loss import mean_loss
+from parambudget.training.dataloader import Windows
+from parambudget.training.device import choose
+from parambudget.training.loop import accumulate, micro_batches, train
+from parambudget.training.loss import mean_loss
+from parambudget.training.train_state import initialised
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

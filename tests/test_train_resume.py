@@ -13,8 +13,9 @@ from training_data import small_config, small_data, small_model
 
 from parambudget.errors import CheckFailed, InputError
 from parambudget.text.token_cache import TokenData
-from parambudget.train import checkpoint, loop
-from parambudget.train.results import Step, TrainResult
+from parambudget.train import checkpoint
+from parambudget.training import loop
+from parambudget.training.metrics import Step, TrainResult
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 60
 def processes() -> multiprocessing.context.ForkServerContext:
     """New processes that need not import torch: the server that they are forked from has done it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["parambudget.train.loop", "torch._dynamo"])
+    context.set_forkserver_preload(["parambudget.training.loop", "torch._dynamo"])
     return context
 
 

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from parambudget.show.watching import Figures, watching
-from parambudget.train.results import Step
+from parambudget.training.metrics import Step
 
 PEAK = 989.4e12
 

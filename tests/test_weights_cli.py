@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from parambudget.cli.main import main
 from parambudget.text.pretrained import tokenizer_files
-from parambudget.train import loop
-from parambudget.train.device import choose
-from parambudget.train.sample import load_checkpoint
+from parambudget.training import loop
+from parambudget.training.device import choose
+from parambudget.training.generate import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

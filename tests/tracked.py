@@ -15,12 +15,12 @@ from training_data import small_config
 
 from parambudget.arch.config import ModelConfig
 from parambudget.nn.transformer import Transformer
-from parambudget.train.config import TrainConfig
-from parambudget.train.device import choose
-from parambudget.train.learner import Learner
-from parambudget.train.loop import accumulate, ahead
-from parambudget.train.loss import mean_loss
-from parambudget.train.optim import clip, optimizer_for
+from parambudget.training.config import TrainConfig
+from parambudget.training.device import choose
+from parambudget.training.loop import accumulate, ahead
+from parambudget.training.loss import mean_loss
+from parambudget.training.optimizer import clip, optimizer_for
+from parambudget.training.train_state import Learner
 
 
 class Storages(TorchDispatchMode):
@@ -46,7 +46,7 @@ class Storages(TorchDispatchMode):
 
 
 def learner_of(model: ModelConfig, config: TrainConfig, *, bf16: bool, compiled: bool = False) -> Learner:
-    """What `train.learner.prepared` makes, but for the values of the weights: fake tensors have none."""
+    """What `training.train_state.prepared` makes, but for the values of the weights: fake tensors have none."""
     compute, module = replace(choose("cpu"), bf16=bf16, compiled=compiled), Transformer(model)
     return Learner(module, optimizer_for(module, model, config), mean_loss(module, config, compute), compute)
 
@@ -58,7 +58,7 @@ def windows(model: ModelConfig, config: TrainConfig) -> Iterator[torch.Tensor]:
 
 
 def update(learner: Learner, config: TrainConfig, batches: Iterator[torch.Tensor]) -> None:
-    """What `train.loop.updates` does for one step."""
+    """What `training.loop.updates` does for one step."""
     accumulate(learner.loss_of, batches, config, learner.compute)
     clip(learner.module.parameters(), config.grad_clip)
     learner.optimizer.step()

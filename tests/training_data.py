@@ -7,7 +7,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete as complete_model
 from parambudget.text.corpus import corpus
 from parambudget.text.token_cache import TokenData, token_data
-from parambudget.train.config import TrainConfig
+from parambudget.training.config import TrainConfig
 
 SENTENCE = "the model of one or two layers learns every token and then forgets nothing while its loss falls"
 WORDS = SENTENCE.split()

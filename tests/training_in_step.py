@@ -9,15 +9,15 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from torch.testing import assert_close
 from training_data import small_config, small_data, small_model
 
-from parambudget.train.config import TrainConfig
-from parambudget.train.defaults import complete
-from parambudget.train.device import Compute, choose
-from parambudget.train.distributed import Ranks
-from parambudget.train.fit import _try, attempts, first_that_fits, settings_that_fit
-from parambudget.train.learner import Learner, prepared
-from parambudget.train.loop import accumulate
 from parambudget.train.muon import ShardedMuon
-from parambudget.train.optim import clip
+from parambudget.training.autotune import _try, attempts, first_that_fits, settings_that_fit
+from parambudget.training.config import TrainConfig
+from parambudget.training.defaults import complete
+from parambudget.training.device import Compute, choose
+from parambudget.training.distributed import Ranks
+from parambudget.training.loop import accumulate
+from parambudget.training.optimizer import clip
+from parambudget.training.train_state import Learner, prepared
 
 CPU = choose("cpu")
 UNEVEN = small_model(

@@ -15,8 +15,8 @@ from training_data import small_config, small_data, small_model
 
 from parambudget.cli.main import main
 from parambudget.errors import ParambudgetError
-from parambudget.train.distributed import joined
-from parambudget.train.loop import train
+from parambudget.training.distributed import joined
+from parambudget.training.loop import train
 
 
 def train_in(out: Path, text: Path, settings: Mapping[str, Any], largest_file: int | None = None) -> None:
@@ -45,7 +45,7 @@ class Together:
         self.folder = folder
         # New processes need not import torch: the server that they are forked from has done it.
         self._processes = multiprocessing.get_context("forkserver")
-        heavy = ["parambudget.train.loop", "parambudget.train.sharded", "parambudget.train.pieces"]
+        heavy = ["parambudget.training.loop", "parambudget.train.sharded", "parambudget.train.pieces"]
         self._processes.set_forkserver_preload(["torch._dynamo", *heavy])
 
     def begin(

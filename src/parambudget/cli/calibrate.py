@@ -46,8 +46,8 @@ def _measured(device: str, *, quiet: bool) -> Stack:
     require_torch("calibrate")
     from parambudget.show.calibration import calibrating
     from parambudget.show.console import console
-    from parambudget.train.calibrate import calibrate as measure
-    from parambudget.train.device import choose
+    from parambudget.training.calibrate import calibrate as measure
+    from parambudget.training.device import choose
 
     compute, to = choose(device), console()
     to.quiet = quiet

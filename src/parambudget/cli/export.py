@@ -91,9 +91,9 @@ def _export_weights(
 ) -> None:
     """The model of a checkpoint with its weights and its tokenizer."""
     require_torch("export --weights")
-    from parambudget.train.device import choose
-    from parambudget.train.export import export_weights, require_same_model
-    from parambudget.train.sample import load_checkpoint
+    from parambudget.training.device import choose
+    from parambudget.training.export import export_weights, require_same_model
+    from parambudget.training.generate import load_checkpoint
 
     notes: list[str] = []
     loaded = load_checkpoint(weights, choose("cpu"), notes.append)

@@ -12,17 +12,17 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cli.output import print_json, tell
 from parambudget.errors import MissingExtra
 from parambudget.formats.source import Source
-from parambudget.train.config import TrainConfig
-from parambudget.train.results import Step
-from parambudget.train.signals import StopRequest
+from parambudget.training.config import TrainConfig
+from parambudget.training.metrics import Step
+from parambudget.training.signals import StopRequest
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from parambudget.text.token_cache import TokenData
-    from parambudget.train.device import Compute
-    from parambudget.train.distributed import Ranks
-    from parambudget.train.settings import Settled
+    from parambudget.training.device import Compute
+    from parambudget.training.distributed import Ranks
+    from parambudget.training.settings import Settled
 
 OnStep = Callable[[Step], None]
 
@@ -59,8 +59,8 @@ def run(device: str, request: Callable[[], Request], stopped: StopRequest) -> No
     made = request() if alone else None
     import parambudget.text.data
     import parambudget.train.loop  # noqa: F401  torch, too
-    from parambudget.train.device import kernels_told
-    from parambudget.train.distributed import joined
+    from parambudget.training.device import kernels_told
+    from parambudget.training.distributed import joined
 
     if alone:
         stopped.stop_at_once()
@@ -75,8 +75,8 @@ def run_as(ranks: "Ranks", asked: Request, stopped: StopRequest) -> None:
     from parambudget.render import training as show
     from parambudget.show.console import console
     from parambudget.show.watching import watching
-    from parambudget.train.expect import expected
-    from parambudget.train.loop import train as train_model
+    from parambudget.training.forecast import expected
+    from parambudget.training.loop import train as train_model
 
     to = console()
     to.quiet = asked.as_json or not ranks.leads
@@ -113,13 +113,13 @@ def _ready(
 ) -> "tuple[Compute, TokenData, Settled]":
     """Device, text and settings; what can be known to be wrong is said before the text is read."""
     from parambudget.text.dataset import data_for
-    from parambudget.train.batches import require_windows
-    from parambudget.train.device import choose
     from parambudget.train.history import config_of
-    from parambudget.train.learner import require_init
     from parambudget.train.origin import text_of_run, text_told, where
-    from parambudget.train.rundir import require_free
-    from parambudget.train.settings import require_possible, said, settled
+    from parambudget.training.dataloader import require_windows
+    from parambudget.training.device import choose
+    from parambudget.training.run_folder import require_free
+    from parambudget.training.settings import require_possible, said, settled
+    from parambudget.training.train_state import require_init
 
     compute = choose(asked.device)
     if asked.shard:
@@ -157,7 +157,7 @@ def _require_wandb() -> None:
             "--wandb needs wandb, which is not installed; run it as: uv run --extra train --extra wandb "
             "parambudget train ... (or: pip install 'parambudget[train,wandb]')"
         )
-    from parambudget.train.tracking import require_account
+    from parambudget.training.wandb_logger import require_account
 
     require_account()
 
@@ -168,7 +168,7 @@ def _reported(on_step: OnStep, asked: Request, config: TrainConfig) -> Iterator[
     if asked.wandb is None:
         yield on_step
         return
-    from parambudget.train.tracking import tracked
+    from parambudget.training.wandb_logger import tracked
 
     with tracked(on_step, asked.wandb, asked.out, asked.model.model_dump() | config.model_dump()) as both:
         yield both

@@ -42,9 +42,9 @@ def sample(
             f"--temperature {temperature:g} is not finite; use 0 or a positive number such as 0.8"
         )
     require_torch("sample")
-    from parambudget.train.device import choose
-    from parambudget.train.sample import Drawing, load_checkpoint
-    from parambudget.train.sample import sample as generate
+    from parambudget.training.device import choose
+    from parambudget.training.generate import Drawing, load_checkpoint
+    from parambudget.training.generate import sample as generate
 
     loaded = load_checkpoint(
         checkpoint, choose(device), lambda notice: typer.echo(f"note: {notice}", err=True)

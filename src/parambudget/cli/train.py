@@ -16,7 +16,7 @@ from parambudget.cost.params import total
 from parambudget.errors import InputError
 from parambudget.formats.source import Source, load, read_source
 from parambudget.train.history import config_of, stored_config
-from parambudget.train.signals import Stopped, stop_requests
+from parambudget.training.signals import Stopped, stop_requests
 from parambudget.units import format_count, parse_count
 
 RUN_PANEL = "The run: how long, what is kept, how it goes on"

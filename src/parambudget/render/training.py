@@ -9,8 +9,8 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.show.console import plain_table
 from parambudget.text.token_cache import TokenData
-from parambudget.train.defaults import Completed
-from parambudget.train.results import TrainResult
+from parambudget.training.defaults import Completed
+from parambudget.training.metrics import TrainResult
 from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
 
 

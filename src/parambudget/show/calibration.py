@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from parambudget.train.calibrate import Stage
+from parambudget.training.calibrate import Stage
 
 
 @contextmanager

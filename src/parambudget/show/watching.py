@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from parambudget.train.expect import Expected
-from parambudget.train.results import Step
+from parambudget.training.forecast import Expected
+from parambudget.training.metrics import Step
 from parambudget.units import format_bytes, format_mfu, format_seconds
 
 MOST_SILENT_SECONDS: Final = 30.0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from parambudget.build.experts import MixtureOfExperts
-from parambudget.train.distributed import ALONE, Ranks
+from parambudget.training.distributed import ALONE, Ranks
 
 CORRECTION_STEP: Final = 1e-3
 """By which the correction of an expert goes up or down after an update.

@@ -26,9 +26,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from parambudget.errors import InputError
-from parambudget.train.distributed import is_piece
 from parambudget.train.history import saved_in
-from parambudget.train.results import Step
+from parambudget.training.distributed import is_piece
+from parambudget.training.metrics import Step
 
 if TYPE_CHECKING:
     from parambudget.train.pieces import Pieces

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from parambudget.text.token_cache import TokenData
-from parambudget.train.device import Compute
-from parambudget.train.distributed import ALONE, Ranks
+from parambudget.training.device import Compute
+from parambudget.training.distributed import ALONE, Ranks
 
 
 @dataclass(frozen=True)

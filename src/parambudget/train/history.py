@@ -12,7 +12,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.errors import InputError
 from parambudget.formats.source import read_source
-from parambudget.train.results import Step
+from parambudget.training.metrics import Step
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from parambudget.cost.attention import FLASH_BACKWARD
 from parambudget.cost.speed.roofline import NEWTON_SCHULZ_STEPS
-from parambudget.train.device import Compute
+from parambudget.training.device import Compute
 
 FEWEST: Final = 3
 COPIED_BYTES: Final = {"cpu": 2**28, "cuda": 2**30}

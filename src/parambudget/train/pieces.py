@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
-from parambudget.train.distributed import PATIENCE
+from parambudget.training.distributed import PATIENCE
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.experimental import implicit_replication
 
 from parambudget.nn.transformer import Transformer
-from parambudget.train.device import Compute
-from parambudget.train.distributed import Loss, Ranks
+from parambudget.training.device import Compute
+from parambudget.training.distributed import Loss, Ranks
 
 
 def sharded(

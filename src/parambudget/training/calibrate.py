@@ -20,10 +20,10 @@ from parambudget.cost.hardware import find
 from parambudget.cost.speed.profile import LINK_SHARE, SOFTWARE, Stack
 from parambudget.cost.speed.roofline import Work, parts
 from parambudget.text.token_cache import TokenData
-from parambudget.train.config import TrainConfig
-from parambudget.train.device import Compute
-from parambudget.train.fit import timed_update_seconds
 from parambudget.train.kernels import Kernels, measured
+from parambudget.training.autotune import timed_update_seconds
+from parambudget.training.config import TrainConfig
+from parambudget.training.device import Compute
 
 SECONDS: Final = 60.0
 SLOWEST, FASTEST = 0.85, 1.15

@@ -18,11 +18,11 @@ from parambudget.text.pretrained import read_pretrained_tokenizer
 from parambudget.text.token_cache import TokenData
 from parambudget.train import checkpoint
 from parambudget.train.balance import NO_EXPERTS, Balance
-from parambudget.train.config import TrainConfig
-from parambudget.train.device import Compute
-from parambudget.train.distributed import ALONE, Ranks, is_piece
-from parambudget.train.loss import mean_loss
-from parambudget.train.optim import optimizer_for
+from parambudget.training.config import TrainConfig
+from parambudget.training.device import Compute
+from parambudget.training.distributed import ALONE, Ranks, is_piece
+from parambudget.training.loss import mean_loss
+from parambudget.training.optimizer import optimizer_for
 
 
 @dataclass(frozen=True, eq=False)

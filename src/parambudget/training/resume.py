@@ -7,10 +7,10 @@ from typing import Any, Final
 from parambudget.errors import InputError
 from parambudget.train import checkpoint
 from parambudget.train.checkpoint import About
-from parambudget.train.config import TrainConfig
-from parambudget.train.learner import Learner
-from parambudget.train.results import Step
-from parambudget.train.rundir import Metrics
+from parambudget.training.config import TrainConfig
+from parambudget.training.metrics import Step
+from parambudget.training.run_folder import Metrics
+from parambudget.training.train_state import Learner
 
 CHANGEABLE: Final = ("steps", "save_every", "keep", "eval_every", "eval_tokens")
 """Settings that a resumed run may change."""

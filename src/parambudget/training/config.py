@@ -16,7 +16,7 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 class TrainConfig(BaseModel):
     """Everything that decides which numbers a run computes, beside the model and the data.
 
-    Frozen, strict and closed. To have what is left out filled in, go through `train.defaults.complete`.
+    Frozen, strict and closed. To have what is left out filled in, go through `training.defaults.complete`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

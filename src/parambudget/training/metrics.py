@@ -73,7 +73,7 @@ class TrainResult:
     """From the start, or the resume, to the last save."""
     device: str
     planned: dict[str, Any] | None
-    """What was expected of peak memory, tokens per second and update time: `train.expect.Expected`."""
+    """What was expected of peak memory, tokens per second and update time: `training.forecast.Expected`."""
     checkpoint: Path | None
     """The newest one; None if the run was stopped before its first update."""
 

@@ -15,8 +15,8 @@ from parambudget.errors import InputError
 from parambudget.formats.source import config_document
 from parambudget.text.token_cache import TokenData
 from parambudget.train import checkpoint
-from parambudget.train.config import TrainConfig
-from parambudget.train.results import Step, TrainResult
+from parambudget.training.config import TrainConfig
+from parambudget.training.metrics import Step, TrainResult
 
 _OURS: Final = ("config.json", "metrics.jsonl", "summary.json", "checkpoints")
 

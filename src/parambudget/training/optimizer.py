@@ -15,8 +15,8 @@ from torch import nn
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.tensors import Tensor, tensors
-from parambudget.train.config import TrainConfig
-from parambudget.train.distributed import is_piece
+from parambudget.training.config import TrainConfig
+from parambudget.training.distributed import is_piece
 
 
 @dataclass(frozen=True, eq=False)

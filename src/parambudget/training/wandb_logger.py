@@ -15,7 +15,7 @@ import wandb
 
 from parambudget._files import write_whole
 from parambudget.errors import InputError
-from parambudget.train.results import Step
+from parambudget.training.metrics import Step
 
 
 @contextmanager

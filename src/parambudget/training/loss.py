@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from parambudget.nn.transformer import Transformer
 from parambudget.train.balance import NO_EXPERTS, Balance
-from parambudget.train.config import TrainConfig
-from parambudget.train.device import Compute
+from parambudget.training.config import TrainConfig
+from parambudget.training.device import Compute
 
 HEAD_MULTIPLE: Final = 64
 """Rows of the output head are padded to this on a GPU, in the forward pass alone."""

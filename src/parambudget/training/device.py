@@ -13,7 +13,7 @@ from parambudget import __version__
 from parambudget.build.kernels import NO_KERNEL, prefer_flash_3
 from parambudget.cost.hardware import find
 from parambudget.errors import InputError
-from parambudget.train.config import TrainConfig
+from parambudget.training.config import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from parambudget.cost.params import total
 from parambudget.errors import InputError
 from parambudget.text.token_cache import TokenData
 from parambudget.train.clock import Clock
-from parambudget.train.config import TrainConfig
-from parambudget.train.defaults import Completed, complete
-from parambudget.train.device import Compute
-from parambudget.train.distributed import ALONE, Ranks
-from parambudget.train.learner import prepared
-from parambudget.train.loop import updates
-from parambudget.train.results import Step
+from parambudget.training.config import TrainConfig
+from parambudget.training.defaults import Completed, complete
+from parambudget.training.device import Compute
+from parambudget.training.distributed import ALONE, Ranks
+from parambudget.training.loop import updates
+from parambudget.training.metrics import Step
+from parambudget.training.train_state import prepared
 from parambudget.units import format_seconds
 
 MANY_CHUNKS: Final = 8

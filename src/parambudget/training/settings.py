@@ -9,14 +9,14 @@ from parambudget.arch.config import ModelConfig
 from parambudget.formats.source import Source
 from parambudget.planning.step_search import quickest
 from parambudget.text.token_cache import TokenData
-from parambudget.train.config import TrainConfig
-from parambudget.train.defaults import Completed, complete
-from parambudget.train.device import Compute
-from parambudget.train.distributed import ALONE, Ranks
-from parambudget.train.expect import machine_of, require_room, surely_fits
-from parambudget.train.fit import settings_for_hours, settings_that_fit
 from parambudget.train.history import stored_config
-from parambudget.train.resume import require_same_model, require_same_settings
+from parambudget.training.autotune import settings_for_hours, settings_that_fit
+from parambudget.training.config import TrainConfig
+from parambudget.training.defaults import Completed, complete
+from parambudget.training.device import Compute
+from parambudget.training.distributed import ALONE, Ranks
+from parambudget.training.forecast import machine_of, require_room, surely_fits
+from parambudget.training.resume import require_same_model, require_same_settings
 from parambudget.units import format_bytes
 
 WAYS = ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "loss_chunks")

@@ -24,9 +24,9 @@ from parambudget.cost.speed.throughput import throughput
 from parambudget.errors import InputError
 from parambudget.planning.advice import remedies
 from parambudget.planning.machine import CPU, Machine, memory_plan
-from parambudget.train.config import TrainConfig
-from parambudget.train.device import Compute
-from parambudget.train.distributed import ALONE, Ranks
+from parambudget.training.config import TrainConfig
+from parambudget.training.device import Compute
+from parambudget.training.distributed import ALONE, Ranks
 from parambudget.units import format_bytes
 
 SURE_SHARE: Final = 0.75

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from parambudget.train.config import TrainConfig
+from parambudget.training.config import TrainConfig
 
 _FALL: Final[dict[str, Callable[[float], float]]] = {
     "linear": lambda left: left,

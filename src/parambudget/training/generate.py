@@ -18,7 +18,7 @@ from parambudget.nn.transformer import Transformer
 from parambudget.text.pretrained import read_pretrained_tokenizer
 from parambudget.text.tokenizer import TextTokenizer, prepared
 from parambudget.train import checkpoint
-from parambudget.train.device import Compute
+from parambudget.training.device import Compute
 
 Ended = Literal["end of text", "max_tokens", "context_length"]
 

@@ -20,21 +20,22 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import total
 from parambudget.errors import CheckFailed
 from parambudget.text.token_cache import TokenData
-from parambudget.train import checkpoint, rundir
-from parambudget.train.batches import Windows, require_windows
+from parambudget.train import checkpoint
 from parambudget.train.clock import Clock
-from parambudget.train.config import TrainConfig
-from parambudget.train.device import Compute, choose, memory_told, surroundings
-from parambudget.train.distributed import ALONE, Ranks
 from parambudget.train.evaluate import evaluate, validation_windows
-from parambudget.train.expect import Expected, expected
 from parambudget.train.history import stored_config
-from parambudget.train.learner import Learner, prepared, started_from
-from parambudget.train.optim import clip, set_learning_rate
-from parambudget.train.results import Step, TrainResult
-from parambudget.train.resume import require_same_run, restored
 from parambudget.train.saving import Saver
-from parambudget.train.schedule import learning_rate
+from parambudget.training import run_folder
+from parambudget.training.config import TrainConfig
+from parambudget.training.dataloader import Windows, require_windows
+from parambudget.training.device import Compute, choose, memory_told, surroundings
+from parambudget.training.distributed import ALONE, Ranks
+from parambudget.training.forecast import Expected, expected
+from parambudget.training.metrics import Step, TrainResult
+from parambudget.training.optimizer import clip, set_learning_rate
+from parambudget.training.resume import require_same_run, restored
+from parambudget.training.schedule import learning_rate
+from parambudget.training.train_state import Learner, prepared, started_from
 
 if TYPE_CHECKING:
     from parambudget.train.pieces import Pieces
@@ -68,7 +69,7 @@ def train(
         planned = expected(model, config, compute, ranks, shard=shard)
         learner = prepared(model, config, compute, ranks, shard=shard)
         origin = started_from(init, learner, data, on_notice) if init is not None else {}
-        described = rundir.description(model, config, data, {**(provenance or {}), **origin})
+        described = run_folder.description(model, config, data, {**(provenance or {}), **origin})
         if resume and (stored := stored_config(out)) is not None:
             require_same_run(out, stored, described)
     around = surroundings(compute.name, ranks.size, shard=shard)
@@ -82,8 +83,8 @@ def train(
             return helped(learner, model, config, data, out, clock, planned, about, stopped)
     with ExitStack() as folder, memory_told(config):
         with ranks.telling():
-            checkpoints = folder.enter_context(rundir.claimed(out, resume=resume))
-            metrics, saver = rundir.Metrics(out, on_notice), Saver(checkpoints, config.keep, on_notice)
+            checkpoints = folder.enter_context(run_folder.claimed(out, resume=resume))
+            metrics, saver = run_folder.Metrics(out, on_notice), Saver(checkpoints, config.keep, on_notice)
             before = restored(checkpoints, config.steps, metrics, learner, about, on_notice)
             write_json(out / "config.json", described)
             done = ranks.first(before[-1].step if before else 0)
@@ -99,7 +100,7 @@ def train(
         steps = updates(learner, model, config, data, done, clock)
         last = followed(steps, before, config, metrics, saver, save, lambda: ranks.any(stopped()), on_step)
         result = outcome(config, model, last, clock, compute, checkpoints, planned)
-        if last.step == done and (measured_then := rundir.stored_result(out)) is not None:
+        if last.step == done and (measured_then := run_folder.stored_result(out)) is not None:
             # Nothing was trained now: what was measured when it was stays.
             result = replace(measured_then, finished=result.finished)
         write_json(out / "summary.json", result.as_dict())
@@ -171,7 +172,7 @@ def updates(
 
 
 def followed(
-    steps: Iterator[Step], before: list[Step], config: TrainConfig, metrics: rundir.Metrics, saver: Saver,
+    steps: Iterator[Step], before: list[Step], config: TrainConfig, metrics: run_folder.Metrics, saver: Saver,
     save: Callable[[Step], None], stopped: Callable[[], bool], on_step: Callable[[Step], None],
 ) -> Step:  # fmt: skip
     """Draw the updates one by one: a row each, checkpoints when due; to the end or until asked to stop.

@@ -10,7 +10,7 @@ from parambudget.build.export import write_pretrained
 from parambudget.errors import ConfigError
 from parambudget.formats.hf.exporter import to_hf
 from parambudget.text.pretrained import ends, tokenizer_files
-from parambudget.train.sample import Loaded
+from parambudget.training.generate import Loaded
 
 TOKENIZER_OF_ITS_OWN: Final = ("qwen2",)
 """Classes for which transformers 5 has `AutoTokenizer` cut texts by rules of its own, whatever the files say.

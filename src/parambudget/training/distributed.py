@@ -20,8 +20,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 from parambudget.errors import InputError, ParambudgetError, ToldElsewhere
-from parambudget.train.config import TrainConfig
-from parambudget.train.device import Compute
+from parambudget.training.config import TrainConfig
+from parambudget.training.device import Compute
 
 Value = TypeVar("Value")
 # The leading process may tokenize a large text, or join a large checkpoint, while the others wait.
