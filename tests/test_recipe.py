@@ -19,8 +19,8 @@ from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError
 from parambudget.nn.transformer import Transformer
 from parambudget.text.token_cache import TokenData
-from parambudget.train import checkpoint
 from parambudget.training import loop, train_state
+from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import Windows
 from parambudget.training.defaults import complete
@@ -99,12 +99,10 @@ def test_every_kind_of_model_learns_and_a_checkpoint_brings_it_back(data, tmp_pa
     for name, buffer in made.module.named_buffers():
         if name.endswith("correction"):
             buffer.fill_(0.5)
-    about = checkpoint.About({}, "{}", {})
-    held = checkpoint.snapshot(
-        Step(20, 0.0, 0.0, 0.0, False, 0, 0.0, None), made.module, made.optimizer, about
-    )
-    folder, other = checkpoint.write(tmp_path, held), updated(data, 0, config, model)
-    checkpoint.restore(folder, checkpoint.read_state(folder), other.module, other.optimizer)
+    about = files.About({}, "{}", {})
+    held = files.snapshot(Step(20, 0.0, 0.0, 0.0, False, 0, 0.0, None), made.module, made.optimizer, about)
+    folder, other = files.write(tmp_path, held), updated(data, 0, config, model)
+    files.restore(folder, files.read_state(folder), other.module, other.optimizer)
     assert other.loss_of(tokens).item() == made.loss_of(tokens).item()
 
 

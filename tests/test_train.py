@@ -13,9 +13,9 @@ from training_data import small_config, small_model
 from parambudget.cost.params import total
 from parambudget.errors import CheckFailed, InputError
 from parambudget.nn.transformer import Transformer
-from parambudget.train import checkpoint
 from parambudget.train.evaluate import evaluate, validation_windows
 from parambudget.training import loop, train_state
+from parambudget.training.checkpoint import files
 from parambudget.training.dataloader import Windows
 from parambudget.training.device import choose, surroundings
 from parambudget.training.loss import mean_loss
@@ -155,8 +155,8 @@ def test_a_checkpoint_loads_back_to_the_same_weights_and_optimizer(data, tmp_pat
     result = loop.train(model, config, data, tmp_path / "run", device="cpu")
     module = Transformer(model, device="cpu")
     optimizer = optimizer_for(module, model, config)
-    state = checkpoint.read_state(result.checkpoint)
-    checkpoint.restore(result.checkpoint, state, module, optimizer)
+    state = files.read_state(result.checkpoint)
+    files.restore(result.checkpoint, state, module, optimizer)
     assert (state["step"], state["val_loss"]) == (6, result.val_loss)
     saved = load_file(result.checkpoint / "model.safetensors")
     assert all(torch.equal(parameter, saved[name]) for name, parameter in module.named_parameters())
@@ -177,11 +177,9 @@ def test_what_is_trained_on_after_a_snapshot_is_not_in_its_checkpoint(data, tmp_
     step = next(steps)
     before = {name: parameter.clone() for name, parameter in learned.module.named_parameters()}
     moments = {p: learned.optimizer.state[p]["exp_avg"].clone() for p in learned.module.parameters()}
-    held = checkpoint.snapshot(
-        step, learned.module, learned.optimizer, checkpoint.About({}, "{}", surroundings("CPU"))
-    )
+    held = files.snapshot(step, learned.module, learned.optimizer, files.About({}, "{}", surroundings("CPU")))
     next(steps)
-    folder = checkpoint.write(tmp_path, held)
+    folder = files.write(tmp_path, held)
     saved = load_file(folder / "model.safetensors")
     state = load_file(folder / "optimizer.safetensors")
     for name, parameter in learned.module.named_parameters():
@@ -205,15 +203,13 @@ def test_a_damaged_checkpoint_names_the_file(data, tmp_path):
         file.seek(-1, 2)
         file.write(b"\xff")
     with pytest.raises(InputError, match=r"model\.safetensors is not what was written"):
-        checkpoint.load_weights(result.checkpoint, Transformer(small_model(), device="cpu"))
+        files.load_weights(result.checkpoint, Transformer(small_model(), device="cpu"))
 
 
 def test_a_checkpoint_of_another_model_is_refused(data, tmp_path):
     result = loop.train(small_model(), small_config(), data, tmp_path / "run", device="cpu")
     with pytest.raises(InputError, match=r"of another model: .* is \(48, 32\) there and \(64, 32\) here"):
-        checkpoint.load_weights(
-            result.checkpoint, Transformer(small_model(intermediate_size=64), device="cpu")
-        )
+        files.load_weights(result.checkpoint, Transformer(small_model(intermediate_size=64), device="cpu"))
 
 
 def test_a_module_that_is_not_the_planned_one_is_refused():

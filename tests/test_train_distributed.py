@@ -20,7 +20,7 @@ from training_data import small_config, small_model, write_text
 from training_process import PATIENCE_SECONDS, Together, ended, in_step, run_command
 
 from parambudget.errors import InputError
-from parambudget.train.checkpoint import read_state
+from parambudget.training.checkpoint.files import read_state
 from parambudget.training.distributed import ALONE, Ranks
 
 SETTINGS = {

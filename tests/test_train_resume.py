@@ -13,8 +13,8 @@ from training_data import small_config, small_data, small_model
 
 from parambudget.errors import CheckFailed, InputError
 from parambudget.text.token_cache import TokenData
-from parambudget.train import checkpoint
 from parambudget.training import loop
+from parambudget.training.checkpoint import files
 from parambudget.training.metrics import Step, TrainResult
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -209,7 +209,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(data, wh
 
 def test_a_run_without_any_whole_checkpoint_says_so(data, tmp_path):
     trained(data, tmp_path / "run", stop_after=5)
-    for folder in checkpoint.all_in(tmp_path / "run/checkpoints"):
+    for folder in files.all_in(tmp_path / "run/checkpoints"):
         cut_in_half(folder / "model.safetensors")
     with pytest.raises(InputError, match=r"no checkpoint in .* is whole .*; start again in another folder"):
         trained(data, tmp_path / "run")
@@ -299,4 +299,4 @@ def test_divergence_names_a_checkpoint_that_is_there(data, tmp_path):
     with pytest.raises(CheckFailed, match="last good checkpoint: ") as caught:
         trained(data, tmp_path / "run", **settings)
     named = Path(str(caught.value).split("checkpoint: ")[1].rstrip(")"))
-    checkpoint.read_state(named)
+    files.read_state(named)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from training_data import small_model, write_text
 from training_process import run_command, train_in
 
-from parambudget.train import checkpoint
+from parambudget.training.checkpoint import files
 
 SETTINGS = {"steps": 40, "save_every": 2, "eval_every": 10, "keep": 2}
 PATIENCE_SECONDS = 60
@@ -65,7 +65,7 @@ def finished(process: multiprocessing.Process) -> None:
 def outcome_of(out: Path) -> tuple[list[dict], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     last = out / f"checkpoints/step-{SETTINGS['steps']}"
-    checkpoint.read_state(last)
+    files.read_state(last)
     weights, optimizer = (load_file(last / f"{name}.safetensors") for name in ("model", "optimizer"))
     return [row | {"tokens_per_second": 0} for row in rows], weights, optimizer
 
@@ -137,11 +137,11 @@ def test_a_disk_that_was_full_for_a_while_costs_nothing(start, whole, tmp_path):
         time.sleep(0.01)
     process.kill()
     process.join()
-    newest = checkpoint.all_in(out / "checkpoints")[0]
+    newest = files.all_in(out / "checkpoints")[0]
     full = start(out, largest_file=50_000)
     full.join(PATIENCE_SECONDS)
     assert full.exitcode == 1
-    checkpoint.read_state(newest)
+    files.read_state(newest)
     finished(start(out))
     assert_same_outcome(out, whole[0])
 
@@ -201,7 +201,7 @@ def test_a_signal_saves_at_the_step_boundary_and_prints_how_to_go_on(begun, comm
     assert match, error
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["finished"], summary["steps"]) == (False, int(match[1]))
-    assert checkpoint.read_state(tmp_path / "run/checkpoints" / f"step-{match[1]}")["step"] == int(match[1])
+    assert files.read_state(tmp_path / "run/checkpoints" / f"step-{match[1]}")["step"] == int(match[1])
     assert f"step-{match[1]}" in (tmp_path / "out.txt").read_text()
 
 

@@ -45,7 +45,11 @@ class Together:
         self.folder = folder
         # New processes need not import torch: the server that they are forked from has done it.
         self._processes = multiprocessing.get_context("forkserver")
-        heavy = ["parambudget.training.loop", "parambudget.train.sharded", "parambudget.train.pieces"]
+        heavy = [
+            "parambudget.training.loop",
+            "parambudget.train.sharded",
+            "parambudget.training.checkpoint.sharded",
+        ]
         self._processes.set_forkserver_preload(["torch._dynamo", *heavy])
 
     def begin(

@@ -17,7 +17,7 @@ from parambudget.nn.kv_cache import remembering
 from parambudget.nn.transformer import Transformer
 from parambudget.text.pretrained import read_pretrained_tokenizer
 from parambudget.text.tokenizer import TextTokenizer, prepared
-from parambudget.train import checkpoint
+from parambudget.training.checkpoint import files
 from parambudget.training.device import Compute
 
 Ended = Literal["end of text", "max_tokens", "context_length"]
@@ -46,7 +46,7 @@ class Sample:
     n_tokens: int
     ended: Ended
     seed: int
-    checkpoint: str
+    files: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ def load_checkpoint(
             "Hugging Face"
         )
     module = Transformer(load(folder / "config.json", {}).model, device=compute.device, dtype=torch.float32)
-    checkpoint.load_weights(folder, module)
+    files.load_weights(folder, module)
     try:
         held = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises no narrower class
@@ -86,12 +86,12 @@ def load_checkpoint(
 
 def _newest_whole(run: Path, on_notice: Callable[[str], None]) -> Path:
     """The newest checkpoint of a run that is as it was written; the newest of all if none is."""
-    saved = checkpoint.all_in(run / "checkpoints")
+    saved = files.all_in(run / "checkpoints")
     if not saved:
         raise InputError(f"{run} has no checkpoint yet; wait for its first save")
     for folder in saved:
         try:
-            checkpoint.read_state(folder)
+            files.read_state(folder)
         except InputError as error:
             on_notice(f"{str(error).split(';')[0]}; an older one is taken")
             continue

@@ -20,12 +20,12 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import total
 from parambudget.errors import CheckFailed
 from parambudget.text.token_cache import TokenData
-from parambudget.train import checkpoint
 from parambudget.train.clock import Clock
 from parambudget.train.evaluate import evaluate, validation_windows
 from parambudget.train.history import stored_config
-from parambudget.train.saving import Saver
 from parambudget.training import run_folder
+from parambudget.training.checkpoint import files
+from parambudget.training.checkpoint.async_saver import Saver
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import Windows, require_windows
 from parambudget.training.device import Compute, choose, memory_told, surroundings
@@ -38,7 +38,7 @@ from parambudget.training.schedule import learning_rate
 from parambudget.training.train_state import Learner, prepared, started_from
 
 if TYPE_CHECKING:
-    from parambudget.train.pieces import Pieces
+    from parambudget.training.checkpoint.sharded import Pieces
 
 MOST_SKIPPED_IN_A_ROW: Final = 5
 NOTHING_YET: Final = Step(0, None, 0.0, None, False, 0, 0.0, None)
@@ -74,7 +74,7 @@ def train(
             require_same_run(out, stored, described)
     around = surroundings(compute.name, ranks.size, shard=shard)
     pieces = pieces_of_all() if shard else None
-    about = checkpoint.About(described, data.tokenizer_json, around, pieces)
+    about = files.About(described, data.tokenizer_json, around, pieces)
     clock = Clock(
         config.sequences_per_update * model.context_length, flops_per_token(model), ranks.peak_flops(compute)
     )
@@ -94,7 +94,7 @@ def train(
 
         def save(step: Step) -> None:
             result = outcome(config, model, step, clock, compute, checkpoints, planned)
-            held = checkpoint.snapshot(step, learner.module, learner.optimizer, about)
+            held = files.snapshot(step, learner.module, learner.optimizer, about)
             saver.save(held, lambda: write_json(out / "summary.json", result.as_dict()))
 
         steps = updates(learner, model, config, data, done, clock)
@@ -109,7 +109,7 @@ def train(
 
 def helped(
     learner: Learner, model: ModelConfig, config: TrainConfig, data: TokenData, out: Path, clock: Clock,
-    planned: Expected | None, about: checkpoint.About, stopped: Callable[[], bool],
+    planned: Expected | None, about: files.About, stopped: Callable[[], bool],
 ) -> TrainResult:  # fmt: skip
     """What a process that does not lead does: the same updates from the same checkpoint.
 
@@ -120,8 +120,8 @@ def helped(
         done = ranks.first(0)
         if done:
             folder = checkpoints / f"step-{done}"
-            state = checkpoint.read_state(folder, check=False)
-            checkpoint.restore(folder, state, learner.module, learner.optimizer)
+            state = files.read_state(folder, check=False)
+            files.restore(folder, state, learner.module, learner.optimizer)
         ranks.meet()
     saver = Saver(checkpoints, config.keep, lambda _: None, leads=False)
     last, skipped_in_a_row = replace(NOTHING_YET, step=done), 0
@@ -132,7 +132,7 @@ def helped(
         stopping = ranks.any(stopped())
         if about.pieces is not None and (stopping or due(last.step, config.save_every, config)):
             saver.poll()
-            held = checkpoint.snapshot(last, learner.module, learner.optimizer, about)
+            held = files.snapshot(last, learner.module, learner.optimizer, about)
             saver.save(held)
         if stopping:
             break
@@ -262,7 +262,7 @@ def stop_if_diverged(skipped_in_a_row: int, step: Step, saver: Saver) -> None:
     if skipped_in_a_row < MOST_SKIPPED_IN_A_ROW:
         return
     saver.wait()
-    saved = checkpoint.all_in(saver.checkpoints)
+    saved = files.all_in(saver.checkpoints)
     raise CheckFailed(
         f"loss or gradient was not finite for {skipped_in_a_row} updates in a row, up to step {step.step}; "
         f"lower learning_rate={step.lr:g} and start again"
@@ -289,6 +289,8 @@ def outcome(
 
 def pieces_of_all() -> "Pieces":
     """The processes as those that write a checkpoint together."""
-    from parambudget.train.pieces import Pieces  # DTensor and DCP: seconds that no other run needs
+    from parambudget.training.checkpoint.sharded import (
+        Pieces,  # DTensor and DCP: seconds that no other run needs
+    )
 
     return Pieces.of_all()

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from parambudget.errors import InputError
-from parambudget.train import checkpoint
-from parambudget.train.checkpoint import About
+from parambudget.training.checkpoint import files
+from parambudget.training.checkpoint.files import About
 from parambudget.training.config import TrainConfig
 from parambudget.training.metrics import Step
 from parambudget.training.run_folder import Metrics
@@ -66,9 +66,9 @@ def newest_whole(checkpoints: Path, on_notice: Callable[[str], None]) -> tuple[P
     Damaged ones are set aside under the name `damaged-step-N`, and that is said.
     """
     damaged: list[str] = []
-    for folder in checkpoint.all_in(checkpoints):
+    for folder in files.all_in(checkpoints):
         try:
-            state = checkpoint.read_state(folder)
+            state = files.read_state(folder)
         except InputError as error:
             damaged.append(str(error).split(";")[0])
             continue
@@ -94,7 +94,7 @@ def restored(
     folder, state = found
     if state["step"] > steps:
         raise InputError(f"{folder} is already beyond steps={steps}; use at least {state['step']}")
-    checkpoint.restore(folder, state, learner.module, learner.optimizer)
+    files.restore(folder, state, learner.module, learner.optimizer)
     changed = [
         f"{name} {there} there and {about.surroundings[name]} here"
         for name, there in state["surroundings"].items()
@@ -109,10 +109,10 @@ def restored(
 
 
 def _set_aside(checkpoints: Path, newer_than: int) -> None:
-    for folder in checkpoint.all_in(checkpoints):
+    for folder in files.all_in(checkpoints):
         if int(folder.name.removeprefix("step-")) > newer_than:
             aside = checkpoints / f"damaged-{folder.name}"
-            checkpoint.remove(aside)
+            files.remove(aside)
             folder.rename(aside)
 
 

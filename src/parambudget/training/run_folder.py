@@ -14,7 +14,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
 from parambudget.formats.source import config_document
 from parambudget.text.token_cache import TokenData
-from parambudget.train import checkpoint
+from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
 from parambudget.training.metrics import Step, TrainResult
 
@@ -62,7 +62,7 @@ def claimed(out: Path, *, resume: bool = False) -> Iterator[Path]:
         with _locked(checkpoints):
             for path in out.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
-            checkpoint.remove_unfinished(checkpoints)
+            files.remove_unfinished(checkpoints)
             yield checkpoints
     finally:
         if not (out / "config.json").exists():

@@ -16,8 +16,8 @@ from parambudget.nn.transformer import Transformer
 from parambudget.nn.verify import verify_module
 from parambudget.text.pretrained import read_pretrained_tokenizer
 from parambudget.text.token_cache import TokenData
-from parambudget.train import checkpoint
 from parambudget.train.balance import NO_EXPERTS, Balance
+from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.distributed import ALONE, Ranks, is_piece
@@ -81,8 +81,8 @@ def started_from(
         digest, tokenizer_json = _filled(init, learner)
     else:
         # The leading process checks the files, before the others open one that is damaged.
-        learner.ranks.leader_first(lambda: checkpoint.read_state(init, check=learner.ranks.leads))
-        state = checkpoint.load_weights(init, learner.module, check=False)
+        learner.ranks.leader_first(lambda: files.read_state(init, check=learner.ranks.leads))
+        state = files.load_weights(init, learner.module, check=False)
         digest = state["sha256"]["model.safetensors"]
         tokenizer_json = (init / "tokenizer.json").read_text(encoding="utf-8")
     if tokenizer_json != data.tokenizer_json:
@@ -93,7 +93,7 @@ def started_from(
 def require_init(init: Path) -> None:
     """Refuse what is neither a checkpoint nor a folder of a Hugging Face model."""
     if not is_pretrained(init):
-        checkpoint.require_checkpoint(init)
+        files.require_checkpoint(init)
 
 
 def _filled(init: Path, learner: Learner) -> tuple[str, str]:

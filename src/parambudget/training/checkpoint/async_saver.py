@@ -5,8 +5,8 @@ from pathlib import Path
 from threading import Thread
 
 from parambudget.errors import InputError
-from parambudget.train import checkpoint
-from parambudget.train.checkpoint import Snapshot
+from parambudget.training.checkpoint import files
+from parambudget.training.checkpoint.files import Snapshot
 
 
 class Saver:
@@ -50,17 +50,17 @@ class Saver:
         if self._error is not None:
             _raise_unless_foreseen(self._error)
         if self._error is not None and self.leads:
-            there = checkpoint.all_in(self.checkpoints)
+            there = files.all_in(self.checkpoints)
             before = f"the newest checkpoint is {there[0]}" if there else "there is no checkpoint yet"
             raise InputError(f"{self._error}; {before}; free some space and go on with --resume")
 
     def _write(self, held: Snapshot, then: Callable[[], None]) -> None:
         try:
             if not self.leads:
-                checkpoint.write_pieces(self.checkpoints, held)
+                files.write_pieces(self.checkpoints, held)
                 return
-            checkpoint.write(self.checkpoints, held)
-            checkpoint.remove_old(self.checkpoints, self.keep)
+            files.write(self.checkpoints, held)
+            files.remove_old(self.checkpoints, self.keep)
             then()
         except Exception as error:
             self._error = error

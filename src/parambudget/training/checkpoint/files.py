@@ -31,7 +31,7 @@ from parambudget.training.distributed import is_piece
 from parambudget.training.metrics import Step
 
 if TYPE_CHECKING:
-    from parambudget.train.pieces import Pieces
+    from parambudget.training.checkpoint.sharded import Pieces
 
 _UNFINISHED: Final = ".unfinished-"
 _PIECES: Final = "pieces"
@@ -207,7 +207,7 @@ def _write_tensors(folder: Path, held: Snapshot) -> None:
         for name, tensors in files.items():
             save_file(tensors, folder / name, {"format": "pt"})
         return
-    from parambudget.train.pieces import join
+    from parambudget.training.checkpoint.sharded import join
 
     # First of all, and the folder is made by it: the others wait for this process, also if it cannot write.
     held.about.pieces.write(folder / _PIECES, held.weights | held.optimizer)
@@ -264,7 +264,7 @@ def _shapes(path: Path) -> dict[str, torch.Size]:
 def _fill(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Put in place what a file holds under these names; of what is shared out, this process's rows."""
     if any(map(is_piece, tensors.values())):
-        from parambudget.train.pieces import read
+        from parambudget.training.checkpoint.sharded import read
 
         read(path.parent, tensors)
         return
