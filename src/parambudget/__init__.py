@@ -50,10 +50,10 @@ _ROOMS: Final = {
     "ModelConfig": "arch.config",
     "count": "api",
     "formula": "api",
-    "load_pretrained": "build.pretrained",
+    "load_pretrained": "formats.hf.weights",
     "model": "api",
     "plan_run": "api",
-    "preset": "arch.presets",
+    "preset": "arch.presets.registry",
     "solve": "api",
     "verify": "api",
 }
