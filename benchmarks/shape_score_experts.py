@@ -17,8 +17,7 @@ from fractions import Fraction
 import numpy as np
 from expert_models import ROWS
 
-from parambudget.arch.config import ModelConfig
-from parambudget.arch.moe import met_width
+from parambudget.arch.config import ModelConfig, met_width
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import active, active_body, total
 from parambudget.plan.points import Points

@@ -4,11 +4,7 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from parambudget.arch.blocks import BLOCKS
-from parambudget.arch.config import FIELDS, ModelConfig
-from parambudget.arch.mla import MLA
-from parambudget.arch.moe import MoE
-from parambudget.arch.pattern import word_of
+from parambudget.arch.config import BLOCKS, FIELDS, MLA, ModelConfig, MoE, word_of
 
 SIZES = (
     "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size",

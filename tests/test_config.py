@@ -12,7 +12,7 @@ from strategies import models
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import DERIVED, complete, ffn_convention, usual_depth
 from parambudget.arch.presets.registry import PRESETS
-from parambudget.arch.sizes import divisors
+from parambudget.arch.validation import divisors
 from parambudget.errors import ConfigError
 
 SIZES = {

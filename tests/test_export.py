@@ -14,8 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 import parambudget as pb
-from parambudget.arch.blocks import flat
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import ModelConfig, flat
 from parambudget.arch.defaults import complete
 from parambudget.arch.export import megatron_built
 from parambudget.arch.export.files import text_of, write_into

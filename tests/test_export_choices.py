@@ -7,8 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-from parambudget.arch.blocks import flat
-from parambudget.arch.config import FIELDS, ModelConfig
+from parambudget.arch.config import FIELDS, ModelConfig, flat
 from parambudget.arch.defaults import complete
 from parambudget.arch.export.target import Export
 from parambudget.arch.presets.registry import preset

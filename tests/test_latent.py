@@ -6,7 +6,7 @@ from published import PUBLISHED
 from small import SMALL, built, random_tokens
 
 import parambudget as pb
-from parambudget.arch.mixers import mixers
+from parambudget.arch.layers import mixers
 from parambudget.errors import ConfigError
 from parambudget.nn.kv_cache import remembering
 from parambudget.nn.verify import verify

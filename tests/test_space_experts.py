@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import parambudget as pb
-from parambudget.arch.moe import met_width
+from parambudget.arch.config import met_width
 from parambudget.plan.rank_experts import ExpertWeights, experts_term
 from parambudget.plan.space import SearchSpace
 from parambudget.search.engine import Search

@@ -13,7 +13,7 @@ from strategies import models
 
 import parambudget as pb
 from parambudget.arch.dims import with_sizes
-from parambudget.arch.mixers import mixers
+from parambudget.arch.layers import mixers
 from parambudget.cost.attention import FLASH_BACKWARD
 from parambudget.cost.flops import (
     RECOMPUTED,

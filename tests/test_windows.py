@@ -8,8 +8,8 @@ from published import PUBLISHED
 from small import SMALL, built, random_tokens
 
 import parambudget as pb
-from parambudget.arch.mixers import Mixer, mixers
-from parambudget.arch.pattern import layers_of, word_of
+from parambudget.arch.config import layers_of, word_of
+from parambudget.arch.layers import Mixer, mixers
 from parambudget.build.masks import alibi, visible
 from parambudget.errors import ConfigError
 

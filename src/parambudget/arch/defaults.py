@@ -5,10 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from parambudget.arch.blocks import BLOCKS, flat, nested
-from parambudget.arch.config import ModelConfig
-from parambudget.arch.moe import some_dense
-from parambudget.arch.sizes import LARGEST_SIZE, divisors
+from parambudget.arch.config import BLOCKS, ModelConfig, flat, nested, some_dense
+from parambudget.arch.validation import LARGEST_SIZE, divisors
 from parambudget.errors import ConfigError
 
 DERIVED: Final = (

@@ -3,10 +3,7 @@
 from types import SimpleNamespace
 from typing import Any, Final, Protocol, cast
 
-from parambudget.arch.blocks import BLOCKS, flat
-from parambudget.arch.config import ModelConfig
-from parambudget.arch.moe import n_moe_layers, some_dense
-from parambudget.arch.pattern import n_local_layers
+from parambudget.arch.config import BLOCKS, ModelConfig, flat, n_local_layers, n_moe_layers, some_dense
 
 Size = Any
 """An int, a NumPy integer array or a SymPy expression: they share `+` and `*` and no base class."""

@@ -8,8 +8,8 @@ solver, before the table is read.
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from parambudget.arch.config import some_dense
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.moe import some_dense
 
 Role = Literal["lookup", "matmul", "bias", "norm"]
 Component = Literal[

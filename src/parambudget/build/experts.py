@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parambudget.arch.config import ModelConfig
-from parambudget.arch.moe import MoE
+from parambudget.arch.config import ModelConfig, MoE
 from parambudget.nn.mlp import FeedForward, Inner
 
 

@@ -9,8 +9,7 @@ L width of the latent   R rotated width
 import torch
 from torch import Tensor, nn
 
-from parambudget.arch.config import ModelConfig
-from parambudget.arch.mla import MLA
+from parambudget.arch.config import MLA, ModelConfig
 from parambudget.build.scores import Scoring, attend
 from parambudget.nn.attention import Kept
 from parambudget.nn.norms import Norm, for_matmul

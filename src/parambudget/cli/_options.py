@@ -7,8 +7,7 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import typer
 
-from parambudget.arch.blocks import BLOCKS
-from parambudget.arch.config import FIELDS
+from parambudget.arch.config import BLOCKS, FIELDS
 from parambudget.show.flags import switch
 from parambudget.units import parse_size
 

@@ -10,8 +10,7 @@ With a kernel the backward pass takes 2.5 times as long as the forward one: it c
 from typing import Final
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.layers import masked, written_out
-from parambudget.arch.mixers import Mixer, mixers
+from parambudget.arch.layers import Mixer, masked, mixers, written_out
 from parambudget.cost.flops import RECOMPUTED, TRAINING, scores
 from parambudget.cost.sizes import largest
 from parambudget.cost.speed.profile import Stack

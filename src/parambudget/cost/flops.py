@@ -14,7 +14,7 @@ from typing import Final, Literal
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.mixers import mixers
+from parambudget.arch.layers import mixers
 from parambudget.arch.tensors import Tensor, tensors
 
 Convention = Literal["full", "causal"]

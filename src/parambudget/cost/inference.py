@@ -5,7 +5,7 @@ from typing import Any
 
 from parambudget._tabular import Tabular
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.mixers import Mixer, mixers
+from parambudget.arch.layers import Mixer, mixers
 from parambudget.cost.params import total
 
 

@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from parambudget.arch.blocks import flat
-from parambudget.arch.config import FIELDS, ModelConfig
+from parambudget.arch.config import FIELDS, ModelConfig, flat
 
 _ONLY_THE_START: Final = ("init_std", "zero_init_out")
 """Fields that decide the initial weights and nothing after."""

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from math import isclose
 from typing import Any, Final
 
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import ModelConfig, MoE
 from parambudget.arch.defaults import complete
 from parambudget.arch.export.target import Attempt, Export, chosen
-from parambudget.arch.moe import MoE
 
 _NORMS: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
 _BARE_NORMS: Final = "OLMo"

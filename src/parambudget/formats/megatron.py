@@ -9,12 +9,10 @@ from megatron-core 0.16.1 (PyPI).
 
 from typing import Any, Final
 
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import MLA, ModelConfig, MoE
 from parambudget.arch.defaults import complete
 from parambudget.arch.export.megatron_built import built
 from parambudget.arch.export.target import Attempt, Export, chosen
-from parambudget.arch.mla import MLA
-from parambudget.arch.moe import MoE
 
 _NORMS: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
 _POSITIONS: Final = {"learned": "learned_absolute", "rotary": "rope"}

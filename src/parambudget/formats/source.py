@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parambudget._files import read_json
-from parambudget.arch.blocks import flat
-from parambudget.arch.config import FIELDS, ModelConfig
+from parambudget.arch.config import FIELDS, ModelConfig, flat
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS, Completed, complete
 from parambudget.errors import ConfigError
 

@@ -11,9 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import ModelConfig, met_width, n_moe_layers, some_dense
 from parambudget.arch.dims import Size, with_sizes
-from parambudget.arch.moe import met_width, n_moe_layers, some_dense
 from parambudget.errors import InputError
 from parambudget.plan.arrays import Floats, Ints
 from parambudget.plan.space import SearchSpace

@@ -6,9 +6,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import ModelConfig, met_width
 from parambudget.arch.dims import Dims, Size, with_sizes
-from parambudget.arch.moe import met_width
 from parambudget.plan.arrays import Floats, Ints
 
 _COUNTS: Final = ("counted", "active")

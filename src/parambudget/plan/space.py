@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from parambudget.arch.blocks import flat
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import ModelConfig, flat
 from parambudget.search.axis import Axis
 from parambudget.search.space import AXES, SIZES, Counted, Given, read_axes
 

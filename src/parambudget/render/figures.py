@@ -7,8 +7,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from parambudget.arch.blocks import flat
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import ModelConfig, flat
 from parambudget.arch.dims import with_sizes
 from parambudget.cost.params import total
 from parambudget.render.model import widths

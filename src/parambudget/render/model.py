@@ -2,10 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from parambudget.arch.blocks import flat
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import MLA, ModelConfig, flat
 from parambudget.arch.defaults import Completed
-from parambudget.arch.mla import MLA
 from parambudget.arch.tensors import Component, Tensor
 from parambudget.cost.params import Breakdown
 from parambudget.render.terminal import bold, dim, table, wrapped

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from parambudget.arch.blocks import flat
+from parambudget.arch.config import flat
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.formula import Formula
 from parambudget.cost.params import Breakdown

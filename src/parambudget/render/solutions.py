@@ -4,8 +4,7 @@ import shlex
 from fractions import Fraction
 from typing import Final
 
-from parambudget.arch.config import ModelConfig
-from parambudget.arch.moe import met_width
+from parambudget.arch.config import ModelConfig, met_width
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
 from parambudget.render.terminal import bold, dim, table, wrapped

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from parambudget.arch.config import met_width
 from parambudget.arch.dims import Size
-from parambudget.arch.moe import met_width
 from parambudget.cost.params import active as count_active
 from parambudget.cost.params import body, total
 from parambudget.errors import InputError, NoSolution

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from parambudget.arch.moe import routable
-from parambudget.arch.sizes import LARGEST_SIZE
+from parambudget.arch.config import routable
+from parambudget.arch.validation import LARGEST_SIZE
 from parambudget.errors import InputError
 from parambudget.plan.arrays import Ints
 from parambudget.plan.space import SearchSpace

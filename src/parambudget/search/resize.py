@@ -8,9 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from parambudget.arch.config import ModelConfig
-from parambudget.arch.moe import met_width
-from parambudget.arch.sizes import MOST_LAYERS
+from parambudget.arch.config import ModelConfig, met_width
+from parambudget.arch.validation import MOST_LAYERS
 from parambudget.cost.params import body
 from parambudget.errors import InputError, NoSolution
 from parambudget.plan.arrays import Floats

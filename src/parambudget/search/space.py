@@ -8,12 +8,9 @@ from functools import cached_property
 from itertools import product
 from typing import Any, Final, Literal
 
-from parambudget.arch.blocks import BLOCKS, flat
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import BLOCKS, MLA, ModelConfig, MoE, flat, routable, some_dense
 from parambudget.arch.defaults import complete
-from parambudget.arch.mla import MLA
-from parambudget.arch.moe import MoE, routable, some_dense
-from parambudget.arch.sizes import LARGEST_SIZE, MOST_LAYERS
+from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError
 from parambudget.plan import box
 from parambudget.search.axis import Axis, read_ratio

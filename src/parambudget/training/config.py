@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from parambudget.arch.refusal import one_line
+from parambudget.arch.validation import one_line
 from parambudget.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1, le=2**31)]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Final
 
-from parambudget.arch.sizes import LARGEST_SIZE, MOST_LAYERS
+from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError
 from parambudget.formats.hf.schema import ABSENT, Config, Family, kind_of
 

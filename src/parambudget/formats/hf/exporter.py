@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from parambudget.arch.blocks import flat
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import ModelConfig, flat
 from parambudget.arch.defaults import complete
 from parambudget.arch.export.target import Attempt, Export, chosen
 from parambudget.arch.hf.written import KEYS, activation
