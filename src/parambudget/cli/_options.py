@@ -1,13 +1,17 @@
 """The model's fields as flags: generated from `ModelConfig`, shared by every command that takes a model."""
 
 import inspect
-from collections.abc import Callable, Collection
+import json
+from collections.abc import Callable, Collection, Iterable
 from functools import wraps
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import typer
 
 from parambudget.arch.config import BLOCKS, FIELDS
+from parambudget.errors import MissingExtra
 from parambudget.show.flags import switch
 from parambudget.units import parse_size
 
@@ -129,3 +133,42 @@ def _kinds(name: str) -> set[Any]:
     """The types that the field may have, without the bounds of their values."""
     kind = FIELDS[name].annotation
     return {getattr(each, "__origin__", each) for each in (kind, *get_args(kind))}
+
+
+SourceArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[MODEL]", help="Config file or preset's name; flags change its fields."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def place(text: str) -> Path:
+    """A path as a flag gives it. An empty one, as of a variable that is not set, would be this folder."""
+    if not text:
+        raise typer.BadParameter("'' is no path; give a name, or . for this folder")
+    return Path(text)
+
+
+def require_torch(command: str) -> None:
+    """Raise `MissingExtra` with the install command unless the whole `train` extra is there."""
+    missing = [name for name in ("torch", "safetensors", "tokenizers") if find_spec(name) is None]
+    if missing:
+        raise MissingExtra(
+            f"{command} needs {', '.join(missing)}, not installed here; run it as: "
+            f"uv run --extra train parambudget {command} ... (or: pip install 'parambudget[train]')"
+        )
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines on standard output, styled on a terminal and plain when piped."""
+    typer.echo("\n".join(lines))
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output, numbers exact, never wrapped."""
+    typer.echo(json.dumps(value, indent=2))
+
+
+def tell(notice: str) -> None:
+    """One line beside the results, on standard error."""
+    typer.echo(f"parambudget: {notice}", err=True)

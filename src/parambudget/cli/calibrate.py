@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from parambudget.cli.options import JsonOption, require_torch
-from parambudget.cli.output import print_json, print_lines
+from parambudget.cli._options import JsonOption, print_json, print_lines, require_torch
 from parambudget.cost import calibration
 from parambudget.cost.speed.profile import Stack
 from parambudget.errors import ConfigError

@@ -9,9 +9,7 @@ import typer
 from parambudget import __version__
 from parambudget._files import write_json
 from parambudget.arch.config import ModelConfig
-from parambudget.cli._options import with_model_fields
-from parambudget.cli.options import JsonOption, SourceArgument
-from parambudget.cli.output import print_json, print_lines
+from parambudget.cli._options import JsonOption, SourceArgument, print_json, print_lines, with_model_fields
 from parambudget.cost.params import count as count_parameters
 from parambudget.errors import CheckFailed
 from parambudget.formats.source import config_document, load

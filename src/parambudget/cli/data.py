@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from parambudget.cli.options import JsonOption, place, require_torch
-from parambudget.cli.output import print_json
+from parambudget.cli._options import JsonOption, place, print_json, require_torch
 from parambudget.errors import InputError
 from parambudget.units import parse_size
 

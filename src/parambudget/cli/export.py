@@ -8,9 +8,7 @@ import typer
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.export.files import text_of, write_into
 from parambudget.arch.export.target import Export
-from parambudget.cli._options import with_model_fields
-from parambudget.cli.options import JsonOption, SourceArgument, require_torch
-from parambudget.cli.output import print_json
+from parambudget.cli._options import JsonOption, SourceArgument, print_json, require_torch, with_model_fields
 from parambudget.cost.params import total
 from parambudget.errors import ConfigError
 from parambudget.formats.source import load

@@ -8,9 +8,7 @@ import typer
 
 from parambudget.api import plan_run
 from parambudget.arch.config import ModelConfig
-from parambudget.cli._options import with_model_fields
-from parambudget.cli.options import JsonOption, SourceArgument
-from parambudget.cli.output import print_json, print_lines
+from parambudget.cli._options import JsonOption, SourceArgument, print_json, print_lines, with_model_fields
 from parambudget.formats.source import load, read_source
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from parambudget.arch.presets.registry import PRESETS
-from parambudget.cli.options import JsonOption
-from parambudget.cli.output import print_json
+from parambudget.cli._options import JsonOption, print_json
 from parambudget.cost.params import count
 from parambudget.errors import ConfigError
 

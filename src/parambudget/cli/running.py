@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cli.output import print_json, tell
+from parambudget.cli._options import print_json, tell
 from parambudget.errors import MissingExtra
 from parambudget.formats.source import Source
 from parambudget.training.config import TrainConfig

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parambudget.cli.options import JsonOption
-from parambudget.cli.output import print_json, tell
+from parambudget.cli._options import JsonOption, print_json, tell
 from parambudget.errors import ConfigError, InputError, MissingExtra
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from parambudget.cli.options import JsonOption, require_torch
-from parambudget.cli.output import print_json
+from parambudget.cli._options import JsonOption, print_json, require_torch
 from parambudget.errors import InputError
 
 

@@ -7,9 +7,7 @@ import typer
 
 from parambudget import __version__, api
 from parambudget._files import write_json
-from parambudget.cli._options import with_model_fields
-from parambudget.cli.options import JsonOption
-from parambudget.cli.output import print_json, print_lines
+from parambudget.cli._options import JsonOption, print_json, print_lines, with_model_fields
 from parambudget.errors import ConfigError
 from parambudget.formats.source import config_document
 

@@ -8,9 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from parambudget.cli._options import with_model_fields
-from parambudget.cli.options import JsonOption, SourceArgument, place, require_torch
-from parambudget.cli.output import tell
+from parambudget.cli._options import JsonOption, SourceArgument, place, require_torch, tell, with_model_fields
 from parambudget.cli.running import Request, run
 from parambudget.cost.params import total
 from parambudget.errors import InputError

@@ -5,9 +5,7 @@ from typing import Any
 import typer
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cli._options import with_model_fields
-from parambudget.cli.options import JsonOption, SourceArgument, require_torch
-from parambudget.cli.output import print_json
+from parambudget.cli._options import JsonOption, SourceArgument, print_json, require_torch, with_model_fields
 from parambudget.errors import CheckFailed
 from parambudget.formats.source import load
 
