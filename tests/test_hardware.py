@@ -5,9 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from parambudget.cost.detect import detected, device_name
-from parambudget.cost.hardware import ACCELERATORS, find, named
-from parambudget.cost.prices import given_price, price_of
+from parambudget.cost.hardware import ACCELERATORS, detected, device_name, find, given_price, named, price_of
 from parambudget.errors import InputError
 
 

@@ -21,9 +21,8 @@ from parambudget.cost.flops import (
     flops_per_token,
     hardware_flops_per_token,
 )
-from parambudget.cost.hardware import ACCELERATORS, named
+from parambudget.cost.hardware import ACCELERATORS, given_price, named, price_of
 from parambudget.cost.params import total
-from parambudget.cost.prices import given_price, price_of
 from parambudget.cost.speed.profile import AMPERE, HOPPER, preset
 from parambudget.cost.speed.roofline import Work, parts, tokens_per_second
 from parambudget.cost.speed.throughput import throughput

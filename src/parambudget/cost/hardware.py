@@ -5,7 +5,9 @@ with 16-bit accumulation; these rows are dense with 32-bit accumulation. Memory 
 vendor's "80 GB" is a label. Links are given by vendors as both directions together; these rows have one.
 """
 
+import math
 import re
+import subprocess
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -150,3 +152,77 @@ def _nearest(wanted: str, known: dict[str, Accelerator]) -> str:
     if near:
         return f"the nearest are {', '.join(list(near)[:3])}"
     return f"use one of {', '.join(row.name for row in ACCELERATORS)}"
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars for an hour of one accelerator."""
+
+    low: float
+    high: float
+    source: str
+    read_on: date | None
+    """None for a price that was given."""
+    median: float | None = None
+    """Where the source has one."""
+
+    @property
+    def middle(self) -> float:
+        """The median, or else the geometric mean: as many times above the low end as below the high one."""
+        return math.sqrt(self.low * self.high) if self.median is None else self.median
+
+
+_SEEN: Final = "published on-demand prices, from marketplaces to hyperscalers"
+_RECALLED: Final = "as commonly offered; not checked against a price list"
+_PRICES: Final = {
+    "a100-40-sxm": (0.8, 2.0, _RECALLED),
+    "a100-80-sxm": (0.8, 3.0, f"{_SEEN}, May 2026"),
+    "a100-80-pcie": (0.8, 3.0, f"{_SEEN}, May 2026, of the SXM version"),
+    "h100-sxm": (2.0, 5.0, f"{_SEEN}, May 2026"),
+    "h100-pcie": (1.8, 3.0, _RECALLED),
+    "h100-nvl": (2.2, 3.5, _RECALLED),
+    "h200-sxm": (2.5, 7.0, f"{_SEEN}, March to May 2026"),
+    "b200": (4.5, 8.0, "around the 6.03 of Spheron, March 2026"),
+    "gb200": (4.5, 10.0, "around half of the 9.08 that Spheron asks for two, March 2026"),
+    "l40s": (0.8, 2.0, _RECALLED),
+    "a10g": (0.5, 1.3, _RECALLED),
+    "rtx-3090": (0.15, 0.4, _RECALLED),
+    "rtx-4090": (0.3, 0.8, _RECALLED),
+    "rtx-5090": (0.45, 1.2, _RECALLED),
+    "mi300x": (1.9, 4.0, _RECALLED),
+}
+_MEDIANS: Final = {"h100-sxm": 2.95}
+
+
+def price_of(accelerator: Accelerator) -> Price:
+    """What an hour of it costs to rent, as of the date in the answer."""
+    if accelerator.name not in _PRICES:
+        raise InputError(f"no price is known for {accelerator.name}; give one in US dollars per hour")
+    low, high, source = _PRICES[accelerator.name]
+    return Price(low, high, source, _READ, _MEDIANS.get(accelerator.name))
+
+
+def given_price(dollars_per_hour: float) -> Price:
+    """A price that somebody named; 0 for an accelerator of one's own."""
+    if not (math.isfinite(dollars_per_hour) and dollars_per_hour >= 0):
+        raise InputError(f"price {dollars_per_hour:g} is not one; use US dollars per hour, 0 or more")
+    return Price(dollars_per_hour, dollars_per_hour, "given", None)
+
+
+_PATIENCE_SECONDS = 10.0
+
+
+def device_name() -> str | None:
+    """What the driver calls the first GPU, which is also what torch calls it; None where there is none."""
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(asked.stdout.splitlines()), "").strip() or None
+
+
+def detected() -> Accelerator | None:
+    """The row of the machine's own GPU; None where there is none, or one that is not in the table."""
+    name = device_name()
+    return find(name) if name else None

@@ -7,12 +7,10 @@ from typing import Final
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size
 from parambudget.cost.calibration import calibrated, stack_for
-from parambudget.cost.detect import detected, device_name
-from parambudget.cost.hardware import Accelerator, named
+from parambudget.cost.hardware import Accelerator, Price, detected, device_name, given_price, named, price_of
 from parambudget.cost.memory.graph import Kernels
 from parambudget.cost.memory.peak import MemoryPlan
 from parambudget.cost.memory.training import TrainingMemory, largest_micro_batch, peak_bytes, training_memory
-from parambudget.cost.prices import Price, given_price, price_of
 from parambudget.cost.speed.profile import Stack
 from parambudget.cost.speed.roofline import Work
 from parambudget.errors import InputError

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import Convention, flops_per_token
-from parambudget.cost.prices import Price
+from parambudget.cost.hardware import Price
 from parambudget.cost.speed.profile import Stack
 from parambudget.cost.speed.roofline import Work, parts, update_tokens
 from parambudget.errors import InputError
