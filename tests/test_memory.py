@@ -20,11 +20,9 @@ from training_data import small_config
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
-from parambudget.cost.inference import inference_memory
 from parambudget.cost.memory.graph import ON_CPU, Kernels
-from parambudget.cost.memory.peak import MemoryPlan, moments
-from parambudget.cost.memory.training import largest_micro_batch, peak_bytes, training_memory
-from parambudget.cost.overhead import NONE
+from parambudget.cost.memory.peak import MemoryPlan, largest_micro_batch, moments, peak_bytes, training_memory
+from parambudget.cost.memory.state import NONE, inference_memory
 from parambudget.cost.params import total
 from parambudget.errors import InputError
 from parambudget.nn.kv_cache import remembering

@@ -5,8 +5,7 @@ from small import SMALL
 from tracked import peak_of_an_update
 
 from parambudget.cost.memory.graph import ON_CPU
-from parambudget.cost.memory.peak import MemoryPlan
-from parambudget.cost.memory.training import training_memory
+from parambudget.cost.memory.peak import MemoryPlan, training_memory
 
 LATENT = {
     "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 40, "head_dim": 48,

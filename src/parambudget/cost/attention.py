@@ -12,7 +12,7 @@ from typing import Final
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.layers import Mixer, masked, mixers, written_out
 from parambudget.cost.flops import RECOMPUTED, TRAINING, scores
-from parambudget.cost.sizes import largest
+from parambudget.cost.memory.graph import largest
 from parambudget.cost.speed.profile import Stack
 
 FLASH_BACKWARD: Final = 2.5

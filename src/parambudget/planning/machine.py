@@ -9,8 +9,13 @@ from parambudget.arch.dims import Dims, Size
 from parambudget.cost.calibration import calibrated, stack_for
 from parambudget.cost.hardware import Accelerator, Price, detected, device_name, given_price, named, price_of
 from parambudget.cost.memory.graph import Kernels
-from parambudget.cost.memory.peak import MemoryPlan
-from parambudget.cost.memory.training import TrainingMemory, largest_micro_batch, peak_bytes, training_memory
+from parambudget.cost.memory.peak import (
+    MemoryPlan,
+    TrainingMemory,
+    largest_micro_batch,
+    peak_bytes,
+    training_memory,
+)
 from parambudget.cost.speed.profile import Stack
 from parambudget.cost.speed.roofline import Work
 from parambudget.errors import InputError

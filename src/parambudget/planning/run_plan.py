@@ -8,7 +8,7 @@ from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Size
 from parambudget.cost.flops import flops_per_token, training_flops
-from parambudget.cost.memory.training import TrainingMemory
+from parambudget.cost.memory.peak import TrainingMemory
 from parambudget.cost.params import Breakdown, count
 from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import STALLS, Range, Throughput, throughput

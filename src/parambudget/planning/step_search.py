@@ -14,7 +14,7 @@ import numpy as np
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size, part
 from parambudget.cost.memory.graph import Kernels
-from parambudget.cost.memory.training import peak_bytes
+from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.speed.roofline import Work, tokens_per_second
 from parambudget.errors import InputError
 from parambudget.plan.arrays import Floats

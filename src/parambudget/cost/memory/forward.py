@@ -4,16 +4,300 @@ Written after that module and never made from it: tests hold what is kept here a
 there, storage by storage.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.layers import Kind, kinds
-from parambudget.cost.attended import attention
-from parambudget.cost.memory.graph import FLOAT32, Kernels, Op, Tape, Value, total_bytes
-from parambudget.cost.routed import experts, feed_forward
-from parambudget.cost.sizes import largest
+from parambudget.arch.layers import Kind, kinds, masked, written_out
+from parambudget.cost.memory.graph import FLOAT32, INT64, Kernels, Op, Tape, Value, largest, total_bytes
+
+
+def attention(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
+    """What every token gathers from itself and the ones before it."""
+    gathered = _latent(tape, m, name, x, kind) if m.mla else _grouped(tape, m, name, x, kind)
+    return tape.linear(f"{name}.out", gathered, m.dim, bias=m.attention_out_bias)
+
+
+def _grouped(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
+    queries, keys = m.n_heads * m.head_dim, m.n_kv_heads * m.head_dim
+
+    def projected(which: str, out: Size) -> Value:
+        flat = tape.linear(f"{name}.{which}", x, out, bias=m.qkv_bias)
+        # A compiled norm cuts off what it takes, and does so again.
+        normed = tape.kernels.compiled and m.qk_norm != "none" and which != "v"
+        return flat if m.qkv_clip is None or normed else tape.clamp(name, flat)
+
+    def turned(which: str, flat: Value, n_heads: Size) -> Value:
+        if m.qk_norm != "none":
+            flat = tape.norm(
+                f"{name}.{which}_norm", flat, m, n_rows=1 if m.qk_norm == "full" else n_heads,
+                scale=m.head_dim if m.qk_norm == "head" else None, per_head=m.qk_norm == "per_head",
+                bias=m.qk_norm_bias,
+            )  # fmt: skip
+        return tape.rotate(name, flat) if kind.rotates else tape.for_matmul(name, flat)
+
+    v = projected("v", keys)
+    q = turned("q", projected("q", queries), m.n_heads)
+    k = turned("k", projected("k", keys), m.n_kv_heads)
+    given = (q, k, v)
+    if kind.masked and not np.array_equal(m.n_heads, m.n_kv_heads):
+        k, v = (tape.copied(name, each, queries) for each in (k, v))
+    if written_out(m):
+        one = tape.alone or np.array_equal(m.n_heads, 1)
+        q, k, v = (each if one else tape.copied(name, each) for each in (q, k, v))
+        # Values of groups are repeated before there are scores, others laid out anew behind them.
+        beside = given if np.array_equal(m.n_heads, m.n_kv_heads) else (*given, v)
+        return _written_out(tape, m, name, (q, k, v), queries, beside)
+    return _by_kernel(tape, name, (q, k, v), m.n_heads)
+
+
+def _latent(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
+    mla, n_heads = m.mla, m.n_heads
+    width, two = mla.qk_nope_head_dim + mla.qk_rope_head_dim, mla.qk_nope_head_dim + mla.v_head_dim
+    down = tape.linear(f"{name}.kv_down", x, mla.kv_lora_rank + mla.qk_rope_head_dim, bias=m.qkv_bias)
+    latent, key = tape.split(name, down, mla.kv_lora_rank, mla.qk_rope_head_dim)
+    if kind.rotates:
+        key = tape.rotate(name, key)
+    latent = tape.for_matmul(name, tape.norm(f"{name}.kv_latent_norm", latent, m))
+    if mla.q_lora_rank is None:
+        flat = tape.linear(f"{name}.q", x, n_heads * width, bias=False)
+    else:
+        small = tape.linear(f"{name}.q_down", x, mla.q_lora_rank, bias=m.qkv_bias)
+        small = tape.for_matmul(name, tape.norm(f"{name}.q_latent_norm", small, m))
+        flat = tape.linear(f"{name}.q_up", small, n_heads * width, bias=False)
+    turning = 0 if tape.kernels.compiled or not kind.rotates else 2 * FLOAT32 * mla.qk_rope_head_dim
+    q = tape.did(name, (flat,), Value(flat.elements, flat.element_bytes), scratch_bytes=n_heads * turning)
+    grown = tape.linear(f"{name}.kv_up", latent, n_heads * two, bias=False)
+    still, v = tape.split(name, grown, n_heads * mla.qk_nope_head_dim, n_heads * mla.v_head_dim)
+    # The gradients of the parts are parts of the gradient of the whole.
+    k = tape.did(name, (still, key), Value(n_heads * width, still.element_bytes), passes_on=True)
+    if written_out(m):
+        beside = (q, k, grown, key)
+        if not (tape.alone or np.array_equal(n_heads, 1)):
+            q, v = tape.copied(name, q), tape.copied(name, v)
+        return _written_out(tape, m, name, (q, k, v), n_heads * mla.v_head_dim, beside)
+    if np.array_equal(width, mla.v_head_dim):
+        return _by_kernel(tape, name, (q, k, v), n_heads)
+    # A kernel wants heads of one width: the narrower ones end in zeros.
+    wide, of_values = n_heads * largest((width, mla.v_head_dim)), n_heads * mla.v_head_dim
+    q, k, v = (
+        each if np.array_equal(each.elements, wide) else tape.copied(name, each, wide) for each in (q, k, v)
+    )
+    out = _by_kernel(tape, name, (q, k, v), n_heads)
+    # Which are cut off again, or the heads are put in order: what is one head, or one element each, is.
+    in_order = np.array_equal(n_heads, 1) or np.array_equal(mla.v_head_dim, 1)
+    return tape.did(name, (out,), Value(of_values, out.element_bytes, out if in_order else None))
+
+
+def _by_kernel(tape: Tape, name: str, taken: tuple[Value, Value, Value], n_heads: Size) -> Value:
+    """Of the scores only the log of every row's sum of exponentials is stored."""
+    q, k, v = taken
+    out, logsumexp = Value(q.elements, q.element_bytes), Value(n_heads, FLOAT32)
+    kept = (("queries", q), ("keys", k), ("values", v), ("output", out), ("logsumexp", logsumexp))
+    return tape.did(name, (q, k, v), out, *kept)
+
+
+def _written_out(
+    tape: Tape, m: Dims, name: str, taken: tuple[Value, Value, Value], out_width: Size,
+    beside: tuple[Value, ...],
+) -> Value:  # fmt: skip
+    """Every score of every head written down, in several steps. Its callers hold on to what stands
+    `beside` until it is done."""
+    (q, k, v), n_scores = taken, m.n_heads * m.context_length
+    n_weights = n_scores + m.n_heads if m.attention_sinks else n_scores
+    scores = tape.product(name, q, k, n_scores)
+    if tape.kernels.compiled:
+        # The softmax is computed again from what it takes; a cap from what it bends, and with sinks there
+        # are two numbers a row.
+        weights, others = Value(n_scores, tape.kernels.matmul_bytes), m.n_heads if m.attention_sinks else 0
+        kept = [("taken", Value(n_weights, FLOAT32))]
+        kept += [("scores", scores)] * (m.attention_softcap is not None)
+        kept += [("rows", Value(2 * m.n_heads, FLOAT32))] * m.attention_sinks
+        tape.did(name, (scores,), weights, *kept, others=others)
+        out = tape.product(name, weights, v, out_width)
+        return tape.copied(name, out)
+    scores = tape.scale(name, tape.cast(name, scores, FLOAT32))
+    if m.attention_softcap is not None:
+        scores = tape.softcap(name, tape.scale(name, scores))
+    scores = tape.did(name, (scores,), Value(n_scores, FLOAT32), passes_on=True)
+    without_sinks = scores
+    if m.attention_sinks:
+        scores = tape.did(name, (scores,), Value(n_weights, FLOAT32), passes_on=True, others=m.n_heads)
+    weights = Value(n_weights, FLOAT32)
+    tape.did(name, (scores,), weights, ("weights", weights), beside=(*beside, without_sinks))
+    if m.attention_sinks:
+        weights = tape.did(name, (weights,), Value(n_scores, FLOAT32, part_of=weights))
+    weights = tape.for_matmul(name, weights)
+    out = tape.product(name, weights, v, out_width)
+    return tape.did(name, (out,), Value(out_width, out.element_bytes), passes_on=True)
+
+
+def masks(m: Dims) -> tuple[Size, Size]:
+    """How many tensors scores are raised by, each made once for all layers that take it, and their
+    elements."""
+    many = (m.n_local_layers > 0) * masked(m, m.window) + (m.n_global_layers > 0) * masked(m, None)
+    each = m.n_heads if m.position == "alibi" else 1
+    return many, each * int(m.context_length) ** 2
+
+
+def feed_forward(tape: Tape, m: Dims, name: str, x: Value, width: Size) -> Value:
+    """Two matrices around an activation, or three with a gate."""
+    gate = tape.linear(f"{name}.gate", x, width, bias=m.ffn_bias) if m.gated else None
+    up = tape.linear(f"{name}.up", x, width, bias=m.ffn_bias)
+    return tape.linear(f"{name}.down", inner(tape, m, name, gate, up), m.dim, bias=m.ffn_bias)
+
+
+def inner(tape: Tape, m: Dims, name: str, gate: Value | None, up: Value) -> Value:
+    """What happens between the matrices."""
+    if gate is None:
+        return tape.activation(name, up, m.activation)
+    if tape.kernels.compiled:
+        return tape.multiply(name, gate, up)
+    if m.ffn_clamp is not None:
+        gate, up = tape.clamp(name, gate), tape.scale(name, tape.clamp(name, up))
+    return tape.multiply(name, tape.activation(name, gate, m.activation), up)
+
+
+def experts(tape: Tape, m: Dims, name: str, x: Value) -> Value:
+    """Routed experts, and shared ones that every token meets."""
+    shared = _shared(tape, m, name, x)
+    # How many tokens an expert gets is not known to a compiler: what depends on it runs as it is written.
+    eager = Tape(Kernels(tape.kernels.device, tape.kernels.bf16, compiled=False))
+    weights = _weights(eager, m, name, x)
+    routed = _routed(eager, m, name, x, weights)
+    tape.ops += eager.ops
+    return routed if shared is None else tape.add(name, routed, shared)
+
+
+def _shared(tape: Tape, m: Dims, name: str, x: Value) -> Value | None:
+    moe = m.moe
+    if not moe.n_shared_experts:
+        return None
+    own = moe.shared_intermediate_size
+    width = moe.n_shared_experts * (moe.expert_intermediate_size if own is None else own)
+    fed = feed_forward(tape, m, f"{name}.shared", x, width)
+    if not moe.shared_expert_gate:
+        return fed
+    logit = tape.linear(f"{name}.shared_gate", x, 1, bias=False)
+    opened = Value(1, logit.element_bytes)
+    tape.did(name, (logit,), opened, ("opened", opened))
+    return tape.did(
+        name, (opened, fed), Value(m.dim, fed.element_bytes), ("opened", opened), ("shared_output", fed)
+    )
+
+
+def _weights(tape: Tape, m: Dims, name: str, x: Value) -> Value:
+    """Of the answers of every token's experts: the router's, in float32."""
+    moe, n_chosen = m.moe, m.moe.n_experts_per_token
+    exact = tape.cast(name, x, FLOAT32)
+    logits = tape.did(
+        name, (exact,), Value(moe.n_experts, FLOAT32), ("router_input", exact),
+        others=moe.n_experts * (m.dim + (1 if moe.router_bias else 0)),
+    )  # fmt: skip
+    scores, weights = Value(moe.n_experts, FLOAT32), Value(n_chosen, FLOAT32)
+    tape.did(name, (logits,), scores, ("scores", scores))
+    tape.did(name, (scores,), weights, ("chosen", Value(n_chosen, INT64)))
+    if moe.norm_expert_weights:
+        whole = Value(1, FLOAT32)
+        tape.did(name, (weights,), whole)
+        weights = tape.did(
+            name, (weights, whole), Value(n_chosen, FLOAT32), ("weights", weights), ("whole", whole)
+        )
+    return tape.scale(name, weights)
+
+
+def _routed(tape: Tape, m: Dims, name: str, x: Value, weights: Value) -> Value:
+    """The weighted sum of what each token's experts make of it."""
+    n_chosen = m.moe.n_experts_per_token
+    gathered = Value(n_chosen * m.dim, x.element_bytes)
+    tape.did(name, (x,), gathered, ("order", Value(n_chosen, INT64)))
+    answers = (_fused if m.moe.fused_experts else _single)(tape, m, f"{name}.experts", gathered)
+    fed = tape.did(name, answers, Value(gathered.elements, answers[0].element_bytes), passes_on=True)
+    back = Value(fed.elements, fed.element_bytes)
+    tape.did(name, (fed,), back, ("order_back", Value(n_chosen, INT64)))
+    taken = tape.for_matmul(name, weights)
+    weighted = tape.did(
+        name, (back, taken), Value(fed.elements, fed.element_bytes), ("answers", back), ("weights", taken),
+        scratch_bytes=fed.bytes,
+    )  # fmt: skip
+    # The gradient of a sum is no tensor of its own.
+    return tape.did(name, (weighted,), Value(m.dim, fed.element_bytes), passes_on=True)
+
+
+def _shares(m: Dims, width: Size) -> tuple[Size, Size, Size]:
+    """Elements per token of the first expert, of all between, and of the last one; of one expert, the first
+    alone has any."""
+    moe = m.moe
+    whole = moe.n_experts_per_token * width
+    first = -(-whole // moe.n_experts)
+    last = whole // moe.n_experts * (moe.n_experts > 1)
+    return first, whole - first - last, last
+
+
+def _matrices(m: Dims) -> tuple[Size, Size, Size]:
+    """How many experts each of these shares is of."""
+    n_experts = m.moe.n_experts
+    several = (n_experts > 1) * 1
+    return 1 + 0 * several, n_experts - 1 - several, several
+
+
+def _single(tape: Tape, m: Dims, name: str, x: Value) -> tuple[Value, ...]:
+    """One expert after the other."""
+    parts = tape.split(name, x, *_shares(m, m.dim))
+
+    def fed(apart: Tape, one: tuple[Value, Size, Size]) -> Value:
+        part, width, many = one
+        gate = _linear(apart, m, f"{name}.*.gate", part, width, many) if m.gated else None
+        up = _linear(apart, m, f"{name}.*.up", part, width, many)
+        between = inner(apart, m, f"{name}.*", gate, up)
+        return _linear(apart, m, f"{name}.*.down", between, part.elements, many)
+
+    widths = _shares(m, m.moe.expert_intermediate_size)
+    return tuple(_one_by_one(tape, fed, zip(parts, widths, _matrices(m), strict=True)))
+
+
+def _fused(tape: Tape, m: Dims, name: str, x: Value) -> tuple[Value, ...]:
+    """Projection by projection, in each one expert after the other."""
+    parts = tape.split(name, x, *_shares(m, m.dim))
+
+    def projected(which: str, taken: Sequence[Value], width: Size) -> list[Value]:
+        each = zip(taken, _shares(m, width), _matrices(m), (m.moe.n_experts, 0, 0), strict=True)
+        return _one_by_one(
+            tape, lambda apart, one: _linear(apart, m, f"{name}.{which}", *one[:3], stack=one[3]), each
+        )
+
+    width = m.moe.expert_intermediate_size
+    gates = projected("gate", parts, width) if m.gated else [None] * 3
+    ups = projected("up", parts, width)
+    between = _one_by_one(tape, lambda apart, one: inner(apart, m, name, *one), zip(gates, ups, strict=True))
+    return tuple(projected("down", between, m.dim))
+
+
+def _one_by_one(tape: Tape, do: Callable[[Tape, Any], Value], each: Iterable[Any]) -> list[Value]:
+    """What is done with the first expert, with those between, of which none holds more than one of these two,
+    and with the last one."""
+    made = []
+    for i, one in enumerate(each):
+        apart = Tape(tape.kernels)
+        made.append(do(apart, one))
+        tape.ops += [replace(op, in_between=i == 1) for op in apart.ops]
+    return made
+
+
+def _linear(tape: Tape, m: Dims, name: str, x: Value, out: Size, many: Size, *, stack: Size = None) -> Value:
+    """The same projection of so many experts, each on its own part of `x`; the gradients of a stack of them
+    are put together by the first."""
+    wide, narrow = m.moe.expert_intermediate_size, m.dim
+    bias = narrow if name.endswith(".down") else wide
+    return tape.did(
+        name, (x,), Value(out, tape.kernels.matmul_bytes), ("input", x), multiplies=True,
+        matrix=many * wide * narrow, others=many * bias if m.moe.expert_bias else 0,
+        stack=None if stack is None else stack * wide * narrow,
+    )  # fmt: skip
+
 
 LAYER = "layers.*"
 

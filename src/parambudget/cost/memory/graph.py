@@ -8,7 +8,10 @@ element, is computed again. Sizes are elements per token and may be arrays.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Final, Literal
+
+import numpy as np
 
 from parambudget.arch.dims import Dims, Size
 
@@ -281,3 +284,17 @@ class Tape:
 def total_bytes(values: Iterable[Value]) -> Size:
     """Per token, each value once."""
     return sum((value.bytes for value in set(values)), start=0)
+
+
+def largest(sizes: Iterable[Size]) -> Size:
+    """Plain ints stay plain: they do not overflow."""
+    return reduce(lambda a, b: np.maximum(a, b) if _are_arrays(a, b) else max(a, b), sizes)
+
+
+def smallest(sizes: Iterable[Size]) -> Size:
+    """Plain ints stay plain."""
+    return reduce(lambda a, b: np.minimum(a, b) if _are_arrays(a, b) else min(a, b), sizes)
+
+
+def _are_arrays(a: Size, b: Size) -> bool:
+    return isinstance(a, np.ndarray) or isinstance(b, np.ndarray)

@@ -10,8 +10,7 @@ import numpy as np
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.layers import kinds, written_out
-from parambudget.cost.attended import masks
-from parambudget.cost.memory.forward import LAYER, Part, forward
+from parambudget.cost.memory.forward import LAYER, Part, forward, masks
 from parambudget.cost.memory.graph import BFLOAT16, INT64, Kernels
 
 

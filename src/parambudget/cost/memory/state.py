@@ -1,12 +1,14 @@
 """What is held for every parameter: weights, gradients and the optimizer's state, all float32."""
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
+from parambudget._tabular import Tabular
 from parambudget.arch.dims import Dims, Size
+from parambudget.arch.layers import Mixer, mixers
 from parambudget.arch.tensors import Tensor, tensors
-from parambudget.cost.memory.graph import BFLOAT16, FLOAT32
+from parambudget.cost.memory.graph import BFLOAT16, FLOAT32, largest, smallest
 from parambudget.cost.params import total
-from parambudget.cost.sizes import largest, smallest
 
 OptimizerName = Literal["muon", "adamw"]
 
@@ -43,3 +45,65 @@ def _orthogonalising_bytes(row: Tensor, element_bytes: int) -> Size:
     rows, columns = row.shape
     shorter = smallest((rows, columns))
     return rows * columns * element_bytes + 2 * BFLOAT16 * shorter * shorter
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """What a process holds that is no tensor of the step."""
+
+    context_bytes: int
+    """Device context, kernels and workspaces of the matmul library."""
+    exchange_bytes: int
+    """Buffers of the library through which several processes talk, where there are several."""
+    unused_percent: int
+    """Of the tensors' bytes: what the allocator has reserved beside them, in pieces that nothing fits in."""
+    source: str
+
+
+NONE: Final = Overhead(0, 0, 0, "tensors alone")
+CUDA: Final = Overhead(
+    context_bytes=800 * 2**20, exchange_bytes=500 * 2**20, unused_percent=6,
+    source=(
+        "assumed, not measured here: contexts of 0.3 to 0.6 GB, cuBLAS workspaces of 8 to 32 MiB and NCCL's "
+        "0.2 to 1 GB are as commonly given; reserved beside allocated memory is 3 to 10 % of it in public "
+        "logs of training (8.8 % in one of modded-nanogpt on H100s)"
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class InferenceMemory(Tabular):
+    """Bytes; arrays where the sizes of the model are."""
+
+    weights_bytes: Size
+    cache_bytes: Size
+    """Keys and values."""
+
+    @property
+    def total_bytes(self) -> Size:
+        """Both. The activations of a few tokens at a time, not counted, are little beside them."""
+        return self.weights_bytes + self.cache_bytes
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per part, and the total."""
+        parts = {"weights": self.weights_bytes, "cache": self.cache_bytes, "total": self.total_bytes}
+        return [{"part": name, "bytes": size} for name, size in parts.items()]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {f"{row['part']}_bytes": row["bytes"] for row in self.rows()}
+
+
+def inference_memory(m: Dims, batch_size: int, n_tokens: int, *, element_bytes: int = 2) -> InferenceMemory:
+    """What it takes to write `batch_size` texts of `n_tokens` tokens at once, prompts included.
+
+    Weights and cache have elements of the same size, 2 bytes in bfloat16.
+    """
+    cached = sum(_cached(row, n_tokens) for row in mixers(m))
+    return InferenceMemory(total(m) * element_bytes, batch_size * cached * element_bytes)
+
+
+def _cached(row: Mixer, n_tokens: int) -> Size:
+    """Elements that all layers of a kind remember of one text; with a window, of what is in it alone."""
+    remembered = n_tokens if row.window is None else min(n_tokens, row.window)
+    return row.copies * row.cached * remembered
