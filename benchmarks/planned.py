@@ -18,8 +18,8 @@ import torch
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
-from parambudget.cost.calibration import stack_for
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.speed.profile import stack_for
 from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import Throughput, throughput
 from parambudget.train.clock import Clock

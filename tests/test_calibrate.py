@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 
 import parambudget as pb
-from parambudget.cost import calibration
 from parambudget.cost.hardware import named
+from parambudget.cost.speed import profile
 from parambudget.cost.speed.profile import preset
 from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import throughput
@@ -42,8 +42,8 @@ def measured():
 class TestMeasuring:
     def test_this_processor_gets_constants_that_can_be_kept(self, measured, own_folder):
         stack, _ = measured
-        assert calibration.keep(stack) == own_folder
-        assert calibration.stack_for("cpu") == stack
+        assert profile.keep(stack) == own_folder
+        assert profile.stack_for("cpu") == stack
         assert (stack.device, stack.dtype, stack.peak_flops) == ("CPU", "float32", None)
         assert min(stack.matmul_flops, stack.attention_flops, stack.bandwidth_bytes) > 1e8
         assert stack.newton_schulz_flops > 1e8
@@ -100,27 +100,27 @@ class TestMeasuring:
 
 class TestKeeping:
     def test_without_a_calibration_a_gpu_has_its_preset(self):
-        assert calibration.stack_for(named("h100")) == H100
-        assert calibration.stack_for("NVIDIA H100 80GB HBM3") == H100
+        assert profile.stack_for(named("h100")) == H100
+        assert profile.stack_for("NVIDIA H100 80GB HBM3") == H100
         assert H100.measured_on is None
 
     def test_what_was_measured_is_preferred_by_row_and_by_name(self):
-        calibration.keep(MEASURED)
-        assert calibration.stack_for(named("h100")) == MEASURED == calibration.stack_for(MEASURED.device)
-        assert calibration.stack_for(named("h200")).measured_on is None
+        profile.keep(MEASURED)
+        assert profile.stack_for(named("h100")) == MEASURED == profile.stack_for(MEASURED.device)
+        assert profile.stack_for(named("h200")).measured_on is None
 
     def test_a_new_measurement_takes_the_place_of_the_old_one_of_that_software(self):
         again, two_threads = replace(CPU, micro_seconds=0.5), replace(CPU, name="eager, 2 threads")
         for stack in (CPU, MEASURED, two_threads, again):
-            calibration.keep(stack)
-        assert calibration.calibrated() == [MEASURED, two_threads, again]
-        assert calibration.stack_for("CPU") == again
+            profile.keep(stack)
+        assert profile.calibrated() == [MEASURED, two_threads, again]
+        assert profile.stack_for("CPU") == again
 
     def test_a_processor_that_was_not_measured_is_an_error_that_says_how(self):
         with pytest.raises(
             InputError, match="nothing is known of the speed of 'CPU'; measure it: parambudget"
         ):
-            calibration.stack_for("CPU")
+            profile.stack_for("CPU")
 
     @pytest.mark.parametrize(
         "text",
@@ -137,14 +137,14 @@ class TestKeeping:
         with pytest.raises(
             InputError, match=r"calibration\.json does not hold .*run parambudget calibrate --clear"
         ):
-            calibration.stack_for(named("h100"))
-        calibration.keep(CPU)
-        assert calibration.calibrated() == [CPU]
+            profile.stack_for(named("h100"))
+        profile.keep(CPU)
+        assert profile.calibrated() == [CPU]
 
     def test_a_folder_that_cannot_be_made_is_an_error(self, own_folder):
         own_folder.parent.parent.write_text("a file in the way")
         with pytest.raises(InputError, match=r"cannot keep constants in .*; set XDG_DATA_HOME"):
-            calibration.keep(CPU)
+            profile.keep(CPU)
 
 
 class TestTheCommand:
@@ -159,10 +159,10 @@ class TestTheCommand:
         shown = run("calibrate", "--show")[1]
         assert out.endswith(shown)
         document = json.loads(run("calibrate", "--show", "--json")[1])
-        assert document == {"file": str(own_folder), "stacks": [asdict(calibration.stack_for("cpu"))]}
+        assert document == {"file": str(own_folder), "stacks": [asdict(profile.stack_for("cpu"))]}
 
     def test_what_was_measured_is_cleared(self, run, own_folder):
-        calibration.keep(CPU)
+        profile.keep(CPU)
         assert run("calibrate", "--clear") == (0, f"removed {own_folder}\n", "")
         assert run("calibrate", "--clear") == (0, f"nothing to forget: there is no {own_folder}\n", "")
         assert json.loads(run("calibrate", "--clear", "--json")[1]) == {"cleared": False}

@@ -168,7 +168,7 @@ def test_the_plan_is_plain_json_with_all_that_it_assumes():
 
 
 def test_a_processor_is_planned_for_once_it_is_measured(monkeypatch, tmp_path):
-    from parambudget.cost.calibration import keep
+    from parambudget.cost.speed.profile import keep
     from parambudget.planning.machine import CPU
 
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))

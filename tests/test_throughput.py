@@ -14,7 +14,6 @@ from strategies import models
 import parambudget as pb
 from parambudget.arch.dims import with_sizes
 from parambudget.arch.layers import mixers
-from parambudget.cost.attention import FLASH_BACKWARD
 from parambudget.cost.flops import (
     RECOMPUTED,
     TRAINING,
@@ -24,7 +23,7 @@ from parambudget.cost.flops import (
 from parambudget.cost.hardware import ACCELERATORS, given_price, named, price_of
 from parambudget.cost.params import total
 from parambudget.cost.speed.profile import AMPERE, HOPPER, preset
-from parambudget.cost.speed.roofline import Work, parts, tokens_per_second
+from parambudget.cost.speed.roofline import FLASH_BACKWARD, Work, parts, tokens_per_second
 from parambudget.cost.speed.throughput import throughput
 from parambudget.errors import InputError
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from parambudget.cli._options import JsonOption, print_json, print_lines, require_torch
-from parambudget.cost import calibration
+from parambudget.cost.speed import profile
 from parambudget.cost.speed.profile import Stack
 from parambudget.errors import ConfigError
 from parambudget.show.stacks import stack_lines
@@ -25,14 +25,14 @@ def calibrate(
     """
     if show and clear:
         raise ConfigError("--show and --clear together: use one of them")
-    path = calibration.calibration_file()
+    path = profile.calibration_file()
     if clear:
-        gone = calibration.clear()
+        gone = profile.clear()
         print_json({"cleared": gone}) if as_json else typer.echo(
             f"removed {path}" if gone else f"nothing to forget: there is no {path}"
         )
         return
-    stacks = calibration.calibrated() if show else [_measured(device, quiet=as_json)]
+    stacks = profile.calibrated() if show else [_measured(device, quiet=as_json)]
     if as_json:
         print_json({"file": str(path), "stacks": [asdict(stack) for stack in stacks]})
         return
@@ -52,5 +52,5 @@ def _measured(device: str, *, quiet: bool) -> Stack:
     to.quiet = quiet
     with calibrating(to) as on_stage:
         stack = measure(compute, on_stage=on_stage)
-    calibration.keep(stack)
+    profile.keep(stack)
     return stack

@@ -6,7 +6,6 @@ from typing import Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size
-from parambudget.cost.calibration import calibrated, stack_for
 from parambudget.cost.hardware import Accelerator, Price, detected, device_name, given_price, named, price_of
 from parambudget.cost.memory.graph import Kernels
 from parambudget.cost.memory.peak import (
@@ -16,7 +15,7 @@ from parambudget.cost.memory.peak import (
     peak_bytes,
     training_memory,
 )
-from parambudget.cost.speed.profile import Stack
+from parambudget.cost.speed.profile import Stack, calibrated, stack_for
 from parambudget.cost.speed.roofline import Work
 from parambudget.errors import InputError
 

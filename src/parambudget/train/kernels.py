@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parambudget.cost.attention import FLASH_BACKWARD
-from parambudget.cost.speed.roofline import NEWTON_SCHULZ_STEPS
+from parambudget.cost.speed.roofline import FLASH_BACKWARD, NEWTON_SCHULZ_STEPS
 from parambudget.training.device import Compute
 
 FEWEST: Final = 3

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cost.calibration import calibrated, stack_for
 from parambudget.cost.hardware import Accelerator, find
 from parambudget.cost.memory.graph import Kernels
 from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.memory.state import NONE, optimizer_bytes, weight_bytes
+from parambudget.cost.speed.profile import calibrated, stack_for
 from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import throughput
 from parambudget.errors import InputError

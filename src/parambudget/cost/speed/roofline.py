@@ -2,7 +2,7 @@
 
     matmul       2 M K N / matmul_flops + traffic * (M K + K N + M N) elements / bandwidth, per pass
     attention    the scores under the causal mask, backward 2.5 times forward, / attention_flops; with another
-                 mask all of them at another speed, and those that are written out: see `cost.attention`
+                 mask all of them at another speed, and those that are written out: see `cost.speed.roofline`
     elementwise  norms, residuals, activations, rotations: bytes per output of a layer's matmuls / bandwidth
     loss         softmax and its gradient: bytes per token and entry of the vocabulary / bandwidth
     weights      casts of the weights to bfloat16 and of their gradients back, and adding gradients up
@@ -21,12 +21,47 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
+from parambudget.arch.layers import Mixer, masked, mixers, written_out
 from parambudget.arch.tensors import Tensor, tensors
-from parambudget.cost.attention import attention_seconds
-from parambudget.cost.flops import RECOMPUTED, TRAINING, passes
+from parambudget.cost.flops import RECOMPUTED, TRAINING, passes, scores
+from parambudget.cost.memory.graph import largest
 from parambudget.cost.params import total
 from parambudget.cost.speed.profile import LAUNCH_SECONDS, Stack
 from parambudget.errors import InputError
+
+FLASH_BACKWARD: Final = 2.5
+"""Of a flash attention's forward FLOPs. Dao et al. 2022, arXiv 2205.14135."""
+MASKED_SHARE: Final = {"bfloat16": 0.5, "float32": 1.6}
+"""Speed per score with a mask, of that without one. On a GPU assumed: the kernels that take a mask are of the
+generation before FlashAttention 2, which is about twice as fast (Dao 2023, arXiv 2307.08691). On a CPU, which
+does not stop at the diagonal sooner, 1.4 to 2.0 at 1024 and 256 tokens (torch 2.13, one thread)."""
+
+
+def attention_seconds(m: Dims, stack: Stack, *, again: bool) -> Size:
+    """Of one sequence of full context, forward and backward; with `again` forward once more."""
+    return sum(_seconds(m, row, stack, again=again) for row in mixers(m))
+
+
+def _seconds(m: Dims, row: Mixer, stack: Stack, *, again: bool) -> Size:
+    length, whole = int(m.context_length), int(m.context_length) ** 2
+    if written_out(m):
+        runs = RECOMPUTED if again else TRAINING
+        products = runs * 2.0 * row.score_width * whole / stack.matmul_flops
+        moved = _steps(m, stack) * stack.logit_bytes * row.copies * row.n_heads * whole
+        return products + runs / TRAINING * moved / stack.bandwidth_bytes
+    # Heads of two widths are computed as if both were the wider.
+    width = row.copies * row.n_heads * 2 * largest((row.qk_dim, row.v_dim))
+    seen = whole / MASKED_SHARE[stack.dtype] if masked(m, row.window) else scores(length, None, "causal")
+    forward = 2 if again else 1
+    return (forward + FLASH_BACKWARD) * 2.0 * width * seen / stack.attention_flops
+
+
+def _steps(m: Dims, stack: Stack) -> int:
+    """Kernels between the two products: compiled, one of them all."""
+    if stack.dtype == "bfloat16":
+        return 1
+    return 3 + (3 if m.attention_softcap is not None else 0) + (2 if m.attention_sinks else 0)
+
 
 CLIP_BYTES: Final = 12
 """Per parameter: the gradient is read for its norm, and read and written by the scaling."""
