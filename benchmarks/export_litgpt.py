@@ -11,10 +11,10 @@ import torch
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.export.files import write_into
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import total
 from parambudget.errors import ConfigError
+from parambudget.formats.equivalence import write_into
 from parambudget.formats.litgpt import to_litgpt
 from parambudget.nn.transformer import Transformer
 

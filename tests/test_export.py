@@ -16,13 +16,11 @@ from transformers.utils import logging
 import parambudget as pb
 from parambudget.arch.config import ModelConfig, flat
 from parambudget.arch.defaults import complete
-from parambudget.arch.export import megatron_built
-from parambudget.arch.export.files import text_of, write_into
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import count, total
 from parambudget.errors import ConfigError
-from parambudget.formats import litgpt
-from parambudget.formats.equivalence import differences
+from parambudget.formats import litgpt, megatron
+from parambudget.formats.equivalence import differences, text_of, write_into
 from parambudget.formats.hf.exporter import CLASSES, to_hf
 from parambudget.formats.hf.importer import from_hf
 from parambudget.formats.litgpt import to_litgpt
@@ -55,7 +53,7 @@ def as_built(to: str, document: dict) -> ModelConfig:
     """What a tool makes of a document, as its reader says it."""
     if to == "hf":
         return complete(from_hf(document, "").fields).model
-    return complete((litgpt if to == "litgpt" else megatron_built).built(document)).model
+    return complete((litgpt if to == "litgpt" else megatron).built(document)).model
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -9,10 +9,10 @@ from transformers.utils import logging
 
 from parambudget.arch.config import FIELDS, ModelConfig, flat
 from parambudget.arch.defaults import complete
-from parambudget.arch.export.target import Export
 from parambudget.arch.presets.registry import preset
 from parambudget.cost.params import total
 from parambudget.errors import ConfigError
+from parambudget.formats.equivalence import Export
 from parambudget.formats.hf.exporter import CLASSES, NO_DROPOUT, to_hf
 from parambudget.formats.hf.importer import from_hf
 

@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.export.files import text_of, write_into
-from parambudget.arch.export.target import Export
 from parambudget.cli._options import JsonOption, SourceArgument, print_json, require_torch, with_model_fields
 from parambudget.cost.params import total
 from parambudget.errors import ConfigError
+from parambudget.formats.equivalence import Export, text_of, write_into
 from parambudget.formats.source import load
 
 Tool = Literal["hf", "litgpt", "megatron"]

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig, MoE
 from parambudget.arch.defaults import complete
-from parambudget.arch.export.target import Attempt, Export, chosen
+from parambudget.formats.equivalence import Attempt, Export, chosen
 
 _NORMS: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
 _BARE_NORMS: Final = "OLMo"

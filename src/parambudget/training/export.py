@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Final
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.export.target import Export
 from parambudget.build.export import write_pretrained
 from parambudget.errors import ConfigError
+from parambudget.formats.equivalence import Export
 from parambudget.formats.hf.exporter import to_hf
 from parambudget.text.pretrained import ends, tokenizer_files
 from parambudget.training.generate import Loaded

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig, flat
 from parambudget.arch.defaults import complete
-from parambudget.arch.export.target import Attempt, Export, chosen
 from parambudget.arch.hf.written import KEYS, activation
 from parambudget.errors import ConfigError
+from parambudget.formats.equivalence import Attempt, Export, chosen
 from parambudget.formats.hf.importer import FAMILIES, from_hf
 from parambudget.formats.hf.schema import ABSENT, Family
 
