@@ -8,7 +8,7 @@ multi-token prediction are no part of the classes.
 from collections.abc import Mapping
 from typing import Final
 
-from parambudget.arch.hf import routing
+from parambudget.formats.hf import layer_rules
 from parambudget.formats.hf.schema import ANY, LLAMA, UNREAD, Family, llama_defaults, without
 
 _KEYS: Final = without(LLAMA, "head_dim", "n_kv_heads")
@@ -30,7 +30,7 @@ _DEEPSEEK_V3: Final = Family(
         routed_scaling_factor=2.5, n_group=8, topk_group=4, first_k_dense_replace=3, norm_topk_prob=True,
         rope_interleave=True,
     ),
-    derive=(routing.latent, routing.interleaved, routing.deepseek3),
+    derive=(layer_rules.latent, layer_rules.interleaved, layer_rules.deepseek3),
     aliases={"num_local_experts": "n_routed_experts"},
     nullable=frozenset({"norm_topk_prob", "q_lora_rank", "rope_interleave"}),
     unsaid={"rms_norm_eps": 1e-6},
@@ -49,7 +49,7 @@ LATENT_LIKE: Final[Mapping[str, Family]] = {
             n_group=None, topk_group=None, topk_method="greedy", first_k_dense_replace=0,
         ),
         {"rotary_interleaved": True},
-        (routing.latent, routing.deepseek2),
+        (layer_rules.latent, layer_rules.deepseek2),
         aliases={"num_experts": "n_routed_experts"},
         nullable=frozenset({"q_lora_rank"}),
         heads="divide",

@@ -7,7 +7,6 @@ at random and compares total and breakdown. docs/families.md says how to add a f
 from collections.abc import Mapping
 from typing import Any, Final
 
-from parambudget.arch.hf import routing
 from parambudget.formats.hf import layer_rules, rules
 from parambudget.formats.hf.schema import ANY, LAYERNORM, LLAMA, UNREAD, Family, llama_defaults, without
 
@@ -34,7 +33,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
             n_shared_experts=1, n_routed_experts=128, routed_scaling_factor=1.0, n_group=1, topk_group=1,
             first_k_dense_replace=1, norm_topk_prob=True,
         ),
-        derive=(routing.deepseek3, routing.glm4),
+        derive=(layer_rules.deepseek3, layer_rules.glm4),
         aliases={"num_local_experts": "n_routed_experts"},
         heads="fit",
     ),
@@ -51,7 +50,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
         {
             "attention_sinks": True, "activation": "quick_gelu", "expert_bias": True, "router_bias": True,
         },
-        (rules.attention_bias, routing.in_every_layer("num_local_experts"), layer_rules.every_other),
+        (rules.attention_bias, layer_rules.in_every_layer("num_local_experts"), layer_rules.every_other),
         nullable=frozenset({"sliding_window"}),
         unsaid={"swiglu_alpha": 1.702},
         usual_rotation={"rope_type": "yarn"},
@@ -63,7 +62,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
             attention_bias=False, embedding_multiplier=1.0, residual_multiplier=1.0,
             attention_multiplier=1.0, logits_scaling=1.0, num_local_experts=8, num_experts_per_tok=2,
         ),
-        derive=(rules.attention_bias, rules.granite, routing.in_every_layer("num_local_experts")),
+        derive=(rules.attention_bias, rules.granite, layer_rules.in_every_layer("num_local_experts")),
     ),
     "mixtral": Family(
         _ONLY_EXPERTS,
@@ -72,7 +71,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
             rms_norm_eps=1e-5, rope_theta=1_000_000.0, sliding_window=None, num_local_experts=8,
             num_experts_per_tok=2,
         ),
-        derive=(routing.in_every_layer("num_local_experts"), layer_rules.every),
+        derive=(layer_rules.in_every_layer("num_local_experts"), layer_rules.every),
         aliases={"num_experts": "num_local_experts"},
         nullable=frozenset({"num_key_value_heads"}),
     ),
@@ -84,7 +83,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
             clip_qkv=None, num_experts=64, num_experts_per_tok=8, norm_topk_prob=False,
         ),
         {"qk_norm": "full"},
-        (rules.attention_bias, rules.norms_of_the_width, routing.in_every_layer("num_experts")),
+        (rules.attention_bias, rules.norms_of_the_width, layer_rules.in_every_layer("num_experts")),
         aliases={"num_local_experts": "num_experts"},
         unsaid={"clip_qkv": None},
         wording={"clip_qkv": "clip_qkv after the norms"},
@@ -97,7 +96,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
             lm_head_bias=False, num_local_experts=16, num_experts_per_tok=2,
         ),
         LAYERNORM | {"norm_expert_weights": False},
-        (rules.attention_bias, routing.in_every_layer("num_local_experts"), layer_rules.every),
+        (rules.attention_bias, layer_rules.in_every_layer("num_local_experts"), layer_rules.every),
         nullable=frozenset({"num_key_value_heads"}),
         always_unsaid=("the sparse mixer's weights of experts",),
         inert={"original_max_position_embeddings": ANY},
@@ -109,7 +108,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
             layer_types=None, moe_intermediate_size=1408, shared_expert_intermediate_size=5632,
             num_experts_per_tok=4, num_experts=60, qkv_bias=True,
         ),
-        derive=(routing.qwen2, layer_rules.every_other_below),
+        derive=(layer_rules.qwen2, layer_rules.every_other_below),
         nullable=frozenset({"sliding_window"}),
     ),
     "qwen3_moe": Family(
@@ -119,7 +118,7 @@ EXPERTS_LIKE: Final[Mapping[str, Family]] = {
             moe_intermediate_size=768, num_experts_per_tok=8, num_experts=128,
         ),
         {"qk_norm": "head"},
-        (rules.attention_bias, routing.qwen, layer_rules.every_if_used),
+        (rules.attention_bias, layer_rules.qwen, layer_rules.every_if_used),
         aliases={"num_local_experts": "num_experts"},
         nullable=frozenset({"num_key_value_heads", "sliding_window"}),
         inert={"max_window_layers": ANY},
