@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file
 from training_data import small_config, small_model
 
-from parambudget.build.experts import unevenness
 from parambudget.errors import ConfigError
+from parambudget.nn.mlp import unevenness
 from parambudget.train.balance import CORRECTION_STEP
 from parambudget.training import loop
 from parambudget.training.defaults import complete

@@ -9,8 +9,8 @@ from small import SMALL, built, random_tokens
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
-from parambudget.build.experts import chosen_experts, scores
 from parambudget.errors import ConfigError
+from parambudget.nn.mlp import chosen_experts, scores
 from parambudget.nn.transformer import Transformer
 from parambudget.nn.verify import verify, verify_module
 

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from parambudget.build import kernels
 from parambudget.errors import InputError
+from parambudget.nn import attention
 from parambudget.training.device import kernels_told
 
 HALF = [torch.bfloat16, torch.float16]
@@ -12,7 +12,7 @@ HALF = [torch.bfloat16, torch.float16]
 
 @pytest.mark.parametrize("dtype", HALF)
 def test_a_gpu_never_takes_the_math_path_in_half_precision(dtype):
-    allowed = kernels.kernels_for("cuda", dtype)
+    allowed = attention.kernels_for("cuda", dtype)
     assert SDPBackend.MATH not in allowed
     assert allowed[0] == SDPBackend.CUDNN_ATTENTION
     assert SDPBackend.FLASH_ATTENTION in allowed
@@ -20,14 +20,14 @@ def test_a_gpu_never_takes_the_math_path_in_half_precision(dtype):
 
 @pytest.mark.parametrize(("device_type", "dtype"), [("cpu", torch.bfloat16), ("cuda", torch.float32)])
 def test_elsewhere_torch_chooses(device_type, dtype):
-    assert kernels.kernels_for(device_type, dtype) == []
+    assert attention.kernels_for(device_type, dtype) == []
 
 
 def test_the_choice_of_kernels_can_be_compiled_whole():
     """The GPU's own kernels are not here: the CPU's fused one stands for them in the same kind of block."""
 
     def attention(query):
-        allowed = [SDPBackend.FLASH_ATTENTION] if kernels.kernels_for("cuda", torch.bfloat16) else []
+        allowed = [SDPBackend.FLASH_ATTENTION] if attention.kernels_for("cuda", torch.bfloat16) else []
         with sdpa_kernel(allowed, set_priority=True):
             return F.scaled_dot_product_attention(query, query, query, is_causal=True)
 

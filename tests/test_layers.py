@@ -9,7 +9,7 @@ from strategies import models
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import with_sizes
 from parambudget.arch.layers import kind_of, kinds, places
-from parambudget.build.masks import mask_for
+from parambudget.nn.attention import mask_for
 from parambudget.nn.transformer import Transformer
 
 deep = st.tuples(models(), st.integers(0, 14)).map(lambda drawn: deeper(*drawn))

@@ -10,8 +10,8 @@ from small import SMALL, built, random_tokens
 import parambudget as pb
 from parambudget.arch.config import layers_of, word_of
 from parambudget.arch.layers import Mixer, mixers
-from parambudget.build.masks import alibi, visible
 from parambudget.errors import ConfigError
+from parambudget.nn.attention import alibi, visible
 
 CPU = torch.device("cpu")
 GEMMA_3 = dict(window=512, window_pattern=(*["local"] * 5, "global"))

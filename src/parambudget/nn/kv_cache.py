@@ -13,8 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from parambudget.build.latent import LatentAttention
-from parambudget.nn.attention import Attention, Kept
+from parambudget.nn.attention import Attention, Kept, LatentAttention
 from parambudget.nn.rotary import Rotation
 from parambudget.nn.transformer import Transformer
 

@@ -16,12 +16,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from parambudget.arch.config import ModelConfig
-from parambudget.build.experts import MixtureOfExperts, StackedLinear
-from parambudget.build.latent import LatentAttention
-from parambudget.build.masks import mask_for
 from parambudget.errors import InputError
-from parambudget.nn.attention import Attention
-from parambudget.nn.mlp import FeedForward
+from parambudget.nn.attention import Attention, LatentAttention, mask_for
+from parambudget.nn.mlp import FeedForward, MixtureOfExperts, StackedLinear
 from parambudget.nn.norms import Norm, for_matmul
 from parambudget.nn.rotary import Rotary, Rotation
 

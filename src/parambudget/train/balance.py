@@ -12,7 +12,7 @@ from typing import Final, Self
 import torch
 from torch import Tensor, nn
 
-from parambudget.build.experts import MixtureOfExperts
+from parambudget.nn.mlp import MixtureOfExperts
 from parambudget.training.distributed import ALONE, Ranks
 
 CORRECTION_STEP: Final = 1e-3

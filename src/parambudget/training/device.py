@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from parambudget import __version__
-from parambudget.build.kernels import NO_KERNEL, prefer_flash_3
 from parambudget.cost.hardware import find
 from parambudget.errors import InputError
+from parambudget.nn.attention import NO_KERNEL, prefer_flash_3
 from parambudget.training.config import TrainConfig
 
 
