@@ -11,10 +11,8 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.speed.throughput import STALLS
 from parambudget.errors import InputError, NoSolution, ParambudgetError
-from parambudget.plan.reach import LEAST_STATE_BYTES, sizes
 from parambudget.plan.space import SearchSpace
-from parambudget.plan.spending import spending
-from parambudget.planning.compute_budget import better_size, solve_for
+from parambudget.planning.compute_budget import LEAST_STATE_BYTES, better_size, sizes, solve_for, spending
 from parambudget.planning.forecast import ASPECT_PENALTY, Spending, measured, outlook
 from parambudget.planning.machine import USABLE_SHARE, machine_for
 from parambudget.planning.run_plan import Goal, plan_run

@@ -13,7 +13,7 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import total
 from parambudget.errors import NoSolution
 from parambudget.plan.space import SearchSpace
-from parambudget.plan.sweep import AT_ONCE, Measured, sweep
+from parambudget.planning.compute_budget import AT_ONCE, Measured, sweep
 from parambudget.search.engine import Search
 
 some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

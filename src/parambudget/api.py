@@ -92,8 +92,7 @@ def solve(
                 "no budget is given; give a --target, or --hours with --gpu, --flops or --memory"
             )
         return search(target, **fields)
-    from parambudget.plan.spending import spending
-    from parambudget.planning.compute_budget import solve_for
+    from parambudget.planning.compute_budget import solve_for, spending
 
     return replace(solve_for(spending(**spent), target, **fields), spent=spent)
 
@@ -137,7 +136,6 @@ def _resized(
     found = resize(current, target, **asked)
     if not spent:
         return found
-    from parambudget.plan.spending import spending
-    from parambudget.planning.compute_budget import with_outlook
+    from parambudget.planning.compute_budget import spending, with_outlook
 
     return replace(found, solutions=with_outlook(found, spending(**spent)), spent=spent)

@@ -1,26 +1,28 @@
 """From hours, arithmetic or memory to models: width, depth and size chosen together.
 
-Every point of a declared lattice is measured, that of `plan.reach` unless sizes are given.
+Every point of a declared lattice is measured, that of `planning.compute_budget` unless sizes are given.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import ceil, floor, isfinite
 from typing import Any, Final
 
 import numpy as np
 
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims
-from parambudget.errors import ConfigError, NoSolution
-from parambudget.plan.arrays import Floats
+from parambudget.errors import ConfigError, InputError, NoSolution
+from parambudget.plan.arrays import Bools, Floats
+from parambudget.plan.box import granularity
 from parambudget.plan.choose import diverse, labels, order
-from parambudget.plan.points import Points
-from parambudget.plan.reach import sizes, space_of
+from parambudget.plan.points import Points, models
 from parambudget.plan.space import SearchSpace, choices_of
-from parambudget.plan.sweep import AT_ONCE, Measured, Swept, sweep
 from parambudget.planning.forecast import Spending, measured, outlook
-from parambudget.planning.machine import USABLE_SHARE, Machine
-from parambudget.planning.run_plan import Goal, RunPlan
+from parambudget.planning.machine import USABLE_SHARE, Machine, machine_for
+from parambudget.planning.run_plan import MOST_HOURS, Goal, RunPlan
+from parambudget.scaling.compute_optimal import compute_optimal
 from parambudget.search.engine import COUNTERS, Search
 from parambudget.search.nearest_miss import nothing_within
 from parambudget.search.score import aspect_deviation, shape_score
@@ -34,8 +36,159 @@ from parambudget.search.solutions import (
     SweepCertificate,
 )
 from parambudget.search.solve import DEFAULT_TOLERANCE, Rank, check, described, solve
-from parambudget.search.space import SIZES, Counted
-from parambudget.units import format_bytes, parse_count, parse_tolerance
+from parambudget.search.space import SIZES, Counted, read_multiple
+from parambudget.units import format_bytes, format_count, parse_bytes, parse_count, parse_tolerance, shortened
+
+AT_ONCE: Final = 2**17
+"""Points that are measured together: the arrays stay in the cache."""
+_BINS_PER_OCTAVE: Final = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What some points are predicted to do, an array entry each."""
+
+    value: Floats
+    """What is minimised."""
+    possible: Bools
+    """Which may be chosen at all."""
+    figures: dict[str, Floats]
+    """What else is worth showing."""
+
+    def at(self, index: Any) -> "Measured":
+        """The entries at an index array or mask."""
+        return Measured(
+            self.value[index], self.possible[index], {name: v[index] for name, v in self.figures.items()}
+        )
+
+
+Measure = Callable[[Dims], Measured]
+
+
+@dataclass(frozen=True, eq=False)
+class Swept:
+    """What measuring every point has shown."""
+
+    points: Points
+    """All points within the band of the best."""
+    measured: Measured
+    n_points: int
+    possible: int
+    best: float
+    by_size: dict[int, float]
+    """The least value among the possible points of each size, two sizes an octave, by the mean count."""
+
+
+def sweep(
+    pieces: Iterable[Points], choices: ModelConfig, measure: Measure, band: Callable[[float], float]
+) -> Swept:
+    """Measure all points; `band` gives the greatest value that counts as equal to the best.
+
+    Raises `NoSolution` where no point is possible.
+    """
+    kept: list[tuple[Points, Measured]] = []
+    best, n_points, n_possible = np.inf, 0, 0
+    bins: dict[int, float] = {}
+    alike = ((piece.at(here), m) for piece in pieces for here, m in models(choices, piece))
+    for piece, m in alike:
+        measured = measure(m)
+        n_points += len(piece)
+        points, measured = piece.at(measured.possible), measured.at(measured.possible)
+        if not len(points):
+            continue
+        n_possible += len(points)
+        _note(bins, points, measured.value)
+        best = min(best, float(measured.value.min()))
+        near = measured.value <= band(best)
+        kept.append((points.at(near), measured.at(near)))
+    if not n_possible:
+        raise NoSolution(f"none of the {n_points:,} points is possible")
+    pool, values = _joined(kept)
+    near = values.value <= band(best)
+    sizes = {round(2 ** (i / _BINS_PER_OCTAVE)): value for i, value in sorted(bins.items())}
+    return Swept(pool.at(near), values.at(near), n_points, n_possible, best, sizes)
+
+
+def _note(bins: dict[int, float], points: Points, values: Floats) -> None:
+    """Keep the least value of every size."""
+    size = np.rint(np.log2(points.counted) * _BINS_PER_OCTAVE).astype(np.int64)
+    for i in np.unique(size).tolist():
+        bins[i] = min(bins.get(i, np.inf), float(values[size == i].min()))
+
+
+def _joined(kept: list[tuple[Points, Measured]]) -> tuple[Points, Measured]:
+    points = Points.joined([part for part, _ in kept])
+    parts = [measured for _, measured in kept]
+    figures = {name: np.concatenate([part.figures[name] for part in parts]) for name in parts[0].figures}
+    return points, Measured(
+        np.concatenate([part.value for part in parts]), np.concatenate([part.possible for part in parts]),
+        figures,
+    )  # fmt: skip
+
+
+AROUND: Final = 5
+"""How far from the law's own choice sizes are searched, as a factor."""
+SMALLEST: Final = 1_000_000
+"""Parameters below which there is nothing to choose by a loss law."""
+LEAST_STATE_BYTES: Final = 12
+"""Per parameter, of weights, gradients and optimizer state in float32 under Muon: no larger model fits."""
+_SMALLEST_SHARE: Final = 16
+_USUAL_SHARE: Final = 0.6
+"""Of the speed of matmuls, that whole updates reach: only the sizes to search follow from it."""
+
+
+def sizes(spending: Spending) -> tuple[int, int]:
+    """The least and the greatest count that is searched."""
+    high = None
+    if (flops := _approximate_flops(spending)) is not None:
+        optimum = compute_optimal(spending.law, flops).n_parameters
+        low, high = optimum / AROUND, optimum * AROUND
+    memory = spending.memory_bytes or (spending.machine.memory_bytes if spending.machine else None)
+    if memory is not None:
+        ranks = spending.machine.n_gpus if spending.machine else 1
+        most = memory * ranks / LEAST_STATE_BYTES
+        low, high = (most / _SMALLEST_SHARE, most) if high is None else (min(low, most), min(high, most))
+    assert high is not None
+    if high < SMALLEST:
+        raise InputError(
+            f"the budget is enough for about {format_count(high)} parameters, fewer than {SMALLEST:,}; "
+            "give more hours, FLOPs or memory"
+        )
+    return max(int(low), SMALLEST // AROUND), int(high)
+
+
+def _approximate_flops(spending: Spending) -> float | None:
+    """About what the budget can compute, to find the sizes that are worth measuring."""
+    if spending.flops is not None:
+        return spending.flops
+    if spending.hours is None or spending.machine is None:
+        return None
+    stack = spending.machine.stack
+    reached = _USUAL_SHARE * stack.matmul_flops
+    return spending.hours * 3600 * reached * spending.machine.n_gpus
+
+
+def space_of(low: int, high: int, usual: int, fields: Mapping[str, Any]) -> SearchSpace:
+    """The lattice of a range of sizes: boxes around the usual shapes of its ends, in larger steps.
+
+    n_layers from half of 0.225 low**0.228 to twice 0.225 high**0.228 and dim from half of 0.640 low**0.382 to
+    twice 0.640 high**0.382, as in `SearchSpace.declare`; even depths, dim and FFN widths in twice its steps.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    multiple = read_multiple(given.get("multiple", 2 * granularity(usual)))
+    shallow, deep = 0.225 * low**0.228 / 2, 0.225 * high**0.228 * 2
+    narrow, broad = 0.640 * low**0.382 / 2, 0.640 * high**0.382 * 2
+    rule: dict[str, Any] = {
+        "n_layers": range(max(2, 2 * floor(shallow / 2)), 2 * ceil(deep / 2) + 1, 2),
+        "dim": range(
+            max(1, floor(narrow / multiple)) * multiple, ceil(broad / multiple) * multiple + 1, multiple
+        ),
+        "multiple": multiple,
+    }
+    if "intermediate_size" not in given and "ffn_ratio" not in given:
+        rule["ffn_ratio"] = (Fraction(2), Fraction(6))
+    return SearchSpace.declare(usual, rule | given)
+
 
 LARGE_ENOUGH: Final = 0.1
 """A usual shape is worth this share of the size: the very largest that fits is of an exotic one."""
@@ -246,3 +399,49 @@ def _objective(spending: Spending, rank: str | None, target: str | int | None) -
             f"--rank {wanted} without a --target is the smallest model of the lattice; give a --target"
         )
     return OBJECTIVES[wanted]
+
+
+def spending(
+    *, hours: float | None = None, dollars: float | None = None, flops: str | float | None = None,
+    memory: str | int | None = None, gpu: str | None = None, batch_size: int | None = None,
+) -> Spending:  # fmt: skip
+    """A budget; raises `InputError` where parts of it contradict each other or say nothing possible."""
+    lengths = {"hours": hours, "dollars": dollars, "flops": flops}
+    if len(said := [name for name, value in lengths.items() if value is not None]) > 1:
+        raise InputError(f"{' and '.join(said)} each say how long the run is; give one of them")
+    for name, value in {"hours": hours, "dollars": dollars, "batch_size": batch_size}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise InputError(f"{name} is {shortened(repr(value))}; it must be a number")
+    needs_machine = hours is not None or dollars is not None or gpu is not None
+    machine = machine_for(gpu) if needs_machine else None
+    if dollars is not None and machine is not None:
+        hours = _hours_for(dollars, machine)
+    if hours is not None and not 0 < hours <= MOST_HOURS:
+        raise InputError(
+            f"hours={hours:g} is no time to train for; use a number above 0, at most {MOST_HOURS:,.0f}"
+        )
+    given = {} if batch_size is None else {"batch_size": batch_size}
+    return Spending(
+        machine, hours, None if flops is None else _parse_flops(flops),
+        memory if memory is None or isinstance(memory, int) else parse_bytes(memory), given,
+    )  # fmt: skip
+
+
+def _hours_for(dollars: float, machine: Machine) -> float:
+    if not (isfinite(dollars) and dollars > 0):
+        raise InputError(f"dollars={dollars:g} is no budget; use a number above 0")
+    if machine.price is None or machine.price.middle == 0:
+        raise InputError(f"no price is known for {machine.name}; give hours instead of dollars")
+    return dollars / machine.price.middle
+
+
+def _parse_flops(written: str | float) -> float:
+    try:
+        number = float(written)
+    except ValueError:
+        number = 0.0
+    if not 1e12 <= number <= 1e30:
+        raise InputError(
+            f"flops {shortened(str(written))!r} is no budget; use a number such as 1e19, from 1e12 to 1e30"
+        )
+    return number
