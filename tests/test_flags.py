@@ -12,7 +12,7 @@ from strategies import models
 from parambudget.arch.config import FIELDS, ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.cli._options import with_flags_of, with_model_fields
-from parambudget.show.flags import flags
+from parambudget.render.model import flags
 
 SEEN: list[dict[str, Any]] = []
 

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from parambudget.show.watching import Figures, watching
+from parambudget.render.training import Figures, watching
 from parambudget.training.metrics import Step
 
 PEAK = 989.4e12

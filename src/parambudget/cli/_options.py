@@ -12,7 +12,7 @@ import typer
 
 from parambudget.arch.config import BLOCKS, FIELDS
 from parambudget.errors import MissingExtra
-from parambudget.show.flags import switch
+from parambudget.render.model import switch
 from parambudget.units import parse_size
 
 SIZE_PANEL: Final = "Model sizes"

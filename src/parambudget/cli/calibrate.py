@@ -9,7 +9,7 @@ from parambudget.cli._options import JsonOption, print_json, print_lines, requir
 from parambudget.cost.speed import profile
 from parambudget.cost.speed.profile import Stack
 from parambudget.errors import ConfigError
-from parambudget.show.stacks import stack_lines
+from parambudget.render.runs import stack_lines
 
 
 def calibrate(
@@ -43,8 +43,8 @@ def calibrate(
 
 def _measured(device: str, *, quiet: bool) -> Stack:
     require_torch("calibrate")
-    from parambudget.show.calibration import calibrating
-    from parambudget.show.console import console
+    from parambudget.render.runs import calibrating
+    from parambudget.render.terminal import console
     from parambudget.training.calibrate import calibrate as measure
     from parambudget.training.device import choose
 

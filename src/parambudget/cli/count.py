@@ -85,8 +85,8 @@ def _checked(true: int, expect: str, tolerance: str) -> str:
 
 def _print_formula(model: ModelConfig, *, as_latex: bool) -> None:
     from parambudget.cost.formula import formula
-    from parambudget.show.console import console
-    from parambudget.show.formula_table import formula_table
+    from parambudget.render.model import formula_table
+    from parambudget.render.terminal import console
 
     closed = formula(model)
     if as_latex:

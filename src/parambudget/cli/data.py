@@ -73,8 +73,8 @@ def prepare(
     if not source:
         raise InputError("the source '' is no path; give a file or a folder of text")
     require_torch("data prepare")
-    from parambudget.show import data as show
-    from parambudget.show.console import console
+    from parambudget.render import runs as show
+    from parambudget.render.terminal import console
     from parambudget.text.prepare import Request, prepare
     from parambudget.text.sources import Reading
 

@@ -45,7 +45,7 @@ def report(
     parambudget report current.json --target 350M --gpu h100 -o plan.md
     """
     from parambudget.planning.machine import machine_for
-    from parambudget.show.proposal import proposal, write
+    from parambudget.render.report import proposal, write
 
     model = load(source, {}).model
     machine = machine_for(gpu, n_gpus=gpus, dollars_per_hour=price)

@@ -62,7 +62,7 @@ def show(
     drawn = figure or (folders[0] / "loss.png" if len(found) == 1 and not as_json else None)
     drawable = find_spec("matplotlib") is not None
     from parambudget.render.runs import runs_table
-    from parambudget.show.console import console
+    from parambudget.render.terminal import console
 
     if figure is not None:
         _draw(found, figure)  # what was asked for: without it there is nothing to show
@@ -84,6 +84,6 @@ def show(
 
 
 def _draw(found: "list[Run]", figure: Path) -> None:
-    from parambudget.show.figures.runs import loss_curve
+    from parambudget.render.figures import loss_curve
 
     loss_curve(found, figure)

@@ -145,9 +145,9 @@ def solve(
             provenance |= {"active": chosen.active, "active_error": chosen.active_error}
         provenance |= {"certificate": found.certificate.as_dict(), "version": __version__}
         write_json(out, config_document(chosen.model, provenance))
+    from parambudget.render.model import flags
     from parambudget.render.solutions import again, commands, solutions_screen
     from parambudget.render.terminal import columns, dim
-    from parambudget.show.flags import flags
 
     length = f" --hours {hours:g}" if hours is not None else ""
     if as_json:

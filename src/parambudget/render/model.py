@@ -1,12 +1,18 @@
 """A count as a person reads it: component, the products it is made of, parameters and share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from rich.console import Group
+from rich.text import Text
 
 from parambudget.arch.config import MLA, ModelConfig, flat
 from parambudget.arch.defaults import Completed
 from parambudget.arch.tensors import Component, Tensor
+from parambudget.cost.formula import Formula
 from parambudget.cost.params import Breakdown
-from parambudget.render.terminal import bold, dim, table, wrapped
+from parambudget.formats.source import changed_fields
+from parambudget.render.terminal import bold, dim, plain_table, table, wrapped
 
 _NAMES = {
     "token_embedding": "token embedding",
@@ -152,3 +158,45 @@ def _three(counted: Breakdown) -> list[str]:
 
 def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_PAIRS: Final = {"tied": ("--tied", "--untied"), "gated": ("--gated", "--plain")}
+
+
+def switch(name: str) -> tuple[str, str]:
+    """The flags that set a field of true or false: `--qkv-bias` and `--no-qkv-bias`."""
+    dashed = name.replace("_", "-")
+    return _PAIRS.get(name, (f"--{dashed}", f"--no-{dashed}"))
+
+
+def flags(model: ModelConfig) -> str:
+    """The shortest flags that say this model."""
+    return as_flags(changed_fields(model))
+
+
+def as_flags(fields: Mapping[str, Any]) -> str:
+    """The flags that say these fields; what is absent (None) needs none."""
+    words = []
+    for name, value in fields.items():
+        if isinstance(value, bool):
+            words.append(switch(name)[not value])
+        elif isinstance(value, tuple):
+            words.append(f"--{name.replace('_', '-')} {','.join(value)}")
+        elif value is not None:
+            words.append(f"--{name.replace('_', '-')} {value}")
+    return " ".join(words)
+
+
+def formula_table(closed: Formula) -> Group:
+    """The screen of `count --formula`."""
+    table = plain_table()
+    table.add_column("component")
+    table.add_column("formula")
+    for name, expression in closed.components.items():
+        table.add_row(name_of(name), str(expression))
+    legend = plain_table(show_header=False)
+    for letter, field in closed.legend.items():
+        legend.add_row(f"[bold]{letter}", field, f"{closed.sizes[field]:,}")
+    return Group(
+        table, "", Text(f"total = {closed}", style="bold"), f"      = {closed.evaluate():,}", "", legend
+    )

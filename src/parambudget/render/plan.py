@@ -7,9 +7,8 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.throughput import STALLS, Range
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
-from parambudget.render.model import widths
+from parambudget.render.model import flags, widths
 from parambudget.render.terminal import bold, dim, table, wrapped
-from parambudget.show.flags import flags
 from parambudget.units import (
     format_bytes,
     format_count,
