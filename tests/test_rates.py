@@ -11,15 +11,21 @@ from parambudget.arch.dims import with_sizes
 from parambudget.arch.presets.registry import preset
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import InputError
-from parambudget.plan.repetition import (
+from parambudget.scaling.hyperparameters import (
+    DEEPSEEK,
+    STEP_LAW,
+    batch_tokens,
+    deepseek_rate,
+    step_law_rate,
+    suggest_vocabulary,
+)
+from parambudget.scaling.loss import (
     REPETITIONS,
     effective_tokens,
     epochs,
     repetition_warning,
     worth_of_next_token,
 )
-from parambudget.plan.vocabulary import suggest_vocabulary
-from parambudget.scaling.hyperparameters import DEEPSEEK, STEP_LAW, batch_tokens, deepseek_rate, step_law_rate
 
 amounts = st.floats(1, 1e15)
 

@@ -13,10 +13,10 @@ from parambudget.cost.params import Breakdown, count
 from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import STALLS, Range, Throughput, throughput
 from parambudget.errors import InputError
-from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens
 from parambudget.planning.advice import caveats, remedies
 from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.step_search import least, quickest
+from parambudget.scaling.hyperparameters import learning_rate, training_tokens, update_tokens
 from parambudget.scaling.loss import (
     DEFAULT_LAW,
     LossEstimate,

@@ -14,7 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import with_sizes
+from parambudget.cost.flops import flops_per_token
+from parambudget.cost.params import active, body
+from parambudget.scaling.loss import FREE_EPOCHS
 from parambudget.scaling.numbers import Range, positive
+from parambudget.units import format_count
 
 
 @dataclass(frozen=True)
@@ -97,3 +103,79 @@ def batch_tokens(tokens: float, flops: float) -> BatchSuggestion:
         STEP_LAW.suggestion(0.58 * trained**0.571, {"tokens": trained}),
         DEEPSEEK.suggestion(0.2920 * compute**0.3271, {"FLOPs": compute}),
     )
+
+
+TOKENS_PER_PARAMETER: Final = 20
+FEWEST_BATCH_TOKENS: Final = 2**12
+MOST_BATCH_TOKENS: Final = 2**22
+HIGHEST_LEARNING_RATE: Final = 5e-3
+
+
+def training_tokens(model: ModelConfig, data_tokens: int | None) -> tuple[int, str]:
+    """Tokens to train on, and why so many; `data_tokens` None stands for text without end."""
+    wished = TOKENS_PER_PARAMETER * active(model)
+    rule = f"{TOKENS_PER_PARAMETER} per {'active parameter' if model.moe else 'parameter'}"
+    if data_tokens is None:
+        return wished, rule
+    there = FREE_EPOCHS * data_tokens
+    if there < wished:
+        return there, f"{FREE_EPOCHS} epochs; {rule} would be {format_count(wished)}"
+    return wished, f"{rule}, {wished / max(1, data_tokens):.2g} epochs of the text"
+
+
+def update_tokens(model: ModelConfig, tokens: int, steps: int | None = None) -> tuple[int, str]:
+    """Tokens per update for a run of `tokens`, or of `steps` updates, and why so many."""
+    flops = flops_per_token(with_sizes(model, vocab_size=0))
+    wished = float(FEWEST_BATCH_TOKENS)
+    # With given steps the number of tokens depends on the batch; the exponents are below 1, so this settles.
+    for _ in range(50):
+        trained = steps * wished if steps else tokens
+        both = batch_tokens(trained, flops * trained)
+        wished = both.middle
+    batch = min(MOST_BATCH_TOKENS, max(FEWEST_BATCH_TOKENS, 2 ** round(math.log2(wished))))
+    step_law, deepseek = (format_count(round(law.value)) for law in (both.step_law, both.deepseek))
+    laws = f"Step Law says {step_law}, DeepSeek {deepseek}"
+    bound = f", at least {FEWEST_BATCH_TOKENS:,}" if batch > wished * math.sqrt(2) else ""
+    return batch, f"about {batch:,} tokens an update ({laws}{bound})"
+
+
+def learning_rate(model: ModelConfig, tokens: int) -> tuple[float, str]:
+    """The peak learning rate for a run of `tokens`, and why."""
+    law = step_law_rate(body(model), tokens).value
+    reason = f"Step Law for {format_count(body(model))} body parameters and {format_count(tokens)} tokens"
+    if law > HIGHEST_LEARNING_RATE:
+        return HIGHEST_LEARNING_RATE, f"{reason} says {law:.2g}, outside its range; this is the highest used"
+    return float(f"{law:.3g}"), reason
+
+
+BODY_PARAMETERS: Final = Range(33e6, 3e9)
+"""Of the models behind the law."""
+_MULTIPLE: Final = 64
+"""Such a head multiplies fast (Anthony et al. 2024, arXiv 2401.14489)."""
+
+
+@dataclass(frozen=True)
+class VocabularySuggestion:
+    """A vocabulary for a body, and whether the law was fitted there."""
+
+    vocab_size: int
+    """A multiple of 64."""
+    vocabulary_parameters: float
+    """vocab_size * dim of one table, before rounding."""
+    warnings: tuple[str, ...]
+
+
+def suggest_vocabulary(body_parameters: float, dim: float) -> VocabularySuggestion:
+    """V dim = 3,145,728 (body / 33M)^0.8354: the vocabulary grows more slowly than the body.
+
+    For compute-optimal training on English text; longer training and more languages deserve more. Small
+    models mostly inherit a vocabulary several times as large.
+
+    Source: Tao et al. 2024, arXiv 2407.13623, approach 2, constants read in the authors' repository,
+    sail-sg/scaling-with-vocab, optimal_Nv_predict.py.
+    """
+    size, width = positive(body_parameters, "body_parameters"), positive(dim, "dim")
+    wanted = 3_145_728 * (size / 33e6) ** 0.8353974035228025
+    warning = BODY_PARAMETERS.warning(size, "body parameters")
+    entries = max(1, round(wanted / width / _MULTIPLE)) * _MULTIPLE
+    return VocabularySuggestion(entries, wanted, (warning,) if warning else ())

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError
-from parambudget.plan.recipe import learning_rate, training_tokens, update_tokens
+from parambudget.scaling.hyperparameters import learning_rate, training_tokens, update_tokens
 from parambudget.training.config import TrainConfig
 from parambudget.units import format_count
 
