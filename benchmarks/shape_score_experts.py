@@ -3,7 +3,7 @@
 For every distinct shape, of presets and `expert_models`: its choices are fixed (vocabulary, tying, latents,
 shared experts, dense layers, ...), budgets are its own total and active counts, and all
 shapes of the default lattice within 0.5 % of both are scored. Its percentile is the share of them that score
-strictly better than its true shape. The centres and spreads of `plan.rank_experts` are of the families in
+strictly better than its true shape. The centres and spreads of `search.score` are of the families in
 `FITTED` alone, the rest are held out of that; the weights were set by hand.
 
 python benchmarks/shape_score_experts.py [--centres]
@@ -20,10 +20,10 @@ from expert_models import ROWS
 from parambudget.arch.config import ModelConfig, met_width
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import active, active_body, total
-from parambudget.plan.points import Points
-from parambudget.plan.space import SearchSpace, choices_of
 from parambudget.search.engine import Search
+from parambudget.search.lattice import Points
 from parambudget.search.score import shape_score
+from parambudget.search.space import SearchSpace, choices_of
 
 FITTED = frozenset((
     "dbrx", "dots", "glm", "granite", "hunyuan", "ling", "minimax", "moonlight", "phi", "skywork",
@@ -76,7 +76,7 @@ def percentile(m: ModelConfig) -> tuple[int, float]:
 
 
 def centres() -> None:
-    """What `plan.rank_experts` and `plan.box` say, from the models they say it of."""
+    """What `search.score` and `search.space` say, from the models they say it of."""
     every = list(models())
     fitted = [m for name, m in every if family(name) in FITTED]
     for low, high in ((0, 1e9), (1e9, 5e9), (5e9, 1e12)):

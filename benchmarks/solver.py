@@ -26,8 +26,8 @@ from ortools.sat.python import cp_model
 from rich.console import Console
 from rich.table import Table
 
-from parambudget.plan.space import SearchSpace
 from parambudget.search.engine import Search
+from parambudget.search.space import SearchSpace
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 25
 TOLERANCE = Fraction(1, 200)

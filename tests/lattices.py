@@ -11,9 +11,8 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.dims import with_sizes
 from parambudget.cost.params import body, total
-from parambudget.plan.space import SearchSpace
 from parambudget.search.engine import Search
-from parambudget.search.space import Counted
+from parambudget.search.space import Counted, SearchSpace
 
 Sizes = tuple[int, int, int, int, int, int]
 """n_layers, dim, head_dim, n_heads, n_kv_heads, intermediate_size"""

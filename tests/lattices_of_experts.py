@@ -14,9 +14,8 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.cost.params import active, body, total
 from parambudget.errors import ConfigError
-from parambudget.plan.space import SearchSpace
 from parambudget.search.engine import Search
-from parambudget.search.space import Counted
+from parambudget.search.space import Counted, SearchSpace
 
 COUNTS = {"total": total, "body": body, "active": active}
 NAMES = (

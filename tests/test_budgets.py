@@ -11,7 +11,6 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.speed.throughput import STALLS
 from parambudget.errors import InputError, NoSolution, ParambudgetError
-from parambudget.plan.space import SearchSpace
 from parambudget.planning.compute_budget import LEAST_STATE_BYTES, better_size, sizes, solve_for, spending
 from parambudget.planning.forecast import ASPECT_PENALTY, Spending, measured, outlook
 from parambudget.planning.machine import USABLE_SHARE, machine_for
@@ -20,6 +19,7 @@ from parambudget.scaling.loss import DEFAULT_LAW, expected_loss, law_parameters
 from parambudget.search.engine import Search
 from parambudget.search.score import centre
 from parambudget.search.solutions import EQUAL_NATS, SweepCertificate
+from parambudget.search.space import SearchSpace
 
 H100 = machine_for("h100")
 LATTICE = {"n_layers": "4:20:8", "dim": "512:1024:256", "head_dim": 64, "kv_groups": 1, "ffn_ratio": "2:4",

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parambudget.plan.choose import FFN_CLASSES, LABELS, diverse, ffn_class, labels, order
-from parambudget.plan.points import Points
+from parambudget.search.lattice import Points
+from parambudget.search.score import FFN_CLASSES, LABELS, diverse, ffn_class, labels, order
 
 COLUMNS = ("n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "intermediate_size", "counted")
 

@@ -13,10 +13,10 @@ from lattices import Declared, declared
 
 from parambudget.cost.params import count
 from parambudget.errors import InputError, NoSolution
-from parambudget.plan.points import Points
-from parambudget.plan.space import SearchSpace
 from parambudget.search import engine as search_module
 from parambudget.search.engine import Search
+from parambudget.search.lattice import Points
+from parambudget.search.space import SearchSpace
 
 WORKED: dict[str, Any] = {
     "vocab_size": 32768, "tied": True, "n_layers": "4:64", "dim": "256:4096:64", "head_dim": "64,128",

@@ -13,10 +13,10 @@ from lattices_of_experts import COUNTS, NAMES, OfExperts, of_experts
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import active, total
 from parambudget.errors import ConfigError, NoSolution
-from parambudget.plan.points import Points, misses
 from parambudget.search import engine as search_module
 from parambudget.search.certificate import least_two
 from parambudget.search.engine import Search
+from parambudget.search.lattice import Points, misses
 
 Point = tuple[int, ...]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from parambudget.arch.presets.registry import find, preset
 from parambudget.errors import ConfigError, InputError
-from parambudget.plan.space import SearchSpace, choices_of
+from parambudget.search.space import SearchSpace, choices_of
 
 USUAL = {"head_dim": "64,128", "kv_groups": "1,2,4,8", "ffn_ratio": "2:8"}
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 import parambudget as pb
 from parambudget.arch.config import met_width
-from parambudget.plan.rank_experts import ExpertWeights, experts_term
-from parambudget.plan.space import SearchSpace
 from parambudget.search.engine import Search
 from parambudget.search.lattice import MOST_ROWS, expand
+from parambudget.search.score import ExpertWeights, experts_term
+from parambudget.search.space import SearchSpace
 
 MIXED = dict(n_experts=8, n_experts_per_token=2, dim=[128, 192], n_layers="2:6", vocab_size=1000, multiple=16)
 EXPERTS = ("olmoe-1b-7b", "qwen3-30b-a3b", "deepseek-v2-lite", "gpt-oss-20b", "glm-4.5-air")

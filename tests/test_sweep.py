@@ -12,9 +12,9 @@ from parambudget.arch.dims import Dims
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import total
 from parambudget.errors import NoSolution
-from parambudget.plan.space import SearchSpace
 from parambudget.planning.compute_budget import AT_ONCE, Measured, sweep
 from parambudget.search.engine import Search
+from parambudget.search.space import SearchSpace
 
 some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

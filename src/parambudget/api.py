@@ -81,8 +81,8 @@ def solve(
     spent = {name: value for name, value in spent.items() if value is not None}
     if current is not None:
         return _resized(model(current), target, spent, asked)
-    from parambudget.plan.space import choices_of
     from parambudget.search.solve import solve as search
+    from parambudget.search.space import choices_of
 
     choices = choices_of(model(like)) if like is not None else {}
     fields = choices | {name: value for name, value in asked.items() if value is not None}

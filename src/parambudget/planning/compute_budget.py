@@ -14,18 +14,14 @@ import numpy as np
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims
 from parambudget.errors import ConfigError, InputError, NoSolution
-from parambudget.plan.arrays import Bools, Floats
-from parambudget.plan.box import granularity
-from parambudget.plan.choose import diverse, labels, order
-from parambudget.plan.points import Points, models
-from parambudget.plan.space import SearchSpace, choices_of
 from parambudget.planning.forecast import Spending, measured, outlook
 from parambudget.planning.machine import USABLE_SHARE, Machine, machine_for
 from parambudget.planning.run_plan import MOST_HOURS, Goal, RunPlan
 from parambudget.scaling.compute_optimal import compute_optimal
 from parambudget.search.engine import COUNTERS, Search
+from parambudget.search.lattice import Bools, Floats, Points, models
 from parambudget.search.nearest_miss import nothing_within
-from parambudget.search.score import aspect_deviation, shape_score
+from parambudget.search.score import aspect_deviation, diverse, labels, order, shape_score
 from parambudget.search.solutions import (
     EQUAL_NATS,
     EQUAL_SHARE,
@@ -36,7 +32,7 @@ from parambudget.search.solutions import (
     SweepCertificate,
 )
 from parambudget.search.solve import DEFAULT_TOLERANCE, Rank, check, described, solve
-from parambudget.search.space import SIZES, Counted, read_multiple
+from parambudget.search.space import SIZES, Counted, SearchSpace, choices_of, granularity, read_multiple
 from parambudget.units import format_bytes, format_count, parse_bytes, parse_count, parse_tolerance, shortened
 
 AT_ONCE: Final = 2**17

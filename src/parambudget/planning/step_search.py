@@ -17,8 +17,8 @@ from parambudget.cost.memory.graph import Kernels
 from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.speed.roofline import Work, tokens_per_second
 from parambudget.errors import InputError
-from parambudget.plan.arrays import Floats
 from parambudget.planning.machine import USABLE_SHARE, Machine, memory_plan, usable
+from parambudget.search.lattice import Floats
 from parambudget.units import format_bytes
 
 MOST_MICRO_TOKENS: Final = 2**16

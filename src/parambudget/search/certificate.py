@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from parambudget.plan.arrays import Ints
+from parambudget.search.lattice import Ints
 from parambudget.search.space import Counted
 
 

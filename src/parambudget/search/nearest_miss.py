@@ -3,8 +3,8 @@
 from fractions import Fraction
 from math import ceil
 
-from parambudget.plan.points import Points
 from parambudget.search.engine import Search
+from parambudget.search.lattice import Points
 from parambudget.units import format_share, format_tolerance
 
 

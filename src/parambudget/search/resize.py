@@ -12,16 +12,14 @@ from parambudget.arch.config import ModelConfig, met_width
 from parambudget.arch.validation import MOST_LAYERS
 from parambudget.cost.params import body
 from parambudget.errors import InputError, NoSolution
-from parambudget.plan.arrays import Floats
-from parambudget.plan.points import Points, misses
-from parambudget.plan.space import SearchSpace, choices_of
 from parambudget.search.axis import Axis
 from parambudget.search.engine import COUNTERS, Search
+from parambudget.search.lattice import Floats, Points, misses
 from parambudget.search.nearest_miss import nearest_said, nothing_within
 from parambudget.search.score import shape_score
 from parambudget.search.solutions import Current, Solution, Solutions
 from parambudget.search.solve import DEFAULT_TOLERANCE, described
-from parambudget.search.space import MIX, Counted, read_multiple
+from parambudget.search.space import MIX, Counted, SearchSpace, choices_of, read_multiple
 from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
 
 _BAND: Final = 0.05

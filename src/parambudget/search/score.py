@@ -7,15 +7,79 @@ chosen and how published models rank under it is in docs/solving.md.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import active_body, body
-from parambudget.plan import rank_experts
-from parambudget.plan.arrays import Floats
-from parambudget.plan.points import Points, reading
+from parambudget.search.lattice import Bools, Floats, Ints, Points, Strings, misses, reading
+
+EXPERT_ASPECT: Final = {500e6: 45, 2.2e9: 75, 12e9: 90}
+"""Active body parameters to dim / n_layers: geometric means of the tuning half around each size."""
+SPREAD: Final = 0.35
+"""Standard deviation of ln(dim / n_layers) around that."""
+MET_WIDTH: Final = (np.log(4.0), 0.36)
+"""Median and standard deviation of ln(width a token meets / dim): Qwen3 3, OLMoE and gpt-oss 4, Mixtral 7.
+"""
+FILLING: Final = (np.log(1.27), 0.42)
+"""The same of ln(n_heads * head_dim / dim): most fill dim, Qwen3 twice and GLM-4.5 2.4 to 3 times."""
+LATENT_HEADS: Final = (np.log(1.5), 0.48)
+"""Mean and standard deviation of ln(n_heads * v_head_dim / dim) in latent attention: DeepSeek-V3 2.3,
+Moonlight 1."""
+
+
+@dataclass(frozen=True)
+class ExpertWeights:
+    """The price of each departure, in the units of `rank.Weights`."""
+
+    unaligned: float = 3.0
+    """expert_intermediate_size not a multiple of 128, of 64 below 1B active."""
+    number: float = 2.0
+    """n_experts no power of two; half of it for a multiple of 32."""
+    chosen: float = 2.0
+    """Fine-grained, from 32 experts on: other than 8 for a token; half of it for 6, three quarters for 4.
+    Coarse, below 32: other than 2; half of it for 4. Half as much again for what neither knows."""
+    coarse: float = 1.0
+    """Fewer than 32 experts: since DeepSeekMoE (Dai et al. 2024, arXiv 2401.06066) most have more,
+    narrower ones."""
+    wide: float = 1.0
+    """One of 32 or more experts wider than dim."""
+
+
+EXPERT_WEIGHTS: Final = ExpertWeights()
+
+
+def experts_term(points: Points, size: int, weights: ExpertWeights = EXPERT_WEIGHTS) -> Floats:
+    """The penalty of each point's number, share and width of experts; `size` is what is active."""
+    w, n, chosen, width = (
+        weights,
+        points.n_experts,
+        points.n_experts_per_token,
+        points.expert_intermediate_size,
+    )
+    assert n is not None and chosen is not None and width is not None  # noqa: PT018
+    fine, unit = n >= 32, 128 if size >= 1e9 else 64
+    of_fine = np.select([chosen == 8, chosen == 6, chosen == 4], [0.0, 0.5, 0.75], 1.5)
+    of_coarse = np.select([chosen == 2, chosen == 4, chosen == 1], [0.0, 0.5, 2.0], 1.5)
+    uneven = np.where((n & (n - 1)) == 0, 0.0, np.where(n % 32 == 0, 0.5, 1.0))
+    found: Floats = (
+        w.unaligned * (width % unit > 0)
+        + w.number * uneven
+        + w.chosen * np.where(fine, of_fine, of_coarse)
+        + w.coarse * ~fine
+        + w.wide * (fine & (width > points.dim))
+    )
+    return found
+
+
+def aspect(active_body: Any) -> Any:
+    """The conventional dim / n_layers: log-linear between the knots of `ASPECT`, level beyond them."""
+    return np.exp(
+        np.interp(np.log(active_body), np.log(list(EXPERT_ASPECT)), np.log(list(EXPERT_ASPECT.values())))
+    )
+
 
 ASPECT: Final = {
     10e6: 40, 100e6: 46, 300e6: 48, 1e9: 80, 2.5e9: 87,
@@ -77,7 +141,7 @@ def aspect_deviation(choices: ModelConfig, points: Points) -> Floats:
         usual, deviation = centre(bodies), spread(bodies)
     else:
         bodies = reading(choices, points, active_body)
-        usual, deviation = rank_experts.aspect(bodies), rank_experts.SPREAD
+        usual, deviation = aspect(bodies), SPREAD
     ratio: Floats = np.log(points.dim / points.n_layers / usual) / deviation
     return ratio
 
@@ -97,7 +161,7 @@ def shape_score(
         "depth": w.odd_depth * np.where(layers % 2 > 0, 1.0, np.where(layers % 4 > 0, 0.5, 0.0)),
         "kv": np.zeros(len(points)) if choices.mla else _kv(points, size, w),
     }
-    return terms | ({"experts": rank_experts.experts_term(points, size)} if choices.moe else {})
+    return terms | ({"experts": experts_term(points, size)} if choices.moe else {})
 
 
 def _ffn(choices: ModelConfig, points: Points, size: int, w: Weights) -> Floats:
@@ -105,7 +169,7 @@ def _ffn(choices: ModelConfig, points: Points, size: int, w: Weights) -> Floats:
     centre, spread = (1.24, 0.27) if choices.gated else (np.log(4), 0.10)
     unaligned = points.intermediate_size % (256 if size >= 1e9 else 128) > 0
     if choices.moe:  # the width of an expert is a term of its own
-        (centre, spread), unaligned = rank_experts.MET_WIDTH, unaligned & False
+        (centre, spread), unaligned = MET_WIDTH, unaligned & False
     ffn: Floats = (
         w.ffn_unaligned * unaligned + w.ffn * ((np.log(points.ffn_width / points.dim) - centre) / spread) ** 2
     )
@@ -117,11 +181,11 @@ def _heads(choices: ModelConfig, points: Points, size: int, w: Weights) -> Float
     head_unit = 8 if size >= 3e9 else 4 if size >= 350e6 else 1
     of_number = w.odd_heads * (heads % 2) + w.unaligned_heads * (heads % head_unit > 0)
     if choices.mla:
-        usual, spread = rank_experts.LATENT_HEADS
+        usual, spread = LATENT_HEADS
         of_values: Floats = ((np.log(heads * choices.mla.v_head_dim / points.dim) - usual) / spread) ** 2
         return np.asarray(of_number + of_values)
     # Heads need not fill dim; among published models they mostly do.
-    usual, spread = rank_experts.FILLING if choices.moe else (0.0, 0.35)
+    usual, spread = FILLING if choices.moe else (0.0, 0.35)
     filling: Floats = ((np.log(heads * head_dim / points.dim) - usual) / spread) ** 2
     usual_head = head_dim == 128 if size >= 1e9 else (head_dim == 128) | (head_dim == 64)
     heads_term: Floats = of_number + filling + w.head_dim * ~usual_head
@@ -136,3 +200,90 @@ def _kv(points: Points, size: int, w: Weights) -> Floats:
     multi_head = (group == 1) & (size >= 3e9)
     kv: Floats = w.group * (unusual_group + rare_group) + w.multi_head * multi_head + w.kv_heads * unusual_kv
     return kv
+
+
+LABELS: Final = ("deep", "balanced", "wide")
+
+# A third of a normal distribution lies on each side of this many standard deviations.
+_THIRD: Final = 0.43
+
+_OF_EXPERTS: Final = (
+    "n_experts", "n_experts_per_token", "n_shared_experts", "expert_intermediate_size"
+)  # fmt: skip
+
+FFN_CLASSES: Final = tuple(Fraction(n, 6) for n in (13, 19, 23, 27, 33, 42))
+"""Bounds between the classes of intermediate_size / dim, whose middles are near 2, 8/3, 3.5, 4, 5, 6 and 8.
+"""
+
+
+def order(points: Points, score: Floats, target: int, active: int | None = None, *, closest: bool) -> Ints:
+    """Indices from best to worst. By score then error, or by error then score; ties by fewer layers, smaller
+    dim, smaller head_dim, more kv heads, smaller FFN and fewer experts, so that the answer never depends on
+    how the lattice was written."""
+    # Rounded, so that the last bit of a logarithm does not order what is equal.
+    rounded = np.round(score, 6)
+    error = misses(points.counts(), [target] if active is None else [target, active])
+    first = (error, rounded) if closest else (rounded, error)
+    ties = (
+        points.n_layers,
+        points.dim,
+        points.head_dim,
+        points.n_heads,
+        -points.n_kv_heads,
+        points.intermediate_size,
+        *(getattr(points, name) for name in _OF_EXPERTS if getattr(points, name) is not None),
+    )
+    found: Ints = np.lexsort((*reversed(ties), *reversed(first)))
+    return found
+
+
+def diverse(points: Points, ranked: Ints, n: int, labels: Strings | None = None) -> Ints:
+    """n of the ranking that differ from each other, in the order of the ranking, its first always among them.
+
+    Any two differ in at least two of layers, dim, kv heads and FFN class, and not only in kv heads and FFN
+    class; where the lattice leaves fewer of these free, in all that are. With `labels`, the best of each
+    label is among them if n allows. The number of experts is one more trait, as good as layers or dim.
+    """
+    traits, free = _traits(points)[:, ranked], free_traits(points)
+    of_shape = len(traits) - 2
+    differ_in, shape_is_free = max(1, min(2, int(free.sum()))), bool(free[:of_shape].any())
+    open_ = np.ones(len(ranked), dtype=bool)
+    wanted = (
+        [] if labels is None else [labels[ranked] == name for name in dict.fromkeys(labels[ranked].tolist())]
+    )
+    chosen: list[int] = []
+    while len(chosen) < n and open_.any():
+        within = next((here for here in wanted if not here[chosen].any() and (here & open_).any()), True)
+        pick = int(np.argmax(open_ & within))
+        chosen.append(pick)
+        different = traits != traits[:, pick : pick + 1]
+        open_ &= different.sum(axis=0) >= differ_in
+        if shape_is_free:
+            open_ &= different[:of_shape].any(axis=0)
+        open_[pick] = False
+    return ranked[np.sort(np.array(chosen, dtype=np.int64))]
+
+
+def free_traits(points: Points) -> Bools:
+    """Which of layers, dim, experts, kv heads and FFN class are not the same for all points."""
+    traits = _traits(points)
+    free: Bools = (traits != traits[:, :1]).any(axis=1)
+    return free
+
+
+def _traits(points: Points) -> Ints:
+    experts = [] if points.n_experts is None else [points.n_experts]
+    return np.stack([points.n_layers, points.dim, *experts, points.n_kv_heads, ffn_class(points)])
+
+
+def ffn_class(points: Points) -> Ints:
+    """Class of each point's FFN ratio, 0 for the narrowest."""
+    ratio = points.ffn_width / points.dim
+    found: Ints = np.digitize(ratio, [float(bound) for bound in FFN_CLASSES])
+    return found
+
+
+def labels(aspect_deviation: Floats) -> Strings:
+    """deep, balanced or wide: the thirds of dim / n_layers around what is conventional at that size."""
+    named: Strings = np.array(LABELS)[np.digitize(aspect_deviation, (-_THIRD, _THIRD))]
+    return named

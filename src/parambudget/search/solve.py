@@ -7,15 +7,12 @@ import numpy as np
 
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError, NoSolution
-from parambudget.plan.arrays import Floats
-from parambudget.plan.choose import diverse, free_traits, labels, order
-from parambudget.plan.points import Points
-from parambudget.plan.space import SearchSpace
 from parambudget.search.engine import Search
+from parambudget.search.lattice import Floats, Points
 from parambudget.search.nearest_miss import nothing_within
-from parambudget.search.score import aspect_deviation, shape_score
+from parambudget.search.score import aspect_deviation, diverse, free_traits, labels, order, shape_score
 from parambudget.search.solutions import Solution, Solutions
-from parambudget.search.space import Counted
+from parambudget.search.space import Counted, SearchSpace
 from parambudget.units import parse_count, parse_tolerance
 
 Rank = Literal["shape", "closest"]
