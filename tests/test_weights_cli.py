@@ -13,7 +13,7 @@ from training_data import SENTENCE, small_config, small_data, small_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from parambudget.cli.main import main
-from parambudget.text.pretrained import tokenizer_files
+from parambudget.text.tokenizer import tokenizer_files
 from parambudget.training import loop
 from parambudget.training.device import choose
 from parambudget.training.generate import load_checkpoint

@@ -1,12 +1,18 @@
 """One stretch of a source made into token files: what one process does at a time."""
 
 import hashlib
+import multiprocessing
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import cache
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self, TypeVar
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -175,3 +181,50 @@ def _batched(found: Iterator[Piece]) -> Iterator[list[Piece]]:
             batch, held = [], 0
     if batch:
         yield batch
+
+
+JobType = TypeVar("Job")
+ResultType = TypeVar("Result")
+
+
+def in_processes(
+    work: Callable[[JobType], ResultType], jobs: Sequence[JobType], n_workers: int
+) -> Iterator[ResultType]:
+    """The results as they come; a single job or worker needs no other process."""
+    if min(n_workers, len(jobs)) <= 1:
+        yield from map(work, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(n_workers, len(jobs)), context, initializer=_start)
+    try:
+        for done in as_completed([pool.submit(work, job) for job in jobs]):
+            yield done.result()
+        pool.shutdown()
+    except BrokenProcessPool:
+        raise InputError(
+            "a worker process was killed, perhaps for want of memory; run the same command again to go on "
+            "where it stopped, with fewer --workers"
+        ) from None
+    finally:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+def available_cpus() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends its workers
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each worker has one processor
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -9,7 +9,7 @@ from parambudget.build.export import write_pretrained
 from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import Export
 from parambudget.formats.hf.exporter import to_hf
-from parambudget.text.pretrained import ends, tokenizer_files
+from parambudget.text.tokenizer import ends, tokenizer_files
 from parambudget.training.generate import Loaded
 
 TOKENIZER_OF_ITS_OWN: Final = ("qwen2",)

@@ -15,8 +15,7 @@ from parambudget.formats.hf.weights import is_pretrained, load_pretrained
 from parambudget.formats.source import load
 from parambudget.nn.kv_cache import remembering
 from parambudget.nn.transformer import Transformer
-from parambudget.text.pretrained import read_pretrained_tokenizer
-from parambudget.text.tokenizer import TextTokenizer, prepared
+from parambudget.text.tokenizer import TextTokenizer, prepared, read_pretrained_tokenizer
 from parambudget.training.checkpoint import files
 from parambudget.training.device import Compute
 

@@ -14,8 +14,8 @@ from parambudget.errors import InputError
 from parambudget.formats.hf.weights import fill_from_pretrained, is_pretrained, weight_files
 from parambudget.nn.transformer import Transformer
 from parambudget.nn.verify import verify_module
-from parambudget.text.pretrained import read_pretrained_tokenizer
 from parambudget.text.token_cache import TokenData
+from parambudget.text.tokenizer import read_pretrained_tokenizer
 from parambudget.train.balance import NO_EXPERTS, Balance
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
