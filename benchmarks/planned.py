@@ -22,10 +22,9 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.profile import stack_for
 from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import Throughput, throughput
-from parambudget.train.clock import Clock
 from parambudget.training.calibrate import random_text, settings_of
 from parambudget.training.device import Compute, choose
-from parambudget.training.loop import updates
+from parambudget.training.loop import Clock, updates
 from parambudget.training.metrics import Step
 from parambudget.training.train_state import prepared
 

@@ -29,11 +29,10 @@ import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
 from parambudget.text.token_cache import TokenData
-from parambudget.train.clock import Clock
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import Windows
 from parambudget.training.device import Compute, choose
-from parambudget.training.loop import updates
+from parambudget.training.loop import Clock, updates
 from parambudget.training.train_state import initialised, prepared
 
 LARGE = {"dim": 896, "n_layers": 24, "n_heads": 14, "intermediate_size": 3584, "vocab_size": 50257}

@@ -7,11 +7,11 @@ from training_data import small_config, small_model
 
 from parambudget.errors import ConfigError
 from parambudget.nn.mlp import unevenness
-from parambudget.train.balance import CORRECTION_STEP
 from parambudget.training import loop
 from parambudget.training.defaults import complete
 from parambudget.training.device import choose
 from parambudget.training.loop import accumulate
+from parambudget.training.loss import CORRECTION_STEP
 from parambudget.training.train_state import Learner, prepared
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,11 +13,11 @@ from training_data import small_config, small_model
 from parambudget.cost.params import total
 from parambudget.errors import CheckFailed, InputError
 from parambudget.nn.transformer import Transformer
-from parambudget.train.evaluate import evaluate, validation_windows
 from parambudget.training import loop, train_state
 from parambudget.training.checkpoint import files
 from parambudget.training.dataloader import Windows
 from parambudget.training.device import choose, surroundings
+from parambudget.training.loop import evaluate, validation_windows
 from parambudget.training.loss import mean_loss
 from parambudget.training.optimizer import optimizer_for, set_learning_rate
 

@@ -9,14 +9,13 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from torch.testing import assert_close
 from training_data import small_config, small_data, small_model
 
-from parambudget.train.muon import ShardedMuon
 from parambudget.training.autotune import _try, attempts, first_that_fits, settings_that_fit
 from parambudget.training.config import TrainConfig
 from parambudget.training.defaults import complete
 from parambudget.training.device import Compute, choose
 from parambudget.training.distributed import Ranks
 from parambudget.training.loop import accumulate
-from parambudget.training.optimizer import clip
+from parambudget.training.optimizer import ShardedMuon, clip
 from parambudget.training.train_state import Learner, prepared
 
 CPU = choose("cpu")

@@ -47,7 +47,7 @@ class Together:
         self._processes = multiprocessing.get_context("forkserver")
         heavy = [
             "parambudget.training.loop",
-            "parambudget.train.sharded",
+            "parambudget.training.distributed",
             "parambudget.training.checkpoint.sharded",
         ]
         self._processes.set_forkserver_preload(["torch._dynamo", *heavy])

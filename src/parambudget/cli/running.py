@@ -113,11 +113,10 @@ def _ready(
 ) -> "tuple[Compute, TokenData, Settled]":
     """Device, text and settings; what can be known to be wrong is said before the text is read."""
     from parambudget.text.dataset import data_for
-    from parambudget.train.history import config_of
-    from parambudget.train.origin import text_of_run, text_told, where
     from parambudget.training.dataloader import require_windows
     from parambudget.training.device import choose
-    from parambudget.training.run_folder import require_free
+    from parambudget.training.metrics import config_of
+    from parambudget.training.run_folder import require_free, text_of_run, text_told, where
     from parambudget.training.settings import require_possible, said, settled
     from parambudget.training.train_state import require_init
 

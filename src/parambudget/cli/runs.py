@@ -10,7 +10,7 @@ from parambudget.cli._options import JsonOption, print_json, tell
 from parambudget.errors import ConfigError, InputError, MissingExtra
 
 if TYPE_CHECKING:
-    from parambudget.train.history import Run
+    from parambudget.training.metrics import Run
 
 runs = typer.Typer(name="runs", help="What became of training runs.", no_args_is_help=True)
 
@@ -37,7 +37,7 @@ def show(
 
     parambudget runs show runs/a runs/b --figure both.png
     """
-    from parambudget.train.history import read_run
+    from parambudget.training.metrics import read_run
 
     if figure is not None and figure.suffix != ".png":
         raise ConfigError(f"--figure {figure} is not a PNG; use a name that ends in .png")

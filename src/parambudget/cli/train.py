@@ -13,7 +13,7 @@ from parambudget.cli.running import Request, run
 from parambudget.cost.params import total
 from parambudget.errors import InputError
 from parambudget.formats.source import Source, load, read_source
-from parambudget.train.history import config_of, stored_config
+from parambudget.training.metrics import config_of, stored_config
 from parambudget.training.signals import Stopped, stop_requests
 from parambudget.units import format_count, parse_count
 

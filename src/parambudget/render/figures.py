@@ -16,7 +16,7 @@ from parambudget.cost.params import total
 from parambudget.errors import InputError
 from parambudget.planning.run_plan import RunPlan
 from parambudget.render.model import widths
-from parambudget.train.history import Run
+from parambudget.training.metrics import Run
 from parambudget.units import format_bytes, format_count
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it announces that it builds its font cache

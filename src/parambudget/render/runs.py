@@ -14,8 +14,8 @@ from parambudget.cost.speed.profile import Stack
 from parambudget.render.terminal import plain_table, table
 from parambudget.text import prepare
 from parambudget.text.shards import Manifest
-from parambudget.train.history import Run
 from parambudget.training.calibrate import Stage
+from parambudget.training.metrics import Run
 from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
 
 

@@ -16,12 +16,11 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import total
 from parambudget.errors import InputError
 from parambudget.text.token_cache import TokenData
-from parambudget.train.clock import Clock
 from parambudget.training.config import TrainConfig
 from parambudget.training.defaults import Completed, complete
 from parambudget.training.device import Compute
 from parambudget.training.distributed import ALONE, Ranks
-from parambudget.training.loop import updates
+from parambudget.training.loop import Clock, updates
 from parambudget.training.metrics import Step
 from parambudget.training.train_state import prepared
 from parambudget.units import format_seconds

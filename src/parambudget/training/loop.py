@@ -6,11 +6,13 @@ B batch   T tokens
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import count, islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,9 +22,6 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import total
 from parambudget.errors import CheckFailed
 from parambudget.text.token_cache import TokenData
-from parambudget.train.clock import Clock
-from parambudget.train.evaluate import evaluate, validation_windows
-from parambudget.train.history import stored_config
 from parambudget.training import run_folder
 from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.async_saver import Saver
@@ -31,7 +30,7 @@ from parambudget.training.dataloader import Windows, require_windows
 from parambudget.training.device import Compute, choose, memory_told, surroundings
 from parambudget.training.distributed import ALONE, Ranks
 from parambudget.training.forecast import Expected, expected
-from parambudget.training.metrics import Step, TrainResult
+from parambudget.training.metrics import Step, TrainResult, stored_config
 from parambudget.training.optimizer import clip, set_learning_rate
 from parambudget.training.resume import require_same_run, restored
 from parambudget.training.schedule import learning_rate
@@ -39,6 +38,97 @@ from parambudget.training.train_state import Learner, prepared, started_from
 
 if TYPE_CHECKING:
     from parambudget.training.checkpoint.sharded import Pieces
+
+
+@dataclass
+class Clock:
+    """Times each update as a `with` block; what is done between them (evaluating, saving) does not count."""
+
+    tokens_per_update: int
+    flops_per_token: int
+    """Full convention."""
+    peak_flops: float | None
+    """Dense FLOP/s of the device; without it there is no MFU."""
+    started: float = field(default_factory=perf_counter)
+    _entered: float = 0.0
+    _seconds: list[float] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._entered = perf_counter()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._seconds.append(perf_counter() - self._entered)
+
+    def already_ran(self, tokens_per_second: Iterable[float]) -> None:
+        """Count updates that were made before this run was resumed, at these rates."""
+        self._seconds = [self.tokens_per_update / rate for rate in tokens_per_second if rate] + self._seconds
+
+    def tokens_per_second(self) -> float:
+        """Of the latest update."""
+        return self.tokens_per_update / self._seconds[-1]
+
+    def mean_tokens_per_second(self) -> float:
+        """Of all updates but the first, which also warms up."""
+        steady = self._seconds[1:] or self._seconds
+        return self.tokens_per_update * len(steady) / sum(steady) if steady else 0.0
+
+    def mfu(self, tokens_per_second: float) -> float | None:
+        """Share of the dense peak that this rate uses."""
+        return tokens_per_second * self.flops_per_token / self.peak_flops if self.peak_flops else None
+
+    def elapsed_seconds(self) -> float:
+        """Since the run started."""
+        return perf_counter() - self.started
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The loss over the held-out text."""
+
+    loss: float
+    """Mean nats per token."""
+    bits_per_byte: float
+    """Bits needed per byte of text, the ends of documents included in the cost and not in the bytes."""
+
+
+def validation_windows(data: TokenData, context_length: int, most_tokens: int) -> np.ndarray[Any, Any]:
+    """Windows (n, context_length + 1) spread over the held-out text: at most `most_tokens` targets, or one.
+
+    From eight on they are a multiple of eight, so that batches can have one size.
+    """
+    fitting = (len(data.validation) - 1) // context_length
+    n = min(fitting, max(1, most_tokens // context_length))
+    n -= n % 8 if n >= 8 else 0
+    starts = np.arange(n) * fitting // n * context_length
+    return np.asarray(data.validation[starts[:, None] + np.arange(context_length + 1)], np.int64)
+
+
+def evaluate(
+    loss_of: Callable[[Tensor], Tensor],
+    windows: np.ndarray[Any, Any],
+    data: TokenData,
+    batch_size: int,
+    compute: Compute,
+    ranks: Ranks = ALONE,
+) -> Validation:
+    """The mean loss of the windows under a model, in batches of one size; read from the device once.
+
+    Several processes share the windows out if that can be done evenly.
+    """
+    own = windows[ranks.rank :: ranks.size] if len(windows) % ranks.size == 0 else windows
+    n_together = max(n for n in range(1, min(batch_size, len(own)) + 1) if len(own) % n == 0)
+    means = []
+    with torch.no_grad(), compute.autocast():
+        for first in range(0, len(own), n_together):
+            batch = torch.from_numpy(own[first : first + n_together]).to(compute.device)
+            means.append(ranks.mean(loss_of(batch)))
+    targets = windows[:, 1:]
+    nats = sum(torch.stack(means).tolist()) * n_together * targets.shape[1] * (len(windows) // len(own))
+    return Validation(
+        nats / targets.size, nats / math.log(2) / max(1, int(data.bytes_of_token[targets].sum()))
+    )
+
 
 MOST_SKIPPED_IN_A_ROW: Final = 5
 NOTHING_YET: Final = Step(0, None, 0.0, None, False, 0, 0.0, None)

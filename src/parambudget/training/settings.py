@@ -9,13 +9,13 @@ from parambudget.arch.config import ModelConfig
 from parambudget.formats.source import Source
 from parambudget.planning.step_search import quickest
 from parambudget.text.token_cache import TokenData
-from parambudget.train.history import stored_config
 from parambudget.training.autotune import settings_for_hours, settings_that_fit
 from parambudget.training.config import TrainConfig
 from parambudget.training.defaults import Completed, complete
 from parambudget.training.device import Compute
 from parambudget.training.distributed import ALONE, Ranks
 from parambudget.training.forecast import machine_of, require_room, surely_fits
+from parambudget.training.metrics import stored_config
 from parambudget.training.resume import require_same_model, require_same_settings
 from parambudget.units import format_bytes
 

@@ -16,12 +16,11 @@ from parambudget.nn.transformer import Transformer
 from parambudget.nn.verify import verify_module
 from parambudget.text.token_cache import TokenData
 from parambudget.text.tokenizer import read_pretrained_tokenizer
-from parambudget.train.balance import NO_EXPERTS, Balance
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.distributed import ALONE, Ranks, is_piece
-from parambudget.training.loss import mean_loss
+from parambudget.training.loss import NO_EXPERTS, Balance, mean_loss
 from parambudget.training.optimizer import optimizer_for
 
 
@@ -46,7 +45,7 @@ def prepared(
     """
     loss_of: Callable[[Tensor], Tensor]
     if shard:
-        from parambudget.train.sharded import sharded  # FSDP2: two seconds that no other run needs
+        from parambudget.training.distributed import sharded  # FSDP2: two seconds that no other run needs
 
         module = planned(Transformer(model, device="meta", dtype=torch.float32), model)
         balance = Balance.of(module)

@@ -26,9 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from parambudget.errors import InputError
-from parambudget.train.history import saved_in
 from parambudget.training.distributed import is_piece
-from parambudget.training.metrics import Step
+from parambudget.training.metrics import Step, saved_in
 
 if TYPE_CHECKING:
     from parambudget.training.checkpoint.sharded import Pieces
