@@ -22,7 +22,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.search.engine import Search
 from parambudget.search.lattice import Points
-from parambudget.search.score import EXPERT_WEIGHTS, Weights, shape_score
+from parambudget.search.score import WEIGHTS, Weights, shape_score
 from parambudget.search.space import SearchSpace
 
 SIZES = ("n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "intermediate_size")
@@ -84,7 +84,7 @@ def tuned(found: list[Case]) -> Weights:
     def cost(weights: Weights) -> float:
         return float(np.mean([case.percentile(weights) for case in half]))
 
-    weights, best = EXPERT_WEIGHTS, cost(EXPERT_WEIGHTS)
+    weights, best = WEIGHTS, cost(WEIGHTS)
     for name in (field.name for field in fields(Weights) if field.name not in BY_HAND):
         for value in GRID:
             tried = replace(weights, **{name: value})
@@ -97,7 +97,7 @@ def tuned(found: list[Case]) -> Weights:
 def main() -> None:
     """Print a line per model and the summary of both halves."""
     found = sorted(cases(), key=lambda case: case.name)
-    weights = tuned(found) if "--tune" in sys.argv[1:] else EXPERT_WEIGHTS
+    weights = tuned(found) if "--tune" in sys.argv[1:] else WEIGHTS
     head = f"{'model':20} {'half':8} {'layers':>6} {'dim':>6} {'heads':>8} {'ffn':>6} {'rivals':>8}"
     print(f"{head} {'percentile':>10}")
     ranks = {}

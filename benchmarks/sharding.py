@@ -79,7 +79,8 @@ def one(
     }  # fmt: skip
     torch.set_num_threads(1)
     import parambudget.train.muon
-    import parambudget.train.sharded  # noqa: F401  not to be counted
+
+    import parambudget.training.fsdp  # noqa: F401  not to be counted
 
     with joined(device) as (ranks, own):
         figures = trained(model, optimizer, choose(own), ranks, shard)

@@ -6,8 +6,8 @@
 The points are in published_speeds.csv, their models and sources in published_speeds.json. Two questions:
 
     the form      one software on one GPU, llm-foundry: constants fitted to each GPU's table
-    the presets   the constants of `cost.speed.profile`: the fastest training stacks, both generations at once,
-                  the software's constants in common
+    the presets   the constants of `cost.speed.profile`: the fastest training stacks, both generations at
+                  once, the software's constants in common
 
 A fit minimises the log of predicted over published tokens/s, with a loss that forgives outliers and a weak
 prior. Some 30 seconds.

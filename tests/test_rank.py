@@ -13,7 +13,7 @@ from parambudget.arch.presets.registry import find, preset
 from parambudget.cost.params import body, total
 from parambudget.search.lattice import Points
 from parambudget.search.score import (
-    EXPERT_ASPECT,
+    ASPECT,
     TERMS,
     Weights,
     aspect_deviation,
@@ -133,14 +133,14 @@ def test_every_weight_moves_the_score_of_some_shape(name: str):
 
 
 def test_the_centre_passes_through_its_knots_and_is_level_beyond_them():
-    assert [float(centre(knot)) for knot in EXPERT_ASPECT] == pytest.approx(list(EXPERT_ASPECT.values()))
-    assert centre(1e3) == pytest.approx(EXPERT_ASPECT[10e6])
-    assert centre(1e15) == pytest.approx(EXPERT_ASPECT[400e9])
+    assert [float(centre(knot)) for knot in ASPECT] == pytest.approx(list(ASPECT.values()))
+    assert centre(1e3) == pytest.approx(ASPECT[10e6])
+    assert centre(1e15) == pytest.approx(ASPECT[400e9])
 
 
 @given(st.integers(10**7, 4 * 10**11))
 def test_the_centre_lies_between_the_extreme_knots(count: int):
-    assert min(EXPERT_ASPECT.values()) - 1e-9 <= centre(count) <= max(EXPERT_ASPECT.values()) + 1e-9
+    assert min(ASPECT.values()) - 1e-9 <= centre(count) <= max(ASPECT.values()) + 1e-9
 
 
 def test_small_models_spread_wider_around_the_centre():

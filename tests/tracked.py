@@ -46,7 +46,7 @@ class Storages(TorchDispatchMode):
 
 
 def learner_of(model: ModelConfig, config: TrainConfig, *, bf16: bool, compiled: bool = False) -> Learner:
-    """What `training.train_state.prepared` makes, but for the values of the weights: fake tensors have none."""
+    """What `training.train_state.prepared` makes, but for the weights' values: fake tensors have none."""
     compute, module = replace(choose("cpu"), bf16=bf16, compiled=compiled), Transformer(model)
     return Learner(module, optimizer_for(module, model, config), mean_loss(module, config, compute), compute)
 

@@ -43,8 +43,8 @@ def calibrate(
 
 def _measured(device: str, *, quiet: bool) -> Stack:
     require_torch("calibrate")
+    from parambudget.render.console import console
     from parambudget.render.runs import calibrating
-    from parambudget.render.terminal import console
     from parambudget.training.calibrate import calibrate as measure
     from parambudget.training.device import choose
 

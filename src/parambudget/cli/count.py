@@ -85,14 +85,13 @@ def _checked(true: int, expect: str, tolerance: str) -> str:
 
 def _print_formula(model: ModelConfig, *, as_latex: bool) -> None:
     from parambudget.cost.formula import formula
-    from parambudget.render.model import formula_table
-    from parambudget.render.terminal import console
+    from parambudget.render.model import formula_lines
 
     closed = formula(model)
     if as_latex:
         typer.echo(closed.latex())
     else:
-        console().print(formula_table(closed))
+        print_lines(formula_lines(closed))
 
 
 def _print_json(document: dict[str, Any], model: ModelConfig, with_formula: bool) -> None:

@@ -74,7 +74,7 @@ def prepare(
         raise InputError("the source '' is no path; give a file or a folder of text")
     require_torch("data prepare")
     from parambudget.render import runs as show
-    from parambudget.render.terminal import console
+    from parambudget.render.console import console
     from parambudget.text.prepare import Request, prepare
     from parambudget.text.sources import Reading
 

@@ -30,7 +30,7 @@ def presets(
     if as_json:
         print_json(rows)
         return
-    from parambudget.render.terminal import console, plain_table
+    from parambudget.render.console import console, plain_table
 
     to, table = console(), plain_table()
     columns = _fitting(rows, to.width)

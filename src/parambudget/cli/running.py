@@ -73,7 +73,7 @@ def run(device: str, request: Callable[[], Request], stopped: StopRequest) -> No
 def run_as(ranks: "Ranks", asked: Request, stopped: StopRequest) -> None:
     """Read the text, fill in the settings, train; the leading process tells each of it before and after."""
     from parambudget.render import training as show
-    from parambudget.render.terminal import console
+    from parambudget.render.console import console
     from parambudget.render.training import watching
     from parambudget.training.forecast import expected
     from parambudget.training.loop import train as train_model

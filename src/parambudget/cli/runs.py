@@ -61,8 +61,8 @@ def show(
         tell(str(why))
     drawn = figure or (folders[0] / "loss.png" if len(found) == 1 and not as_json else None)
     drawable = find_spec("matplotlib") is not None
+    from parambudget.render.console import console
     from parambudget.render.runs import runs_table
-    from parambudget.render.terminal import console
 
     if figure is not None:
         _draw(found, figure)  # what was asked for: without it there is nothing to show

@@ -1,18 +1,19 @@
 """A count as a person reads it: component, the products it is made of, parameters and share."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from __future__ import annotations
 
-from rich.console import Group
-from rich.text import Text
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from parambudget.arch.config import MLA, ModelConfig, flat
 from parambudget.arch.defaults import Completed
 from parambudget.arch.tensors import Component, Tensor
-from parambudget.cost.formula import Formula
 from parambudget.cost.params import Breakdown
 from parambudget.formats.source import changed_fields
-from parambudget.render.terminal import bold, dim, plain_table, table, wrapped
+from parambudget.render.terminal import bold, dim, table, wrapped
+
+if TYPE_CHECKING:
+    from parambudget.cost.formula import Formula
 
 _NAMES = {
     "token_embedding": "token embedding",
@@ -187,16 +188,10 @@ def as_flags(fields: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def formula_table(closed: Formula) -> Group:
+def formula_lines(closed: Formula) -> list[str]:
     """The screen of `count --formula`."""
-    table = plain_table()
-    table.add_column("component")
-    table.add_column("formula")
-    for name, expression in closed.components.items():
-        table.add_row(name_of(name), str(expression))
-    legend = plain_table(show_header=False)
-    for letter, field in closed.legend.items():
-        legend.add_row(f"[bold]{letter}", field, f"{closed.sizes[field]:,}")
-    return Group(
-        table, "", Text(f"total = {closed}", style="bold"), f"      = {closed.evaluate():,}", "", legend
-    )
+    components = [[name_of(name), str(expression)] for name, expression in closed.components.items()]
+    first, *others = table([["component", "formula"], *components], left=(0, 1))
+    legend = [[letter, field, f"{closed.sizes[field]:,}"] for letter, field in closed.legend.items()]
+    total = [bold(f"total = {closed}"), f"      = {closed.evaluate():,}"]
+    return [bold(first), *others, "", *total, "", *table(legend, left=(0, 1, 2))]

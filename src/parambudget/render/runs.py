@@ -11,7 +11,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from parambudget.cost.speed.profile import Stack
-from parambudget.render.terminal import plain_table, table
+from parambudget.render.console import plain_table
+from parambudget.render.terminal import table
 from parambudget.text import prepare
 from parambudget.text.shards import Manifest
 from parambudget.training.calibrate import Stage

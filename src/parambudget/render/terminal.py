@@ -1,7 +1,7 @@
 """Lines and tables for answers that come at once, in plain text with a little bold.
 
 Not rich: importing it and laying a table out takes about as long as a count or a search. What runs for long
-uses it, see `render.terminal`.
+uses it, see `render.console`.
 """
 
 import shutil
@@ -9,10 +9,7 @@ import sys
 from collections.abc import Collection, Sequence
 from itertools import zip_longest
 from textwrap import wrap
-from typing import Any, Final
-
-from rich.console import Console
-from rich.table import Table
+from typing import Final
 
 _PIPED_WIDTH: Final = 240
 
@@ -62,16 +59,3 @@ def table(
             ]
             lines.append((" " * gap).join(aligned).rstrip())
     return lines
-
-
-def console() -> Console:
-    """The console for results. Piped output has no colours and does not wrap at 80 columns."""
-    to_terminal = Console(highlight=False)
-    return to_terminal if to_terminal.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
-
-
-def plain_table(**settings: Any) -> Table:
-    """A table with a rule under its head and no other lines."""
-    return Table(
-        **{"box": None, "pad_edge": False, "padding": (0, 2, 0, 0), "header_style": "bold"} | settings
-    )

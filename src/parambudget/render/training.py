@@ -15,7 +15,7 @@ from rich.table import Table
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
-from parambudget.render.terminal import plain_table
+from parambudget.render.console import plain_table
 from parambudget.text.token_cache import TokenData
 from parambudget.training.defaults import Completed
 from parambudget.training.forecast import Expected

@@ -75,7 +75,7 @@ def experts_term(points: Points, size: int, weights: ExpertWeights = EXPERT_WEIG
 
 
 def aspect(active_body: Any) -> Any:
-    """The conventional dim / n_layers: log-linear between the knots of `ASPECT`, level beyond them."""
+    """The conventional dim / n_layers: log-linear between the knots of `EXPERT_ASPECT`, level beyond them."""
     return np.exp(
         np.interp(np.log(active_body), np.log(list(EXPERT_ASPECT)), np.log(list(EXPERT_ASPECT.values())))
     )

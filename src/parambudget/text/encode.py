@@ -183,8 +183,8 @@ def _batched(found: Iterator[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-JobType = TypeVar("Job")
-ResultType = TypeVar("Result")
+JobType = TypeVar("JobType")
+ResultType = TypeVar("ResultType")
 
 
 def in_processes(

@@ -22,7 +22,7 @@ from parambudget import __version__
 from parambudget._files import read_json, write_json, write_whole
 from parambudget.errors import InputError
 from parambudget.text.corpus import MOST_VALIDATION_BYTES, VALIDATION_SHARE
-from parambudget.text.encode import Facts, JobType, Split, available_cpus, encode, in_processes
+from parambudget.text.encode import Facts, Job, Split, available_cpus, encode, in_processes
 from parambudget.text.shards import (
     MANIFEST,
     TOKENIZER,
@@ -50,7 +50,7 @@ _Ids = np.ndarray[Any, Any]
 
 
 def finish(
-    jobs: Sequence[JobType], found: Sequence[Facts], source: str, tokenizer: TextTokenizer, made_from: str
+    jobs: Sequence[Job], found: Sequence[Facts], source: str, tokenizer: TextTokenizer, made_from: str
 ) -> Manifest:
     """Give the shards their names, put the held-out documents into one file, write the manifest."""
     out, exact_bytes = jobs[0].out, all(facts.exact_bytes for facts in found)
@@ -82,7 +82,7 @@ def _named(n: int, facts: Facts) -> Shard:
     return Shard(f"train-{n:05}.bin", counted.n_tokens, counted.n_documents, counted.n_bytes, counted.sha256)
 
 
-def _joined(jobs: Sequence[JobType], found: Sequence[Facts]) -> Shard:
+def _joined(jobs: Sequence[Job], found: Sequence[Facts]) -> Shard:
     """The held-out documents of all parts, in order, in one file."""
 
     def blocks() -> Iterable[bytes]:
@@ -190,7 +190,7 @@ def prepare(
         tokenizer = _kept(out / WORK / TOKENIZER, tokenizer or _trained(request, parts, split, out))
         sha256 = _sha256(tokenizer.json)
         jobs = [
-            JobType(out, n, part, request.reading, split, sha256, tokenizer.end_text)
+            Job(out, n, part, request.reading, split, sha256, tokenizer.end_text)
             for n, part in enumerate(parts)
         ]
         found = _encoded(jobs, n_workers, on_progress)
@@ -326,7 +326,7 @@ def _kept(path: Path, tokenizer: TextTokenizer) -> TextTokenizer:
 
 
 def _encoded(
-    jobs: Sequence[JobType], n_workers: int | None, on_progress: Callable[[Progress], None]
+    jobs: Sequence[Job], n_workers: int | None, on_progress: Callable[[Progress], None]
 ) -> list[Facts]:
     """The facts of every part: read where it is done, else made."""
     found = {job.number: Facts.read(job.facts_file) for job in jobs if job.facts_file.is_file()}

@@ -11,17 +11,9 @@ Stretches begin and end between documents, or between the lines of a text that i
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from threading import RLock
 from typing import Any, Final, Literal
-
-import datasets
-import pyarrow
-import pyarrow.parquet
-from huggingface_hub.utils import logging
-from tqdm import tqdm
 
 from parambudget.errors import InputError, MissingExtra
 from parambudget.text.corpus import Document, visible_files
@@ -80,8 +72,9 @@ def stretches(source: str, reading: Reading) -> list[Stretch]:
     path = Path(source)
     if not path.exists() and (name := SHORT_NAMES.get(source, source)).startswith("hf:"):
         require_package("datasets", f"reading {name}")
+        from parambudget.text import hosted
 
-        n_parts = n_hosted_shards(name, MOST_STRETCHES)
+        n_parts = hosted.n_parts(name, MOST_STRETCHES)
         return [Stretch("hosted", name, i, n_parts, 0) for i in range(n_parts)]
     if not path.exists():
         raise InputError(
@@ -113,9 +106,13 @@ def pieces(stretch: Stretch, reading: Reading) -> Iterator[Piece]:
     elif stretch.kind == "jsonl":
         texts = _json_lines(stretch, reading.field)
     elif stretch.kind == "parquet":
-        texts = parquet_texts(stretch.path, stretch.start, stretch.end, reading.field)
+        from parambudget.text import parquet
+
+        texts = parquet.texts(stretch.path, stretch.start, stretch.end, reading.field)
     else:
-        texts = hosted_texts(stretch.path, stretch.start, stretch.end, reading.field)
+        from parambudget.text import hosted
+
+        texts = hosted.texts(stretch.path, stretch.start, stretch.end, reading.field)
     for text in texts:
         if text:
             yield Piece(text, text[:_HEAD_BYTES].encode(), len(text.encode()), ends=True)
@@ -158,8 +155,9 @@ def cut(path: Path, kind: Kind, step: int, reading: Reading) -> Iterator[Stretch
     """A file in stretches of about `step` bytes, none of which cuts a document or a line in two."""
     if kind == "parquet":
         require_package("pyarrow", f"reading {path}")
+        from parambudget.text import parquet
 
-        for start, end, n_bytes in row_groups(path, step, reading.field):
+        for start, end, n_bytes in parquet.row_groups(path, step, reading.field):
             yield Stretch(kind, str(path), start, end, n_bytes)
         return
     size, start = path.stat().st_size, 0
@@ -269,96 +267,3 @@ def _lines_before(stretch: Stretch) -> int:
             left -= len(block)
             count += block.count(b"\n")
     return count
-
-
-# A lock between processes would be left behind by a worker that is ended, and Python warns of that.
-tqdm.set_lock(RLock())
-datasets.disable_progress_bars()
-logging.set_verbosity_error()  # each of its attempts to connect would be told
-
-
-def n_hosted_shards(name: str, most: int) -> int:
-    """In how many parts the training split can be read side by side."""
-    return min(most, int(_hosted_dataset(name).num_shards))
-
-
-def hosted_texts(name: str, index: int, of: int, field: str) -> Iterator[str]:
-    """The texts of part `index`."""
-    try:
-        for row in _hosted_dataset(name).shard(num_shards=of, index=index, contiguous=True):
-            if field not in row:
-                raise InputError(
-                    f"{name} has no column {field!r}, only {', '.join(row)}; name the text with --field"
-                )
-            if not isinstance(row[field], str | None):
-                raise InputError(f"column {field!r} of {name} is not text; name the text with --field")
-            yield row[field] or ""
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"cannot read on in {name}: {_one_line_reason(error)}; run the same again to go on"
-        ) from None
-
-
-@cache
-def _hosted_dataset(name: str) -> Any:
-    """`hf:OWNER/NAME`, `hf:OWNER/NAME/SUBSET`, or `hf:./FOLDER` of files of a form that `datasets` reads."""
-    where = name.removeprefix("hf:")
-    subset = None
-    if not where.startswith((".", "/")) and where.count("/") == 2:
-        where, subset = where.rsplit("/", 1)
-    try:
-        return datasets.load_dataset(where, subset, split="train", streaming=True)
-    except Exception as error:
-        raise InputError(f"cannot read the data set {where}: {_one_line_reason(error)}") from None
-
-
-def _one_line_reason(error: Exception) -> str:
-    """One line of an error, which may be of `datasets`, of a file format or of an HTTP library."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-_ROWS_AT_ONCE: Final = 1_000
-
-
-def row_groups(path: Path, step: int, field: str) -> Iterator[tuple[int, int, int]]:
-    """Runs of row groups of at least `step` bytes of text: first, one behind the last, bytes."""
-    metadata = _open_parquet(str(path), field).metadata
-    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    column = names.index(field)
-    start = n_bytes = 0
-    for i in range(metadata.num_row_groups):
-        n_bytes += metadata.row_group(i).column(column).total_uncompressed_size
-        if n_bytes >= step or i == metadata.num_row_groups - 1:
-            yield start, i + 1, n_bytes
-            start, n_bytes = i + 1, 0
-
-
-def parquet_texts(path: str, start: int, end: int, field: str) -> Iterator[str]:
-    """The texts of row groups start to end - 1; null is the empty text."""
-    try:
-        rows = _open_parquet(path, field).iter_batches(
-            _ROWS_AT_ONCE, row_groups=range(start, end), columns=[field]
-        )
-        for batch in rows:
-            for text in batch.column(0):
-                yield text.as_py() or ""
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}; get it again") from None
-
-
-def _open_parquet(path: str, field: str) -> pyarrow.parquet.ParquetFile:
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path} is not a parquet file ({str(error).splitlines()[0]})") from None
-    schema = file.schema_arrow
-    if field not in schema.names:
-        raise InputError(
-            f"{path} has no column {field!r}, only {', '.join(schema.names)}; name the text with --field"
-        )
-    kind = schema.field(field).type
-    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-        raise InputError(f"column {field!r} of {path} is {kind}, not a string; name the text with --field")
-    return file

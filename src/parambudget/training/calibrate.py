@@ -1,8 +1,8 @@
 """The constants of the throughput model, measured on this machine in about a minute.
 
-Kernels by themselves give the rates (`training.calibrate`). What they cannot show, how much slower matmuls are
-within a step and what everything else costs, comes from updates of small models through the trainer itself:
-the time of an update is linear in these constants, and each model differs from the others in one of them.
+Kernels by themselves give the rates. What they cannot show, how much slower matmuls are within a step and
+what everything else costs, comes from updates of small models through the trainer itself: the time of an
+update is linear in these constants, and each model differs from the others in one of them.
 """
 
 import math

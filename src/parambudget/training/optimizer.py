@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.tensors import Tensor, tensors
+from parambudget.arch.tensors import Tensor as TableRow
+from parambudget.arch.tensors import tensors
 from parambudget.training.config import TrainConfig
 from parambudget.training.distributed import is_piece
 
@@ -99,7 +100,7 @@ def clip(parameters: Iterable[nn.Parameter], longest: float | None) -> torch.Ten
     return norm
 
 
-def _kind(row: Tensor, found: Groups) -> list[nn.Parameter]:
+def _kind(row: TableRow, found: Groups) -> list[nn.Parameter]:
     if row.role != "matmul":
         return found.undecayed
     return found.hidden if row.hidden else found.ends

@@ -45,7 +45,7 @@ def prepared(
     """
     loss_of: Callable[[Tensor], Tensor]
     if shard:
-        from parambudget.training.distributed import sharded  # FSDP2: two seconds that no other run needs
+        from parambudget.training.fsdp import sharded  # FSDP2: two seconds that no other run needs
 
         module = planned(Transformer(model, device="meta", dtype=torch.float32), model)
         balance = Balance.of(module)

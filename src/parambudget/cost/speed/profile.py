@@ -28,7 +28,7 @@ _NEWTON_SCHULZ_KERNELS: Final = 23
 
 @dataclass(frozen=True)
 class Stack:
-    """A device with its software, in rates and seconds: all that `cost.speed.throughput` needs to know of them."""
+    """A device with its software, in rates and seconds: all that `cost.speed.throughput` needs to know."""
 
     device: str
     """As torch names it, or the name of a row of accelerators."""
