@@ -1,7 +1,7 @@
 """How exactly Hugging Face configs are read: the table of docs/families.md.
 
 For every type that is read: its presets against the counts of the class that they state, which
-tests/test_huggingface.py holds against the class itself, and random configs of the type against what the
+tests/formats/test_hf_classes.py holds against the class itself, and random configs of the type against what the
 class builds of them on the meta device: total, breakdown and active parameters. The largest error is in
 parameters, of a total or of a component.
 
@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from hf_configs import FAMILIES, INSTANTIATED_AS, built, configs
+from support.hf_configs import FAMILIES, INSTANTIATED_AS, built, configs
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from parambudget.arch.defaults import complete

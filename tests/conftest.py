@@ -32,7 +32,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Tokens of a small text."""
-    from training_data import small_data
+    from support.training_data import small_data
 
     return small_data(tmp_path_factory.mktemp("data"))
 

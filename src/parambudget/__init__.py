@@ -9,6 +9,7 @@ pb.solve("350M", n_layers=24)[0]  # the best of a completely searched lattice
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from parambudget._version import __version__ as __version__
 from parambudget.errors import (
     CheckFailed,
     ConfigError,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from parambudget.arch.presets.registry import preset
     from parambudget.formats.hf.weights import load_pretrained
 
-__version__ = "0.1.0"
 
 __all__ = [
     "CheckFailed",

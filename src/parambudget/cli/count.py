@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from parambudget import __version__
 from parambudget._files import write_json
+from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig
 from parambudget.cli._options import JsonOption, SourceArgument, print_json, print_lines, with_model_fields
 from parambudget.cost.params import count as count_parameters

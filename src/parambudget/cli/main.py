@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from parambudget import __version__
+from parambudget._version import __version__
 from parambudget.errors import ParambudgetError, ToldElsewhere
 
 # Start-up makes many objects and hardly any garbage: looking for some at every 700th costs 3 %.

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from parambudget import __version__, api
 from parambudget._files import write_json
+from parambudget._version import __version__, api
 from parambudget.cli._options import JsonOption, print_json, print_lines, with_model_fields
 from parambudget.errors import ConfigError
 from parambudget.formats.source import config_document

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from parambudget import __version__
 from parambudget._files import write_whole
+from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig, flat
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.formula import Formula, formula

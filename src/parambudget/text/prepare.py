@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 from tokenizers import Tokenizer
 
-from parambudget import __version__
 from parambudget._files import read_json, write_json, write_whole
+from parambudget._version import __version__
 from parambudget.errors import InputError
 from parambudget.text.corpus import MOST_VALIDATION_BYTES, VALIDATION_SHARE
 from parambudget.text.encode import Facts, Job, Split, available_cpus, encode, in_processes

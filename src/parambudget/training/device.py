@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from parambudget import __version__
+from parambudget._version import __version__
 from parambudget.cost.hardware import find
 from parambudget.errors import InputError
 from parambudget.nn.attention import NO_KERNEL, prefer_flash_3

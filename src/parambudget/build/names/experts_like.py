@@ -1,7 +1,7 @@
 """Names of the classes with experts.
 
 Files have a tensor for each matrix of each expert; the classes keep all of a layer in one, which is read too.
-Read from what the classes of transformers 5 save, and held against them in tests/test_weights.py.
+Read from what the classes of transformers 5 save, and held against them in tests/formats/test_hf_weights.py.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Names of the classes in the line of Llama.
 
-Read from what the classes of transformers 5 save, and held against them in tests/test_weights.py.
+Read from what the classes of transformers 5 save, and held against them in tests/formats/test_hf_weights.py.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,189 @@
+"""The model's config: validated once, closed, frozen; what is left out is filled in by convention."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from support.strategies import models
+
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.defaults import DERIVED, complete, ffn_convention, usual_depth
+from parambudget.arch.presets.registry import PRESETS
+from parambudget.arch.validation import divisors
+from parambudget.errors import ConfigError
+
+SIZES = {
+    "dim": 896,
+    "n_layers": 24,
+    "n_heads": 14,
+    "n_kv_heads": 14,
+    "head_dim": 64,
+    "intermediate_size": 3584,
+}
+
+
+def refusal(**changes: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.read(SIZES | changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"dim": 0}, "dim is 0; it must be greater than or equal to 1"),
+        ({"dim": -896}, "dim is -896; it must be greater than or equal to 1"),
+        ({"dim": 2**31 + 1}, "dim is 2147483649; it must be less than or equal to 2147483648"),
+        ({"dim": "896"}, "dim is '896'; it must be a valid integer"),
+        ({"dim": 896.0}, "dim is 896.0; it must be a valid integer"),
+        ({"dim": True}, "dim is True; it must be a valid integer"),
+        ({"dim": None}, "dim is None; it must be a valid integer"),
+        ({"n_layers": 10_001}, "n_layers is 10001; it must be less than or equal to 10000"),
+        ({"tied": 1}, "tied is 1; it must be a valid boolean"),
+        ({"position": "xpos"}, 'position is \'xpos\'; it must be "rotary", "learned", "alibi" or "none"'),
+        ({"rope_theta": 0}, "rope_theta is 0; it must be greater than 0"),
+        ({"rope_theta": float("inf")}, "rope_theta is inf; it must be a finite number"),
+        ({"rotary_fraction": 1.5}, "rotary_fraction is 1.5; it must be less than or equal to 1"),
+        ({"dim": "x" * 100}, f"dim is '{'x' * 56}...; it must be a valid integer"),
+        ({"n_layer": 24}, "unknown field 'n_layer'; did you mean 'n_layers'?"),
+        ({"zzz": 1}, "unknown field 'zzz'; allowed are dim, n_layers, n_heads, "),
+        ({"n_kv_heads": 4}, "n_kv_heads=4 does not divide n_heads=14; use one of [1, 2, 7, 14]"),
+        ({"norm_bias": True}, "norm_bias=true needs norm='layernorm' with norm_weight=true; set one of them"),
+        ({"norm_bias": True, "norm": "layernorm", "norm_weight": False}, "norm_bias=true needs norm="),
+        ({"block": "parallel", "norm_placement": "post"}, "block='parallel' with norm_placement='post' is "),
+        ({"block": "parallel_shared_norm", "norm_placement": "reordered"}, "block='parallel_shared_norm' sh"),
+        ({"head_dim": 1}, "rotary positions need 2 or more of head_dim=1 rotated, got 1 "
+                          "(rotary_fraction=1.0); raise rotary_fraction or set position='none'"),
+        ({"head_dim": 63}, "rotary positions turn pairs, and 63 of head_dim=63 would turn; use an even "
+                           "head_dim, another rotary_fraction, or position='none'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_in_one_line(changes: dict[str, Any], says: str):
+    assert refusal(**changes).startswith(says)
+
+
+def test_a_missing_size_is_told_with_its_meaning():
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.read({"dim": 896})
+    assert str(caught.value) == "n_layers is missing (transformer blocks); give it"
+
+
+def test_an_odd_head_is_fine_without_rotary_positions():
+    assert ModelConfig(**SIZES | {"head_dim": 63}, position="none").head_dim == 63
+
+
+def test_a_config_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        ModelConfig(**SIZES).dim = 1  # type: ignore[misc]
+
+
+def test_a_replacement_is_validated():
+    model = ModelConfig(**SIZES)
+    assert model.replace(n_kv_heads=7).kv_group == 2
+    with pytest.raises(ConfigError, match="n_kv_heads=3 does not divide n_heads=14"):
+        model.replace(n_kv_heads=3)
+
+
+@given(models())
+def test_any_model_reads_back_from_its_own_json(model: ModelConfig):
+    assert ModelConfig.model_validate_json(model.model_dump_json()) == model
+    assert ModelConfig.read(model.model_dump()) == model
+
+
+@given(st.integers(1, 5000))
+def test_the_divisors_are_all_and_ascending(n: int):
+    assert divisors(n) == [k for k in range(1, n + 1) if n % k == 0]
+
+
+def test_the_planning_notes_first_option_is_completed_by_convention():
+    completed = complete({"dim": 896, "n_layers": 24, "n_heads": 14})
+    model = completed.model
+    assert (model.head_dim, model.n_kv_heads, model.intermediate_size) == (64, 14, 2560)
+    assert (model.vocab_size, model.context_length, model.tied) == (50257, 1024, True)
+    assert completed.filled == (
+        "head_dim", "n_kv_heads", "intermediate_size", "vocab_size", "context_length", "tied", "norm_bias",
+        "final_norm", "activation",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "heads"),
+    [
+        ({"dim": 1024}, (16, 64)),
+        ({"dim": 2048}, (16, 128)),
+        ({"dim": 2112}, (33, 64)),
+        ({"dim": 896, "head_dim": 128}, (7, 128)),
+        ({"dim": 896, "n_heads": 7}, (7, 128)),
+        ({"dim": 896, "n_heads": 10, "head_dim": 64}, (10, 64)),
+    ],
+)
+def test_heads_are_derived_from_what_is_given(given: dict[str, int], heads: tuple[int, int]):
+    model = complete({"n_layers": 2} | given).model
+    assert (model.n_heads, model.head_dim) == heads
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"dim": 900}, "n_heads is missing, and the usual head_dim=64 does not divide dim=900; give n_heads, "
+                       "such as one of [1, 2, 3, 4, "),
+        ({"dim": 896, "head_dim": 100}, "head_dim=100 does not divide dim=896; give n_heads, such as one "),
+        ({"dim": 896, "n_heads": 9}, "n_heads=9 does not divide dim=896; give head_dim as well, or n_heads "),
+        ({"dim": 0}, "dim is 0; it must be greater than or equal to 1"),
+        ({"dim": "896"}, "dim is '896'; it must be a valid integer"),
+        ({"dim": 896, "n_heads": 0}, "n_heads is 0; it must be greater than or equal to 1"),
+        ({}, "dim is missing (model width: the length of the residual stream); give it"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_completed_is_told_in_one_line(given: dict[str, Any], says: str):
+    with pytest.raises(ConfigError) as caught:
+        complete({"n_layers": 2} | given)
+    assert str(caught.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("dim", "gated", "width"),
+    [(4096, True, 11008), (4096, False, 16384), (896, True, 2560), (768, False, 3072)],
+)
+def test_the_conventional_ffn_is_8_thirds_of_the_width_gated_and_4_plain(dim: int, gated: bool, width: int):
+    assert ffn_convention(dim, gated) == width
+    assert complete({"dim": dim, "n_layers": 2, "gated": gated}).model.intermediate_size == width
+
+
+def test_the_usual_depth_is_that_of_the_published_dense_models():
+    dense = {
+        (p.model.dim, p.model.n_layers)
+        for p in PRESETS.values()
+        if p.model.moe is None and p.model.mla is None
+    }
+    power, factor = np.polyfit(*np.log(sorted(dense)).T, 1)
+    assert (np.exp(factor), power) == pytest.approx((0.548, 0.519), rel=0.01)
+    assert [usual_depth(dim) for dim in (1, 768, 896, 4096)] == [2, 18, 18, 42]
+    assert complete({"dim": 896}).filled[0] == "n_layers"
+
+
+@pytest.mark.parametrize(
+    ("given", "derived"),
+    [
+        ({}, {"norm_bias": False, "final_norm": True, "activation": "silu"}),
+        ({"norm": "layernorm"}, {"norm_bias": True}),
+        ({"norm": "layernorm", "norm_weight": False}, {"norm_bias": False}),
+        ({"norm_placement": "post"}, {"final_norm": False}),
+        ({"gated": False}, {"activation": "gelu"}),
+    ],
+)
+def test_choices_that_follow_from_others(given: dict[str, Any], derived: dict[str, Any]):
+    model = complete({"dim": 64, "n_layers": 2} | given).model
+    assert {name: getattr(model, name) for name in derived} == derived
+    assert set(derived) <= set(DERIVED)
+
+
+@given(models())
+def test_a_complete_model_has_nothing_filled_in(model: ModelConfig):
+    completed = complete(model.model_dump())
+    assert completed.model == model
+    assert completed.filled == ()

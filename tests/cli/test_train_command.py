@@ -1,0 +1,287 @@
+"""`parambudget train` as a person meets it: its output, its files and its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support.training_data import small_model, write_text
+
+from parambudget.cli.main import main
+
+SETTINGS = ["--steps", "2", "--batch_size", "2", "--gradient_accumulation_steps", "1", "--device", "cpu"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    write_text(tmp_path / "text")
+    (tmp_path / "tiny.txt").write_text("hello")
+    config = {"model": small_model().model_dump(), "train": {"seed": 7}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def parambudget(here, monkeypatch, capsys):  # noqa: ARG001 - runs there
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["parambudget", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return (ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def settings_of(run: Path) -> dict:
+    return json.loads((run / "config.json").read_text())["train"]
+
+
+def test_a_config_file_is_trained_as_it_says(here):
+    command = [sys.executable, "-c", "from parambudget.cli.main import main; main()", "train", "config.json"]
+    ran = subprocess.run(
+        [*command, "--data", "text", "--out", "run", *SETTINGS],
+        cwd=here, env=os.environ, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "40 documents, 2 held out, sha256" in ran.stdout
+    assert "step 2/2  loss" in ran.stdout
+    assert "27,168 (planned 27,168)" in ran.stdout
+    assert (settings_of(here / "run")["seed"], settings_of(here / "run")["steps"]) == (7, 2)
+
+
+def test_json_is_the_summary_and_nothing_else(here, parambudget):
+    code, out, err = parambudget(
+        "train", "config.json", "--data", "text", "--out", "run", "--json", *SETTINGS
+    )
+    assert (code, err) == (0, "")
+    assert json.loads(out) == json.loads((here / "run/summary.json").read_text())
+
+
+def test_flags_override_the_file_and_no_checkpointing_is_a_flag(here, parambudget):
+    flags = ["--seed", "3", "--no_gradient_checkpointing", "--learning-rate", "0.002"]
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS, *flags)
+    found = settings_of(here / "run")
+    assert (found["seed"], found["gradient_checkpointing"], found["learning_rate"]) == (3, False, 0.002)
+
+
+def test_optimizer_and_schedule_are_flags_and_the_rest_of_the_recipe_is_in_the_file(here, parambudget):
+    recipe = {"decay_share": 0.5, "z_loss": 1e-4, "grad_clip": None}
+    (here / "recipe.json").write_text(json.dumps({"model": small_model().model_dump(), "train": recipe}))
+    flags = ["--optimizer", "adamw", "--schedule", "wsd"]
+    code, out, err = parambudget("train", "recipe.json", "--data", "text", "--out", "run", *SETTINGS, *flags)
+    assert (code, err) == (0, "")
+    found = settings_of(here / "run")
+    assert {name: found[name] for name in recipe} == recipe
+    assert (found["optimizer"], found["schedule"]) == ("adamw", "wsd")
+    rows = [line.split() for line in out.splitlines()]
+    for row in (
+        ["optimizer", "adamw", "given"],
+        ["grad_clip", "none", "given"],
+        ["z_loss", "0.0001", "given"],
+    ):
+        assert row in rows
+
+
+def test_a_model_is_trained_from_flags_alone_in_the_next_free_folder(here, parambudget):
+    sizes = [
+        "--dim",
+        "32",
+        "--n_heads",
+        "2",
+        "--n-layers",
+        "1",
+        "--vocab-size",
+        "300",
+        "--context-length",
+        "16",
+    ]
+    for _ in range(2):
+        assert parambudget("train", *sizes, "--data", "text", *SETTINGS)[0] == 0
+    assert [path.name for path in sorted((here / "runs").iterdir())] == ["38.37K-1", "38.37K-2"]
+
+
+def test_what_a_run_wrote_trains_it_again_wherever_that_is_said(here, parambudget, monkeypatch):
+    parambudget("train", "config.json", "--data", "text", "--out", "one", *SETTINGS)
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    code, out, err = parambudget("train", "../one/config.json", "--out", "two", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert (here / "one/config.json").read_text().replace('"text"', f'"{here}/text"') == Path(
+        "two/config.json"
+    ).read_text()
+    assert ["seed", "7", "given"] in [line.split() for line in out.splitlines()]
+    assert ["weight_decay", "0.1", "as", "in", "the", "config", "file"] in [
+        line.split() for line in out.splitlines()
+    ]
+
+
+@pytest.mark.parametrize(("steps", "tenth"), [("60", 6), ("2", 1)])
+def test_another_length_chooses_again_what_no_person_gave(here, parambudget, steps, tenth):
+    flags = ["--steps", "30", *SETTINGS[2:], "--save-every", "2", "--learning-rate"]
+    parambudget("train", "config.json", "--data", "text", "--out", "one", *flags, "0.002")
+    assert settings_of(here / "one")["warmup_steps"] == 3
+    again = ["train", "one/config.json", "--out", "two", "--steps", steps, "--device", "cpu"]
+    assert parambudget(*again)[::2] == (0, "")
+    found = settings_of(here / "two")
+    assert (found["warmup_steps"], found["eval_every"]) == (tenth, tenth)
+    assert (found["batch_size"], found["save_every"], found["learning_rate"]) == (2, 2, 0.002)
+
+
+def test_what_a_person_wrote_in_a_file_stays_at_another_length(here, parambudget):
+    written = {"steps": 20, "warmup_steps": 5, "batch_size": 2, "gradient_accumulation_steps": 1}
+    (here / "mine.json").write_text(json.dumps({"model": small_model().model_dump(), "train": written}))
+    run = ["train", "mine.json", "--data", "text", "--out", "run", "--device", "cpu", "--steps"]
+    assert parambudget(*run, "10")[0] == 0
+    assert settings_of(here / "run")["warmup_steps"] == 5
+
+
+def test_a_run_goes_on_with_its_own_text_and_says_where_it_is_looked_for(here, parambudget):
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    on = ["train", "--resume", "--out", "run", "--device", "cpu", "--steps"]
+    code, out, err = parambudget(*on, "3")
+    assert (code, err) == (0, "")
+    assert ["steps", "3", "given"] in [line.split() for line in out.splitlines()]
+    (here / "text").rename(here / "moved")
+    code, out, err = parambudget(*on, "4")
+    assert (code, out) == (2, "")
+    assert f"the text of the run is not at {here}/text any more; say where it is with --data" in err
+    assert parambudget(*on, "4", "--data", "moved")[0] == 0
+    assert parambudget(*on, "5")[0] == 0
+
+
+def test_a_text_that_has_changed_since_is_told(here, parambudget):
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    (here / "text/000.txt").write_text("another document, with other words in it")
+    code, _, err = parambudget("train", "run/config.json", "--out", "again", "--device", "cpu")
+    assert code == 0
+    assert err.startswith("parambudget: the text is not that of the config file")
+    assert err.count("\n") == 1
+
+
+def test_a_finished_run_keeps_what_was_measured(here, parambudget):
+    run = ["train", "config.json", "--data", "text", "--out", "run", *SETTINGS]
+    parambudget(*run)
+    before = (here / "run/summary.json").read_text()
+    code, out, _ = parambudget(*run, "--resume", "--json")
+    assert (code, json.loads(out)) == (0, json.loads(before))
+    assert (here / "run/summary.json").read_text() == before
+
+
+def test_a_damaged_config_of_a_run_is_read_from_its_checkpoint(here, parambudget):
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    whole = (here / "run/config.json").read_text()
+    (here / "run/config.json").write_text(whole[:100])
+    on = ["train", "--resume", "--out", "run", "--device", "cpu", "--steps", "3"]
+    code, _, err = parambudget(*on)
+    assert code == 0
+    assert err == ("parambudget: run/config.json cannot be read; its copy in step-2 is written there\n")
+    assert json.loads((here / "run/config.json").read_text())["model"] == json.loads(whole)["model"]
+    for config in (here / "run").rglob("config.json"):
+        config.write_text(whole[:100])
+    code, out, err = parambudget(*on)
+    assert (code, out) == (2, "")
+    assert "and no checkpoint has a copy of it; choose another folder with --out" in err
+    assert " at at " not in err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--resume", "--steps", "1"], "step-2 is already beyond steps=1"),
+        (["--resume", "--data", "other"], "the text were others"),
+        (["--out", "new", "--init", "run/checkpoints/step-2", "--dim", "48"], "is of another model"),
+        (["--out", "new", "--hours", "1e-9"], "has no room for one update"),
+        (["--out", "new", "--hours", "1e300"], "--hours 1e+300 is more than 2,147,483,648 updates"),
+        (["--out", "new", "--batch-size", "3000000000"], "batch_size is 3000000000"),
+        (["--out", ""], "'' is no path"),
+        (["--data", ""], "'' is no path"),
+        (["--out", "new", "--steps", "1.5"], "'1.5' should be a valid integer"),
+        (["--out", "new", "--device", "cpu:1"], "use auto, cpu, cuda or cuda:N"),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
+)
+def test_a_run_that_cannot_start_prints_nothing_and_touches_nothing(here, parambudget, more, message):
+    write_text(here / "other", seed=1)
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    before = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()}
+    model = ["config.json", "--data", "text", "--out", "run", *SETTINGS[2:]]
+    code, out, err = parambudget("train", *model, *more)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert not (here / "new").exists()
+    assert {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_without_a_run_asks_for_a_model(here, parambudget):  # noqa: ARG001
+    code, out, err = parambudget("train", "--resume", "--out", "nowhere")
+    assert (code, out) == (2, "")
+    assert "nowhere holds no run to go on with; give a model" in err
+
+
+def test_fewer_tokens_than_an_update_are_one_update_and_that_is_said(here, parambudget):  # noqa: ARG001
+    run = ["train", "config.json", "--data", "text", "--out", "run", *SETTINGS[2:]]
+    code, out, _ = parambudget(*run, "--tokens", "10")
+    assert code == 0
+    assert "10 tokens: given, and an update has 32" in out
+
+
+@pytest.mark.parametrize(
+    ("n", "said"), [(1, "1 document, the end of it"), (3, "3 documents, the end of the longest")]
+)
+def test_a_text_too_short_to_hold_out_a_document_says_whose_end_is(here, parambudget, n, said):
+    write_text(here / "few", n)
+    out = parambudget("train", "config.json", "--data", "few", "--out", "run", *SETTINGS)[1]
+    assert f"{said} held out" in out
+
+
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config.json", "--data", "nowhere"], "no data at nowhere"),
+        (["config.json", "--data", "text", "--steps", "0"], "steps is 0"),
+        (["config.json", "--data", "text", "--device", "gpu"], "use auto, cpu, cuda or cuda:N"),
+        pytest.param(["config.json", "--data", "text", "--device", "cuda"], "use cpu or auto", marks=NO_CUDA),
+        (["config.json", "--data", "tiny.txt"], "fewer than one window"),
+        (["config.json", "--data", "text", "--vocab-size", "100"], "use at least 257"),
+        (["nowhere.json"], "nowhere.json"),
+        (["config.json", "--data", "text", "--out", "config.json/run"], "cannot make config.json/run"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_2(here, parambudget, arguments, message):
+    code, out, err = parambudget("train", *arguments)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (here / "runs").exists()
+
+
+def test_a_model_with_experts_and_latents_is_trained_sampled_from_and_trained_on(here, parambudget):
+    blocks = ["--n-experts", "4", "--n-experts-per-token", "2", "--kv-lora-rank", "8"]
+    model = ["--dim", "32", "--n-layers", "2", "--n-heads", "2", "--qk-nope-head-dim", "8", *blocks]
+    model += [
+        "--window",
+        "8",
+        "--window-pattern",
+        "local,global",
+        "--vocab-size",
+        "300",
+        "--context-length",
+        "16",
+    ]
+    code, out, err = parambudget("train", *model, "--data", "text", "--out", "run", *SETTINGS)
+    assert (code, err) == (0, "")
+    assert "step 2/2  loss" in out
+    assert json.loads((here / "run/summary.json").read_text())["planned"]["peak_memory_bytes"] > 0
+    assert parambudget("sample", "run", "--max-tokens", "4", "--device", "cpu")[0] == 0
+    again = ["run/config.json", "--data", "text", "--out", "run", *SETTINGS[2:], "--steps", "3", "--resume"]
+    code, out, _ = parambudget("train", *again)
+    assert code == 0
+    assert "step 3/3  loss" in out

@@ -1,0 +1,329 @@
+"""The planned memory of training, held against torch: the allocator of a real step, its tracker, autograd."""
+
+import shutil
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+from support.allocator_peak import peak_of_a_real_update
+from support.storage_tracker import learner_of, peak_of_an_update, update, windows
+from support.strategies import models
+from support.tiny_model import SMALL, built
+from support.training_data import small_config
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+
+import parambudget as pb
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import with_sizes
+from parambudget.cost.memory.graph import ON_CPU, Kernels
+from parambudget.cost.memory.peak import MemoryPlan, largest_micro_batch, moments, peak_bytes, training_memory
+from parambudget.cost.memory.state import NONE, inference_memory
+from parambudget.cost.params import total
+from parambudget.errors import InputError
+from parambudget.nn.kv_cache import remembering
+
+TOLERANCE = {False: 0.02, True: 0.04}
+"""In bfloat16 the CPU's matmuls and GELU take a few hundred kilobytes of their own."""
+WRITTEN_OUT = 0.03
+"""Of scores that are written out: a first forward pass may hold 2.2 % more than any moment that is followed
+(one sequence, ALiBi)."""
+OF_EXPERTS = 0.05
+"""Of a few hundred random ones the worst was 4.6 % above what was planned: what is in flight between them."""
+CPU = torch.device("cpu")
+ways = st.fixed_dictionaries(
+    {
+        "batch_size": st.sampled_from([1, 4]),
+        "gradient_accumulation_steps": st.sampled_from([1, 2]),
+        "optimizer": st.sampled_from(["adamw", "muon"]),
+        "gradient_checkpointing": st.booleans(),
+        "loss_chunks": st.sampled_from([1, 3]),
+    }
+)
+plans = st.builds(
+    MemoryPlan, st.integers(1, 64), gradient_accumulation_steps=st.sampled_from([1, 8]),
+    optimizer=st.sampled_from(["adamw", "muon"]), gradient_checkpointing=st.booleans(),
+    loss_chunks=st.sampled_from([1, 3]), z_loss=st.booleans(), n_ranks=st.sampled_from([1, 4]),
+    kernels=st.builds(Kernels, st.sampled_from(["cuda", "cpu"]), st.booleans(), st.booleans()),
+)  # fmt: skip
+
+
+@st.composite
+def larger_models(draw: st.DrawFn, *, experts: bool = True) -> ModelConfig:
+    """Any architecture, of a size at which a kernel's own few kilobytes are nothing."""
+    model = draw(models(experts=experts))
+    sizes = {
+        "dim": 8 * model.dim + 64, "head_dim": 8 * model.head_dim, "vocab_size": 20 * model.vocab_size + 100,
+        "intermediate_size": 16 * model.intermediate_size + 256,
+        "context_length": 8 * model.context_length + 64,
+    }  # fmt: skip
+    if model.embedding_dim:
+        sizes["embedding_dim"] = 8 * model.embedding_dim + 60
+    if model.moe:
+        # A token that meets all experts gives each as much as any other, whatever its router has learned.
+        sizes["expert_intermediate_size"] = 16 * model.moe.expert_intermediate_size + 256
+        sizes["n_experts_per_token"] = model.moe.n_experts
+        sizes["n_groups_per_token"] = model.moe.n_expert_groups
+    if model.mla:
+        sizes |= {
+            name: 8 * size for name, size in model.mla.model_dump().items() if size and name.endswith("_dim")
+        }
+        sizes["kv_lora_rank"] = 8 * model.mla.kv_lora_rank
+    return model.replace(**sizes)
+
+
+def tolerance_of(model, *, bf16: bool = False) -> float:
+    if model.moe is not None:
+        return OF_EXPERTS
+    written_out = model.attention_softcap is not None or model.attention_sinks
+    return max(TOLERANCE[bf16], WRITTEN_OUT) if written_out else TOLERANCE[bf16]
+
+
+def on_cpu(*, bf16: bool = False, **way: object) -> MemoryPlan:
+    return MemoryPlan(kernels=replace(ON_CPU, bf16=bf16), **way)
+
+
+@seed(0)
+@settings(max_examples=50, deadline=None)
+@given(larger_models(), ways, st.booleans())
+def test_a_real_update_allocates_what_is_planned(model, way, bf16):
+    planned = training_memory(model, on_cpu(bf16=bf16, **way)).peak_bytes
+    tolerance = tolerance_of(model, bf16=bf16)
+    assert planned == pytest.approx(peak_of_a_real_update(model, bf16=bf16, **way), rel=tolerance)
+
+
+@pytest.mark.parametrize(
+    "way", [{}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 2}], ids=str
+)
+def test_the_z_loss_takes_what_is_planned(way):
+    model = SMALL.replace(dim=128, intermediate_size=384, vocab_size=1000, context_length=128)
+    planned = training_memory(model, on_cpu(batch_size=4, optimizer="adamw", z_loss=True, **way)).peak_bytes
+    without = training_memory(model, on_cpu(batch_size=4, optimizer="adamw", **way)).peak_bytes
+    assert planned > 1.1 * without
+    real = peak_of_a_real_update(model, batch_size=4, z_loss=1e-4, **way)
+    assert planned == pytest.approx(real, rel=0.02)
+
+
+def tracked_by_torch(model: ModelConfig, **way: object) -> int:
+    """The peak of the second update as torch's own tracker has it, on fake tensors."""
+    config = small_config(**way)
+    with FakeTensorMode():
+        learner, batches = learner_of(model, config, bf16=False), windows(model, config)
+        update(learner, config, batches)
+        tracker = MemTracker()
+        tracker.track_external(learner.module, learner.optimizer)
+
+        def loss_of(tokens_BT: torch.Tensor) -> torch.Tensor:
+            tracker.reset_mod_stats()  # else it takes a second micro-step for a mistake
+            return learner.loss_of(tokens_BT)
+
+        with tracker:
+            update(replace(learner, loss_of=loss_of), config, batches)
+    return tracker.get_tracker_snapshot("peak")[CPU]["Total"]
+
+
+@seed(0)
+@settings(max_examples=20, deadline=None)
+@given(larger_models(experts=False), ways)
+def test_torchs_tracker_sees_what_is_planned(model, way):
+    """Without experts: how many tokens each gets is no number on tensors that have none."""
+    way |= {"loss_chunks": 1}  # it follows a module that is called once, and the head is called in parts
+    planned = training_memory(model, on_cpu(**way)).peak_bytes
+    assert planned == pytest.approx(tracked_by_torch(model, **way), rel=tolerance_of(model))
+
+
+def test_both_ways_of_following_storages_see_the_same():
+    way = {"batch_size": 4, "gradient_accumulation_steps": 2, "optimizer": "muon"}
+    model = SMALL.replace(dim=128, intermediate_size=256, vocab_size=500, context_length=64)
+    # Each forgets other single numbers.
+    assert tracked_by_torch(model, **way) == pytest.approx(peak_of_an_update(model, **way), rel=1e-4)
+
+
+EXPERTS = {"n_experts": 4, "n_experts_per_token": 4, "expert_intermediate_size": 256}
+LATENT = {
+    "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 32, "v_head_dim": 32, "n_kv_heads": 4
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("changes", "way"),
+    [
+        *product(
+            [{}, {"gated": False, "activation": "gelu", "tied": False}],
+            [{}, {"gradient_accumulation_steps": 2}, {"loss_chunks": 4}],
+        ),
+        *product([EXPERTS], [{}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 2}]),
+        (EXPERTS | {"fused_experts": True}, {}),
+        (LATENT, {}),
+        ({"window": 64, "window_pattern": ("local", "global")}, {}),
+        ({"position": "alibi"}, {}),
+        ({"attention_sinks": True}, {}),
+        ({"attention_softcap": 5.0}, {}),
+        ({"qkv_clip": 1.0, "embedding_dim": 128, "embedding_norm": True}, {}),
+    ],
+    ids=str,
+)
+def test_a_compiled_update_allocates_what_is_planned(changes, way):
+    """With inductor's kernels for a CPU; what is kept and what is in flight is decided before it."""
+    model = SMALL.replace(
+        dim=256,
+        head_dim=64,
+        n_layers=4,
+        vocab_size=1024,
+        intermediate_size=768,
+        context_length=256,
+        **changes,
+    )
+    torch.compiler.reset()
+    real = peak_of_a_real_update(model, bf16=True, compiled=True, batch_size=4, **way)
+    plan = MemoryPlan(4, optimizer="adamw", kernels=Kernels("cpu"), **way)
+    assert training_memory(model, plan).peak_bytes == pytest.approx(real, rel=0.05)
+
+
+@settings(max_examples=30)
+@given(models(), plans)
+def test_each_moment_is_affine_in_the_micro_batch(model, plan):
+    plan = replace(plan, loss_chunks=1, overhead=NONE)
+    totals = [[held.total for held in moments(model, replace(plan, batch_size=n))] for n in (3, 4, 10)]
+    assert all((b - a) * 6 == (c - b) for a, b, c in zip(*totals, strict=True))
+
+
+@settings(max_examples=30)
+@given(models(), plans, st.integers(0, 10**9))
+def test_the_largest_micro_batch_fits_and_the_next_does_not(model, plan, spare_bytes):
+    memory_bytes = peak_bytes(model, replace(plan, batch_size=1)) + spare_bytes
+    largest = largest_micro_batch(model, plan, memory_bytes)
+    assert peak_bytes(model, replace(plan, batch_size=largest)) <= memory_bytes
+    assert peak_bytes(model, replace(plan, batch_size=largest + 1)) > memory_bytes
+
+
+def test_a_memory_too_small_for_one_sequence_is_refused_with_what_it_takes():
+    with pytest.raises(InputError, match=r"not even one sequence of 1024 tokens fits: it takes .* GiB"):
+        largest_micro_batch(pb.model("gpt2"), MemoryPlan(1), 10**9)
+
+
+@settings(max_examples=50)
+@given(models(), plans)
+def test_checkpointing_never_needs_more_where_there_are_layers_to_forget(model, plan):
+    """Compiled, what is counted of the layer that runs again is an upper bound: where a layer keeps hardly
+    more than its input, up to a twentieth above. (Of 4,000 such models the worst were 2.7 % above.)"""
+    model = model.replace(n_layers=model.n_layers + 2)
+    with_it, without = (
+        peak_bytes(model, replace(plan, gradient_checkpointing=choice)) for choice in (True, False)
+    )
+    assert with_it <= without * (1.05 if plan.kernels.compiled else 1)
+
+
+@pytest.mark.parametrize("norm_weight", [True, False])
+def test_what_a_cpu_takes_for_the_gradient_of_a_norm_is_what_is_planned(norm_weight):
+    """Of a model that is nearly nothing but norms, up to its last single numbers."""
+    model = SMALL.replace(
+        dim=512, n_layers=1, n_heads=1, n_kv_heads=1, head_dim=2, intermediate_size=1, vocab_size=2,
+        context_length=64, norm_weight=norm_weight,
+    )  # fmt: skip
+    way = {"batch_size": 4, "optimizer": "adamw"}
+    planned = training_memory(model, on_cpu(**way)).peak_bytes
+    assert planned == pytest.approx(peak_of_an_update(model, **way), rel=1e-3)
+
+
+@settings(max_examples=50)
+@given(models(), plans, st.integers(2, 64))
+def test_sharding_shares_out_the_state_and_copying_adds_the_gradients(model, plan, n_ranks):
+    plan = replace(plan, gradient_accumulation_steps=8 * n_ranks)
+    alone, copied, shared = (
+        training_memory(model, replace(plan, n_ranks=n, sharded=sharded)).parts
+        for n, sharded in ((1, False), (n_ranks, False), (n_ranks, True))
+    )
+    for part in ("weights", "optimizer"):
+        assert copied[part] == alone[part]
+        assert 0 <= n_ranks * shared[part] - alone[part] < n_ranks
+    assert copied["exchange"] == 4 * total(model)
+    assert shared["exchange"] > 0
+    assert alone["exchange"] == 0
+
+
+MIXED = {
+    "n_experts": 4, "n_experts_per_token": 2, "expert_intermediate_size": 24, "n_first_dense": 1,
+    "moe_pattern": ("dense", "experts"), "window": 4, "window_pattern": ("local", "local", "global"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{"tied": True}, {"tied": False}, MIXED], ids=["tied", "untied", "mixed"])
+@settings(max_examples=30)
+@given(plan=plans)
+def test_an_array_of_models_holds_what_each_of_them_does(changes, plan):
+    model = SMALL.replace(**changes)
+    sizes = {
+        "dim": [32, 64, 96, 32],
+        "n_layers": [2, 5, 3, 2],
+        "vocab_size": [50, 400, 64, 51],
+        "intermediate_size": [9, 7, 300, 8],
+    }
+    whole = peak_bytes(with_sizes(model, **{name: np.array(each) for name, each in sizes.items()}), plan)
+    each = [dict(zip(sizes, values, strict=True)) for values in zip(*sizes.values(), strict=True)]
+    assert whole.tolist() == [peak_bytes(model.replace(**one), plan) for one in each]
+
+
+@settings(max_examples=50)
+@given(models(), plans)
+def test_the_parts_sum_to_the_peak_which_is_the_largest_phase(model, plan):
+    memory = training_memory(model, plan)
+    assert sum(memory.parts.values()) == memory.peak_bytes == peak_bytes(model, plan)
+    assert memory.peak_bytes == memory.phases[memory.peak_phase] == max(memory.phases.values())
+    assert sum(row["bytes"] for row in memory.rows()) == 2 * memory.peak_bytes
+    assert memory.as_dict() == {
+        "peak_bytes": memory.peak_bytes, "peak_phase": memory.peak_phase,
+        "parts": memory.parts, "phases": memory.phases,
+    }  # fmt: skip
+
+
+def test_a_gpu_holds_a_context_and_what_the_allocator_cannot_use():
+    gpu, tensors_alone = (
+        training_memory(SMALL, MemoryPlan(1, n_ranks=n, overhead=overhead))
+        for n, overhead in ((1, None), (1, NONE))
+    )
+    assert gpu.parts["overhead"] == 800 * 2**20 + tensors_alone.peak_bytes * 6 // 100
+    several = training_memory(SMALL, MemoryPlan(1, n_ranks=2)).parts["overhead"]
+    assert several > gpu.parts["overhead"] + 500 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"n_ranks": 0}, "n_ranks=0 is not possible; use 1 or more"),
+        ({"loss_chunks": -1}, "loss_chunks=-1 is not possible"),
+        ({"sharded": True}, "sharded=True shares a model out among several and n_ranks=1"),
+    ],
+)
+def test_an_impossible_plan_is_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
+        MemoryPlan(1, **wrong)
+
+
+@settings(max_examples=30, deadline=None)
+@given(models(), st.integers(1, 3))
+def test_a_model_that_writes_remembers_what_is_planned(model, batch_size):
+    module, capacity = built(model), model.context_length
+    with torch.no_grad(), remembering(module, capacity) as hidden:
+        hidden(torch.zeros(batch_size, 1, dtype=torch.int64))
+        kept = [each for layer in module.layers for each in layer.attention.held]
+        cache = sum(each.numel() * each.element_size() for each in kept)
+    planned = inference_memory(model, batch_size, capacity, element_bytes=4)
+    assert planned.cache_bytes == cache
+    assert planned.weights_bytes == 4 * total(model)
+
+
+def test_the_cache_of_a_grouped_model_is_as_published():
+    # 2 * 8 heads * 128 * 32 layers * 2 bytes = 128 KiB per token.
+    planned = inference_memory(pb.preset("llama-3-8b"), 4, 8192)
+    assert planned.as_dict() == {
+        "weights_bytes": 16_060_522_496, "cache_bytes": 4 * 2**30, "total_bytes": 16_060_522_496 + 4 * 2**30
+    }  # fmt: skip
+    assert "total" in repr(planned)

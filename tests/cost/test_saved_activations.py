@@ -1,0 +1,145 @@
+"""The table of what is kept for the backward pass, held against autograd."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.saved_tensors import Kept, kept_by_autograd, kept_compiled
+from support.strategies import models
+from support.tiny_model import SMALL
+
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import with_sizes
+from parambudget.arch.layers import kinds
+from parambudget.cost.flops import head_parameters
+from parambudget.cost.memory.forward import forward
+from parambudget.cost.memory.graph import Kernels
+from parambudget.cost.memory.saved import saved
+from parambudget.cost.params import total
+
+some = settings(max_examples=60, deadline=None)
+BATCH = 3
+
+
+def together(kept: Kept) -> Counter[str, int]:
+    """The bytes of each module in all: what an expert keeps depends on how many tokens chose it, what all of
+    them do, does not."""
+    bytes_of = Counter()
+    for (name, size), many in kept.items():
+        bytes_of[name] += size * many
+    return +bytes_of
+
+
+def in_the_table(model: ModelConfig, kernels: Kernels, **asked: bool) -> Kept:
+    """The rows as autograd could show them: a module, a size, how often."""
+    rows, n_tokens = Counter(), BATCH * model.context_length
+    for row in saved(model, kernels, **asked):
+        if row.copies:
+            rows[row.name.rpartition(".")[0], row.bytes(n_tokens) // row.copies] += row.copies
+    return rows
+
+
+def tokens_of(model: ModelConfig) -> torch.Tensor:
+    return torch.randint(model.vocab_size, (BATCH, model.context_length + 1))
+
+
+@some
+@pytest.mark.parametrize("bf16", [False, True])
+@given(model=models(), checkpointing=st.booleans())
+def test_a_forward_pass_keeps_what_the_table_says(model, bf16, checkpointing):
+    kept = kept_by_autograd(model, tokens_of(model), bf16=bf16, gradient_checkpointing=checkpointing)
+    kernels = Kernels("cpu", bf16=bf16, compiled=False)
+    table = in_the_table(model, kernels, checkpointing=checkpointing)
+    assert together(kept) == together(table)
+    assert model.moe is not None or kept == table
+
+
+def test_a_loss_in_parts_keeps_what_the_head_multiplies_and_the_targets():
+    kept = kept_by_autograd(SMALL, tokens_of(SMALL), bf16=True, loss_chunks=4)
+    kernels = Kernels("cpu", bf16=True, compiled=False)
+    assert kept == in_the_table(SMALL, kernels, loss_in_parts=True)
+
+
+class OneRMSNorm(torch.autograd.Function):
+    """RMSNorm as CUDA computes it: in one kernel, which keeps its input and one number per row."""
+
+    @staticmethod
+    def forward(ctx, x, weight, eps):
+        rstd = (x.square().mean(-1, keepdim=True) + eps).rsqrt()
+        ctx.save_for_backward(x, rstd, weight)
+        return x * rstd if weight is None else x * rstd * weight
+
+
+@contextmanager
+def as_on_cuda() -> Iterator[None]:
+    """Norms as on CUDA: RMSNorm in one kernel (derivatives.yaml, _fused_rms_norm), and under autocast both
+    kinds in float32 (ATen/autocast_mode.h)."""
+    layer_norm = F.layer_norm
+
+    def widened(x):
+        return x.float() if torch.is_autocast_enabled("cpu") else x
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "rms_norm", lambda x, _, weight, eps: OneRMSNorm.apply(widened(x), weight, eps))
+        patch.setattr(F, "layer_norm", lambda x, *rest: layer_norm(widened(x), *rest))
+        yield
+
+
+@some
+@pytest.mark.parametrize("bf16", [False, True])
+@given(model=models(), checkpointing=st.booleans())
+def test_with_the_norms_of_cuda_a_forward_pass_keeps_what_the_table_says(model, bf16, checkpointing):
+    with as_on_cuda():
+        kept = kept_by_autograd(model, tokens_of(model), bf16=bf16, gradient_checkpointing=checkpointing)
+    kernels = Kernels("cuda", bf16=bf16, compiled=False)
+    table = in_the_table(model, kernels, checkpointing=checkpointing)
+    assert together(kept) == together(table)
+    assert model.moe is not None or kept == table
+
+
+COMPILED = (
+    {},
+    {"norm": "layernorm", "norm_bias": True, "gated": False, "activation": "gelu", "position": "learned"},
+    {"qk_norm": "head", "norm_placement": "sandwich", "logit_softcap": 30.0, "tied": False},
+    {"gated": False, "activation": "relu", "block": "parallel", "residual_multiplier": 0.5},
+    {"embedding_dim": 20, "embedding_norm": True, "ffn_clamp": 7.0, "attention_sinks": True},
+    {"qkv_clip": 8.0, "qk_norm": "head", "activation": "quick_gelu", "attention_softcap": 5.0},
+)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("changes", COMPILED, ids=str)
+def test_a_compiled_pass_keeps_what_the_table_says_but_for_one_residual_at_most(changes):
+    """The min-cut partitioner may leave out one float32 residual of all layers, or keep it in bfloat16, where
+    the sum that it comes from is as quickly computed again; and of one layer the soft-capped scores."""
+    model = SMALL.replace(n_layers=3, intermediate_size=70, **changes)
+    torch.compiler.reset()
+    kept = kept_compiled(model, tokens_of(model))
+    n_tokens = BATCH * model.context_length
+    planned = sum(row.bytes(n_tokens) for row in saved(model, Kernels("cpu")))
+    statistics = 4 * n_tokens * (4 * model.n_layers + 2)
+    scores = 4 * model.n_heads * model.context_length * n_tokens if model.attention_softcap else 0
+    assert planned - 4 * model.dim * n_tokens - statistics - scores <= kept <= planned
+
+
+@some
+@given(models())
+def test_the_operations_multiply_and_add_every_parameter_of_the_table(model):
+    passed = forward(model, Kernels(), head_rows=model.vocab_size)
+    once = sum(part.parameters for part in (passed.embedding, passed.end, passed.loss))
+    tied = head_parameters(model) if model.tied else 0
+    layers = sum(many * passed.layers[kind].parameters for kind, many in kinds(model).items())
+    assert once + layers == total(model) + tied
+
+
+def test_arrays_of_sizes_keep_what_each_of_them_does():
+    widths = [16, 32, 48]
+    whole = sum(row.bytes(7) for row in saved(with_sizes(SMALL, dim=np.array(widths)), Kernels()))
+    each = [sum(row.bytes(7) for row in saved(SMALL.replace(dim=width), Kernels())) for width in widths]
+    assert whole.tolist() == each

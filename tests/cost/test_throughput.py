@@ -1,0 +1,307 @@
+"""Throughput: published runs, the physical limit, and what must make a run faster or slower."""
+
+import importlib.util
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from support.strategies import models
+
+import parambudget as pb
+from parambudget.arch.dims import with_sizes
+from parambudget.arch.layers import mixers
+from parambudget.cost.flops import (
+    RECOMPUTED,
+    TRAINING,
+    flops_per_token,
+    hardware_flops_per_token,
+)
+from parambudget.cost.hardware import ACCELERATORS, given_price, named, price_of
+from parambudget.cost.params import total
+from parambudget.cost.speed.profile import AMPERE, HOPPER, preset
+from parambudget.cost.speed.roofline import FLASH_BACKWARD, Work, parts, tokens_per_second
+from parambudget.cost.speed.throughput import throughput
+from parambudget.errors import InputError
+
+H100 = preset(named("h100"))
+OPTION_1 = pb.model(
+    dim=896, n_layers=24, n_heads=14, intermediate_size=3584, vocab_size=50257, context_length=1024
+)
+works = st.builds(
+    Work, batch_size=st.integers(1, 64), gradient_accumulation_steps=st.integers(1, 8),
+    optimizer=st.sampled_from(("muon", "adamw")), gradient_checkpointing=st.booleans(),
+    loss_chunks=st.sampled_from((1, 8)),
+)  # fmt: skip
+stacks = st.sampled_from([preset(row) for row in ACCELERATORS])
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """The script that fits the presets."""
+    path = Path(__file__).parents[2] / "benchmarks" / "throughput.py"
+    spec = importlib.util.spec_from_file_location("throughput_benchmark", path)
+    script = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(__import__("sys").modules, spec.name, script)  # its dataclasses look themselves up
+        spec.loader.exec_module(script)
+        yield script
+
+
+class TestPublishedRuns:
+    def test_the_points_are_of_the_models_that_were_published(self, benchmark):
+        """llm-foundry prints the parameters of every row."""
+        published = {("mpt-125m", 512): 124_131_840, ("mpt-7b", 2048): 6_658_859_008}
+        published |= {("mpt-30b", 2048): 29_975_214_080, ("mpt-760m", 1024): 758_897_664}
+        found = {(point.name, point.model.context_length): point.model for point in benchmark.published()}
+        assert {key: total(found[key]) for key in published} == published
+
+    def test_the_shipped_constants_are_the_fitted_ones(self, benchmark):
+        points = [point for point in benchmark.published() if point.software in benchmark.FITTED_TO]
+        fitted = benchmark.fit(points)
+        assert fitted["matmul, ampere"] == pytest.approx(AMPERE.matmul, rel=0.01)
+        assert fitted["matmul, hopper"] == pytest.approx(HOPPER.matmul, rel=0.01)
+        assert fitted["attention, ampere"] == pytest.approx(AMPERE.attention, rel=0.01)
+        assert fitted["attention, hopper"] == pytest.approx(HOPPER.attention, rel=0.01)
+        for name in ("matmul_traffic", "element_bytes", "logit_bytes", "micro_seconds"):
+            assert fitted[name] == pytest.approx(getattr(H100, name), rel=0.01), name
+
+    def test_the_interval_of_a_preset_holds_every_run_that_it_was_fitted_to(self, benchmark):
+        points = [point for point in benchmark.published() if point.software in benchmark.FITTED_TO]
+        missed = [
+            point.source
+            for point in points
+            for low, _, high in [
+                throughput(point.model, point.work, preset(named(point.gpu))).tokens_per_second
+            ]
+            if not low <= point.published * point.work.ranks <= high
+        ]
+        assert missed == []
+
+    def test_a_third_of_the_runs_of_one_software_predict_all_of_them_within_7_percent_nine_times_in_ten(
+        self, benchmark
+    ):
+        points = [p for p in benchmark.published() if p.software == "llm-foundry" and p.gpu == "h100-sxm"]
+        constants = benchmark.fit(points[::3])
+        off = [p.predicted(benchmark.stack_of(constants, p)) / p.published - 1 for p in points]
+        assert np.quantile(np.abs(off), 0.9) < 0.07
+
+
+class TestTheLimit:
+    @given(models(), works, stacks)
+    def test_nothing_is_expected_to_exceed_the_dense_peak(self, model, work, stack):
+        found = throughput(model, work, stack)
+        assert found.tokens_per_second.expected < found.limit_tokens_per_second
+        assert found.tokens_per_second.high <= found.limit_tokens_per_second
+        assert found.mfu["causal"] <= found.mfu["full"]
+        assert found.mfu["causal"] < 1
+
+    def test_one_h100_can_do_at_most_415_000_tokens_of_the_notes_model_in_the_full_convention(self):
+        found = throughput(OPTION_1, Work(16, 8), H100)
+        rate = found.tokens_per_second.expected / found.mfu["full"]
+        assert rate == pytest.approx(415_000, rel=1e-3)
+        assert found.limit_tokens_per_second == H100.peak_flops / flops_per_token(OPTION_1, "causal")
+
+    def test_where_no_peak_is_known_there_is_neither_limit_nor_mfu(self):
+        found = throughput(OPTION_1, Work(16), replace(H100, peak_flops=None))
+        assert (found.limit_tokens_per_second, found.mfu) == (None, None)
+        assert found.tokens_per_second.high == H100.fastest * found.tokens_per_second.expected
+
+
+class TestTheParts:
+    @given(models(), works)
+    def test_matmuls_are_the_flops_of_the_trainer(self, model, work):
+        """At a FLOP a second and with free memory they are counted."""
+        counting = replace(H100, matmul_flops=1.0, matmul_traffic=0.0)
+        found = parts(model, work, counting)
+        again = {"checkpointing": work.gradient_checkpointing, "logits_again": work.loss_chunks > 1}
+        n_tokens = work.batch_size * work.gradient_accumulation_steps * model.context_length
+        runs = RECOMPUTED if work.gradient_checkpointing else TRAINING
+        matmuls = hardware_flops_per_token(model, **again)
+        scored = runs * 2 * model.context_length * sum(row.score_width for row in mixers(model))
+        assert found["matmuls"] == pytest.approx(n_tokens * (matmuls - scored))
+
+    @given(models(), works)
+    def test_attention_is_the_scores_that_its_kernel_computes(self, model, work):
+        counting = replace(H100, matmul_flops=1.0, attention_flops=1.0, logit_bytes=0.0)
+        found = parts(model, work, counting)["attention"]
+        runs = RECOMPUTED if work.gradient_checkpointing else TRAINING
+        length, expected = model.context_length, 0.0
+        for row in mixers(model):
+            if model.attention_softcap or model.attention_sinks:
+                expected += runs * 2 * row.score_width * length**2
+                continue
+            causal = model.position != "alibi" and (row.window is None or row.window >= length)
+            seen = length * (length + 1) / 2 if causal else 2 * length**2
+            wide = 2 * row.copies * row.n_heads * max(row.qk_dim, row.v_dim)
+            expected += (runs - TRAINING + 1 + FLASH_BACKWARD) * 2 * wide * seen
+        assert found == pytest.approx(work.batch_size * work.gradient_accumulation_steps * expected)
+
+    @pytest.mark.parametrize(
+        "slower",
+        [{"window": 64}, {"position": "alibi"}, {"attention_softcap": 50.0}, {"attention_sinks": True}],
+    )
+    @pytest.mark.parametrize("stack", [H100, replace(H100, dtype="float32")], ids=["bfloat16", "float32"])
+    def test_what_keeps_attention_off_the_causal_kernel_is_slower(self, slower, stack):
+        plain, other = (
+            parts(model, Work(1), stack)["attention"] for model in (OPTION_1, OPTION_1.replace(**slower))
+        )
+        assert other > 1.2 * plain
+
+    def test_experts_are_multiplied_as_chosen_and_moved_as_they_are(self):
+        dense = OPTION_1.replace(intermediate_size=1024)
+        choices = {"n_experts": 64, "n_experts_per_token": 4, "expert_intermediate_size": 256}
+        single, fused = (dense.replace(**choices, fused_experts=fused) for fused in (False, True))
+        work = Work(16, 8, optimizer="adamw")
+        counting = replace(H100, matmul_flops=1.0, matmul_traffic=0.0)
+        router = 24 * 64 * 896
+        of = {name: parts(m, work, counting)["matmuls"] for name, m in (("dense", dense), ("many", single))}
+        assert of["many"] - of["dense"] == pytest.approx(6 * 16 * 8 * 1024 * router)
+        moving = replace(H100, matmul_flops=math.inf)
+        assert parts(single, work, moving)["matmuls"] > parts(dense, work, moving)["matmuls"]
+        for stack in (H100, counting, moving):
+            assert parts(single, work, stack) == pytest.approx(parts(fused, work, stack))
+        assert parts(single, work, H100)["optimizer"] == pytest.approx(
+            40 * total(single) / H100.bandwidth_bytes
+        )
+
+    def test_many_small_experts_wait_for_their_kernels_to_be_started(self):
+        choices = {"n_experts": 128, "n_experts_per_token": 8, "expert_intermediate_size": 64}
+        few, many = (parts(OPTION_1.replace(**choices), Work(n), H100)["launches"] for n in (1, 256))
+        assert few > 24 * 128 * 3 * 5 * 5e-6
+        assert many < few / 4
+
+    def test_newton_schulz_is_five_times_three_products(self):
+        model = pb.model(dim=64, n_layers=1, n_heads=1, intermediate_size=256, vocab_size=64)
+        free = replace(
+            H100, newton_schulz_flops=1.0, matmul_traffic=0.0, matrix_seconds=0.0, bandwidth_bytes=1e30
+        )
+        squares, wide = 4, 3
+        expected = 5 * (squares * 6 * 64**3 + wide * (4 * 64**2 * 256 + 2 * 64**3))
+        assert parts(model, Work(1), free)["optimizer"] == pytest.approx(expected)
+
+    def test_muon_waits_for_the_launches_of_small_matrices(self):
+        model = pb.model(dim=64, n_layers=2, n_heads=1, intermediate_size=256, vocab_size=64)
+        found = parts(model, Work(1), H100)["optimizer"]
+        assert 14 * H100.matrix_seconds < found < 14.1 * H100.matrix_seconds
+
+    def test_adamw_moves_forty_bytes_a_parameter(self):
+        found = parts(OPTION_1, Work(1, optimizer="adamw"), H100)["optimizer"]
+        assert found == pytest.approx(40 * total(OPTION_1) / H100.bandwidth_bytes)
+
+    def test_gradients_of_all_ranks_go_round_once_an_update(self):
+        found = parts(OPTION_1, Work(1, 8, ranks=4), H100)["exchange"]
+        assert found == pytest.approx(2 * 4 * 3 / 4 * total(OPTION_1) / H100.link_bytes)
+
+    def test_shards_are_exchanged_behind_the_arithmetic_as_far_as_that_lasts(self):
+        large, tiny = Work(16, 8, ranks=8, sharded=True), Work(1, 8, ranks=8, sharded=True)
+        assert parts(OPTION_1, large, H100)["exchange"] == 0
+        slow = replace(H100, link_bytes=1e9)
+        without = sum(parts(OPTION_1, replace(tiny, ranks=1, sharded=False, gradient_accumulation_steps=1),
+                            slow).values())  # fmt: skip
+        assert 0 < parts(OPTION_1, tiny, slow)["exchange"] < 6 * total(OPTION_1) / 1e9
+        assert without < throughput(OPTION_1, tiny, slow).update_seconds
+
+    def test_float32_has_no_casts_and_operands_twice_as_long(self):
+        slow = replace(H100, dtype="float32", matmul_flops=math.inf)
+        fast = replace(H100, matmul_flops=math.inf)
+        assert parts(OPTION_1, Work(1), slow)["weights"] == 0 < parts(OPTION_1, Work(1), fast)["weights"]
+        ratio = parts(OPTION_1, Work(1), slow)["matmuls"] / parts(OPTION_1, Work(1), fast)["matmuls"]
+        assert ratio == pytest.approx(2)
+
+
+class TestWhatMakesARunFaster:
+    @given(models(), works, stacks)
+    def test_more_tokens_in_a_micro_step_are_never_slower_each(self, model, work, stack):
+        more = replace(work, batch_size=2 * work.batch_size)
+        assert tokens_per_second(model, more, stack) >= tokens_per_second(model, work, stack)
+
+    @given(models(), works, stacks)
+    def test_recomputing_blocks_or_logits_is_slower(self, model, work, stack):
+        for name, plain, again in (("gradient_checkpointing", False, True), ("loss_chunks", 1, 8)):
+            slow, fast = replace(work, **{name: again}), replace(work, **{name: plain})
+            assert tokens_per_second(model, slow, stack) < tokens_per_second(model, fast, stack)
+
+    @given(models(), works)
+    def test_an_h200_is_at_least_as_fast_as_an_h100(self, model, work):
+        """The same arithmetic, faster memory."""
+        h200 = preset(named("h200"))
+        assert tokens_per_second(model, work, h200) >= tokens_per_second(model, work, H100)
+
+    def test_a_generation_without_published_runs_has_a_wider_interval(self):
+        fitted, scaled = H100, preset(named("b200"))
+        assert scaled.slowest < fitted.slowest < 1 < fitted.fastest < scaled.fastest
+        assert "scaled" in scaled.source
+        assert "fitted" in fitted.source
+
+
+@settings(max_examples=30)
+@given(models(), works, st.lists(st.tuples(*[st.integers(1, 4)] * 3), min_size=1, max_size=5))
+def test_arrays_of_sizes_give_what_each_gives_alone(model, work, factors):
+    wide, deep, ffn = np.array(factors).T
+    sizes = {
+        "dim": model.dim * wide, "n_layers": model.n_layers * deep,
+        "intermediate_size": model.intermediate_size * ffn,
+    }  # fmt: skip
+    assume(model.embedding_dim not in sizes["dim"].tolist())  # a projection to the same width is no model
+    together = tokens_per_second(with_sizes(model, **sizes), work, H100)
+    alone = [
+        tokens_per_second(model.replace(**{name: int(size[i]) for name, size in sizes.items()}), work, H100)
+        for i in range(len(factors))
+    ]
+    assert together == pytest.approx(alone)
+
+
+class TestARun:
+    def test_hours_are_tokens_over_rate_and_stalls(self):
+        found = throughput(OPTION_1, Work(16, 8), H100)
+        hours = found.hours(10**9, stalls=0.1)
+        assert hours.expected == pytest.approx(1e9 / found.tokens_per_second.expected / 3600 / 0.9)
+        assert hours.low < hours.expected < hours.high
+        assert found.hours(10**9).expected < hours.expected
+
+    def test_cost_is_hours_times_price_times_ranks(self):
+        found = throughput(OPTION_1, Work(16, 8, ranks=8), H100)
+        hours = found.hours(10**10)
+        assert found.cost(10**10, given_price(2)) == pytest.approx([16 * each for each in hours])
+        ranged = found.cost(10**10, price_of(named("h100")))
+        assert ranged.low == 8 * 2.0 * hours.low
+        assert ranged.high == 8 * 5.0 * hours.high
+
+    def test_stalls_of_a_whole_run_are_refused(self):
+        with pytest.raises(InputError, match="stalls=1 is no share"):
+            throughput(OPTION_1, Work(1), H100).hours(1, stalls=1)
+
+    def test_the_rows_are_the_parts_and_their_sum(self):
+        found = throughput(OPTION_1, Work(16, 8), H100)
+        *rows, whole = found.rows()
+        assert sum(row["milliseconds"] for row in rows) == pytest.approx(whole["milliseconds"])
+        assert sum(row["share"] for row in rows) == pytest.approx(1)
+        assert [row["part"] for row in rows] == list(found.parts)
+        assert "matmuls" in repr(found)
+
+    def test_the_document_says_stack_work_and_interval(self):
+        found = throughput(OPTION_1, Work(16, 8), H100)
+        document = found.as_dict()
+        assert document["stack"]["device"] == "h100-sxm"
+        assert document["work"]["batch_size"] == 16
+        assert document["tokens_per_second"]["expected"] == found.tokens_per_second.expected
+        assert document["update_tokens"] == 16 * 8 * 1024
+
+    def test_micro_steps_and_the_rest_make_up_an_update(self):
+        found = throughput(OPTION_1, Work(16, 8), H100)
+        once = found.parts["optimizer"] + found.parts["exchange"]
+        assert 8 * found.micro_seconds + once == pytest.approx(found.update_seconds)
+
+
+def test_micro_steps_that_cannot_be_shared_out_are_refused():
+    with pytest.raises(InputError, match=r"gradient_accumulation_steps=6 .* among 4 ranks; use 8"):
+        throughput(OPTION_1, Work(1, 6, ranks=4), H100)
+
+
+def test_several_devices_with_an_unknown_link_are_refused():
+    with pytest.raises(InputError, match="nothing is known of the link between several h100-sxm"):
+        throughput(OPTION_1, Work(1, 2, ranks=2), replace(H100, link_bytes=0.0))

@@ -1,0 +1,243 @@
+"""A model in another tool's words is the same model, or is refused in one line."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.hf_configs import FAMILIES, built, configs
+from support.strategies import models
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
+
+import parambudget as pb
+from parambudget.arch.config import ModelConfig, flat
+from parambudget.arch.defaults import complete
+from parambudget.arch.presets.registry import PRESETS
+from parambudget.cost.params import count, total
+from parambudget.errors import ConfigError
+from parambudget.formats import litgpt, megatron
+from parambudget.formats.equivalence import differences, text_of, write_into
+from parambudget.formats.hf.exporter import CLASSES, to_hf
+from parambudget.formats.hf.importer import from_hf
+from parambudget.formats.litgpt import to_litgpt
+from parambudget.formats.megatron import to_megatron
+
+logging.set_verbosity_error()
+every_kind = pytest.mark.parametrize("kind", FAMILIES)
+few = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+COPIES = {"kimi_k2": "deepseek_v3", "mobilellm": "llama"}
+"""Types whose class is remote code, and the class that says the same."""
+TOOLS = {"hf": to_hf, "litgpt": to_litgpt, "megatron": to_megatron}
+TINY = {
+    "dim": 32, "n_layers": 4, "n_heads": 4, "intermediate_size": 40, "vocab_size": 50, "context_length": 24
+}  # fmt: skip
+MOE = {"n_experts": 8, "n_experts_per_token": 4, "expert_intermediate_size": 20}
+SIGMOID = MOE | {"router_scores": "sigmoid", "correction_bias": True}
+MLA = {"kv_lora_rank": 16, "q_lora_rank": 12, "v_head_dim": 8, "rotary_interleaved": True}
+
+
+def tiny(**fields: object) -> ModelConfig:
+    return pb.model(**TINY | fields)
+
+
+def counted(model: ModelConfig) -> tuple[dict[str, int], int]:
+    breakdown = count(model)
+    return {name: n for name, n in breakdown.components.items() if n}, breakdown.active
+
+
+def as_built(to: str, document: dict) -> ModelConfig:
+    """What a tool makes of a document, as its reader says it."""
+    if to == "hf":
+        return complete(from_hf(document, "").fields).model
+    return complete((litgpt if to == "litgpt" else megatron).built(document)).model
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_exported_and_read_back_the_same(name):
+    model = PRESETS[name].model
+    read = as_built("hf", to_hf(model).document)
+    assert differences(model, read) == []
+    assert counted(read) == counted(model)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "pythia-70m", "smollm2-135m", "qwen3-0.6b", "gemma-3-270m"])
+def test_the_folder_of_a_preset_loads_in_transformers_with_the_published_count(name, tmp_path):
+    write_into(tmp_path, to_hf(PRESETS[name].model))
+    with torch.device("meta"):
+        loaded = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    assert sum(parameter.numel() for parameter in loaded.parameters()) == PRESETS[name].published_count
+
+
+@every_kind
+@few
+@given(data=st.data())
+def test_a_random_model_of_every_class_loads_in_transformers_with_its_count(kind, data):
+    model = complete(from_hf(data.draw(configs(kind)), "").fields).model
+    for made in (to_hf(model), to_hf(model, COPIES.get(kind, kind))):
+        assert built(made.document) == counted(model)
+        assert made.document["architectures"] == [CLASSES[made.name]]
+
+
+@pytest.mark.parametrize("to", TOOLS)
+@settings(max_examples=60, deadline=None)
+@given(model=models())
+def test_any_model_is_the_same_there_or_refused_in_one_line(to, model):
+    try:
+        made = TOOLS[to](model)
+    except ConfigError as error:
+        refusal = str(error)
+    else:
+        refusal = None
+    if refusal is not None:
+        assert ("\n" in refusal, "; " in refusal) == (False, True)
+        return
+    read = as_built(to, made.document).replace(tied=model.tied)
+    assert counted(read) == counted(model)
+
+
+@settings(max_examples=60, deadline=None)
+@given(model=models(), other=models())
+def test_models_without_a_difference_have_the_same_count(model, other):
+    """Otherwise a wrong export could pass: `differences` is what every export is held against."""
+    theirs = flat(other)
+    for name, value in flat(model).items():
+        if theirs.get(name, value) == value:
+            continue
+        try:
+            changed = model.replace(**{name: theirs[name]})
+        except ConfigError:
+            continue
+        assert differences(model, changed) or counted(model) == counted(changed), name
+
+
+def test_every_class_is_one_that_transformers_has():
+    assert {kind: MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind] for kind in CLASSES} == dict(CLASSES)
+    assert set(FAMILIES) - set(CLASSES) == set(COPIES)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt-125m", "gpt-neo-125m", "pythia-70m", "phi-1.5", "bloom-560m"])
+def test_an_exported_config_has_no_dropout_and_no_tokens_of_another_tokenizer(name, tmp_path):
+    write_into(tmp_path, to_hf(PRESETS[name].model))
+    theirs = AutoConfig.from_pretrained(tmp_path).to_dict()
+    of_other_heads = ("summary_first_dropout", "classifier_dropout")
+    assert [key for key in theirs if "drop" in key and theirs[key] and key not in of_other_heads] == []
+    assert [theirs[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("to", "fields", "told"),
+    [
+        ("hf", {"attention_sinks": True}, "the nearest, llama, has attention_sinks=False where"),
+        ("hf", {"logit_softcap": 30.0}, "leave logit_softcap out to export it so"),
+        ("hf", {"logit_softcap": 30.0, "attention_sinks": True}, "change these fields to export it so"),
+        ("litgpt", {"position": "learned"}, "set position to 'rotary' to export it so"),
+        ("litgpt", {"position": "alibi"}, "litgpt has position='rotary' where the model has 'alibi'"),
+        ("litgpt", {"rope_theta": 999.5}, "rope_theta=1000.0 where the model has 999.5"),
+        ("litgpt", {"kv_lora_rank": 16}, "q_lora_rank=16 where the model has nothing"),
+        ("litgpt", MOE | {"norm_expert_weights": False}, "norm_expert_weights=True where"),
+        ("megatron", {"block": "parallel"}, "set block to 'sequential' to export it so"),
+        ("megatron", {"qk_norm": "full"}, "set qk_norm to 'head' to export it so"),
+        ("megatron", {"gated": False, "activation": "gelu_tanh"}, "activation='gelu' where the model has "),
+        ("megatron", MOE | {"n_experts_per_token": 1}, "one expert per token needs norm_"),
+        ("megatron", SIGMOID | {"n_expert_groups": 4, "n_groups_per_token": 3}, "judged there by its best 1"),
+        ("megatron", MLA | {"position": "none"}, "latent attention there has rotary positions"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_refusal_says_what_the_tool_lacks_and_what_to_change(to, fields, told):
+    with pytest.raises(ConfigError) as refused:
+        TOOLS[to](tiny(**fields))
+    assert told in str(refused.value)
+
+
+def test_a_vocabulary_is_padded_by_no_tool():
+    assert to_litgpt(tiny()).document["padded_vocab_size"] == 50
+    assert to_megatron(tiny()).document["--make-vocab-size-divisible-by"] == 1
+
+
+def test_what_a_litgpt_config_cannot_say_of_a_tied_head_is_said():
+    (note,) = to_litgpt(tiny(tied=True)).notes
+    assert "--train.tie_embeddings true" in note
+    assert f"{50 * 32:,} more parameters" in note
+    assert to_litgpt(tiny(tied=False)).notes == ()
+
+
+def test_the_litgpt_file_is_yaml_with_numbers_for_numbers():
+    for fields in ({"norm_eps": 1e-6}, MLA | SIGMOID, {"window": 5, "window_pattern": ("local", "global")}):
+        made = to_litgpt(tiny(**fields))
+        assert yaml.safe_load(text_of(made)) == made.document
+
+
+@pytest.mark.parametrize(
+    ("fields", "arguments"),
+    [
+        ({"window": 5, "window_pattern": ("local", "global")},
+         {"--window-size": "4,0", "--window-attn-skip-freq": "([1]*1+[0]*1+[1]*1+[0]*1)"}),
+        ({"tied": False}, {"--untie-embeddings-and-output-weights": True}),
+        ({"head_dim": 12, "n_kv_heads": 2},
+         {"--kv-channels": 12, "--group-query-attention": True, "--num-query-groups": 2}),
+        ({"qkv_bias": True}, {"--disable-bias-linear": True, "--add-qkv-bias": True}),
+        (SIGMOID | {"n_expert_groups": 4, "n_groups_per_token": 2, "n_first_dense": 1, "n_shared_experts": 2},
+         {"--moe-router-num-groups": 4, "--moe-router-group-topk": 2, "--moe-layer-freq": "([0]*1+[1]*3)",
+          "--moe-shared-expert-intermediate-size": 40, "--moe-router-enable-expert-bias": True}),
+        (MLA, {"--qk-head-dim": 8, "--qk-pos-emb-head-dim": 4, "--v-head-dim": 8, "--q-lora-rank": 12,
+               "--kv-lora-rank": 16, "--qk-layernorm": True, "--rope-type": "rope"}),
+        ({"activation": "quick_gelu", "ffn_clamp": 7.0},
+         {"--quick-geglu": True, "--activation-func-clamp-value": 7.0, "--glu-linear-offset": 1.0}),
+        ({"rotary_pattern": ("rotary", "none")}, {"--no-rope-freq": "([0]*1+[1]*1+[0]*1+[1]*1)"}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_megatron_is_told_in_its_own_arguments(fields, arguments):
+    document = to_megatron(tiny(**fields)).document
+    assert {name: document.get(name) for name in arguments} == arguments
+
+
+def test_a_router_of_sigmoids_without_groups_is_one_with_all_of_two_groups_in_litgpt():
+    document = to_litgpt(tiny(**SIGMOID)).document
+    assert (document["n_expert_groups"], document["n_topk_groups"]) == (2, 2)
+
+
+def test_another_models_function_of_the_same_count_is_exported_with_a_note():
+    made = to_hf(tiny(**MLA, **SIGMOID, tied=False, norm_eps=1e-5))
+    assert made.name == "deepseek_v3"
+    assert "same count, but computes norms of latents at 1e-06" in made.notes[0]
+
+
+def test_a_class_that_is_not_known_and_one_of_another_kind_are_refused():
+    with pytest.raises(ConfigError, match=r"'llama4' is no class to export to; use one of llama, mistral"):
+        to_hf(tiny(), "llama4")
+    with pytest.raises(ConfigError, match="mixtral is a class with experts, and this model has none"):
+        to_hf(tiny(), "mixtral")
+
+
+def test_the_command_writes_a_file_once_and_prints_otherwise(run, tmp_path):
+    folder = tmp_path / "a" / "b"
+    code, out, _ = run("export", "gpt2", "--to", "hf", "-o", folder)
+    assert (code, out) == (0, f"wrote {folder / 'config.json'}: gpt2, 124,439,808 parameters\n")
+    assert run("count", folder / "config.json", "--expect", 124_439_808, "--tolerance", "0%")[0] == 0
+    code, _, err = run("export", "gpt2", "-o", folder)
+    assert (code, "--force to replace it" in err) == (2, True)
+    assert run("export", "gpt2", "-o", folder, "--force")[0] == 0
+    assert json.loads(run("export", "gpt2")[1]) == json.loads((folder / "config.json").read_text())
+
+
+def test_the_command_says_the_same_as_json(run):
+    code, out, err = run("export", "llama-3.2-1b", "--to", "litgpt", "--json")
+    document = json.loads(out)
+    assert (code, err) == (0, "")
+    assert document["total"] == total(PRESETS["llama-3.2-1b"].model)
+    assert document["document"]["n_embd"] == 2048
+    assert "tie_embeddings" in document["notes"][0]
+    _, out, err = run("export", "llama-3.2-1b", "--to", "litgpt")
+    assert (yaml.safe_load(out), err) == (document["document"], f"note: {document['notes'][0]}\n")
+
+
+def test_the_command_refuses_in_one_line(run):
+    for arguments in (["gpt2", "--to", "litgpt"], ["gpt2", "--to", "megatron", "--model-type", "gpt2"]):
+        code, out, err = run("export", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)

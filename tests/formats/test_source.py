@@ -1,0 +1,136 @@
+"""Where a model comes from: files of every accepted form, presets, and the fewest fields to say it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from support.strategies import models
+
+import parambudget as pb
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.defaults import complete
+from parambudget.arch.presets.registry import PRESETS
+from parambudget.errors import ConfigError, InputError
+from parambudget.formats.source import changed_fields, config_document, interpret, load, read_source
+
+FLAT = {"dim": 896, "n_layers": 24, "n_heads": 14, "intermediate_size": 3584}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Any:
+    def write(document: Any, name: str = "config.json") -> Path:
+        path = tmp_path / name
+        path.write_text(json.dumps(document))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        FLAT,
+        {"model": FLAT},
+        {"model": FLAT, "provenance": {"target": 350_000_000}, "train": {"steps": 10}},
+        pb.count(**FLAT).as_dict() | {"filled": ["tied"]},
+        config_document(pb.model(**FLAT), {"version": "0"}),
+    ],
+    ids=["flat", "model", "config file", "count --json", "written by us"],
+)
+def test_every_form_of_a_file_is_the_same_model(written: Any, document: Any):
+    assert pb.count(written(document)).total == 353_355_520
+
+
+def test_a_config_file_keeps_provenance_and_training_settings(written: Any):
+    source = read_source(written({"model": FLAT, "provenance": {"a": 1}, "train": {"steps": 10}}))
+    assert (source.fields, source.provenance, source.train) == (FLAT, {"a": 1}, {"steps": 10})
+
+
+def test_a_preset_is_a_source():
+    assert load("gpt2", {}).model == pb.preset("gpt2")
+
+
+def test_an_existing_path_wins_over_a_preset(written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    written(FLAT, "gpt2")
+    monkeypatch.chdir(tmp_path)
+    assert load("gpt2", {}).model.dim == 896
+
+
+def test_changes_win_over_the_source(written: Any):
+    assert load(written(FLAT), {"n_layers": 12, "tied": False}).model == pb.model(
+        **FLAT | {"n_layers": 12, "tied": False}
+    )
+
+
+def test_without_a_source_the_fields_alone_are_the_model():
+    completed = load(None, FLAT)
+    assert completed.model.dim == 896
+    assert "head_dim" in completed.filled
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ([1], "PATH holds a list; a config file holds an object of model fields"),
+        ("gpt2", "PATH holds a string; a config file holds"),
+        (3, "PATH holds a number; a config file holds"),
+        (True, "PATH holds true or false; a config file holds"),
+        (None, "PATH holds null; a config file holds"),
+        ({"model": FLAT, "modle": 1}, "PATH has an unknown key 'modle'; a config file has model, "),
+        ({"model": 3}, "model in PATH is a number; it must be an object"),
+        ({"model": FLAT, "train": [1]}, "train in PATH is a list; it must be an object"),
+    ],
+)  # fmt: skip
+def test_a_document_of_another_form_is_refused_in_one_line(document: Any, says: str):
+    with pytest.raises(ConfigError) as caught:
+        interpret(document, "PATH")
+    assert str(caught.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("lama-3-8b", "unknown preset 'lama-3-8b'; the nearest are llama-3-8b"),
+        ("x" * 300, "unknown preset 'xxx"),
+        ("no.json", "cannot read no.json: No such file or directory; give an existing JSON file"),
+    ],
+)
+def test_an_unknown_source_is_refused_in_one_line(source: str, says: str):
+    with pytest.raises(InputError) as caught:
+        read_source(source)
+    assert str(caught.value).startswith(says)
+
+
+def test_an_unknown_field_in_a_file_is_named(written: Any):
+    with pytest.raises(ConfigError, match="unknown field 'n_layer'; did you mean 'n_layers'"):
+        load(written(FLAT | {"n_layer": 2}), {})
+
+
+@given(models())
+def test_the_changed_fields_complete_to_the_model_again(model: ModelConfig):
+    assert complete(changed_fields(model)).model == model
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_changed_fields_of_a_preset_complete_to_it_again(name: str):
+    model = PRESETS[name].model
+    assert complete(changed_fields(model)).model == model
+
+
+def test_what_convention_gives_is_not_said_again():
+    assert changed_fields(pb.model(dim=896, n_layers=24, n_heads=14)) == {
+        "dim": 896, "n_layers": 24, "n_heads": 14,
+    }  # fmt: skip
+
+
+def test_heads_that_do_not_divide_the_width_keep_their_size_said():
+    model = pb.model(dim=900, n_layers=2, n_heads=8, head_dim=64)
+    assert changed_fields(model)["head_dim"] == 64
+
+
+def test_a_written_config_leaves_out_empty_parts():
+    model = pb.model(**FLAT)
+    assert config_document(model) == {"model": model.model_dump()}
+    assert set(config_document(model, {"a": 1}, {"steps": 2})) == {"model", "provenance", "train"}

@@ -1,0 +1,133 @@
+"""What is true of two processes that compute together: called by each of them, raising where it is not."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from support.training_data import small_config, small_data, small_model
+from torch import Tensor, nn
+from torch.distributed.tensor import Shard, distribute_tensor
+from torch.testing import assert_close
+
+from parambudget.training.autotune import _try, attempts, first_that_fits, settings_that_fit
+from parambudget.training.config import TrainConfig
+from parambudget.training.defaults import complete
+from parambudget.training.device import Compute, choose
+from parambudget.training.distributed import Ranks
+from parambudget.training.loop import accumulate
+from parambudget.training.optimizer import ShardedMuon, clip
+from parambudget.training.train_state import Learner, prepared
+
+CPU = choose("cpu")
+UNEVEN = small_model(
+    dim=30, n_heads=3, head_dim=10, n_layers=2, intermediate_size=47, vocab_size=301, qk_norm="per_head"
+)
+"""Two processes can share out evenly neither its rows nor its heads."""
+
+
+def weights_drawn_in_pieces_are_those_of_one_process(ranks: Ranks, _: Path) -> None:
+    for model in (UNEVEN, UNEVEN.replace(tied=False, head_bias=True, zero_init_out=True)):
+        whole = prepared(model, small_config(), CPU).module
+        shared = prepared(model, small_config(), CPU, ranks, shard=True).module
+        for (name, expected), parameter in zip(whole.named_parameters(), shared.parameters(), strict=True):
+            assert parameter.to_local().numel() <= expected.numel() * 2 / 3, name
+            assert torch.equal(parameter.full_tensor(), expected), name
+        assert (shared.lm_head.weight is shared.embed.weight) == model.tied
+
+
+def every_choice_gives_the_gradient_of_one_process(ranks: Ranks, _: Path) -> None:
+    for model in (UNEVEN, UNEVEN.replace(tied=False)):
+        for choices in ({}, {"z_loss": 0.1, "loss_chunks": 3, "gradient_checkpointing": True}):
+            config = small_config(batch_size=2, gradient_accumulation_steps=4, **choices)
+            whole, shared = prepared(model, config, CPU), prepared(model, config, CPU, ranks, shard=True)
+            loss, norm = accumulated(whole, config)
+            own_loss, shared_norm = accumulated(shared, config)
+            assert_close(ranks.mean(own_loss), loss)
+            assert_close(shared_norm, norm)
+            for (name, expected), parameter in zip(
+                whole.module.named_parameters(), shared.module.parameters(), strict=True
+            ):
+                assert_close(parameter.grad.full_tensor(), expected.grad, msg=name)
+
+
+def experts_learn_as_in_one_process(ranks: Ranks, _: Path) -> None:
+    """The same gradient, the balance's in it, the same counts of tokens and the same correction."""
+    model = small_model(n_experts=4, n_experts_per_token=2, expert_intermediate_size=18, correction_bias=True)
+    config = small_config(batch_size=2, gradient_accumulation_steps=4, balance_loss=0.5)
+    whole = prepared(model, config, CPU)
+    loss, norm = accumulated(whole, config)
+    busiest = whole.balance.busiest()
+    whole.balance.correct()
+    for shard in (False, True):
+        shared = prepared(model, config, CPU, ranks, shard=shard)
+        own_loss, shared_norm = accumulated(shared, config)
+        assert_close(ranks.mean(own_loss), loss)
+        assert_close(shared_norm, norm)
+        assert_close(shared.balance.busiest(ranks), busiest)
+        shared.balance.correct()
+        for layer, expected in zip(shared.balance.layers, whole.balance.layers, strict=True):
+            assert torch.equal(layer.correction, expected.correction)
+            assert expected.correction.any()
+
+
+def layers_that_travel_in_bfloat16_give_nearly_the_loss_of_one_process(ranks: Ranks, _: Path) -> None:
+    """As on a GPU. Both round to 8 bits, at places that are not all the same."""
+    compute = Compute(torch.device("cpu"), "CPU", bf16=True, compiled=False, peak_flops=None)
+    config = small_config(batch_size=2, gradient_accumulation_steps=4)
+    whole = prepared(UNEVEN, config, compute)
+    shared = prepared(UNEVEN, config, compute, ranks, shard=True)
+    loss, norm = accumulated(whole, config)
+    own_loss, shared_norm = accumulated(shared, config)
+    assert_close(ranks.mean(own_loss), loss, rtol=1e-4, atol=0)
+    assert_close(shared_norm, norm, rtol=1e-2, atol=0)
+    assert {parameter.grad.dtype for parameter in shared.module.parameters()} == {torch.float32}
+
+
+def accumulated(learner: Learner, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """An update's loss, of this process's micro-steps, and the norm of its whole gradient."""
+    tokens = torch.randint(300, (4, 2, 17), generator=torch.Generator().manual_seed(1))
+    own = [tokens[i] for i in learner.ranks.own_steps(config)]
+    loss = accumulate(learner.loss_of, own, config, learner.compute, learner.ranks)
+    return loss, clip(learner.module.parameters(), 1.0)
+
+
+def muon_makes_the_update_of_whole_matrices(ranks: Ranks, _: Path) -> None:
+    """The same bits: tall, wide and square ones, more and fewer than processes, and one with a single row."""
+    draw, mesh = torch.Generator().manual_seed(0), ranks.mesh(torch.device("cpu"))
+    shapes = [(31, 20)] * 5 + [(20, 31)] * 2 + [(16, 16)] * 3 + [(1, 8)]
+    first = [torch.randn(shape, generator=draw) for shape in shapes]
+    whole = [nn.Parameter(matrix.clone()) for matrix in first]
+    shared = [nn.Parameter(distribute_tensor(matrix, mesh, [Shard(0)])) for matrix in first]
+    settings = {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.95}
+    optimizers = (
+        torch.optim.Muon(whole, **settings, adjust_lr_fn="match_rms_adamw"),
+        ShardedMuon(shared, **settings),
+    )
+    for _step in range(3):
+        for matrix, piece in zip(whole, shared, strict=True):
+            matrix.grad = torch.randn(matrix.shape, generator=draw)
+            piece.grad = distribute_tensor(matrix.grad, mesh, [Shard(0)])
+        for optimizer in optimizers:
+            optimizer.step()
+    for matrix, piece in zip(whole, shared, strict=True):
+        assert torch.equal(piece.full_tensor(), matrix)
+
+
+def settings_that_fit_are_agreed_on(ranks: Ranks, folder: Path) -> None:
+    """Only the second process has too little memory, in the middle of what the other one goes on trying."""
+    model, data = small_model(), ranks.leader_first(lambda: small_data(folder))
+    config = small_config(batch_size=8, gradient_accumulation_steps=2)
+    tried = []
+
+    def try_one(shard: bool, config: TrainConfig) -> None:
+        tried.append(config.batch_size)
+        _try(model, data, CPU, ranks, shard, config)
+        if ranks.rank == 1 and config.batch_size > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    for shard in (False, True):
+        sizes = attempts(config, {"loss_chunks", "gradient_checkpointing"}, 1024, ranks.size)
+        assert first_that_fits(sizes, partial(try_one, shard), ranks).batch_size == 2
+    assert tried == [8, 4, 2, 8, 4, 2]
+    found = complete({"gradient_accumulation_steps": 2}, model, len(data.train), on_cpu=True)
+    assert settings_that_fit(found, model, data, CPU, ranks, shard=True).config == found.config

@@ -1,0 +1,85 @@
+"""Reporting to Weights & Biases, offline: what the run's own metrics say, and nothing where it is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support.training_data import small_model, write_text
+
+from parambudget.cli.main import main
+from parambudget.training.metrics import Step
+from parambudget.training.wandb_logger import tracked
+
+SETTINGS = ["--data", "text", "--batch_size", "2", "--device", "cpu", "--steps", "2", "--out", "run"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    for name in os.environ:
+        if name.startswith("WANDB"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path / "text")
+    (tmp_path / "config.json").write_text(json.dumps({"model": small_model().model_dump()}))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def reports_of(folder: Path) -> list[Path]:
+    return sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def step(number: int) -> Step:
+    return Step(
+        step=number, loss=1.0, lr=0.1, grad_norm=1.0, skipped=False, tokens=8 * number,
+        tokens_per_second=1.0, mfu=None,
+    )  # fmt: skip
+
+
+def test_a_run_is_reported_offline(here, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(
+        sys, "argv", ["parambudget", "train", "config.json", *SETTINGS, "--wandb", "a-project"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().err == ""
+    (report,) = reports_of(here / "run")
+    held = report.read_bytes()
+    assert all(name in held for name in (b"a-project", b"val_bits_per_byte", b"tokens_per_second"))
+
+
+def test_a_resume_is_reported_under_the_same_name(here, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    seen: list[Step] = []
+    for number in (1, 2):
+        with tracked(seen.append, "a-project", here, {}) as on_step:
+            on_step(step(number))
+    assert seen == [step(1), step(2)]
+    assert len({report.name for report in reports_of(here)}) == 1
+
+
+def test_a_run_that_makes_no_step_leaves_nothing(here):
+    with pytest.raises(RuntimeError, match="refused"), tracked(print, "a-project", here, {}):
+        raise RuntimeError("refused")
+    assert not (here / "wandb").exists()
+
+
+def test_without_an_account_nothing_is_begun(here):
+    code = "from parambudget.cli.main import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "train", "config.json", *SETTINGS, "--wandb", "a-project"],
+        cwd=here, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert "--wandb knows no account; run wandb login, or set WANDB_MODE=offline" in ran.stderr
+    assert not (here / "run").exists()
