@@ -1,8 +1,8 @@
 """How exactly Hugging Face configs are read: the table of docs/families.md.
 
 For every type that is read: its presets against the counts of the class that they state, which
-tests/formats/test_hf_classes.py holds against the class itself, and random configs of the type against what the
-class builds of them on the meta device: total, breakdown and active parameters. The largest error is in
+tests/formats/test_hf_classes.py holds against the class itself, and random configs of the type against what
+the class builds of them on the meta device: total, breakdown and active parameters. The largest error is in
 parameters, of a total or of a component.
 
 python benchmarks/families.py [CONFIGS]

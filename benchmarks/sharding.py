@@ -78,9 +78,6 @@ def one(
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
     torch.set_num_threads(1)
-    import parambudget.train.muon
-
-    import parambudget.training.fsdp  # noqa: F401  not to be counted
 
     with joined(device) as (ranks, own):
         figures = trained(model, optimizer, choose(own), ranks, shard)

@@ -57,8 +57,8 @@ def run(device: str, request: Callable[[], Request], stopped: StopRequest) -> No
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     # Alone there is nobody to tell, and torch takes seconds to come: what is wrong is said before.
     made = request() if alone else None
-    import parambudget.text.data
-    import parambudget.train.loop  # noqa: F401  torch, too
+    import parambudget.text.dataset
+    import parambudget.training.loop  # noqa: F401  torch, too
     from parambudget.training.device import kernels_told
     from parambudget.training.distributed import joined
 

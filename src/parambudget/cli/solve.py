@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from parambudget import api
 from parambudget._files import write_json
-from parambudget._version import __version__, api
+from parambudget._version import __version__
 from parambudget.cli._options import JsonOption, print_json, print_lines, with_model_fields
 from parambudget.errors import ConfigError
 from parambudget.formats.source import config_document
