@@ -1,8 +1,8 @@
 """Config classes with multi-head latent attention: their keys, and their own defaults written out.
 
-Read from the classes of transformers 5 and held against them in tests/formats/test_hf_importer.py, which draws
-their switches at random and compares total and breakdown. docs/families.md says how to add a family. Their layers for
-multi-token prediction are no part of the classes.
+Read from the classes of transformers 5 and held against them in tests/formats/test_hf_importer.py, which
+draws their switches at random and compares total and breakdown. docs/families.md says how to add a family.
+Their layers for multi-token prediction are no part of the classes.
 """
 
 from collections.abc import Mapping

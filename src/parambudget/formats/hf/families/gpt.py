@@ -1,7 +1,7 @@
 """Config classes in the line of GPT-2: their keys, and their own defaults written out.
 
-Read from the classes of transformers 5 and held against them in tests/formats/test_hf_importer.py, which draws
-their switches at random and compares total and breakdown. docs/families.md says how to add a family.
+Read from the classes of transformers 5 and held against them in tests/formats/test_hf_importer.py, which
+draws their switches at random and compares total and breakdown. docs/families.md says how to add a family.
 """
 
 from collections.abc import Mapping
