@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from support.hf_configs import FAMILIES, INSTANTIATED_AS, built, configs
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from parambudget.arch.defaults import complete
+from parambudget.arch.defaults import with_defaults
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import count
 from parambudget.formats.hf.importer import from_hf
@@ -52,7 +52,7 @@ def largest_error(kind: str, configs_of_kind: int) -> int:
     )
     @given(configs(kind))
     def check(config: dict[str, Any]) -> None:
-        ours = count(complete(from_hf(config, kind).fields).model)
+        ours = count(with_defaults(from_hf(config, kind).fields).model)
         theirs, active = built(config)
         errors.append(abs(ours.active - active))
         errors.extend(abs(ours.components[name] - theirs.get(name, 0)) for name in ours.components)

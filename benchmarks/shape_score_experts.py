@@ -17,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 from expert_models import ROWS
 
-from parambudget.arch.config import ModelConfig, met_width
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import active, active_body, total
 from parambudget.search.engine import Search
@@ -84,7 +84,7 @@ def centres() -> None:
         aspects = [np.log(m.dim / m.n_layers) for m, _ in there]
         size = np.exp(np.mean([np.log(count) for _, count in there]))
         print(f"aspect at {size:.3g}: {np.exp(np.mean(aspects)):.1f}, sd {np.std(aspects):.2f}")
-    met = [np.log(met_width(m.moe) / m.dim) for m in fitted]
+    met = [np.log(m.active_ffn_width / m.dim) for m in fitted]
     print(f"met width / dim: median {np.exp(np.median(met)):.2f}, sd {np.std(met):.2f}")
     heads = [np.log(m.n_heads * m.head_dim / m.dim) for m in fitted if m.mla is None]
     print(f"heads / dim: mean {np.exp(np.mean(heads)):.2f}, sd {np.std(heads):.2f}")

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import parambudget as pb
-from parambudget.arch.dims import with_sizes
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost import flops
 from parambudget.cost.flops import flops_per_token, matmul_parameters
 

@@ -19,7 +19,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import with_sizes
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.memory.graph import ON_CPU, Kernels
 from parambudget.cost.memory.peak import MemoryPlan, largest_micro_batch, moments, peak_bytes, training_memory
 from parambudget.cost.memory.state import NONE, inference_memory

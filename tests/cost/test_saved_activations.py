@@ -15,8 +15,8 @@ from support.strategies import models
 from support.tiny_model import SMALL
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import with_sizes
-from parambudget.arch.layers import kinds
+from parambudget.arch.layers import layer_kind_counts
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.flops import head_parameters
 from parambudget.cost.memory.forward import forward
 from parambudget.cost.memory.graph import Kernels
@@ -134,7 +134,7 @@ def test_the_operations_multiply_and_add_every_parameter_of_the_table(model):
     passed = forward(model, Kernels(), head_rows=model.vocab_size)
     once = sum(part.parameters for part in (passed.embedding, passed.end, passed.loss))
     tied = head_parameters(model) if model.tied else 0
-    layers = sum(many * passed.layers[kind].parameters for kind, many in kinds(model).items())
+    layers = sum(many * passed.layers[kind].parameters for kind, many in layer_kind_counts(model).items())
     assert once + layers == total(model) + tied
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support.strategies import models
 
 import parambudget as pb
-from parambudget.arch.dims import with_sizes
-from parambudget.arch.layers import mixers
+from parambudget.arch.layers import attention_kinds
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.flops import (
     RECOMPUTED,
     TRAINING,
@@ -121,7 +121,7 @@ class TestTheParts:
         n_tokens = work.batch_size * work.gradient_accumulation_steps * model.context_length
         runs = RECOMPUTED if work.gradient_checkpointing else TRAINING
         matmuls = hardware_flops_per_token(model, **again)
-        scored = runs * 2 * model.context_length * sum(row.score_width for row in mixers(model))
+        scored = runs * 2 * model.context_length * sum(row.score_width for row in attention_kinds(model))
         assert found["matmuls"] == pytest.approx(n_tokens * (matmuls - scored))
 
     @given(models(), works)
@@ -130,7 +130,7 @@ class TestTheParts:
         found = parts(model, work, counting)["attention"]
         runs = RECOMPUTED if work.gradient_checkpointing else TRAINING
         length, expected = model.context_length, 0.0
-        for row in mixers(model):
+        for row in attention_kinds(model):
             if model.attention_softcap or model.attention_sinks:
                 expected += runs * 2 * row.score_width * length**2
                 continue

@@ -14,8 +14,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 import parambudget as pb
-from parambudget.arch.config import ModelConfig, flat
-from parambudget.arch.defaults import complete
+from parambudget.arch.config import ModelConfig, flat_fields
+from parambudget.arch.defaults import with_defaults
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import count, total
 from parambudget.errors import ConfigError
@@ -52,8 +52,8 @@ def counted(model: ModelConfig) -> tuple[dict[str, int], int]:
 def as_built(to: str, document: dict) -> ModelConfig:
     """What a tool makes of a document, as its reader says it."""
     if to == "hf":
-        return complete(from_hf(document, "").fields).model
-    return complete((litgpt if to == "litgpt" else megatron).built(document)).model
+        return with_defaults(from_hf(document, "").fields).model
+    return with_defaults((litgpt if to == "litgpt" else megatron).built(document)).model
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -76,7 +76,7 @@ def test_the_folder_of_a_preset_loads_in_transformers_with_the_published_count(n
 @few
 @given(data=st.data())
 def test_a_random_model_of_every_class_loads_in_transformers_with_its_count(kind, data):
-    model = complete(from_hf(data.draw(configs(kind)), "").fields).model
+    model = with_defaults(from_hf(data.draw(configs(kind)), "").fields).model
     for made in (to_hf(model), to_hf(model, COPIES.get(kind, kind))):
         assert built(made.document) == counted(model)
         assert made.document["architectures"] == [CLASSES[made.name]]
@@ -103,8 +103,8 @@ def test_any_model_is_the_same_there_or_refused_in_one_line(to, model):
 @given(model=models(), other=models())
 def test_models_without_a_difference_have_the_same_count(model, other):
     """Otherwise a wrong export could pass: `differences` is what every export is held against."""
-    theirs = flat(other)
-    for name, value in flat(model).items():
+    theirs = flat_fields(other)
+    for name, value in flat_fields(model).items():
         if theirs.get(name, value) == value:
             continue
         try:

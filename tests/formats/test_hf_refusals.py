@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.hf_configs import FAMILIES, built, configs
 from transformers.utils import logging
 
-from parambudget.arch.defaults import complete
+from parambudget.arch.defaults import with_defaults
 from parambudget.cli.main import main
 from parambudget.cost.params import count
 from parambudget.errors import ConfigError
@@ -27,7 +27,7 @@ MIXTRAL = {"model_type": "mixtral"}
 
 
 def counted(config):
-    breakdown = count(complete(interpret(config, "config.json").fields).model)
+    breakdown = count(with_defaults(interpret(config, "config.json").fields).model)
     return {name: n for name, n in breakdown.components.items() if n}, breakdown.active
 
 
@@ -125,7 +125,7 @@ def test_a_broken_key_is_counted_as_the_class_does_or_refused_in_one_line(kind, 
 )  # fmt: skip
 def test_what_is_not_known_is_refused_in_one_line(config, says):
     with pytest.raises(ConfigError) as error:
-        complete(interpret(config, "config.json").fields)
+        with_defaults(interpret(config, "config.json").fields)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 

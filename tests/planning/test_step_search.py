@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import parambudget as pb
-from parambudget.arch.dims import with_sizes
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.speed.roofline import Work, tokens_per_second
 from parambudget.errors import InputError
 from parambudget.planning.machine import Machine, machine_for

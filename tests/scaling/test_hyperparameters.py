@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from parambudget.arch.dims import with_sizes
 from parambudget.arch.presets.registry import preset
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.flops import flops_per_token
 from parambudget.errors import InputError
 from parambudget.scaling.hyperparameters import (

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.presets.registry import find, preset
+from parambudget.arch.presets.registry import preset, preset_row
 from parambudget.cost.params import body, total
 from parambudget.search.lattice import Points
 from parambudget.search.score import (
@@ -161,5 +161,5 @@ def test_the_deviation_is_zero_at_the_centre_negative_for_deep_and_positive_for_
 @pytest.mark.parametrize("name", ["llama-3-8b", "llama-3-70b", "llama-3.2-3b", "gpt2-medium"])
 def test_well_known_shapes_are_not_exotic(name: str):
     model = preset(name)
-    terms = shape_score(model, points(model), find(name).published_count)
+    terms = shape_score(model, points(model), preset_row(name).published_count)
     assert sum(float(term[0]) for term in terms.values()) < 4

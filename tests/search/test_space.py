@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parambudget.arch.presets.registry import find, preset
+from parambudget.arch.presets.registry import preset, preset_row
 from parambudget.errors import ConfigError, InputError
 from parambudget.search.space import SearchSpace, choices_of
 
@@ -41,7 +41,7 @@ def test_the_box_follows_from_the_target_by_the_published_formula(target: int):
 @pytest.mark.parametrize("name", ["gpt2", "llama-3-8b", "smollm2-135m", "olmo-2-13b", "llama-3.1-405b"])
 def test_the_box_holds_the_published_shape_of_its_size(name: str):
     model = preset(name)
-    space = SearchSpace.declare(find(name).published_count, {})
+    space = SearchSpace.declare(preset_row(name).published_count, {})
     assert model.n_layers in space.n_layers.values
     assert model.dim in space.dim.values
     assert model.head_dim in space.head_dim.values

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import parambudget as pb
-from parambudget.arch.config import met_width
 from parambudget.search.engine import Search
 from parambudget.search.lattice import MOST_ROWS, expand
 from parambudget.search.score import ExpertWeights, experts_term
@@ -49,7 +48,7 @@ def test_the_box_holds_depth_width_and_mix_of_the_published_model(name: str):
     assert m.moe.n_experts in space.n_experts.values
     assert m.moe.n_experts_per_token in space.n_experts_per_token.values
     assert m.moe.expert_intermediate_size % space.multiple == 0
-    assert 2 <= met_width(m.moe) / m.dim <= 8
+    assert 2 <= m.active_ffn_width / m.dim <= 8
 
 
 @pytest.mark.parametrize("name", EXPERTS)

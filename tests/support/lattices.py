@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import complete
-from parambudget.arch.dims import with_sizes
+from parambudget.arch.defaults import with_defaults
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.params import active, body, total
 from parambudget.errors import ConfigError
 from parambudget.search.engine import Search
@@ -48,7 +48,7 @@ class Declared:
         return {sizes: counter(with_sizes(choices, **_named(sizes))) for sizes in self._points()}
 
     def _choices(self) -> ModelConfig:
-        return complete({"dim": 8, "n_layers": 1, "head_dim": 8} | self.choices).model
+        return with_defaults({"dim": 8, "n_layers": 1, "head_dim": 8} | self.choices).model
 
     def _points(self) -> Iterator[Sizes]:
         v = self.values
@@ -193,7 +193,7 @@ class OfExperts:
         found = {}
         for sizes in self._candidates():
             try:
-                found[tuple(sizes[name] for name in NAMES)] = complete(self.choices | sizes).model
+                found[tuple(sizes[name] for name in NAMES)] = with_defaults(self.choices | sizes).model
             except ConfigError:
                 continue
         return found

@@ -4,7 +4,9 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from parambudget.arch.config import BLOCKS, FIELDS, MLA, ModelConfig, MoE, word_of
+from parambudget.arch.blocks import MLAConfig, MoEConfig
+from parambudget.arch.config import BLOCKS, FIELDS, ModelConfig
+from parambudget.arch.dims import pattern_at
 
 SIZES = (
     "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size",
@@ -81,18 +83,20 @@ def _agree(choose: dict[str, Any]) -> None:
 
 
 @st.composite
-def blocks_of_experts(draw: st.DrawFn, n_layers: int) -> MoE:
+def blocks_of_experts(draw: st.DrawFn, n_layers: int) -> MoEConfig:
     """Any valid block for that depth."""
-    names = [name for name in MoE.model_fields if name not in SIZES_OF_MOE]
+    names = [name for name in MoEConfig.model_fields if name not in SIZES_OF_MOE]
     choose = {name: draw(_values(name)) for name in names}
     n_groups, of_group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     chosen_groups, n_shared = draw(st.integers(1, n_groups)), draw(st.integers(0, 2))
     if not n_shared:
         choose["shared_expert_gate"] = False
     n_first_dense = draw(st.integers(0, n_layers - 1))
-    if "experts" not in [word_of(choose["moe_pattern"], layer) for layer in range(n_first_dense, n_layers)]:
+    if "experts" not in [
+        pattern_at(choose["moe_pattern"], layer) for layer in range(n_first_dense, n_layers)
+    ]:
         choose["moe_pattern"] = ("experts",)
-    return MoE(
+    return MoEConfig(
         n_experts=n_groups * of_group,
         n_experts_per_token=draw(st.integers(1, chosen_groups * of_group)),
         expert_intermediate_size=draw(st.integers(1, 20)),
@@ -105,10 +109,10 @@ def blocks_of_experts(draw: st.DrawFn, n_layers: int) -> MoE:
     )
 
 
-def blocks_of_latents(rotated: int) -> st.SearchStrategy[MLA]:
+def blocks_of_latents(rotated: int) -> st.SearchStrategy[MLAConfig]:
     """Any valid block with that much of a head for the position."""
     return st.builds(
-        MLA,
+        MLAConfig,
         kv_lora_rank=st.integers(1, 12),
         q_lora_rank=st.none() | st.integers(1, 12),
         qk_nope_head_dim=st.integers(1, 8),

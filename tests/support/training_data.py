@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import complete as complete_model
+from parambudget.arch.defaults import with_defaults as complete_model
 from parambudget.text.corpus import corpus
 from parambudget.text.token_cache import TokenData, token_data
 from parambudget.training.config import TrainConfig

@@ -56,7 +56,9 @@ def count(
     verified = {"verified": True} if verify else {}
     if as_json:
         _print_json(
-            counted.as_dict() | {"filled": list(completed.filled), "notes": list(completed.notes)} | verified,
+            counted.as_dict()
+            | {"filled": list(completed.defaulted), "notes": list(completed.notes)}
+            | verified,
             completed.model,
             formula or latex,
         )

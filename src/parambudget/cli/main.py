@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from parambudget._version import __version__
-from parambudget.errors import ParambudgetError, ToldElsewhere
+from parambudget.errors import ParambudgetError, ReportedElsewhere
 
 # Start-up makes many objects and hardly any garbage: looking for some at every 700th costs 3 %.
 gc.set_threshold(100_000)
@@ -82,7 +82,7 @@ def main() -> None:
         # All processes of torchrun are given the same words: one says what is wrong with them.
         leads = os.environ.get("RANK", "0") == "0"
         code = _fail(_with_value(error), 2) if leads else 2
-    except ToldElsewhere as error:
+    except ReportedElsewhere as error:
         code = error.exit_code
     except ParambudgetError as error:
         code = _fail(str(error), error.exit_code)

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.layers import mixers
+from parambudget.arch.layers import attention_kinds
 from parambudget.arch.tensors import Tensor, tensors
 
 Convention = Literal["full", "causal"]
@@ -27,7 +27,7 @@ RECOMPUTED: Final = 4
 def matmul_parameters(m: Dims) -> Size:
     """Elements of every matrix a token is multiplied with: of experts those of the chosen; the output head
     too, tied or not; the embedding lookup not."""
-    return sum(row.met_by_a_token for row in tensors(m) if row.role == "matmul")
+    return sum(row.active_elements for row in tensors(m) if row.role == "matmul")
 
 
 def head_parameters(m: Dims) -> Size:
@@ -44,7 +44,9 @@ def scores(n_tokens: int, window: int | None, convention: Convention) -> int:
 def sequence_flops(m: Dims, convention: Convention = "full", *, n_tokens: int | None = None) -> int:
     """Forward FLOPs of one sequence, of full context unless `n_tokens` says otherwise: an exact int."""
     length = n_tokens or m.context_length
-    attention = sum(2 * row.score_width * scores(length, row.window, convention) for row in mixers(m))
+    attention = sum(
+        2 * row.score_width * scores(length, row.window, convention) for row in attention_kinds(m)
+    )
     return int(2 * matmul_parameters(m) * length + attention)
 
 
@@ -59,11 +61,13 @@ def flops_per_token(m: Dims, convention: Convention = "full") -> Size:
 def attention_flops_per_token(m: Dims, convention: Convention = "full", *, passes: int = TRAINING) -> Size:
     """The part of the scores and the weighted values in `flops_per_token`."""
     if convention == "full":
-        return sum(passes * 2 * row.score_width * _seen(m.context_length, row.window) for row in mixers(m))
+        return sum(
+            passes * 2 * row.score_width * _seen(m.context_length, row.window) for row in attention_kinds(m)
+        )
     length = int(m.context_length)
     return sum(
         _exactly(passes * 2 * row.score_width, Fraction(scores(length, row.window, convention), length))
-        for row in mixers(m)
+        for row in attention_kinds(m)
     )
 
 
@@ -81,14 +85,14 @@ def hardware_flops_per_token(
     What a flash attention recomputes inside its own backward pass is not counted.
     """
     matmuls = sum(
-        2 * row.met_by_a_token * passes(row, m, checkpointing=checkpointing, logits_again=logits_again)
+        2 * row.active_elements * passes(row, m, checkpointing=checkpointing, logits_again=logits_again)
         for row in tensors(m)
         if row.role == "matmul"
     )
     layers = RECOMPUTED if checkpointing else TRAINING
     if convention == "full":
         # What a window hides is masked, and computed all the same.
-        return matmuls + layers * 2 * m.context_length * sum(row.score_width for row in mixers(m))
+        return matmuls + layers * 2 * m.context_length * sum(row.score_width for row in attention_kinds(m))
     return matmuls + attention_flops_per_token(m, convention, passes=layers)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import sympy
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import sizes_of, with_sizes
+from parambudget.arch.sizes import sizes_of, with_sizes
 from parambudget.arch.tensors import COMPONENTS, Component, tensors
 
 SYMBOLS: Final = {

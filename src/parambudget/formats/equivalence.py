@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from parambudget._files import write_whole
-from parambudget.arch.config import FIELDS, ModelConfig, flat
+from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
 from parambudget.errors import ConfigError, InputError
 
 _ONLY_THE_START: Final = ("init_std", "zero_init_out")
@@ -38,7 +38,7 @@ def differences(wanted: ModelConfig, got: ModelConfig) -> list[Difference]:
     ours, theirs = meaning(wanted), meaning(got)
     if wanted.position != got.position:
         ours |= {name: theirs.get(name) for name in (*_ONLY_ROTARY, "rope_theta_local")}
-    say_ours, say_theirs = flat(wanted), flat(got)
+    say_ours, say_theirs = flat_fields(wanted), flat_fields(got)
     found = []
     for field in FIELDS:
         if _one(ours.get(field), theirs.get(field)):
@@ -53,7 +53,7 @@ def differences(wanted: ModelConfig, got: ModelConfig) -> list[Difference]:
 def meaning(m: ModelConfig) -> dict[str, Any]:
     """The fields of a model, those that come to the same in the same form: patterns layer by layer, shared
     experts as one, a scale or share worked out; None for what nothing reads."""
-    fields = flat(m)
+    fields = flat_fields(m)
     for name in (*_ONLY_THE_START, *_ONLY_THE_FORM):
         fields.pop(name, None)
     layers = range(m.n_layers)
@@ -81,7 +81,7 @@ def _of_ffn(m: ModelConfig) -> dict[str, Any]:
         return fields
     if not m.n_dense_layers and not moe.n_shared_experts:
         fields["ffn_bias"] = False
-    shared = moe.n_shared_experts * (moe.shared_intermediate_size or moe.expert_intermediate_size)
+    shared = moe.shared_expert_width
     fields |= {"n_shared_experts": int(shared > 0), "shared_intermediate_size": shared}
     fields["moe_pattern"] = tuple(m.has_experts(layer) for layer in range(m.n_layers))
     if moe.n_groups_per_token == moe.n_expert_groups:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from math import isclose
 from typing import Any, Final
 
-from parambudget.arch.config import ModelConfig, MoE
-from parambudget.arch.defaults import complete
+from parambudget.arch.blocks import MoEConfig
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.defaults import with_defaults
 from parambudget.formats.equivalence import Attempt, Export, chosen
 
 _NORMS: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
@@ -34,7 +35,7 @@ def to_litgpt(model: ModelConfig) -> Export:
     export = Export("litgpt", config, tuple(notes), file="model_config.yaml")
 
     def attempt() -> Attempt:
-        return Attempt(export, complete(built(config) | {"tied": model.tied}).model)
+        return Attempt(export, with_defaults(built(config) | {"tied": model.tied}).model)
 
     return chosen(model, [attempt], "no config of litgpt")
 
@@ -104,8 +105,8 @@ def _mlp(m: ModelConfig) -> dict[str, Any]:
     return config
 
 
-def _experts(m: ModelConfig, moe: MoE) -> dict[str, Any]:
-    shared = moe.n_shared_experts * (moe.shared_intermediate_size or moe.expert_intermediate_size)
+def _experts(m: ModelConfig, moe: MoEConfig) -> dict[str, Any]:
+    shared = moe.shared_expert_width
     config: dict[str, Any] = {
         "n_expert": moe.n_experts,
         "n_expert_per_token": moe.n_experts_per_token,

@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from parambudget.arch.config import MLA, ModelConfig, MoE
-from parambudget.arch.defaults import complete
+from parambudget.arch.blocks import MLAConfig, MoEConfig
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.defaults import with_defaults
 from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import Attempt, Export, chosen
 
@@ -157,7 +158,7 @@ def to_megatron(model: ModelConfig) -> Export:
     export = Export("Megatron-LM", arguments, tuple(notes), file="megatron_args.txt")
 
     def attempt() -> Attempt:
-        return Attempt(export, complete(built(arguments)).model)
+        return Attempt(export, with_defaults(built(arguments)).model)
 
     return chosen(model, [attempt], "no set of arguments of Megatron-LM")
 
@@ -210,7 +211,7 @@ def _attention(m: ModelConfig) -> dict[str, Any]:
     return arguments
 
 
-def _latents(mla: MLA) -> dict[str, Any]:
+def _latents(mla: MLAConfig) -> dict[str, Any]:
     arguments: dict[str, Any] = {"--multi-latent-attention": True}
     if mla.q_lora_rank is not None:
         arguments["--q-lora-rank"] = mla.q_lora_rank
@@ -256,7 +257,7 @@ def _ffn(m: ModelConfig) -> dict[str, Any]:
     return arguments | (_experts(m, m.moe) if m.moe else {})
 
 
-def _experts(m: ModelConfig, moe: MoE) -> dict[str, Any]:
+def _experts(m: ModelConfig, moe: MoEConfig) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "--num-experts": moe.n_experts,
         "--moe-ffn-hidden-size": moe.expert_intermediate_size,
@@ -266,8 +267,7 @@ def _experts(m: ModelConfig, moe: MoE) -> dict[str, Any]:
     if m.n_dense_layers:
         arguments["--moe-layer-freq"] = _runs([m.has_experts(layer) for layer in range(m.n_layers)])
     if moe.n_shared_experts:
-        width = moe.shared_intermediate_size or moe.expert_intermediate_size
-        arguments["--moe-shared-expert-intermediate-size"] = moe.n_shared_experts * width
+        arguments["--moe-shared-expert-intermediate-size"] = moe.shared_expert_width
     if moe.shared_expert_gate:
         arguments["--moe-shared-expert-gate"] = True
     if moe.router_scores == "softmax" and not moe.norm_expert_weights:

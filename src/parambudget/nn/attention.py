@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, activate_flash_attention_impl, sdpa_kernel
 
-from parambudget.arch.config import MLA, ModelConfig
+from parambudget.arch.blocks import MLAConfig
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.layers import uses_eager_attention
 from parambudget.nn.norms import Norm, for_matmul, qk_norm
 from parambudget.nn.rotary import Rotation, rotate
 
@@ -31,7 +33,7 @@ def mask_for(m: ModelConfig, n_new: int, start: int, *, local: bool, like: Tenso
     if window is not None:
         start = min(start, window - 1)
     seen = visible(n_new, start, window, like.device)
-    if seen is None and m.position != "alibi" and not (written_out(m) and n_new > 1):
+    if seen is None and m.position != "alibi" and not (uses_eager_attention(m) and n_new > 1):
         return None
     if seen is None:
         seen = torch.ones(n_new, start + n_new, dtype=torch.bool, device=like.device).tril(start)
@@ -40,11 +42,6 @@ def mask_for(m: ModelConfig, n_new: int, start: int, *, local: bool, like: Tenso
     else:
         raised = torch.zeros(seen.shape, device=like.device)
     return raised.masked_fill(~seen, -torch.inf).to(like.dtype)
-
-
-def written_out(m: ModelConfig) -> bool:
-    """Whether no kernel of torch's computes the scores, so that all of them are written down."""
-    return m.attention_softcap is not None or m.attention_sinks
 
 
 def visible(n_new: int, start: int, window: int | None, device: torch.device) -> Tensor | None:
@@ -237,7 +234,7 @@ class Attention(nn.Module):
 class LatentAttention(nn.Module):
     """Attention that remembers a latent and one rotated key per token, not the keys and values of heads."""
 
-    def __init__(self, m: ModelConfig, mla: MLA) -> None:
+    def __init__(self, m: ModelConfig, mla: MLAConfig) -> None:
         super().__init__()
         self.mla = mla
         self.query_parts = (mla.qk_nope_head_dim, mla.qk_rope_head_dim)

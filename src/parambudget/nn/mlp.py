@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parambudget.arch.config import ModelConfig, MoE
+from parambudget.arch.blocks import MoEConfig
+from parambudget.arch.config import ModelConfig
 
 ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "silu": F.silu,
@@ -63,14 +64,14 @@ class MixtureOfExperts(nn.Module):
     unevenness: Tensor | None = None
     """Of the last forward pass that was counted: see `unevenness`."""
 
-    def __init__(self, m: ModelConfig, moe: MoE) -> None:
+    def __init__(self, m: ModelConfig, moe: MoEConfig) -> None:
         super().__init__()
         self.moe = moe
         self.router = nn.Linear(m.dim, moe.n_experts, bias=moe.router_bias)
         # As in the Hugging Face classes a buffer: no gradient reaches it.
         self.register_buffer("correction", torch.zeros(moe.n_experts) if moe.correction_bias else None)
         self.experts = FusedExperts(m, moe) if moe.fused_experts else SingleExperts(m, moe)
-        width = moe.n_shared_experts * (moe.shared_intermediate_size or moe.expert_intermediate_size)
+        width = moe.shared_expert_width
         self.shared = FeedForward(m, width, bias=m.ffn_bias) if width else None
         self.shared_gate = nn.Linear(m.dim, 1, bias=False) if moe.shared_expert_gate else None
 
@@ -112,7 +113,7 @@ class MixtureOfExperts(nn.Module):
 class SingleExperts(nn.ModuleList):
     """A feed-forward network for every expert."""
 
-    def __init__(self, m: ModelConfig, moe: MoE) -> None:
+    def __init__(self, m: ModelConfig, moe: MoEConfig) -> None:
         width, bias = moe.expert_intermediate_size, moe.expert_bias
         super().__init__(FeedForward(m, width, bias=bias) for _ in range(moe.n_experts))
 
@@ -124,7 +125,7 @@ class SingleExperts(nn.ModuleList):
 class FusedExperts(nn.Module):
     """The same matrices, those of all experts in one tensor."""
 
-    def __init__(self, m: ModelConfig, moe: MoE) -> None:
+    def __init__(self, m: ModelConfig, moe: MoEConfig) -> None:
         super().__init__()
         width, bias = moe.expert_intermediate_size, moe.expert_bias
         self.inner = Inner(m)
@@ -154,7 +155,7 @@ class StackedLinear(nn.Module):
         return [F.linear(*each) for each in zip(parts, self.weight.unbind(), biases, strict=True)]
 
 
-def chosen_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> tuple[Tensor, Tensor]:
+def chosen_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
     """Every token's experts and the weights of what they answer, (N, K) each.
 
     Sources: Jiang et al. 2024 (Mixtral), arXiv 2401.04088, section 2.1; DeepSeek-AI 2024 (V2 and V3), arXiv
@@ -170,7 +171,7 @@ def chosen_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> 
     return weights_NK * moe.routing_multiplier, chosen_NK
 
 
-def scores(logits_NE: Tensor, moe: MoE) -> Tensor:
+def scores(logits_NE: Tensor, moe: MoEConfig) -> Tensor:
     """How well each expert suits each token, between 0 and 1."""
     return logits_NE.sigmoid() if moe.router_scores == "sigmoid" else logits_NE.softmax(-1)
 
@@ -187,7 +188,7 @@ def unevenness(scores_NE: Tensor, sent_E: Tensor) -> Tensor:
     return len(sent_E) * (sent_E / sent_E.sum() * share_NE.mean(0)).sum()
 
 
-def _within_the_best_groups(merit_NE: Tensor, moe: MoE) -> Tensor:
+def _within_the_best_groups(merit_NE: Tensor, moe: MoEConfig) -> Tensor:
     """The merits, minus infinity outside of each token's best groups."""
     grouped = merit_NE.unflatten(-1, (moe.n_expert_groups, -1))
     counted = 2 if moe.router_scores == "sigmoid" else 1

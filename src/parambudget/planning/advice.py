@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.layers import masked, written_out
+from parambudget.arch.layers import needs_mask, uses_eager_attention
 from parambudget.cost.hardware import ACCELERATORS
 from parambudget.cost.speed.roofline import Work, tokens_per_second
 from parambudget.cost.speed.throughput import Throughput
@@ -120,7 +120,7 @@ def caveats(model: ModelConfig, machine: Machine, speed: Throughput) -> Iterator
 def _vocabulary(model: ModelConfig, machine: Machine) -> Iterator[str]:
     missing = -model.vocab_size % 64
     if missing and machine.accelerator:
-        price = missing * (model.embedding_dim or model.dim) * (1 if model.tied else 2)
+        price = missing * model.embedding_width * (1 if model.tied else 2)
         yield (
             f"vocab_size {model.vocab_size:,} is no multiple of 64; the trainer pads the head inside the "
             f"step, and {model.vocab_size + missing:,} would cost {price:,} parameters"
@@ -129,12 +129,12 @@ def _vocabulary(model: ModelConfig, machine: Machine) -> Iterator[str]:
 
 def _attention(model: ModelConfig, speed: Throughput) -> Iterator[str]:
     share = f"{speed.parts['attention'] / speed.update_seconds:.0%}"
-    if written_out(model):
+    if uses_eager_attention(model):
         what = "soft-capped scores" if model.attention_softcap is not None else "attention sinks"
         yield f"{what} are in no kernel: every score is written down, and attention takes {share} of the time"
         return
     windows = {model.window} if model.n_local_layers else set()
-    if masked(model, None) or any(masked(model, window) for window in windows):
+    if needs_mask(model, None) or any(needs_mask(model, window) for window in windows):
         what = "ALiBi" if model.position == "alibi" else f"a window of {model.window:,}"
         yield (
             f"{what} takes a mask, which keeps attention off the fastest kernels, and what it hides is "

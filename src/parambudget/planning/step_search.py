@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Dims, Size, part
+from parambudget.arch.dims import Dims, Size
+from parambudget.arch.sizes import take_models
 from parambudget.cost.memory.graph import Kernels
 from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.speed.roofline import Work, tokens_per_second
@@ -81,7 +82,7 @@ def take(m: Dims, candidates: Sequence[Work], machine: Machine, memory_bytes: in
     for i in np.unique(way):
         if i != NONE:
             chosen = way == i
-            models = part(m, chosen) if np.ndim(way) else m
+            models = take_models(m, chosen) if np.ndim(way) else m
             rate[chosen] = tokens_per_second(models, candidates[i], machine.stack)
     return Taken(way, rate, peak)
 
@@ -108,7 +109,7 @@ def _middle(m: Dims) -> Dims:
     if np.ndim(m.dim * m.n_layers) == 0:
         return m
     volume = np.broadcast_to(m.dim * m.dim * m.n_layers, n)
-    return part(m, int(np.argsort(volume)[n // 2]))
+    return take_models(m, int(np.argsort(volume)[n // 2]))
 
 
 def _first_that_fits(
@@ -119,7 +120,7 @@ def _first_that_fits(
     shape = np.shape(m.dim * m.n_layers)
 
     def peaks_of(some: Any, i: int) -> Floats:
-        return np.atleast_1d(np.asarray(peak_of(part(m, some) if shape else m, i), dtype=np.float64))
+        return np.atleast_1d(np.asarray(peak_of(take_models(m, some) if shape else m, i), dtype=np.float64))
 
     peak = peaks_of(np.ones(shape, dtype=bool), 0)
     way, left = np.full(peak.shape, NONE), peak <= most

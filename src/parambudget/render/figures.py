@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from parambudget.arch.config import ModelConfig, flat
-from parambudget.arch.dims import with_sizes
+from parambudget.arch.config import ModelConfig, flat_fields
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.params import total
 from parambudget.errors import InputError
 from parambudget.planning.run_plan import RunPlan
@@ -111,7 +111,7 @@ def proportional_counts(current: ModelConfig, n_layers: Any, dim: Any) -> Any:
     growing = (
         "n_heads", "n_kv_heads", "intermediate_size", "expert_intermediate_size", "shared_intermediate_size"
     )  # fmt: skip
-    sizes = flat(current)
+    sizes = flat_fields(current)
     scaled = {name: sizes[name] * growth for name in growing if sizes.get(name)}
     return total(with_sizes(current, n_layers=n_layers, dim=dim, **scaled)) + 0.0 * (n_layers * dim)
 

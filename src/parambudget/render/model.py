@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from parambudget.arch.config import MLA, ModelConfig, flat
-from parambudget.arch.defaults import Completed
+from parambudget.arch.blocks import MLAConfig
+from parambudget.arch.config import ModelConfig, flat_fields
+from parambudget.arch.defaults import ResolvedModel
 from parambudget.arch.tensors import Component, Tensor
 from parambudget.cost.params import Breakdown
 from parambudget.formats.source import changed_fields
@@ -23,7 +24,7 @@ _NAMES = {
 }
 
 
-def breakdown(counted: Breakdown, completed: Completed, width: int) -> list[str]:
+def breakdown(counted: Breakdown, completed: ResolvedModel, width: int) -> list[str]:
     """The whole screen of `count`: what the model is, its components, and the three counts."""
     rows = [("component", "tensors", "parameters", "share")]
     for component, parameters in counted.components.items():
@@ -33,7 +34,7 @@ def breakdown(counted: Breakdown, completed: Completed, width: int) -> list[str]
             rows.append((name_of(component), shown, f"{parameters:,}", f"{parameters / counted.total:.2%}"))
     rows.append(("total", "", f"{counted.total:,}", ""))
     head, *components, whole = table(rows, left=(0, 1), fluid=1, width=width)
-    told = [*([filled(completed)] if completed.filled else []), *completed.notes]
+    told = [*([filled(completed)] if completed.defaulted else []), *completed.notes]
     return [
         *map(bold, wrapped(description(counted.model), width)),
         *(dim(line) for text in told for line in wrapped(text, width)),
@@ -90,7 +91,7 @@ def _positions(m: ModelConfig) -> list[str]:
     return said
 
 
-def _latents(mla: MLA) -> str:
+def _latents(mla: MLAConfig) -> str:
     """Latent attention: what is small, and how wide the parts of a head are."""
     queries = f", queries from {mla.q_lora_rank}" if mla.q_lora_rank else ""
     return f"latent attention from {mla.kv_lora_rank}{queries}, values of {mla.v_head_dim}"
@@ -112,10 +113,10 @@ def widths(m: ModelConfig, activation: str) -> list[str]:
     return [said, f"{activation} {m.intermediate_size} in {m.n_dense_layers} dense layer{plural}"]
 
 
-def filled(completed: Completed) -> str:
+def filled(completed: ResolvedModel) -> str:
     """Which fields were left out and what they became."""
-    values_of = flat(completed.model)
-    values = (f"{name} {_plain(values_of[name])}" for name in completed.filled)
+    values_of = flat_fields(completed.model)
+    values = (f"{name} {_plain(values_of[name])}" for name in completed.defaulted)
     return f"filled in: {', '.join(values)}"
 
 

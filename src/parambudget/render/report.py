@@ -7,7 +7,7 @@ from pathlib import Path
 
 from parambudget._files import write_whole
 from parambudget._version import __version__
-from parambudget.arch.config import ModelConfig, flat
+from parambudget.arch.config import ModelConfig, flat_fields
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.formula import Formula, formula
 from parambudget.cost.params import Breakdown
@@ -172,7 +172,7 @@ def _pictures(report: Report) -> list[str]:
 def _formula(report: Report) -> list[str]:
     name, plan = next(iter(report.options.items()))
     formula = report.formula
-    sizes = flat(plan.model)
+    sizes = flat_fields(plan.model)
     letters = ", ".join(
         f"{letter} = {sizes.get(field, getattr(plan.model, field, None)):,} ({field})"
         for letter, field in formula.legend.items()

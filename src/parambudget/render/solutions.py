@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final
 
-from parambudget.arch.config import ModelConfig, met_width
+from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
 from parambudget.render.model import as_flags, flags
@@ -219,7 +219,7 @@ def _ffn_cells(m: ModelConfig, found: Solutions) -> list[str]:
     shared = f"+{m.moe.n_shared_experts}" if m.moe.n_shared_experts else ""
     experts = [f"{m.moe.n_experts}/{m.moe.n_experts_per_token}{shared}", str(m.moe.expert_intermediate_size)]
     dense = [str(m.intermediate_size)] if _some_dense(found) else []
-    return [*experts, *dense, f"{met_width(m.moe) / m.dim:.2f}"]
+    return [*experts, *dense, f"{m.active_ffn_width / m.dim:.2f}"]
 
 
 def _some_dense(found: Solutions) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import with_sizes
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active, body
 from parambudget.scaling.loss import FREE_EPOCHS

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from parambudget.arch.config import ModelConfig, met_width, n_moe_layers, some_dense
-from parambudget.arch.dims import Size, with_sizes
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import Size, active_expert_width, has_dense_layers, n_moe_layers
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.params import active as count_active
 from parambudget.cost.params import body, total
 from parambudget.errors import InputError, NoSolution
@@ -105,7 +106,7 @@ class Affine:
 
 def _kinds(choices: ModelConfig, depths: Floats) -> list[tuple[Floats, dict[str, Any]]]:
     """Every kind of layer: how many at each depth, and the layers of its three evaluations."""
-    if choices.moe is None or not some_dense(choices.moe):
+    if choices.moe is None or not has_dense_layers(choices.moe):
         return [(depths, {"n_layers": _LAYERS})]
     experts = np.asarray(n_moe_layers(choices.moe, depths))
     return [
@@ -131,7 +132,7 @@ def _dims(choices: ModelConfig, lattice: Lattice, here: Any, layers: dict[str, A
     m = with_sizes(choices, **sizes, **layers)
     if "intermediate_size" in sizes:
         return m
-    return with_sizes(choices, **sizes, **layers, intermediate_size=met_width(m.moe))
+    return with_sizes(choices, **sizes, **layers, intermediate_size=m.active_ffn_width)
 
 
 MOST_COMPARED: Final = 10_000_000
@@ -327,7 +328,7 @@ class _Rows:
             sizes["intermediate_size"] = width
         else:
             sizes["expert_intermediate_size"] = width
-            met = met_width(SimpleNamespace(**({"shared_intermediate_size": None} | sizes)))
+            met = active_expert_width(SimpleNamespace(**({"shared_intermediate_size": None} | sizes)))
             sizes.setdefault("intermediate_size", met)
         counted, *active = self.counts()
         return Points(

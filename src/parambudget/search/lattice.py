@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from parambudget.arch.config import ModelConfig, met_width, routable
-from parambudget.arch.dims import Dims, Size, with_sizes
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import Dims, Size, active_expert_width, can_route
+from parambudget.arch.sizes import with_sizes
 from parambudget.arch.validation import LARGEST_SIZE
 from parambudget.errors import InputError
 from parambudget.search.space import MIX, SearchSpace
@@ -101,7 +102,7 @@ def _mixes(space: SearchSpace) -> _Mixes:
     if moe is None:
         return _Mixes({}, _array([1]), _array([0]))
     every = _array(list(product(*(axis.values for axis in axes.values())))).T
-    chosen = routable(every[0], every[1], moe.n_expert_groups, moe.n_groups_per_token)
+    chosen = can_route(every[0], every[1], moe.n_expert_groups, moe.n_groups_per_token)
     sizes = dict(zip(axes, every[:, chosen], strict=True))
     per_token, n_shared = sizes["n_experts_per_token"], sizes["n_shared_experts"]
     if moe.shared_intermediate_size is None:
@@ -185,7 +186,7 @@ class Points:
     @property
     def ffn_width(self) -> Ints:
         """Width of what a token meets in an FFN's place: of its experts and the shared ones, side by side."""
-        width: Ints = self.intermediate_size if self.n_experts is None else met_width(self)
+        width: Ints = self.intermediate_size if self.n_experts is None else active_expert_width(self)
         return width
 
     def _there(self) -> dict[str, Ints]:

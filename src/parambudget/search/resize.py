@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from parambudget.arch.config import ModelConfig, met_width
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.validation import MOST_LAYERS
 from parambudget.cost.params import body
 from parambudget.errors import InputError, NoSolution
@@ -160,7 +160,7 @@ def _space(
 
 def _ffn_width(current: ModelConfig) -> int:
     """What a token meets in an FFN's place."""
-    return current.intermediate_size if current.moe is None else int(met_width(current.moe))
+    return current.active_ffn_width
 
 
 def _restricted(space: SearchSpace, way: Way, current: ModelConfig) -> SearchSpace:

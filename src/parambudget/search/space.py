@@ -9,8 +9,10 @@ from itertools import product
 from math import ceil, floor
 from typing import Any, Final, Literal
 
-from parambudget.arch.config import BLOCKS, MLA, ModelConfig, MoE, flat, routable, some_dense
-from parambudget.arch.defaults import complete
+from parambudget.arch.blocks import MLAConfig, MoEConfig
+from parambudget.arch.config import BLOCKS, ModelConfig, flat_fields
+from parambudget.arch.defaults import with_defaults
+from parambudget.arch.dims import can_route, has_dense_layers
 from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError
 from parambudget.search.axis import Axis, read_ratio
@@ -108,7 +110,7 @@ SIZES: Final = (
 MIX: Final = ("n_experts", "n_experts_per_token", "n_shared_experts")
 """Sizes that are axes too, and that a model's choices keep."""
 AXES: Final = (*SIZES[:-1], *MIX, SIZES[-1])
-LATENT_SIZES: Final = tuple(MLA.model_fields)
+LATENT_SIZES: Final = tuple(MLAConfig.model_fields)
 """Sizes of latent attention: one value each."""
 _LAYOUT: Final = ("dim", "head_dim", "n_heads", "n_kv_heads", "kv_groups")
 UNTIED_FROM: Final = 1_000_000_000
@@ -129,7 +131,7 @@ class Given:
     def of(cls, target: int, fields: Mapping[str, Any], active: int | None, counted: Counted) -> "Given":
         """The fields that are given, those of blocks by their own names."""
         blocks = {name: fields[name] for name in BLOCKS if fields.get(name) is not None}
-        own = flat((name, value) for name, value in fields.items() if name not in BLOCKS)
+        own = flat_fields((name, value) for name, value in fields.items() if name not in BLOCKS)
         said = {name: value for block in blocks.values() for name, value in dict(block).items()} | own
         if active is not None and counted == "active":
             raise ConfigError(
@@ -148,7 +150,7 @@ class Given:
     @cached_property
     def experts(self) -> bool:
         """Whether models with experts are meant."""
-        return self.active is not None or not self.fields.keys().isdisjoint(MoE.model_fields)
+        return self.active is not None or not self.fields.keys().isdisjoint(MoEConfig.model_fields)
 
     @cached_property
     def latent(self) -> bool:
@@ -273,17 +275,17 @@ def _choices(read: Axes) -> ModelConfig:
     sizes |= {"head_dim": axes["head_dim"].values[-1]} if "head_dim" in axes else {}
     sizes |= {"n_heads": 1, "intermediate_size": 1}
     if not read.given.experts:
-        return complete(sizes | fields).model
+        return with_defaults(sizes | fields).model
     mixes = list(product(*(axes[name].values for name in MIX[:2])))
     groups = (fields.get("n_expert_groups", 1), fields.get("n_groups_per_token", 1))
     counted = all(type(group) is int and group > 0 for group in groups)
-    mix = next((mix for mix in mixes if counted and routable(mix[0], mix[1], *groups)), mixes[0])
+    mix = next((mix for mix in mixes if counted and can_route(mix[0], mix[1], *groups)), mixes[0])
     sizes |= {"expert_intermediate_size": 1, **dict(zip(MIX, mix, strict=False))}
     *others, last = axes["n_shared_experts"].values
-    model = complete(sizes | fields | {"n_shared_experts": last}).model
+    model = with_defaults(sizes | fields | {"n_shared_experts": last}).model
     for n_shared in others:
         model.replace(n_shared_experts=n_shared)  # refuses a gate of experts that there are not
-    if "intermediate_size" in axes and not some_dense(model.moe):
+    if "intermediate_size" in axes and not has_dense_layers(model.moe):
         raise ConfigError(
             "intermediate_size is the width of dense layers, and every layer has experts; say "
             "expert_intermediate_size, or n_first_dense or moe_pattern for dense layers"
@@ -410,7 +412,7 @@ class SearchSpace:
 def choices_of(model: ModelConfig) -> dict[str, Any]:
     """A model's choices, vocabulary and context, its numbers of experts and the widths of its latents,
     without the sizes that a lattice searches."""
-    return {name: value for name, value in flat(model).items() if name not in SIZES}
+    return {name: value for name, value in flat_fields(model).items() if name not in SIZES}
 
 
 def _ratio_text(bound: Fraction) -> str:

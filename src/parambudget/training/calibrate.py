@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import complete
+from parambudget.arch.defaults import with_defaults
 from parambudget.cost.hardware import find
 from parambudget.cost.speed.profile import LINK_SHARE, SOFTWARE, Stack
 from parambudget.cost.speed.roofline import FLASH_BACKWARD, NEWTON_SCHULZ_STEPS, Work, parts
@@ -246,7 +246,7 @@ def _not_negative(columns: np.ndarray[Any, Any], wished: np.ndarray[Any, Any]) -
 
 def _model(shape: tuple[int, ...]) -> ModelConfig:
     dim, n_layers, n_heads, vocab_size, context_length, _ = shape
-    return complete({
+    return with_defaults({
         "dim": dim, "n_layers": n_layers, "n_heads": n_heads, "intermediate_size": 4 * dim,
         "vocab_size": vocab_size, "context_length": context_length,
     }).model  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from parambudget.arch.validation import one_line
+from parambudget.arch.validation import format_validation_error
 from parambudget.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1, le=2**31)]
@@ -105,4 +105,4 @@ class TrainConfig(BaseModel):
         try:
             return cls(**fields)
         except ValidationError as error:
-            raise ConfigError(one_line(error, cls)) from None
+            raise ConfigError(format_validation_error(error, cls)) from None

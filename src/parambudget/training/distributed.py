@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from parambudget.errors import InputError, ParambudgetError, ToldElsewhere
+from parambudget.errors import InputError, ParambudgetError, ReportedElsewhere
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 
@@ -106,7 +106,7 @@ class Ranks:
                     raise
                 self._gathered(error if isinstance(error, ParambudgetError) else InputError(str(error)))
         except _Ended as ended:
-            raise ended.error if self.leads else ToldElsewhere(ended.error.exit_code) from None
+            raise ended.error if self.leads else ReportedElsewhere(ended.error.exit_code) from None
 
     def _gathered(self, value: Any) -> list[Any]:
         values = [value] * self.size

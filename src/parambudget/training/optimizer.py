@@ -103,7 +103,7 @@ def clip(parameters: Iterable[nn.Parameter], longest: float | None) -> torch.Ten
 def _kind(row: TableRow, found: Groups) -> list[nn.Parameter]:
     if row.role != "matmul":
         return found.undecayed
-    return found.hidden if row.hidden else found.ends
+    return found.hidden if row.is_hidden_matrix else found.ends
 
 
 def _muon(matrices: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:

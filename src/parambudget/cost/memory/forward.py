@@ -11,17 +11,22 @@ from typing import Any
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.layers import Kind, kinds, masked, written_out
+from parambudget.arch.layers import (
+    LayerKind,
+    layer_kind_counts,
+    needs_mask,
+    uses_eager_attention,
+)
 from parambudget.cost.memory.graph import FLOAT32, INT64, Kernels, Op, Tape, Value, largest, total_bytes
 
 
-def attention(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
+def attention(tape: Tape, m: Dims, name: str, x: Value, kind: LayerKind) -> Value:
     """What every token gathers from itself and the ones before it."""
     gathered = _latent(tape, m, name, x, kind) if m.mla else _grouped(tape, m, name, x, kind)
     return tape.linear(f"{name}.out", gathered, m.dim, bias=m.attention_out_bias)
 
 
-def _grouped(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
+def _grouped(tape: Tape, m: Dims, name: str, x: Value, kind: LayerKind) -> Value:
     queries, keys = m.n_heads * m.head_dim, m.n_kv_heads * m.head_dim
 
     def projected(which: str, out: Size) -> Value:
@@ -43,9 +48,9 @@ def _grouped(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
     q = turned("q", projected("q", queries), m.n_heads)
     k = turned("k", projected("k", keys), m.n_kv_heads)
     given = (q, k, v)
-    if kind.masked and not np.array_equal(m.n_heads, m.n_kv_heads):
+    if kind.needs_mask and not np.array_equal(m.n_heads, m.n_kv_heads):
         k, v = (tape.copied(name, each, queries) for each in (k, v))
-    if written_out(m):
+    if uses_eager_attention(m):
         one = tape.alone or np.array_equal(m.n_heads, 1)
         q, k, v = (each if one else tape.copied(name, each) for each in (q, k, v))
         # Values of groups are repeated before there are scores, others laid out anew behind them.
@@ -54,7 +59,7 @@ def _grouped(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
     return _by_kernel(tape, name, (q, k, v), m.n_heads)
 
 
-def _latent(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
+def _latent(tape: Tape, m: Dims, name: str, x: Value, kind: LayerKind) -> Value:
     mla, n_heads = m.mla, m.n_heads
     width, two = mla.qk_nope_head_dim + mla.qk_rope_head_dim, mla.qk_nope_head_dim + mla.v_head_dim
     down = tape.linear(f"{name}.kv_down", x, mla.kv_lora_rank + mla.qk_rope_head_dim, bias=m.qkv_bias)
@@ -74,7 +79,7 @@ def _latent(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
     still, v = tape.split(name, grown, n_heads * mla.qk_nope_head_dim, n_heads * mla.v_head_dim)
     # The gradients of the parts are parts of the gradient of the whole.
     k = tape.did(name, (still, key), Value(n_heads * width, still.element_bytes), passes_on=True)
-    if written_out(m):
+    if uses_eager_attention(m):
         beside = (q, k, grown, key)
         if not (tape.alone or np.array_equal(n_heads, 1)):
             q, v = tape.copied(name, q), tape.copied(name, v)
@@ -138,7 +143,7 @@ def _written_out(
 def masks(m: Dims) -> tuple[Size, Size]:
     """How many tensors scores are raised by, each made once for all layers that take it, and their
     elements."""
-    many = (m.n_local_layers > 0) * masked(m, m.window) + (m.n_global_layers > 0) * masked(m, None)
+    many = (m.n_local_layers > 0) * needs_mask(m, m.window) + (m.n_global_layers > 0) * needs_mask(m, None)
     each = m.n_heads if m.position == "alibi" else 1
     return many, each * int(m.context_length) ** 2
 
@@ -176,9 +181,7 @@ def _shared(tape: Tape, m: Dims, name: str, x: Value) -> Value | None:
     moe = m.moe
     if not moe.n_shared_experts:
         return None
-    own = moe.shared_intermediate_size
-    width = moe.n_shared_experts * (moe.expert_intermediate_size if own is None else own)
-    fed = feed_forward(tape, m, f"{name}.shared", x, width)
+    fed = feed_forward(tape, m, f"{name}.shared", x, moe.shared_expert_width)
     if not moe.shared_expert_gate:
         return fed
     logit = tape.linear(f"{name}.shared_gate", x, 1, bias=False)
@@ -347,7 +350,7 @@ class Forward:
     """A pass in parts, one for each kind of layers."""
 
     embedding: Part
-    layers: dict[Kind, Part]
+    layers: dict[LayerKind, Part]
     end: Part
     """From the last layer to what the output head multiplies."""
     loss: Part
@@ -367,13 +370,13 @@ def forward(
     between = Value(m.dim, FLOAT32)
     end = _end(m, between, kernels)
     loss = _loss(m, end.output, kernels, head_rows, z_loss=z_loss)
-    layers = {kind: _layer(m, kind, between, Tape(kernels, alone=alone)) for kind in kinds(m)}
+    layers = {kind: _layer(m, kind, between, Tape(kernels, alone=alone)) for kind in layer_kind_counts(m)}
     return Forward(_embedding(m, kernels), layers, end, loss)
 
 
 def _embedding(m: Dims, kernels: Kernels) -> Part:
     tape = Tape(kernels)
-    x = tape.look_up("embed", m.vocab_size, _width(m))
+    x = tape.look_up("embed", m.vocab_size, m.embedding_width)
     if m.embedding_multiplier != 1:
         x = tape.scale("", x)
     if m.embedding_dim is not None:
@@ -387,12 +390,7 @@ def _embedding(m: Dims, kernels: Kernels) -> Part:
     return Part(Value(0, FLOAT32), tuple(tape.ops), x)
 
 
-def _width(m: Dims) -> Size:
-    """Of the table of tokens, and of what the head multiplies."""
-    return m.dim if m.embedding_dim is None else m.embedding_dim
-
-
-def _layer(m: Dims, kind: Kind, x: Value, tape: Tape) -> Part:
+def _layer(m: Dims, kind: LayerKind, x: Value, tape: Tape) -> Part:
     before, behind = m.norm_placement != "reordered", m.norm_placement in ("reordered", "sandwich")
 
     def branch(which: str, taken: Value) -> Value:
@@ -433,7 +431,7 @@ def _end(m: Dims, x: Value, kernels: Kernels) -> Part:
     normed = tape.norm("norm", x, m) if m.final_norm else x
     out = tape.for_matmul("", normed)
     if m.embedding_dim is not None:
-        out = tape.linear("project_out", out, _width(m), bias=False)
+        out = tape.linear("project_out", out, m.embedding_width, bias=False)
     return Part(x, tuple(tape.ops), out)
 
 

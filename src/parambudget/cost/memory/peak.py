@@ -9,15 +9,21 @@ may are followed too.
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from math import prod
-from types import SimpleNamespace
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Dims, Size, part
-from parambudget.arch.layers import Kind, Place, kinds, places, written_out
+from parambudget.arch.dims import Dims, Size
+from parambudget.arch.layers import (
+    LayerKind,
+    LayerPosition,
+    layer_kind_counts,
+    peak_layer_candidates,
+    uses_eager_attention,
+)
+from parambudget.arch.sizes import take_models
 from parambudget.arch.tensors import tensors
 from parambudget.cost.flops import head_parameters
 from parambudget.cost.memory.backward import Moment, at_once, backward
@@ -136,7 +142,7 @@ class _Update:
         self.weights = self._shared_out(weight_bytes(m))
         self.optimizer = self._shared_out(optimizer_bytes(m, plan.optimizer))
         self.head_matrix = head_parameters(m)
-        self.places, self.kinds = places(m), kinds(m)
+        self.places, self.kinds = peak_layer_candidates(m), layer_kind_counts(m)
         self.parameters = {kind: layer.parameters for kind, layer in self.passed.layers.items()}
         self.all_layers = sum(many * self.parameters[kind] for kind, many in self.kinds.items())
         self.mask_bytes = prod(masks(m)) * self.kernels.matmul_bytes
@@ -195,7 +201,7 @@ class _Update:
                 in_flight=self.n_tokens * moment.in_flight_bytes + whole,
             )  # fmt: skip
 
-    def _in_layer(self, phase: Phase, place: Place) -> Iterator[Held]:
+    def _in_layer(self, phase: Phase, place: LayerPosition) -> Iterator[Held]:
         """The backward pass of a layer."""
         layer, again = self.passed.layers[place.kind], self.plan.gradient_checkpointing
         # Experts are not compiled: what is run again with them is run as it is written.
@@ -206,7 +212,7 @@ class _Update:
             yield self._in_pass(
                 phase, moment, activations=kept, in_flight=self.n_tokens * moment.in_flight_bytes,
                 copied=self._copied(place.before) + (0 if self.plan.sharded else moment.copied),
-                done=self._parameters(place.behind), ends=self._ends,
+                done=self._parameters(place.after), ends=self._ends,
             )  # fmt: skip
 
     def _in_embedding(self) -> Iterator[Held]:
@@ -274,7 +280,7 @@ class _Update:
         )  # fmt: skip
         return replace(held, overhead=plan.overhead_bytes(held.total))
 
-    def _activations(self, layers: dict[Kind, Size], *, end: bool = False) -> Size:
+    def _activations(self, layers: dict[LayerKind, Size], *, end: bool = False) -> Size:
         """Of the embedding and of so many layers of each kind."""
         again = self.plan.gradient_checkpointing
         parts = ((many, self.passed.layers[kind]) for kind, many in layers.items())
@@ -282,7 +288,7 @@ class _Update:
         ends = self.passed.embedding.kept_bytes + (self.passed.end.kept_bytes if end else 0)
         return self.n_tokens * (each + ends)
 
-    def _copied(self, layers: dict[Kind, Size]) -> Size:
+    def _copied(self, layers: dict[LayerKind, Size]) -> Size:
         """Elements of the embedding and of layers that are copied until their backward pass. What is run
         again is copied again; what is made whole from its shares is so in bfloat16."""
         if self.plan.gradient_checkpointing or self.plan.sharded:
@@ -290,14 +296,14 @@ class _Update:
         each = (many * self.passed.layers[kind].copied for kind, many in layers.items())
         return sum(each, start=self.passed.embedding.copied)
 
-    def _parameters(self, layers: dict[Kind, Size]) -> Size:
+    def _parameters(self, layers: dict[LayerKind, Size]) -> Size:
         return sum((many * self.parameters[kind] for kind, many in layers.items()), start=0)
 
     @property
     def _masks_stay(self) -> bool:
         """Whether someone needs them for the backward pass: scores that are written out do not, unless it
         is to run the layer again."""
-        return self.plan.gradient_checkpointing or not written_out(self.m)
+        return self.plan.gradient_checkpointing or not uses_eager_attention(self.m)
 
     @property
     def _ends(self) -> Size:
@@ -365,14 +371,14 @@ def training_memory(model: ModelConfig, plan: MemoryPlan) -> TrainingMemory:
 
 def peak_bytes(m: Dims, plan: MemoryPlan) -> Size:
     """The most that one device holds: an array where the sizes of `m` are arrays."""
-    if not np.ndim(m.n_layers) or len(kinds(m)) == 1:
+    if not np.ndim(m.n_layers) or len(layer_kind_counts(m)) == 1:
         return largest(held.total for held in moments(m, plan))
     # Which layers come before which is known for one depth at a time.
     found = np.zeros(np.shape(m.n_layers), dtype=np.int64)
     for n_layers in np.unique(m.n_layers[m.n_layers > 0]):
         there = m.n_layers == n_layers
-        one = SimpleNamespace(**vars(part(m, there)) | {"n_layers": int(n_layers)})
-        found[there] = largest(held.total for held in moments(cast(Dims, one), plan))
+        one_depth = take_models(m, there, n_layers=int(n_layers))
+        found[there] = largest(held.total for held in moments(one_depth, plan))
     return found
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.layers import kinds, written_out
+from parambudget.arch.layers import layer_kind_counts, uses_eager_attention
 from parambudget.cost.memory.forward import LAYER, Part, forward, masks
 from parambudget.cost.memory.graph import BFLOAT16, INT64, Kernels
 
@@ -43,14 +43,14 @@ def saved(
     """
     passed = forward(m, kernels, head_rows=m.vocab_size if head_rows is None else head_rows)
     rows = _rows(passed.embedding, 1)
-    for kind, many in kinds(m).items():
+    for kind, many in layer_kind_counts(m).items():
         layer = passed.layers[kind]
         if checkpointing:
             rows.append(Saved("block_input", layer.input.elements, layer.input.element_bytes, many))
         else:
             rows += _rows(layer, many)
     n_masks, each = masks(m)
-    if np.any(n_masks) and (checkpointing or not written_out(m)):
+    if np.any(n_masks) and (checkpointing or not uses_eager_attention(m)):
         name = "mask" if checkpointing else f"{LAYER}.attention.mask"
         rows.append(Saved(name, each, kernels.matmul_bytes, n_masks, per_token=False))
     rows += _rows(passed.end, 1)

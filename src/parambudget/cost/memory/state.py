@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 from parambudget._tabular import Tabular
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.layers import Mixer, mixers
+from parambudget.arch.layers import AttentionKind, attention_kinds
 from parambudget.arch.tensors import Tensor, tensors
 from parambudget.cost.memory.graph import BFLOAT16, FLOAT32, largest, smallest
 from parambudget.cost.params import total
@@ -34,11 +34,11 @@ def step_bytes(m: Dims, optimizer: OptimizerName, *, sharded: bool = False) -> S
     if optimizer == "adamw":
         return 0
     element_bytes = 6 * BFLOAT16 if sharded else FLOAT32 + 2 * BFLOAT16
-    return largest(_orthogonalising_bytes(row, element_bytes) for row in tensors(m) if row.hidden)
+    return largest(_orthogonalising_bytes(row, element_bytes) for row in tensors(m) if row.is_hidden_matrix)
 
 
 def _hidden_parameters(m: Dims) -> Size:
-    return sum(row.parameters for row in tensors(m) if row.hidden)
+    return sum(row.parameters for row in tensors(m) if row.is_hidden_matrix)
 
 
 def _orthogonalising_bytes(row: Tensor, element_bytes: int) -> Size:
@@ -99,11 +99,11 @@ def inference_memory(m: Dims, batch_size: int, n_tokens: int, *, element_bytes: 
 
     Weights and cache have elements of the same size, 2 bytes in bfloat16.
     """
-    cached = sum(_cached(row, n_tokens) for row in mixers(m))
+    cached = sum(_cached(row, n_tokens) for row in attention_kinds(m))
     return InferenceMemory(total(m) * element_bytes, batch_size * cached * element_bytes)
 
 
-def _cached(row: Mixer, n_tokens: int) -> Size:
+def _cached(row: AttentionKind, n_tokens: int) -> Size:
     """Elements that all layers of a kind remember of one text; with a window, of what is in it alone."""
     remembered = n_tokens if row.window is None else min(n_tokens, row.window)
     return row.copies * row.cached * remembered

@@ -21,7 +21,12 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.layers import Mixer, masked, mixers, written_out
+from parambudget.arch.layers import (
+    AttentionKind,
+    attention_kinds,
+    needs_mask,
+    uses_eager_attention,
+)
 from parambudget.arch.tensors import Tensor, tensors
 from parambudget.cost.flops import RECOMPUTED, TRAINING, passes, scores
 from parambudget.cost.memory.graph import largest
@@ -39,19 +44,19 @@ does not stop at the diagonal sooner, 1.4 to 2.0 at 1024 and 256 tokens (torch 2
 
 def attention_seconds(m: Dims, stack: Stack, *, again: bool) -> Size:
     """Of one sequence of full context, forward and backward; with `again` forward once more."""
-    return sum(_seconds(m, row, stack, again=again) for row in mixers(m))
+    return sum(_seconds(m, row, stack, again=again) for row in attention_kinds(m))
 
 
-def _seconds(m: Dims, row: Mixer, stack: Stack, *, again: bool) -> Size:
+def _seconds(m: Dims, row: AttentionKind, stack: Stack, *, again: bool) -> Size:
     length, whole = int(m.context_length), int(m.context_length) ** 2
-    if written_out(m):
+    if uses_eager_attention(m):
         runs = RECOMPUTED if again else TRAINING
         products = runs * 2.0 * row.score_width * whole / stack.matmul_flops
         moved = _steps(m, stack) * stack.logit_bytes * row.copies * row.n_heads * whole
         return products + runs / TRAINING * moved / stack.bandwidth_bytes
     # Heads of two widths are computed as if both were the wider.
     width = row.copies * row.n_heads * 2 * largest((row.qk_dim, row.v_dim))
-    seen = whole / MASKED_SHARE[stack.dtype] if masked(m, row.window) else scores(length, None, "causal")
+    seen = whole / MASKED_SHARE[stack.dtype] if needs_mask(m, row.window) else scores(length, None, "causal")
     forward = 2 if again else 1
     return (forward + FLASH_BACKWARD) * 2.0 * width * seen / stack.attention_flops
 
@@ -158,7 +163,7 @@ class Matrix(NamedTuple):
     @property
     def routed(self) -> bool:
         """Whether it is of routed experts."""
-        return self.row.chosen is not None
+        return self.row.routed_active is not None
 
 
 def matrices(m: Dims) -> list[Matrix]:
@@ -167,7 +172,7 @@ def matrices(m: Dims) -> list[Matrix]:
     for row in tensors(m):
         if row.role == "matmul":
             *stacked, out, into = row.shape
-            share = 1 if row.chosen is None else m.moe.n_experts_per_token / m.moe.n_experts
+            share = 1 if row.routed_active is None else m.moe.n_experts_per_token / m.moe.n_experts
             found.append(Matrix(row, out, into, row.copies * (stacked[0] if stacked else 1), share))
     return found
 
@@ -217,7 +222,7 @@ def _weights(m: Dims, work: Work, stack: Stack) -> Size:
 
 
 def _optimizer(m: Dims, work: Work, stack: Stack) -> Size:
-    hidden = [each for each in matrices(m) if each.row.hidden]
+    hidden = [each for each in matrices(m) if each.row.is_hidden_matrix]
     if work.optimizer == "adamw":
         hidden = []
     n_hidden = sum(each.row.elements for each in hidden)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from parambudget.arch.config import ModelConfig, flat
-from parambudget.arch.defaults import complete
+from parambudget.arch.config import ModelConfig, flat_fields
+from parambudget.arch.defaults import with_defaults
 from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import Attempt, Export, chosen
 from parambudget.formats.hf.importer import FAMILIES, from_hf
@@ -51,7 +51,7 @@ def shared_width(m: ModelConfig) -> int:
     """Width of all shared experts together."""
     if m.moe is None:
         return 0
-    return m.moe.n_shared_experts * (m.moe.shared_intermediate_size or m.moe.expert_intermediate_size)
+    return m.moe.shared_expert_width
 
 
 def _n_shared(m: ModelConfig) -> int | None:
@@ -109,7 +109,7 @@ KEYS: Final[Mapping[str, Key]] = {
     "embedding_multiplier": lambda m: m.embedding_multiplier,
     "residual_multiplier": lambda m: m.residual_multiplier,
     "logits_scaling": lambda m: 1 / m.logit_multiplier,
-    "word_embed_proj_dim": lambda m: m.embedding_dim or m.dim, "afn": _afn,
+    "word_embed_proj_dim": lambda m: m.embedding_width, "afn": _afn,
     "ffn_hidden_size": lambda m: m.intermediate_size,
     # Experts; a class that has nothing else calls their width intermediate_size
     "intermediate_size": of_experts("expert_intermediate_size"),
@@ -198,12 +198,12 @@ def _attempt(kind: str, model: ModelConfig) -> Attempt:
         "logits",
     )
     export = Export(kind, document, said if imported.unsaid else (), imported.unsaid)
-    return Attempt(export, complete(imported.fields).model)
+    return Attempt(export, with_defaults(imported.fields).model)
 
 
 def _written(kind: str, family: Family, model: ModelConfig) -> dict[str, Any]:
     """The class's keys with what the model says under them."""
-    own = flat(model)
+    own = flat_fields(model)
     said = {key: own.get(field) for field, key in family.keys.items()}
     if "activation" in family.keys:
         said[family.keys["activation"]] = activation(model)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from parambudget._files import read_json
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import complete
+from parambudget.arch.defaults import with_defaults
 from parambudget.build.stored import Stored, placed, shape_of
 from parambudget.errors import InputError
 from parambudget.formats.hf.importer import from_hf
@@ -66,7 +66,7 @@ def load_pretrained(
     imported = from_hf(read_json(path / "config.json"), str(path / "config.json"))
     for note in imported.notes:
         on_notice(f"{path}: {note}")
-    module = Transformer(complete(imported.fields).model, device=device, dtype=torch.float32)
+    module = Transformer(with_defaults(imported.fields).model, device=device, dtype=torch.float32)
     fill_from_pretrained(module, path)
     return module.eval()
 
