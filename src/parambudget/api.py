@@ -12,7 +12,7 @@ from parambudget.cost.params import Breakdown
 from parambudget.cost.params import count as count_parameters
 from parambudget.errors import ConfigError
 from parambudget.formats.source import load
-from parambudget.units import parse_count, shortened
+from parambudget.units import parse_count, shorten
 
 if TYPE_CHECKING:
     from parambudget.cost.formula import Formula
@@ -33,7 +33,7 @@ def model(source: ModelLike | None = None, /, **fields: Any) -> ModelConfig:
         return source.replace(**fields) if fields else source
     if source is not None and not isinstance(source, str | Path):
         raise ConfigError(
-            f"{shortened(repr(source))} is no model; give a ModelConfig, the path of a config file or a "
+            f"{shorten(repr(source))} is no model; give a ModelConfig, the path of a config file or a "
             "preset's name"
         )
     return load(source, fields).model

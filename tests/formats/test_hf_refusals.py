@@ -138,7 +138,7 @@ def test_what_is_not_known_is_refused_in_one_line(config, says):
         (b"[1, 2]", "holds a list; a config file holds an object"),
         (b"null", "holds null; a config file holds an object"),
         ('{"model_type": "llama"}'.encode("utf-16"), "is not UTF-8 text"),
-        (b'{"model_type": "llama", "hidden_size": 8, "hidden_size": 9}', "'hidden_size' stands there twice"),
+        (b'{"model_type": "llama", "hidden_size": 8, "hidden_size": 9}', "'hidden_size' appears twice"),
         (b'{"model_type": "llama", "rms_norm_eps": NaN}', "NaN is not a JSON number"),
         (b'{"model_type": "llama", "vocab_size": 1' + b"0" * 5000 + b"}", "is not usable JSON"),
         (

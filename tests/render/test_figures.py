@@ -36,5 +36,5 @@ def test_the_landscape_is_drawn_whole_and_opaque(tmp_path):
 
 
 def test_a_picture_that_cannot_be_written_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="No such file or directory; choose a folder that exists"):
+    with pytest.raises(InputError, match="No such file or directory; nothing was written, choose"):
         landscape({}, CURRENT, 350_000_000, tmp_path / "nowhere" / "sizes.png")

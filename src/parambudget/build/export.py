@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from parambudget._files import folder_whole, write_json
+from parambudget._files import atomic_folder, write_errors, write_json
 from parambudget.arch.config import ModelConfig
 from parambudget.build.stored import Stored, names_of, parts_of, stored
 from parambudget.errors import ConfigError
@@ -34,7 +34,7 @@ def write_pretrained(
             rows = stored(names, parts, module.model)
         except ConfigError as error:
             raise ConfigError(f"model_type {config['model_type']!r} cannot hold the model: {error}") from None
-        with failures_told(path), folder_whole(path) as unfinished:
+        with failures_told(path), write_errors(path), atomic_folder(path) as unfinished:
             _write_shards(unfinished, _shards(rows, parts, shard_bytes), parts, module.model)
             write_json(unfinished / "config.json", config)
             for name, text in (others or {}).items():

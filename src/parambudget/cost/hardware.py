@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
-from parambudget.errors import InputError
-from parambudget.units import shortened
+from parambudget.errors import InputError, suggest
+from parambudget.units import shorten
 
 _READ: Final = date(2026, 11, 22)
 _MIB: Final = 2**20
@@ -138,7 +138,7 @@ def named(name: str) -> Accelerator:
     wanted = _plain(name)
     if wanted in known:
         return known[wanted]
-    raise InputError(f"no GPU is known as {shortened(name)!r}; {_nearest(wanted, known)}")
+    raise InputError(f"no GPU is known as {shorten(name)!r}; {_nearest(wanted, known)}")
 
 
 def _plain(name: str) -> str:
@@ -146,9 +146,7 @@ def _plain(name: str) -> str:
 
 
 def _nearest(wanted: str, known: dict[str, Accelerator]) -> str:
-    from difflib import get_close_matches
-
-    near = dict.fromkeys(known[key].name for key in get_close_matches(wanted, known, n=8, cutoff=0.5))
+    near = dict.fromkeys(known[key].name for key in suggest(wanted, known, most=8))
     if near:
         return f"the nearest are {', '.join(list(near)[:3])}"
     return f"use one of {', '.join(row.name for row in ACCELERATORS)}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from parambudget._files import write_whole
+from parambudget._files import atomic_write
 from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
 from parambudget.errors import ConfigError, InputError
 
@@ -192,7 +192,7 @@ def write_into(folder: Path, export: Export, *, force: bool = False) -> Path:
     path = folder / export.file
     require_free(path, force=force)
     make_folder(folder)
-    write_whole(path, text_of(export))
+    atomic_write(path, text_of(export))
     return path
 
 

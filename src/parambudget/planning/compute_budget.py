@@ -33,7 +33,14 @@ from parambudget.search.solutions import (
 )
 from parambudget.search.solve import DEFAULT_TOLERANCE, Rank, check, described, solve
 from parambudget.search.space import SIZES, Counted, SearchSpace, choices_of, granularity, read_multiple
-from parambudget.units import format_bytes, format_count, parse_bytes, parse_count, parse_tolerance, shortened
+from parambudget.units import (
+    format_bytes,
+    format_count,
+    parse_bytes,
+    parse_count,
+    parse_tolerance,
+    shorten,
+)
 
 AT_ONCE: Final = 2**17
 """Points that are measured together: the arrays stay in the cache."""
@@ -407,7 +414,7 @@ def spending(
         raise InputError(f"{' and '.join(said)} each say how long the run is; give one of them")
     for name, value in {"hours": hours, "dollars": dollars, "batch_size": batch_size}.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise InputError(f"{name} is {shortened(repr(value))}; it must be a number")
+            raise InputError(f"{name} is {shorten(repr(value))}; it must be a number")
     needs_machine = hours is not None or dollars is not None or gpu is not None
     machine = machine_for(gpu) if needs_machine else None
     if dollars is not None and machine is not None:
@@ -438,6 +445,6 @@ def _parse_flops(written: str | float) -> float:
         number = 0.0
     if not 1e12 <= number <= 1e30:
         raise InputError(
-            f"flops {shortened(str(written))!r} is no budget; use a number such as 1e19, from 1e12 to 1e30"
+            f"flops {shorten(str(written))!r} is no budget; use a number such as 1e19, from 1e12 to 1e30"
         )
     return number

@@ -1,7 +1,6 @@
 """The size landscape: curves of equal parameter count over depth and width, with models on it."""
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,10 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from parambudget._files import atomic_file, write_errors
 from parambudget.arch.config import ModelConfig, flat_fields
 from parambudget.arch.sizes import with_sizes
 from parambudget.cost.params import total
-from parambudget.errors import InputError
 from parambudget.planning.run_plan import RunPlan
 from parambudget.render.model import widths
 from parambudget.training.metrics import Run
@@ -48,15 +47,8 @@ def logarithmic(axis: Any, form: Any = format_count) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """The picture as a PNG, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable"
-        ) from None
+    with write_errors(path, "choose a folder that exists and is writable"), atomic_file(path) as file:
+        figure.savefig(file, format="png")
 
 
 _STEPS: Final = 120

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from parambudget._files import write_whole
+from parambudget._files import atomic_write
 from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig, flat_fields
 from parambudget.cost.flops import flops_per_token
@@ -288,7 +288,7 @@ def write(report: Report, out: Path) -> list[Path]:
         raise ConfigError(f"{out} is no Markdown file; use a name that ends in .md")
     pictures = _draw(report, out) if find_spec("matplotlib") else {}
     figures = {what: path.name for what, path in pictures.items()}
-    write_whole(out, markdown(report.with_figures(figures)))
+    atomic_write(out, markdown(report.with_figures(figures)))
     return [out, *pictures.values()]
 
 

@@ -9,7 +9,6 @@ Left out on purpose: the rounded constants in the body text of Hoffmann et al. 2
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import exp, log
 from types import MappingProxyType
 from typing import Final
@@ -18,9 +17,9 @@ import numpy as np
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import tensors
-from parambudget.errors import InputError
+from parambudget.errors import InputError, suggest
 from parambudget.scaling.numbers import Range, plain, positive, positives
-from parambudget.units import format_count, shortened
+from parambudget.units import format_count, shorten
 
 REPETITIONS: Final = 15.387756
 """R*: after so many repetitions a further one is worth 1/e of its tokens. However often it is read, text is
@@ -143,8 +142,8 @@ def loss_law(name: str) -> LossLaw:
     """The law of that name; an unknown one lists all, the nearest first."""
     if name in LOSS_LAWS:
         return LOSS_LAWS[name]
-    near = get_close_matches(str(name), LOSS_LAWS, n=len(LOSS_LAWS), cutoff=0.0)
-    raise InputError(f"unknown loss law {shortened(repr(name))}; use {', '.join(near)}")
+    near = suggest(str(name), LOSS_LAWS, most=len(LOSS_LAWS), cutoff=0)
+    raise InputError(f"unknown loss law {shorten(repr(name))}; use {', '.join(near)}")
 
 
 def law_parameters(m: Dims) -> Size:

@@ -9,7 +9,7 @@ import numpy as np
 
 from parambudget.arch.dims import Size
 from parambudget.errors import InputError
-from parambudget.units import format_count, shortened
+from parambudget.units import format_count, shorten
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Range:
 def positive(value: Any, what: str) -> float:
     """`value` as a float, finite and above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise InputError(f"{what} is {shortened(repr(value))}; it must be a number above 0")
+        raise InputError(f"{what} is {shorten(repr(value))}; it must be a number above 0")
     try:
         number = float(value)
     except OverflowError:

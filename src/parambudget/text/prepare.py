@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from tokenizers import Tokenizer
 
-from parambudget._files import read_json, write_json, write_whole
+from parambudget._files import atomic_write, read_json, sha256_of_file, write_json
 from parambudget._version import __version__
 from parambudget.errors import InputError
 from parambudget.text.corpus import MOST_VALIDATION_BYTES, VALIDATION_SHARE
@@ -34,7 +34,7 @@ from parambudget.text.shards import (
     require_whole,
 )
 from parambudget.text.sources import Reading, Stretch, pieces, step_bytes, stretches
-from parambudget.text.token_cache import file_sha256, mapped
+from parambudget.text.token_cache import mapped
 from parambudget.text.tokenizer import (
     SAMPLE_BYTES,
     TextTokenizer,
@@ -65,11 +65,11 @@ def finish(
     for (job, _), shard in zip(filled, shards, strict=False):
         if job.file("train").exists():
             job.file("train").rename(out / shard.file)
-    write_whole(out / TOKENIZER, tokenizer.json)
+    atomic_write(out / TOKENIZER, tokenizer.json)
     texts = hashlib.sha256("\n".join(facts.text_sha256 for facts in found).encode())
     manifest = Manifest(
         source=source, text_sha256=texts.hexdigest(), made_from=made_from,
-        tokenizer=tokenizer.name, tokenizer_sha256=file_sha256(out / TOKENIZER), entries=tokenizer.entries,
+        tokenizer=tokenizer.name, tokenizer_sha256=sha256_of_file(out / TOKENIZER), entries=tokenizer.entries,
         end_of_text=tokenizer.end_text, exact_bytes=exact_bytes, dtype=id_type(tokenizer.entries).name,
         train=tuple(shards), validation=validation, version=__version__,
     )  # fmt: skip
@@ -321,7 +321,7 @@ def _sample(reading: Reading, parts: Parts, split: Split) -> Iterator[str]:
 
 
 def _kept(path: Path, tokenizer: TextTokenizer) -> TextTokenizer:
-    write_whole(path, tokenizer.json)
+    atomic_write(path, tokenizer.json)
     return tokenizer
 
 

@@ -17,9 +17,9 @@ from typing import Any, Final, Self
 import numpy as np
 from tokenizers import Tokenizer
 
-from parambudget._files import read_json, write_json
+from parambudget._files import read_json, sha256_of_file, write_json
 from parambudget.errors import InputError
-from parambudget.text.token_cache import TokenData, file_sha256, mapped
+from parambudget.text.token_cache import TokenData, mapped
 from parambudget.text.tokenizer import bytes_of_token
 
 MANIFEST: Final = "manifest.json"
@@ -180,7 +180,7 @@ def require_whole(folder: Path, manifest: Manifest) -> None:
             there = (folder / file).stat().st_size
             if size is not None and there != size:
                 return f"{file} has {there:,} bytes where {size:,} were written"
-            if file_sha256(folder / file) != sha256:
+            if sha256_of_file(folder / file) != sha256:
                 return f"{file} is not what was written (another SHA-256)"
         except OSError as error:
             return f"{file} cannot be read ({error.strerror})"

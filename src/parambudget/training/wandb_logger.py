@@ -13,7 +13,7 @@ from typing import Any
 
 import wandb
 
-from parambudget._files import write_whole
+from parambudget._files import atomic_write
 from parambudget.errors import InputError
 from parambudget.training.metrics import Step
 
@@ -61,7 +61,7 @@ def _begun(project: str, out: Path, config: dict[str, Any]) -> Any:
     kept = out / "wandb" / "id"
     kept.parent.mkdir(exist_ok=True)
     if not kept.is_file():
-        write_whole(kept, secrets.token_hex(8))
+        atomic_write(kept, secrets.token_hex(8))
     return wandb.init(
         project=project, name=out.resolve().name, id=kept.read_text(), resume="allow", dir=out, config=config,
         settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True),

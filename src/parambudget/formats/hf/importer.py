@@ -4,12 +4,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Final
 
 from parambudget.arch.hf.latent_like import LATENT_LIKE
 from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
-from parambudget.errors import ConfigError
+from parambudget.errors import ConfigError, suggest
 from parambudget.formats.hf.families.gpt import GPT_LIKE
 from parambudget.formats.hf.families.llama import LLAMA_LIKE
 from parambudget.formats.hf.families.moe import EXPERTS_LIKE
@@ -30,7 +29,7 @@ def refuse_other_models(kind: Any, document: Mapping[str, Any], families: Mappin
     if document.get("is_encoder_decoder"):
         raise ConfigError(f"an encoder-decoder config ({kind!r}); only decoder-only models are counted")
     if not isinstance(kind, str) or kind not in families:
-        near = get_close_matches(str(kind)[:100], families, n=3, cutoff=0.5)
+        near = suggest(str(kind), families)
         hint = f"; near it are {', '.join(near)}" if near else ""
         raise ConfigError(
             f"model_type {_short(kind)} is not read by this version{hint}; known are {', '.join(families)}"
