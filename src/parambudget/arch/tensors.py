@@ -173,9 +173,9 @@ def _experts(m: Dims, moe: MoEDims) -> list[Tensor]:
 
     rows = linear("router", "router", moe.n_experts, m.dim, bias=moe.router_bias)
     for name, out, into in _projections(m, moe.expert_intermediate_size):
-        rows += _routed(moe, n_layers, name, (out, into), "matmul", "weight")
+        rows += _routed_rows(moe, n_layers, name, (out, into), "matmul", "weight")
         if moe.expert_bias:
-            rows += _routed(moe, n_layers, name, (out,), "bias", "bias")
+            rows += _routed_rows(moe, n_layers, name, (out,), "bias", "bias")
     # Their number is a choice: no symbol or array stands for it.
     if moe.n_shared_experts:
         for name, out, into in _projections(m, moe.shared_expert_width):
@@ -185,7 +185,7 @@ def _experts(m: Dims, moe: MoEDims) -> list[Tensor]:
     return rows
 
 
-def _routed(
+def _routed_rows(
     moe: MoEDims, n_layers: Size, name: str, shape: tuple[Size, ...], role: Role, kind: str
 ) -> list[Tensor]:
     """A tensor of every routed expert of every layer with experts: one each, or one for all of a layer."""

@@ -79,12 +79,12 @@ PLAIN_SECONDS: Final = 10.0
 
 
 @contextmanager
-def preparing(console: Console) -> Iterator[Callable[[prepare.Progress], None]]:
+def preparing(console: Console) -> Iterator[Callable[[prepare.PrepareProgress], None]]:
     """What to call as the work goes on: a bar on a terminal, plain lines elsewhere."""
     started = perf_counter()
-    first: prepare.Progress | None = None
+    first: prepare.PrepareProgress | None = None
 
-    def figures(now: prepare.Progress) -> str:
+    def figures(now: prepare.PrepareProgress) -> str:
         nonlocal first
         first = first or now
         rate = (now.n_bytes - first.n_bytes) / max(1e-9, perf_counter() - started)
@@ -120,11 +120,11 @@ def prepared(manifest: Manifest, out: Path) -> Table:
 
 
 def _plain(
-    console: Console, figures: Callable[[prepare.Progress], str]
-) -> Callable[[prepare.Progress], None]:
+    console: Console, figures: Callable[[prepare.PrepareProgress], str]
+) -> Callable[[prepare.PrepareProgress], None]:
     last = perf_counter()
 
-    def show(now: prepare.Progress) -> None:
+    def show(now: prepare.PrepareProgress) -> None:
         nonlocal last
         line = figures(now)
         if perf_counter() - last > PLAIN_SECONDS:

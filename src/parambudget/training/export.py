@@ -9,7 +9,7 @@ from parambudget.build.export import write_pretrained
 from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import Export
 from parambudget.formats.hf.exporter import to_hf
-from parambudget.text.tokenizer import ends, tokenizer_files
+from parambudget.text.tokenizer import end_token_ids, tokenizer_files
 from parambudget.training.generate import Loaded
 
 TOKENIZER_OF_ITS_OWN: Final = ("qwen2",)
@@ -51,7 +51,7 @@ def export_weights(loaded: Loaded, out: Path, kind: str | None = None) -> Export
             f"no class of transformers gives these weights the same logits: {made.name} computes "
             f"{', '.join(made.unsaid)}; export the config alone, without --weights"
         )
-    document = made.document | ends(tokenizer) | {"dtype": "float32"}
+    document = made.document | end_token_ids(tokenizer) | {"dtype": "float32"}
     files = write_pretrained(loaded.module, document, out, tokenizer_files(tokenizer, model.context_length))
     notes = made.notes
     if made.name in TOKENIZER_OF_ITS_OWN:

@@ -15,7 +15,11 @@ from parambudget.formats.hf.weights import is_pretrained, load_pretrained
 from parambudget.formats.source import load
 from parambudget.nn.kv_cache import remembering
 from parambudget.nn.transformer import Transformer
-from parambudget.text.tokenizer import TextTokenizer, prepared, read_pretrained_tokenizer
+from parambudget.text.tokenizer import (
+    TextTokenizer,
+    as_text_tokenizer,
+    read_pretrained_tokenizer,
+)
 from parambudget.training.checkpoint import files
 from parambudget.training.device import Compute
 
@@ -80,7 +84,7 @@ def load_checkpoint(
         held = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises no narrower class
         raise InputError(f"{folder / 'tokenizer.json'} cannot be read ({error})") from None
-    return Loaded(folder, module.eval(), prepared(held, str(folder / "tokenizer.json")), compute)
+    return Loaded(folder, module.eval(), as_text_tokenizer(held, str(folder / "tokenizer.json")), compute)
 
 
 def _newest_whole(run: Path, on_notice: Callable[[str], None]) -> Path:
