@@ -1,4 +1,4 @@
-"""Random models for property tests: small in every size, any in every choice that `ModelConfig` knows."""
+"""Random models for property tests: small in every size, with any value of every choice in `ModelConfig`."""
 
 from typing import Any, get_args
 
@@ -22,18 +22,18 @@ SIZES_OF_MOE = (
 def models(
     draw: st.DrawFn, *, uniform: bool = False, experts: bool = True, latents: bool = True
 ) -> ModelConfig:
-    """Any valid model of a few hundred to a few ten thousand parameters, or any without experts or latents.
+    """Any valid model of a few hundred to a few ten thousand parameters, optionally without experts or latent attention.
 
     A uniform one is dense and has layers of one kind.
     """
     names = [name for name in ModelConfig.model_fields if name not in (*SIZES, *BLOCKS)]
     choose = {name: draw(_values(name)) for name in names}
-    _agree(choose)
+    _repair(choose)
     n_layers = draw(st.integers(1, 3))
     if uniform:
         choose["window_pattern"] = ("local",)
     elif experts:
-        choose["moe"] = draw(st.none() | blocks_of_experts(n_layers))
+        choose["moe"] = draw(st.none() | moe_blocks(n_layers))
     n_kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     head_dim = draw(st.integers(1, 12))
     if choose["position"] == "rotary":
@@ -41,7 +41,7 @@ def models(
         pairs = draw(st.integers(1, head_dim // 2))
         choose["rotary_fraction"] = 2 * pairs / head_dim
     if latents and draw(st.booleans()):
-        choose |= {"mla": draw(blocks_of_latents(head_dim)), "qk_norm": "none", "qkv_clip": None}
+        choose |= {"mla": draw(mla_blocks(head_dim)), "qk_norm": "none", "qkv_clip": None}
         choose["qk_norm_bias"] = None
         n_kv_heads, group = n_kv_heads * group, 1
         head_dim += choose["mla"].qk_nope_head_dim
@@ -62,8 +62,8 @@ def models(
     return model if projected == model.dim else model.replace(embedding_dim=projected)
 
 
-def _agree(choose: dict[str, Any]) -> None:
-    """Take back what contradicts other choices."""
+def _repair(choose: dict[str, Any]) -> None:
+    """Undo what contradicts other choices."""
     if choose["norm"] == "rmsnorm" or not choose["norm_weight"]:
         choose |= {"norm_bias": False, "qk_norm_bias": choose["qk_norm_bias"] and None}
     if choose["qk_norm"] == "none":
@@ -83,7 +83,7 @@ def _agree(choose: dict[str, Any]) -> None:
 
 
 @st.composite
-def blocks_of_experts(draw: st.DrawFn, n_layers: int) -> MoEConfig:
+def moe_blocks(draw: st.DrawFn, n_layers: int) -> MoEConfig:
     """Any valid block for that depth."""
     names = [name for name in MoEConfig.model_fields if name not in SIZES_OF_MOE]
     choose = {name: draw(_values(name)) for name in names}
@@ -109,8 +109,8 @@ def blocks_of_experts(draw: st.DrawFn, n_layers: int) -> MoEConfig:
     )
 
 
-def blocks_of_latents(rotated: int) -> st.SearchStrategy[MLAConfig]:
-    """Any valid block with that much of a head for the position."""
+def mla_blocks(rotated: int) -> st.SearchStrategy[MLAConfig]:
+    """Any valid block with heads of which that much is rotated."""
     return st.builds(
         MLAConfig,
         kv_lora_rank=st.integers(1, 12),

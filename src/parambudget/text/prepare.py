@@ -101,7 +101,7 @@ def prepare(
     plan = _plan(request, tokenizer, groups)
     made_from = sha256_of_text(json.dumps(plan))
     if (out / MANIFEST).is_file():
-        return _read_finished(out, made_from)
+        return _existing_manifest(out, made_from)
     new_folders = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         _open_work_folder(out, plan)
@@ -173,7 +173,7 @@ def _plan(
     }
 
 
-def _read_finished(out: Path, made_from: str) -> Manifest:
+def _existing_manifest(out: Path, made_from: str) -> Manifest:
     """The manifest of a folder that is complete already, if it was made by the same request."""
     manifest = Manifest.read(out)
     if manifest.made_from != made_from:
