@@ -64,7 +64,7 @@ def window_everywhere(c: Config) -> Fields:
     return _window_fields(c["sliding_window"], ["local"])
 
 
-def window_everywhere_if_enabled(c: Config) -> Fields:
+def optional_window_everywhere(c: Config) -> Fields:
     """The same, behind the switch `use_sliding_window`."""
     return window_everywhere(c) if c["use_sliding_window"] else {}
 

@@ -311,7 +311,7 @@ MOE_FAMILIES: Final[Mapping[str, Family]] = {
                 moe_intermediate_size=768, num_experts_per_tok=8, num_experts=128,
             ),
             fixed={"qk_norm": "head"},
-            rules=(rules.attention_bias, layer_rules.qwen_moe, layer_rules.window_everywhere_if_enabled),
+            rules=(rules.attention_bias, layer_rules.qwen_moe, layer_rules.optional_window_everywhere),
             aliases={"num_local_experts": "num_experts"},
             nullable=frozenset({"num_key_value_heads", "sliding_window"}),
             ignored_keys={"max_window_layers": ANY},
