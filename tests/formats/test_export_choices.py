@@ -59,13 +59,13 @@ def other_values() -> list[tuple[str, object]]:
     return [(name, value) for name, values in choices.items() for value in values] + [*NUMBERS.items()]
 
 
-def built_parameters(written: Export) -> int:
+def built_parameters(made: Export) -> int:
     """Parameters of the model that transformers builds, shared ones once."""
-    keywords = dict(written.document)
+    keywords = dict(made.document)
     config = AutoConfig.for_model(keywords.pop("model_type"), **keywords)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    assert type(model).__name__ == written.document["architectures"][0]
+    assert type(model).__name__ == made.document["architectures"][0]
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -76,18 +76,18 @@ def test_a_model_with_another_choice_is_refused_or_says_so_and_is_built_with_its
     for name, value in other_values():
         try:
             changed = model.replace(**{name: value})
-            written = to_hf(changed)
+            made = to_hf(changed)
         except ConfigError:
             continue
         accepted += 1
-        assert built_parameters(written) == total(changed), (name, value)
+        assert built_parameters(made) == total(changed), (name, value)
         if name not in INITIALISATION and (kind, name) not in WITHOUT_EFFECT:
-            assert read(written)[name] == pytest.approx(flat(changed)[name]), (name, value)
+            assert read_back(made)[name] == pytest.approx(flat(changed)[name]), (name, value)
     assert accepted > 10
 
 
-def read(written: Export) -> dict[str, object]:
-    model: ModelConfig = complete(from_hf(written.document, "config.json").fields).model
+def read_back(made: Export) -> dict[str, object]:
+    model: ModelConfig = complete(from_hf(made.document, "config.json").fields).model
     return flat(model)
 
 

@@ -85,10 +85,10 @@ def test_the_defaults_are_those_of_the_class(kind):
     fields |= {"partial_rotary_factor": share, "rotary_pct": share}
     ours = {key: value for key, value in SCHEMAS[kind].defaults.items() if key not in OUR_OWN}
     # A key without a field is read where it is there, and may be null where ours is.
-    said = {
+    expected = {
         key for key, value in ours.items() if value is not ABSENT and (value is not None or key in fields)
     }
-    assert {key: ours[key] for key in said} == {key: fields[key] for key in said}
+    assert {key: ours[key] for key in expected} == {key: fields[key] for key in expected}
 
 
 def test_a_key_that_the_class_does_not_read_is_noted_and_inert():

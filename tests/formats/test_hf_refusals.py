@@ -56,13 +56,13 @@ def test_a_broken_key_is_counted_as_the_class_does_or_refused_in_one_line(kind, 
     try:
         ours = our_counts(config)
     except ConfigError as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = ""
+        message = ""
         where[name] = as_the_class_takes_it(kind, key, value)
         assert ours == class_counts(config)
-    assert "\n" not in told
-    assert len(told) < 1000
+    assert "\n" not in message
+    assert len(message) < 1000
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_what_is_not_supported_is_refused_in_one_line(config, says):
 
 
 @pytest.mark.parametrize(
-    ("held", "says"),
+    ("content", "says"),
     [
         (b'{"model_type": "llama", "hidden_size": 40', "is not valid JSON"),
         (b"", "is not valid JSON"),
@@ -147,14 +147,14 @@ def test_what_is_not_supported_is_refused_in_one_line(config, says):
     ],
     ids=["truncated", "empty", "list", "null", "utf-16", "twice", "nan", "huge number", "50 MB", "negative"],
 )
-def test_a_broken_file_ends_in_one_line_and_exit_2(tmp_path, monkeypatch, capsys, held, says):
+def test_a_broken_file_ends_in_one_line_and_exit_2(tmp_path, monkeypatch, capsys, content, says):
     path = tmp_path / "config.json"
-    path.write_bytes(held)
+    path.write_bytes(content)
     monkeypatch.setattr(sys, "argv", ["parambudget", "count", str(path)])
     with pytest.raises(SystemExit) as end:
         main()
-    out, told = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert (end.value.code, out) == (2, "")
-    assert says in told
-    assert told.count("\n") == 1
-    assert len(told) < 1000
+    assert says in err
+    assert err.count("\n") == 1
+    assert len(err) < 1000

@@ -142,14 +142,14 @@ def test_files_without_the_head_prefix_and_with_old_masks_are_read(tmp_path):
     )  # fmt: skip
     folder = save_with_transformers(tmp_path / "theirs", model)
     expected = logits(load_pretrained(folder), model)
-    rewrite(folder, lambda held: {name.removeprefix("transformer."): held[name] for name in held})
-    rewrite(folder, lambda held: held | {"h.0.attn.bias": torch.ones(1, 1, 8, 8)})
+    rewrite(folder, lambda tensors: {name.removeprefix("transformer."): tensors[name] for name in tensors})
+    rewrite(folder, lambda tensors: tensors | {"h.0.attn.bias": torch.ones(1, 1, 8, 8)})
     assert torch.equal(logits(load_pretrained(folder), model), expected)
 
 
 def test_half_precision_is_read_into_float32(tmp_path):
     folder = save_with_transformers(tmp_path / "theirs")
-    rewrite(folder, lambda held: {name: tensor.bfloat16() for name, tensor in held.items()})
+    rewrite(folder, lambda tensors: {name: tensor.bfloat16() for name, tensor in tensors.items()})
     ours = load_pretrained(folder)
     assert {parameter.dtype for parameter in ours.parameters()} == {torch.float32}
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -160,9 +160,11 @@ def test_a_tied_head_that_is_stored_too_is_accepted_if_it_equals_the_embedding(t
     model = LLAMA.replace(tied=True)
     folder = save_with_transformers(tmp_path / "theirs", model)
     expected = logits(load_pretrained(folder), model)
-    rewrite(folder, lambda held: held | {"lm_head.weight": held["model.embed_tokens.weight"].clone()})
+    rewrite(
+        folder, lambda tensors: tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}
+    )
     assert torch.equal(logits(load_pretrained(folder), model), expected)
-    rewrite(folder, lambda held: held | {"lm_head.weight": held["lm_head.weight"] + 1})
+    rewrite(folder, lambda tensors: tensors | {"lm_head.weight": tensors["lm_head.weight"] + 1})
     with pytest.raises(InputError, match=r"tie_word_embeddings, but lm_head.weight differs from model"):
         load_pretrained(folder)
 
@@ -185,11 +187,11 @@ UP = "model.layers.1.mlp.up_proj.weight"
 BROKEN = {
     "truncated": (truncate, r"every .safetensors file in it complete\?"),
     "missing": (
-        lambda folder: rewrite(folder, lambda held: {k: held[k] for k in held if k != UP}),
+        lambda folder: rewrite(folder, lambda tensors: {k: tensors[k] for k in tensors if k != UP}),
         rf"its weights lack {UP}; use",
     ),
     "superfluous": (
-        lambda folder: rewrite(folder, lambda held: held | {"model.layers.2.x": torch.ones(1)}),
+        lambda folder: rewrite(folder, lambda tensors: tensors | {"model.layers.2.x": torch.ones(1)}),
         r"its weights also have model.layers.2.x; use",
     ),
     "of another shape": (
@@ -202,7 +204,7 @@ BROKEN = {
     ),
     "of an unknown class": (lambda folder: change_config(folder, model_type="nonsense"), r"nonsense"),
     "quantized": (
-        lambda folder: rewrite(folder, lambda held: held | {UP: held[UP].to(torch.int8)}),
+        lambda folder: rewrite(folder, lambda tensors: tensors | {UP: tensors[UP].to(torch.int8)}),
         rf"stores {UP} as I8; give weights that are not quantized",
     ),
     "without weights": (lambda folder: (folder / "model.safetensors").unlink(), r"has neither model.safe"),

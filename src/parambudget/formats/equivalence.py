@@ -25,7 +25,7 @@ _TOLERANCE: Final = 1e-9
 
 
 @dataclass(frozen=True)
-class Difference:
+class FieldDifference:
     """A field in which two models differ."""
 
     field: str
@@ -33,7 +33,7 @@ class Difference:
     got: Any
 
 
-def differences(wanted: ModelConfig, got: ModelConfig) -> list[Difference]:
+def differences(wanted: ModelConfig, got: ModelConfig) -> list[FieldDifference]:
     """Where the models differ in count or function, in the order of the fields; empty if they are the same.
 
     Initial weights are not a difference, nor is whether experts are stored in one tensor.
@@ -49,7 +49,7 @@ def differences(wanted: ModelConfig, got: ModelConfig) -> list[Difference]:
         pair = _readable_value(our_fields, ours, field), _readable_value(their_fields, theirs, field)
         # Equal values of different models can differ in effect, such as a fraction of heads of other widths.
         pair = (ours.get(field), theirs.get(field)) if pair[0] == pair[1] else pair
-        found.append(Difference(field, *pair))
+        found.append(FieldDifference(field, *pair))
     return found
 
 
@@ -138,7 +138,7 @@ def first_equivalent(model: ModelConfig, attempts: Iterable[Callable[[], Attempt
 
     `scope` is what the message says was tried, such as "no class of transformers".
     """
-    misses: list[tuple[list[Difference], Export]] = []
+    misses: list[tuple[list[FieldDifference], Export]] = []
     same_fields: list[Export] = []
     errors: list[str] = []
     for attempt in attempts:
@@ -162,7 +162,7 @@ def first_equivalent(model: ModelConfig, attempts: Iterable[Callable[[], Attempt
     raise ConfigError(f"{scope} is equivalent to this model: {name} {_describe_differences(lacks)}")
 
 
-def _describe_differences(found: Sequence[Difference]) -> str:
+def _describe_differences(found: Sequence[FieldDifference]) -> str:
     """What the closest export has instead, and what to change."""
     named = [
         f"has {one.field}={_format_value(one.got)} where the model has {_format_value(one.wanted)}"
@@ -173,7 +173,7 @@ def _describe_differences(found: Sequence[Difference]) -> str:
     return f"{', '.join(named)}; {_suggest_change(found)} to export it"
 
 
-def _suggest_change(found: Sequence[Difference]) -> str:
+def _suggest_change(found: Sequence[FieldDifference]) -> str:
     if len(found) > 1:
         return "change these fields"
     (one,) = found

@@ -366,11 +366,11 @@ def _split_rows(whole: Tensor, shapes: Sequence[torch.Size], _: ModelConfig) -> 
     return whole.split([shape[0] for shape in shapes])
 
 
-def _join_transposed(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
+def _join_transposed_rows(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
     return _join_rows(parts, m).T if parts[0].dim() == 2 else _join_rows(parts, m)
 
 
-def _split_transposed(whole: Tensor, shapes: Sequence[torch.Size], m: ModelConfig) -> Sequence[Tensor]:
+def _split_transposed_rows(whole: Tensor, shapes: Sequence[torch.Size], m: ModelConfig) -> Sequence[Tensor]:
     return _split_rows(whole.T if whole.dim() == 2 else whole, shapes, m)
 
 
@@ -405,22 +405,24 @@ def _expert_stacks(parts: Sequence[Tensor], m: ModelConfig) -> list[Tensor]:
     return [torch.stack(tuple(parts[i : i + n_experts])) for i in range(0, len(parts), n_experts)]
 
 
-def _join_stacked(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
+def _join_expert_stacks(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
     return torch.cat(_expert_stacks(parts, m), dim=1)
 
 
-def _split_stacked(whole: Tensor, shapes: Sequence[torch.Size], _: ModelConfig) -> Sequence[Tensor]:
+def _split_expert_stacks(whole: Tensor, shapes: Sequence[torch.Size], _: ModelConfig) -> Sequence[Tensor]:
     n_experts = whole.shape[0]
     projections = whole.split([shape[0] for shape in shapes[::n_experts]], dim=1)
     return [expert for projection in projections for expert in projection]
 
 
-def _join_interleaved(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
+def _join_interleaved_experts(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
     rows = torch.stack(_expert_stacks(parts, m), dim=2).flatten(1, 2)
     return rows.transpose(1, 2) if rows.dim() == 3 else rows
 
 
-def _split_interleaved(whole: Tensor, shapes: Sequence[torch.Size], _: ModelConfig) -> Sequence[Tensor]:
+def _split_interleaved_experts(
+    whole: Tensor, shapes: Sequence[torch.Size], _: ModelConfig
+) -> Sequence[Tensor]:
     n_projections = len(shapes) // whole.shape[0]
     rows = whole.transpose(1, 2) if whole.dim() == 3 else whole
     return [
@@ -430,9 +432,9 @@ def _split_interleaved(whole: Tensor, shapes: Sequence[torch.Size], _: ModelConf
 
 _LAYOUTS: Final[Mapping[Layout, WeightLayout]] = {
     "concat": WeightLayout(_join_rows, _split_rows),
-    "transposed": WeightLayout(_join_transposed, _split_transposed),
+    "transposed": WeightLayout(_join_transposed_rows, _split_transposed_rows),
     "per_group_qkv": WeightLayout(_join_groups, _split_groups),
     "codegen_qkv": WeightLayout(_join_codegen, _split_codegen),
-    "stacked_experts": WeightLayout(_join_stacked, _split_stacked),
-    "interleaved_experts": WeightLayout(_join_interleaved, _split_interleaved),
+    "stacked_experts": WeightLayout(_join_expert_stacks, _split_expert_stacks),
+    "interleaved_experts": WeightLayout(_join_interleaved_experts, _split_interleaved_experts),
 }
