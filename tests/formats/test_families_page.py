@@ -54,6 +54,6 @@ def test_a_family_is_one_record_in_one_file(model_type):
     """Config, weights and class stand together; only the order of exports names a type once more."""
     records = "".join(path.read_text() for path in SOURCE.glob("*.py"))
     assert len(re.findall(f'^    "{model_type}": ', records, re.M)) == 1
-    others = [path for path in SOURCE.parents[1].rglob("*.py") if path.parent != SOURCE]
+    others = [path for path in SOURCE.parent.rglob("*.py") if path.parent != SOURCE]
     naming = {path.name for path in others if f'"{model_type}"' in path.read_text()}
     assert naming <= {"exporter.py"}

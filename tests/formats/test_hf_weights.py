@@ -216,7 +216,10 @@ BROKEN = {
         lambda folder: write_index(folder, {}),
         r"its weights lack model.embed_to",
     ),
-    "with an index that is none": (lambda folder: write_index(folder, [1]), r"has no weight_map of tensors"),
+    "with an index that is none": (
+        lambda folder: write_index(folder, [1]),
+        r"has no weight_map from tensors",
+    ),
     "with an index that leads away": (lambda folder: write_index(folder, {UP: "../x"}), r"has no weight_map"),
     "with an index of files that are not there": (
         lambda folder: write_index(folder, {UP: "gone.safetensors"}),
