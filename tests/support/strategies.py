@@ -22,7 +22,7 @@ SIZES_OF_MOE = (
 def models(
     draw: st.DrawFn, *, uniform: bool = False, experts: bool = True, latents: bool = True
 ) -> ModelConfig:
-    """Any valid model of a few hundred to a few ten thousand parameters, optionally without experts or latent attention.
+    """Any valid model of a few hundred to a few ten thousand parameters, or any without experts or latents.
 
     A uniform one is dense and has layers of one kind.
     """
