@@ -141,7 +141,7 @@ def test_what_is_not_supported_is_refused_in_one_line(config, says):
         (b'{"model_type": "llama", "vocab_size": 1' + b"0" * 5000 + b"}", "is not usable JSON"),
         (
             b'{"model_type": "llama", "padding": "' + b"x" * 50_000_000 + b'"}',
-            "more than the 5,000,000",
+            "larger than 5,000,000",
         ),
         (json.dumps(MIXTRAL | {"num_local_experts": -8}).encode(), "num_local_experts is -8"),
     ],
