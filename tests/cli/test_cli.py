@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from parambudget._version import __version__, cli
+from parambudget import cli
+from parambudget._version import __version__
 from parambudget.arch.config import FIELDS
 from parambudget.cli.main import COMMANDS
 
@@ -96,7 +97,7 @@ class TestCount:
 
     def test_verify_holds_the_count_against_the_module(self, run):
         assert (
-            "verified: 218 tensors, 353,355,520 parameters, built as counted"
+            "verified: 218 tensors, 353,355,520 parameters; the built model matches the count"
             in run("count", *OPTION_1, "--verify")[1]
         )
 
@@ -180,7 +181,7 @@ class TestSolve:
 class TestOthers:
     def test_verify_says_what_was_compared(self, run, current):
         code, out, _ = run("verify", current)
-        assert (code, out) == (0, "verified: 218 tensors, 454,166,528 parameters, built as counted\n")
+        assert (code, out) == (0, "verified: 218 tensors, 454,166,528 parameters; the built model matches the count\n")
 
     def test_verify_names_the_difference_and_exits_1(self, run, current, monkeypatch):
         from parambudget.nn import verify as witness

@@ -112,12 +112,12 @@ def plan(
         print_json(documents[0] if not others else {"plan": documents[0], "compared": documents[1:]})
         raise typer.Exit(not first.fits)
     from parambudget.render.plan import comparison, plan_screen
-    from parambudget.render.terminal import columns
+    from parambudget.render.terminal import terminal_width
 
-    print_lines(plan_screen(plans[0], columns()))
+    print_lines(plan_screen(plans[0], terminal_width()))
     if others:
         names = ["this model" if source is None else _named(source), *others]
-        print_lines(["", *comparison(plans, names, columns())])
+        print_lines(["", *comparison(plans, names, terminal_width())])
     raise typer.Exit(not first.fits)
 
 
