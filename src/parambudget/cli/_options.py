@@ -57,13 +57,7 @@ def with_model_fields(*, as_axes: bool = False) -> Callable[[Callable[..., None]
 def _flag_parameter(name: str, *, is_axis: bool) -> inspect.Parameter:
     """The field as a parameter that typer turns into an option."""
     info, kind = FIELDS[name], _kind(name)
-    types: dict[str, Any] = {
-        "size": str,
-        "list": str,
-        "switch": bool,
-        "choice": info.annotation,
-        "number": float,
-    }
+    hint: Any = {"switch": bool, "choice": info.annotation, "number": float}.get(kind, str)
     block = next((block for block, cls in BLOCKS.items() if name in cls.model_fields), None)
     option = typer.Option(
         "/".join(switch_flags(name)) if kind == "switch" else f"--{name.replace('_', '-')}",
@@ -72,7 +66,7 @@ def _flag_parameter(name: str, *, is_axis: bool) -> inspect.Parameter:
         metavar="AXIS" if is_axis else {"size": "N", "list": "A,B"}.get(kind),
         show_default=False,
     )
-    annotation = Annotated[types[kind] | None, option]
+    annotation = Annotated[hint | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

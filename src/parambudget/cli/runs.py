@@ -51,16 +51,16 @@ def show(
             "runs show ... (or: pip install 'parambudget[train]')"
         )
     readable: list[Run] = []
-    unreadable: list[InputError] = []
+    failures: list[InputError] = []
     for folder in folders:
         try:
             readable.append(read_run(folder))
         except InputError as error:
-            unreadable.append(error)
+            failures.append(error)
     if not readable:
-        raise unreadable[0]
-    for error in unreadable:
-        print_notice(str(error))
+        raise failures[0]
+    for failure in failures:
+        print_notice(str(failure))
     if figure is not None:
         _draw_loss(readable, figure)  # it was asked for: if it fails, nothing else is printed
     if as_json:

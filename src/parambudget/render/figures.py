@@ -138,9 +138,10 @@ def memory_by_part(plans: Mapping[str, RunPlan], path: Path) -> None:
     for n, part in enumerate(parts):
         sizes = np.array([plans[name].memory.parts.get(part, 0) for name in names]) / _GIB
         if sizes.any():
-            style = {"hatch": None if n < len(COLOURS) else "//", "edgecolor": "white", "linewidth": 0.5}
-            colour, name = COLOURS[n % len(COLOURS)], part.replace("_", " ")
-            axes.barh(names, sizes, left=left, color=colour, label=name, **style)
+            axes.barh(
+                names, sizes, left=left, color=COLOURS[n % len(COLOURS)], label=part.replace("_", " "),
+                hatch=None if n < len(COLOURS) else "//", edgecolor="white", linewidth=0.5,
+            )  # fmt: skip
             left += sizes
     for at, name in enumerate(names):
         axes.annotate(format_bytes(plans[name].memory.peak_bytes), (left[at], at), xytext=(4, 0),
@@ -166,8 +167,8 @@ def loss_over_hours(plans: Mapping[str, RunPlan], path: Path) -> None:
     hours = np.geomspace(middle / 8, middle * 4, _POINTS)
     for n, (name, plan) in enumerate(plans.items()):
         colour = INK if n == 0 else COLOURS[n % len(COLOURS)]
-        style = {"color": colour, "linestyle": _LINES[n % len(_LINES)], "linewidth": 1.8}
-        axes.plot(hours, plan.loss_after(hours), label=name, **style)
+        line = _LINES[n % len(_LINES)]
+        axes.plot(hours, plan.loss_after(hours), label=name, color=colour, linestyle=line, linewidth=1.8)
     rates = first.speed.tokens_per_second
     axes.fill_between(
         hours, first.loss_after(hours, rates.high), first.loss_after(hours, rates.low), color=INK, alpha=0.08,
@@ -197,15 +198,15 @@ def loss_curve(runs: Sequence[Run], path: Path) -> None:
 
 
 def _draw_run(axes: Axes, run: Run, name: str, colour: str, validation_colour: str) -> None:
-    measured = [(step.tokens, step.loss) for step in run.steps if step.loss is not None]
-    tokens, losses = [at for at, _ in measured], [loss for _, loss in measured]
+    training = [(step.tokens, step.loss) for step in run.steps if step.loss is not None]
+    tokens, losses = [at for at, _ in training], [loss for _, loss in training]
     axes.plot(tokens, losses, color=colour, alpha=0.25, linewidth=0.8)
     axes.plot(
         tokens, list(_running_means(losses)), color=colour, linewidth=1.6, label=f"{name}training, smoothed"
     )
-    evaluated = run.evaluated
+    validation = [(step.tokens, step.val_loss) for step in run.steps if step.val_loss is not None]
     axes.plot(
-        [step.tokens for step in evaluated], [step.val_loss for step in evaluated],
+        [at for at, _ in validation], [loss for _, loss in validation],
         color=validation_colour, marker="o", markersize=4, linewidth=1.2, linestyle="--",
         label=f"{name}validation",
     )  # fmt: skip
