@@ -1,4 +1,4 @@
-"""`parambudget plan`: does the run fit, how fast, how long, how much, how good? Before anything is trained."""
+"""`parambudget plan`: does a run fit, how fast, how long, how much, how good? Before anything is trained."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ def plan(
         bool | None, typer.Option(help="Recompute blocks in the backward pass: less memory, more work.")
     ] = None,
     optimizer: Annotated[
-        Literal["muon", "adamw"] | None, typer.Option(help="Muon for the matrices and AdamW for the rest, or AdamW.")
+        Literal["muon", "adamw"] | None, typer.Option(help="Muon for the matrices, or AdamW for all.")
     ] = None,
     shard: Annotated[bool | None, typer.Option(help="Shard the model over the GPUs (FSDP2).")] = None,
     hours: Annotated[float | None, typer.Option(metavar="H", help="Time to train for.")] = None,
