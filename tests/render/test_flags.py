@@ -35,7 +35,8 @@ def test_the_flags_of_a_model_say_that_model(model: ModelConfig):
 
 
 def test_a_command_receives_the_fields_that_were_used_beside_its_own_options():
-    assert fields_of(["--n-layers=3", "--untied", "--source", "x"]) == {"n_layers": 3, "tied": False, "source": "x"}
+    used = fields_of(["--n-layers=3", "--untied", "--source", "x"])
+    assert used == {"n_layers": 3, "tied": False, "source": "x"}
 
 
 @pytest.mark.parametrize("name", ["window", "q_lora_rank", "embedding_dim", "n_experts", "n_first_dense"])

@@ -211,8 +211,8 @@ def _verification(report: Report) -> list[str]:
     else:
         result = report.verified.removeprefix("verified: ")
         text = (
-            f"The {name} option was built in torch and checked against the count, tensor by tensor: {result}. "
-            "To repeat the check:"
+            f"The {name} option was built in torch and checked against the count, tensor by tensor: "
+            f"{result}. To repeat the check:"
         )
     return ["## How it was verified", "", text, "", "```console", f"$ {command}", "```"]
 
