@@ -283,8 +283,7 @@ def test_the_score_of_a_solution_is_the_sum_of_its_terms():
 
 def test_a_solution_shows_itself_in_one_line():
     assert repr(solve("350M", n_layers=24, dim=1024, kv_groups=4, intermediate_size=3200)[0]) == (
-        "balanced: 24 layers, dim 1024, 16/4 heads of 64, FFN 3200: "
-        "350,357,504 parameters (+357,504)"
+        "balanced: 24 layers, dim 1024, 16/4 heads of 64, FFN 3200: 350,357,504 parameters (+357,504)"
     )
 
 
