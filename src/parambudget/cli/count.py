@@ -45,7 +45,7 @@ def count(
     """
     completed = load(source, fields)
     counted = count_parameters(completed.model)
-    confirmations = [_check_expected(counted.total, expect, tolerance)] if expect is not None else []
+    confirmations = [_check_expectation(counted.total, expect, tolerance)] if expect is not None else []
     if verify:
         from parambudget.cli.verify import check_built_model
 
@@ -72,7 +72,7 @@ def count(
         typer.echo(line)
 
 
-def _check_expected(true: int, expect: str, tolerance: str) -> str:
+def _check_expectation(true: int, expect: str, tolerance: str) -> str:
     """The line that says the count is as expected. Raises `CheckFailed` with that line if it is not."""
     expected, allowed = parse_count(expect, "--expect"), parse_tolerance(tolerance)
     difference = Fraction(true - expected, expected)

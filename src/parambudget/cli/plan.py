@@ -89,7 +89,7 @@ def plan(
     require_valid(in_file)
     model = load(source, fields).model
 
-    def planned(of: ModelConfig, way: Mapping[str, Any]) -> "RunPlan":
+    def plan_of(of: ModelConfig, way: Mapping[str, Any]) -> "RunPlan":
         return plan_run(
             of, gpu, gpus=gpus, price=price, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
             bytes_per_token=bytes_per_token, **way,
@@ -106,9 +106,9 @@ def plan(
     # Speed and memory are comparable only at the same context.
     same = {name: fields[name] for name in ("context_length",) if name in fields}
     others = {_display_name(name): load(name, same).model for name in compare or []}
-    first = planned(model, given)
+    first = plan_of(model, given)
     # The others in the same micro-steps, so that memory and speed are comparable.
-    plans = [first, *(planned(each, vars(first.work)) for each in others.values())]
+    plans = [first, *(plan_of(each, vars(first.work)) for each in others.values())]
     if as_json:
         documents = [each.as_dict() for each in plans]
         print_json(documents[0] if not others else {"plan": documents[0], "compared": documents[1:]})
