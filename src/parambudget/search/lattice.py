@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size, active_expert_width, can_route
+from parambudget.arch.fields import ModelFields
 from parambudget.arch.sizes import with_sizes
 from parambudget.arch.validation import LARGEST_SIZE
 from parambudget.errors import InputError
@@ -175,9 +176,9 @@ class Points:
         """The sizes by name, for `with_sizes`."""
         return {name: values for name, values in self._there().items() if name not in _COUNTS}
 
-    def sizes(self, i: int) -> dict[str, int]:
+    def sizes(self, i: int) -> ModelFields:
         """The sizes of point i as plain ints, ready for `ModelConfig.replace`."""
-        return {name: int(values[i]) for name, values in self.columns().items()}
+        return cast(ModelFields, {name: int(values[i]) for name, values in self.columns().items()})
 
     def counts(self) -> list[Ints]:
         """What the points count against each budget."""

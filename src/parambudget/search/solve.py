@@ -1,12 +1,11 @@
 """From a budget to models: the complete search, ranked the way a practitioner would, with its certificate."""
 
 from fractions import Fraction
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.fields import ModelFields
 from parambudget.errors import ConfigError, NoSolution
 from parambudget.search.engine import Search
 from parambudget.search.lattice import Floats, Points
@@ -78,7 +77,7 @@ def described(
     counted = int(points.counted[i])
     score = {term: float(values[i]) for term, values in terms.items()}
     second = None if active is None or points.active is None else int(points.active[i]) - active
-    model = choices.replace(**cast(ModelFields, points.sizes(i)))
+    model = choices.replace(**points.sizes(i))
     error = None if target is None else counted - target
     return Solution(model, name, counted, error, score, active_error=second)
 
