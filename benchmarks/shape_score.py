@@ -21,8 +21,8 @@ import numpy as np
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.search.engine import Search
-from parambudget.search.lattice import Points
-from parambudget.search.score import WEIGHTS, Weights, shape_score
+from parambudget.search.lattice import Candidates
+from parambudget.search.score import SCORE_WEIGHTS, ScoreWeights, shape_score
 from parambudget.search.space import SearchSpace
 
 SIZES = ("n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "intermediate_size")
@@ -42,12 +42,12 @@ class Case:
     model: ModelConfig
     target: int
     choices: ModelConfig
-    rivals: Points
+    rivals: Candidates
     tuned_on: bool
 
-    def percentile(self, weights: Weights) -> float:
+    def percentile(self, weights: ScoreWeights) -> float:
         """Share of the shapes within tolerance that score strictly better, in percent."""
-        true = Points(
+        true = Candidates(
             *(np.array([getattr(self.model, name)]) for name in SIZES), counted=np.array([self.target])
         )
         mine, others = (
@@ -77,15 +77,15 @@ def family(name: str) -> str:
     return re.match(r"[a-z]+", name)[0]
 
 
-def tuned(found: list[Case]) -> Weights:
+def tuned(found: list[Case]) -> ScoreWeights:
     """Coordinate descent over a small grid on the tuning half, from the weights as they are."""
     half = [case for case in found if case.tuned_on]
 
-    def cost(weights: Weights) -> float:
+    def cost(weights: ScoreWeights) -> float:
         return float(np.mean([case.percentile(weights) for case in half]))
 
-    weights, best = WEIGHTS, cost(WEIGHTS)
-    for name in (field.name for field in fields(Weights) if field.name not in BY_HAND):
+    weights, best = SCORE_WEIGHTS, cost(SCORE_WEIGHTS)
+    for name in (field.name for field in fields(ScoreWeights) if field.name not in BY_HAND):
         for value in GRID:
             tried = replace(weights, **{name: value})
             if (now := cost(tried)) < best - 0.01:
@@ -97,7 +97,7 @@ def tuned(found: list[Case]) -> Weights:
 def main() -> None:
     """Print a line per model and the summary of both halves."""
     found = sorted(cases(), key=lambda case: case.name)
-    weights = tuned(found) if "--tune" in sys.argv[1:] else WEIGHTS
+    weights = tuned(found) if "--tune" in sys.argv[1:] else SCORE_WEIGHTS
     head = f"{'model':20} {'half':8} {'layers':>6} {'dim':>6} {'heads':>8} {'ffn':>6} {'rivals':>8}"
     print(f"{head} {'percentile':>10}")
     ranks = {}

@@ -21,7 +21,7 @@ from parambudget.arch.config import ModelConfig, met_width
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import active, active_body, total
 from parambudget.search.engine import Search
-from parambudget.search.lattice import Points
+from parambudget.search.lattice import Candidates
 from parambudget.search.score import shape_score
 from parambudget.search.space import SearchSpace, choices_of
 
@@ -50,12 +50,12 @@ def family(name: str) -> str:
     return re.match(r"[a-z]+", name)[0]
 
 
-def as_point(m: ModelConfig) -> Points:
+def as_point(m: ModelConfig) -> Candidates:
     """The model as a point of a lattice."""
     sizes = {name: np.array([getattr(m, name)]) for name in SIZES}
     moe = {name: getattr(m.moe, name) for name in OF_EXPERTS}
     sizes |= {name: np.array([value]) for name, value in moe.items() if value is not None}
-    return Points(counted=np.array([total(m)]), active=np.array([active(m)]), **sizes)
+    return Candidates(counted=np.array([total(m)]), active=np.array([active(m)]), **sizes)
 
 
 def percentile(m: ModelConfig) -> tuple[int, float]:

@@ -11,13 +11,13 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.speed.throughput import STALLS
 from parambudget.errors import InputError, NoSolution, ParambudgetError
-from parambudget.planning.compute_budget import LEAST_STATE_BYTES, better_size, sizes, solve_for, spending
+from parambudget.planning.compute_budget import LEAST_STATE_BYTES, better_size, size_range, solve_for_budget, spending
 from parambudget.planning.forecast import ASPECT_PENALTY, Spending, measured, outlook
 from parambudget.planning.machine import USABLE_SHARE, machine_for
 from parambudget.planning.run_plan import Goal, plan_run
 from parambudget.scaling.loss import DEFAULT_LAW, expected_loss, law_parameters
 from parambudget.search.engine import Search
-from parambudget.search.score import centre
+from parambudget.search.score import usual_aspect
 from parambudget.search.solutions import EQUAL_NATS, SweepCertificate
 from parambudget.search.space import SearchSpace
 
@@ -36,7 +36,7 @@ def every_model() -> list[pb.ModelConfig]:
 
 
 def penalised(model: pb.ModelConfig, loss: float) -> float:
-    strayed = np.log(model.dim / model.n_layers / centre(float(pb.count(model).body)))
+    strayed = np.log(model.dim / model.n_layers / usual_aspect(float(pb.count(model).body)))
     return loss * (1 + ASPECT_PENALTY * strayed**2)
 
 
@@ -46,7 +46,7 @@ def loss_after(model: pb.ModelConfig, tokens: float) -> float:
 
 def test_flops_choose_the_model_with_the_lowest_expected_loss():
     ranked = {m: penalised(m, loss_after(m, 1e18 / flops_per_token(m))) for m in every_model()}
-    found = solve_for(Spending(flops=1e18), top=3, **LATTICE)
+    found = solve_for_budget(Spending(flops=1e18), top=3, **LATTICE)
     certificate = found.certificate
     assert isinstance(certificate, SweepCertificate)
     assert certificate.best == pytest.approx(min(ranked.values()), rel=1e-12)
@@ -69,7 +69,7 @@ def test_hours_choose_by_what_each_model_sees_in_them():
         m: penalised(m, loss_after(m, seconds * tokens_per_second(m, work[0], H100.stack)))
         for m in every_model()
     }
-    found = solve_for(asked, **LATTICE)
+    found = solve_for_budget(asked, **LATTICE)
     assert found.certificate.best == pytest.approx(min(ranked.values()), rel=1e-12)
     assert ranked[found[0].model] <= found.certificate.best + EQUAL_NATS
 
@@ -81,7 +81,7 @@ def test_memory_chooses_the_largest_that_fits():
     peaks = {m: H100.peak_bytes(m, work) for m in every_model()}
     fitting = [m for m, peak in peaks.items() if peak <= int(6e9 * USABLE_SHARE)]
     assert 0 < len(fitting) < len(peaks)
-    found = solve_for(asked, **LATTICE)
+    found = solve_for_budget(asked, **LATTICE)
     assert found.certificate.possible == len(fitting)
     assert found.certificate.best == max(pb.count(m).total for m in fitting)
     assert all(s.model in fitting for s in found)
@@ -210,11 +210,11 @@ def test_dollars_are_hours_at_the_price_of_today():
 
 
 def test_the_sizes_searched_follow_from_the_budget():
-    low, high = sizes(Spending(flops=1e20))
+    low, high = size_range(Spending(flops=1e20))
     assert low < 853e6 < high  # the law's own choice, docs/laws.md
-    assert sizes(Spending(memory_bytes=12 * 10**9))[1] == 10**9
+    assert size_range(Spending(memory_bytes=12 * 10**9))[1] == 10**9
     both = Spending(replace(H100, memory_bytes=2 * 10**9), hours=1000)
-    assert sizes(both)[1] == 2 * 10**9 // LEAST_STATE_BYTES
+    assert size_range(both)[1] == 2 * 10**9 // LEAST_STATE_BYTES
 
 
 def test_a_plan_is_told_of_a_better_size_for_its_hours():

@@ -12,18 +12,18 @@ from parambudget.arch.dims import Dims
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import total
 from parambudget.errors import NoSolution
-from parambudget.planning.compute_budget import AT_ONCE, Measured, sweep
+from parambudget.planning.compute_budget import AT_ONCE, Measurement, sweep
 from parambudget.search.engine import Search
 from parambudget.search.space import SearchSpace
 
 some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def measure(m: Dims) -> Measured:
+def measure(m: Dims) -> Measurement:
     """Most FLOPs for the parameters, among models of an even count."""
     counts = np.asarray(total(m))
     value = counts / flops_per_token(m)
-    return Measured(value, counts % 2 == 0, {"flops": flops_per_token(m)})
+    return Measurement(value, counts % 2 == 0, {"flops": flops_per_token(m)})
 
 
 def band(best: float) -> float:
@@ -66,7 +66,7 @@ def test_the_best_of_a_sweep_is_the_best_of_all_possible_points(lattice: Declare
 def test_by_size_is_the_best_of_each_half_octave():
     search = Search(_space(), 10**6)
     pieces = search.everything(AT_ONCE)
-    by_total = lambda m: Measured(1.0 / np.asarray(total(m)), total(m) > 0, {})  # noqa: E731
+    by_total = lambda m: Measurement(1.0 / np.asarray(total(m)), total(m) > 0, {})  # noqa: E731
     swept = sweep(pieces, search.space.choices, by_total, band)
     sizes = list(swept.by_size)
     assert sizes == sorted(sizes)

@@ -15,7 +15,7 @@ from parambudget.cost.params import count
 from parambudget.errors import InputError, NoSolution
 from parambudget.search import engine as search_module
 from parambudget.search.engine import Search
-from parambudget.search.lattice import Points
+from parambudget.search.lattice import Candidates
 from parambudget.search.space import SearchSpace
 
 WORKED: dict[str, Any] = {
@@ -35,7 +35,7 @@ def every_lattice(examples: int) -> Any:
     return lambda test: limits(given(declared(), st.data())(test))
 
 
-def as_set(points: Points) -> set[tuple[int, ...]]:
+def as_set(points: Candidates) -> set[tuple[int, ...]]:
     rows = [list(points.sizes(i).values()) for i in range(len(points))]
     assert len({tuple(row) for row in rows}) == len(rows), "a point was found twice"
     return {tuple(row) for row in rows}

@@ -14,9 +14,9 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import active, total
 from parambudget.errors import ConfigError, NoSolution
 from parambudget.search import engine as search_module
-from parambudget.search.certificate import least_two
+from parambudget.search.certificate import two_least_errors
 from parambudget.search.engine import Search
-from parambudget.search.lattice import Points, misses
+from parambudget.search.lattice import Candidates, count_errors
 
 Point = tuple[int, ...]
 
@@ -33,7 +33,7 @@ def enumerated(lattice: OfExperts) -> dict[Point, ModelConfig]:
     return models
 
 
-def as_set(points: Points) -> set[Point]:
+def as_set(points: Candidates) -> set[Point]:
     rows = [tuple(points.sizes(i)[name] for name in NAMES) for i in range(len(points))]
     assert len(set(rows)) == len(rows), "a point was found twice"
     return set(rows)
@@ -118,7 +118,7 @@ def test_the_nearest_to_two_budgets_come_in_order_with_all_that_tie(lattice: OfE
     points = lattice.search(target, second=second).nearest(n)
     assert as_set(points) == {sizes for sizes, error in errors.items() if error <= last}
     assert (
-        misses(points.counts(), [target, second])[1:] >= misses(points.counts(), [target, second])[:-1]
+        count_errors(points.counts(), [target, second])[1:] >= count_errors(points.counts(), [target, second])[:-1]
     ).all()
 
 
@@ -165,10 +165,10 @@ def test_shares_that_differ_beyond_what_floats_tell_are_told_apart():
     nearer = (off * second - 1) // target
     assert Fraction(off, target) - Fraction(nearer, second) == Fraction(1, target * second)
     counts = [np.array([target - off, target]), np.array([second, second + nearer])]
-    errors = misses(counts, [target, second])
+    errors = count_errors(counts, [target, second])
     assert errors[0] == errors[1]
     expected = (Fraction(nearer, second), 1, Fraction(off, target))
-    assert least_two(errors, counts, [target, second]) == expected
+    assert two_least_errors(errors, counts, [target, second]) == expected
 
 
 def test_no_combination_that_routes_is_said():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError, InputError, NoSolution
-from parambudget.search.score import TERMS, centre
+from parambudget.search.score import TERMS, usual_aspect
 from parambudget.search.solutions import Solutions
 from parambudget.search.solve import solve
 from parambudget.units import parse_count
@@ -77,7 +77,7 @@ def test_the_first_row_has_an_ffn_near_the_prior_and_aligned(first: ModelConfig,
 
 @first_rows
 def test_the_first_row_has_a_usual_aspect_ratio(first: ModelConfig):
-    ratio = first.dim / first.n_layers / float(centre(pb.count(first).body))
+    ratio = first.dim / first.n_layers / float(usual_aspect(pb.count(first).body))
     assert 1 / 1.5 < ratio < 1.5
 
 

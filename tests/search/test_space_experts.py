@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import parambudget as pb
 from parambudget.arch.config import met_width
 from parambudget.search.engine import Search
-from parambudget.search.lattice import MOST_ROWS, expand
+from parambudget.search.lattice import MOST_ROWS, build_lattice
 from parambudget.search.score import ExpertWeights, experts_term
 from parambudget.search.space import SearchSpace
 
@@ -64,7 +64,7 @@ def test_what_is_active_of_a_total_is_guessed_to_within_a_half(name: str):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(10**7, 2 * 10**12), st.floats(0.02, 0.9))
 def test_the_box_of_any_two_budgets_is_small_enough_to_search(target: int, share: float):
-    lattice = expand(SearchSpace.declare(target, {}, active=max(1, int(target * share))))
+    lattice = build_lattice(SearchSpace.declare(target, {}, active=max(1, int(target * share))))
     assert 0 < len(lattice.n_layers) * len(lattice.first) <= MOST_ROWS
 
 

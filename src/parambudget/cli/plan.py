@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from parambudget.api import plan_run
+from parambudget import api
 from parambudget.arch.config import ModelConfig
 from parambudget.cli._options import JsonOption, SourceArgument, print_json, print_lines, with_model_fields
 from parambudget.formats.source import load, read_source
@@ -86,10 +86,11 @@ def plan(
     in_file = read_source(source).train if source is not None else {}
     require_valid(in_file)
     model = load(source, fields).model
+    machine = api.machine(gpu, gpus=gpus, dollars_per_hour=price)
 
     def planned(of: ModelConfig, way: Mapping[str, Any]) -> "RunPlan":
-        return plan_run(
-            of, gpu, gpus=gpus, price=price, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
+        return api.plan(
+            of, machine, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
             bytes_per_token=bytes_per_token, **way,
         )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
@@ -14,6 +14,7 @@ from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import STALLS, Range, Throughput, throughput
 from parambudget.errors import InputError
 from parambudget.planning.advice import caveats, remedies
+from parambudget.planning.budget import check_hours
 from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.step_search import least, quickest
 from parambudget.scaling.hyperparameters import learning_rate, training_tokens, update_tokens
@@ -25,10 +26,8 @@ from parambudget.scaling.loss import (
     expected_loss,
     law_parameters,
 )
-from parambudget.scaling.numbers import positive
+from parambudget.scaling.numbers import require_positive
 from parambudget.units import format_count
-
-MOST_HOURS: Final = 1e6
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,12 @@ class Goal:
     def __post_init__(self) -> None:
         if self.hours is not None and self.tokens is not None:
             raise InputError("hours and tokens both say how long the run is; give one of them")
-        if self.hours is not None and not 0 < self.hours <= MOST_HOURS:
-            raise InputError(
-                f"hours={self.hours:g} is no time to train for; use a number above 0, "
-                f"at most {MOST_HOURS:,.0f}"
-            )
+        if self.hours is not None:
+            check_hours(self.hours)
         if self.unique_tokens is not None:
-            positive(self.unique_tokens, "unique_tokens")
+            require_positive(self.unique_tokens, "unique_tokens")
         if self.bytes_per_token is not None:
-            positive(self.bytes_per_token, "bytes_per_token")
+            require_positive(self.bytes_per_token, "bytes_per_token")
 
 
 @dataclass(frozen=True, repr=False)
@@ -204,7 +200,7 @@ def _require_settings(fixed: Mapping[str, Any]) -> None:
     for name, value in fixed.items():
         if name not in allowed:
             raise InputError(f"{name} is no setting that a plan depends on; use {', '.join(allowed)}")
-        if allowed[name].type is int and positive(value, name) != int(value):
+        if allowed[name].type is int and require_positive(value, name) != int(value):
             raise InputError(f"{name} is {value}; it must be a whole number")
     if fixed.get("optimizer", "muon") not in ("muon", "adamw"):
         raise InputError(f"optimizer is {fixed['optimizer']!r}; it must be 'muon' or 'adamw'")

@@ -18,11 +18,17 @@ from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.run_plan import Goal, RunPlan, plan_run
 from parambudget.render.model import flags, name_of, products
 from parambudget.render.plan import shape, train_command
-from parambudget.render.solutions import better_said
-from parambudget.search.certificate import Certificate
+from parambudget.render.solutions import better_size_note
 from parambudget.search.resize import resize
-from parambudget.search.solutions import Better, Solutions
-from parambudget.units import format_bytes, format_count, format_flop_rate, format_seconds, format_share
+from parambudget.search.solutions import BetterSize, Solutions
+from parambudget.units import (
+    format_bytes,
+    format_count,
+    format_flop_rate,
+    format_seconds,
+    format_share,
+    parse_count,
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Report:
     formula: Formula
     verified: str | None
     """What holding the first option against its built module said; None where torch is not installed."""
-    better: Better | None
+    better: BetterSize | None
     figures: Mapping[str, str]
     """File names of the pictures by what they show; none where matplotlib is not installed."""
     version: str
@@ -59,7 +65,7 @@ def markdown(report: Report) -> str:
 
 def _head(report: Report) -> list[str]:
     c = report.found.certificate
-    assert isinstance(c, Certificate)
+    assert c.target is not None and c.tolerance is not None  # noqa: PT018
     return [
         f"# From {format_count(report.current.breakdown.total)} to {format_count(c.target)} parameters",
         "",
@@ -70,7 +76,7 @@ def _head(report: Report) -> list[str]:
 
 def _current(report: Report) -> list[str]:
     plan, c = report.current, report.found.certificate
-    assert isinstance(c, Certificate)
+    assert c.target is not None and c.tolerance is not None  # noqa: PT018
     off = format_share(plan.breakdown.total / c.target - 1, 2)
     return [
         "## The current model",
@@ -97,7 +103,7 @@ def _counts(counted: Breakdown) -> list[str]:
 
 def _options(report: Report) -> list[str]:
     c = report.found.certificate
-    assert isinstance(c, Certificate)
+    assert c.target is not None and c.tolerance is not None  # noqa: PT018
     rows = [_option("current", report.current, report)]
     rows += [_option(name, plan, report) for name, plan in report.options.items()]
     lines = [
@@ -118,7 +124,7 @@ def _options(report: Report) -> list[str]:
 
 def _option(name: str, plan: RunPlan, report: Report) -> list[str]:
     c = report.found.certificate
-    assert isinstance(c, Certificate)
+    assert c.target is not None and c.tolerance is not None  # noqa: PT018
     return [
         name, shape(plan.model), f"{plan.breakdown.total:,}",
         format_share(plan.breakdown.total / c.target - 1, 2), format_count(flops_per_token(plan.model)),
@@ -143,7 +149,7 @@ def _effects(report: Report) -> list[str]:
         f"{now.loss.meaning[0].upper()}{now.loss.meaning[1:]}.",
     ]
     if report.better is not None:
-        lines += ["", f"**Note:** {better_said(report.better)}."]
+        lines += ["", f"**Note:** {better_size_note(report.better)}."]
     return lines
 
 
@@ -257,7 +263,7 @@ def proposal(
 
     Without `hours`, those that the first way out takes for 20 tokens per parameter.
     """
-    found = resize(current, target)
+    found = resize(current, parse_count(target, "target"), {})
     given = {"batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps}
     if hours is None:
         hours = plan_run(found[0].model, machine, Goal(), given).hours.expected
@@ -296,7 +302,7 @@ def _draw(report: Report, out: Path) -> dict[str, Path]:
     from parambudget.render.figures import landscape, loss_over_hours, memory_by_part
 
     c = report.found.certificate
-    assert isinstance(c, Certificate)
+    assert c.target is not None and c.tolerance is not None  # noqa: PT018
     plans: dict[str, RunPlan] = {"current": report.current, **report.options}
     models = {name: plan.model for name, plan in report.options.items()}
     sizes, memory, hours = (out.with_name(f"{out.stem}-{what}.png") for what in ("sizes", "memory", "hours"))

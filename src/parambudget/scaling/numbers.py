@@ -13,7 +13,7 @@ from parambudget.units import format_count, shortened
 
 
 @dataclass(frozen=True)
-class Range:
+class FittedRange:
     """Where a law holds, both ends included."""
 
     low: float
@@ -29,7 +29,7 @@ class Range:
         return f"{_written(self.low)} to {_written(self.high)}"
 
 
-def positive(value: Any, what: str) -> float:
+def require_positive(value: Any, what: str) -> float:
     """`value` as a float, finite and above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise InputError(f"{what} is {shortened(repr(value))}; it must be a number above 0")
@@ -42,10 +42,10 @@ def positive(value: Any, what: str) -> float:
     return number
 
 
-def positives(value: Any, what: str) -> Size:
+def require_all_positive(value: Any, what: str) -> Size:
     """`value` as a float, or as an array of them where it is an array; all finite and above 0."""
     if not isinstance(value, np.ndarray):
-        return positive(value, what)
+        return require_positive(value, what)
     if value.dtype.kind not in "iuf":
         raise InputError(f"{what} is an array of {value.dtype}; it must hold numbers above 0")
     numbers = value.astype(np.float64)
@@ -55,7 +55,7 @@ def positives(value: Any, what: str) -> Size:
     return numbers
 
 
-def plain(number: Size) -> Size:
+def as_float(number: Size) -> Size:
     """A NumPy scalar as a float; an array as it is."""
     return number if isinstance(number, np.ndarray) else float(number)
 
