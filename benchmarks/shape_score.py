@@ -68,7 +68,7 @@ def cases() -> Iterator[Case]:
         seen.add(shape)
         fixed = {"vocab_size": m.vocab_size, "tied": m.tied, "gated": m.gated}
         space = SearchSpace.declare(row.published_count, fixed)
-        rivals = Search(space, row.published_count).within(Fraction(1, 200))
+        rivals = Search(space, row.published_count).candidates_within(Fraction(1, 200))
         yield Case(name, m, row.published_count, space.choices, rivals, family(name) in TUNED_ON)
 
 

@@ -67,7 +67,7 @@ def percentile(m: ModelConfig) -> tuple[int, float]:
         if name not in ("n_experts", "n_experts_per_token")
     }
     space = SearchSpace.declare(n, fixed, active=second)
-    rivals = Search(space, n, active=second).within(Fraction(1, 200))
+    rivals = Search(space, n, active=second).candidates_within(Fraction(1, 200))
     mine, others = (
         np.sum(list(shape_score(space.choices, points, space.size).values()), axis=0)
         for points in (as_point(m), rivals)

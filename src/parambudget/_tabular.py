@@ -24,6 +24,8 @@ class Tabular:
     def __repr__(self) -> str:
         """The table as aligned text, for a prompt without HTML."""
         rows = self.rows()
+        if not rows:
+            return ""
         lines = [
             [key.replace("_", " ") for key in rows[0]],
             *([_cell(v) for v in row.values()] for row in rows),
@@ -35,6 +37,8 @@ class Tabular:
         from html import escape
 
         rows = self.rows()
+        if not rows:
+            return ""
         head = "".join(f"<th>{escape(key.replace('_', ' '))}</th>" for key in rows[0])
         lines = "".join(
             "<tr>"

@@ -52,7 +52,7 @@ def test_a_config_files_training_settings_are_planned_with(run, tmp_path):
     ("arguments", "says"),
     [
         (["--gpu", "h1000"], "no GPU is known as 'h1000'"),
-        (["--gpu", "h100", "--hours", "0"], "hours=0 is no time to train for"),
+        (["--gpu", "h100", "--hours", "0"], "hours=0 is not a time to train for"),
         (["--gpu", "h100", "--hours", "1", "--tokens", "1B"], "hours and tokens both say how long"),
         (["--gpu", "h100", "--price", "-1"], "price -1 is not one"),
         (["--gpu", "h100", "--gpus", "0"], "number of GPUs is 0"),
@@ -83,7 +83,7 @@ def test_a_wrong_setting_in_the_file_is_one_line(run, tmp_path):
 def test_hours_choose_width_depth_and_size_together(run):
     code, out, err = run("solve", "--hours", 1.5, "--gpu", "h100")
     assert (code, err) == (0, "")
-    assert "complete sweep: " in out
+    assert "Predicted all " in out
     assert "tokens/s" in out.splitlines()[0]
     assert "--hours 1.5 --gpu h100" in out.splitlines()[-1]
 

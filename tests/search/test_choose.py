@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parambudget.search.lattice import Candidates
-from parambudget.search.score import FFN_CLASSES, LABELS, pick_diverse, ffn_class, shape_labels, rank_candidates
+from parambudget.search.score import (
+    FFN_CLASSES,
+    LABELS,
+    ffn_class,
+    pick_diverse,
+    rank_candidates,
+    shape_labels,
+)
 
 COLUMNS = ("n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "intermediate_size", "counted")
 
@@ -77,7 +84,12 @@ def test_the_order_does_not_depend_on_how_the_points_came(
 ):
     shuffled = random.sample(rows, len(rows))
     ranked = [
-        [given[i] for i in rank_candidates(points(given), np.array([r[5] % 3.0 for r in given]), 1000, closest=closest)]
+        [
+            given[i]
+            for i in rank_candidates(
+                points(given), np.array([r[5] % 3.0 for r in given]), 1000, closest=closest
+            )
+        ]
         for given in (rows, shuffled)
     ]
     assert ranked[0] == ranked[1]
@@ -92,7 +104,7 @@ def traits(shown: Candidates) -> list[tuple[int, ...]]:
 def test_any_two_shown_differ_in_two_traits_where_two_are_free(rows: list[tuple[int, ...]], n: int):
     given = points(rows)
     free = sum(len(set(values)) > 1 for values in zip(*traits(given), strict=True))
-    shown = traits(given.at(pick_diverse(given, np.arange(len(rows)), n)))
+    shown = traits(given.select(pick_diverse(given, np.arange(len(rows)), n)))
     for one, other in combinations(shown, 2):
         assert sum(a != b for a, b in zip(one, other, strict=True)) >= min(2, free)
 
@@ -137,7 +149,7 @@ def test_a_label_that_does_not_differ_from_what_is_shown_is_left_out():
 
 
 def test_an_empty_ranking_shows_nothing():
-    given = points([row()]).at(np.array([], dtype=np.int64))
+    given = points([row()]).select(np.array([], dtype=np.int64))
     assert len(pick_diverse(given, np.array([], dtype=np.int64), 3)) == 0
 
 

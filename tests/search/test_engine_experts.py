@@ -95,7 +95,7 @@ def test_the_points_within_both_budgets_are_all_that_are_and_no_others(
     models = enumerated(lattice)
     target, second = two_budgets(data, models)
     share = data.draw(st.fractions(0, Fraction(99, 100), max_denominator=200))
-    points = lattice.search(target, second=second).within(share)
+    points = lattice.search(target, second=second).candidates_within(share)
     assert as_set(points) == {
         sizes
         for sizes, m in models.items()
@@ -115,10 +115,11 @@ def test_the_nearest_to_two_budgets_come_in_order_with_all_that_tie(lattice: OfE
         for sizes, m in models.items()
     }
     last = sorted(errors.values())[min(n, len(errors)) - 1]
-    points = lattice.search(target, second=second).nearest(n)
+    points = lattice.search(target, second=second).nearest_candidates(n)
     assert as_set(points) == {sizes for sizes, error in errors.items() if error <= last}
     assert (
-        count_errors(points.counts(), [target, second])[1:] >= count_errors(points.counts(), [target, second])[:-1]
+        count_errors(points.counts(), [target, second])[1:]
+        >= count_errors(points.counts(), [target, second])[:-1]
     ).all()
 
 
@@ -126,7 +127,7 @@ def test_the_nearest_to_two_budgets_come_in_order_with_all_that_tie(lattice: OfE
 def test_every_point_becomes_a_model_of_its_choices(lattice: OfExperts, data: st.DataObject):
     models = enumerated(lattice)
     search = lattice.search(near(data, [total(m) for m in models.values()]))
-    points = search.nearest(3)
+    points = search.nearest_candidates(3)
     for i in range(len(points)):
         sizes = points.sizes(i)
         assert search.space.choices.replace(**sizes) == models[tuple(sizes[name] for name in NAMES)]

@@ -194,7 +194,7 @@ def test_what_contradicts_itself_is_refused_in_one_line(asked: dict[str, Any], s
 @pytest.mark.parametrize(("name", "target"), [("olmoe-1b-7b", "5B"), ("deepseek-v2-lite", "20B")])
 def test_every_way_out_of_a_model_with_experts_keeps_its_mix_and_latents(name: str, target: str):
     now = pb.preset(name)
-    found = pb.solve(target, current=now, multiple=16)
+    found = pb.resize(now, target, multiple=16)
     assert len(found) == 4
     for solution in found:
         m = solution.model
@@ -209,12 +209,12 @@ def test_every_way_out_of_a_model_with_experts_keeps_its_mix_and_latents(name: s
 
 
 def test_the_ways_out_may_have_two_budgets():
-    found = pb.solve("12B", active="2B", current="deepseek-v2-lite")
+    found = pb.resize("deepseek-v2-lite", "12B", active="2B")
     for solution in found:
         assert abs(solution.active_error) <= 10_000_000
     with pytest.raises(InputError, match="within 1% of it already"):
-        pb.solve("15.7B", active="2.66B", current="deepseek-v2-lite", tolerance="1%")
-    assert pb.solve("15.7B", active="2.2B", current="deepseek-v2-lite", tolerance="1%")
+        pb.resize("deepseek-v2-lite", "15.7B", active="2.66B", tolerance="1%")
+    assert pb.resize("deepseek-v2-lite", "15.7B", active="2.2B", tolerance="1%")
 
 
 SMALL: dict[str, dict[str, Any]] = {

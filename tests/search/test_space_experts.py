@@ -72,7 +72,7 @@ def point(**changes: int) -> tuple[Any, int]:
     sizes = dict(n_experts=64, n_experts_per_token=8, expert_intermediate_size=1024, dim=2048, n_layers=16)
     model = pb.model(**sizes | changes)
     space = SearchSpace.declare(10**9, {name: sizes[name] for name in sizes} | changes | {"head_dim": 64})
-    return Search(space, pb.count(model).total).nearest(1), 10**9
+    return Search(space, pb.count(model).total).nearest_candidates(1), 10**9
 
 
 @pytest.mark.parametrize(
