@@ -159,7 +159,7 @@ def test_a_balanced_way_that_would_not_be_balanced_is_named():
 
 
 def test_a_single_layer_has_no_shallower_way():
-    found = pb.resize(NOTE, "40M".replace(n_layers=1), tolerance="5%")
+    found = pb.resize(NOTE.replace(n_layers=1), "40M", tolerance="5%")
     assert found.current is not None
     assert found.current.unavailable["shallower"] == "the lattice has no n_layers other than 1"
 
