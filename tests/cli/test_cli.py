@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from parambudget._version import __version__, cli
+from parambudget import cli
+from parambudget._version import __version__
 from parambudget.arch.config import FIELDS
 from parambudget.cli.main import COMMANDS
 
