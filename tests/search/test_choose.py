@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parambudget.search.lattice import Candidates
+from parambudget.search.lattice import Candidates, Floats
 from parambudget.search.score import (
     FFN_CLASSES,
     LABELS,
@@ -76,6 +76,10 @@ def test_ties_go_to_fewer_layers_smaller_dim_smaller_heads_more_kv_heads_smaller
 ):
     shown = points([row(**second), row(**first)])
     assert rank_candidates(shown, np.zeros(2), 1000, closest=False).tolist() == [1, 0]
+
+
+def scores(rows: list[tuple[int, ...]]) -> Floats:
+    return np.array([row[5] % 3.0 for row in rows])
 
 
 @given(some_points, st.randoms(use_true_random=False), st.booleans())

@@ -168,9 +168,9 @@ class Objective:
 
     def value(self, predictions: Predictions, counted: Size) -> Size:
         """What is minimised."""
-        return self.signed(self.quantity(predictions, counted))
+        return self.flip(self.quantity(predictions, counted))
 
-    def signed(self, value: Size) -> Size:
+    def flip(self, value: Size) -> Size:
         """From the quantity to what is minimised, or back."""
         return -value if self.is_maximised else value
 
@@ -227,8 +227,8 @@ def _search_any_size(
     best_count = int(swept.points.counted[np.argmin(swept.values)])
     certificate = Certificate(
         counted=counted, lattice=search.space.flags(), lattice_points=swept.n_points,
-        objective=objective.name, possible=swept.n_possible, best=objective.signed(swept.best),
-        by_size={size: objective.signed(value) for size, value in swept.by_size.items()},
+        objective=objective.name, possible=swept.n_possible, best=objective.flip(swept.best),
+        by_size={size: objective.flip(value) for size, value in swept.by_size.items()},
     )  # fmt: skip
     points = _pick_best(search, swept, objective, best_count, top)
     solutions = add_forecasts(make_solutions(search, points, _usual_size(search, best_count), None), scenario)

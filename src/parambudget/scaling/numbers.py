@@ -23,10 +23,10 @@ class FittedRange:
         """One line when `value` lies outside, None when it lies within."""
         if self.low <= value <= self.high:
             return None
-        return f"{_written(value)} {what}: outside the law's range ({self}), extrapolated"
+        return f"{_format(value)} {what}: outside the law's range ({self}), extrapolated"
 
     def __str__(self) -> str:
-        return f"{_written(self.low)} to {_written(self.high)}"
+        return f"{_format(self.low)} to {_format(self.high)}"
 
 
 def require_positive(value: Any, what: str) -> float:
@@ -60,6 +60,6 @@ def as_float(number: Size) -> Size:
     return number if isinstance(number, np.ndarray) else float(number)
 
 
-def _written(number: float) -> str:
+def _format(number: float) -> str:
     """Counts as people write them; FLOPs of a whole run, which outgrow the letters, as powers of ten."""
     return format_count(number) if number < 1e16 else f"{number:.2g}"
