@@ -13,7 +13,7 @@ Error = int | Fraction
 """A distance from a target in parameters; with two targets the larger relative error."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Certificate:
     """What a complete search of the lattice has shown: how near a count comes to its target, or, where any
     size may be the answer, the best value of what was predicted of every point.
@@ -46,6 +46,11 @@ class Certificate:
     """Of the objective, among all points: a loss includes the penalty of unusual aspect ratios."""
     by_size: dict[int, float] | None = None
     """The best of every size, two sizes an octave."""
+
+    def __repr__(self) -> str:
+        """Only the fields that apply."""
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if value is not None)
+        return f"Certificate({fields})"
 
     def as_dict(self) -> dict[str, object]:
         """Plain JSON values; the tolerance and errors of two targets as floats."""
