@@ -105,15 +105,13 @@ def solve(
     expert_intermediate_size), bounded by ffn_ratio="1:6" and multiple=64; any other field of a model is a
     choice. What is left out follows `search.space.default_ranges`; `like` takes the choices of a model.
 
-    The answers are ordered by `rank`: the shape score with a target, expected loss where the budget is hours,
-    dollars or FLOPs, and size with a memory alone, unless given. "closest" ignores the tolerance.
+    Answers are ordered by `rank`; unless given, by the shape score with a target, by expected loss for hours,
+    dollars or FLOPs, by size for a memory alone. "closest" ignores the tolerance.
     """
     _check_search_fields("solve", axes)
     check_options(counted, rank, top)
-    n = None if target is None else parse_count(target, "target")
-    second = None if active is None else parse_count(active, "active")
-    share = parse_tolerance(tolerance)
-    fields = _search_fields(axes, like)
+    n, second = _parse_count(target, "target"), _parse_count(active, "active")
+    share, fields = parse_tolerance(tolerance), _search_fields(axes, like)
     if budget is None and machine is None and batch_size is None and rank in (None, "shape", "closest"):
         if n is None:
             raise ConfigError(
@@ -151,8 +149,7 @@ def resize(
     check_options(counted, None, DEFAULT_TOP)
     answer = search(
         model(current), parse_count(target, "target"), _search_fields(axes, None),
-        active=None if active is None else parse_count(active, "active"), counted=counted,
-        tolerance=parse_tolerance(tolerance),
+        active=_parse_count(active, "active"), counted=counted, tolerance=parse_tolerance(tolerance),
     )  # fmt: skip
     if machine is None and batch_size is None:
         return answer
@@ -186,11 +183,15 @@ def plan(
     from parambudget.planning.run_plan import Goal, plan_run
 
     goal = Goal(
-        hours, None if tokens is None else parse_count(tokens, "tokens"),
-        None if unique_tokens is None else parse_count(unique_tokens, "unique_tokens"), bytes_per_token,
+        hours, _parse_count(tokens, "tokens"),
+        _parse_count(unique_tokens, "unique_tokens"), bytes_per_token,
         _loss_law(law),
     )  # fmt: skip
     return plan_run(model(source), _machine(machine), goal, step)
+
+
+def _parse_count(given: Count | None, name: str) -> int | None:
+    return None if given is None else parse_count(given, name)
 
 
 def _search_fields(axes: SearchFields, like: ModelLike | None) -> dict[str, object]:
@@ -231,7 +232,7 @@ def _scenario(
     on_machine = machine is not None or spent.hours is not None or spent.dollars is not None
     return Scenario(
         spent, _machine(machine) if on_machine else None, _loss_law(law),
-        None if unique_tokens is None else parse_count(unique_tokens, "unique_tokens"),
+        _parse_count(unique_tokens, "unique_tokens"),
         {} if batch_size is None else {"batch_size": batch_size},
     )  # fmt: skip
 

@@ -152,7 +152,7 @@ def loss_law(name: str) -> LossLaw:
 
 def law_parameters(m: Dims) -> Size:
     """N as all laws of the table count it: every parameter but those of an output head of its own; of routed
-    experts those that a token meets.
+    experts those used per token.
 
     The published counts behind them fit one table of tokens (docs/laws.md). To count a second one would
     promise from a lookup what the fit found in layers. The laws are of dense models, and a model with experts

@@ -1,9 +1,8 @@
-"""Numbers that a law takes: refused at the door when they make no sense, held against the range it was fitted
-on."""
+"""Numbers that a law takes: refused when they make no sense, compared with the range that a law was fitted on.
+"""
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ class FittedRange:
         return f"{_format(self.low)} to {_format(self.high)}"
 
 
-def require_positive(value: Any, what: str) -> float:
+def require_positive(value: object, what: str) -> float:
     """`value` as a float, finite and above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise InputError(f"{what} is {shortened(repr(value))}; it must be a number above 0")
@@ -42,7 +41,7 @@ def require_positive(value: Any, what: str) -> float:
     return number
 
 
-def require_all_positive(value: Any, what: str) -> Size:
+def require_all_positive(value: Size, what: str) -> Size:
     """`value` as a float, or as an array of them where it is an array; all finite and above 0."""
     if not isinstance(value, np.ndarray):
         return require_positive(value, what)
