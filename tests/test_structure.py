@@ -144,6 +144,7 @@ NOT_PARTICIPLES = {
     "exceed",
     "feed",
     "need",
+    "pretrained",
     "proceed",
     "seed",
     "speed",
