@@ -1,5 +1,4 @@
-"""Numbers that a law takes: refused when they make no sense, compared with the range that a law was fitted on.
-"""
+"""Numbers that a law takes: refused when they make no sense, compared with the range the law was fitted in."""
 
 import math
 from dataclasses import dataclass
