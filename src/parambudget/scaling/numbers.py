@@ -1,4 +1,4 @@
-"""Numbers that a law takes: refused when they make no sense, compared with the range the law was fitted in."""
+"""Numbers that a law takes: refused when they make no sense, compared with the range a law was fitted in."""
 
 import math
 from dataclasses import dataclass
