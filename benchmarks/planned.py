@@ -19,9 +19,9 @@ import torch
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
-from parambudget.cost.speed.profile import stack_for
-from parambudget.cost.speed.roofline import Work
+from parambudget.cost.speed.profile import profile_for
 from parambudget.cost.speed.throughput import Throughput, throughput
+from parambudget.cost.step import StepConfig
 from parambudget.training.calibrate import random_text, settings_of
 from parambudget.training.device import Compute, choose
 from parambudget.training.loop import Clock, updates
@@ -31,23 +31,23 @@ from parambudget.training.train_state import prepared
 UPDATES = 4
 """Timed in a turn."""
 SMALL = {"n_heads": 4, "vocab_size": 4096}
-CASES: dict[str, list[tuple[dict[str, int], Work]]] = {
+CASES: dict[str, list[tuple[dict[str, int], StepConfig]]] = {
     "cpu": [
-        ({"dim": 256, "n_layers": 4, "context_length": 128} | SMALL, Work(4)),
-        ({"dim": 256, "n_layers": 4, "context_length": 128} | SMALL, Work(1, 4, "adamw")),
-        ({"dim": 128, "n_layers": 6, "context_length": 512} | SMALL, Work(1, 4)),
-        ({"dim": 192, "n_layers": 3, "context_length": 64, "n_heads": 3, "vocab_size": 8192}, Work(4, 2)),
-        ({"dim": 384, "n_layers": 2, "context_length": 256, "n_heads": 6, "vocab_size": 512}, Work(2)),
-        ({"dim": 128, "n_layers": 12, "context_length": 128} | SMALL, Work(4, gradient_checkpointing=True)),
+        ({"dim": 256, "n_layers": 4, "context_length": 128} | SMALL, StepConfig(4)),
+        ({"dim": 256, "n_layers": 4, "context_length": 128} | SMALL, StepConfig(1, 4, "adamw")),
+        ({"dim": 128, "n_layers": 6, "context_length": 512} | SMALL, StepConfig(1, 4)),
+        ({"dim": 192, "n_layers": 3, "context_length": 64, "n_heads": 3, "vocab_size": 8192}, StepConfig(4, 2)),
+        ({"dim": 384, "n_layers": 2, "context_length": 256, "n_heads": 6, "vocab_size": 512}, StepConfig(2)),
+        ({"dim": 128, "n_layers": 12, "context_length": 128} | SMALL, StepConfig(4, gradient_checkpointing=True)),
     ],
     "cuda": [
-        ({"dim": 768, "n_layers": 12, "context_length": 1024, "n_heads": 12}, Work(16, 4)),
-        ({"dim": 768, "n_layers": 12, "context_length": 1024, "n_heads": 12}, Work(4, 16, "adamw")),
-        ({"dim": 896, "n_layers": 24, "context_length": 1024, "n_heads": 14}, Work(16, 8)),
-        ({"dim": 1024, "n_layers": 12, "context_length": 512, "n_heads": 8, "vocab_size": 32_768}, Work(32)),
-        ({"dim": 1536, "n_layers": 24, "context_length": 2048, "n_heads": 12}, Work(4, 8)),
+        ({"dim": 768, "n_layers": 12, "context_length": 1024, "n_heads": 12}, StepConfig(16, 4)),
+        ({"dim": 768, "n_layers": 12, "context_length": 1024, "n_heads": 12}, StepConfig(4, 16, "adamw")),
+        ({"dim": 896, "n_layers": 24, "context_length": 1024, "n_heads": 14}, StepConfig(16, 8)),
+        ({"dim": 1024, "n_layers": 12, "context_length": 512, "n_heads": 8, "vocab_size": 32_768}, StepConfig(32)),
+        ({"dim": 1536, "n_layers": 24, "context_length": 2048, "n_heads": 12}, StepConfig(4, 8)),
         ({"dim": 896, "n_layers": 24, "context_length": 1024, "n_heads": 14},
-         Work(16, 8, gradient_checkpointing=True, loss_chunks=8)),
+         StepConfig(16, 8, gradient_checkpointing=True, loss_chunks=8)),
     ],
 }  # fmt: skip
 
@@ -80,10 +80,10 @@ def main() -> None:
     report(cases, compute)
 
 
-def case_of(fields: dict[str, int], work: Work, compute: Compute) -> Case:
+def case_of(fields: dict[str, int], work: StepConfig, compute: Compute) -> Case:
     """The plan, and the updates that it is a plan of."""
     model = pb.model(**fields)
-    plan = throughput(model, work, stack_for(compute.name))
+    plan = throughput(model, work, profile_for(compute.name))
     clock = Clock(plan.update_tokens, flops_per_token(model), compute.peak_flops)
     config = settings_of(work)
     return Case(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cost.params import Breakdown
+from parambudget.cost.params import ParameterCount
 from parambudget.cost.params import count as count_parameters
 from parambudget.errors import ConfigError
 from parambudget.formats.source import load
@@ -39,7 +39,7 @@ def model(source: ModelLike | None = None, /, **fields: Any) -> ModelConfig:
     return load(source, fields).model
 
 
-def count(source: ModelLike | None = None, /, **fields: Any) -> Breakdown:
+def count(source: ModelLike | None = None, /, **fields: Any) -> ParameterCount:
     """Parameters, exactly: `count("gpt2")`, `count(config)`, `count(dim=896, n_layers=24)`."""
     return count_parameters(model(source, **fields))
 
@@ -105,8 +105,8 @@ def plan_run(
     """What a training run would take and give: `plan_run("gpt2", "h100", hours=1.5, batch_size=16)`.
 
     Without `gpu` the machine's own. `price` is in US dollars per hour and GPU; the law is a name of
-    `scaling.loss.LAWS`. `way` holds what is decided of `cost.speed.roofline.Work`: batch_size (sequences per
-    micro-step), gradient_accumulation_steps, gradient_checkpointing, loss_chunks, optimizer, sharded; the
+    `scaling.loss.LAWS`. `way` holds what is decided of `cost.step.StepFields`: batch_size (sequences per
+    micro-step), gradient_accumulation_steps, gradient_checkpointing, loss_chunks, optimizer, shard; the
     rest is chosen.
     """
     from parambudget.planning.machine import machine_for
@@ -119,7 +119,7 @@ def plan_run(
         None if unique_tokens is None else parse_count(unique_tokens, "unique_tokens"), bytes_per_token,
         DEFAULT_LAW if law is None else loss_law(law),
     )  # fmt: skip
-    machine = machine_for(gpu, n_gpus=gpus, dollars_per_hour=price)
+    machine = machine_for(gpu, gpus=gpus, dollars_per_hour=price)
     return planned(model(source), machine, goal, way)
 
 

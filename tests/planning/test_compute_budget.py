@@ -12,7 +12,7 @@ from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.speed.throughput import STALLS
 from parambudget.errors import InputError, NoSolution, ParambudgetError
 from parambudget.planning.compute_budget import LEAST_STATE_BYTES, better_size, sizes, solve_for, spending
-from parambudget.planning.forecast import ASPECT_PENALTY, Spending, measured, outlook
+from parambudget.planning.forecast import ASPECT_PENALTY, Spending, forecast, predict
 from parambudget.planning.machine import USABLE_SHARE, machine_for
 from parambudget.planning.run_plan import Goal, plan_run
 from parambudget.scaling.loss import DEFAULT_LAW, expected_loss, law_parameters
@@ -91,8 +91,8 @@ def test_memory_chooses_the_largest_that_fits():
 def test_a_lattice_is_measured_as_each_of_its_models_is():
     for asked in (Spending(H100, hours=1), Spending(flops=1e18), Spending(memory_bytes=8 * 10**9)):
         for model in every_model()[:5]:
-            one = outlook(model, asked)
-            many = measured(model.replace(), asked)
+            one = forecast(model, asked)
+            many = predict(model.replace(), asked)
             assert one.loss is None or one.loss == float(many["loss"])
             assert (one.batch_size is not None) == ("way" in many)
 

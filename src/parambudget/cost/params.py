@@ -12,7 +12,7 @@ OUTSIDE_BODY: Final = frozenset({"token_embedding", "position_embedding", "lm_he
 
 
 @dataclass(frozen=True, repr=False)
-class Breakdown(Tabular):
+class ParameterCount(Tabular):
     """The parameters of one model, by component and tensor. Counts are exact ints."""
 
     model: ModelConfig
@@ -46,7 +46,7 @@ class Breakdown(Tabular):
         }
 
 
-def count(model: ModelConfig) -> Breakdown:
+def count(model: ModelConfig) -> ParameterCount:
     """The exact parameter count of a model, with its breakdown. No torch needed; `nn.verify` holds it to a
     module."""
     rows = tuple(tensors(model))
@@ -54,7 +54,9 @@ def count(model: ModelConfig) -> Breakdown:
     for row in rows:
         components[row.component] += row.parameters
     whole = sum(components.values())
-    return Breakdown(model, rows, total=whole, body=body(model), active=active(model), components=components)
+    return ParameterCount(
+        model, rows, total=whole, body=body(model), active=active(model), components=components
+    )
 
 
 def total(m: Dims) -> Size:

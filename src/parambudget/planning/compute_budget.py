@@ -13,8 +13,9 @@ import numpy as np
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims
+from parambudget.cost.step import StepFields
 from parambudget.errors import ConfigError, InputError, NoSolution
-from parambudget.planning.forecast import Spending, measured, outlook
+from parambudget.planning.forecast import Spending, forecast, predict
 from parambudget.planning.machine import USABLE_SHARE, Machine, machine_for
 from parambudget.planning.run_plan import MOST_HOURS, Goal, RunPlan
 from parambudget.scaling.compute_optimal import compute_optimal
@@ -141,7 +142,7 @@ def sizes(spending: Spending) -> tuple[int, int]:
         low, high = optimum / AROUND, optimum * AROUND
     memory = spending.memory_bytes or (spending.machine.memory_bytes if spending.machine else None)
     if memory is not None:
-        ranks = spending.machine.n_gpus if spending.machine else 1
+        ranks = spending.machine.world_size if spending.machine else 1
         most = memory * ranks / LEAST_STATE_BYTES
         low, high = (most / _SMALLEST_SHARE, most) if high is None else (min(low, most), min(high, most))
     assert high is not None
@@ -159,9 +160,9 @@ def _approximate_flops(spending: Spending) -> float | None:
         return spending.flops
     if spending.hours is None or spending.machine is None:
         return None
-    stack = spending.machine.stack
+    stack = spending.machine.profile
     reached = _USUAL_SHARE * stack.matmul_flops
-    return spending.hours * 3600 * reached * spending.machine.n_gpus
+    return spending.hours * 3600 * reached * spending.machine.world_size
 
 
 def space_of(low: int, high: int, usual: int, fields: Mapping[str, Any]) -> SearchSpace:
@@ -263,7 +264,7 @@ def _fits(solution: Solution) -> bool:
 
 def with_outlook(found: Iterable[Solution], spending: Spending) -> tuple[Solution, ...]:
     """The solutions, each with what is predicted of it."""
-    return tuple(replace(each, outlook=outlook(each.model, spending)) for each in found)
+    return tuple(replace(each, outlook=forecast(each.model, spending)) for each in found)
 
 
 def _of_any_size(
@@ -312,7 +313,7 @@ def better_size(machine: Machine, goal: Goal, than: Sequence[RunPlan]) -> Better
     """The size that the hours of some plans are better spent on than on any of them, if there is one; its
     choices are those of the first."""
     spending = Spending(machine, hours=goal.hours, law=goal.law)
-    ends = _least_loss(outlook(each.model, spending) for each in than)
+    ends = _least_loss(forecast(each.model, spending) for each in than)
     return _better(spending, ends, "total", choices_of(than[0].model))
 
 
@@ -334,7 +335,7 @@ def _better(
 
 def _swept(search: Search, pieces: Iterable[Points], spending: Spending, objective: Objective) -> Swept:
     def measure(m: Dims) -> Measured:
-        figures = measured(m, spending) | {"counted": np.asarray(COUNTERS[search.counted](m)), "alike": 0.0}
+        figures = predict(m, spending) | {"counted": np.asarray(COUNTERS[search.counted](m)), "alike": 0.0}
         shape = np.shape(figures["counted"])
         value = np.broadcast_to(objective.value(figures), shape)
         return Measured(value, np.broadcast_to(figures["possible"], shape), {})
@@ -416,7 +417,7 @@ def spending(
         raise InputError(
             f"hours={hours:g} is no time to train for; use a number above 0, at most {MOST_HOURS:,.0f}"
         )
-    given = {} if batch_size is None else {"batch_size": batch_size}
+    given: StepFields = {} if batch_size is None else {"batch_size": batch_size}
     return Spending(
         machine, hours, None if flops is None else _parse_flops(flops),
         memory if memory is None or isinstance(memory, int) else parse_bytes(memory), given,

@@ -1,11 +1,10 @@
-"""What a model would do with what may be spent on it: speed, memory, tokens and loss.
+"""What a model would achieve with a budget: speed, memory, tokens and loss.
 
-One function measures a model or a whole lattice of sizes at once.
+One function predicts these for one model or for arrays of sizes.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -13,19 +12,24 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import body
-from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import STALLS
+from parambudget.cost.step import StepConfig, StepFields
 from parambudget.planning.machine import Machine
-from parambudget.planning.step_search import NONE, least_changed, take, ways
+from parambudget.planning.step_search import (
+    NOTHING_FITS,
+    choose_fastest,
+    choose_last_that_fits,
+    step_candidates,
+)
 from parambudget.scaling.loss import DEFAULT_LAW, LossLaw, expected_loss, law_parameters
 from parambudget.search.score import centre
 from parambudget.search.solutions import Outlook
 
 ASPECT_PENALTY: Final = 0.0075
 """Relative loss per squared ln((dim / n_layers) / usual): from one pair of models in Kaplan et al. 2020,
-arXiv 2001.08361, section 3.1, the optimum taken to lie where it is usual. It ranks and predicts nothing."""
+arXiv 2001.08361, section 3.1, assuming that the usual ratio is the optimum. For ranking, not for predicting."""
 USUAL_UPDATE_TOKENS: Final = 2**19
-"""Of the update that a lattice is timed with, where no batch is given: it hardly matters."""
+"""Tokens of the update by which arrays of models are timed, where no batch is given: it hardly matters."""
 
 
 @dataclass(frozen=True)
@@ -37,59 +41,66 @@ class Spending:
     flops: float | None = None
     memory_bytes: int | None = None
     """Of one accelerator, in place of the machine's."""
-    given: Mapping[str, Any] | None = None
-    """Fields of `Work` that are decided."""
+    given: StepFields = field(default_factory=StepFields)
+    """What is decided of a step."""
     law: LossLaw = DEFAULT_LAW
 
-    def candidates(self, context_length: int) -> list[Work]:
-        """The ways of computing an update that are open."""
+    def candidates(self, context_length: int) -> list[StepConfig]:
+        """The ways to execute an update that are open."""
         if self.machine is None:
-            return ways(context_length, 1, 1, {"batch_size": 1, **(self.given or {})})
+            return step_candidates(context_length, 1, {"batch_size": 1, **self.given})
         sequences = max(1, USUAL_UPDATE_TOKENS // context_length)
-        found = ways(context_length, sequences, self.machine.n_gpus, self.given)
-        sizes = {work.batch_size for work in found}
-        # Every second power of two: a lattice is measured once for each way.
+        steps = step_candidates(
+            context_length, sequences, self.given, world_size=self.machine.world_size,
+            backend=self.machine.backend,
+        )  # fmt: skip
+        sizes = {step.batch_size for step in steps}
+        # Every second power of two: all models are predicted once for each candidate.
         fewer = {4**power for power in range(20)} if len(sizes) > 1 else sizes
-        return [work for work in found if work.batch_size in fewer]
+        return [step for step in steps if step.batch_size in fewer]
 
 
-def measured(m: Dims, spending: Spending) -> dict[str, Size]:
-    """The figures of a model, or of all models of a lattice: `possible`, and of `tokens_per_second`,
-    `peak_bytes`, `way`, `tokens` and `loss` those that the spending decides; `ranked_loss` has the penalty of
-    an unusual aspect ratio in it."""
+def predict(m: Dims, budget: Spending) -> dict[str, Size]:
+    """The figures of one model or of arrays of sizes: `possible`, and those of `tokens_per_second`,
+    `peak_bytes`, `step` (the index of the candidate), `tokens` and `loss` that the budget decides; `ranked_loss`
+    includes the penalty of an unusual aspect ratio."""
     figures: dict[str, Size] = {"possible": np.asarray(m.dim * m.n_layers > 0)}
-    candidates = spending.candidates(int(m.context_length))
-    if spending.machine is not None:
-        taken = take(m, candidates, spending.machine, spending.memory_bytes)
-        figures["tokens_per_second"] = taken.tokens_per_second
-    elif spending.memory_bytes is not None:
-        taken = least_changed(m, candidates, spending.memory_bytes)
-    if spending.machine is not None or spending.memory_bytes is not None:
-        figures |= {"peak_bytes": taken.peak_bytes, "way": taken.way, "possible": taken.way != NONE}
+    candidates = budget.candidates(int(m.context_length))
+    choice = None
+    if budget.machine is not None:
+        choice = choose_fastest(m, candidates, budget.machine, budget.memory_bytes)
+        figures["tokens_per_second"] = choice.tokens_per_second
+    elif budget.memory_bytes is not None:
+        choice = choose_last_that_fits(m, candidates, budget.memory_bytes)
+    if choice is not None:
+        figures |= {
+            "peak_bytes": choice.peak_bytes, "step": choice.index, "possible": choice.index != NOTHING_FITS
+        }  # fmt: skip
     tokens: Size = None
-    if spending.hours is not None:
-        tokens = figures["tokens_per_second"] * (spending.hours * 3600 * (1 - STALLS))
-    elif spending.flops is not None:
-        tokens = spending.flops / flops_per_token(m)
+    if budget.hours is not None:
+        tokens = figures["tokens_per_second"] * (budget.hours * 3600 * (1 - STALLS))
+    elif budget.flops is not None:
+        tokens = budget.flops / flops_per_token(m)
     if tokens is not None:
         seen = np.maximum(tokens, 1.0)  # those that do not fit see none, and are not possible
-        loss = expected_loss(spending.law, law_parameters(m), seen)
-        strayed = np.log(m.dim / m.n_layers / centre(np.asarray(body(m), dtype=np.float64)))
-        figures |= {"tokens": tokens, "loss": loss, "ranked_loss": loss * (1 + ASPECT_PENALTY * strayed**2)}
+        loss = expected_loss(budget.law, law_parameters(m), seen)
+        deviation = np.log(m.dim / m.n_layers / centre(np.asarray(body(m), dtype=np.float64)))
+        figures |= {"tokens": tokens, "loss": loss, "ranked_loss": loss * (1 + ASPECT_PENALTY * deviation**2)}
     return figures
 
 
-def outlook(model: ModelConfig, spending: Spending) -> Outlook:
+def forecast(model: ModelConfig, budget: Spending) -> Outlook:
     """The figures of one model."""
-    found = measured(model, spending)
-    way = None
-    if "way" in found and int(found["way"]) != NONE:
-        way = spending.candidates(model.context_length)[int(found["way"])]
+    figures = predict(model, budget)
+    step = None
+    if "step" in figures and int(figures["step"]) != NOTHING_FITS:
+        step = budget.candidates(model.context_length)[int(figures["step"])]
 
     def figure(name: str) -> float | None:
-        return float(found[name]) if name in found else None
+        return float(figures[name]) if name in figures else None
 
     return Outlook(
-        figure("tokens_per_second"), figure("peak_bytes"), way.batch_size if way else None,
-        way.gradient_checkpointing if way else None, figure("tokens"), figure("loss"), figure("ranked_loss"),
+        figure("tokens_per_second"), figure("peak_bytes"), step.batch_size if step else None,
+        step.gradient_checkpointing if step else None, figure("tokens"), figure("loss"),
+        figure("ranked_loss"),
     )  # fmt: skip

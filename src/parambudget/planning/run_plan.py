@@ -8,14 +8,14 @@ from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Size
 from parambudget.cost.flops import flops_per_token, training_flops
-from parambudget.cost.memory.peak import TrainingMemory
-from parambudget.cost.params import Breakdown, count
-from parambudget.cost.speed.roofline import Work
-from parambudget.cost.speed.throughput import STALLS, Range, Throughput, throughput
+from parambudget.cost.memory.peak import MemoryBreakdown, training_memory
+from parambudget.cost.params import ParameterCount, count
+from parambudget.cost.speed.throughput import STALLS, Interval, Throughput, throughput
+from parambudget.cost.step import STEP_FIELDS, StepConfig, StepFields, read_step_fields
 from parambudget.errors import InputError
-from parambudget.planning.advice import caveats, remedies
+from parambudget.planning.advice import suggestions, warnings
 from parambudget.planning.machine import USABLE_SHARE, Machine
-from parambudget.planning.step_search import least, quickest
+from parambudget.planning.step_search import fastest_step, least_memory_step
 from parambudget.scaling.hyperparameters import learning_rate, training_tokens, update_tokens
 from parambudget.scaling.loss import (
     DEFAULT_LAW,
@@ -29,6 +29,7 @@ from parambudget.scaling.numbers import positive
 from parambudget.units import format_count
 
 MOST_HOURS: Final = 1e6
+_NOTHING: Final[Mapping[str, object]] = {}
 
 
 @dataclass(frozen=True)
@@ -63,24 +64,24 @@ class Goal:
 class RunPlan(Tabular):
     """What a run is expected to take and to give; every assumption is a field."""
 
-    breakdown: Breakdown
+    breakdown: ParameterCount
     machine: Machine
     goal: Goal
-    work: Work
+    step: StepConfig
     chosen: tuple[str, ...]
-    """Fields of `work` that nobody gave."""
-    memory: TrainingMemory
+    """Fields of the step that nobody gave."""
+    memory: MemoryBreakdown
     largest_batch_size: int
     """Sequences per micro-step that fit with everything else as it is; 0 where not one does."""
-    remedies: tuple[str, ...]
+    suggestions: tuple[str, ...]
     """Where it does not fit, what would make it fit."""
     speed: Throughput
     tokens: int
     updates: int
     why_tokens: str
-    hours: Range
+    hours: Interval
     """Wall time; of a run that was given hours, those."""
-    cost: Range | None
+    cost: Interval | None
     """US dollars; None where no price is known."""
     loss: LossEstimate
     loss_range: tuple[float, float]
@@ -141,7 +142,7 @@ class RunPlan(Tabular):
             "model": self.model.model_dump(),
             "total": self.breakdown.total, "body": self.breakdown.body, "active": self.breakdown.active,
             "machine": {
-                "name": m.name, "n_gpus": m.n_gpus, "memory_bytes": m.memory_bytes,
+                "name": m.name, "n_gpus": m.world_size, "memory_bytes": m.memory_bytes,
                 "usable_share": USABLE_SHARE,
                 "dollars_per_hour": None if price is None else [price.low, price.high],
                 "price_source": None if price is None else price.source,
@@ -149,7 +150,7 @@ class RunPlan(Tabular):
             },
             "chosen": list(self.chosen),
             "fits": self.fits, "memory": self.memory.as_dict(),
-            "largest_batch_size": self.largest_batch_size, "remedies": list(self.remedies),
+            "largest_batch_size": self.largest_batch_size, "remedies": list(self.suggestions),
             "speed": self.speed.as_dict(),
             "flops_per_token": {
                 "full": flops_per_token(self.model), "causal": flops_per_token(self.model, "causal"),
@@ -171,58 +172,48 @@ class RunPlan(Tabular):
 
 
 def plan_run(
-    model: ModelConfig, machine: Machine, goal: Goal = Goal(), given: Mapping[str, Any] | None = None
+    model: ModelConfig, machine: Machine, goal: Goal = Goal(), given: Mapping[str, object] = _NOTHING
 ) -> RunPlan:  # fmt: skip
-    """The plan of a run; `given` holds fields of `Work` that are decided, the others are chosen.
+    """The plan of a run; `given` holds what is decided of `StepFields`, the rest is chosen.
 
-    What does not fit is planned all the same, in the way that needs least memory, and what would make it fit
-    is said.
+    What does not fit is planned all the same, with the step that needs the least memory, and the plan has
+    suggestions that would make it fit. Raises `InputError` for a field that is unknown or cannot be on this
+    machine.
     """
-    fixed = {name: value for name, value in (given or {}).items() if value is not None}
-    _require_settings(fixed)
-    work, why_batch = _work(model, machine, goal, fixed)
-    speed, memory = throughput(model, work, machine.stack), machine.memory(model, work)
+    fields = read_step_fields(given, world_size=machine.world_size)
+    step, why_batch = _choose_step(model, machine, goal, fields)
+    speed, memory = throughput(model, step, machine.profile), training_memory(model, step)
     tokens, updates, why = _length(model, goal, speed)
     loss = _loss(model, goal, tokens)
     rate, why_rate = learning_rate(model, tokens)
+    fits = memory.peak_bytes <= machine.usable_bytes
     return RunPlan(
-        breakdown=count(model), machine=machine, goal=goal, work=work,
-        chosen=tuple(name for name in vars(work) if name not in fixed and name != "ranks"),
-        memory=memory, largest_batch_size=machine.largest_batch_size(model, work),
-        remedies=remedies(model, work, machine, fixed) if memory.peak_bytes > machine.usable_bytes else (),
+        breakdown=count(model), machine=machine, goal=goal, step=step,
+        chosen=tuple(name for name in STEP_FIELDS if name not in fields),
+        memory=memory, largest_batch_size=machine.largest_batch_size(model, step),
+        suggestions=() if fits else suggestions(model, step, machine, fields),
         speed=speed, tokens=tokens, updates=updates, why_tokens=why, hours=_hours(goal, speed, tokens),
         cost=_cost(goal, speed, machine, tokens), loss=loss,
         loss_range=_loss_range(model, goal, speed, tokens),
         learning_rate=rate, why_learning_rate=why_rate, why_batch=why_batch,
-        warnings=(*loss.warnings, *caveats(model, machine, speed)),
+        warnings=(*loss.warnings, *warnings(model, machine, speed)),
     )  # fmt: skip
 
 
-def _require_settings(fixed: Mapping[str, Any]) -> None:
-    """Refuse what is no setting of an update, and sizes that are none."""
-    allowed = Work.__dataclass_fields__
-    for name, value in fixed.items():
-        if name not in allowed:
-            raise InputError(f"{name} is no setting that a plan depends on; use {', '.join(allowed)}")
-        if allowed[name].type is int and positive(value, name) != int(value):
-            raise InputError(f"{name} is {value}; it must be a whole number")
-    if fixed.get("optimizer", "muon") not in ("muon", "adamw"):
-        raise InputError(f"optimizer is {fixed['optimizer']!r}; it must be 'muon' or 'adamw'")
-
-
-def _work(model: ModelConfig, machine: Machine, goal: Goal, fixed: dict[str, Any]) -> tuple[Work, str]:
-    """The way to compute an update, and why it has as many sequences."""
-    batch, steps = fixed.get("batch_size"), fixed.get("gradient_accumulation_steps")
-    if batch and steps:
-        sequences, why = batch * steps, "given"
+def _choose_step(
+    model: ModelConfig, machine: Machine, goal: Goal, given: StepFields
+) -> tuple[StepConfig, str]:
+    """How to execute an update, and why it has as many sequences."""
+    if "batch_size" in given and "gradient_accumulation_steps" in given:
+        sequences, why = given["batch_size"] * given["gradient_accumulation_steps"], "given"
     else:
         tokens = goal.tokens or training_tokens(model, goal.unique_tokens)[0]
-        wished, why = update_tokens(model, tokens)
-        sequences = max(1, wished // model.context_length)
+        update, why = update_tokens(model, tokens)
+        sequences = max(1, update // model.context_length)
     try:
-        return quickest(model, sequences, machine, fixed), why
+        return fastest_step(model, sequences, machine, given), why
     except InputError:
-        return least(model, sequences, machine, fixed), why
+        return least_memory_step(model, sequences, machine, given), why
 
 
 def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int, str]:
@@ -249,18 +240,18 @@ def _tokens_in(hours: float, tokens_per_second: float) -> int:
     return int(hours * 3600 * (1 - STALLS) * tokens_per_second)
 
 
-def _hours(goal: Goal, speed: Throughput, tokens: int) -> Range:
-    return speed.hours(tokens) if goal.hours is None else Range(goal.hours, goal.hours, goal.hours)
+def _hours(goal: Goal, speed: Throughput, tokens: int) -> Interval:
+    return speed.hours(tokens) if goal.hours is None else Interval(goal.hours, goal.hours, goal.hours)
 
 
-def _cost(goal: Goal, speed: Throughput, machine: Machine, tokens: int) -> Range | None:
+def _cost(goal: Goal, speed: Throughput, machine: Machine, tokens: int) -> Interval | None:
     if machine.price is None:
         return None
     if goal.hours is None:
         return speed.cost(tokens, machine.price)
-    low, middle, high = (machine.n_gpus * goal.hours * each for each in
+    low, middle, high = (machine.world_size * goal.hours * each for each in
                          (machine.price.low, machine.price.middle, machine.price.high))  # fmt: skip
-    return Range(low, middle, high)
+    return Interval(low, middle, high)
 
 
 def _loss(model: ModelConfig, goal: Goal, tokens: float) -> LossEstimate:

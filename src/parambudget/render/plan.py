@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
-from parambudget.cost.speed.throughput import STALLS, Range
+from parambudget.cost.speed.throughput import STALLS, Interval
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
 from parambudget.render.model import flags, widths
@@ -54,16 +54,16 @@ def comparison(plans: Sequence[RunPlan], names: Sequence[str], width: int) -> li
 
 def train_command(plan: RunPlan) -> str:
     """The command that trains as planned."""
-    work, words = plan.work, ["parambudget train", flags(plan.model)]
-    words += [f"--batch-size {work.batch_size}"]
-    words += [f"--gradient-accumulation-steps {work.gradient_accumulation_steps}"]
-    words += ["--gradient-checkpointing" if work.gradient_checkpointing else "--no-gradient-checkpointing"]
-    words += ["--optimizer adamw"] if work.optimizer == "adamw" else []
-    words += ["--shard"] if work.sharded else []
+    step, words = plan.step, ["parambudget train", flags(plan.model)]
+    words += [f"--batch-size {step.batch_size}"]
+    words += [f"--gradient-accumulation-steps {step.gradient_accumulation_steps}"]
+    words += ["--gradient-checkpointing" if step.gradient_checkpointing else "--no-gradient-checkpointing"]
+    words += ["--optimizer adamw"] if step.optimizer == "adamw" else []
+    words += ["--shard"] if step.shard else []
     words += [f"--hours {plan.goal.hours:g}" if plan.goal.hours else f"--steps {plan.updates}"]
     line = " ".join(words)
-    if work.ranks > 1:
-        line = f"torchrun --standalone --nproc-per-node {work.ranks} --no-python {line}"
+    if step.world_size > 1:
+        line = f"torchrun --standalone --nproc-per-node {step.world_size} --no-python {line}"
     return line
 
 
@@ -85,12 +85,12 @@ def shape(m: ModelConfig) -> str:
 
 
 def _machine(plan: RunPlan) -> list[str]:
-    machine, stack = plan.machine, plan.machine.stack
-    peak = f", {format_flop_rate(stack.peak_flops)} dense {stack.dtype}" if stack.peak_flops else ""
-    measured = f", measured on {stack.measured_on}" if stack.measured_on else ""
+    machine, profile = plan.machine, plan.machine.profile
+    peak = f", {format_flop_rate(profile.peak_flops)} dense {profile.dtype}" if profile.peak_flops else ""
+    measured = f", measured on {profile.measured_on}" if profile.measured_on else ""
     return [
         f"{machine.name}{peak}, {format_bytes(machine.memory_bytes)}",
-        f"speeds: {stack.name}; {stack.source}{measured}",
+        f"speeds: {profile.name}; {profile.source}{measured}",
     ]
 
 
@@ -105,7 +105,7 @@ def _memory(plan: RunPlan) -> Iterator[str]:
     yield ", ".join(
         f"{name.replace('_', ' ')} {format_bytes(size)}" for name, size in parts if size >= 0.005 * peak
     )
-    for remedy in plan.remedies:
+    for remedy in plan.suggestions:
         yield f"would fit: {remedy}"
 
 
@@ -116,16 +116,16 @@ def _largest(sequences: int) -> str:
 
 
 def _update(plan: RunPlan) -> list[str]:
-    work = plan.work
+    step = plan.step
     ways = [
-        f"optimizer {work.optimizer}",
-        "recomputed blocks" if work.gradient_checkpointing else "nothing recomputed",
+        f"optimizer {step.optimizer}",
+        "recomputed blocks" if step.gradient_checkpointing else "nothing recomputed",
     ]
-    ways += [f"logits in {work.loss_chunks} parts"] if work.loss_chunks > 1 else []
-    ways += ["sharded"] if work.sharded else []
+    ways += [f"logits in {step.loss_chunks} parts"] if step.loss_chunks > 1 else []
+    ways += ["sharded"] if step.shard else []
     chosen = f" (chosen: {', '.join(plan.chosen)})" if plan.chosen else ""
     return [
-        f"{work.batch_size} sequences × {work.gradient_accumulation_steps} micro-steps = "
+        f"{step.batch_size} sequences × {step.gradient_accumulation_steps} micro-steps = "
         f"{plan.speed.update_tokens:,} tokens in {format_seconds(plan.speed.update_seconds)}; "
         f"{', '.join(ways)}{chosen}"
     ]
@@ -134,8 +134,8 @@ def _update(plan: RunPlan) -> list[str]:
 def _speed(plan: RunPlan) -> list[str]:
     speed, rate = plan.speed, plan.speed.tokens_per_second
     said = [f"{rate.expected:,.0f} tokens/s, within {rate.low:,.0f} to {rate.high:,.0f}"]
-    if speed.mfu is not None and speed.stack.peak_flops is not None:
-        peak = speed.stack.peak_flops * speed.work.ranks
+    if speed.mfu is not None and speed.profile.peak_flops is not None:
+        peak = speed.profile.peak_flops * speed.step.world_size
         said.append(
             f"MFU {format_mfu(speed.mfu['full'], peak)} ({speed.mfu['causal']:.1%} causal); "
             f"no software exceeds {speed.limit_tokens_per_second:,.0f} tokens/s there"
@@ -151,7 +151,7 @@ def _run(plan: RunPlan) -> list[str]:
     ]
 
 
-def _times(hours: Range) -> str:
+def _times(hours: Interval) -> str:
     expected = format_seconds(3600 * hours.expected)
     if hours.low == hours.high:
         return expected
@@ -170,7 +170,7 @@ def _cost(plan: RunPlan) -> list[str]:
     ]
 
 
-def _dollars(cost: Range) -> str:
+def _dollars(cost: Interval) -> str:
     if cost.low == cost.high:
         return f"${cost.expected:,.2f}"
     return f"${cost.expected:,.2f}, within ${cost.low:,.2f} to ${cost.high:,.2f}"
@@ -195,7 +195,7 @@ def _compared(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, l
     yield "shape", [f"{p.model.n_layers} × {p.model.dim}, {', '.join(widths(p.model, 'FFN'))}" for p in plans]
     yield against("parameters", [p.breakdown.total for p in plans], lambda v: f"{v:,}")
     yield against("FLOPs per token", [flops_per_token(p.model) for p in plans], format_count)
-    yield "micro-batch", [f"{p.work.batch_size} × {p.work.gradient_accumulation_steps}" for p in plans]
+    yield "micro-batch", [f"{p.step.batch_size} × {p.step.gradient_accumulation_steps}" for p in plans]
     yield against("peak memory", [p.memory.peak_bytes for p in plans], format_bytes)
     yield "fits", ["yes" if p.fits else "no" for p in plans]
     yield "largest micro-batch", [f"{p.largest_batch_size:,}" for p in plans]

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from parambudget.arch.dims import Size
-from parambudget.cost.memory.forward import Part
-from parambudget.cost.memory.graph import FLOAT32, Kernels, Op, Value, total_bytes
+from parambudget.cost.memory.forward import Segment
+from parambudget.cost.memory.graph import Activation, Op, total_bytes
+from parambudget.cost.step import FLOAT32, Backend
 
 
 @dataclass(frozen=True)
-class Moment:
+class BackwardSnapshot:
     """What a part holds at one moment of its backward pass."""
 
     kept_bytes: Size
@@ -31,7 +32,7 @@ class Moment:
     """Elements of matrices whose bfloat16 copies are still needed."""
 
 
-def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Moment]:
+def backward(part: Segment, backend: Backend, *, again: bool = False) -> list[BackwardSnapshot]:
     """Every moment of a part's backward pass, which starts with the gradient of its output.
 
     With `again` the forward pass is run once more when what it kept is needed first. The part's input, from
@@ -40,21 +41,21 @@ def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Momen
     keepers = Counter(value for op in part.ops for value in op.kept)
     if again:
         del keepers[part.input]
-    kept, gradients = total_bytes(keepers), {part.output: _like(part.output)}
+    kept, gradients = total_bytes(keepers), {part.output: _gradient_of(part.output)}
     copied, finished, slices = part.copied, 0, 0
-    moments = list(_while_running_again(part)) if again else []
+    moments = list(_recompute_snapshots(part)) if again else []
 
     def note(op: Op, in_flight: Size, making: Size = 0) -> None:
         if not op.in_between:
-            moments.append(Moment(kept, in_flight, finished, making + slices * FLOAT32, copied))
+            moments.append(BackwardSnapshot(kept, in_flight, finished, making + slices * FLOAT32, copied))
 
     for op in reversed(part.ops):
         taken = gradients.pop(op.output)
         others = [gradients.pop(value) for value in op.also]
-        made = {value: taken if _shares(op, value) else _like(value) for value in op.inputs}
-        making = op.matrix * kernels.matmul_bytes + op.others * FLOAT32
+        made = {value: taken if _shares_storage(op, value) else _gradient_of(value) for value in op.inputs}
+        making = op.matrix * backend.matmul_bytes + op.others * FLOAT32
         if again and op.keeps:
-            again, left = False, _left_by_running_again(part, op) - keepers.keys()
+            again, left = False, _left_by_recompute(part, op) - keepers.keys()
             note(op, total_bytes([taken, *gradients.values(), *left]))
         note(
             op, total_bytes([taken, *others, *made.values(), *gradients.values()]) + op.scratch_bytes, making
@@ -75,23 +76,23 @@ def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Momen
                 finished, slices = finished + slices, 0
         finished = finished + op.others
         for value in made.keys() & gradients.keys():
-            made[value], summed = _like(value), [made[value], gradients[value]]
+            made[value], summed = _gradient_of(value), [made[value], gradients[value]]
             note(op, total_bytes([*made.values(), *gradients.values(), *summed]))
         gradients |= made
     return moments
 
 
-def _while_running_again(part: Part) -> Iterator[Moment]:
+def _recompute_snapshots(part: Segment) -> Iterator[BackwardSnapshot]:
     """The moments of the second forward pass in which much is there that nobody keeps."""
-    kept: set[Value] = set()
+    kept: set[Activation] = set()
     for op in part.ops:
         if op.beside:
-            there = {*op.inputs, op.output, *op.beside, _like(part.output)}
-            yield Moment(total_bytes(kept), total_bytes(there - kept), 0, 0, part.copied)
+            there = {*op.inputs, op.output, *op.beside, _gradient_of(part.output)}
+            yield BackwardSnapshot(total_bytes(kept), total_bytes(there - kept), 0, 0, part.copied)
         kept |= op.kept - {part.input}
 
 
-def at_once(part: Part) -> Moment:
+def compiled_recompute_bound(part: Segment) -> BackwardSnapshot:
     """The most that a compiled backward pass may hold of a part whose forward pass is run again.
 
     The compiler leaves the gradients of such a part's weights for last. Until then it holds of every matmul
@@ -101,19 +102,21 @@ def at_once(part: Part) -> Moment:
     matmuls = [op for op in part.ops if op.multiplies]
     gradients = sum((op.output.bytes + op.inputs[0].bytes for op in matmuls), start=0)
     kept = total_bytes(part.kept.keys() - {part.input})
-    return Moment(kept, gradients + part.output.bytes, finished=0, making_bytes=0, copied=part.copied)
+    return BackwardSnapshot(
+        kept, gradients + part.output.bytes, finished=0, making_bytes=0, copied=part.copied
+    )
 
 
-def _left_by_running_again(part: Part, last: Op) -> set[Value]:
+def _left_by_recompute(part: Segment, last: Op) -> set[Activation]:
     """What is there beside what is kept when all of that is there. That is so before the last operation that
     keeps something, unless it keeps what it makes."""
     makes = last.kept - {*last.inputs}
     return {*part.variables, last.output} if makes else {*part.variables}
 
 
-def _shares(op: Op, value: Value) -> bool:
+def _shares_storage(op: Op, value: Activation) -> bool:
     return op.passes_on and value.element_bytes == op.output.element_bytes
 
 
-def _like(value: Value) -> Value:
-    return Value(value.elements, value.element_bytes)
+def _gradient_of(value: Activation) -> Activation:
+    return Activation(value.elements, value.element_bytes)

@@ -10,8 +10,8 @@ import numpy as np
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.layers import kinds, written_out
-from parambudget.cost.memory.forward import LAYER, Part, forward, masks
-from parambudget.cost.memory.graph import BFLOAT16, INT64, Kernels
+from parambudget.cost.memory.forward import LAYER, Segment, forward, masks
+from parambudget.cost.step import BFLOAT16, INT64, Backend
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Saved:
 
 
 def saved(
-    m: Dims, kernels: Kernels, *, checkpointing: bool = False, loss_in_parts: bool = False,
+    m: Dims, kernels: Backend, *, checkpointing: bool = False, loss_in_parts: bool = False,
     head_rows: Size | None = None,
 ) -> list[Saved]:  # fmt: skip
     """The table of `m`: what is kept when the forward pass has ended.
@@ -60,7 +60,7 @@ def saved(
     return rows if kernels.compiled else [*rows, Saved("targets", 1, INT64)]
 
 
-def _rows(part: Part, copies: Size) -> list[Saved]:
+def _rows(part: Segment, copies: Size) -> list[Saved]:
     rows = [Saved(name, value.elements, value.element_bytes, copies) for value, name in part.kept.items()]
     return rows + [
         Saved(f"{op.name}.weight", op.matrix, BFLOAT16, copies, per_token=False)

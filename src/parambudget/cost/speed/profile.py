@@ -13,7 +13,7 @@ from typing import Any, Final
 import platformdirs
 
 from parambudget._files import read_json, write_json
-from parambudget.cost.hardware import Accelerator, find
+from parambudget.cost.hardware import Accelerator, find_accelerator
 from parambudget.errors import InputError
 
 BANDWIDTH_SHARE: Final = 0.88
@@ -27,7 +27,7 @@ _NEWTON_SCHULZ_KERNELS: Final = 23
 
 
 @dataclass(frozen=True)
-class Stack:
+class DeviceProfile:
     """A device with its software, in rates and seconds: all that `cost.speed.throughput` needs to know."""
 
     device: str
@@ -84,15 +84,15 @@ than the prior of the fit, 1 ms: the published runs have large micro-steps."""
 
 
 @dataclass(frozen=True)
-class Reached:
+class Efficiency:
     """Shares of a generation's published peak."""
 
     matmul: float
     attention: float
 
 
-AMPERE: Final = Reached(matmul=0.889, attention=0.553)
-HOPPER: Final = Reached(matmul=0.729, attention=0.362)
+AMPERE: Final = Efficiency(matmul=0.889, attention=0.553)
+HOPPER: Final = Efficiency(matmul=0.729, attention=0.362)
 """Fitted by benchmarks/throughput.py to ten runs of llm.c, modded-nanogpt and nanochat. That the larger chip
 reaches the smaller share is in the data: at full load its clock falls."""
 _FITTED: Final = {
@@ -102,7 +102,7 @@ _AS_AMPERE: Final = frozenset({"a100-80-pcie", "l40s", "a10g", "rtx-3090", "rtx-
 """Their matmuls are issued warp by warp, as an A100's; all others' are taken to be like Hopper's."""
 
 
-def preset(accelerator: Accelerator) -> Stack:
+def preset_profile(accelerator: Accelerator) -> DeviceProfile:
     """What the bundled trainer is expected to reach there: compiled, flash attention, bfloat16 autocast."""
     fitted = accelerator.name in _FITTED
     by_kind = AMPERE if accelerator.name in _AS_AMPERE else HOPPER
@@ -111,7 +111,7 @@ def preset(accelerator: Accelerator) -> Stack:
     source = f"fitted to published runs on {kind}" if fitted else f"scaled from the constants of {kind}"
     # Without a run of that generation to look at the interval is wider; how wide, nobody has measured.
     slowest, fastest = (0.75, 1.15) if fitted else (0.55, 1.25)
-    return Stack(
+    return DeviceProfile(
         device=accelerator.name, name=SOFTWARE, dtype="bfloat16", peak_flops=peak,
         matmul_flops=reached.matmul * peak, matmul_traffic=MATMUL_TRAFFIC,
         attention_flops=reached.attention * peak,
@@ -127,25 +127,25 @@ _TEXTS: Final = frozenset({"device", "name", "dtype", "source", "measured_on"})
 _OPTIONAL: Final = frozenset({"peak_flops", "measured_on"})
 
 
-def stack_for(device: Accelerator | str) -> Stack:
+def profile_for(device: Accelerator | str) -> DeviceProfile:
     """The constants to predict with: the newest that were measured on that device, else its preset.
 
     `device` is a row of accelerators, or what torch calls one; the processor is "cpu", and has no preset.
     """
     names = device.device_names if isinstance(device, Accelerator) else (device,)
     asked = {name.lower() for name in names}
-    measured = [stack for stack in calibrated() if stack.device.lower() in asked]
+    measured = [profile for profile in calibrated_profiles() if profile.device.lower() in asked]
     if measured:
         return measured[-1]
-    row = device if isinstance(device, Accelerator) else find(device)
+    row = device if isinstance(device, Accelerator) else find_accelerator(device)
     if row is None:
         raise InputError(
             f"nothing is known of the speed of {device!r}; measure it: parambudget calibrate, or name a GPU"
         )
-    return preset(row)
+    return preset_profile(row)
 
 
-def calibrated() -> list[Stack]:
+def calibrated_profiles() -> list[DeviceProfile]:
     """Every stack that was measured, the newest last."""
     path = calibration_file()
     if not path.exists():
@@ -154,7 +154,7 @@ def calibrated() -> list[Stack]:
         document = read_json(path)
         if document["layout"] != _LAYOUT:
             raise ValueError(f"layout {document['layout']!r}")
-        return [_stack(row) for row in document["stacks"]]
+        return [_read_profile(row) for row in document["stacks"]]
     except (InputError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} does not hold measured constants ({error}); run parambudget calibrate --clear, "
@@ -162,14 +162,14 @@ def calibrated() -> list[Stack]:
         ) from None
 
 
-def keep(stack: Stack) -> Path:
+def save_profile(profile: DeviceProfile) -> Path:
     """Add measured constants to the file, in place of older ones of that device and software; returns it."""
     path = calibration_file()
     try:
-        before = calibrated()
+        before = calibrated_profiles()
     except InputError:
         before = []  # what cannot be read is measured anew
-    others = [other for other in before if (other.device, other.name) != (stack.device, stack.name)]
+    others = [other for other in before if (other.device, other.name) != (profile.device, profile.name)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -177,11 +177,11 @@ def keep(stack: Stack) -> Path:
             f"cannot keep constants in {path.parent}: {error.strerror}; "
             "set XDG_DATA_HOME to a folder that is writable"
         ) from None
-    write_json(path, {"layout": _LAYOUT, "stacks": [asdict(each) for each in (*others, stack)]})
+    write_json(path, {"layout": _LAYOUT, "stacks": [asdict(each) for each in (*others, profile)]})
     return path
 
 
-def clear() -> bool:
+def clear_profiles() -> bool:
     """Forget everything that was measured; whether there was anything."""
     path = calibration_file()
     there = path.exists()
@@ -194,8 +194,8 @@ def calibration_file() -> Path:
     return platformdirs.user_data_path("parambudget") / "calibration.json"
 
 
-def _stack(row: dict[str, Any]) -> Stack:
-    if row.keys() != {field.name for field in fields(Stack)}:
+def _read_profile(row: dict[str, Any]) -> DeviceProfile:
+    if row.keys() != {field.name for field in fields(DeviceProfile)}:
         raise ValueError("other fields than expected")
     for name, value in row.items():
         if value is None and name in _OPTIONAL:
@@ -203,4 +203,4 @@ def _stack(row: dict[str, Any]) -> Stack:
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not (isinstance(value, str) if name in _TEXTS else number and value >= 0):
             raise ValueError(f"{name} is {value!r}")
-    return Stack(**row)
+    return DeviceProfile(**row)
