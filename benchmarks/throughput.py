@@ -113,7 +113,8 @@ def point_of(row: dict[str, str], facts: dict[str, dict[str, dict[str, str]]]) -
     work = StepConfig(
         batch_size=int(row["batch_size"]), gradient_accumulation_steps=int(row["micro_steps"]) * n_gpus,
         optimizer="muon" if row["optimizer"] == "muon" else "adamw",
-        gradient_checkpointing=row["checkpointing"] == "yes", world_size=n_gpus, shard=row["sharded"] == "yes",
+        gradient_checkpointing=row["checkpointing"] == "yes", world_size=n_gpus,
+        shard=row["sharded"] == "yes",
     )  # fmt: skip
     return Point(
         row["source"], facts["sources"][row["source"]]["software"], name,

@@ -51,7 +51,8 @@ plans = st.builds(
     ),
     micro_steps=st.sampled_from([1, 2, 8]), batch_size=st.integers(1, 64),
     optimizer=st.sampled_from(["adamw", "muon"]), gradient_checkpointing=st.booleans(),
-    loss_chunks=st.sampled_from([1, 3]), z_loss=st.sampled_from([0.0, 1e-4]), world_size=st.sampled_from([1, 4]),
+    loss_chunks=st.sampled_from([1, 3]), z_loss=st.sampled_from([0.0, 1e-4]),
+    world_size=st.sampled_from([1, 4]),
     backend=st.builds(Backend, st.sampled_from(["cuda", "cpu"]), st.booleans(), st.booleans()),
 )  # fmt: skip
 
@@ -308,7 +309,7 @@ def test_a_gpu_holds_a_context_and_what_the_allocator_cannot_use():
 )
 def test_an_impossible_plan_is_refused(wrong, message):
     with pytest.raises(InputError, match=message):
-        step_of(1, **wrong)
+        step_of(1, gradient_accumulation_steps=1, **wrong)
 
 
 @settings(max_examples=30, deadline=None)

@@ -209,8 +209,8 @@ class TestTheParts:
         large, tiny = step_of(16, 8, world_size=8, shard=True), step_of(1, 8, world_size=8, shard=True)
         assert step_seconds(OPTION_1, large, H100)["exchange"] == 0
         slow = replace(H100, link_bytes=1e9)
-        without = sum(step_seconds(OPTION_1, tiny.replace(world_size=1, shard=False, gradient_accumulation_steps=1),
-                            slow).values())  # fmt: skip
+        alone = tiny.replace(world_size=1, shard=False, gradient_accumulation_steps=1)
+        without = sum(step_seconds(OPTION_1, alone, slow).values())
         assert 0 < step_seconds(OPTION_1, tiny, slow)["exchange"] < 6 * total(OPTION_1) / 1e9
         assert without < throughput(OPTION_1, tiny, slow).update_seconds
 

@@ -8,6 +8,7 @@ import pytest
 
 import parambudget as pb
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.speed.throughput import STALLS
 from parambudget.errors import InputError, NoSolution, ParambudgetError
@@ -78,7 +79,7 @@ def test_memory_chooses_the_largest_that_fits():
     given = {"batch_size": 4, "loss_chunks": 1, "gradient_checkpointing": False}
     asked = Spending(memory_bytes=6 * 10**9, given=given)
     (work,) = asked.candidates(1024)
-    peaks = {m: H100.peak_bytes(m, work) for m in every_model()}
+    peaks = {m: peak_bytes(m, work) for m in every_model()}
     fitting = [m for m, peak in peaks.items() if peak <= int(6e9 * USABLE_SHARE)]
     assert 0 < len(fitting) < len(peaks)
     found = solve_for(asked, **LATTICE)
@@ -94,7 +95,7 @@ def test_a_lattice_is_measured_as_each_of_its_models_is():
             one = forecast(model, asked)
             many = predict(model.replace(), asked)
             assert one.loss is None or one.loss == float(many["loss"])
-            assert (one.batch_size is not None) == ("way" in many)
+            assert (one.batch_size is not None) == ("step" in many)
 
 
 def test_hours_with_a_target_rank_the_models_of_that_size_and_say_which_size_is_better():

@@ -77,7 +77,7 @@ def test_a_batch_that_does_not_fit_is_planned_and_what_would_fit_is_said():
     assert not plan.fits
     assert plan.step.batch_size == 32
     said = "\n".join(plan.suggestions)
-    for remedy in ("--batch-size", "left to be chosen", "--gpu "):
+    for remedy in ("--batch-size", "chosen by the planner", "--gpu "):
         assert remedy in said
     assert planned(given=given).suggestions == ()
 
@@ -195,19 +195,19 @@ def test_experts_are_planned_and_their_loss_is_that_of_the_active_parameters():
     assert plan.loss.loss == pytest.approx(dense.loss.loss, rel=1e-3)
     assert plan.memory.peak_bytes > dense.memory.peak_bytes
     assert plan.speed.tokens_per_second.expected < dense.speed.tokens_per_second.expected
-    told = "\n".join(plan.warnings)
-    assert "the expected loss is that of a dense model of the active parameters" in told
-    assert f"{24 * 8 * 3} matrices in a micro-step" in told
+    warnings = "\n".join(plan.warnings)
+    assert "the expected loss is that of a dense model with the active parameters" in warnings
+    assert f"{24 * 8 * 3} matrices in a micro-step" in warnings
     assert "experts" not in "\n".join(dense.warnings)
 
 
 @pytest.mark.parametrize(
     ("slower", "told"),
     [
-        ({"window": 256}, "a window of 256 takes a mask"),
-        ({"position": "alibi"}, "ALiBi takes a mask"),
-        ({"attention_softcap": 50.0}, "soft-capped scores are in no kernel"),
-        ({"attention_sinks": True}, "attention sinks are in no kernel"),
+        ({"window": 256}, "a window of 256 needs a mask"),
+        ({"position": "alibi"}, "ALiBi needs a mask"),
+        ({"attention_softcap": 50.0}, "no fused kernel supports soft-capped scores"),
+        ({"attention_sinks": True}, "no fused kernel supports attention sinks"),
     ],
 )
 def test_what_keeps_attention_off_the_fast_kernels_is_told(slower, told):
@@ -241,10 +241,18 @@ def test_a_notebook_plans_in_one_call():
 @pytest.mark.parametrize(
     ("way", "says"),
     [
-        ({"batchsize": 2}, "batchsize is no setting that a plan depends on; use batch_size, "),
-        ({"batch_size": 0}, "batch_size is 0; it must be a finite number above 0"),
-        ({"batch_size": 2.5}, "batch_size is 2.5; it must be a whole number"),
-        ({"optimizer": "sgd"}, "optimizer is 'sgd'; it must be 'muon' or 'adamw'"),
+        ({"batchsize": 2}, "batchsize is not a setting of an update; use batch_size, "),
+        ({"batch_size": 0}, "batch_size is 0; it must be greater than or equal to 1"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; it must be a valid integer"),
+        ({"optimizer": "sgd"}, 'optimizer is \'sgd\'; it must be "muon" or "adamw"'),
+        ({"ranks": 4}, "ranks is not a setting of an update"),
+        ({"world_size": 4}, "world_size is not a setting of an update"),
+        ({"sharded": True}, "sharded is not a setting of an update"),
+        ({"shard": True}, "shard=True divides a model among several processes and world_size=1"),
+        (
+            {"gpus": 4, "gradient_accumulation_steps": 6},
+            "gradient_accumulation_steps=6 cannot be divided evenly among 4 processes; use 8",
+        ),
         ({"tokens": -1}, "tokens '-1' is out of range"),
         ({"gpus": 0}, "number of GPUs is 0"),
     ],

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from parambudget.text.token_cache import TokenData
     from parambudget.training.device import Compute
     from parambudget.training.distributed import Ranks
+    from parambudget.training.settings import ResolvedSettings
 
 OnStep = Callable[[Step], None]
 

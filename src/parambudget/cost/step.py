@@ -1,5 +1,4 @@
-"""How one update is executed: the one type that the memory model, the speed model, the planner and the trainer
-share.
+"""How one update is executed: the type that memory model, speed model, planner and trainer share.
 
 An update is a number of micro-steps whose gradients are added up before the optimizer takes its step. With
 several devices each of them computes an equal share of the micro-steps.
@@ -80,8 +79,8 @@ class StepConfig(BaseModel):
     """How one update is executed.
 
     Frozen, strict and closed. The settings come first: a run's config file holds them. Where the update is
-    executed comes last (`shard`, `world_size`, `backend`): a run may be resumed with other values of these, so
-    they are not dumped.
+    executed comes last (`shard`, `world_size`, `backend`): a run may be resumed with other values of these,
+    so they are not dumped.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -110,8 +110,8 @@ def warnings(model: ModelConfig, machine: Machine, speed: Throughput) -> Iterato
     if model.moe is None:
         return
     yield (
-        "the expected loss is that of a dense model with the active parameters; with experts it is lower, but "
-        "this law does not say by how much"
+        "the expected loss is that of a dense model with the active parameters; with experts it is lower, "
+        "but this law does not say by how much"
     )
     n_matrices = model.n_moe_layers * model.moe.n_experts * (3 if model.gated else 2)
     yield (

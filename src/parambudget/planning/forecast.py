@@ -27,7 +27,8 @@ from parambudget.search.solutions import Outlook
 
 ASPECT_PENALTY: Final = 0.0075
 """Relative loss per squared ln((dim / n_layers) / usual): from one pair of models in Kaplan et al. 2020,
-arXiv 2001.08361, section 3.1, assuming that the usual ratio is the optimum. For ranking, not for predicting."""
+arXiv 2001.08361, section 3.1, assuming that the usual ratio is the optimum. For ranking, not for
+predicting."""
 USUAL_UPDATE_TOKENS: Final = 2**19
 """Tokens of the update by which arrays of models are timed, where no batch is given: it hardly matters."""
 
@@ -62,8 +63,8 @@ class Spending:
 
 def predict(m: Dims, budget: Spending) -> dict[str, Size]:
     """The figures of one model or of arrays of sizes: `possible`, and those of `tokens_per_second`,
-    `peak_bytes`, `step` (the index of the candidate), `tokens` and `loss` that the budget decides; `ranked_loss`
-    includes the penalty of an unusual aspect ratio."""
+    `peak_bytes`, `step` (the index of the candidate), `tokens` and `loss` that the budget decides;
+    `ranked_loss` includes the penalty of an unusual aspect ratio."""
     figures: dict[str, Size] = {"possible": np.asarray(m.dim * m.n_layers > 0)}
     candidates = budget.candidates(int(m.context_length))
     choice = None

@@ -1,8 +1,8 @@
-"""The fastest way to execute an update that fits: micro-batch size, gradient checkpointing, chunks of the logits
-and sharding, chosen together.
+"""The fastest way to execute an update that fits: micro-batch size, gradient checkpointing, chunks of the
+logits and sharding, chosen together.
 
-Every candidate is judged by its predicted memory and time. Among candidates that are equally fast, as far as a
-prediction can tell, the one that needs less memory wins.
+Every candidate is judged by its predicted memory and time. Among candidates that are equally fast, as far as
+a prediction can tell, the one that needs less memory wins.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -112,7 +112,8 @@ def choose_fastest(
 ) -> StepChoice:
     """The fastest candidate that fits in the usable part of `memory_bytes`, or else of the machine's memory.
 
-    For arrays of sizes, the order of speed is that of the model in the middle: it hardly depends on the model.
+    For arrays of sizes, the order of speed is that of the model in the middle: it hardly depends on the
+    model.
     """
     most = machine.usable_bytes if memory_bytes is None else usable_bytes(memory_bytes)
     order = _fastest_first(_median_model(m), candidates, machine)

@@ -145,13 +145,13 @@ def _trial(
 
 
 def settings_for_hours(
-    first: ResolvedTrainConfig, fields: Mapping[str, object], model: ModelConfig, data: TokenData, compute: Compute,
-    hours: float, update_seconds: float | None, ranks: Ranks = ALONE, *, shard: bool = False,
+    first: ResolvedTrainConfig, fields: Mapping[str, object], model: ModelConfig, data: TokenData,
+    compute: Compute, hours: float, update_seconds: float | None, ranks: Ranks = ALONE, *, shard: bool = False,
 ) -> tuple[ResolvedTrainConfig, float]:  # fmt: skip
     """The settings with as many steps as `hours` allow, evaluations included; and the seconds per update.
 
-    `first` is what `fields` resolve to without the hours. Its updates are timed here unless an earlier start of
-    the run has done so: then the number of steps, and with it the schedule, stays the same.
+    `first` is what `fields` resolve to without the hours. Its updates are timed here unless an earlier start
+    of the run has done so: then the number of steps, and with it the schedule, stays the same.
     """
     seconds = update_seconds or timed_update_seconds(model, first.config, data, compute, ranks, shard=shard)
     timed = first.config.step.model_dump()

@@ -26,7 +26,8 @@ class TrainConfig(BaseModel):
     """Everything that decides which numbers a run computes, beside the model and the data.
 
     Frozen, strict and closed. The settings of an update are those of its `StepConfig`; in JSON and in the
-    constructor they stand beside the others. To fill in what is left out, use `training.defaults.with_defaults`.
+    constructor they stand beside the others. To fill in what is left out, use
+    `training.defaults.with_defaults`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

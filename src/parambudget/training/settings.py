@@ -58,9 +58,9 @@ class ResolvedSettings:
 def merge_sources(source: Source, flags: Mapping[str, object], *, longer: bool) -> RequestedSettings:
     """The settings of a config file and of flags, which win over the file.
 
-    A run's own file lists which of its settings a person gave. Where the run gets another length (`longer`: in
-    tokens or hours, or other `steps`), only these stay and the rest is derived anew. A file without that list
-    was written by a person: all of it stays.
+    A run's own file lists which of its settings a person gave. Where the run gets another length (`longer`:
+    in tokens or hours, or other `steps`), only these stay and the rest is derived anew. A file without that
+    list was written by a person: all of it stays.
     """
     given = frozenset(source.provenance.get(GIVEN, source.train)) & source.train.keys()
     in_file = source.train
@@ -136,8 +136,8 @@ def _choose_step_fields(
     config: TrainConfig, fields: Mapping[str, object], model: ModelConfig, compute: Compute, ranks: Ranks, *,
     shard: bool,
 ) -> tuple[StepFields, dict[str, str]]:  # fmt: skip
-    """How to execute the update, as far as it is open, and why: the planner's choice where the device is known,
-    else micro-steps that can be divided evenly."""
+    """How to execute the update, as far as it is open, and why: the planner's choice where the device is
+    known, else micro-steps that can be divided evenly."""
     machine, given = machine_of(compute, ranks.size), _step_fields(config, fields)
     if machine is None:
         is_open = ranks.size > 1 and not {"batch_size", "gradient_accumulation_steps"} & given.keys()
