@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.flops_oracle import hardware_flops_per_token
 from support.steps import step_of
 from support.strategies import models
 
@@ -16,10 +17,9 @@ import parambudget as pb
 from parambudget.arch.dims import with_sizes
 from parambudget.arch.layers import mixers
 from parambudget.cost.flops import (
-    RECOMPUTED,
-    TRAINING,
+    PASSES,
+    PASSES_WITH_RECOMPUTE,
     flops_per_token,
-    hardware_flops_per_token,
 )
 from parambudget.cost.hardware import ACCELERATORS, fixed_price, parse_accelerator, price_of
 from parambudget.cost.params import total
@@ -120,9 +120,9 @@ class TestTheParts:
         """At a FLOP a second and with free memory they are counted."""
         counting = replace(H100, matmul_flops=1.0, matmul_traffic=0.0)
         found = step_seconds(model, work, counting)
-        again = {"checkpointing": work.gradient_checkpointing, "logits_again": work.loss_chunks > 1}
+        again = {"checkpointing": work.gradient_checkpointing, "recompute_logits": work.loss_chunks > 1}
         n_tokens = work.batch_size * work.gradient_accumulation_steps * model.context_length
-        runs = RECOMPUTED if work.gradient_checkpointing else TRAINING
+        runs = PASSES_WITH_RECOMPUTE if work.gradient_checkpointing else PASSES
         matmuls = hardware_flops_per_token(model, **again)
         scored = runs * 2 * model.context_length * sum(row.score_width for row in mixers(model))
         assert found["matmuls"] == pytest.approx(n_tokens * (matmuls - scored))
@@ -131,7 +131,7 @@ class TestTheParts:
     def test_attention_is_the_scores_that_its_kernel_computes(self, model, work):
         counting = replace(H100, matmul_flops=1.0, attention_flops=1.0, logit_bytes=0.0)
         found = step_seconds(model, work, counting)["attention"]
-        runs = RECOMPUTED if work.gradient_checkpointing else TRAINING
+        runs = PASSES_WITH_RECOMPUTE if work.gradient_checkpointing else PASSES
         length, expected = model.context_length, 0.0
         for row in mixers(model):
             if model.attention_softcap or model.attention_sinks:
@@ -140,7 +140,7 @@ class TestTheParts:
             causal = model.position != "alibi" and (row.window is None or row.window >= length)
             seen = length * (length + 1) / 2 if causal else 2 * length**2
             wide = 2 * row.copies * row.n_heads * max(row.qk_dim, row.v_dim)
-            expected += (runs - TRAINING + 1 + FLASH_BACKWARD) * 2 * wide * seen
+            expected += (runs - PASSES + 1 + FLASH_BACKWARD) * 2 * wide * seen
         assert found == pytest.approx(work.batch_size * work.gradient_accumulation_steps * expected)
 
     @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ class TestARun:
         assert ranged.high == 8 * 5.0 * hours.high
 
     def test_stalls_of_a_whole_run_are_refused(self):
-        with pytest.raises(InputError, match="stalls=1 is no share"):
+        with pytest.raises(InputError, match="stalls=1 is not a share"):
             throughput(OPTION_1, step_of(1), H100).hours(1, stalls=1)
 
     def test_the_rows_are_the_parts_and_their_sum(self):
@@ -319,5 +319,5 @@ def test_micro_steps_that_cannot_be_shared_out_are_refused():
 
 
 def test_several_devices_with_an_unknown_link_are_refused():
-    with pytest.raises(InputError, match="nothing is known of the link between several h100-sxm"):
+    with pytest.raises(InputError, match="the speed of the link between several h100-sxm is unknown"):
         throughput(OPTION_1, step_of(1, 2, world_size=2), replace(H100, link_bytes=0.0))

@@ -67,7 +67,7 @@ def test_hours_choose_by_what_each_model_sees_in_them():
     assert len(work) == 1
     seconds = 0.5 * 3600 * (1 - STALLS)
     ranked = {
-        m: penalised(m, loss_after(m, seconds * tokens_per_second(m, work[0], H100.stack)))
+        m: penalised(m, loss_after(m, seconds * tokens_per_second(m, work[0], H100.profile)))
         for m in every_model()
     }
     found = solve_for(asked, **LATTICE)

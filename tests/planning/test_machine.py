@@ -33,10 +33,10 @@ def test_a_given_price_takes_the_place_of_the_range():
         ({"gpu": "h100", "gpus": 0}, "number of GPUs is 0; use a whole number from 1"),
         (
             {"gpu": "h100", "dollars_per_hour": -1.0},
-            "price -1 is not one; use US dollars per hour, 0 or more",
+            "price -1 is not a price; use US dollars per hour, 0 or more",
         ),
         ({"gpu": "cpu", "gpus": 2}, "gpus=2, and no GPU was found on this machine"),
-        ({"gpu": "cpu"}, "nothing is known of the speed of 'CPU'; measure it: parambudget calibrate"),
+        ({"gpu": "cpu"}, "the speed of 'CPU' is unknown; measure it with parambudget calibrate"),
     ],
 )
 def test_a_machine_that_cannot_be_is_one_line(asked, says):

@@ -142,8 +142,8 @@ def test_a_vocabulary_that_is_slow_is_advised_on_with_its_price():
     ("goal", "says"),
     [
         ({"hours": 1.0, "tokens": 10}, "hours and tokens both say how long the run is"),
-        ({"hours": 0.0}, "hours=0 is no time to train for"),
-        ({"hours": float("inf")}, "hours=inf is no time"),
+        ({"hours": 0.0}, "hours=0 is not a time to train for"),
+        ({"hours": float("inf")}, "hours=inf is not a time"),
         ({"unique_tokens": 0}, "unique_tokens is 0; it must be"),
         ({"bytes_per_token": -1.0}, "bytes_per_token is -1; it must be"),
     ],
@@ -154,7 +154,7 @@ def test_a_goal_that_cannot_be_is_one_line(goal, says):
 
 
 def test_hours_without_room_for_one_update_are_one_line():
-    with pytest.raises(InputError, match=r"hours=1e-05 has no room for one update of 131.1K tokens"):
+    with pytest.raises(InputError, match=r"hours=1e-05 is too short for one update of 131.1K tokens"):
         planned(Goal(hours=1e-5), GIVEN)
 
 

@@ -122,9 +122,7 @@ class TestKeeping:
         assert profile.profile_for("CPU") == again
 
     def test_a_processor_that_was_not_measured_is_an_error_that_says_how(self):
-        with pytest.raises(
-            InputError, match="nothing is known of the speed of 'CPU'; measure it: parambudget"
-        ):
+        with pytest.raises(InputError, match="the speed of 'CPU' is unknown; measure it with parambudget"):
             profile.profile_for("CPU")
 
     @pytest.mark.parametrize(
@@ -148,7 +146,7 @@ class TestKeeping:
 
     def test_a_folder_that_cannot_be_made_is_an_error(self, own_folder):
         own_folder.parent.parent.write_text("a file in the way")
-        with pytest.raises(InputError, match=r"cannot keep constants in .*; set XDG_DATA_HOME"):
+        with pytest.raises(InputError, match=r"cannot save constants in .*; set XDG_DATA_HOME"):
             profile.save_profile(CPU)
 
 

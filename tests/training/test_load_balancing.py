@@ -145,5 +145,5 @@ def test_its_weight_follows_from_the_model(model, weight):
 
 
 def test_a_dense_model_has_nothing_to_balance():
-    with pytest.raises(ConfigError, match="balances experts, and this model has none; leave it out"):
+    with pytest.raises(ConfigError, match="balances experts, but this model has none; leave it out"):
         with_defaults({"balance_loss": 0.01}, small_model(), 10**6, on_cpu=True)

@@ -1,8 +1,8 @@
 """Accelerators: dense bfloat16 arithmetic, memory and bandwidths, each row with its source.
 
 Vendors print the figure with 2:4 sparsity first, which is twice the dense one, and for GeForce cards the one
-with 16-bit accumulation; these rows are dense with 32-bit accumulation. Memory is what the driver reports: a
-vendor's "80 GB" is a label. Links are given by vendors as both directions together; these rows have one.
+with 16-bit accumulation; these rows are dense, with 32-bit accumulation. Memory is what the driver reports: a
+vendor's "80 GB" is a label. Vendors add up both directions of a link; these rows have one.
 """
 
 import math
@@ -120,7 +120,7 @@ _ALIASES: Final = {
 def find_accelerator(device_name: str) -> Accelerator | None:
     """The row of a device as torch names it, or None.
 
-    A name that is not known exactly is not guessed: slices (MIG), laptop and export versions differ.
+    An unknown name is not guessed: slices (MIG), laptop and export versions differ.
     """
     wanted = " ".join(device_name.split())
     return next((row for row in ACCELERATORS if wanted in row.device_names), None)
@@ -129,8 +129,8 @@ def find_accelerator(device_name: str) -> Accelerator | None:
 def parse_accelerator(name: str) -> Accelerator:
     """The row that a person means: `h100`, `A100-80GB`, `rtx_4090`, a device as torch names it.
 
-    Case, spaces and marks do not matter. Where a family has several, the plain name is the SXM one, of an
-    A100 with 80 GB.
+    Case, spaces and punctuation do not matter. The plain name of a family is its SXM version; that of the
+    A100 has 80 GB.
     """
     known = {_normalize_name(row.name): row for row in ACCELERATORS}
     known |= {_normalize_name(device): row for row in ACCELERATORS for device in row.device_names}
@@ -162,13 +162,13 @@ class Price:
     high: float
     source: str
     read_on: date | None
-    """None for a price that was given."""
+    """None for a price that a person gave."""
     median: float | None = None
     """Where the source has one."""
 
     @property
     def middle(self) -> float:
-        """The median, or else the geometric mean: as many times above the low end as below the high one."""
+        """The median, or else the geometric mean of the two ends."""
         return math.sqrt(self.low * self.high) if self.median is None else self.median
 
 
@@ -195,7 +195,7 @@ _MEDIANS: Final = {"h100-sxm": 2.95}
 
 
 def price_of(accelerator: Accelerator) -> Price:
-    """What an hour of it costs to rent, as of the date in the answer."""
+    """The price of renting it, as of the date in the answer."""
     if accelerator.name not in _PRICES:
         raise InputError(f"no price is known for {accelerator.name}; give one in US dollars per hour")
     low, high, source = _PRICES[accelerator.name]
@@ -203,9 +203,9 @@ def price_of(accelerator: Accelerator) -> Price:
 
 
 def fixed_price(dollars_per_hour: float) -> Price:
-    """A price that somebody named; 0 for an accelerator of one's own."""
+    """A price that a person gave; 0 for an accelerator of their own."""
     if not (math.isfinite(dollars_per_hour) and dollars_per_hour >= 0):
-        raise InputError(f"price {dollars_per_hour:g} is not one; use US dollars per hour, 0 or more")
+        raise InputError(f"price {dollars_per_hour:g} is not a price; use US dollars per hour, 0 or more")
     return Price(dollars_per_hour, dollars_per_hour, "given", None)
 
 
@@ -213,16 +213,16 @@ _PATIENCE_SECONDS = 10.0
 
 
 def gpu_name() -> str | None:
-    """What the driver calls the first GPU, which is also what torch calls it; None where there is none."""
+    """The driver's name of the first GPU, which is also torch's; None where there is none."""
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=True)
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return next(iter(asked.stdout.splitlines()), "").strip() or None
+    return next(iter(answer.stdout.splitlines()), "").strip() or None
 
 
 def detect_accelerator() -> Accelerator | None:
-    """The row of the machine's own GPU; None where there is none, or one that is not in the table."""
+    """The row of this machine's GPU; None where there is none, or where it is not in the table."""
     name = gpu_name()
     return find_accelerator(name) if name else None

@@ -199,7 +199,7 @@ STEP_FIELDS: Final = tuple(StepFields.__annotations__)
 
 
 def read_step_fields(given: Mapping[str, object], *, world_size: int = 1) -> StepFields:
-    """The fields that are given (None: they are not), if a step of so many processes can have them."""
+    """The fields that are given, if a step of so many processes can have them; None stands for not given."""
     fields = {name: value for name, value in given.items() if value is not None}
     for name in fields:
         if name not in STEP_FIELDS:
@@ -211,11 +211,11 @@ def read_step_fields(given: Mapping[str, object], *, world_size: int = 1) -> Ste
 
 
 def accumulation_steps(sequences: int, batch_size: int, world_size: int = 1) -> int:
-    """Micro-steps per update, of all processes, for the nearest that can be had to so many sequences."""
+    """Micro-steps per update, of all processes together, that come closest to so many sequences."""
     return max(1, round(sequences / (batch_size * world_size))) * world_size
 
 
 def micro_batch_size(sequences: int, micro_steps: int = 1, *, at_most: int | None = None) -> int:
-    """Sequences per micro-step of an update of so many sequences in at least so many micro-steps."""
+    """Sequences per micro-step, for an update of so many sequences in at least so many micro-steps."""
     size = sequences // micro_steps
     return max(1, size if at_most is None else min(size, at_most))

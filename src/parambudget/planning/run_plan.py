@@ -1,4 +1,4 @@
-"""A training run before it begins: does it fit, how fast, how long, how much, how good."""
+"""A training run before it begins: whether it fits, its speed, length, cost and expected loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,16 +34,16 @@ _NOTHING: Final[Mapping[str, object]] = {}
 
 @dataclass(frozen=True)
 class Goal:
-    """How long to train, and what is known of the text."""
+    """How long to train, and on what text."""
 
     hours: float | None = None
     """Wall time."""
     tokens: int | None = None
     """Tokens to train on; with neither, 20 per parameter or 4 epochs."""
     unique_tokens: int | None = None
-    """Tokens of the text, which is read again when they are used up; None for text without end."""
+    """Tokens of the text, which is repeated when they are used up; None for unlimited text."""
     bytes_per_token: float | None = None
-    """Of the text under its tokenizer: expected losses are given in bits per byte too."""
+    """Of the text under its tokenizer; with it, losses are given in bits per byte too."""
     law: LossLaw = DEFAULT_LAW
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class Goal:
             raise InputError("hours and tokens both say how long the run is; give one of them")
         if self.hours is not None and not 0 < self.hours <= MOST_HOURS:
             raise InputError(
-                f"hours={self.hours:g} is no time to train for; use a number above 0, "
+                f"hours={self.hours:g} is not a time to train for; use a number above 0, "
                 f"at most {MOST_HOURS:,.0f}"
             )
         if self.unique_tokens is not None:
@@ -62,7 +62,7 @@ class Goal:
 
 @dataclass(frozen=True, repr=False)
 class RunPlan(Tabular):
-    """What a run is expected to take and to give; every assumption is a field."""
+    """What a run is expected to cost and achieve; every assumption is a field."""
 
     breakdown: ParameterCount
     machine: Machine
@@ -72,7 +72,7 @@ class RunPlan(Tabular):
     """Fields of the step that nobody gave."""
     memory: MemoryBreakdown
     largest_batch_size: int
-    """Sequences per micro-step that fit with everything else as it is; 0 where not one does."""
+    """Sequences per micro-step that fit with everything else as it is; 0 where not even one does."""
     suggestions: tuple[str, ...]
     """Where it does not fit, what would make it fit."""
     speed: Throughput
@@ -80,12 +80,12 @@ class RunPlan(Tabular):
     updates: int
     why_tokens: str
     hours: Interval
-    """Wall time; of a run that was given hours, those."""
+    """Wall time; the given hours, where they are given."""
     cost: Interval | None
     """US dollars; None where no price is known."""
     loss: LossEstimate
     loss_range: tuple[float, float]
-    """Expected loss at the fast and at the slow end of the speed, where the time is given."""
+    """Expected loss at both ends of the speed's interval, where the time is given."""
     learning_rate: float
     why_learning_rate: str
     why_batch: str
@@ -93,7 +93,7 @@ class RunPlan(Tabular):
 
     @property
     def model(self) -> ModelConfig:
-        """What would be trained."""
+        """The model to train."""
         return self.breakdown.model
 
     @property
@@ -112,7 +112,7 @@ class RunPlan(Tabular):
         return training_flops(self.model, self.tokens)
 
     def loss_after(self, hours: Size, tokens_per_second: float | None = None) -> Size:
-        """Expected loss after so much wall time, at the expected speed or at another one; arrays too."""
+        """Expected loss after so much wall time, at the expected speed or another one; takes arrays too."""
         rate = tokens_per_second or self.speed.tokens_per_second.expected
         tokens = hours * (3600 * (1 - STALLS) * rate)
         return expected_loss(self.goal.law, law_parameters(self.model), tokens, self.goal.unique_tokens)
@@ -230,8 +230,8 @@ def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int
     updates = round(tokens / speed.update_tokens)
     if updates < 1 and goal.hours is not None:
         raise InputError(
-            f"hours={goal.hours:g} has no room for one update of {format_count(speed.update_tokens)} tokens; "
-            "give more time or a smaller batch"
+            f"hours={goal.hours:g} is too short for one update of {format_count(speed.update_tokens)} tokens; "
+            "use more time or a smaller batch"
         )
     return max(1, updates) * speed.update_tokens, max(1, updates), why
 
@@ -261,7 +261,7 @@ def _loss(model: ModelConfig, goal: Goal, tokens: float) -> LossEstimate:
 
 
 def _loss_range(model: ModelConfig, goal: Goal, speed: Throughput, tokens: int) -> tuple[float, float]:
-    """Expected loss where the run is as fast, and as slow, as the interval of its speed has it."""
+    """Expected loss at the fast and at the slow end of the speed's interval."""
     if goal.hours is None:
         loss = _loss(model, goal, tokens).loss
         return loss, loss

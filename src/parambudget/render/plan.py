@@ -1,4 +1,4 @@
-"""The plan of a run as a screen: every figure with its interval, its convention and what it assumes."""
+"""The plan of a run as a screen: every figure with its interval, its convention and its assumptions."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,12 +20,12 @@ from parambudget.units import (
 
 
 def plan_screen(plan: RunPlan, width: int) -> list[str]:
-    """The screen of `plan`: a line or two a question."""
+    """The screen of `plan`: a line or two per question."""
     answers = {
         "model": _model(plan), "machine": _machine(plan), "memory": _memory(plan), "update": _update(plan),
         "warnings": list(plan.warnings),
     }  # fmt: skip
-    if plan.fits:  # how fast it would be, if it could be, is no answer
+    if plan.fits:  # the speed of what cannot run is no answer
         answers |= {
             "speed": _speed(plan), "run": _run(plan), "cost": _cost(plan), "loss": _loss(plan),
             "settings": [
@@ -34,8 +34,8 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
             "warnings": answers.pop("warnings"), "next": [train_command(plan)],
         }  # fmt: skip
     lines = []
-    for name, said in answers.items():
-        for i, text in enumerate(said):
+    for name, paragraphs in answers.items():
+        for i, text in enumerate(paragraphs):
             for j, line in enumerate(wrapped(text, max(40, width - 10))):
                 head = name if i == j == 0 else ""
                 lines.append(f"{bold(head.ljust(9)) if head else ' ' * 9} {'  ' * (j > 0)}{line}".rstrip())
@@ -43,7 +43,7 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
 
 
 def comparison(plans: Sequence[RunPlan], names: Sequence[str], width: int) -> list[str]:
-    """Plans side by side, each figure against the first one's."""
+    """Plans side by side, each figure relative to the first plan's."""
     first = plans[0]
     rows = [["", *names]]
     for what, cells in _compared(plans, first):
@@ -96,22 +96,22 @@ def _machine(plan: RunPlan) -> list[str]:
 
 def _memory(plan: RunPlan) -> Iterator[str]:
     peak, there = plan.memory.peak_bytes, plan.machine.memory_bytes
-    says = "fits" if plan.fits else "DOES NOT FIT"
+    verdict = "fits" if plan.fits else "DOES NOT FIT"
     yield (
-        f"{says}: {format_bytes(peak)} at the peak ({plan.memory.peak_phase}) of {format_bytes(there)}, "
+        f"{verdict}: {format_bytes(peak)} at the peak ({plan.memory.peak_phase}) of {format_bytes(there)}, "
         f"of which {USABLE_SHARE:.0%} can be used; {_largest(plan.largest_batch_size)}"
     )
     parts = sorted(plan.memory.parts.items(), key=lambda part: -part[1])
     yield ", ".join(
         f"{name.replace('_', ' ')} {format_bytes(size)}" for name, size in parts if size >= 0.005 * peak
     )
-    for remedy in plan.suggestions:
-        yield f"would fit: {remedy}"
+    for suggestion in plan.suggestions:
+        yield f"would fit: {suggestion}"
 
 
 def _largest(sequences: int) -> str:
     return (
-        f"micro-batches of up to {sequences:,} fit" if sequences else "not even one sequence at a time does"
+        f"micro-batches of up to {sequences:,} fit" if sequences else "not even one sequence at a time fits"
     )
 
 
@@ -119,9 +119,9 @@ def _update(plan: RunPlan) -> list[str]:
     step = plan.step
     ways = [
         f"optimizer {step.optimizer}",
-        "recomputed blocks" if step.gradient_checkpointing else "nothing recomputed",
+        "gradient checkpointing" if step.gradient_checkpointing else "no gradient checkpointing",
     ]
-    ways += [f"logits in {step.loss_chunks} parts"] if step.loss_chunks > 1 else []
+    ways += [f"logits in {step.loss_chunks} chunks"] if step.loss_chunks > 1 else []
     ways += ["sharded"] if step.shard else []
     chosen = f" (chosen: {', '.join(plan.chosen)})" if plan.chosen else ""
     return [
@@ -133,21 +133,21 @@ def _update(plan: RunPlan) -> list[str]:
 
 def _speed(plan: RunPlan) -> list[str]:
     speed, rate = plan.speed, plan.speed.tokens_per_second
-    said = [f"{rate.expected:,.0f} tokens/s, within {rate.low:,.0f} to {rate.high:,.0f}"]
+    lines = [f"{rate.expected:,.0f} tokens/s, within {rate.low:,.0f} to {rate.high:,.0f}"]
     if speed.mfu is not None and speed.profile.peak_flops is not None:
         peak = speed.profile.peak_flops * speed.step.world_size
-        said.append(
+        lines.append(
             f"MFU {format_mfu(speed.mfu['full'], peak)} ({speed.mfu['causal']:.1%} causal); "
-            f"no software exceeds {speed.limit_tokens_per_second:,.0f} tokens/s there"
+            f"hardware limit: {speed.limit_tokens_per_second:,.0f} tokens/s"
         )
-    return said
+    return lines
 
 
 def _run(plan: RunPlan) -> list[str]:
     return [
         f"{format_count(plan.tokens)} tokens ({plan.why_tokens}), "
         f"{plan.tokens_per_parameter:.3g} per parameter, {plan.updates:,} updates, {plan.flops:.3g} FLOPs",
-        f"{_times(plan.hours)}, {STALLS:.0%} of it for evaluations, saves and data",
+        f"{_times(plan.hours)}, {STALLS:.0%} of it for evaluations, checkpoints and data",
     ]
 
 
@@ -161,7 +161,7 @@ def _times(hours: Interval) -> str:
 def _cost(plan: RunPlan) -> list[str]:
     price = plan.machine.price
     if plan.cost is None or price is None:
-        return ["no price is known; give one with --price"]
+        return ["no price is known; set one with --price"]
     if price.read_on is None:
         return [f"{_dollars(plan.cost)} at ${price.low:g} an hour"]
     return [
@@ -180,8 +180,8 @@ def _loss(plan: RunPlan) -> list[str]:
     best, worst = plan.loss_range
     interval = f", {best:.3f} to {worst:.3f} by the speed" if best != worst else ""
     bits = plan.loss.bits_per_byte
-    said = f"{plan.loss.loss:.3f} nats per token expected{interval}"
-    return [said + (f", {bits:.4f} bits per byte" if bits is not None else ""), dim(plan.loss.meaning)]
+    text = f"{plan.loss.loss:.3f} nats per token expected{interval}"
+    return [text + (f", {bits:.4f} bits per byte" if bits is not None else ""), dim(plan.loss.meaning)]
 
 
 def _compared(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, list[str]]]:

@@ -146,7 +146,8 @@ def _trial(
 
 def settings_for_hours(
     first: ResolvedTrainConfig, fields: Mapping[str, object], model: ModelConfig, data: TokenData,
-    compute: Compute, hours: float, update_seconds: float | None, ranks: Ranks = ALONE, *, shard: bool = False,
+    compute: Compute, hours: float, update_seconds: float | None, ranks: Ranks = ALONE, *,
+    shard: bool = False,
 ) -> tuple[ResolvedTrainConfig, float]:  # fmt: skip
     """The settings with as many steps as `hours` allow, evaluations included; and the seconds per update.
 

@@ -1,4 +1,4 @@
-"""How to train: every setting of a run, complete and validated once."""
+"""Every setting of a training run, complete and validated once."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self, cast
@@ -23,7 +23,7 @@ Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class TrainConfig(BaseModel):
-    """Everything that decides which numbers a run computes, beside the model and the data.
+    """Everything that decides what a run computes, beside the model and the data.
 
     Frozen, strict and closed. The settings of an update are those of its `StepConfig`; in JSON and in the
     constructor they stand beside the others. To fill in what is left out, use
@@ -42,8 +42,8 @@ class TrainConfig(BaseModel):
     schedule: Literal["linear", "cosine", "wsd"] = Field(
         "linear",
         description=(
-            "The fall of the learning rate after the warm-up: all the way along a line or a half cosine, or "
-            "constant at first and then in the last `decay_share` of the steps (warm-up, stable, decay)."
+            "Decay of the learning rate after the warm-up: linear or half a cosine all the way, or constant "
+            "and then over the last `decay_share` of the steps (warm-up, stable, decay)."
         ),
     )
     decay_share: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -54,7 +54,7 @@ class TrainConfig(BaseModel):
     beta1: Share = Field(0.9, description="AdamW's decay of the mean gradient.")
     beta2: Share = Field(0.95, description="AdamW's decay of the mean squared gradient.")
     grad_clip: PositiveFloat | None = Field(
-        1.0, description="Largest norm of the whole gradient; a longer one is scaled down to it. null: none."
+        1.0, description="Largest norm of the whole gradient; a longer one is scaled down. null: no clipping."
     )
     balance_loss: NonNegativeFloat = Field(
         0.0, description="Weight of the load-balancing loss of experts in what is minimised."
@@ -63,20 +63,20 @@ class TrainConfig(BaseModel):
         0, description="Decides the initial weights and the order of the data."
     )
     eval_every: PositiveInt = Field(
-        description="Updates between evaluations; the last update is always followed by one."
+        description="Updates between evaluations; there is always one at the end."
     )
     eval_tokens: PositiveInt = Field(
-        description="Validation tokens that one evaluation reads at most; always the same ones."
+        description="The most validation tokens per evaluation; always the same ones."
     )
     save_every: PositiveInt = Field(
-        description="Updates between checkpoints; the last update is always followed by one."
+        description="Updates between checkpoints; there is always one at the end."
     )
     keep: PositiveInt = Field(
-        2, description="Checkpoints that stay, the newest ones; older ones are removed after each save."
+        2, description="Newest checkpoints to keep; older ones are removed after each save."
     )
 
     @model_validator(mode="after")
-    def _agrees(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.warmup_steps > self.steps:
             raise ValueError(
                 f"warmup_steps={self.warmup_steps} is more than steps={self.steps}; use at most {self.steps}"
@@ -135,7 +135,8 @@ class TrainConfig(BaseModel):
 
     @classmethod
     def read(cls, fields: Mapping[str, object]) -> Self:
-        """Settings from a complete set of fields; what is wrong is one line, not pydantic's report."""
+        """Settings from a complete set of fields; raises `ConfigError` with one line instead of pydantic's
+        report."""
         try:
             return cls(**cast(dict[str, Any], dict(fields)))
         except ValidationError as error:

@@ -23,19 +23,19 @@ MICRO_STEP_TOKENS: Final = {"cpu": 2**10, "accelerator": 2**14}
 _ALWAYS: Final = {
     "optimizer": "lower loss than AdamW at its best rate for the same tokens, measured: docs/training.md",
     "schedule": "a line to nearly zero ends lower than a cosine (Bergsma et al. 2025)",
-    "decay_share": "of wsd alone; a fifth is enough to end as a cosine does (Hägele et al. 2024)",
+    "decay_share": "only for schedule=wsd: a fifth matches a cosine (Hägele et al. 2024)",
     "weight_decay": "as for GPT-3 and Llama; with Muon as for Moonlight",
-    "momentum": "of Muon alone; as its author has it (Jordan 2024)",
+    "momentum": "only for Muon: its author's value (Jordan 2024)",
     "beta1": "as for GPT-3 and Llama",
-    "beta2": "as for GPT-3 and Llama: the last 20 updates count, not the last 1,000",
+    "beta2": "as for GPT-3 and Llama: averages over 20 updates, not 1,000",
     "grad_clip": "as for GPT-3 and Llama",
-    "z_loss": "none; 1e-4 (PaLM) where the logits drift in a long run",
-    "gradient_checkpointing": "only where memory is short: it costs a third more arithmetic",
-    "loss_chunks": "in one; more only where memory is short: the head is multiplied once more",
-    "seed": "any number does as well",
-    "keep": "the best one stays, too",
+    "z_loss": "off; use 1e-4 (PaLM) if the logits drift in a long run",
+    "gradient_checkpointing": "only if memory is short: it costs a third more arithmetic",
+    "loss_chunks": "one; more only if memory is short: the head is computed once more",
+    "seed": "any number is as good",
+    "keep": "the best one is kept as well",
 }
-"""Why the settings that do not depend on model, text or device have the default that `TrainConfig` gives."""
+"""Why the settings that depend on neither model, text nor device have their default."""
 _PROBE: Final[dict[str, Any]] = {
     "steps": 2**31, "batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": 1e300,
     "final_learning_rate": 0.0, "warmup_steps": 0, "eval_every": 1, "eval_tokens": 1, "save_every": 1,
@@ -62,7 +62,7 @@ def with_defaults(
     require_valid(given)  # a wrong field is reported as itself, not as the arithmetic it breaks below
     if given.get("balance_loss") and model.moe is None:
         raise ConfigError(
-            f"balance_loss={given['balance_loss']:g} balances experts, and this model has none; leave it out"
+            f"balance_loss={given['balance_loss']:g} balances experts, but this model has none; leave it out"
         )
     fields: dict[str, Any] = dict(given)
     reasons: dict[str, str] = {}
@@ -92,7 +92,7 @@ def with_defaults(
     fill("warmup_steps", min(2_000, math.ceil(fields["steps"] / 10)), "a tenth of the steps, at most 2,000")
     fill("eval_every", math.ceil(fields["steps"] / 10), "10 times in the run")
     affordable = max(model.context_length, fields["eval_every"] * tokens // 2)
-    fill("eval_tokens", min(MOST_EVAL_TOKENS, affordable), "evaluation takes a seventh of the run at most")
+    fill("eval_tokens", min(MOST_EVAL_TOKENS, affordable), "evaluation takes at most a seventh of the run")
     fill("save_every", math.ceil(fields["steps"] / 10), "10 times in the run")
     fill("balance_loss", *_balance_loss(model))
     for name, reason in _ALWAYS.items():
@@ -104,9 +104,9 @@ def _balance_loss(model: ModelConfig) -> tuple[float, str]:
     """Sources: Muennighoff et al. 2024 (OLMoE), arXiv 2409.02060; DeepSeek-AI 2024 (V3), arXiv 2412.19437,
     section 4.2."""
     if model.moe is None:
-        return 0.0, "there are no experts"
+        return 0.0, "the model has no experts"
     if model.moe.correction_bias:
-        return 1e-4, "as for DeepSeek-V3, whose correction of the choice does the rest"
+        return 1e-4, "as for DeepSeek-V3, whose router bias does the rest"
     return 0.01, "as for OLMoE"
 
 

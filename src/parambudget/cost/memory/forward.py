@@ -383,7 +383,8 @@ def _expert_weights(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activa
     logits = graph.record(
         Op(
             name, (router_input,), Activation(moe.n_experts, FLOAT32),
-            saved=(("router_input", router_input),), other_parameters=moe.n_experts * (m.dim + (1 if moe.router_bias else 0)),
+            saved=(("router_input", router_input),),
+            other_parameters=moe.n_experts * (m.dim + (1 if moe.router_bias else 0)),
         )
     )  # fmt: skip
     scores, weights = Activation(moe.n_experts, FLOAT32), Activation(n_chosen, FLOAT32)

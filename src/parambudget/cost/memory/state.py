@@ -1,4 +1,4 @@
-"""What is held for every parameter: weights, gradients and the optimizer's state, all float32."""
+"""Memory per parameter: weights, gradients and optimizer state, all float32; and the memory of inference."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,17 +18,18 @@ def weight_bytes(m: Dims) -> Size:
 
 
 def optimizer_bytes(m: Dims, optimizer: OptimizerName) -> Size:
-    """Of what the optimizer remembers: AdamW two means of every parameter, Muon one of a hidden matrix."""
+    """Of the optimizer state: AdamW has two moments per parameter, Muon one per element of a hidden
+    matrix."""
     hidden = _hidden_parameters(m) if optimizer == "muon" else 0
     return (2 * total(m) - hidden) * FLOAT32
 
 
 def optimizer_scratch_bytes(m: Dims, optimizer: OptimizerName, *, shard: bool = False) -> Size:
-    """What a step of the optimizer takes at most for a moment. Fused AdamW works in place.
+    """The most that an optimizer step allocates temporarily. Fused AdamW works in place.
 
-    Muon goes from matrix to matrix: the smoothed gradient in float32, and in bfloat16 the orthogonalised one,
-    the next of the iteration and two squares of the shorter side. Sharded, each process does this for one of
-    several matrices that are sent around: six of a matrix in bfloat16, and the squares.
+    Muon goes from matrix to matrix: it holds the smoothed gradient in float32, and in bfloat16 the
+    orthogonalised one, the next iterate and two squares of the shorter side. With shards, each process does
+    this for one of several matrices that are exchanged: six times a matrix in bfloat16, and the squares.
     """
     if optimizer == "adamw":
         return 0
@@ -52,11 +53,11 @@ class InferenceMemory(Tabular):
 
     weights_bytes: Size
     cache_bytes: Size
-    """Keys and values."""
+    """Of keys and values."""
 
     @property
     def total_bytes(self) -> Size:
-        """Both. The activations of a few tokens at a time, not counted, are little beside them."""
+        """The sum. Activations of a few tokens at a time are small beside it and not counted."""
         return self.weights_bytes + self.cache_bytes
 
     def rows(self) -> list[dict[str, Any]]:
@@ -70,7 +71,7 @@ class InferenceMemory(Tabular):
 
 
 def inference_memory(m: Dims, batch_size: int, n_tokens: int, *, element_bytes: int = 2) -> InferenceMemory:
-    """What it takes to write `batch_size` texts of `n_tokens` tokens at once, prompts included.
+    """The memory to generate `batch_size` sequences of `n_tokens` tokens at once, prompts included.
 
     Weights and cache have elements of the same size, 2 bytes in bfloat16.
     """
@@ -79,6 +80,6 @@ def inference_memory(m: Dims, batch_size: int, n_tokens: int, *, element_bytes: 
 
 
 def _cached_elements(row: Mixer, n_tokens: int) -> Size:
-    """Elements that all layers of a kind remember of one text; with a window, of what is in it alone."""
-    remembered = n_tokens if row.window is None else min(n_tokens, row.window)
-    return row.copies * row.cached * remembered
+    """Elements that all layers of a kind cache for one sequence; with a window, only of the tokens in it."""
+    n_cached = n_tokens if row.window is None else min(n_tokens, row.window)
+    return row.copies * row.cached * n_cached

@@ -1,18 +1,18 @@
 """How long an update of the bundled trainer takes: a roofline for every matmul and every memory-bound part.
 
     matmul       2 M K N / matmul_flops + traffic * (M K + K N + M N) elements / bandwidth, per pass
-    attention    the scores under the causal mask, backward 2.5 times forward, / attention_flops; with another
-                 mask all of them at another speed, and those that are written out: see `cost.speed.roofline`
+    attention    the scores under the causal mask, backward 2.5 times forward, / attention_flops; with
+                 another mask all of them at another speed; eager attention: see `_attention_row_seconds`
     elementwise  norms, residuals, activations, rotations: bytes per output of a layer's matmuls / bandwidth
     loss         softmax and its gradient: bytes per token and entry of the vocabulary / bandwidth
     weights      casts of the weights to bfloat16 and of their gradients back, and adding gradients up
-    launches     seconds per micro-step and layer; those of experts, as far as their matmuls do not hide them
+    launches     seconds per micro-step and layer; those of experts, unless their matmuls hide them
     optimizer    the bytes of AdamW and of clipping; Muon's momentum and its Newton-Schulz products
     exchange     the all-reduce of gradients, or with shards the all-gathers and the reduce-scatter
 
-The parts are added up: on one device they follow each other. The constants are a `Stack`. Sizes may be NumPy
-arrays, so that a lattice is evaluated in one call. Of experts every weight is moved, and every token is
-multiplied with those that it meets; each is taken to get as many tokens as any other.
+The parts are added: on one device they follow each other. The constants are a `DeviceProfile`. Sizes may be
+NumPy arrays, so that many models are evaluated in one call. Of experts every weight is moved, and every token
+is multiplied with those that it is routed to; all are assumed to get equally many tokens.
 """
 
 from typing import Final, NamedTuple
@@ -22,7 +22,7 @@ import numpy as np
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.layers import Mixer, masked, mixers, written_out
 from parambudget.arch.tensors import Tensor, tensors
-from parambudget.cost.flops import RECOMPUTED, TRAINING, passes, scores
+from parambudget.cost.flops import PASSES, PASSES_WITH_RECOMPUTE, forward_equivalents, n_scores
 from parambudget.cost.memory.graph import largest
 from parambudget.cost.params import total
 from parambudget.cost.speed.profile import LAUNCH_SECONDS, DeviceProfile
@@ -32,37 +32,10 @@ from parambudget.errors import InputError
 FLASH_BACKWARD: Final = 2.5
 """Of a flash attention's forward FLOPs. Dao et al. 2022, arXiv 2205.14135."""
 MASKED_SHARE: Final = {"bfloat16": 0.5, "float32": 1.6}
-"""Speed per score with a mask, of that without one. On a GPU assumed: the kernels that take a mask are of the
-generation before FlashAttention 2, which is about twice as fast (Dao 2023, arXiv 2307.08691). On a CPU, which
-does not stop at the diagonal sooner, 1.4 to 2.0 at 1024 and 256 tokens (torch 2.13, one thread)."""
-
-
-def attention_seconds(m: Dims, profile: DeviceProfile, *, again: bool) -> Size:
-    """Of one sequence of full context, forward and backward; with `again` forward once more."""
-    return sum(_attention_row_seconds(m, row, profile, again=again) for row in mixers(m))
-
-
-def _attention_row_seconds(m: Dims, row: Mixer, profile: DeviceProfile, *, again: bool) -> Size:
-    length, whole = int(m.context_length), int(m.context_length) ** 2
-    if written_out(m):
-        runs = RECOMPUTED if again else TRAINING
-        products = runs * 2.0 * row.score_width * whole / profile.matmul_flops
-        moved = _n_softmax_kernels(m, profile) * profile.logit_bytes * row.copies * row.n_heads * whole
-        return products + runs / TRAINING * moved / profile.bandwidth_bytes
-    # Heads of two widths are computed as if both were the wider.
-    width = row.copies * row.n_heads * 2 * largest((row.qk_dim, row.v_dim))
-    seen = whole / MASKED_SHARE[profile.dtype] if masked(m, row.window) else scores(length, None, "causal")
-    forward = 2 if again else 1
-    return (forward + FLASH_BACKWARD) * 2.0 * width * seen / profile.attention_flops
-
-
-def _n_softmax_kernels(m: Dims, profile: DeviceProfile) -> int:
-    """Kernels between the two products: compiled, one of them all."""
-    if profile.dtype == "bfloat16":
-        return 1
-    return 3 + (3 if m.attention_softcap is not None else 0) + (2 if m.attention_sinks else 0)
-
-
+"""Speed per score with a mask, relative to that without one. On a GPU it is assumed: the kernels that take a
+mask are of the generation before FlashAttention 2, which is about twice as fast (Dao 2023, arXiv 2307.08691).
+On a CPU, whose causal kernel does not stop at the diagonal, 1.4 to 2.0 at 1024 and 256 tokens (torch 2.13,
+one thread)."""
 CLIP_BYTES: Final = 12
 """Per parameter: the gradient is read for its norm, and read and written by the scaling."""
 ADAMW_BYTES: Final = 28
@@ -73,13 +46,13 @@ division 6, decay 8, update 10."""
 CAST_BYTES: Final = 12
 """Per weight and micro-step under autocast: float32 to bfloat16, and its gradient back."""
 ACCUMULATE_BYTES: Final = 12
-"""Per parameter and micro-step but the first."""
+"""Per parameter and micro-step, except the first."""
 NEWTON_SCHULZ_STEPS: Final = 5
 KERNELS_PER_EXPERT_MATRIX: Final = 7
-"""Of an expert, forward and backward: three products, two casts, and its share of what lies between. Counted,
-not measured."""
+"""Forward and backward: three products, two casts, and its share of what lies between. Counted, not
+measured."""
 PERMUTED_VALUES: Final = 3
-"""Values of every token and chosen expert that are put in order, put back, and weighted."""
+"""Times that the values of every token and routed expert are moved: sorted, put back, and weighted."""
 
 
 def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str, Size]:
@@ -87,12 +60,12 @@ def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str,
     n_tokens = step.batch_size * int(m.context_length)
     micro = {
         "matmuls": _matmul_total(m, step, profile, n_tokens),
-        "attention": step.batch_size * attention_seconds(m, profile, again=step.gradient_checkpointing),
+        "attention": step.batch_size * attention_seconds(m, profile, recompute=step.gradient_checkpointing),
         "elementwise": _elementwise(m, step, profile, n_tokens),
         "loss": _loss(m, step, profile, n_tokens),
         "weights": _weights(m, step, profile),
         "launches": profile.micro_seconds
-        + _n_layer_passes(step) / TRAINING * profile.layer_seconds * m.n_layers
+        + _n_layer_passes(step) / PASSES * profile.layer_seconds * m.n_layers
         + _expert_kernel_launch(m, step, profile, n_tokens),
     }
     once = {
@@ -103,7 +76,7 @@ def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str,
 
 
 def tokens_per_second(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
-    """Expected training tokens per second of all ranks together; arrays where the sizes are."""
+    """Expected training tokens per second of all devices together; arrays where the sizes are."""
     return step.tokens_per_update(m.context_length) / sum(step_seconds(m, step, profile).values())
 
 
@@ -113,30 +86,58 @@ def matmul_seconds(profile: DeviceProfile, flops: float, m: Size, k: Size, n: Si
     return 2.0 * m * k * n / flops + moved / profile.bandwidth_bytes
 
 
-class Matrix(NamedTuple):
-    """A matmul row of the table: so many matrices of (out, into), each met by a share of the tokens."""
+class WeightMatrix(NamedTuple):
+    """A matmul row of the table: `n_matrices` of (out_dim, in_dim), each multiplied with a share of the
+    tokens."""
 
     row: Tensor
-    out: Size
-    into: Size
-    many: Size
-    share: Size
+    out_dim: Size
+    in_dim: Size
+    n_matrices: Size
+    token_share: Size
 
     @property
-    def routed(self) -> bool:
-        """Whether it is of routed experts."""
+    def is_routed(self) -> bool:
+        """Whether it belongs to routed experts."""
         return self.row.chosen is not None
 
 
-def matrices(m: Dims) -> list[Matrix]:
-    """The matmul rows of the table; all experts of a layer in one tensor are as many matrices."""
-    found = []
+def matrices(m: Dims) -> list[WeightMatrix]:
+    """The matmul rows of the table; a tensor of all experts of a layer is as many matrices."""
+    rows = []
     for row in tensors(m):
         if row.role == "matmul":
-            *stacked, out, into = row.shape
+            *stacked, out_dim, in_dim = row.shape
             share = 1 if row.chosen is None else m.moe.n_experts_per_token / m.moe.n_experts
-            found.append(Matrix(row, out, into, row.copies * (stacked[0] if stacked else 1), share))
-    return found
+            n_matrices = row.copies * (stacked[0] if stacked else 1)
+            rows.append(WeightMatrix(row, out_dim, in_dim, n_matrices, share))
+    return rows
+
+
+def attention_seconds(m: Dims, profile: DeviceProfile, *, recompute: bool) -> Size:
+    """Of one sequence of full context, forward and backward; with `again` forward once more."""
+    return sum(_attention_row_seconds(m, row, profile, recompute=recompute) for row in mixers(m))
+
+
+def _attention_row_seconds(m: Dims, row: Mixer, profile: DeviceProfile, *, recompute: bool) -> Size:
+    length, whole = int(m.context_length), int(m.context_length) ** 2
+    if written_out(m):
+        runs = PASSES_WITH_RECOMPUTE if recompute else PASSES
+        products = runs * 2.0 * row.score_width * whole / profile.matmul_flops
+        moved = _n_softmax_kernels(m, profile) * profile.logit_bytes * row.copies * row.n_heads * whole
+        return products + runs / PASSES * moved / profile.bandwidth_bytes
+    # Heads of two widths are computed as if both were the wider.
+    width = row.copies * row.n_heads * 2 * largest((row.qk_dim, row.v_dim))
+    seen = whole / MASKED_SHARE[profile.dtype] if masked(m, row.window) else n_scores(length, None, "causal")
+    forward = 2 if recompute else 1
+    return (forward + FLASH_BACKWARD) * 2.0 * width * seen / profile.attention_flops
+
+
+def _n_softmax_kernels(m: Dims, profile: DeviceProfile) -> int:
+    """Kernels between the two products; compiled, they are one."""
+    if profile.dtype == "bfloat16":
+        return 1
+    return 3 + (3 if m.attention_softcap is not None else 0) + (2 if m.attention_sinks else 0)
 
 
 def _matmul_total(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
@@ -144,45 +145,49 @@ def _matmul_total(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: i
 
 
 def _weight_product_seconds(
-    matrix: Matrix, m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int
+    matrix: WeightMatrix, m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int
 ) -> Size:
-    # A pass is worth one product of the same three sizes: forward, and backward to the input and the weight.
-    one = matmul_seconds(profile, profile.matmul_flops, n_tokens * matrix.share, matrix.into, matrix.out)
-    return _n_passes(matrix.row, m, step) * matrix.many * one
+    # Every pass is a product of the same three sizes: forward, and backward to the input and to the weight.
+    one = matmul_seconds(
+        profile, profile.matmul_flops, n_tokens * matrix.token_share, matrix.in_dim, matrix.out_dim
+    )
+    return _n_passes(matrix.row, m, step) * matrix.n_matrices * one
 
 
 def _expert_kernel_launch(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
-    """Experts run one after the other: the host waits to hear how many tokens each got, and then starts the
-    kernels of one matrix after another. What their matmuls take hides that."""
-    routed = [each for each in matrices(m) if each.routed]
+    """Experts run one after another: the host waits for the number of tokens of each, and then launches the
+    kernels of one matrix after another. The time of their matmuls hides that."""
+    routed = [each for each in matrices(m) if each.is_routed]
     if not routed:
         return 0.0
-    kernels = KERNELS_PER_EXPERT_MATRIX * sum(each.many for each in routed)
+    kernels = KERNELS_PER_EXPERT_MATRIX * sum(each.n_matrices for each in routed)
     hidden = sum(_weight_product_seconds(each, m, step, profile, n_tokens) for each in routed)
-    return np.maximum(_n_layer_passes(step) / TRAINING * kernels * LAUNCH_SECONDS - hidden, 0.0)
+    return np.maximum(_n_layer_passes(step) / PASSES * kernels * LAUNCH_SECONDS - hidden, 0.0)
 
 
 def _elementwise(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
     outputs = sum(
-        _n_passes(each.row, m, step) / TRAINING * each.out * each.many * each.share
+        _n_passes(each.row, m, step) / PASSES * each.out_dim * each.n_matrices * each.token_share
         for each in matrices(m)
         if each.row.component != "lm_head"
     )
     if m.moe:
-        ordered = PERMUTED_VALUES * m.n_moe_layers * m.moe.n_experts_per_token * m.dim
-        outputs = outputs + _n_layer_passes(step) / TRAINING * ordered
+        permuted = PERMUTED_VALUES * m.n_moe_layers * m.moe.n_experts_per_token * m.dim
+        outputs = outputs + _n_layer_passes(step) / PASSES * permuted
     return outputs * (n_tokens * profile.element_bytes / profile.bandwidth_bytes)
 
 
 def _loss(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
-    again = (RECOMPUTED if step.loss_chunks > 1 else TRAINING) / TRAINING
-    return m.vocab_size * (again * n_tokens * profile.logit_bytes / profile.bandwidth_bytes)
+    passes = (PASSES_WITH_RECOMPUTE if step.loss_chunks > 1 else PASSES) / PASSES
+    return m.vocab_size * (passes * n_tokens * profile.logit_bytes / profile.bandwidth_bytes)
 
 
 def _weights(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
-    added_up = ACCUMULATE_BYTES * (step.micro_steps_per_device - 1) / step.micro_steps_per_device * total(m)
+    accumulated = (
+        ACCUMULATE_BYTES * (step.micro_steps_per_device - 1) / step.micro_steps_per_device * total(m)
+    )
     cast = CAST_BYTES * sum(each.row.elements for each in matrices(m)) if profile.element_size == 2 else 0
-    return (cast + added_up) / profile.bandwidth_bytes
+    return (cast + accumulated) / profile.bandwidth_bytes
 
 
 def _optimizer(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
@@ -192,7 +197,8 @@ def _optimizer(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
     n_hidden = sum(each.row.elements for each in hidden)
     moved = (CLIP_BYTES + ADAMW_BYTES) * (total(m) - n_hidden) + (CLIP_BYTES + MUON_BYTES) * n_hidden
     products = sum(
-        each.many * np.maximum(_newton_schulz(profile, each.out, each.into), profile.matrix_seconds)
+        each.n_matrices
+        * np.maximum(_newton_schulz(profile, each.out_dim, each.in_dim), profile.matrix_seconds)
         for each in hidden
     )
     return moved / profile.bandwidth_bytes + products
@@ -208,15 +214,18 @@ def _newton_schulz(profile: DeviceProfile, out: Size, into: Size) -> Size:
 
 
 def _communication(m: Dims, step: StepConfig, profile: DeviceProfile, micro_seconds: Size) -> Size:
-    """What the ranks wait for each other, in an update.
+    """Seconds of an update that are spent waiting for other devices.
 
-    The all-reduce of float32 gradients hides behind nothing: a compiled step hands them over all at once.
-    Shards travel in bfloat16, twice gathered and once reduced in every micro-step, behind the arithmetic.
+    The all-reduce of float32 gradients overlaps with nothing: a compiled step hands them over all at once.
+    Shards travel in bfloat16, gathered twice and reduced once per micro-step, overlapping with the
+    arithmetic.
     """
     if step.world_size == 1:
         return 0.0
     if not profile.link_bytes:
-        raise InputError(f"nothing is known of the link between several {profile.device}; use world_size=1")
+        raise InputError(
+            f"the speed of the link between several {profile.device} is unknown; use world_size=1"
+        )
     ring = (step.world_size - 1) / step.world_size * total(m) / profile.link_bytes
     if not step.shard:
         return 2 * 4 * ring
@@ -224,8 +233,10 @@ def _communication(m: Dims, step: StepConfig, profile: DeviceProfile, micro_seco
 
 
 def _n_layer_passes(step: StepConfig) -> int:
-    return RECOMPUTED if step.gradient_checkpointing else TRAINING
+    return PASSES_WITH_RECOMPUTE if step.gradient_checkpointing else PASSES
 
 
 def _n_passes(row: Tensor, m: Dims, step: StepConfig) -> int:
-    return passes(row, m, checkpointing=step.gradient_checkpointing, logits_again=step.loss_chunks > 1)
+    return forward_equivalents(
+        row, m, checkpointing=step.gradient_checkpointing, recompute_logits=step.loss_chunks > 1
+    )

@@ -14,12 +14,12 @@ from parambudget.cost.step import StepConfig
 from parambudget.errors import InputError
 
 STALLS: Final = 0.03
-"""Of a run's time beside its updates: evaluations, checkpoints, waiting for data. Usually 2 to 5 %; not
+"""Share of a run's time beside its updates: evaluations, checkpoints, waiting for data. Usually 2 to 5 %; not
 measured."""
 
 
 class Interval(NamedTuple):
-    """An expected value, and the interval that it is claimed to lie in."""
+    """An expected value, and the interval that it should lie in."""
 
     low: float
     expected: float
@@ -28,18 +28,18 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Throughput(Tabular):
-    """How fast one model trains in one way on one stack."""
+    """How fast one model trains with one kind of step on one device."""
 
     profile: DeviceProfile
     step: StepConfig
     seconds: dict[str, float]
-    """Expected seconds of an update, part by part: `cost.speed.roofline`."""
+    """Expected, of an update, part by part: `cost.speed.roofline`."""
     update_tokens: int
     tokens_per_second: Interval
-    """Of all ranks together."""
+    """Of all devices together."""
     limit_tokens_per_second: float | None
-    """What no software exceeds: the dense peak spent on nothing but the FLOPs under the causal mask; None
-    where no peak is known."""
+    """The hardware limit: the dense peak spent on nothing but the FLOPs under the causal mask; None where no
+    peak is known."""
     mfu: dict[Convention, float] | None
     """Expected share of the dense peak, in each convention; None where no peak is known."""
 
@@ -50,19 +50,19 @@ class Throughput(Tabular):
 
     @property
     def micro_seconds(self) -> float:
-        """Expected, of one micro-step, without its share of the optimizer and the exchange."""
+        """Expected, of one micro-step, without its share of the optimizer and of communication."""
         once = self.seconds["optimizer"] + self.seconds["exchange"]
         return (self.update_seconds - once) / self.step.micro_steps_per_device
 
     def hours(self, n_tokens: int, *, stalls: float = STALLS) -> Interval:
-        """Of a run over that many tokens; `stalls` is the share of its time that is no update."""
+        """Of a run over that many tokens; `stalls` is the share of its time beside updates."""
         if not 0 <= stalls < 1:
-            raise InputError(f"stalls={stalls:g} is no share of a run; use one from 0 to below 1")
+            raise InputError(f"stalls={stalls:g} is not a share of a run; use a number from 0 to below 1")
         seconds = (n_tokens / rate / (1 - stalls) for rate in reversed(self.tokens_per_second))
         return Interval(*(each / 3600 for each in seconds))
 
     def cost(self, n_tokens: int, price: Price, *, stalls: float = STALLS) -> Interval:
-        """In the price's currency, of all ranks: the low end takes the fast run and the low price."""
+        """US dollars of all devices: the low end is the fast run at the low price."""
         dollars = (price.low, price.middle, price.high)
         hours = self.hours(n_tokens, stalls=stalls)
         return Interval(*(self.step.world_size * each * of for each, of in zip(hours, dollars, strict=True)))
@@ -91,7 +91,7 @@ class Throughput(Tabular):
 
 
 def throughput(model: ModelConfig, step: StepConfig, profile: DeviceProfile) -> Throughput:
-    """What is expected of the bundled trainer with this model, in this way of working, on this stack."""
+    """What is expected of the bundled trainer with this model, this step and this device."""
     seconds = {name: float(value) for name, value in step_seconds(model, step, profile).items()}
     tokens = step.tokens_per_update(model.context_length)
     expected = tokens / sum(seconds.values())
