@@ -26,14 +26,14 @@ def test_elsewhere_torch_chooses(device_type, dtype):
 def test_the_choice_of_kernels_can_be_compiled_whole():
     """The GPU's own kernels are not here: the CPU's fused one stands for them in the same kind of block."""
 
-    def attention(query):
+    def attend(query):
         allowed = [SDPBackend.FLASH_ATTENTION] if attention.kernels_for("cuda", torch.bfloat16) else []
         with sdpa_kernel(allowed, set_priority=True):
             return F.scaled_dot_product_attention(query, query, query, is_causal=True)
 
     query = torch.randn(1, 2, 8, 16, requires_grad=True)
-    compiled = torch.compile(attention, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(query), attention(query))
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(query), attend(query))
 
 
 def test_heads_that_no_fused_kernel_takes_are_one_line():
