@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from parambudget.arch.config import BLOCKS, FIELDS, ModelConfig
-from parambudget.cost.params import Breakdown
+from parambudget.cost.params import ParameterCount
 from parambudget.cost.params import count as count_parameters
 from parambudget.errors import ConfigError
 from parambudget.formats.source import load
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from parambudget.cost.formula import Formula
+    from parambudget.cost.step import StepFields
     from parambudget.nn.verify import Verification
     from parambudget.planning.budget import Budget, Scenario
     from parambudget.planning.machine import Machine
@@ -65,7 +66,7 @@ def model(source: ModelLike | None = None, /, **fields: Any) -> ModelConfig:
     return held.replace(**fields) if fields else held
 
 
-def count(source: ModelLike | None = None, /, **fields: Any) -> Breakdown:
+def count(source: ModelLike | None = None, /, **fields: Any) -> ParameterCount:
     """Parameters, exactly: `count("gpt2")`, `count(config)`, `count(dim=896, n_layers=24)`."""
     return count_parameters(model(source, **fields))
 
@@ -166,19 +167,19 @@ def machine(gpu: str | None = None, *, gpus: int = 1, dollars_per_hour: float | 
     """
     from parambudget.planning.machine import machine_for
 
-    return machine_for(gpu, n_gpus=gpus, dollars_per_hour=dollars_per_hour)
+    return machine_for(gpu, gpus=gpus, dollars_per_hour=dollars_per_hour)
 
 
 def plan(
     source: ModelLike, machine: Machine | str | None = None, /, *, hours: float | None = None,
     tokens: Count | None = None, law: LossLaw | str | None = None, unique_tokens: Count | None = None,
-    bytes_per_token: float | None = None, **step: Any,
+    bytes_per_token: float | None = None, **step: Unpack[StepFields],
 ) -> RunPlan:  # fmt: skip
     """What a training run would take and give: `plan("gpt2", "h100", hours=1.5, batch_size=16)`.
 
     Without a machine, this one. `law` is one of `scaling.loss.LOSS_LAWS` or its name. `step` fixes how an
     update is executed: batch_size (sequences per micro-step and device), gradient_accumulation_steps,
-    gradient_checkpointing, loss_chunks, optimizer, sharded; the rest is chosen.
+    gradient_checkpointing, loss_chunks, optimizer, shard; the rest is chosen.
     """
     from parambudget.planning.run_plan import Goal, plan_run
 

@@ -16,7 +16,7 @@ def test_a_plan_is_one_screen_that_answers_every_question(run):
         "353,355,520 parameters", "2.384B FLOPs per training token, full convention",
         "989.4 TFLOP/s dense bfloat16", "fits: ", "16 sequences × 8 micro-steps = 131,072 tokens",
         "tokens/s, within",
-        "MFU", "full convention", "no software exceeds", "per parameter", "1.5 h", "as of 20",
+        "MFU", "full convention", "hardware limit", "per parameter", "1.5 h", "as of 20",
         "nats per token expected",
         "compare differences", "learning rate", "micro-batches of up to", "parambudget train --dim 896",
     ):  # fmt: skip
@@ -61,7 +61,7 @@ def test_a_config_files_training_settings_are_planned_with(run, tmp_path):
         (["--gpu", "h100", "--batch-size", "0"], "--batch-size"),
         (
             ["--gpu", "h100", "--gpus", "8", *BATCH[:2], "--gradient-accumulation-steps", "3"],
-            "cannot be shared out evenly",
+            "cannot be divided evenly",
         ),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import parambudget as pb
 from parambudget.cli.solve import solve as command
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.speed.throughput import STALLS
 from parambudget.errors import InputError, NoSolution, ParambudgetError
@@ -69,7 +70,7 @@ def test_hours_choose_by_what_each_model_sees_in_them():
     assert len(work) == 1
     seconds = 0.5 * 3600 * (1 - STALLS)
     ranked = {
-        m: penalised(m, loss_after(m, seconds * tokens_per_second(m, work[0], H100.stack)))
+        m: penalised(m, loss_after(m, seconds * tokens_per_second(m, work[0], H100.profile)))
         for m in every_model()
     }
     found = solve_for_budget(asked, None, LATTICE)
@@ -81,7 +82,7 @@ def test_memory_chooses_the_largest_that_fits():
     given = {"batch_size": 4, "loss_chunks": 1, "gradient_checkpointing": False}
     asked = Scenario(Budget(memory=6 * 10**9), step=given)
     (work,) = asked.step_candidates(1024)
-    peaks = {m: H100.peak_bytes(m, work) for m in every_model()}
+    peaks = {m: peak_bytes(m, work) for m in every_model()}
     fitting = [m for m, peak in peaks.items() if peak <= int(6e9 * USABLE_SHARE)]
     assert 0 < len(fitting) < len(peaks)
     found = solve_for_budget(asked, None, LATTICE)

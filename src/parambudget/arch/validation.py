@@ -39,14 +39,14 @@ def one_line(error: ValidationError, cls: type[BaseModel]) -> str:
 
 def block_of(info: FieldInfo) -> type[BaseModel] | None:
     """The class of a field that holds a nested block or nothing; None for any other field."""
-    kinds = getattr(info.annotation, "__args__", ())
+    kinds = (info.annotation, *getattr(info.annotation, "__args__", ()))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def _known(cls: type[BaseModel]) -> list[str]:
     """The names of the fields, those of nested blocks behind the others."""
     blocks = [block for info in cls.model_fields.values() if (block := block_of(info))]
-    return [name for one in (cls, *blocks) for name in one.model_fields]
+    return [name for one in (cls, *blocks) for name, info in one.model_fields.items() if not info.exclude]
 
 
 def _of(path: list[str], cls: type[BaseModel]) -> type[BaseModel]:

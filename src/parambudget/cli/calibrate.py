@@ -7,7 +7,7 @@ import typer
 
 from parambudget.cli._options import JsonOption, print_json, print_lines, require_torch
 from parambudget.cost.speed import profile
-from parambudget.cost.speed.profile import Stack
+from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.errors import ConfigError
 from parambudget.render.runs import stack_lines
 
@@ -27,12 +27,12 @@ def calibrate(
         raise ConfigError("--show and --clear together: use one of them")
     path = profile.calibration_file()
     if clear:
-        gone = profile.clear()
+        gone = profile.clear_profiles()
         print_json({"cleared": gone}) if as_json else typer.echo(
             f"removed {path}" if gone else f"nothing to forget: there is no {path}"
         )
         return
-    stacks = profile.calibrated() if show else [_measured(device, quiet=as_json)]
+    stacks = profile.calibrated_profiles() if show else [_measured(device, quiet=as_json)]
     if as_json:
         print_json({"file": str(path), "stacks": [asdict(stack) for stack in stacks]})
         return
@@ -41,7 +41,7 @@ def calibrate(
     typer.echo(f"kept in {path}" if stacks else "nothing was measured yet: run parambudget calibrate")
 
 
-def _measured(device: str, *, quiet: bool) -> Stack:
+def _measured(device: str, *, quiet: bool) -> DeviceProfile:
     require_torch("calibrate")
     from parambudget.render.console import console
     from parambudget.render.runs import calibrating
@@ -52,5 +52,5 @@ def _measured(device: str, *, quiet: bool) -> Stack:
     to.quiet = quiet
     with calibrating(to) as on_stage:
         stack = measure(compute, on_stage=on_stage)
-    profile.keep(stack)
+    profile.save_profile(stack)
     return stack

@@ -1,14 +1,13 @@
 """What a training run may take, and where it runs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Final
 
-from parambudget.cost.speed.roofline import Work
+from parambudget.cost.step import StepConfig, StepFields
 from parambudget.errors import InputError
 from parambudget.planning.machine import Machine
-from parambudget.planning.step_search import ways
+from parambudget.planning.step_search import step_candidates
 from parambudget.scaling.loss import DEFAULT_LAW, LossLaw
 from parambudget.units import parse_bytes, shortened
 
@@ -57,7 +56,7 @@ class Scenario:
     law: LossLaw = DEFAULT_LAW
     unique_tokens: int | None = None
     """Tokens of the text, which is read again when they are used up; None for text without end."""
-    step: Mapping[str, object] = field(default_factory=dict)
+    step: StepFields = field(default_factory=StepFields)
     """What is decided of the way an update is executed."""
 
     def __post_init__(self) -> None:
@@ -92,23 +91,26 @@ class Scenario:
         """Whether the budget decides how long the run is."""
         return self.hours is not None or self.flops is not None
 
-    def step_candidates(self, context_length: int) -> list[Work]:
+    def step_candidates(self, context_length: int) -> list[StepConfig]:
         """The ways to execute an update that are open."""
         if self.machine is None:
-            return ways(context_length, 1, 1, {"batch_size": 1, **self.step})
+            return step_candidates(context_length, 1, {"batch_size": 1, **self.step})
         sequences = max(1, USUAL_UPDATE_TOKENS // context_length)
-        candidates = ways(context_length, sequences, self.machine.n_gpus, self.step)
-        sizes = {work.batch_size for work in candidates}
+        candidates = step_candidates(
+            context_length, sequences, self.step, world_size=self.machine.world_size,
+            backend=self.machine.backend,
+        )  # fmt: skip
+        sizes = {step.batch_size for step in candidates}
         # Every second power of two: a lattice is predicted once for each candidate.
         fewer = {4**power for power in range(20)} if len(sizes) > 1 else sizes
-        return [work for work in candidates if work.batch_size in fewer]
+        return [step for step in candidates if step.batch_size in fewer]
 
     def _hours_for(self, dollars: float) -> float:
         assert self.machine is not None
         price = self.machine.price
         if price is None or price.middle == 0:
             raise InputError(f"no price is known for {self.machine.name}; give hours instead of dollars")
-        return dollars / (price.middle * self.machine.n_gpus)
+        return dollars / (price.middle * self.machine.world_size)
 
 
 def check_hours(hours: float) -> None:

@@ -106,8 +106,8 @@ def size_range(scenario: Scenario) -> tuple[int, int]:
         optimum = compute_optimal(scenario.law, flops).n_parameters
         low, high = optimum / AROUND, optimum * AROUND
     if scenario.memory_bytes is not None:
-        n_gpus = scenario.machine.n_gpus if scenario.machine else 1
-        most = scenario.memory_bytes * n_gpus / LEAST_STATE_BYTES
+        world_size = scenario.machine.world_size if scenario.machine else 1
+        most = scenario.memory_bytes * world_size / LEAST_STATE_BYTES
         low, high = (most / _SMALLEST_SHARE, most) if high is None else (min(low, most), min(high, most))
     assert high is not None
     if high < SMALLEST:
@@ -124,8 +124,8 @@ def _approximate_flops(scenario: Scenario) -> float | None:
         return scenario.flops
     if scenario.hours is None or scenario.machine is None:
         return None
-    rate = _USUAL_SHARE * scenario.machine.stack.matmul_flops
-    return scenario.hours * 3600 * rate * scenario.machine.n_gpus
+    rate = _USUAL_SHARE * scenario.machine.profile.matmul_flops
+    return scenario.hours * 3600 * rate * scenario.machine.world_size
 
 
 def space_for_sizes(low: int, high: int, usual: int, fields: Mapping[str, object]) -> SearchSpace:

@@ -14,7 +14,7 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import body
 from parambudget.cost.speed.throughput import STALLS
 from parambudget.planning.budget import Scenario
-from parambudget.planning.step_search import NONE, Taken, least_changed, take
+from parambudget.planning.step_search import NOTHING_FITS, StepChoice, choose_fastest, choose_last_that_fits
 from parambudget.scaling.loss import expected_loss, law_parameters
 from parambudget.search.score import usual_aspect
 from parambudget.search.solutions import Forecast
@@ -33,7 +33,7 @@ class Predictions:
     possible: Size
     """Whether a step fits in the memory."""
     step: Size | None = None
-    """The index of the candidate chosen; `NONE` where none fits."""
+    """The index of the candidate chosen; `NOTHING_FITS` where none fits."""
     tokens_per_second: Size | None = None
     peak_bytes: Size | None = None
     tokens: Size | None = None
@@ -45,12 +45,12 @@ class Predictions:
 def predict(m: Dims, scenario: Scenario) -> Predictions:
     """The predictions for one model or for arrays of sizes."""
     choice = _choose_step(m, scenario)
-    possible = np.asarray(m.dim * m.n_layers > 0) if choice is None else choice.way != NONE
+    possible = np.asarray(m.dim * m.n_layers > 0) if choice is None else choice.index != NOTHING_FITS
     rate = None if choice is None or scenario.machine is None else choice.tokens_per_second
     tokens = _tokens(m, scenario, rate)
     loss, ranked_loss = (None, None) if tokens is None else _losses(m, scenario, tokens)
     return Predictions(
-        possible=possible, step=None if choice is None else choice.way, tokens_per_second=rate,
+        possible=possible, step=None if choice is None else choice.index, tokens_per_second=rate,
         peak_bytes=None if choice is None else choice.peak_bytes, tokens=tokens, loss=loss,
         ranked_loss=ranked_loss,
     )  # fmt: skip
@@ -60,7 +60,7 @@ def forecast(model: ModelConfig, scenario: Scenario) -> Forecast:
     """The predictions for one model as plain numbers."""
     found = predict(model, scenario)
     step = None
-    if found.step is not None and int(found.step) != NONE:
+    if found.step is not None and int(found.step) != NOTHING_FITS:
         step = scenario.step_candidates(model.context_length)[int(found.step)]
     return Forecast(
         tokens_per_second=_as_float(found.tokens_per_second), peak_bytes=_as_float(found.peak_bytes),
@@ -70,14 +70,14 @@ def forecast(model: ModelConfig, scenario: Scenario) -> Forecast:
     )  # fmt: skip
 
 
-def _choose_step(m: Dims, scenario: Scenario) -> Taken | None:
+def _choose_step(m: Dims, scenario: Scenario) -> StepChoice | None:
     """How an update is executed; None where neither a machine nor a memory decides it."""
     if scenario.memory_bytes is None:
         return None
     candidates = scenario.step_candidates(int(m.context_length))
     if scenario.machine is None:
-        return least_changed(m, candidates, scenario.memory_bytes)
-    return take(m, candidates, scenario.machine, scenario.budget.memory_bytes)
+        return choose_last_that_fits(m, candidates, scenario.memory_bytes)
+    return choose_fastest(m, candidates, scenario.machine, scenario.budget.memory_bytes)
 
 
 def _tokens(m: Dims, scenario: Scenario, tokens_per_second: Size | None) -> Size | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from parambudget.arch.config import MLA, ModelConfig, flat
 from parambudget.arch.defaults import Completed
 from parambudget.arch.tensors import Component, Tensor
-from parambudget.cost.params import Breakdown
+from parambudget.cost.params import ParameterCount
 from parambudget.formats.source import changed_fields
 from parambudget.render.terminal import bold, dim, table, wrapped
 
@@ -23,7 +23,7 @@ _NAMES = {
 }
 
 
-def breakdown(counted: Breakdown, completed: Completed, width: int) -> list[str]:
+def breakdown(counted: ParameterCount, completed: Completed, width: int) -> list[str]:
     """The whole screen of `count`: what the model is, its components, and the three counts."""
     rows = [("component", "tensors", "parameters", "share")]
     for component, parameters in counted.components.items():
@@ -147,7 +147,7 @@ def _shared(rows: Iterable[Tensor]) -> str | None:
     return next((f"shared with {row.shared_with}" for row in rows if row.shared_with), None)
 
 
-def _three(counted: Breakdown) -> list[str]:
+def _three(counted: ParameterCount) -> list[str]:
     counts = (
         ("total", counted.total, "unique parameters, a tied head once"),
         ("body", counted.body, "total less token and position tables and the output head"),

@@ -10,7 +10,7 @@ from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig, flat
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.formula import Formula, formula
-from parambudget.cost.params import Breakdown
+from parambudget.cost.params import ParameterCount
 from parambudget.cost.speed.throughput import STALLS
 from parambudget.errors import ConfigError, InputError
 from parambudget.planning.compute_budget import better_size
@@ -90,7 +90,7 @@ def _current(report: Report) -> list[str]:
     ]
 
 
-def _counts(counted: Breakdown) -> list[str]:
+def _counts(counted: ParameterCount) -> list[str]:
     rows = []
     for component, parameters in counted.components.items():
         tensors = [row for row in counted.tensors if row.component == component]
@@ -137,7 +137,7 @@ def _effects(report: Report) -> list[str]:
     now = report.current
     rows = [_effect("current", now, now)]
     rows += [_effect(name, plan, now) for name, plan in report.options.items()]
-    work = now.work
+    work = now.step
     lines = [
         "## What to expect",
         "",
@@ -231,7 +231,7 @@ def _assumed(report: Report) -> Sequence[str]:
 
 
 def _assumptions(plan: RunPlan) -> Iterator[str]:
-    machine, stack = plan.machine, plan.machine.stack
+    machine, stack = plan.machine, plan.machine.profile
     peak = (
         f"{format_flop_rate(stack.peak_flops)} dense {stack.dtype}"
         if stack.peak_flops
@@ -270,12 +270,12 @@ def proposal(
     goal = Goal(hours=float(f"{hours:.3g}"))
     now = plan_run(current, machine, goal, given)
     # In the same micro-steps, so that memory and speed compare; the room for larger ones is a column.
-    options = {way.label: plan_run(way.model, machine, goal, vars(now.work)) for way in found}
+    options = {way.label: plan_run(way.model, machine, goal, now.step.decided) for way in found}
     first = next(iter(options.values()))
     if not any(plan.fits for plan in (now, *options.values())):
         peak = format_bytes(min(plan.memory.peak_bytes for plan in options.values()))
         raise InputError(
-            f"none of the models fits on {machine.name} in micro-steps of {now.work.batch_size} sequences: "
+            f"none of the models fits on {machine.name} in micro-steps of {now.step.batch_size} sequences: "
             f"at least {peak} are needed; give a smaller --batch-size, more --gpus or another --gpu"
         )
     return Report(

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from parambudget.cost.speed.profile import Stack
+from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.render.console import plain_table
 from parambudget.render.terminal import table
 from parambudget.text import prepare
@@ -134,7 +134,7 @@ def _plain(
     return show
 
 
-def stack_lines(stack: Stack) -> list[str]:
+def stack_lines(stack: DeviceProfile) -> list[str]:
     """What a device with its software reaches, and how far off predictions from it are claimed to be."""
     once, most = format_seconds(stack.micro_seconds), format_share(stack.fastest - 1, 0)
     least = format_seconds(stack.matrix_seconds)
