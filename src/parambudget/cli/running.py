@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cli._options import print_json, tell
+from parambudget.cli._options import print_json, print_notice
 from parambudget.errors import MissingExtra
 from parambudget.formats.source import Source
 from parambudget.training.config import TrainConfig
@@ -73,14 +73,13 @@ def run(device: str, request: Callable[[], Request], stopped: StopRequest) -> No
 def run_as(ranks: "Ranks", asked: Request, stopped: StopRequest) -> None:
     """Read the text, fill in the settings, train; the leading process tells each of it before and after."""
     from parambudget.render import training as show
-    from parambudget.render.console import console
+    from parambudget.render.progress import make_console
     from parambudget.render.training import watching
     from parambudget.training.forecast import predict_run
     from parambudget.training.loop import train as train_model
 
-    to = console()
-    to.quiet = asked.as_json or not ranks.leads
-    notice = tell if ranks.leads else _keep_silent
+    to = make_console(quiet=asked.as_json or not ranks.leads)
+    notice = print_notice if ranks.leads else _keep_silent
     with ranks.telling():
         compute, data, settings = _ready(ranks, asked, to, notice)
     config = settings.resolved.config

@@ -162,9 +162,9 @@ def solve(
         print_json(_document(found, given, current, length))
         return
     from parambudget.render.solutions import next_commands, solutions_screen
-    from parambudget.render.terminal import columns, dim
+    from parambudget.render.terminal import dim, terminal_width
 
-    print_lines([*solutions_screen(found, columns()), *map(dim, next_commands(found, given, current))])
+    print_lines([*solutions_screen(found, terminal_width()), *map(dim, next_commands(found, given, current))])
     if out:
         typer.echo(
             f"wrote {out} (number {pick}); next: parambudget verify {out}, parambudget train {out}{length}"

@@ -8,7 +8,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from parambudget.cli._options import JsonOption, SourceArgument, place, require_torch, tell, with_model_fields
+from parambudget.cli._options import (
+    JsonOption,
+    SourceArgument,
+    parse_path,
+    print_notice,
+    require_torch,
+    with_model_fields,
+)
 from parambudget.cli.running import Request, run
 from parambudget.cost.params import total
 from parambudget.errors import InputError
@@ -26,7 +33,7 @@ def train(
     data: Annotated[
         Path | None,
         typer.Option(
-            parser=place,
+            parser=parse_path,
             metavar="PATH",
             help="Text, or a folder of text or of `data prepare`.",
             show_default="Python's standard library",
@@ -37,7 +44,7 @@ def train(
         typer.Option(
             "-o",
             "--out",
-            parser=place,
+            parser=parse_path,
             metavar="DIR",
             help="Folder of the run.",
             show_default="the next free one in runs/",
@@ -91,7 +98,7 @@ def train(
     init: Annotated[
         Path | None,
         typer.Option(
-            parser=place,
+            parser=parse_path,
             metavar="CHECKPOINT",
             help="Start from its weights, or a Hugging Face folder's.",
             rich_help_panel=RUN_PANEL,
@@ -154,11 +161,11 @@ def train(
         with stop_requests() as stopped:
             run(device, request, stopped)
     except KeyboardInterrupt:
-        tell("interrupted")
+        print_notice("interrupted")
         raise typer.Exit(130) from None
     except Stopped as by:
         started = shlex.join(["parambudget", *sys.argv[1:]])
-        tell(f"stopped by {by} before the first update; start it with: {started}")
+        print_notice(f"stopped by {by} before the first update; start it with: {started}")
 
 
 def _require_sense(

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from parambudget.arch.config import ModelConfig, met_width
+from parambudget.arch.description import shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
 from parambudget.render.model import as_flags, flags
-from parambudget.render.terminal import bold, dim, table, wrapped
+from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.search.certificate import Certificate, Error
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP
 from parambudget.search.solutions import (
@@ -52,11 +53,11 @@ def solutions_screen(found: Solutions, width: int) -> list[str]:
         lines += ["", *_terms(found)]
     if current:
         missing = (f"no {name} model: {why}" for name, why in current.unavailable.items())
-        lines += [dim(line) for text in missing for line in wrapped(text, width)]
-    lines += ["", *wrapped(_certificate(certificate), width)]
+        lines += [dim(line) for text in missing for line in wrap_text(text, width)]
+    lines += ["", *wrap_text(_certificate(certificate), width)]
     if found.better:
-        lines += wrapped(better_size_note(found.better), width)
-    lines += [dim(line) for text in _order_notes(found) for line in wrapped(text, width)]
+        lines += wrap_text(better_size_note(found.better), width)
+    lines += [dim(line) for text in _order_notes(found) for line in wrap_text(text, width)]
     if found.tying_was_assumed:
         tied = found[0].model.tied
         usual = "tied, as is usual below 1B" if tied else "untied, as is usual from 1B"
@@ -234,12 +235,8 @@ def _current(current: CurrentModel, certificate: Certificate, width: int) -> lis
     m, target = current.model, certificate.target
     assert target is not None
     off = (current.counted - target) / target
-    ffn = f"ffn {m.intermediate_size}"
-    if m.moe:
-        ffn = f"{m.moe.n_experts_per_token} of {m.moe.n_experts} experts of {m.moe.expert_intermediate_size}"
-    return wrapped(
-        f"now: {m.n_layers} layers, dim {m.dim}, {m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}, "
-        f"{ffn}: {current.counted:,} {certificate.counted} parameters, "
+    return wrap_text(
+        f"now: {shape_in_words(m)}: {current.counted:,} {certificate.counted} parameters, "
         f"{format_share(off, 2)} from {target:,}; "
         f"{format_count(flops_per_token(m))} FLOPs per token at context {m.context_length}",
         width,

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
-from parambudget.render.console import plain_table
 from parambudget.text.token_cache import TokenData
 from parambudget.training.defaults import ResolvedTrainConfig
 from parambudget.training.forecast import Prediction
@@ -43,7 +42,7 @@ def introduction(model: ModelConfig, device: str, data: TokenData, out: Path) ->
 
 def settings(completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
     """Every setting, with the reason of those that were filled in."""
-    table = plain_table()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("setting", "value", "why"):
         table.add_column(heading)
     config = completed.config

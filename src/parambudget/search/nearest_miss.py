@@ -3,6 +3,7 @@
 from fractions import Fraction
 from math import ceil
 
+from parambudget.arch.description import shape_in_words
 from parambudget.search.engine import Search
 from parambudget.search.lattice import Candidates
 from parambudget.units import format_share, format_tolerance
@@ -26,23 +27,12 @@ def describe_nearest(search: Search) -> str:
 
 
 def _description(search: Search, nearest: Candidates) -> str:
-    m, count = nearest.sizes(0), int(nearest.counted[0])
+    count, model = int(nearest.counted[0]), search.space.choices.replace(**nearest.sizes(0))
     off = format_share(Fraction(count - search.target, search.target))
     if search.active is not None and nearest.active is not None:
         active = int(nearest.active[0])
         off += f", {active:,} active {format_share(Fraction(active - search.active, search.active))}"
-    return (
-        f"{count:,} ({off}: {m['n_layers']} layer{'s' if m['n_layers'] > 1 else ''}, dim {m['dim']}, "
-        f"{m['n_heads']} head{'s' if m['n_heads'] > 1 else ''} of {m['head_dim']}, {_ffn(m)})"
-    )
-
-
-def _ffn(m: dict[str, int]) -> str:
-    if "n_experts" not in m:
-        return f"intermediate {m['intermediate_size']}"
-    shared = f" and {m['n_shared_experts']} shared" if m["n_shared_experts"] else ""
-    mix = f"{m['n_experts_per_token']} of {m['n_experts']} experts{shared}"
-    return f"{mix}, {m['expert_intermediate_size']} wide"
+    return f"{count:,} ({off}: {shape_in_words(model)})"
 
 
 def _what_to_relax(search: Search, nearest: Candidates) -> str:
