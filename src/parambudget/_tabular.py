@@ -28,6 +28,8 @@ class Tabular(ABC):
     def __repr__(self) -> str:
         """The table as aligned text, for a prompt without HTML."""
         rows = self.rows()
+        if not rows:
+            return ""
         lines = [
             [key.replace("_", " ") for key in rows[0]],
             *([_format_cell(value) for value in row.values()] for row in rows),
@@ -40,6 +42,8 @@ class Tabular(ABC):
         from html import escape
 
         rows = self.rows()
+        if not rows:
+            return ""
         head = "".join(f"<th>{escape(key.replace('_', ' '))}</th>" for key in rows[0])
         lines = "".join(
             "<tr>"

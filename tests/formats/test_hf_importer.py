@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 import parambudget as pb
 from parambudget.arch.defaults import with_defaults
-from parambudget.cost.params import Breakdown, count
+from parambudget.cost.params import ParameterCount, count
 from parambudget.formats.hf.importer import from_hf
 from parambudget.formats.hf.schema import ABSENT
 
@@ -28,7 +28,7 @@ LOCAL = ("sliding_attention", "local")
 every_kind = pytest.mark.parametrize("kind", SCHEMAS)
 
 
-def read(config) -> Breakdown:
+def read(config) -> ParameterCount:
     return count(with_defaults(from_hf(config, "config.json").fields).model)
 
 

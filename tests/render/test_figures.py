@@ -26,7 +26,7 @@ def test_experts_grow_with_the_model_in_the_landscape():
 
 
 def test_the_landscape_is_drawn_whole_and_opaque(tmp_path):
-    found = pb.solve("350M", current=CURRENT)
+    found = pb.resize(CURRENT, "350M")
     landscape({s.label: s.model for s in found}, CURRENT, 350_000_000, tmp_path / "sizes.png")
     pixels = imread(tmp_path / "sizes.png")
     assert pixels.shape[:2] == (750, 1200)

@@ -151,7 +151,7 @@ def test_the_choices_of_a_model_leave_out_its_sizes():
     [
         (
             {"kv_groups": 2, "n_kv_heads": 4},
-            "kv-groups and n-kv-heads both say how many kv heads there are; give one of them",
+            "kv_groups and n_kv_heads both say how many kv heads there are; give one of them",
         ),
         ({"multiple": 0}, "multiple is 0; sizes start at 1"),
         ({"multiple": True}, "multiple is True; use whole sizes"),
@@ -170,7 +170,7 @@ def test_the_choices_of_a_model_leave_out_its_sizes():
         ({"position": "xpos"}, "position is 'xpos'; it must be"),
         ({"rotary_fraction": "half"}, "rotary_fraction is 'half'; it must be a valid number"),
         ({"norm_bias": True}, "norm_bias=true needs norm='layernorm'"),
-        ({"ffn_ratio": "6:1"}, "ffn-ratio '6:1' runs from high to low"),
+        ({"ffn_ratio": "6:1"}, "ffn_ratio '6:1' runs from high to low"),
     ],
 )
 def test_what_contradicts_itself_is_refused_in_one_line(fields: dict[str, Any], says: str):

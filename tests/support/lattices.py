@@ -14,7 +14,7 @@ from parambudget.arch.sizes import with_sizes
 from parambudget.cost.params import active, body, total
 from parambudget.errors import ConfigError
 from parambudget.search.engine import Search
-from parambudget.search.space import Counted, SearchSpace
+from parambudget.search.space import CountKind, SearchSpace
 
 Sizes = tuple[int, int, int, int, int, int]
 """n_layers, dim, head_dim, n_heads, n_kv_heads, intermediate_size"""
@@ -26,7 +26,7 @@ class Declared:
 
     fields: dict[str, Any]
     choices: dict[str, Any]
-    counted: Counted
+    counted: CountKind
     values: dict[str, list[int]]
     ratio: tuple[Fraction, Fraction] | None
     multiple: int
@@ -183,7 +183,7 @@ class OfExperts:
         ratio = {"ffn_ratio": self.ratio_text} if self.ratio else {}
         return self.axes | self.choices | ratio | {"multiple": self.multiple}
 
-    def search(self, target: int, counted: Counted = "total", second: int | None = None) -> Search:
+    def search(self, target: int, counted: CountKind = "total", second: int | None = None) -> Search:
         """The lattice as the package searches it."""
         space = SearchSpace.declare(target, self.fields, active=second, counted=counted)
         return Search(space, target, counted, second)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from parambudget.text.token_cache import TokenData
     from parambudget.training.device import Compute
     from parambudget.training.distributed import Ranks
-    from parambudget.training.settings import Settled
+    from parambudget.training.settings import ResolvedSettings
 
 OnStep = Callable[[Step], None]
 
@@ -75,19 +75,19 @@ def run_as(ranks: "Ranks", asked: Request, stopped: StopRequest) -> None:
     from parambudget.render import training as show
     from parambudget.render.progress import make_console
     from parambudget.render.training import watching
-    from parambudget.training.forecast import expected
+    from parambudget.training.forecast import predict_run
     from parambudget.training.loop import train as train_model
 
     to = make_console(quiet=asked.as_json or not ranks.leads)
     notice = print_notice if ranks.leads else _keep_silent
     with ranks.telling():
         compute, data, settings = _ready(ranks, asked, to, notice)
-    config = settings.completed.config
-    planned = expected(asked.model, config, compute, ranks, shard=settings.shard)
+    config = settings.resolved.config
+    planned = predict_run(asked.model, config, compute, ranks, shard=settings.shard)
 
     def introduce() -> None:
         to.print(show.introduction(asked.model, compute.name, data, asked.out))
-        to.print(show.settings(settings.completed, asked.model))
+        to.print(show.settings(settings.resolved, asked.model))
 
     stopped.at_once = False
     with (
@@ -109,14 +109,14 @@ def run_as(ranks: "Ranks", asked: Request, stopped: StopRequest) -> None:
 
 def _ready(
     ranks: "Ranks", asked: Request, to: "Console", notice: Callable[[str], None]
-) -> "tuple[Compute, TokenData, Settled]":
+) -> "tuple[Compute, TokenData, ResolvedSettings]":
     """Device, text and settings; what can be known to be wrong is said before the text is read."""
     from parambudget.text.dataset import data_for
     from parambudget.training.dataloader import require_windows
     from parambudget.training.device import choose
     from parambudget.training.metrics import config_of
     from parambudget.training.run_folder import require_free, text_of_run, text_told, where
-    from parambudget.training.settings import require_possible, said, settled
+    from parambudget.training.settings import merge_sources, require_possible, resolve_settings
     from parambudget.training.train_state import require_init
 
     compute = choose(asked.device)
@@ -129,7 +129,7 @@ def _ready(
     if asked.wandb is not None:
         _require_wandb()
     length = asked.train_tokens is not None or asked.hours is not None
-    given = said(asked.source, asked.flags, longer=length)
+    given = merge_sources(asked.source, asked.flags, longer=length)
     given = require_possible(asked.model, given, asked.out if asked.resume else None)
     text = asked.data or text_of_run(asked.run)
     ranks.meet()
@@ -143,7 +143,7 @@ def _ready(
     if asked.data is None and not given.stored:
         text_told(asked.run, data, notice)
     with to.status("choosing the settings"):
-        settings = settled(
+        settings = resolve_settings(
             given, asked.model, data, compute, asked.train_tokens, asked.hours, ranks, shard=asked.shard
         )
     return compute, data, replace(settings, provenance=settings.provenance | where(text))

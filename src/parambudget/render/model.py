@@ -10,7 +10,7 @@ from parambudget.arch.config import ModelConfig, flat_fields
 from parambudget.arch.defaults import ResolvedModel
 from parambudget.arch.description import ffn_in_words
 from parambudget.arch.tensors import Component, Tensor
-from parambudget.cost.params import Breakdown
+from parambudget.cost.params import ParameterCount
 from parambudget.formats.source import changed_fields
 from parambudget.render.terminal import bold, dim, table, wrap_text
 
@@ -25,7 +25,7 @@ _NAMES = {
 }
 
 
-def count_screen(counted: Breakdown, completed: ResolvedModel, width: int) -> list[str]:
+def count_screen(counted: ParameterCount, completed: ResolvedModel, width: int) -> list[str]:
     """The screen of `count`: what the model is, its components, and the three counts."""
     rows = [("component", "tensors", "parameters", "share")]
     for component, parameters in counted.components.items():
@@ -134,7 +134,7 @@ def _shared_tensor(rows: Iterable[Tensor]) -> str | None:
     return next((f"shared with {row.shared_with}" for row in rows if row.shared_with), None)
 
 
-def _three_counts(counted: Breakdown) -> list[str]:
+def _three_counts(counted: ParameterCount) -> list[str]:
     counts = (
         ("total", counted.total, "unique parameters; a tied head counts once"),
         ("body", counted.body, "total without embeddings and output head"),

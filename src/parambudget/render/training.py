@@ -16,8 +16,8 @@ from rich.table import Table
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.text.token_cache import TokenData
-from parambudget.training.defaults import Completed
-from parambudget.training.forecast import Expected
+from parambudget.training.defaults import ResolvedTrainConfig
+from parambudget.training.forecast import Prediction
 from parambudget.training.metrics import Step, TrainResult
 from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
 
@@ -40,13 +40,13 @@ def introduction(model: ModelConfig, device: str, data: TokenData, out: Path) ->
     return table
 
 
-def settings(completed: Completed, model: ModelConfig) -> Group:
+def settings(completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
     """Every setting, with the reason of those that were filled in."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("setting", "value", "why"):
         table.add_column(heading)
     config = completed.config
-    update_tokens = config.sequences_per_update * model.context_length
+    update_tokens = config.step.tokens_per_update(model.context_length)
     for name, value in config.model_dump().items():
         why = completed.reasons.get(name, "given" if name in completed.given else "")
         table.add_row(name, _written(value), why)
@@ -107,7 +107,11 @@ Memory = Callable[[], int | None]
 
 @contextmanager
 def watching(
-    console: Console, n_steps: int, peak_flops: float | None, memory: Memory, planned: Expected | None = None
+    console: Console,
+    n_steps: int,
+    peak_flops: float | None,
+    memory: Memory,
+    planned: Prediction | None = None,
 ) -> Iterator[Callable[[Step], None]]:
     """What to call after each update; `memory` gives the most bytes held so far, where that is known.
 
@@ -145,7 +149,7 @@ class Figures:
     peak_flops: float | None
     """What the MFU is a share of."""
     memory: Memory
-    planned: Expected | None = None
+    planned: Prediction | None = None
     _sum: float = 0.0
     _weight: float = 0.0
     _told: int = -1
@@ -161,7 +165,7 @@ class Figures:
         """Loss and smoothed loss, learning rate, speed and memory."""
         self.note(step)
         loss = f"loss {step.loss:.4f}" if step.loss is not None else "loss not finite"
-        rate, peak = (None, None) if self.planned is None else self.planned.shown
+        rate, peak = (None, None) if self.planned is None else self.planned.formatted
         parts = [loss, f"lr {step.lr:.2e}", f"{step.tokens_per_second:,.0f} tok/s{_beside(rate)}"]
         if self._weight:
             parts.insert(1, f"smoothed {self._sum / self._weight:.4f}")
@@ -185,7 +189,7 @@ def _beside(planned: str | None) -> str:
     return "" if planned is None else f" (planned {planned})"
 
 
-def _whole(planned: Expected | None, n_steps: int) -> str:
+def _whole(planned: Prediction | None, n_steps: int) -> str:
     """How long all updates were planned to take."""
     if planned is None or planned.update_seconds is None:
         return ""

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import with_defaults
-from parambudget.cost.hardware import find
-from parambudget.cost.speed.profile import LINK_SHARE, SOFTWARE, Stack
-from parambudget.cost.speed.roofline import FLASH_BACKWARD, NEWTON_SCHULZ_STEPS, Work, parts
+from parambudget.cost.hardware import find_accelerator
+from parambudget.cost.speed.profile import LINK_SHARE, SOFTWARE, DeviceProfile
+from parambudget.cost.speed.roofline import FLASH_BACKWARD, NEWTON_SCHULZ_STEPS, step_seconds
+from parambudget.cost.step import StepConfig
 from parambudget.text.token_cache import TokenData
 from parambudget.training.autotune import timed_update_seconds
 from parambudget.training.config import TrainConfig
@@ -164,7 +165,7 @@ class Stage:
 
 def calibrate(
     compute: Compute, *, seconds: float = SECONDS, on_stage: Callable[[Stage], None] = lambda _: None
-) -> Stack:
+) -> DeviceProfile:
     """Measure this device for about that long, compiling not counted; the outcome is not kept here."""
 
     def on_kernel(nth: int, doing: str) -> None:
@@ -174,7 +175,7 @@ def calibrate(
     shapes, runs = _SHAPES[compute.device.type], []
     for i, shape in enumerate(shapes):
         on_stage(Stage(1 / 3 + 2 / 3 * i / len(shapes), f"training, {i + 1} of {len(shapes)} small models"))
-        model, work = _model(shape), Work(shape[-1], optimizer="adamw")
+        model, work = _model(shape), StepConfig(batch_size=shape[-1], optimizer="adamw")
         each = 2 / 3 * seconds / len(shapes)
         taken = timed_update_seconds(model, settings_of(work), random_text(model), compute, seconds=each)
         torch.compiler.reset()
@@ -183,8 +184,8 @@ def calibrate(
 
 
 def explained(
-    start: Stack, runs: list[tuple[ModelConfig, Work, float]], expected: tuple[float, ...]
-) -> Stack:
+    start: DeviceProfile, runs: list[tuple[ModelConfig, StepConfig, float]], expected: tuple[float, ...]
+) -> DeviceProfile:
     """`start` with the constants under which the measured updates take the time that they took."""
     scale, taken = np.array(expected), np.array([seconds for _, _, seconds in runs])
     unknown, known = zip(*(_columns(start, model, work) for model, work, _ in runs), strict=True)
@@ -198,14 +199,14 @@ def explained(
     )  # fmt: skip
 
 
-def _columns(start: Stack, model: ModelConfig, work: Work) -> tuple[list[float], float]:
+def _columns(start: DeviceProfile, model: ModelConfig, work: StepConfig) -> tuple[list[float], float]:
     """Seconds of an update per unit of each unknown, and those that are known already."""
     one = replace(
         start, matmul_traffic=0.0, element_bytes=1.0, logit_bytes=1.0, micro_seconds=1.0, layer_seconds=0.0
     )
-    of = parts(model, work, one)
-    moved = parts(model, work, replace(one, matmul_traffic=1.0))["matmuls"] - of["matmuls"]
-    layers = work.own_steps * model.n_layers
+    of = step_seconds(model, work, one)
+    moved = step_seconds(model, work, replace(one, matmul_traffic=1.0))["matmuls"] - of["matmuls"]
+    layers = work.micro_steps_per_device * model.n_layers
     unknown = [of["matmuls"], moved, of["elementwise"], of["loss"], of["launches"], layers]
     return unknown, of["attention"] + of["weights"] + of["optimizer"]
 
@@ -220,13 +221,11 @@ def random_text(model: ModelConfig, n_tokens: int = 2**20) -> TokenData:
     )  # fmt: skip
 
 
-def settings_of(work: Work) -> TrainConfig:
+def settings_of(step: StepConfig) -> TrainConfig:
     """The trainer's settings for updates that are only timed: no evaluation, no save, hardly any learning."""
     return TrainConfig(
-        steps=2**31, batch_size=work.batch_size, gradient_accumulation_steps=work.gradient_accumulation_steps,
-        optimizer=work.optimizer, gradient_checkpointing=work.gradient_checkpointing,
-        loss_chunks=work.loss_chunks, learning_rate=1e-5, final_learning_rate=0.0, warmup_steps=0,
-        eval_every=2**31, eval_tokens=1, save_every=2**31,
+        steps=2**31, step=step, learning_rate=1e-5, final_learning_rate=0.0, warmup_steps=0, eval_every=2**31,
+        eval_tokens=1, save_every=2**31,
     )  # fmt: skip
 
 
@@ -252,12 +251,16 @@ def _model(shape: tuple[int, ...]) -> ModelConfig:
     }).model  # fmt: skip
 
 
-def _stack(compute: Compute, kernels: Kernels) -> Stack:
+def _stack(compute: Compute, kernels: Kernels) -> DeviceProfile:
     """What the kernels alone tell, and who measured it."""
-    on_cpu, known, n_threads = compute.device.type == "cpu", find(compute.name), torch.get_num_threads()
+    on_cpu, known, n_threads = (
+        compute.device.type == "cpu",
+        find_accelerator(compute.name),
+        torch.get_num_threads(),
+    )
     threads = f"{n_threads} thread{'s' if n_threads > 1 else ''}"
     where = f"{platform.machine()}, {threads}" if on_cpu else compute.name
-    return Stack(
+    return DeviceProfile(
         device=compute.name, name=f"eager, {threads}" if on_cpu else SOFTWARE,
         dtype="bfloat16" if compute.bf16 else "float32", peak_flops=compute.peak_flops, **vars(kernels),
         matmul_traffic=0.0, element_bytes=0.0, logit_bytes=0.0, micro_seconds=0.0, layer_seconds=0.0,

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from parambudget._version import __version__
-from parambudget.cost.hardware import find
+from parambudget.cost.hardware import find_accelerator
+from parambudget.cost.step import Backend
 from parambudget.errors import InputError
 from parambudget.nn.attention import NO_KERNEL, prefer_flash_3
 from parambudget.training.config import TrainConfig
@@ -28,6 +29,13 @@ class Compute:
     """The step runs through torch.compile."""
     peak_flops: float | None
     """Dense bfloat16 FLOP/s of the device, where it is known."""
+
+    @property
+    def backend(self) -> Backend:
+        """The same as the memory model knows it."""
+        return Backend(
+            "cuda" if self.device.type == "cuda" else "cpu", bf16=self.bf16, compiled=self.compiled
+        )
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision that forward passes run in."""
@@ -67,7 +75,7 @@ def choose(asked: str = "auto") -> Compute:
             f"device {asked!r} is not there; torch finds {torch.cuda.device_count()}, from cuda:0 on"
         )
     name = torch.cuda.get_device_name(device)
-    known = find(name)
+    known = find_accelerator(name)
     prefer_flash_3(device)
     return Compute(device, name, bf16=True, compiled=True, peak_flops=known.bf16_flops if known else None)
 

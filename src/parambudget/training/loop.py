@@ -29,7 +29,7 @@ from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import Windows, require_windows
 from parambudget.training.device import Compute, choose, memory_told, surroundings
 from parambudget.training.distributed import ALONE, Ranks
-from parambudget.training.forecast import Expected, expected
+from parambudget.training.forecast import Prediction, predict_run
 from parambudget.training.metrics import Step, TrainResult, stored_config
 from parambudget.training.optimizer import clip, set_learning_rate
 from parambudget.training.resume import require_same_run, restored
@@ -156,7 +156,7 @@ def train(
         ranks.require_even(config)
         if shard:
             ranks.require_others()
-        planned = expected(model, config, compute, ranks, shard=shard)
+        planned = predict_run(model, config, compute, ranks, shard=shard)
         learner = prepared(model, config, compute, ranks, shard=shard)
         origin = started_from(init, learner, data, on_notice) if init is not None else {}
         described = run_folder.description(model, config, data, {**(provenance or {}), **origin})
@@ -165,9 +165,8 @@ def train(
     around = surroundings(compute.name, ranks.size, shard=shard)
     pieces = pieces_of_all() if shard else None
     about = files.About(described, data.tokenizer_json, around, pieces)
-    clock = Clock(
-        config.sequences_per_update * model.context_length, flops_per_token(model), ranks.peak_flops(compute)
-    )
+    update_tokens = config.step.tokens_per_update(model.context_length)
+    clock = Clock(update_tokens, flops_per_token(model), ranks.peak_flops(compute))
     if not ranks.leads:
         with memory_told(config):
             return helped(learner, model, config, data, out, clock, planned, about, stopped)
@@ -199,7 +198,7 @@ def train(
 
 def helped(
     learner: Learner, model: ModelConfig, config: TrainConfig, data: TokenData, out: Path, clock: Clock,
-    planned: Expected | None, about: files.About, stopped: Callable[[], bool],
+    planned: Prediction | None, about: files.About, stopped: Callable[[], bool],
 ) -> TrainResult:  # fmt: skip
     """What a process that does not lead does: the same updates from the same checkpoint.
 
@@ -291,7 +290,7 @@ def micro_batches(
     text: Windows, done: int, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE
 ) -> Iterator[Tensor]:
     """This rank's windows of every update after `done` others, batch_size at a time, on the device."""
-    for first in count(done * config.sequences_per_update, config.sequences_per_update):
+    for first in count(done * config.step.sequences_per_update, config.step.sequences_per_update):
         for micro_step in ranks.own_steps(config):
             tokens_BT = torch.from_numpy(text.at(first + micro_step * config.batch_size, config.batch_size))
             if compute.device.type == "cuda":
@@ -362,7 +361,7 @@ def stop_if_diverged(skipped_in_a_row: int, step: Step, saver: Saver) -> None:
 
 def outcome(
     config: TrainConfig, model: ModelConfig, step: Step, clock: Clock, compute: Compute, checkpoints: Path,
-    planned: Expected | None,
+    planned: Prediction | None,
 ) -> TrainResult:  # fmt: skip
     """The run as it stands after `step`, which is saved or about to be."""
     speed = clock.mean_tokens_per_second()
