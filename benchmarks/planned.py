@@ -22,11 +22,11 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.profile import stack_for
 from parambudget.cost.speed.roofline import Work
 from parambudget.cost.speed.throughput import Throughput, throughput
-from parambudget.training.calibrate import random_text, settings_of
-from parambudget.training.device import Compute, choose
-from parambudget.training.loop import Clock, updates
-from parambudget.training.metrics import Step
-from parambudget.training.train_state import prepared
+from parambudget.training.calibrate import random_text, timing_config
+from parambudget.training.device import Compute, select_device
+from parambudget.training.loop import Clock, train_steps
+from parambudget.training.metrics import StepMetrics
+from parambudget.training.train_state import init_train_state
 
 UPDATES = 4
 """Timed in a turn."""
@@ -58,7 +58,7 @@ class Case:
 
     model: ModelConfig
     plan: Throughput
-    steps: Iterator[Step]
+    steps: Iterator[StepMetrics]
     rates: list[float] = field(default_factory=list)
 
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--turns", type=int, default=10, help="turns of each shape")
     asked = parser.parse_args()
-    compute = choose(asked.device)
+    compute = select_device(asked.device)
     cases = [case_of(fields, work, compute) for fields, work in CASES[compute.device.type]]
     for case in cases:
         for _ in range(2):
@@ -85,9 +85,11 @@ def case_of(fields: dict[str, int], work: Work, compute: Compute) -> Case:
     model = pb.model(**fields)
     plan = throughput(model, work, stack_for(compute.name))
     clock = Clock(plan.update_tokens, flops_per_token(model), compute.peak_flops)
-    config = settings_of(work)
+    config = timing_config(work)
     return Case(
-        model, plan, updates(prepared(model, config, compute), model, config, random_text(model), 0, clock)
+        model,
+        plan,
+        train_steps(init_train_state(model, config, compute), model, config, random_text(model), 0, clock),
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from parambudget.training.device import choose
+from parambudget.training.device import select_device
 
 RUN = [sys.executable, "-c", "from parambudget.cli.main import main; main()", "train"]
 NOTE = "--dim 896 --n-layers 24 --n-heads 14 --intermediate-size 3584"
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=8)
     asked = parser.parse_args()
-    compute = choose(asked.device)
+    compute = select_device(asked.device)
     print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {compute.name}, torch {torch.__version__}")
     print("| run | peak memory, GiB | planned | off | tokens/s | planned | off |")
     print("|---|---|---|---|---|---|---|")

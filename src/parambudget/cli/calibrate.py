@@ -46,9 +46,9 @@ def _measured(device: str, *, quiet: bool) -> Stack:
     from parambudget.render.console import console
     from parambudget.render.runs import calibrating
     from parambudget.training.calibrate import calibrate as measure
-    from parambudget.training.device import choose
+    from parambudget.training.device import select_device
 
-    compute, to = choose(device), console()
+    compute, to = select_device(device), console()
     to.quiet = quiet
     with calibrating(to) as on_stage:
         stack = measure(compute, on_stage=on_stage)

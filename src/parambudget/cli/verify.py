@@ -30,5 +30,7 @@ def checked(model: ModelConfig) -> str:
 
     found = build_and_compare(model)
     if found.differences:
-        raise CheckFailed("the built model is not the counted one: " + "; ".join(map(str, found.differences)))
+        raise CheckFailed(
+            "the built model does not match the count: " + "; ".join(map(str, found.differences))
+        )
     return f"verified: {found.n_tensors:,} tensors, {found.total:,} parameters, built as counted"

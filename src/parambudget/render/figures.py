@@ -199,7 +199,7 @@ def _draw(axes: Any, run: Run, name: str, colour: str, validation_colour: str) -
     tokens, losses = [at for at, _ in measured], [loss for _, loss in measured]
     axes.plot(tokens, losses, color=colour, alpha=0.25, linewidth=0.8)
     axes.plot(tokens, list(_smoothed(losses)), color=colour, linewidth=1.6, label=f"{name}training, smoothed")
-    evaluated = run.evaluated
+    evaluated = run.evaluations
     axes.plot(
         [step.tokens for step in evaluated], [step.val_loss for step in evaluated],
         color=validation_colour, marker="o", markersize=4, linewidth=1.2, linestyle="--",

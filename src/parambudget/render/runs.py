@@ -15,7 +15,7 @@ from parambudget.render.console import plain_table
 from parambudget.render.terminal import table
 from parambudget.text import prepare
 from parambudget.text.shards import Manifest
-from parambudget.training.calibrate import Stage
+from parambudget.training.calibrate import CalibrationProgress
 from parambudget.training.metrics import Run
 from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
 
@@ -159,7 +159,7 @@ def _rate(flops: float) -> str:
 
 
 @contextmanager
-def calibrating(to: Console) -> Iterator[Callable[[Stage], None]]:
+def calibrating(to: Console) -> Iterator[Callable[[CalibrationProgress], None]]:
     """What to call as the work goes on: a bar on a terminal, a line per stage elsewhere."""
     if not to.is_terminal:
         yield lambda stage: to.print(f"{stage.share:4.0%}  {stage.doing}", highlight=False, soft_wrap=True)

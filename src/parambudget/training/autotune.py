@@ -19,10 +19,10 @@ from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.defaults import Completed, complete
 from parambudget.training.device import Compute
-from parambudget.training.distributed import ALONE, Ranks
-from parambudget.training.loop import Clock, updates
-from parambudget.training.metrics import Step
-from parambudget.training.train_state import prepared
+from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
+from parambudget.training.loop import Clock, train_steps
+from parambudget.training.metrics import StepMetrics
+from parambudget.training.train_state import init_train_state
 from parambudget.units import format_seconds
 
 MANY_CHUNKS: Final = 8
@@ -42,15 +42,15 @@ _TIMED: Final = ("batch_size", "gradient_accumulation_steps", "loss_chunks", "gr
 
 
 def settings_that_fit(
-    found: Completed, model: ModelConfig, data: TokenData, compute: Compute, ranks: Ranks = ALONE, *,
-    shard: bool = False,
+    found: Completed, model: ModelConfig, data: TokenData, compute: Compute,
+    ranks: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False,
 ) -> Completed:  # fmt: skip
     """The settings, if two updates of them fit in the memory; else with the first change that makes them fit.
 
     Nothing that was given is changed, and never the number of sequences in an update. With several processes,
     they fit where they fit on each.
     """
-    tries = attempts(found.config, found.given, model.context_length, ranks.size)
+    tries = attempts(found.config, found.given, model.context_length, ranks.world_size)
     config = first_that_fits(tries, partial(_try, model, data, compute, ranks, shard), ranks)
     changed = [name for name, value in found.config if getattr(config, name) != value]
     reason = f"the largest choice that fits in the memory of {compute.name}"
@@ -85,7 +85,9 @@ def attempts(
 
 
 def first_that_fits(
-    configs: Iterator[TrainConfig], try_one: Callable[[TrainConfig], None], ranks: Ranks = ALONE
+    configs: Iterator[TrainConfig],
+    try_one: Callable[[TrainConfig], None],
+    ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainConfig:
     """The first of the settings that every process can try without running out of memory."""
     for config in configs:
@@ -94,7 +96,7 @@ def first_that_fits(
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if not ranks.any(refused is not None):
+        if not ranks.all_reduce_any(refused is not None):
             return config
     refused = refused or "of another process"
     raise InputError(
@@ -123,39 +125,50 @@ def _halving(sizes: list[int]) -> list[int]:
 
 
 def _try(
-    model: ModelConfig, data: TokenData, compute: Compute, ranks: Ranks, shard: bool, config: TrainConfig
+    model: ModelConfig,
+    data: TokenData,
+    compute: Compute,
+    ranks: ProcessGroup,
+    shard: bool,
+    config: TrainConfig,
 ) -> None:
     """Two updates of at most two micro-steps: gradients are added up and the optimizer has its state.
 
     Waits for no other process, so that it may fail on one of them.
     """
-    n_each = min(2, len(ranks.own_steps(config)))
-    tried = ranks.imagined() if shard else ALONE
-    few = {"gradient_accumulation_steps": n_each * tried.size}
+    n_each = min(2, len(ranks.own_micro_steps(config)))
+    tried = ranks.fake_group() if shard else SINGLE_PROCESS
+    few = {"gradient_accumulation_steps": n_each * tried.world_size}
     config = TrainConfig.read(config.model_dump() | few)
     # Where every process holds the whole model, DistributedDataParallel averages copies of the gradients.
-    averaged = torch.empty(0 if shard or ranks.size == 1 else total(model), device=compute.device)
+    averaged = torch.empty(0 if shard or ranks.world_size == 1 else total(model), device=compute.device)
     for _ in islice(_trial(model, data, compute, config, tried, shard=shard)[0], 2):
         pass
     del averaged
 
 
 def _trial(
-    model: ModelConfig, data: TokenData, compute: Compute, config: TrainConfig, ranks: Ranks, *, shard: bool
-) -> tuple[Iterator[Step], Clock]:
+    model: ModelConfig,
+    data: TokenData,
+    compute: Compute,
+    config: TrainConfig,
+    ranks: ProcessGroup,
+    *,
+    shard: bool,
+) -> tuple[Iterator[StepMetrics], Clock]:
     """Updates of a model that is then forgotten, without evaluations."""
     many = {"steps": 2**31, "eval_every": 2**31, "save_every": 2**31}
     config = TrainConfig.read(config.model_dump() | many)
     clock = Clock(
         config.sequences_per_update * model.context_length, flops_per_token(model), compute.peak_flops
     )
-    learner = prepared(model, config, compute, ranks, shard=shard)
-    return updates(learner, model, config, data, 0, clock), clock
+    learner = init_train_state(model, config, compute, ranks, shard=shard)
+    return train_steps(learner, model, config, data, 0, clock), clock
 
 
 def settings_for_hours(
     first: Completed, fields: Mapping[str, Any], model: ModelConfig, data: TokenData, compute: Compute,
-    hours: float, update_seconds: float | None, ranks: Ranks = ALONE, *, shard: bool = False,
+    hours: float, update_seconds: float | None, ranks: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False,
 ) -> tuple[Completed, float]:  # fmt: skip
     """The settings with as many steps as `hours` have room for, evaluations included; seconds per update.
 
@@ -188,8 +201,8 @@ def settings_for_hours(
 
 
 def timed_update_seconds(
-    model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute, ranks: Ranks = ALONE, *,
-    shard: bool = False, seconds: float = TIMED_SECONDS,
+    model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute,
+    ranks: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False, seconds: float = TIMED_SECONDS,
 ) -> float:  # fmt: skip
     """Seconds of one update, the median of a few after a warm-up, on a model that is then forgotten.
 
@@ -200,9 +213,9 @@ def timed_update_seconds(
         pass
     rates: list[float] = []
     started = perf_counter()
-    while ranks.first(len(rates) < FEWEST_TIMED or perf_counter() - started < seconds):
+    while ranks.broadcast(len(rates) < FEWEST_TIMED or perf_counter() - started < seconds):
         rates.append(next(steps).tokens_per_second)
-    return ranks.first(clock.tokens_per_update / median(rates))
+    return ranks.broadcast(clock.tokens_per_update / median(rates))
 
 
 def _evaluation_share(config: TrainConfig, model: ModelConfig) -> float:

@@ -25,7 +25,7 @@ from parambudget.planning.advice import remedies
 from parambudget.planning.machine import CPU, Machine, memory_plan
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
-from parambudget.training.distributed import ALONE, Ranks
+from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.units import format_bytes
 
 SURE_SHARE: Final = 0.75
@@ -57,7 +57,12 @@ class Expected:
 
 
 def expected(
-    model: ModelConfig, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE, *, shard: bool = False
+    model: ModelConfig,
+    config: TrainConfig,
+    compute: Compute,
+    ranks: ProcessGroup = SINGLE_PROCESS,
+    *,
+    shard: bool = False,
 ) -> Expected | None:
     """What is predicted of these settings here; None of a model with choices that are not modelled."""
     work, machine = work_of(config, ranks, shard=shard), machine_of(compute, ranks)
@@ -71,24 +76,24 @@ def expected(
     return Expected(peak, rate.expected, rate.low, rate.high, speed.update_seconds)
 
 
-def work_of(config: TrainConfig, ranks: Ranks = ALONE, *, shard: bool = False) -> Work:
+def work_of(config: TrainConfig, ranks: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False) -> Work:
     """The settings as far as speed and memory depend on them."""
     return Work(
         config.batch_size, config.gradient_accumulation_steps, config.optimizer,
-        config.gradient_checkpointing, config.loss_chunks, ranks.size, shard,
+        config.gradient_checkpointing, config.loss_chunks, ranks.world_size, shard,
     )  # fmt: skip
 
 
-def machine_of(compute: Compute, ranks: Ranks = ALONE) -> Machine | None:
+def machine_of(compute: Compute, ranks: ProcessGroup = SINGLE_PROCESS) -> Machine | None:
     """The device as the planner knows it; None where its speed, or the link between several, is not known."""
     known = _known(compute)
     device = CPU if compute.device.type == "cpu" else compute.name
     if known is None and not any(stack.device.lower() == device.lower() for stack in calibrated()):
         return None
     stack = stack_for(device)
-    if ranks.size > 1 and not stack.link_bytes:
+    if ranks.world_size > 1 and not stack.link_bytes:
         return None
-    return Machine(known, stack, ranks.size, memory_bytes(compute), price=None)
+    return Machine(known, stack, ranks.world_size, memory_bytes(compute), price=None)
 
 
 def kernels_of(compute: Compute) -> Kernels:
@@ -110,7 +115,12 @@ def tensor_bytes(model: ModelConfig, work: Work, compute: Compute) -> int:
 
 
 def require_room(
-    model: ModelConfig, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE, *, shard: bool = False
+    model: ModelConfig,
+    config: TrainConfig,
+    compute: Compute,
+    ranks: ProcessGroup = SINGLE_PROCESS,
+    *,
+    shard: bool = False,
 ) -> None:
     """Refuse, before anything is allocated, settings whose tensors alone are more than the memory holds.
 
@@ -132,7 +142,12 @@ def require_room(
 
 
 def surely_fits(
-    model: ModelConfig, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE, *, shard: bool = False
+    model: ModelConfig,
+    config: TrainConfig,
+    compute: Compute,
+    ranks: ProcessGroup = SINGLE_PROCESS,
+    *,
+    shard: bool = False,
 ) -> bool:
     """Whether so much memory is left over that the settings need not be tried first."""
     plan = memory_plan(work_of(config, ranks, shard=shard), kernels_of(compute))

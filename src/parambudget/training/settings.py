@@ -13,9 +13,9 @@ from parambudget.training.autotune import settings_for_hours, settings_that_fit
 from parambudget.training.config import TrainConfig
 from parambudget.training.defaults import Completed, complete
 from parambudget.training.device import Compute
-from parambudget.training.distributed import ALONE, Ranks
+from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.forecast import machine_of, require_room, surely_fits
-from parambudget.training.metrics import stored_config
+from parambudget.training.metrics import read_run_config
 from parambudget.training.resume import require_same_model, require_same_settings
 from parambudget.units import format_bytes
 
@@ -66,7 +66,7 @@ def said(source: Source, flags: Mapping[str, Any], *, longer: bool) -> Given:
 
 def require_possible(model: ModelConfig, given: Given, resumed: Path | None) -> Given:
     """The same and what is stored of the run, if nothing in it is wrong and `resumed` has this model."""
-    stored = stored_config(resumed) if resumed is not None else None
+    stored = read_run_config(resumed) if resumed is not None else None
     if resumed is not None and stored is not None:
         require_same_model(resumed, stored, model.model_dump())
         given = replace(given, stored=stored["train"], provenance=stored["provenance"])
@@ -78,7 +78,8 @@ def require_possible(model: ModelConfig, given: Given, resumed: Path | None) -> 
 
 def settled(
     given: Given, model: ModelConfig, data: TokenData, compute: Compute,
-    train_tokens: int | None, hours: float | None, ranks: Ranks = ALONE, *, shard: bool | None = False,
+    train_tokens: int | None, hours: float | None, ranks: ProcessGroup = SINGLE_PROCESS, *,
+    shard: bool | None = False,
 ) -> Settled:  # fmt: skip
     """The settings given and those of the run that is gone on with; the rest from model, text and device."""
     fields = {**given.stored, **given.fields}
@@ -91,7 +92,7 @@ def settled(
         return complete(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
 
     if shard:
-        ranks.require_others()
+        ranks.require_several()
     why: dict[str, str] = {}
     found = completed()
     shard = chosen_sharing(found.config, fields, model, compute, ranks) if shard is None else shard
@@ -99,7 +100,7 @@ def settled(
         chosen, why = chosen_ways(found.config, fields, model, compute, ranks, shard=shard)
         fields |= chosen
         found = completed()
-    ranks.require_even(found.config)
+    ranks.require_even_split(found.config)
     require_room(model, found.config, compute, ranks, shard=shard)
     if not on_cpu and not given.stored and not surely_fits(model, found.config, compute, ranks, shard=shard):
         found = settings_that_fit(found, model, data, compute, ranks, shard=shard)
@@ -113,18 +114,18 @@ def settled(
     kept |= {name: "as in the config file" for name in given.fields.keys() - given.by_hand}
     found = replace(found, given=given.by_hand, reasons=kept | why | found.reasons)
     by_hand = given.by_hand | frozenset(given.provenance.get(GIVEN, given.stored))
-    return ranks.first(Settled(found, {**planned, GIVEN: sorted(by_hand)}, shard))
+    return ranks.broadcast(Settled(found, {**planned, GIVEN: sorted(by_hand)}, shard))
 
 
 def chosen_ways(
-    config: TrainConfig, fields: Mapping[str, Any], model: ModelConfig, compute: Compute, ranks: Ranks, *,
-    shard: bool,
+    config: TrainConfig, fields: Mapping[str, Any], model: ModelConfig, compute: Compute,
+    ranks: ProcessGroup, *, shard: bool,
 ) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
     """How to compute the update, as far as it is open: the planner's choice where the device is known, else
     micro-steps that can be shared out; and why."""
     machine = machine_of(compute, ranks)
     if machine is None:
-        open_ = ranks.size > 1 and not {"batch_size", "gradient_accumulation_steps"} & fields.keys()
+        open_ = ranks.world_size > 1 and not {"batch_size", "gradient_accumulation_steps"} & fields.keys()
         return (shared_out(config, ranks) if open_ else {}), {}
     work = quickest(model, config.sequences_per_update, machine, _fixed(config, fields) | {"sharded": shard})
     chosen = {name: getattr(work, name) for name in WAYS if name not in fields}
@@ -134,11 +135,11 @@ def chosen_ways(
 
 
 def chosen_sharing(
-    config: TrainConfig, fields: Mapping[str, Any], model: ModelConfig, compute: Compute, ranks: Ranks
+    config: TrainConfig, fields: Mapping[str, Any], model: ModelConfig, compute: Compute, ranks: ProcessGroup
 ) -> bool:
     """Whether to share the model out, where nobody has said: as the quickest way that fits does."""
     machine = machine_of(compute, ranks)
-    if machine is None or ranks.size == 1:
+    if machine is None or ranks.world_size == 1:
         return False
     return quickest(model, config.sequences_per_update, machine, _fixed(config, fields)).sharded
 
@@ -147,8 +148,8 @@ def _fixed(config: TrainConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: fields[name] for name in WAYS if name in fields} | {"optimizer": config.optimizer}
 
 
-def shared_out(config: TrainConfig, ranks: Ranks) -> dict[str, int]:
+def shared_out(config: TrainConfig, ranks: ProcessGroup) -> dict[str, int]:
     """Micro-steps for about the same batch, of which every process has as many."""
-    size = max(1, min(config.batch_size, config.sequences_per_update // ranks.size))
-    rounds = max(1, round(config.sequences_per_update / (size * ranks.size)))
-    return {"batch_size": size, "gradient_accumulation_steps": rounds * ranks.size}
+    size = max(1, min(config.batch_size, config.sequences_per_update // ranks.world_size))
+    rounds = max(1, round(config.sequences_per_update / (size * ranks.world_size)))
+    return {"batch_size": size, "gradient_accumulation_steps": rounds * ranks.world_size}
