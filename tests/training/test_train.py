@@ -309,7 +309,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(data, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
 def test_cuda_where_there_is_none_is_one_line():
-    with pytest.raises(InputError, match="finds no CUDA here; use cpu or auto"):
+    with pytest.raises(InputError, match="sees no CUDA GPU; use cpu or auto"):
         select_device("cuda")
 
 
