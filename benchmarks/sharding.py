@@ -45,7 +45,8 @@ def main() -> None:
     model = pb.solve(asked.target, vocab_size=8192, context_length=64)[0].model
     n = pb.count(model).total
     print(
-        f"{n:,} parameters, {asked.optimizer}, {select_device(asked.device).name}, torch {torch.__version__}, ",
+        f"{n:,} parameters, {asked.optimizer}, {select_device(asked.device).name}, "
+        f"torch {torch.__version__}, ",
         end="",
     )
     print(f"Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")

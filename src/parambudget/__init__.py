@@ -20,10 +20,12 @@ from parambudget.errors import (
 )
 
 if TYPE_CHECKING:
-    from parambudget.api import count, formula, model, plan_run, solve, verify
+    from parambudget.api import count, formula, model, plan_run, solve, train, verify
     from parambudget.arch.config import ModelConfig
     from parambudget.arch.presets.registry import preset
     from parambudget.formats.hf.weights import load_pretrained
+    from parambudget.training.metrics import StepMetrics, TrainResult
+    from parambudget.training.request import TrainEvents
 
 
 __all__ = [
@@ -34,6 +36,9 @@ __all__ = [
     "ModelConfig",
     "NoSolution",
     "ParambudgetError",
+    "StepMetrics",
+    "TrainEvents",
+    "TrainResult",
     "count",
     "formula",
     "load_pretrained",
@@ -41,6 +46,7 @@ __all__ = [
     "plan_run",
     "preset",
     "solve",
+    "train",
     "verify",
 ]
 
@@ -48,6 +54,9 @@ __all__ = [
 # say first how it wants it, see `cli.main`.
 _ROOMS: Final = {
     "ModelConfig": "arch.config",
+    "StepMetrics": "training.metrics",
+    "TrainEvents": "training.request",
+    "TrainResult": "training.metrics",
     "count": "api",
     "formula": "api",
     "load_pretrained": "formats.hf.weights",
@@ -55,6 +64,7 @@ _ROOMS: Final = {
     "plan_run": "api",
     "preset": "arch.presets.registry",
     "solve": "api",
+    "train": "api",
     "verify": "api",
 }
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from parambudget.nn.verify import Verification
     from parambudget.planning.run_plan import RunPlan
     from parambudget.search.solutions import Solutions
+    from parambudget.training.metrics import TrainResult
+    from parambudget.training.request import TrainEvents
 
 ModelLike = ModelConfig | str | Path
 """A model, a config file's path or a preset's name."""
@@ -139,3 +141,27 @@ def _resized(
     from parambudget.planning.compute_budget import spending, with_outlook
 
     return replace(found, solutions=with_outlook(found, spending(**spent)), spent=spent)
+
+
+def train(
+    source: ModelLike, /, out: str | Path, *, data: str | Path | None = None, tokens: str | int | None = None,
+    hours: float | None = None, resume: bool = False, init: str | Path | None = None,
+    shard: bool | None = None, device: str = "auto", events: TrainEvents | None = None, **settings: Any,
+) -> TrainResult:  # fmt: skip
+    """Train a model and keep the run in `out`: `train("config.json", "runs/mine", hours=1.5)`.
+
+    Prints nothing; `events` are called as the run goes on. `settings` are fields of `TrainConfig` and take
+    precedence over those of a config file; the rest is chosen. `steps`, `tokens` or `hours` set the length.
+    With `resume`, the run in `out` is resumed if there is one. `init` is a checkpoint or a Hugging Face
+    folder whose weights a new run starts from.
+    """
+    from parambudget.training.request import RunOptions, build_request
+    from parambudget.training.run import run
+
+    options = RunOptions(
+        out=Path(out), data=None if data is None else Path(data),
+        tokens=None if tokens is None else parse_count(tokens, "tokens"), hours=hours, resume=resume,
+        init=None if init is None else Path(init), shard=shard,
+    )  # fmt: skip
+    named = source if isinstance(source, str | Path) else model(source)
+    return run(lambda: build_request(named, {}, settings, options), device=device, events=events)

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from parambudget._version import __version__, cli
+from parambudget import cli
+from parambudget._version import __version__
 from parambudget.arch.config import FIELDS
 from parambudget.cli.main import COMMANDS
 
@@ -317,7 +318,7 @@ WRONG_FILES = {
     "string for a number": ('{"dim": "64", "n_layers": 2}', "dim is '64'"),
     "true for one": ('{"dim": 64, "n_layers": true}', "n_layers is True"),
     "not a number": ('{"dim": NaN, "n_layers": 2}', "NaN"),
-    "unknown Hugging Face type": ('{"model_type": "t5"}', "'t5' is not read"),
+    "unknown Hugging Face type": ('{"model_type": "t5"}', "'t5' is not supported"),
     "deep nesting": ("[" * 100_000, "JSON"),
     "binary": ("\x00\xff", "JSON"),
 }

@@ -97,7 +97,7 @@ REFUSED = {
     "no folder": ((), "name their folder with --out"),
     "another tool": (("--to", "litgpt", "-o", "out"), "--to is litgpt"),
     "another model": (("gpt2", "-o", "out"), "is of another model: dim is 32 there and 768 here"),
-    "another class": (("--model-type", "gpt2", "-o", "out"), "no form of gpt2 is this model"),
+    "another class": (("--model-type", "gpt2", "-o", "out"), "no config of gpt2 is equivalent to this model"),
     "a file in place": (("-o", __file__), "is there already"),
 }
 

@@ -1,4 +1,4 @@
-"""A model in another tool's words is the same model, or is refused in one line."""
+"""A model exported to another tool is the same model, or is refused in one line."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.hf_configs import FAMILIES, built, configs
+from support.hf_configs import SCHEMAS, class_counts, configs
 from support.strategies import models
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -19,18 +19,17 @@ from parambudget.arch.defaults import complete
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import count, total
 from parambudget.errors import ConfigError
-from parambudget.formats import litgpt, megatron
 from parambudget.formats.equivalence import differences, text_of, write_into
-from parambudget.formats.hf.exporter import CLASSES, to_hf
+from parambudget.formats.hf.exporter import EXPORTABLE, to_hf
 from parambudget.formats.hf.importer import from_hf
-from parambudget.formats.litgpt import to_litgpt
-from parambudget.formats.megatron import to_megatron
+from parambudget.formats.litgpt import from_litgpt, to_litgpt
+from parambudget.formats.megatron import from_megatron, to_megatron
 
 logging.set_verbosity_error()
-every_kind = pytest.mark.parametrize("kind", FAMILIES)
+every_kind = pytest.mark.parametrize("kind", SCHEMAS)
 few = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 COPIES = {"kimi_k2": "deepseek_v3", "mobilellm": "llama"}
-"""Types whose class is remote code, and the class that says the same."""
+"""Types whose class is remote code, and the type of an equivalent class."""
 TOOLS = {"hf": to_hf, "litgpt": to_litgpt, "megatron": to_megatron}
 TINY = {
     "dim": 32, "n_layers": 4, "n_heads": 4, "intermediate_size": 40, "vocab_size": 50, "context_length": 24
@@ -44,24 +43,24 @@ def tiny(**fields: object) -> ModelConfig:
     return pb.model(**TINY | fields)
 
 
-def counted(model: ModelConfig) -> tuple[dict[str, int], int]:
+def our_counts(model: ModelConfig) -> tuple[dict[str, int], int]:
     breakdown = count(model)
     return {name: n for name, n in breakdown.components.items() if n}, breakdown.active
 
 
-def as_built(to: str, document: dict) -> ModelConfig:
-    """What a tool makes of a document, as its reader says it."""
+def read_back(to: str, document: dict) -> ModelConfig:
+    """The model that a tool builds from a document, by our reading of its code."""
     if to == "hf":
         return complete(from_hf(document, "").fields).model
-    return complete((litgpt if to == "litgpt" else megatron).built(document)).model
+    return complete((from_litgpt if to == "litgpt" else from_megatron)(document)).model
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_exported_and_read_back_the_same(name):
     model = PRESETS[name].model
-    read = as_built("hf", to_hf(model).document)
+    read = read_back("hf", to_hf(model).document)
     assert differences(model, read) == []
-    assert counted(read) == counted(model)
+    assert our_counts(read) == our_counts(model)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "pythia-70m", "smollm2-135m", "qwen3-0.6b", "gemma-3-270m"])
@@ -78,8 +77,8 @@ def test_the_folder_of_a_preset_loads_in_transformers_with_the_published_count(n
 def test_a_random_model_of_every_class_loads_in_transformers_with_its_count(kind, data):
     model = complete(from_hf(data.draw(configs(kind)), "").fields).model
     for made in (to_hf(model), to_hf(model, COPIES.get(kind, kind))):
-        assert built(made.document) == counted(model)
-        assert made.document["architectures"] == [CLASSES[made.name]]
+        assert class_counts(made.document) == our_counts(model)
+        assert made.document["architectures"] == [EXPORTABLE[made.name].model_class]
 
 
 @pytest.mark.parametrize("to", TOOLS)
@@ -95,14 +94,14 @@ def test_any_model_is_the_same_there_or_refused_in_one_line(to, model):
     if refusal is not None:
         assert ("\n" in refusal, "; " in refusal) == (False, True)
         return
-    read = as_built(to, made.document).replace(tied=model.tied)
-    assert counted(read) == counted(model)
+    read = read_back(to, made.document).replace(tied=model.tied)
+    assert our_counts(read) == our_counts(model)
 
 
 @settings(max_examples=60, deadline=None)
 @given(model=models(), other=models())
 def test_models_without_a_difference_have_the_same_count(model, other):
-    """Otherwise a wrong export could pass: `differences` is what every export is held against."""
+    """Otherwise a wrong export could pass: every export is checked by `differences`."""
     theirs = flat(other)
     for name, value in flat(model).items():
         if theirs.get(name, value) == value:
@@ -111,12 +110,13 @@ def test_models_without_a_difference_have_the_same_count(model, other):
             changed = model.replace(**{name: theirs[name]})
         except ConfigError:
             continue
-        assert differences(model, changed) or counted(model) == counted(changed), name
+        assert differences(model, changed) or our_counts(model) == our_counts(changed), name
 
 
 def test_every_class_is_one_that_transformers_has():
-    assert {kind: MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind] for kind in CLASSES} == dict(CLASSES)
-    assert set(FAMILIES) - set(CLASSES) == set(COPIES)
+    classes = {kind: family.model_class for kind, family in EXPORTABLE.items()}
+    assert {kind: MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind] for kind in classes} == classes
+    assert set(SCHEMAS) - set(EXPORTABLE) == set(COPIES)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "opt-125m", "gpt-neo-125m", "pythia-70m", "phi-1.5", "bloom-560m"])
@@ -129,37 +129,37 @@ def test_an_exported_config_has_no_dropout_and_no_tokens_of_another_tokenizer(na
 
 
 @pytest.mark.parametrize(
-    ("to", "fields", "told"),
+    ("to", "fields", "message"),
     [
-        ("hf", {"attention_sinks": True}, "the nearest, llama, has attention_sinks=False where"),
-        ("hf", {"logit_softcap": 30.0}, "leave logit_softcap out to export it so"),
-        ("hf", {"logit_softcap": 30.0, "attention_sinks": True}, "change these fields to export it so"),
-        ("litgpt", {"position": "learned"}, "set position to 'rotary' to export it so"),
+        ("hf", {"attention_sinks": True}, "the closest, llama, has attention_sinks=False where"),
+        ("hf", {"logit_softcap": 30.0}, "leave logit_softcap out to export it"),
+        ("hf", {"logit_softcap": 30.0, "attention_sinks": True}, "change these fields to export it"),
+        ("litgpt", {"position": "learned"}, "set position to 'rotary' to export it"),
         ("litgpt", {"position": "alibi"}, "litgpt has position='rotary' where the model has 'alibi'"),
         ("litgpt", {"rope_theta": 999.5}, "rope_theta=1000.0 where the model has 999.5"),
         ("litgpt", {"kv_lora_rank": 16}, "q_lora_rank=16 where the model has nothing"),
         ("litgpt", MOE | {"norm_expert_weights": False}, "norm_expert_weights=True where"),
-        ("megatron", {"block": "parallel"}, "set block to 'sequential' to export it so"),
-        ("megatron", {"qk_norm": "full"}, "set qk_norm to 'head' to export it so"),
+        ("megatron", {"block": "parallel"}, "set block to 'sequential' to export it"),
+        ("megatron", {"qk_norm": "full"}, "set qk_norm to 'head' to export it"),
         ("megatron", {"gated": False, "activation": "gelu_tanh"}, "activation='gelu' where the model has "),
         ("megatron", MOE | {"n_experts_per_token": 1}, "one expert per token needs norm_"),
-        ("megatron", SIGMOID | {"n_expert_groups": 4, "n_groups_per_token": 3}, "judged there by its best 1"),
-        ("megatron", MLA | {"position": "none"}, "latent attention there has rotary positions"),
+        ("megatron", SIGMOID | {"n_expert_groups": 4, "n_groups_per_token": 3}, "ranks a group of "),
+        ("megatron", MLA | {"position": "none"}, "latent attention in Megatron-LM has rotary positions"),
     ],
     ids=str,
 )  # fmt: skip
-def test_a_refusal_says_what_the_tool_lacks_and_what_to_change(to, fields, told):
+def test_a_refusal_says_what_the_tool_lacks_and_what_to_change(to, fields, message):
     with pytest.raises(ConfigError) as refused:
         TOOLS[to](tiny(**fields))
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_a_vocabulary_is_padded_by_no_tool():
+def test_no_tool_pads_the_vocabulary():
     assert to_litgpt(tiny()).document["padded_vocab_size"] == 50
     assert to_megatron(tiny()).document["--make-vocab-size-divisible-by"] == 1
 
 
-def test_what_a_litgpt_config_cannot_say_of_a_tied_head_is_said():
+def test_a_note_says_how_to_tie_the_head_in_litgpt():
     (note,) = to_litgpt(tiny(tied=True)).notes
     assert "--train.tie_embeddings true" in note
     assert f"{50 * 32:,} more parameters" in note
@@ -192,7 +192,7 @@ def test_the_litgpt_file_is_yaml_with_numbers_for_numbers():
     ],
     ids=str,
 )  # fmt: skip
-def test_megatron_is_told_in_its_own_arguments(fields, arguments):
+def test_megatron_gets_its_own_arguments(fields, arguments):
     document = to_megatron(tiny(**fields)).document
     assert {name: document.get(name) for name in arguments} == arguments
 
@@ -202,14 +202,14 @@ def test_a_router_of_sigmoids_without_groups_is_one_with_all_of_two_groups_in_li
     assert (document["n_expert_groups"], document["n_topk_groups"]) == (2, 2)
 
 
-def test_another_models_function_of_the_same_count_is_exported_with_a_note():
+def test_a_class_with_the_same_count_and_another_function_is_exported_with_a_note():
     made = to_hf(tiny(**MLA, **SIGMOID, tied=False, norm_eps=1e-5))
     assert made.name == "deepseek_v3"
-    assert "same count, but computes norms of latents at 1e-06" in made.notes[0]
+    assert "same count, but computes latent norms with epsilon 1e-06" in made.notes[0]
 
 
-def test_a_class_that_is_not_known_and_one_of_another_kind_are_refused():
-    with pytest.raises(ConfigError, match=r"'llama4' is no class to export to; use one of llama, mistral"):
+def test_an_unknown_class_and_an_unsuitable_one_are_refused():
+    with pytest.raises(ConfigError, match=r"cannot export to model_type 'llama4'; use one of llama, mistral"):
         to_hf(tiny(), "llama4")
     with pytest.raises(ConfigError, match="mixtral is a class with experts, and this model has none"):
         to_hf(tiny(), "mixtral")
@@ -221,7 +221,7 @@ def test_the_command_writes_a_file_once_and_prints_otherwise(run, tmp_path):
     assert (code, out) == (0, f"wrote {folder / 'config.json'}: gpt2, 124,439,808 parameters\n")
     assert run("count", folder / "config.json", "--expect", 124_439_808, "--tolerance", "0%")[0] == 0
     code, _, err = run("export", "gpt2", "-o", folder)
-    assert (code, "--force to replace it" in err) == (2, True)
+    assert (code, "replace it with --force" in err) == (2, True)
     assert run("export", "gpt2", "-o", folder, "--force")[0] == 0
     assert json.loads(run("export", "gpt2")[1]) == json.loads((folder / "config.json").read_text())
 

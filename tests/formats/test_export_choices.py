@@ -1,4 +1,4 @@
-"""One choice after the other of a few models: refused, or said, and built by transformers with its count."""
+"""Every choice of a few models, one by one: refused, or exported and built by transformers with its count."""
 
 from typing import Literal, get_args, get_origin
 
@@ -13,7 +13,7 @@ from parambudget.arch.presets.registry import preset
 from parambudget.cost.params import total
 from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import Export
-from parambudget.formats.hf.exporter import CLASSES, NO_DROPOUT, to_hf
+from parambudget.formats.hf.exporter import EXPORTABLE, to_hf
 from parambudget.formats.hf.importer import from_hf
 
 logging.set_verbosity_error()
@@ -41,12 +41,12 @@ NUMBERS = {
     "embedding_multiplier": 3.0, "attention_multiplier": 0.5, "rope_theta": 5e5, "rotary_fraction": 0.5,
     "norm_eps": 1e-3, "shared_intermediate_size": 8, "routing_multiplier": 2.0, "head_dim": 20,
 }  # fmt: skip
-STARTS = ("init_std", "zero_init_out", "fused_experts")
-NOTHING_READS = {
+INITIALISATION = ("init_std", "zero_init_out", "fused_experts")
+WITHOUT_EFFECT = {
     ("mixtral", "ffn_bias"), ("gpt2", "rope_theta"), ("gpt2", "rotary_fraction"),
     ("gpt2", "rotary_interleaved"),
 }  # fmt: skip
-"""Fields of layers or positions that a model has none of."""
+"""Fields of layers or positions that the model does not have."""
 
 
 def other_values() -> list[tuple[str, object]]:
@@ -59,13 +59,13 @@ def other_values() -> list[tuple[str, object]]:
     return [(name, value) for name, values in choices.items() for value in values] + [*NUMBERS.items()]
 
 
-def as_built(written: Export) -> int:
-    """Parameters of what transformers builds, a shared one once."""
-    words = dict(written.document)
-    config = AutoConfig.for_model(words.pop("model_type"), **words)
+def built_parameters(made: Export) -> int:
+    """Parameters of the model that transformers builds, shared ones once."""
+    keywords = dict(made.document)
+    config = AutoConfig.for_model(keywords.pop("model_type"), **keywords)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    assert type(model).__name__ == written.document["architectures"][0]
+    assert type(model).__name__ == made.document["architectures"][0]
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -76,24 +76,24 @@ def test_a_model_with_another_choice_is_refused_or_says_so_and_is_built_with_its
     for name, value in other_values():
         try:
             changed = model.replace(**{name: value})
-            written = to_hf(changed)
+            made = to_hf(changed)
         except ConfigError:
             continue
         accepted += 1
-        assert as_built(written) == total(changed), (name, value)
-        if name not in STARTS and (kind, name) not in NOTHING_READS:
-            assert read(written)[name] == pytest.approx(flat(changed)[name]), (name, value)
+        assert built_parameters(made) == total(changed), (name, value)
+        if name not in INITIALISATION and (kind, name) not in WITHOUT_EFFECT:
+            assert read_back(made)[name] == pytest.approx(flat(changed)[name]), (name, value)
     assert accepted > 10
 
 
-def read(written: Export) -> dict[str, object]:
-    model: ModelConfig = complete(from_hf(written.document, "config.json").fields).model
+def read_back(made: Export) -> dict[str, object]:
+    model: ModelConfig = complete(from_hf(made.document, "config.json").fields).model
     return flat(model)
 
 
 def test_every_dropout_that_a_class_would_have_is_written_as_none():
-    for kind in CLASSES:
+    for kind, family in EXPORTABLE.items():
         defaults = AutoConfig.for_model(kind).to_dict()
-        told = [key for key, value in defaults.items() if "drop" in key and value]
-        told = [key for key in told if not key.startswith(("classifier", "summary"))]
-        assert sorted(told) == sorted(NO_DROPOUT.get(kind, ())), kind
+        dropout = [key for key, value in defaults.items() if "drop" in key and value]
+        dropout = [key for key in dropout if not key.startswith(("classifier", "summary"))]
+        assert sorted(dropout) == sorted(family.dropout_keys), kind

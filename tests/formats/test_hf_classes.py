@@ -14,8 +14,8 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import complete
 from parambudget.arch.presets.registry import PRESETS, preset
 from parambudget.arch.tensors import tensors
-from parambudget.build.stored import placed, shape_of
 from parambudget.formats.hf.importer import from_hf
+from parambudget.formats.hf.weights import match_tensors
 from parambudget.nn.transformer import Transformer
 from parambudget.nn.verify import tensor_indices
 
@@ -29,18 +29,18 @@ few = settings(max_examples=10, deadline=None)
 
 def published_model(name: str) -> ModelConfig:
     model = OTHERS[name].model if name in OTHERS else preset(name)
-    return model.replace(**fused(model))
+    return model.replace(**with_fused_experts(model))
 
 
-def fused(model: ModelConfig) -> dict[str, bool]:
-    """As the classes keep experts; their config does not say it."""
+def with_fused_experts(model: ModelConfig) -> dict[str, bool]:
+    """As the classes store experts, which no config mentions."""
     return {"fused_experts": True} if model.moe else {}
 
 
 def layer_by_layer(model: ModelConfig) -> dict[str, object]:
-    """What the model computes: its fields with patterns written out, less what it does not need."""
+    """What the model computes: its fields with patterns written out, without those that have no effect."""
     layers = range(model.n_layers)
-    fields = model.replace(init_std=0.02, **fused(model)).model_dump()
+    fields = model.replace(init_std=0.02, **with_fused_experts(model)).model_dump()
     fields["window_pattern"] = [model.is_local(layer) for layer in layers]
     fields["rotary_pattern"] = [model.rotates(layer) for layer in layers]
     if model.moe:
@@ -63,7 +63,7 @@ def on_meta(family: Family, model: ModelConfig) -> PreTrainedModel:
 
 
 def shapes_of_the_table(model: ModelConfig, theirs: PreTrainedModel) -> dict[str, torch.Size]:
-    """The table under the names of the class."""
+    """The shapes of the table under the names of the class."""
     table = {
         row.name.replace("*", "{}").format(*place): torch.empty(row.shape, device="meta")
         for row in tensors(model)
@@ -71,8 +71,8 @@ def shapes_of_the_table(model: ModelConfig, theirs: PreTrainedModel) -> dict[str
         for place in tensor_indices(row, model)
     }
     names = dict(theirs.named_parameters())
-    rows, parts, _ = placed(theirs.config.model_type, table, model, names)
-    return {row.name: shape_of(row, parts, model) for row in rows}
+    rows, parts, _ = match_tensors(theirs.config.model_type, table, model, names)
+    return {row.name: row.shape(parts, model) for row in rows}
 
 
 def shapes_of(theirs: PreTrainedModel) -> dict[str, torch.Size]:
@@ -107,7 +107,7 @@ def test_the_table_of_a_small_model_holds_the_tensors_of_its_class(family, data)
 @few
 @given(data=st.data())
 def test_the_config_of_the_class_is_read_as_the_model_that_computes_the_same(family, data):
-    """So what is imported computes what the class does: the next test holds logits against the class's."""
+    """So an imported model computes what the class does: the next test compares logits with the class's."""
     model = shrunk(data.draw, family)
     document = json.loads(family.config(model).to_json_string(use_diff=False))
     read = complete(from_hf(document, "config.json").fields).model
@@ -125,9 +125,9 @@ def test_with_the_same_weights_our_module_computes_the_same_logits(family, data)
         tensor.normal_(0, 0.2, generator=generator)
     ours = Transformer(model)
     held = theirs.state_dict()
-    rows, parts, _ = placed(theirs.config.model_type, ours.state_dict(), model, held)
+    rows, parts, _ = match_tensors(theirs.config.model_type, ours.state_dict(), model, held)
     for row in rows:
-        row.put(held[row.name], parts, model)
+        row.copy_to_parts(held[row.name], parts, model)
     tokens = torch.randint(model.vocab_size, (2, model.context_length), generator=generator)
     with torch.no_grad():
         torch.testing.assert_close(ours(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Weights from and to Hugging Face: the same logits and tokens both ways, or one line that says why not."""
+"""Weights from and to Hugging Face: the same logits both ways, or one line that says why not."""
 
 import json
 import shutil
@@ -17,19 +17,16 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets.registry import preset
-from parambudget.build.export import write_pretrained
-from parambudget.build.stored import NAMES
 from parambudget.cost.params import count
 from parambudget.errors import ConfigError, InputError, ParambudgetError
-from parambudget.formats.hf.exporter import CLASSES, to_hf
-from parambudget.formats.hf.importer import FAMILIES as FAMILIES_READ
-from parambudget.formats.hf.weights import fill_from_pretrained, load_pretrained
+from parambudget.formats.hf.exporter import to_hf
+from parambudget.formats.hf.weights import fill_from_pretrained, load_pretrained, save_pretrained
 from parambudget.nn.transformer import Transformer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 EAGER = {"attn_implementation": "eager", "experts_implementation": "eager"}
-"""As in `families`: others cap no scores, and want rows of 16 bytes."""
+"""Other implementations do not cap scores, and require rows of 16 bytes."""
 LLAMA = preset("llama-3-8b").replace(
     dim=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, intermediate_size=24, vocab_size=30,
     context_length=8,
@@ -44,7 +41,7 @@ def random_class(model_class: type[PreTrainedModel], config: object) -> PreTrain
     return theirs
 
 
-def saved(folder: Path, model: ModelConfig = LLAMA) -> Path:
+def save_with_transformers(folder: Path, model: ModelConfig = LLAMA) -> Path:
     """A folder as transformers writes it."""
     config = transformers.AutoConfig.for_model(**to_hf(model).document)
     random_class(transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config).save_pretrained(folder)
@@ -57,10 +54,10 @@ def logits(module: torch.nn.Module, model: ModelConfig) -> torch.Tensor:
     return found if isinstance(found, torch.Tensor) else found.logits
 
 
-def loaded_by_transformers(folder: Path) -> PreTrainedModel:
-    """Every tensor of the class comes from the files, and the files have no others."""
-    theirs, told = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **EAGER)
-    assert not any(told.values()), told
+def load_with_transformers(folder: Path) -> PreTrainedModel:
+    """The model of a folder; every tensor of the class must be in the files, and no others."""
+    theirs, problems = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **EAGER)
+    assert not any(problems.values()), problems
     return theirs.eval()
 
 
@@ -71,15 +68,15 @@ def assert_both_ways(theirs: PreTrainedModel, model: ModelConfig, folder: Path, 
     if fused and model.moe:
         stacked = Transformer(ours.model.replace(fused_experts=True))
         config = json.loads((folder / "theirs" / "config.json").read_text())
-        write_pretrained(ours, config, folder / "single")
+        save_pretrained(ours, config, folder / "single")
         fill_from_pretrained(stacked, folder / "single")
         ours = stacked.eval()
     expected = logits(theirs, model)
     torch.testing.assert_close(logits(ours, model), expected, rtol=0, atol=1e-4)
     config = json.loads((folder / "theirs" / "config.json").read_text())
-    write_pretrained(ours, config, folder / "ours")
+    save_pretrained(ours, config, folder / "ours")
     torch.testing.assert_close(
-        logits(loaded_by_transformers(folder / "ours"), model), expected, rtol=0, atol=1e-4
+        logits(load_with_transformers(folder / "ours"), model), expected, rtol=0, atol=1e-4
     )
 
 
@@ -92,7 +89,7 @@ def test_weights_go_both_ways_with_the_same_logits(family, data, tmp_path_factor
     assert_both_ways(theirs, model, tmp_path_factory.mktemp("both"), fused=data.draw(st.booleans()))
 
 
-def test_codegen_keeps_its_heads_in_four_parts(tmp_path):
+def test_codegen_stores_its_heads_in_four_blocks(tmp_path):
     model = preset("codegen-350m").replace(
         dim=64, n_layers=2, n_heads=8, n_kv_heads=8, head_dim=8, intermediate_size=40, vocab_size=30,
         context_length=8, rotary_fraction=0.5, rotary_interleaved=True,
@@ -118,25 +115,17 @@ def test_classes_that_export_chooses_take_the_weights(kind, choices, tmp_path):
     assert_both_ways(theirs, model, tmp_path, fused=False)
 
 
-def test_every_class_that_is_read_has_names():
-    assert NAMES.keys() == FAMILIES_READ.keys()
-    assert CLASSES.keys() <= NAMES.keys()
-
-
-# Forms of files
-
-
 def test_a_large_model_is_written_in_several_files(tmp_path):
-    ours = load_pretrained(saved(tmp_path / "theirs"))
+    ours = load_pretrained(save_with_transformers(tmp_path / "theirs"))
     config = to_hf(ours.model).document
-    files = write_pretrained(ours, config, tmp_path / "ours", shard_bytes=3000)
+    files = save_pretrained(ours, config, tmp_path / "ours", shard_bytes=3000)
     shards = [load_file(tmp_path / "ours" / name) for name in files if name.endswith(".safetensors")]
     bytes_of = [sum(tensor.nbytes for tensor in shard.values()) for shard in shards]
     index = json.loads((tmp_path / "ours" / "model.safetensors.index.json").read_text())
     assert len(shards) > 1
     assert max(bytes_of) <= 3000
     assert sum(bytes_of) == index["metadata"]["total_size"] == 4 * count(ours.model).total
-    for again in (load_pretrained(tmp_path / "ours"), loaded_by_transformers(tmp_path / "ours")):
+    for again in (load_pretrained(tmp_path / "ours"), load_with_transformers(tmp_path / "ours")):
         torch.testing.assert_close(logits(again, LLAMA), logits(ours, LLAMA), rtol=0, atol=1e-5)
 
 
@@ -146,39 +135,38 @@ def rewrite(folder: Path, change) -> None:
     save_file({name: tensor.contiguous() for name, tensor in change(load_file(path)).items()}, path)
 
 
-def test_files_of_the_model_without_a_head_and_with_old_masks_are_read(tmp_path):
+def test_files_without_the_head_prefix_and_with_old_masks_are_read(tmp_path):
     model = preset("gpt2").replace(
         dim=16, n_layers=2, n_heads=2, n_kv_heads=2, head_dim=8, intermediate_size=64, vocab_size=30,
         context_length=8,
     )  # fmt: skip
-    folder = saved(tmp_path / "theirs", model)
+    folder = save_with_transformers(tmp_path / "theirs", model)
     expected = logits(load_pretrained(folder), model)
-    rewrite(folder, lambda held: {name.removeprefix("transformer."): held[name] for name in held})
-    rewrite(folder, lambda held: held | {"h.0.attn.bias": torch.ones(1, 1, 8, 8)})
+    rewrite(folder, lambda tensors: {name.removeprefix("transformer."): tensors[name] for name in tensors})
+    rewrite(folder, lambda tensors: tensors | {"h.0.attn.bias": torch.ones(1, 1, 8, 8)})
     assert torch.equal(logits(load_pretrained(folder), model), expected)
 
 
 def test_half_precision_is_read_into_float32(tmp_path):
-    folder = saved(tmp_path / "theirs")
-    rewrite(folder, lambda held: {name: tensor.bfloat16() for name, tensor in held.items()})
+    folder = save_with_transformers(tmp_path / "theirs")
+    rewrite(folder, lambda tensors: {name: tensor.bfloat16() for name, tensor in tensors.items()})
     ours = load_pretrained(folder)
     assert {parameter.dtype for parameter in ours.parameters()} == {torch.float32}
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     torch.testing.assert_close(logits(ours, LLAMA), logits(theirs, LLAMA), rtol=0, atol=1e-5)
 
 
-def test_a_tied_head_that_is_written_too_is_taken_if_it_is_the_embedding(tmp_path):
+def test_a_tied_head_that_is_stored_too_is_accepted_if_it_equals_the_embedding(tmp_path):
     model = LLAMA.replace(tied=True)
-    folder = saved(tmp_path / "theirs", model)
+    folder = save_with_transformers(tmp_path / "theirs", model)
     expected = logits(load_pretrained(folder), model)
-    rewrite(folder, lambda held: held | {"lm_head.weight": held["model.embed_tokens.weight"].clone()})
+    rewrite(
+        folder, lambda tensors: tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}
+    )
     assert torch.equal(logits(load_pretrained(folder), model), expected)
-    rewrite(folder, lambda held: held | {"lm_head.weight": held["lm_head.weight"] + 1})
-    with pytest.raises(InputError, match=r"tie_word_embeddings, but lm_head.weight is not model.embed_to"):
+    rewrite(folder, lambda tensors: tensors | {"lm_head.weight": tensors["lm_head.weight"] + 1})
+    with pytest.raises(InputError, match=r"tie_word_embeddings, but lm_head.weight differs from model"):
         load_pretrained(folder)
-
-
-# What is refused
 
 
 def truncate(folder: Path) -> None:
@@ -186,12 +174,12 @@ def truncate(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def configured(folder: Path, **changes: object) -> None:
+def change_config(folder: Path, **changes: object) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def indexed(folder: Path, places: object) -> None:
+def write_index(folder: Path, places: object) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
 
 
@@ -199,38 +187,50 @@ UP = "model.layers.1.mlp.up_proj.weight"
 BROKEN = {
     "truncated": (truncate, r"every .safetensors file in it complete\?"),
     "missing": (
-        lambda folder: rewrite(folder, lambda held: {k: held[k] for k in held if k != UP}),
+        lambda folder: rewrite(folder, lambda tensors: {k: tensors[k] for k in tensors if k != UP}),
         rf"its weights lack {UP}; use",
     ),
     "superfluous": (
-        lambda folder: rewrite(folder, lambda held: held | {"model.layers.2.x": torch.ones(1)}),
-        r"its weights also hold model.layers.2.x; use",
+        lambda folder: rewrite(folder, lambda tensors: tensors | {"model.layers.2.x": torch.ones(1)}),
+        r"its weights also have model.layers.2.x; use",
     ),
     "of another shape": (
-        lambda folder: configured(folder, intermediate_size=23),
-        r"model.layers.0.mlp.gate_proj.weight is \(24, 16\) there and \(23, 16\) here",
+        lambda folder: change_config(folder, intermediate_size=23),
+        r"mlp.gate_proj.weight has shape \(24, 16\) in the file and \(23, 16\) in the m",
     ),
-    "of another class": (lambda folder: configured(folder, model_type="qwen3"), r"its weights lack .*q_norm"),
-    "of an unknown class": (lambda folder: configured(folder, model_type="nonsense"), r"nonsense"),
+    "of another class": (
+        lambda folder: change_config(folder, model_type="qwen3"),
+        r"weights lack .*q_norm",
+    ),
+    "of an unknown class": (lambda folder: change_config(folder, model_type="nonsense"), r"nonsense"),
     "quantized": (
-        lambda folder: rewrite(folder, lambda held: held | {UP: held[UP].to(torch.int8)}),
-        rf"holds {UP} as I8; give weights that are not quantized",
+        lambda folder: rewrite(folder, lambda tensors: tensors | {UP: tensors[UP].to(torch.int8)}),
+        rf"stores {UP} as I8; give weights that are not quantized",
     ),
     "without weights": (lambda folder: (folder / "model.safetensors").unlink(), r"has neither model.safe"),
-    "without config": (lambda folder: (folder / "config.json").unlink(), r"is no folder of a Hugging Face"),
-    "with an index of nothing": (lambda folder: indexed(folder, {}), r"its weights lack model.embed_tokens"),
-    "with an index that is none": (lambda folder: indexed(folder, [1]), r"has no weight_map of tensors"),
-    "with an index that leads away": (lambda folder: indexed(folder, {UP: "../x"}), r"has no weight_map"),
+    "without config": (
+        lambda folder: (folder / "config.json").unlink(),
+        r"is not the folder of a Hugging",
+    ),
+    "with an index of nothing": (
+        lambda folder: write_index(folder, {}),
+        r"its weights lack model.embed_to",
+    ),
+    "with an index that is none": (
+        lambda folder: write_index(folder, [1]),
+        r"has no weight_map from tensors",
+    ),
+    "with an index that leads away": (lambda folder: write_index(folder, {UP: "../x"}), r"has no weight_map"),
     "with an index of files that are not there": (
-        lambda folder: indexed(folder, {UP: "gone.safetensors"}),
+        lambda folder: write_index(folder, {UP: "gone.safetensors"}),
         r"gone.safetensors",
     ),
 }
 
 
 @pytest.mark.parametrize(("spoil", "message"), BROKEN.values(), ids=BROKEN)
-def test_a_folder_that_is_not_whole_is_refused_in_one_line(spoil, message, tmp_path):
-    folder = saved(tmp_path / "theirs")
+def test_a_broken_folder_is_refused_in_one_line(spoil, message, tmp_path):
+    folder = save_with_transformers(tmp_path / "theirs")
     spoil(folder)
     with pytest.raises(ParambudgetError, match=message) as refused:
         load_pretrained(folder)
@@ -240,13 +240,13 @@ def test_a_folder_that_is_not_whole_is_refused_in_one_line(spoil, message, tmp_p
 def test_a_class_without_a_place_for_a_tensor_is_refused_and_nothing_is_written(tmp_path):
     qwen3 = Transformer(LLAMA.replace(qk_norm="head"))
     with pytest.raises(ConfigError, match=r"'llama' cannot hold .*layers.0.attention.q_norm.weight"):
-        write_pretrained(qwen3, to_hf(LLAMA).document, tmp_path / "out")
+        save_pretrained(qwen3, to_hf(LLAMA).document, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_written_whole_is_not_written_at_all(tmp_path):
+def test_a_folder_that_cannot_be_completed_is_not_written_at_all(tmp_path):
     with pytest.raises(InputError, match="nothing was written"):
-        write_pretrained(
+        save_pretrained(
             Transformer(LLAMA), to_hf(LLAMA).document, tmp_path / "out", {"no/such/folder.json": "{}"}
         )
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Where a model comes from: files of every accepted form, presets, and the fewest fields to say it."""
+"""Where a model comes from: files of every accepted form, presets, and the fewest fields that describe it."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ FLAT = {"dim": 896, "n_layers": 24, "n_heads": 14, "intermediate_size": 3584}
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Any:
+def write_config(tmp_path: Path) -> Any:
     def write(document: Any, name: str = "config.json") -> Path:
         path = tmp_path / name
         path.write_text(json.dumps(document))
@@ -39,12 +39,12 @@ def written(tmp_path: Path) -> Any:
     ],
     ids=["flat", "model", "config file", "count --json", "written by us"],
 )
-def test_every_form_of_a_file_is_the_same_model(written: Any, document: Any):
-    assert pb.count(written(document)).total == 353_355_520
+def test_every_form_of_a_file_is_the_same_model(write_config: Any, document: Any):
+    assert pb.count(write_config(document)).total == 353_355_520
 
 
-def test_a_config_file_keeps_provenance_and_training_settings(written: Any):
-    source = read_source(written({"model": FLAT, "provenance": {"a": 1}, "train": {"steps": 10}}))
+def test_a_config_file_keeps_provenance_and_training_settings(write_config: Any):
+    source = read_source(write_config({"model": FLAT, "provenance": {"a": 1}, "train": {"steps": 10}}))
     assert (source.fields, source.provenance, source.train) == (FLAT, {"a": 1}, {"steps": 10})
 
 
@@ -52,14 +52,16 @@ def test_a_preset_is_a_source():
     assert load("gpt2", {}).model == pb.preset("gpt2")
 
 
-def test_an_existing_path_wins_over_a_preset(written: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    written(FLAT, "gpt2")
+def test_an_existing_path_wins_over_a_preset(
+    write_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_config(FLAT, "gpt2")
     monkeypatch.chdir(tmp_path)
     assert load("gpt2", {}).model.dim == 896
 
 
-def test_changes_win_over_the_source(written: Any):
-    assert load(written(FLAT), {"n_layers": 12, "tied": False}).model == pb.model(
+def test_changes_win_over_the_source(write_config: Any):
+    assert load(write_config(FLAT), {"n_layers": 12, "tied": False}).model == pb.model(
         **FLAT | {"n_layers": 12, "tied": False}
     )
 
@@ -103,9 +105,9 @@ def test_an_unknown_source_is_refused_in_one_line(source: str, says: str):
     assert str(caught.value).startswith(says)
 
 
-def test_an_unknown_field_in_a_file_is_named(written: Any):
+def test_an_unknown_field_in_a_file_is_named(write_config: Any):
     with pytest.raises(ConfigError, match="unknown field 'n_layer'; did you mean 'n_layers'"):
-        load(written(FLAT | {"n_layer": 2}), {})
+        load(write_config(FLAT | {"n_layer": 2}), {})
 
 
 @given(models())
@@ -119,18 +121,18 @@ def test_the_changed_fields_of_a_preset_complete_to_it_again(name: str):
     assert complete(changed_fields(model)).model == model
 
 
-def test_what_convention_gives_is_not_said_again():
+def test_fields_that_follow_from_conventions_are_left_out():
     assert changed_fields(pb.model(dim=896, n_layers=24, n_heads=14)) == {
         "dim": 896, "n_layers": 24, "n_heads": 14,
     }  # fmt: skip
 
 
-def test_heads_that_do_not_divide_the_width_keep_their_size_said():
+def test_heads_that_do_not_divide_the_width_keep_head_dim():
     model = pb.model(dim=900, n_layers=2, n_heads=8, head_dim=64)
     assert changed_fields(model)["head_dim"] == 64
 
 
-def test_a_written_config_leaves_out_empty_parts():
+def test_a_config_document_leaves_out_empty_parts():
     model = pb.model(**FLAT)
     assert config_document(model) == {"model": model.model_dump()}
     assert set(config_document(model, {"a": 1}, {"steps": 2})) == {"model", "provenance", "train"}

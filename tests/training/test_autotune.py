@@ -153,7 +153,10 @@ def test_a_resumed_run_keeps_the_settings_that_are_not_given_again(parambudget, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["config.json", "--steps", "3", "--hours", "1"], "--steps and --hours both set the length of the run"),
+        (
+            ["config.json", "--steps", "3", "--hours", "1"],
+            "--steps and --hours both set the length of the run",
+        ),
         (["config.json", "--hours", "nan"], "--hours nan is not a duration"),
         (["config.json", "--tokens", "many"], "--tokens 'many' is not a count"),
         (["--resume", "--learning-rate", "0.5"], "learning_rate is 0.002 there and 0.5 here"),

@@ -1,4 +1,7 @@
-"""When two models are the same: what their fields come to, and where they differ."""
+"""When two models are the same, and how a model is exported only as itself.
+
+An export is read back as a model and compared with the original, field by field.
+"""
 
 import json
 import math
@@ -12,49 +15,49 @@ from parambudget._files import write_whole
 from parambudget.arch.config import FIELDS, ModelConfig, flat
 from parambudget.errors import ConfigError, InputError
 
-_ONLY_THE_START: Final = ("init_std", "zero_init_out")
-"""Fields that decide the initial weights and nothing after."""
-_ONLY_THE_FORM: Final = ("fused_experts", "n_first_dense")
-"""Fields that say what others say too, or how tensors are laid out."""
-_ONLY_ROTARY: Final = ("rope_theta", "rotary_fraction", "rotary_interleaved", "rotary_pattern")
-_CLOSE: Final = 1e-9
-"""Relative difference of floats that are one number: a square root, squared and written as text."""
+_INITIALISATION_FIELDS: Final = ("init_std", "zero_init_out")
+"""Fields that matter for the initial weights only."""
+_LAYOUT_FIELDS: Final = ("fused_experts", "n_first_dense")
+"""Fields that are redundant, or that decide how tensors are laid out."""
+_ROTARY_FIELDS: Final = ("rope_theta", "rotary_fraction", "rotary_interleaved", "rotary_pattern")
+_TOLERANCE: Final = 1e-9
+"""Relative difference of floats that count as equal: a square root, squared and written as text."""
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One field that two models say differently."""
+class FieldDifference:
+    """A field in which two models differ."""
 
     field: str
     wanted: Any
     got: Any
 
 
-def differences(wanted: ModelConfig, got: ModelConfig) -> list[Difference]:
-    """Where the models differ in count or function, in the order of the fields; nothing where both are one.
+def differences(wanted: ModelConfig, got: ModelConfig) -> list[FieldDifference]:
+    """Where the models differ in count or function, in the order of the fields; empty if they are the same.
 
-    Initial weights are no difference, nor is whether the matrices of experts lie in one tensor.
+    Initial weights are not a difference, nor is whether experts are stored in one tensor.
     """
-    ours, theirs = meaning(wanted), meaning(got)
+    ours, theirs = canonical_fields(wanted), canonical_fields(got)
     if wanted.position != got.position:
-        ours |= {name: theirs.get(name) for name in (*_ONLY_ROTARY, "rope_theta_local")}
-    say_ours, say_theirs = flat(wanted), flat(got)
+        ours |= {name: theirs.get(name) for name in (*_ROTARY_FIELDS, "rope_theta_local")}
+    our_fields, their_fields = flat(wanted), flat(got)
     found = []
     for field in FIELDS:
-        if _one(ours.get(field), theirs.get(field)):
+        if _are_equal(ours.get(field), theirs.get(field)):
             continue
-        pair = _said(say_ours, ours, field), _said(say_theirs, theirs, field)
-        # The same words of different models, such as a share of heads of other widths.
+        pair = _readable_value(our_fields, ours, field), _readable_value(their_fields, theirs, field)
+        # Equal values of different models can differ in effect, such as a fraction of heads of other widths.
         pair = (ours.get(field), theirs.get(field)) if pair[0] == pair[1] else pair
-        found.append(Difference(field, *pair))
+        found.append(FieldDifference(field, *pair))
     return found
 
 
-def meaning(m: ModelConfig) -> dict[str, Any]:
-    """The fields of a model, those that come to the same in the same form: patterns layer by layer, shared
-    experts as one, a scale or share worked out; None for what nothing reads."""
+def canonical_fields(m: ModelConfig) -> dict[str, Any]:
+    """The fields of a model in a form that is the same for all models that compute the same: patterns written
+    out layer by layer, shared experts merged into one, defaults filled in, None for fields without effect."""
     fields = flat(m)
-    for name in (*_ONLY_THE_START, *_ONLY_THE_FORM):
+    for name in (*_INITIALISATION_FIELDS, *_LAYOUT_FIELDS):
         fields.pop(name, None)
     layers = range(m.n_layers)
     local = tuple(m.is_local(layer) for layer in layers)
@@ -65,16 +68,16 @@ def meaning(m: ModelConfig) -> dict[str, Any]:
         fields["rotary_pattern"] = tuple(m.rotates(layer) for layer in layers)
         fields["rope_theta_local"] = (m.rope_theta_local or m.rope_theta) if any(local) else None
     else:
-        fields |= dict.fromkeys(_ONLY_ROTARY)
+        fields |= dict.fromkeys(_ROTARY_FIELDS)
     if m.attention_multiplier is None:
         fields["attention_multiplier"] = m.head_dim**-0.5
     fields["qk_norm_bias"] = m.qk_norm != "none" and (
         m.norm_bias if m.qk_norm_bias is None else m.qk_norm_bias
     )
-    return fields | _of_ffn(m)
+    return fields | _canonical_ffn_fields(m)
 
 
-def _of_ffn(m: ModelConfig) -> dict[str, Any]:
+def _canonical_ffn_fields(m: ModelConfig) -> dict[str, Any]:
     moe = m.moe
     fields: dict[str, Any] = {} if m.n_dense_layers else {"intermediate_size": None}
     if moe is None:
@@ -89,106 +92,109 @@ def _of_ffn(m: ModelConfig) -> dict[str, Any]:
     return fields
 
 
-def _one(wanted: Any, got: Any) -> bool:
+def _are_equal(wanted: object, got: object) -> bool:
     if isinstance(wanted, float) and isinstance(got, float):
-        return math.isclose(wanted, got, rel_tol=_CLOSE)
+        return math.isclose(wanted, got, rel_tol=_TOLERANCE)
     return bool(wanted == got)
 
 
-def _said(fields: dict[str, Any], means: dict[str, Any], field: str) -> Any:
-    """The field as it was said, or what it comes to where it was not."""
-    said = fields.get(field)
-    return means.get(field) if said is None and not isinstance(means.get(field), tuple) else said
+def _readable_value(fields: dict[str, Any], canonical: dict[str, Any], field: str) -> Any:
+    """The field's value as the model has it, or in canonical form where it is None."""
+    value = fields.get(field)
+    return canonical.get(field) if value is None and not isinstance(canonical.get(field), tuple) else value
 
 
 _MOST_NAMED: Final = 3
-"""Differences that are named and not only counted."""
+"""Differences that a message names; further ones are only counted."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """A model in another tool's words."""
+    """A model in the format of another tool."""
 
     name: str
-    """Of the class or tool that it is written for."""
+    """The class or tool that it is written for."""
     document: dict[str, Any]
-    """What is written, by key."""
+    """The content of the file, by key."""
     notes: tuple[str, ...] = ()
     """What a person should know about it."""
-    unsaid: tuple[str, ...] = ()
-    """What the other tool computes and the model does not say: same count, other logits."""
+    unsupported: tuple[str, ...] = ()
+    """What the tool computes beyond the model: the count is the same, the logits are not."""
     file: str = "config.json"
-    """What the tool calls the file."""
+    """The tool's name for the file."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A model in another tool's words, read again."""
+    """An export, and the model that it is when it is read back."""
 
     export: Export
     read: ModelConfig
 
 
-def chosen(model: ModelConfig, attempts: Iterable[Callable[[], Attempt]], told: str) -> Export:
-    """The first attempt that is the model when it is read again; if there is none, one that differs only in
-    what a `ModelConfig` cannot say; otherwise `ConfigError` with what the nearest one lacks. `told` says in
-    the message what has been searched, such as "no class of transformers"."""
-    misses: list[tuple[list[Difference], Export]] = []
-    alike: list[Export] = []
-    broken: list[str] = []
+def first_equivalent(model: ModelConfig, attempts: Iterable[Callable[[], Attempt]], scope: str) -> Export:
+    """The first attempt that is the model when it is read back; if there is none, the first that differs only
+    in what a `ModelConfig` cannot express; otherwise `ConfigError` with what the closest one lacks.
+
+    `scope` is what the message says was tried, such as "no class of transformers".
+    """
+    misses: list[tuple[list[FieldDifference], Export]] = []
+    same_fields: list[Export] = []
+    errors: list[str] = []
     for attempt in attempts:
         try:
             made = attempt()
         except ConfigError as error:
-            broken.append(str(error))
+            errors.append(str(error))
             continue
         found = differences(model, made.read)
-        if not found and not made.export.unsaid:
+        if not found and not made.export.unsupported:
             return made.export
         if not found:
-            alike.append(made.export)
+            same_fields.append(made.export)
         misses.append((found, made.export))
-    if alike:
-        return alike[0]
+    if same_fields:
+        return same_fields[0]
     if not misses:
-        raise ConfigError(f"{told} can say this model: {broken[0]}")
-    lacks, nearest = min(misses, key=lambda miss: len(miss[0]))
-    which = f"the nearest, {nearest.name}," if len(misses) > 1 else nearest.name
-    raise ConfigError(f"{told} is this model: {which} {_lack(lacks)}")
+        raise ConfigError(f"{scope} can express this model: {errors[0]}")
+    lacks, closest = min(misses, key=lambda miss: len(miss[0]))
+    name = f"the closest, {closest.name}," if len(misses) > 1 else closest.name
+    raise ConfigError(f"{scope} is equivalent to this model: {name} {_describe_differences(lacks)}")
 
 
-def _lack(found: Sequence[Difference]) -> str:
-    """What the nearest has otherwise, and what to change."""
-    told = [
-        f"has {one.field}={_short(one.got)} where the model has {_short(one.wanted)}"
+def _describe_differences(found: Sequence[FieldDifference]) -> str:
+    """What the closest export has instead, and what to change."""
+    named = [
+        f"has {one.field}={_format_value(one.got)} where the model has {_format_value(one.wanted)}"
         for one in found[:_MOST_NAMED]
     ]
     if len(found) > _MOST_NAMED:
-        told.append(f"differs in {len(found) - _MOST_NAMED} more")
-    return f"{', '.join(told)}; {_remedy(found)} to export it so"
+        named.append(f"differs in {len(found) - _MOST_NAMED} more")
+    return f"{', '.join(named)}; {_suggest_change(found)} to export it"
 
 
-def _remedy(found: Sequence[Difference]) -> str:
+def _suggest_change(found: Sequence[FieldDifference]) -> str:
     if len(found) > 1:
         return "change these fields"
     (one,) = found
-    return f"leave {one.field} out" if one.got is None else f"set {one.field} to {_short(one.got)}"
+    return f"leave {one.field} out" if one.got is None else f"set {one.field} to {_format_value(one.got)}"
 
 
-def _short(value: Any) -> str:
+def _format_value(value: object) -> str:
     if value is None:
         return "nothing"
-    said = ",".join(map(str, value)) if isinstance(value, tuple) else repr(value)
-    return said if len(said) < 60 else f"{said[:57]}..."
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else repr(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
 
 
 def text_of(export: Export) -> str:
-    """The document as the tool's file has it."""
-    return _FORMS[export.file](export.document)
+    """The content of the tool's file."""
+    return _FORMATTERS[export.file](export.document)
 
 
 def write_into(folder: Path, export: Export, *, force: bool = False) -> Path:
-    """Write the file into a folder, which is made if need be; a file that is there stays unless told."""
+    """Write the file into a folder, which is created if necessary. An existing file is replaced with `force`
+    only."""
     path = folder / export.file
     require_free(path, force=force)
     make_folder(folder)
@@ -197,17 +203,17 @@ def write_into(folder: Path, export: Export, *, force: bool = False) -> Path:
 
 
 def require_free(path: Path, *, force: bool) -> None:
-    """Refuse to write over a file without being told to."""
+    """Refuse to replace an existing file without `force`."""
     if not force and os.path.lexists(path):
-        raise InputError(f"{path} is there already; choose another --out, or --force to replace it")
+        raise InputError(f"{path} already exists; choose another --out, or replace it with --force")
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, if they are not there."""
+    """Create a folder and its parents, if they do not exist."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot make {folder}: {error.strerror}; choose another one with --out") from None
+        raise InputError(f"cannot create {folder}: {error.strerror}; choose another one with --out") from None
 
 
 def _json(document: Mapping[str, Any]) -> str:
@@ -215,23 +221,23 @@ def _json(document: Mapping[str, Any]) -> str:
 
 
 def _yaml(document: Mapping[str, Any]) -> str:
-    """Keys with JSON values, which YAML 1.1 reads too, but for numbers like 1e-05."""
+    """Keys with JSON values. YAML 1.1 reads those too, except for numbers like 1e-05."""
     return "".join(f"{key}: {_yaml_value(value)}\n" for key, value in document.items())
 
 
 def _yaml_value(value: Any) -> str:
-    said = json.dumps(value)
-    if isinstance(value, float) and "e" in said and "." not in said:
-        return said.replace("e", ".0e")
-    return said
+    text = json.dumps(value)
+    if isinstance(value, float) and "e" in text and "." not in text:
+        return text.replace("e", ".0e")
+    return text
 
 
 def _arguments(document: Mapping[str, Any]) -> str:
-    """One argument a line; true is a flag without a value."""
+    """One argument a line; a true one is a flag without a value."""
     return "".join(f"{name}\n" if value is True else f"{name} {value}\n" for name, value in document.items())
 
 
-_FORMS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+_FORMATTERS: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "config.json": _json,
     "model_config.yaml": _yaml,
     "megatron_args.txt": _arguments,

@@ -1,7 +1,6 @@
 """A model as litgpt's model_config.yaml: exactly, or refused with the reason.
 
-What is written is read again by what litgpt builds from it (`built`), so it is refused unless it is the
-model.
+The config is read back as what litgpt builds from it (`from_litgpt`), and refused unless that is the model.
 
 Source: Lightning-AI/litgpt 0.5.13 (PyPI), litgpt/config.py and litgpt/model.py.
 """
@@ -12,18 +11,18 @@ from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig, MoE
 from parambudget.arch.defaults import complete
-from parambudget.formats.equivalence import Attempt, Export, chosen
+from parambudget.formats.equivalence import Attempt, Export, first_equivalent
 
 _NORMS: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
-_BARE_NORMS: Final = "OLMo"
-"""litgpt's LayerNorm has no parameters in models whose name has this in it."""
-_BEST_OF_GROUP: Final = 2
-"""Experts by which a group is judged: DeepSeek-V3."""
+_BARE_NORM_NAME: Final = "OLMo"
+"""litgpt's LayerNorm has no parameters in models whose name contains this."""
+_N_SCORES_PER_GROUP: Final = 2
+"""The number of experts whose scores rank a group: DeepSeek-V3."""
 
 
 def to_litgpt(model: ModelConfig) -> Export:
     """The model_config.yaml of this model; raises `ConfigError` with what litgpt lacks."""
-    config = _written(model)
+    config = _litgpt_config(model)
     notes = []
     if model.tied:
         extra = f"{model.vocab_size * model.dim:,}"
@@ -34,20 +33,20 @@ def to_litgpt(model: ModelConfig) -> Export:
     export = Export("litgpt", config, tuple(notes), file="model_config.yaml")
 
     def attempt() -> Attempt:
-        return Attempt(export, complete(built(config) | {"tied": model.tied}).model)
+        return Attempt(export, complete(from_litgpt(config) | {"tied": model.tied}).model)
 
-    return chosen(model, [attempt], "no config of litgpt")
+    return first_equivalent(model, [attempt], "no config of litgpt")
 
 
-def _written(m: ModelConfig) -> dict[str, Any]:
+def _litgpt_config(m: ModelConfig) -> dict[str, Any]:
     config: dict[str, Any] = {
-        "name": "custom" if m.norm_weight else f"custom {_BARE_NORMS}",
+        "name": "custom" if m.norm_weight else f"custom {_BARE_NORM_NAME}",
         "hf_config": {},
         "block_size": m.context_length,
         "n_layer": m.n_layers,
         "n_embd": m.dim,
         "vocab_size": m.vocab_size,
-        # Said, or litgpt pads it to a multiple of 512.
+        # Given, because otherwise litgpt pads it to a multiple of 512.
         "padded_vocab_size": m.vocab_size,
         "norm_class_name": _NORMS[m.norm],
         "norm_eps": m.norm_eps,
@@ -62,13 +61,13 @@ def _written(m: ModelConfig) -> dict[str, Any]:
         "lm_head_bias": m.head_bias,
         "scale_embeddings": isclose(m.embedding_multiplier, m.dim**0.5) and m.dim > 1,
     }
-    config |= _attention(m) | _mlp(m) | (_experts(m, m.moe) if m.moe else {})
+    config |= _attention_config(m) | _mlp_config(m) | (_moe_config(m, m.moe) if m.moe else {})
     if m.logit_softcap is not None:
         config["final_logit_softcapping"] = m.logit_softcap
     return config
 
 
-def _attention(m: ModelConfig) -> dict[str, Any]:
+def _attention_config(m: ModelConfig) -> dict[str, Any]:
     config: dict[str, Any] = {
         "n_head": m.n_heads,
         "head_size": m.head_dim,
@@ -93,7 +92,7 @@ def _attention(m: ModelConfig) -> dict[str, Any]:
     return config
 
 
-def _mlp(m: ModelConfig) -> dict[str, Any]:
+def _mlp_config(m: ModelConfig) -> dict[str, Any]:
     gated = "LLaMAMLP" if m.activation == "silu" else "GemmaMLP"
     config: dict[str, Any] = {
         "mlp_class_name": "LLaMAMoE" if m.moe else gated if m.gated else "GptNeoxMLP",
@@ -104,7 +103,7 @@ def _mlp(m: ModelConfig) -> dict[str, Any]:
     return config
 
 
-def _experts(m: ModelConfig, moe: MoE) -> dict[str, Any]:
+def _moe_config(m: ModelConfig, moe: MoE) -> dict[str, Any]:
     shared = moe.n_shared_experts * (moe.shared_intermediate_size or moe.expert_intermediate_size)
     config: dict[str, Any] = {
         "n_expert": moe.n_experts,
@@ -116,7 +115,7 @@ def _experts(m: ModelConfig, moe: MoE) -> dict[str, Any]:
         "first_k_dense_replace": next(layer for layer in range(m.n_layers) if m.has_experts(layer)),
     }
     if moe.router_scores == "sigmoid" and moe.n_experts > 1:
-        # Its sigmoid router knows groups only, two or more; all of two are none.
+        # Its sigmoid router needs two groups or more; choosing all of them is the same as having none.
         groups = moe.n_expert_groups
         if groups == moe.n_groups_per_token:
             groups = next(k for k in range(2, moe.n_experts + 1) if moe.n_experts % k == 0)
@@ -124,15 +123,15 @@ def _experts(m: ModelConfig, moe: MoE) -> dict[str, Any]:
         config |= {
             "n_expert_groups": groups,
             "n_topk_groups": chosen_groups,
-            "n_topk_scores_per_group": min(_BEST_OF_GROUP, moe.n_experts // groups),
+            "n_topk_scores_per_group": min(_N_SCORES_PER_GROUP, moe.n_experts // groups),
         }
     return config
 
 
-def built(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What litgpt's GPT is when it is built from the config, as our fields; not whether its head is tied."""
+def from_litgpt(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Our fields of the model that litgpt's GPT builds from a config, except whether its head is tied."""
     layernorm = config["norm_class_name"] == "LayerNorm"
-    bare = layernorm and _BARE_NORMS in config["name"]
+    bare = layernorm and _BARE_NORM_NAME in config["name"]
     placement = {(True, False): "pre", (True, True): "sandwich", (False, True): "reordered"}
     fields: dict[str, Any] = {
         "dim": config["n_embd"], "n_layers": config["n_layer"], "vocab_size": config["padded_vocab_size"],
@@ -149,8 +148,8 @@ def built(config: Mapping[str, Any]) -> dict[str, Any]:
     gelu = "gelu_tanh" if config.get("gelu_approximate") == "tanh" else "gelu"
     fields["gated"] = kind != "GptNeoxMLP"
     fields["activation"] = gelu if kind in ("GptNeoxMLP", "GemmaMLP") else "silu"
-    fields |= _built_attention(config)
-    return fields | (_built_experts(config) if kind == "LLaMAMoE" else {})
+    fields |= _attention_fields(config)
+    return fields | (_moe_fields(config) if kind == "LLaMAMoE" else {})
 
 
 def _block(config: Mapping[str, Any]) -> str:
@@ -159,7 +158,7 @@ def _block(config: Mapping[str, Any]) -> str:
     return "parallel_shared_norm" if config["shared_attention_norm"] and config["norm_1"] else "parallel"
 
 
-def _built_attention(config: Mapping[str, Any]) -> dict[str, Any]:
+def _attention_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "n_heads": config["n_head"], "n_kv_heads": config["n_query_groups"], "head_dim": config["head_size"],
         "position": "rotary", "rope_theta": float(config["rope_base"]),
@@ -180,13 +179,13 @@ def _built_attention(config: Mapping[str, Any]) -> dict[str, Any]:
     if config["norm_qk"]:
         fields["qk_norm"] = "full" if config["norm_qk_type"] == "olmo2" else "head"
     if "sliding_window_size" in config:
-        words = ["local" if there else "global" for there in config["sliding_window_indices"]]
+        words = ["local" if flag else "global" for flag in config["sliding_window_indices"]]
         fields |= {"window": config["sliding_window_size"], "window_pattern": words}
         fields["rope_theta_local"] = config.get("rope_local_base_freq")
     return fields
 
 
-def _built_experts(config: Mapping[str, Any]) -> dict[str, Any]:
+def _moe_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "n_experts": config["n_expert"], "n_experts_per_token": config["n_expert_per_token"],
         "expert_intermediate_size": config["moe_intermediate_size"],

@@ -1,7 +1,7 @@
 """A model as the command-line arguments of Megatron-LM: exactly, or refused with the reason.
 
-What is written is read again by what Megatron builds from it (`megatron_built`), so it is refused unless it
-is the model.
+The arguments are read back as what Megatron builds from them (`from_megatron`), and refused unless that is
+the model.
 
 Source: NVIDIA/Megatron-LM, names from megatron/training/arguments.py at commit 000c4ac24f61, what they build
 from megatron-core 0.16.1 (PyPI).
@@ -14,14 +14,14 @@ from typing import Any, Final
 from parambudget.arch.config import MLA, ModelConfig, MoE
 from parambudget.arch.defaults import complete
 from parambudget.errors import ConfigError
-from parambudget.formats.equivalence import Attempt, Export, chosen
+from parambudget.formats.equivalence import Attempt, Export, first_equivalent
 
-_JUDGED_BY: Final = {"softmax": 1, "sigmoid": 2}
-"""Experts by which a `ModelConfig` judges a group of experts."""
+_N_SCORES_PER_GROUP: Final = {"softmax": 1, "sigmoid": 2}
+"""The number of experts whose scores rank a group in a `ModelConfig`, by router."""
 
 
-def built(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the model; raises `ConfigError` for what Megatron itself refuses."""
+def from_megatron(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Our fields of the model that Megatron builds; raises `ConfigError` for what Megatron itself refuses."""
     a = arguments
     layernorm = a["--normalization"] == "LayerNorm"
     bias = "--disable-bias-linear" not in a
@@ -34,11 +34,11 @@ def built(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "qkv_bias": bias or "--add-qkv-bias" in a, "attention_out_bias": bias, "ffn_bias": bias,
         "attention_sinks": a.get("--softmax-type") == "learnable", "init_std": a["--init-method-std"],
     }  # fmt: skip
-    fields |= _built_attention(a) | _built_positions(a) | _built_ffn(a)
-    return fields | (_built_experts(a, bias) if "--num-experts" in a else {})
+    fields |= _attention_fields(a) | _position_fields(a) | _ffn_fields(a)
+    return fields | (_moe_fields(a, bias) if "--num-experts" in a else {})
 
 
-def _built_attention(a: Mapping[str, Any]) -> dict[str, Any]:
+def _attention_fields(a: Mapping[str, Any]) -> dict[str, Any]:
     if "--multi-latent-attention" in a:
         # None of its projections but the last has a bias.
         return {
@@ -54,31 +54,33 @@ def _built_attention(a: Mapping[str, Any]) -> dict[str, Any]:
     if "--window-size" in a:
         fields["window"] = int(a["--window-size"].partition(",")[0]) + 1
         if "--window-attn-skip-freq" in a:
-            local = _over_layers(a["--window-attn-skip-freq"])
-            fields["window_pattern"] = ["local" if there else "global" for there in local]
+            local = _expand_runs(a["--window-attn-skip-freq"])
+            fields["window_pattern"] = ["local" if is_local else "global" for is_local in local]
     return fields
 
 
-def _built_positions(a: Mapping[str, Any]) -> dict[str, Any]:
+def _position_fields(a: Mapping[str, Any]) -> dict[str, Any]:
     latent = "--multi-latent-attention" in a
     kind = a["--position-embedding-type"]
     if kind != "rope":
         if latent:
-            raise ConfigError("latent attention there has rotary positions; set position to 'rotary'")
+            raise ConfigError(
+                "latent attention in Megatron-LM has rotary positions; set position to 'rotary'"
+            )
         return {"position": "learned" if kind == "learned_absolute" else "none"}
     fields: dict[str, Any] = {
         "rope_theta": float(a["--rotary-base"]), "rotary_fraction": a["--rotary-percent"],
-        # Latent attention turns neighbours, whatever is asked for.
+        # Latent attention rotates neighbouring elements, whatever the argument says.
         "rotary_interleaved": latent or "--rotary-interleaved" in a,
     }  # fmt: skip
     if "--no-rope-freq" in a and not latent:
         fields["rotary_pattern"] = [
-            "none" if skip else "rotary" for skip in _over_layers(a["--no-rope-freq"])
+            "none" if skip else "rotary" for skip in _expand_runs(a["--no-rope-freq"])
         ]
     return fields
 
 
-def _built_ffn(a: Mapping[str, Any]) -> dict[str, Any]:
+def _ffn_fields(a: Mapping[str, Any]) -> dict[str, Any]:
     if "--quick-geglu" in a:
         clamp = a.get("--activation-func-clamp-value")
         return {"gated": True, "activation": "quick_gelu", "ffn_clamp": clamp}
@@ -86,28 +88,32 @@ def _built_ffn(a: Mapping[str, Any]) -> dict[str, Any]:
         return {"gated": True, "activation": "silu"}
     if "--squared-relu" in a:
         return {"gated": False, "activation": "relu2"}
-    # The fused form, with the tanh approximation, needs the bias.
+    # The fused kernel, which computes the tanh approximation, needs the bias.
     fused = "--no-bias-gelu-fusion" not in a and "--disable-bias-linear" not in a
     if fused and "--num-experts" in a:
-        raise ConfigError("experts there have no gelu_tanh without a gate; use activation 'gelu'")
+        raise ConfigError("Megatron-LM has no ungated experts with gelu_tanh; use activation 'gelu'")
     return {"gated": False, "activation": "gelu_tanh" if fused else "gelu"}
 
 
-def _built_experts(a: Mapping[str, Any], bias: bool) -> dict[str, Any]:
-    scores, chosen = a["--moe-router-score-function"], a["--moe-router-topk"]
+def _moe_fields(a: Mapping[str, Any], bias: bool) -> dict[str, Any]:
+    scores, n_chosen = a["--moe-router-score-function"], a["--moe-router-topk"]
     shared = a.get("--moe-shared-expert-intermediate-size", 0)
-    first = "--moe-router-pre-softmax" in a
-    if scores == "softmax" and chosen == 1 and not first:
-        raise ConfigError("one expert per token needs norm_expert_weights=false there; set it")
+    pre_softmax = "--moe-router-pre-softmax" in a
+    if scores == "softmax" and n_chosen == 1 and not pre_softmax:
+        raise ConfigError("one expert per token needs norm_expert_weights=False in Megatron-LM; set it")
     if scores == "softmax" and "--moe-router-enable-expert-bias" in a:
-        raise ConfigError("correction_bias needs router_scores='sigmoid' there; set one of them")
+        raise ConfigError(
+            "correction_bias needs router_scores='sigmoid' in Megatron-LM; change one of the two"
+        )
     if shared and bias:
-        raise ConfigError("shared experts have no biases there; set attention_out_bias and ffn_bias to false")
-    _refuse_other_groups(a, scores, chosen)
+        raise ConfigError(
+            "shared experts in Megatron-LM have no biases; set attention_out_bias and ffn_bias to False"
+        )
+    _check_group_scores(a, scores, n_chosen)
     fields: dict[str, Any] = {
-        "n_experts": a["--num-experts"], "n_experts_per_token": chosen, "router_scores": scores,
+        "n_experts": a["--num-experts"], "n_experts_per_token": n_chosen, "router_scores": scores,
         "expert_intermediate_size": a["--moe-ffn-hidden-size"], "expert_bias": bias, "router_bias": bias,
-        "norm_expert_weights": chosen > 1 if scores == "sigmoid" else not first,
+        "norm_expert_weights": n_chosen > 1 if scores == "sigmoid" else not pre_softmax,
         "correction_bias": "--moe-router-enable-expert-bias" in a,
         "routing_multiplier": a.get("--moe-router-topk-scaling-factor", 1.0),
         "n_expert_groups": a.get("--moe-router-num-groups", 1),
@@ -117,28 +123,28 @@ def _built_experts(a: Mapping[str, Any], bias: bool) -> dict[str, Any]:
     if shared:
         fields |= {"n_shared_experts": 1, "shared_intermediate_size": shared}
     if "--moe-layer-freq" in a:
-        there = _over_layers(a["--moe-layer-freq"])
-        fields["moe_pattern"] = ["experts" if one else "dense" for one in there]
+        has_experts = _expand_runs(a["--moe-layer-freq"])
+        fields["moe_pattern"] = ["experts" if moe else "dense" for moe in has_experts]
     return fields
 
 
-def _refuse_other_groups(a: Mapping[str, Any], scores: str, chosen: int) -> None:
-    """Megatron judges a group by as many experts as a token takes from each group on average."""
+def _check_group_scores(a: Mapping[str, Any], scores: str, n_chosen: int) -> None:
+    """Megatron ranks a group by as many experts as a token takes from each chosen group on average."""
     if "--moe-router-num-groups" not in a:
         return
-    by = chosen // a["--moe-router-group-topk"]
-    # Of a group with fewer experts all are judged.
-    most = a["--num-experts"] // a["--moe-router-num-groups"]
-    if by != min(_JUDGED_BY[scores], most):
+    n_scores = n_chosen // a["--moe-router-group-topk"]
+    # A smaller group is ranked by all of its experts.
+    group_size = a["--num-experts"] // a["--moe-router-num-groups"]
+    if n_scores != min(_N_SCORES_PER_GROUP[scores], group_size):
         raise ConfigError(
-            f"a group of experts is judged there by its best {by} (n_experts_per_token // "
-            f"n_groups_per_token), and in this model by its best {_JUDGED_BY[scores]}; change one of the two"
+            f"Megatron-LM ranks a group of experts by its best {n_scores} (n_experts_per_token // "
+            f"n_groups_per_token), this model by its best {_N_SCORES_PER_GROUP[scores]}; change one of them"
         )
 
 
-def _over_layers(runs: str) -> list[bool]:
-    """The list over the layers that such as ([0]*1+[1]*23) stands for."""
-    return [there == "1" for there, times in re.findall(r"\[(\d)\]\*(\d+)", runs) for _ in range(int(times))]
+def _expand_runs(runs: str) -> list[bool]:
+    """The layer-by-layer list that an argument such as ([0]*1+[1]*23) stands for."""
+    return [flag == "1" for flag, times in re.findall(r"\[(\d)\]\*(\d+)", runs) for _ in range(int(times))]
 
 
 _NORMS: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
@@ -147,7 +153,7 @@ _POSITIONS: Final = {"learned": "learned_absolute", "rotary": "rope"}
 
 def to_megatron(model: ModelConfig) -> Export:
     """The arguments of this model; raises `ConfigError` with what Megatron-LM lacks."""
-    arguments = _written(model)
+    arguments = _megatron_arguments(model)
     notes = [
         f"the vocabulary has {model.vocab_size:,} rows if the tokenizer has as many ids and tensor "
         "parallelism divides them; Megatron pads it to a multiple otherwise"
@@ -157,12 +163,12 @@ def to_megatron(model: ModelConfig) -> Export:
     export = Export("Megatron-LM", arguments, tuple(notes), file="megatron_args.txt")
 
     def attempt() -> Attempt:
-        return Attempt(export, complete(built(arguments)).model)
+        return Attempt(export, complete(from_megatron(arguments)).model)
 
-    return chosen(model, [attempt], "no set of arguments of Megatron-LM")
+    return first_equivalent(model, [attempt], "no set of arguments of Megatron-LM")
 
 
-def _written(m: ModelConfig) -> dict[str, Any]:
+def _megatron_arguments(m: ModelConfig) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "--num-layers": m.n_layers,
         "--hidden-size": m.dim,
@@ -170,26 +176,26 @@ def _written(m: ModelConfig) -> dict[str, Any]:
         "--seq-length": m.context_length,
         "--max-position-embeddings": m.context_length,
         "--vocab-size": m.vocab_size,
-        # Or it is padded to a multiple of 128.
+        # Otherwise it is padded to a multiple of 128.
         "--make-vocab-size-divisible-by": 1,
         "--normalization": _NORMS[m.norm],
         "--norm-epsilon": m.norm_eps,
     }
     if not m.tied:
         arguments["--untie-embeddings-and-output-weights"] = True
-    arguments |= _attention(m) | _positions(m) | _ffn(m)
+    arguments |= _attention_arguments(m) | _position_arguments(m) | _ffn_arguments(m)
     return arguments | {
         "--init-method-std": m.init_std,
-        # A ModelConfig has no dropout; Megatron's own is 0.1.
+        # A ModelConfig has no dropout; Megatron's default is 0.1.
         "--attention-dropout": 0.0,
         "--hidden-dropout": 0.0,
     }
 
 
-def _attention(m: ModelConfig) -> dict[str, Any]:
+def _attention_arguments(m: ModelConfig) -> dict[str, Any]:
     arguments: dict[str, Any] = {"--num-attention-heads": m.n_heads}
     if m.mla:
-        arguments |= _latents(m.mla)
+        arguments |= _mla_arguments(m.mla)
     else:
         arguments["--kv-channels"] = m.head_dim
     if m.n_kv_heads != m.n_heads:
@@ -203,14 +209,14 @@ def _attention(m: ModelConfig) -> dict[str, Any]:
     if m.attention_sinks:
         arguments["--softmax-type"] = "learnable"
     if m.window is not None and m.n_local_layers:
-        # Tokens before the query's own, and after it.
+        # The numbers of tokens before and after the query's own.
         arguments["--window-size"] = f"{m.window - 1},0"
         if m.n_global_layers:
             arguments["--window-attn-skip-freq"] = _runs([m.is_local(layer) for layer in range(m.n_layers)])
     return arguments
 
 
-def _latents(mla: MLA) -> dict[str, Any]:
+def _mla_arguments(mla: MLA) -> dict[str, Any]:
     arguments: dict[str, Any] = {"--multi-latent-attention": True}
     if mla.q_lora_rank is not None:
         arguments["--q-lora-rank"] = mla.q_lora_rank
@@ -221,14 +227,14 @@ def _latents(mla: MLA) -> dict[str, Any]:
         "--v-head-dim": mla.v_head_dim,
         # The norms on the latents.
         "--qk-layernorm": True,
-        # Its own are rescaled frequencies (YaRN), and the fused form knows no others.
+        # Its default is rescaled frequencies (YaRN), and the fused kernel supports no others.
         "--rope-type": "rope",
         "--rotary-scaling-factor": 1.0,
         "--no-rope-fusion": True,
     }
 
 
-def _positions(m: ModelConfig) -> dict[str, Any]:
+def _position_arguments(m: ModelConfig) -> dict[str, Any]:
     arguments: dict[str, Any] = {"--position-embedding-type": _POSITIONS.get(m.position, "none")}
     if m.position != "rotary":
         return arguments
@@ -242,7 +248,7 @@ def _positions(m: ModelConfig) -> dict[str, Any]:
     return arguments
 
 
-def _ffn(m: ModelConfig) -> dict[str, Any]:
+def _ffn_arguments(m: ModelConfig) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     if m.gated:
         arguments["--quick-geglu" if m.activation == "quick_gelu" else "--swiglu"] = True
@@ -251,12 +257,12 @@ def _ffn(m: ModelConfig) -> dict[str, Any]:
     elif m.activation == "relu2":
         arguments["--squared-relu"] = True
     if not (m.gated and m.activation == "silu") and m.activation != "gelu_tanh":
-        # The fused form has the tanh approximation, and no other function.
+        # The fused kernel computes the tanh approximation and nothing else.
         arguments["--no-bias-gelu-fusion"] = True
-    return arguments | (_experts(m, m.moe) if m.moe else {})
+    return arguments | (_moe_arguments(m, m.moe) if m.moe else {})
 
 
-def _experts(m: ModelConfig, moe: MoE) -> dict[str, Any]:
+def _moe_arguments(m: ModelConfig, moe: MoE) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "--num-experts": moe.n_experts,
         "--moe-ffn-hidden-size": moe.expert_intermediate_size,
@@ -283,11 +289,11 @@ def _experts(m: ModelConfig, moe: MoE) -> dict[str, Any]:
 
 
 def _runs(layers: list[bool]) -> str:
-    """A list over the layers in the arguments' form, such as ([0]*1+[1]*23)."""
+    """A layer-by-layer list in the form of the arguments, such as ([0]*1+[1]*23)."""
     runs: list[list[int]] = []
-    for there in layers:
-        if runs and runs[-1][0] == there:
+    for flag in layers:
+        if runs and runs[-1][0] == flag:
             runs[-1][1] += 1
         else:
-            runs.append([int(there), 1])
-    return f"({'+'.join(f'[{there}]*{times}' for there, times in runs)})"
+            runs.append([int(flag), 1])
+    return f"({'+'.join(f'[{flag}]*{times}' for flag, times in runs)})"

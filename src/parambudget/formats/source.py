@@ -1,4 +1,4 @@
-"""Where a model comes from: a config file in one of its forms, or a preset's name."""
+"""Where a model comes from: a config file in any of its forms, or the name of a preset."""
 
 import os
 from collections.abc import Mapping
@@ -27,10 +27,10 @@ _COUNT_KEYS: Final = (
 
 @dataclass(frozen=True)
 class Source:
-    """What a source says, before anything is filled in."""
+    """The content of a source, before defaults are filled in."""
 
     fields: dict[str, Any]
-    """Fields of the model; possibly not all of them."""
+    """Fields of the model, not necessarily all of them."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """How the model came about: target, count, certificate, version."""
     train: dict[str, Any] = field(default_factory=dict)
@@ -40,27 +40,30 @@ class Source:
 
 
 def read_source(source: str | Path) -> Source:
-    """A config file, a bare model, what `count --json` prints, a Hugging Face config.json or a preset.
+    """A config file of ours, bare model fields, the output of `count --json`, a Hugging Face config.json or a
+    preset.
 
-    A folder stands for the config.json in it. An existing path wins over a preset.
+    A folder stands for the config.json in it. An existing path takes precedence over a preset.
     """
     path = Path(source)
-    # os.path, because Path.exists raises on a name that is too long.
+    # os.path, because Path.exists raises an error for a name that is too long.
     if os.path.isfile(path / "config.json"):
         path = path / "config.json"
     if os.path.exists(path) or path.suffix == ".json":
         return interpret(read_json(path), str(path))
-    from parambudget.arch.presets.registry import preset  # rows that a model given by flags does not need
+    from parambudget.arch.presets.registry import preset  # not needed by a model that is given by flags
 
     return Source(preset(str(source)).model_dump())
 
 
-def interpret(document: Any, name: str) -> Source:
-    """The source in a parsed JSON document; `name` stands in messages."""
+def interpret(document: object, name: str) -> Source:
+    """The source in a parsed JSON document; `name` stands for it in messages."""
     if not isinstance(document, dict):
-        raise ConfigError(f"{name} holds {_kind(document)}; a config file holds an object of model fields")
+        raise ConfigError(
+            f"{name} holds {_json_type(document)}; a config file holds an object of model fields"
+        )
     if "model_type" in document:
-        from parambudget.formats.hf.importer import from_hf  # forty families that our own files do not need
+        from parambudget.formats.hf.importer import from_hf  # forty families, not needed by our own files
 
         imported = from_hf(document, name)
         return Source(imported.fields, notes=imported.notes)
@@ -74,17 +77,17 @@ def interpret(document: Any, name: str) -> Source:
     parts = {key: document.get(key, {}) for key in _CONFIG_KEYS}
     for key, part in parts.items():
         if not isinstance(part, dict):
-            raise ConfigError(f"{key} in {name} is {_kind(part)}; it must be an object")
+            raise ConfigError(f"{key} in {name} is {_json_type(part)}; it must be an object")
     return Source(parts["model"], parts["provenance"], parts["train"])
 
 
 def load(source: str | Path | None, changes: Mapping[str, Any]) -> Completed:
-    """The model of a source with some fields changed; without a source, the fields alone describe it."""
+    """The model of a source with some fields changed, or without a source the model of the fields alone."""
     if source is None:
         return complete(dict(changes))
-    found = read_source(source)
+    read = read_source(source)
     try:
-        return replace(complete(found.fields | dict(changes)), notes=found.notes)
+        return replace(complete(read.fields | dict(changes)), notes=read.notes)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
 
@@ -92,13 +95,13 @@ def load(source: str | Path | None, changes: Mapping[str, Any]) -> Completed:
 def config_document(
     model: ModelConfig, provenance: Mapping[str, Any] | None = None, train: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a config file holds, as plain JSON values."""
+    """The content of a config file, as plain JSON values."""
     parts = {"provenance": provenance, "train": train}
     return {"model": model.model_dump()} | {key: dict(part) for key, part in parts.items() if part}
 
 
 def changed_fields(model: ModelConfig) -> dict[str, Any]:
-    """The fewest fields that `complete` turns back into this model, in the order of the config."""
+    """The smallest set of fields that `complete` turns back into this model, in the order of the config."""
     given = {name: value for name, value in flat(model).items() if not _is_default(name, value)}
     for name in (*DERIVED[1:], *DERIVED_IN_BLOCKS):
         without = {key: value for key, value in given.items() if key != name}
@@ -111,14 +114,14 @@ def _describes(fields: Mapping[str, Any], model: ModelConfig) -> bool:
     try:
         return complete(fields).model == model
     except ConfigError:
-        return False  # such as n_heads that do not divide dim: head_dim must then be said
+        return False  # such as n_heads that do not divide dim: head_dim must then be given
 
 
-def _is_default(name: str, value: Any) -> bool:
+def _is_default(name: str, value: object) -> bool:
     info = FIELDS[name]
     return not info.is_required() and info.default == value and name not in DERIVED
 
 
-def _kind(value: Any) -> str:
+def _json_type(value: object) -> str:
     names = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
     return names.get(type(value), "null")

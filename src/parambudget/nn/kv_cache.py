@@ -20,7 +20,8 @@ from parambudget.nn.transformer import Transformer
 
 @contextmanager
 def kv_cache(module: Transformer, capacity: int) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Yield a function from the next tokens (B, T) to what `module.hidden_states` returns for them, (B, T, D).
+    """Yield a function from the next tokens (B, T) to what `module.hidden_states` returns for them, (B, T,
+    D).
 
     The cache has room for `capacity` tokens. Afterwards the module is as it was.
     """

@@ -59,7 +59,9 @@ class Transformer(nn.Module):
         """Logits of the next token at every position, (B, T, V)."""
         return self.logits(self.hidden_states(tokens_BT))
 
-    def hidden_states(self, tokens_BT: Tensor, *, start: int = 0, gradient_checkpointing: bool = False) -> Tensor:
+    def hidden_states(
+        self, tokens_BT: Tensor, *, start: int = 0, gradient_checkpointing: bool = False
+    ) -> Tensor:
         """The residual stream after the final norm and projection, (B, T, D), in the dtype in which the
         output head multiplies.
 

@@ -176,7 +176,7 @@ class LossModule(nn.Module):
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether this process holds only a part of it. By attribute: importing DTensor takes two seconds."""
+    """Whether this process holds only a part of it. By attribute: importing DTensor can take two seconds."""
     return hasattr(tensor, "full_tensor")
 
 

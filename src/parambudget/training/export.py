@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Final
 
 from parambudget.arch.config import ModelConfig
-from parambudget.build.export import write_pretrained
 from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import Export
 from parambudget.formats.hf.exporter import to_hf
+from parambudget.formats.hf.weights import save_pretrained
 from parambudget.text.tokenizer import ends, tokenizer_files
 from parambudget.training.generate import LoadedModel
 
@@ -47,13 +47,13 @@ def export_weights(loaded: LoadedModel, out: Path, kind: str | None = None) -> E
     """
     model, tokenizer = loaded.module.model, loaded.tokenizer
     made = to_hf(model, kind)
-    if made.unsaid:
+    if made.unsupported:
         raise ConfigError(
             f"no class of transformers gives these weights the same logits: {made.name} computes "
-            f"{', '.join(made.unsaid)}; export the config alone, without --weights"
+            f"{', '.join(made.unsupported)}; export the config alone, without --weights"
         )
     document = made.document | ends(tokenizer) | {"dtype": "float32"}
-    files = write_pretrained(loaded.module, document, out, tokenizer_files(tokenizer, model.context_length))
+    files = save_pretrained(loaded.module, document, out, tokenizer_files(tokenizer, model.context_length))
     notes = made.notes
     if made.name in TOKENIZER_OF_ITS_OWN:
         notes += (

@@ -4,7 +4,7 @@ Weights, gradients and the optimizer's state are sharded by rows. A layer is gat
 forward and backward, and then freed again. Its gradients are reduced to the processes that hold the rows in
 every micro-step: accumulated first, they would take the memory of a whole model on each process.
 
-Imported only by runs that shard: DTensor and FSDP take two seconds to import.
+Imported only by runs that shard: importing DTensor and FSDP can take two seconds.
 """
 
 import math

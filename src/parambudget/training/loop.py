@@ -341,7 +341,7 @@ def _divergence(step: StepMetrics, saver: AsyncCheckpointSaver) -> CheckFailed:
 
 def create_shard_writer() -> "ShardedCheckpointWriter":
     """The writer of a sharded model's checkpoints. Every process has to call this."""
-    from parambudget.training.checkpoint import sharded  # DTensor and DCP: seconds that no other run needs
+    from parambudget.training.checkpoint import sharded  # DTensor and DCP: not needed by other runs
 
     return sharded.ShardedCheckpointWriter.create()
 

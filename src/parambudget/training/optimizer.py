@@ -111,7 +111,7 @@ def _build_muon(matrices: list[nn.Parameter], config: TrainConfig) -> torch.opti
     rate, decay, momentum = config.learning_rate, config.weight_decay, config.momentum
     if any(map(is_sharded, matrices)):
         from parambudget.training.fsdp import (
-            ShardedMuon,  # DTensor: two seconds that only a sharded run needs
+            ShardedMuon,  # DTensor: not needed by other runs
         )
 
         return ShardedMuon(matrices, lr=rate, weight_decay=decay, momentum=momentum)

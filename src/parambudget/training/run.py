@@ -27,7 +27,7 @@ from parambudget.training.run_folder import (
     data_provenance,
     require_free,
     run_data_path,
-    warn_if_text_changed,
+    warn_about_changed_text,
 )
 from parambudget.training.settings import Settled, require_possible, said, settled
 from parambudget.training.signals import StopRequest
@@ -125,7 +125,7 @@ def _prepare(
         data = group.main_process_first(lambda: data_for(text, model.vocab_size))
     require_windows(data, model.context_length)
     if options.data is None and not given.stored:
-        warn_if_text_changed(request.provenance, data, events.on_notice)
+        warn_about_changed_text(request.provenance, data, events.on_notice)
     with _status(events, "choosing the settings"):
         settings = settled(
             given, model, data, compute, options.tokens, options.hours, group, shard=options.shard

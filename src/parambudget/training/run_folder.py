@@ -64,7 +64,7 @@ def lock_run_folder(out: Path, *, resume: bool = False) -> Iterator[Path]:
         with _lock(checkpoints):
             for path in out.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
-            files.remove_unfinished(checkpoints)
+            files.remove_partial_saves(checkpoints)
             yield checkpoints
     finally:
         if not (out / "config.json").exists():
@@ -202,7 +202,7 @@ def run_data_path(provenance: Mapping[str, Any]) -> Path | None:
     return path
 
 
-def warn_if_text_changed(
+def warn_about_changed_text(
     provenance: Mapping[str, Any], data: TokenData, on_notice: Callable[[str], None]
 ) -> None:
     """Give notice if a new run has another text than the run whose config file it starts from."""

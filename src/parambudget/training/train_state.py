@@ -46,7 +46,7 @@ def init_train_state(
     """
     loss_fn: Callable[[Tensor], Tensor]
     if shard:
-        from parambudget.training.fsdp import shard_module  # FSDP2: two seconds that no other run needs
+        from parambudget.training.fsdp import shard_module  # FSDP2: not needed by other runs
 
         module = Transformer(model, device="meta", dtype=torch.float32)
         require_planned_tensors(module, model)

@@ -1,7 +1,7 @@
-"""A model as a Hugging Face config.json: the plainest class that is the model, or refused with the reason.
+"""A model as a Hugging Face config.json: of the first class that is the model, or refused with the reason.
 
-The tables of `read` are turned round, and what comes out is read again by it: a class is taken exactly when
-that gives the same model. So there is one source of truth, and a wrong key can refuse, but not mislead.
+The tables of the importer are inverted, and the result is imported again: a class is taken only if that gives
+the same model. There is one source of truth, and a wrong key can cause a refusal, but never a wrong export.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,235 +11,210 @@ from typing import Any, Final
 from parambudget.arch.config import ModelConfig, flat
 from parambudget.arch.defaults import complete
 from parambudget.errors import ConfigError
-from parambudget.formats.equivalence import Attempt, Export, chosen
-from parambudget.formats.hf.importer import FAMILIES, from_hf
-from parambudget.formats.hf.schema import ABSENT, Family
+from parambudget.formats.equivalence import Attempt, Export, first_equivalent
+from parambudget.formats.hf.families.registry import FAMILIES
+from parambudget.formats.hf.importer import from_hf
+from parambudget.formats.hf.schema import ABSENT, ConfigSchema, Family
 
-Key = Callable[[ModelConfig], Any]
-"""From a model to the value of a key; None: the key is null where the class takes that, and else left out."""
+_EXPORT_ORDER: Final = (
+    "llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "olmo2", "gemma", "gemma2", "gemma3_text",
+    "phi3", "phi", "gpt_neo", "gptj", "opt", "starcoder2", "falcon", "bloom", "mpt", "gpt_bigcode",
+    "stablelm", "smollm3", "olmo", "cohere", "cohere2", "granite", "glm", "glm4", "nemotron", "arcee",
+    "seed_oss", "codegen", "openai-gpt", "mixtral", "qwen3_moe", "qwen2_moe", "deepseek_v3", "deepseek_v2",
+    "glm4_moe", "olmoe", "gpt_oss", "granitemoe", "phimoe",
+)  # fmt: skip
+"""The order in which classes are tried: plain and widely supported ones first, new families last."""
+EXPORTABLE: Final[Mapping[str, Family]] = {
+    model_type: FAMILIES[model_type]
+    for model_type in (*_EXPORT_ORDER, *(name for name in FAMILIES if name not in _EXPORT_ORDER))
+    if FAMILIES[model_type].model_class is not None
+}
 
-_ACTIVATIONS: Final = {"gelu_tanh": "gelu_pytorch_tanh"}
-"""Names of the classes for functions that we call otherwise."""
+
+def to_hf(model: ModelConfig, model_type: str | None = None) -> Export:
+    """The config.json of the first class that is this model, or of the one that `model_type` asks for.
+
+    What a class computes beyond the model is a note. Raises `ConfigError` with what the closest class lacks.
+    """
+    if model_type is not None and model_type not in EXPORTABLE:
+        raise ConfigError(f"cannot export to model_type {model_type!r}; use one of {', '.join(EXPORTABLE)}")
+    model_types = EXPORTABLE if model_type is None else (model_type,)
+    suitable = [name for name in model_types if _has_required_blocks(EXPORTABLE[name].config, model)]
+    if not suitable:
+        required = "latent attention" if FAMILIES[str(model_type)].config.has_latent_attention else "experts"
+        raise ConfigError(f"{model_type} is a class with {required}, and this model has none; use another")
+    scope = "no class of transformers" if model_type is None else f"no config of {model_type}"
+    return first_equivalent(model, [partial(_attempt, name, model) for name in suitable], scope)
 
 
-def activation(m: ModelConfig) -> str:
+def _has_required_blocks(schema: ConfigSchema, model: ModelConfig) -> bool:
+    """Whether the model has the latent attention or the experts that the class cannot do without."""
+    if schema.has_latent_attention and model.mla is None:
+        return False
+    return model.moe is not None or not schema.has_only_moe_layers
+
+
+def _attempt(model_type: str, model: ModelConfig) -> Attempt:
+    family = EXPORTABLE[model_type]
+    document = _hf_config(model_type, family, model)
+    imported = from_hf(document, model_type)
+    note = (
+        f"{family.model_class} has the same count, but computes {', '.join(imported.unsupported)}, so its "
+        "logits differ"
+    )
+    notes = (note,) if imported.unsupported else ()
+    export = Export(model_type, document, notes, imported.unsupported)
+    return Attempt(export, complete(imported.fields).model)
+
+
+def _hf_config(model_type: str, family: Family, model: ModelConfig) -> dict[str, Any]:
+    """The class's keys with the model's values."""
+    schema = family.config
+    fields = flat(model)
+    values = {key: fields.get(field) for field, key in schema.keys.items()}
+    if "activation" in schema.keys:
+        values[schema.keys["activation"]] = _activation(model)
+    if schema.keys.get("rope_theta_local"):
+        values[schema.keys["rope_theta_local"]] = model.rope_theta_local or model.rope_theta
+    values |= {key: _KEYS[key](model) for key in schema.defaults if key in _KEYS and key not in values}
+    config = {key: value for key, value in values.items() if value is not None or _accepts_null(schema, key)}
+    if config.get("use_sliding_window") is False:
+        for key in ("layer_types", "sliding_window"):
+            config.pop(key, None)
+    if schema.default_rope_parameters:
+        config["rope_parameters"] = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
+    if schema.has_latent_attention and model.mla:
+        # The classes divide the heads by num_key_value_heads, which they do not use otherwise.
+        config |= {"num_key_value_heads": model.n_heads, "head_dim": model.mla.qk_rope_head_dim}
+    return {
+        "architectures": [family.model_class],
+        "model_type": model_type,
+        **_nest(config),
+        **dict.fromkeys(family.dropout_keys, 0.0),
+        # There is no tokenizer: the ids that some classes have by default would not fit a small vocabulary.
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
+    }
+
+
+def _accepts_null(schema: ConfigSchema, key: str) -> bool:
+    default = schema.defaults.get(key, ABSENT)
+    return default is None or key in schema.nullable
+
+
+def _nest(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with keys such as attn_config.clip_qkv moved into their object."""
+    nested: dict[str, Any] = {}
+    for key, value in config.items():
+        outer, _, inner = key.partition(".")
+        if inner:
+            nested.setdefault(outer, {})[inner] = value
+        else:
+            nested[key] = value
+    return nested
+
+
+def _activation(m: ModelConfig) -> str:
     """The function's name in the classes."""
-    return _ACTIVATIONS.get(m.activation, m.activation)
+    return "gelu_pytorch_tanh" if m.activation == "gelu_tanh" else m.activation
 
 
-def of_experts(name: str) -> Key:
-    """A field of the experts, if there are any."""
+_Value = Callable[[ModelConfig], Any]
+"""A key's value for a model; None is written as null where the class accepts that, and else left out."""
+
+
+def _moe_field(name: str) -> _Value:
+    """A field of the experts; None without experts."""
     return lambda m: getattr(m.moe, name, None)
 
 
-def of_latents(name: str) -> Key:
+def _mla_field(name: str) -> _Value:
     """A field of latent attention."""
     return lambda m: getattr(m.mla, name)
 
 
-def scale(m: ModelConfig) -> float:
-    """The scale of the attention scores, whether it was said or not."""
+def _attention_scale(m: ModelConfig) -> float:
     return m.head_dim**-0.5 if m.attention_multiplier is None else m.attention_multiplier
 
 
-def layer_types(m: ModelConfig) -> list[str]:
-    """Which layers have the window."""
+def _layer_types(m: ModelConfig) -> list[str]:
     return ["sliding_attention" if m.is_local(layer) else "full_attention" for layer in range(m.n_layers)]
 
 
-def shared_width(m: ModelConfig) -> int:
-    """Width of all shared experts together."""
+def _shared_expert_width(m: ModelConfig) -> int:
+    """The width of all shared experts together."""
     if m.moe is None:
         return 0
     return m.moe.n_shared_experts * (m.moe.shared_intermediate_size or m.moe.expert_intermediate_size)
 
 
-def _n_shared(m: ModelConfig) -> int | None:
-    """Shared experts as if each were as wide as a routed one."""
-    return shared_width(m) // m.moe.expert_intermediate_size if m.moe else None
+def _n_shared_experts(m: ModelConfig) -> int | None:
+    """The number of shared experts if each is as wide as a routed one."""
+    return _shared_expert_width(m) // m.moe.expert_intermediate_size if m.moe else None
 
 
-def _n_first_dense(m: ModelConfig) -> int:
+def _n_first_dense_layers(m: ModelConfig) -> int:
     return next((layer for layer in range(m.n_layers) if m.has_experts(layer)), m.n_layers)
 
 
-def _alternating(m: ModelConfig) -> list[Any]:
-    kinds = ["local" if m.is_local(layer) else "global" for layer in range(m.n_layers)]
+def _attention_types(m: ModelConfig) -> list[Any]:
+    words = ["local" if m.is_local(layer) else "global" for layer in range(m.n_layers)]
     period = len(m.window_pattern) if m.window else 1
-    return [[kinds[:period], m.n_layers // period]] if m.n_layers % period == 0 else [[kinds, 1]]
+    return [[words[:period], m.n_layers // period]] if m.n_layers % period == 0 else [[words, 1]]
 
 
-def _falcon_norms(m: ModelConfig) -> int | None:
+def _n_parallel_norms(m: ModelConfig) -> int | None:
     return {"parallel": 2, "parallel_shared_norm": 1}.get(m.block)
 
 
-def _afn(m: ModelConfig) -> str:
+def _openai_gpt_activation(m: ModelConfig) -> str:
     return {"gelu_tanh": "gelu", "gelu": "exact gelu"}.get(m.activation, m.activation)
 
 
-KEYS: Final[Mapping[str, Key]] = {
+_KEYS: Final[Mapping[str, _Value]] = {
     # Biases
     "attention_bias": lambda m: m.qkv_bias, "attention_out_bias": lambda m: m.attention_out_bias,
     "mlp_bias": lambda m: m.ffn_bias, "bias": lambda m: m.qkv_bias,
     "use_bias": lambda m: m.qkv_bias, "enable_bias": lambda m: m.qkv_bias,
-    # Norms and the order of things
+    # Norms and their places
     "use_qk_norm": lambda m: m.qk_norm != "none", "qk_layernorm": lambda m: m.qk_norm != "none",
     "use_parallel_residual": lambda m: m.block != "sequential",
-    "parallel_attn": lambda m: m.block != "sequential", "num_ln_in_parallel_attn": _falcon_norms,
+    "parallel_attn": lambda m: m.block != "sequential", "num_ln_in_parallel_attn": _n_parallel_norms,
     "do_layer_norm_before": lambda m: m.norm_placement == "pre",
     "_remove_final_layer_norm": lambda m: m.norm_placement == "pre" and not m.final_norm,
     "layer_norm_elementwise_affine": lambda m: m.norm_weight,
     # Heads and scores
     "num_kv_heads": lambda m: m.n_kv_heads, "multi_query": lambda m: m.n_kv_heads == 1,
     "new_decoder_architecture": lambda m: m.n_kv_heads not in (1, m.n_heads) or m.block == "parallel",
-    "query_pre_attn_scalar": lambda m: round(scale(m) ** -2), "attention_multiplier": scale,
-    "scale_attn_weights": lambda m: m.attention_multiplier != 1,
+    "query_pre_attn_scalar": lambda m: round(_attention_scale(m) ** -2),
+    "attention_multiplier": _attention_scale, "scale_attn_weights": lambda m: m.attention_multiplier != 1,
     "attn_config.clip_qkv": lambda m: m.qkv_clip,
     "attn_config.softmax_scale": lambda m: m.attention_multiplier,
-    "q_lora_rank": of_latents("q_lora_rank"), "kv_lora_rank": of_latents("kv_lora_rank"),
-    "qk_nope_head_dim": of_latents("qk_nope_head_dim"), "qk_rope_head_dim": of_latents("qk_rope_head_dim"),
-    "v_head_dim": of_latents("v_head_dim"),
+    "q_lora_rank": _mla_field("q_lora_rank"), "kv_lora_rank": _mla_field("kv_lora_rank"),
+    "qk_nope_head_dim": _mla_field("qk_nope_head_dim"), "qk_rope_head_dim": _mla_field("qk_rope_head_dim"),
+    "v_head_dim": _mla_field("v_head_dim"),
     # Positions and windows
     "alibi": lambda m: m.position == "alibi", "rotary_dim": lambda m: m.rotary_dim,
     "rope_interleave": lambda m: m.rotary_interleaved,
     "no_rope_layers": lambda m: [int(m.rotates(layer)) for layer in range(m.n_layers)],
     "sliding_window": lambda m: m.window, "use_sliding_window": lambda m: m.n_local_layers > 0,
-    "layer_types": layer_types, "window_size": lambda m: m.window, "attention_types": _alternating,
+    "layer_types": _layer_types, "window_size": lambda m: m.window, "attention_types": _attention_types,
     # Multipliers and widths
     "embedding_multiplier": lambda m: m.embedding_multiplier,
     "residual_multiplier": lambda m: m.residual_multiplier,
     "logits_scaling": lambda m: 1 / m.logit_multiplier,
-    "word_embed_proj_dim": lambda m: m.embedding_dim or m.dim, "afn": _afn,
+    "word_embed_proj_dim": lambda m: m.embedding_dim or m.dim, "afn": _openai_gpt_activation,
     "ffn_hidden_size": lambda m: m.intermediate_size,
-    # Experts; a class that has nothing else calls their width intermediate_size
-    "intermediate_size": of_experts("expert_intermediate_size"),
-    "moe_intermediate_size": of_experts("expert_intermediate_size"),
-    "num_local_experts": of_experts("n_experts"), "num_experts": of_experts("n_experts"),
-    "n_routed_experts": of_experts("n_experts"), "num_experts_per_tok": of_experts("n_experts_per_token"),
-    "norm_topk_prob": of_experts("norm_expert_weights"), "decoder_sparse_step": lambda _: 1,
+    # Experts; a class without dense layers calls their width intermediate_size
+    "intermediate_size": _moe_field("expert_intermediate_size"),
+    "moe_intermediate_size": _moe_field("expert_intermediate_size"),
+    "num_local_experts": _moe_field("n_experts"), "num_experts": _moe_field("n_experts"),
+    "n_routed_experts": _moe_field("n_experts"), "num_experts_per_tok": _moe_field("n_experts_per_token"),
+    "norm_topk_prob": _moe_field("norm_expert_weights"), "decoder_sparse_step": lambda _: 1,
     "mlp_only_layers": lambda m: [layer for layer in range(m.n_layers) if not m.has_experts(layer)],
-    "first_k_dense_replace": _n_first_dense, "n_shared_experts": _n_shared,
-    "shared_expert_intermediate_size": shared_width,
-    "routed_scaling_factor": of_experts("routing_multiplier"), "n_group": of_experts("n_expert_groups"),
-    "topk_group": of_experts("n_groups_per_token"),
+    "first_k_dense_replace": _n_first_dense_layers, "n_shared_experts": _n_shared_experts,
+    "shared_expert_intermediate_size": _shared_expert_width,
+    "routed_scaling_factor": _moe_field("routing_multiplier"), "n_group": _moe_field("n_expert_groups"),
+    "topk_group": _moe_field("n_groups_per_token"),
     "topk_method": lambda m: "group_limited_greedy" if m.moe and m.moe.n_expert_groups > 1 else "greedy",
 }  # fmt: skip
-"""Keys that are not one of our fields taken as it is, and what the model says under them."""
-
-
-CLASSES: Final[Mapping[str, str]] = {
-    "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM", "gpt2": "GPT2LMHeadModel", "gpt_neox": "GPTNeoXForCausalLM",
-    "olmo2": "Olmo2ForCausalLM", "gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM",
-    "gemma3_text": "Gemma3ForCausalLM", "phi3": "Phi3ForCausalLM", "phi": "PhiForCausalLM",
-    "gpt_neo": "GPTNeoForCausalLM", "gptj": "GPTJForCausalLM", "opt": "OPTForCausalLM",
-    "starcoder2": "Starcoder2ForCausalLM", "falcon": "FalconForCausalLM", "bloom": "BloomForCausalLM",
-    "mpt": "MptForCausalLM", "gpt_bigcode": "GPTBigCodeForCausalLM",
-    "stablelm": "StableLmForCausalLM", "smollm3": "SmolLM3ForCausalLM", "olmo": "OlmoForCausalLM",
-    "cohere": "CohereForCausalLM", "cohere2": "Cohere2ForCausalLM", "granite": "GraniteForCausalLM",
-    "glm": "GlmForCausalLM", "glm4": "Glm4ForCausalLM", "nemotron": "NemotronForCausalLM",
-    "arcee": "ArceeForCausalLM", "seed_oss": "SeedOssForCausalLM",
-    "codegen": "CodeGenForCausalLM", "openai-gpt": "OpenAIGPTLMHeadModel", "mixtral": "MixtralForCausalLM",
-    "qwen3_moe": "Qwen3MoeForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM",
-    "deepseek_v3": "DeepseekV3ForCausalLM", "deepseek_v2": "DeepseekV2ForCausalLM",
-    "glm4_moe": "Glm4MoeForCausalLM", "olmoe": "OlmoeForCausalLM", "gpt_oss": "GptOssForCausalLM",
-    "granitemoe": "GraniteMoeForCausalLM", "phimoe": "PhimoeForCausalLM",
-}  # fmt: skip
-"""Types and their classes in the order in which they are tried: plain and widely supported ones first.
-
-Source: `MODEL_FOR_CAUSAL_LM_MAPPING_NAMES` of transformers 5.24.
-"""
-NO_DROPOUT: Final[Mapping[str, tuple[str, ...]]] = {
-    "gpt2": ("attn_pdrop", "embd_pdrop", "resid_pdrop"), "opt": ("dropout",),
-    "gpt_bigcode": ("attn_pdrop", "embd_pdrop", "resid_pdrop"),
-    "openai-gpt": ("attn_pdrop", "embd_pdrop", "resid_pdrop"),
-    "seed_oss": ("attention_dropout", "residual_dropout"),
-}  # fmt: skip
-"""Keys of dropout that the class would otherwise have at 0.1: a `ModelConfig` has none."""
-_HEADS_OF_LATENTS: Final = ("deepseek_v2", "deepseek_v3")
-"""Classes that divide heads by a number of key/value heads that they do not otherwise use."""
-
-
-def to_hf(model: ModelConfig, kind: str | None = None) -> Export:
-    """The config.json of the first class that is this model, or of the `kind` asked for.
-
-    What a class computes beyond the model is a note. Raises `ConfigError` with what the nearest class lacks.
-    """
-    if kind is not None and kind not in CLASSES:
-        raise ConfigError(f"{kind!r} is no class to export to; use one of {', '.join(CLASSES)}")
-    kinds = CLASSES if kind is None else (kind,)
-    able = [one for one in kinds if _has_the_blocks(FAMILIES[one], model)]
-    if not able:
-        raise ConfigError(
-            f"{kind} is a class with {_blocks_of(FAMILIES[str(kind)])}, and this model has none; use another"
-        )
-    told = "no class of transformers" if kind is None else f"no form of {kind}"
-    return chosen(model, [partial(_attempt, one, model) for one in able], told)
-
-
-def _has_the_blocks(family: Family, model: ModelConfig) -> bool:
-    """Whether the class's keys for experts and latents have anything to say; where it has dense layers too,
-    experts may be in none."""
-    if "kv_lora_rank" in family.defaults and model.mla is None:
-        return False
-    only_experts = "num_experts_per_tok" in family.defaults and "intermediate_size" not in family.keys
-    return model.moe is not None or not only_experts
-
-
-def _blocks_of(family: Family) -> str:
-    return "latent attention" if "kv_lora_rank" in family.defaults else "experts"
-
-
-def _attempt(kind: str, model: ModelConfig) -> Attempt:
-    document = _written(kind, FAMILIES[kind], model)
-    imported = from_hf(document, kind)
-    said = (
-        f"{CLASSES[kind]} has the same count, but computes {', '.join(imported.unsaid)}: a model with other "
-        "logits",
-    )
-    export = Export(kind, document, said if imported.unsaid else (), imported.unsaid)
-    return Attempt(export, complete(imported.fields).model)
-
-
-def _written(kind: str, family: Family, model: ModelConfig) -> dict[str, Any]:
-    """The class's keys with what the model says under them."""
-    own = flat(model)
-    said = {key: own.get(field) for field, key in family.keys.items()}
-    if "activation" in family.keys:
-        said[family.keys["activation"]] = activation(model)
-    if family.keys.get("rope_theta_local"):
-        said[family.keys["rope_theta_local"]] = model.rope_theta_local or model.rope_theta
-    said |= {key: KEYS[key](model) for key in family.defaults if key in KEYS and key not in said}
-    document = {key: value for key, value in said.items() if value is not None or _takes_null(family, key)}
-    if document.get("use_sliding_window") is False:
-        for key in ("layer_types", "sliding_window"):
-            document.pop(key, None)
-    if family.usual_rotation:
-        document["rope_parameters"] = {"rope_type": "default", "rope_theta": document.pop("rope_theta")}
-    if kind in _HEADS_OF_LATENTS and model.mla:
-        document |= {"num_key_value_heads": model.n_heads, "head_dim": model.mla.qk_rope_head_dim}
-    return {
-        "architectures": [CLASSES[kind]],
-        "model_type": kind,
-        **_in_objects(document),
-        **dict.fromkeys(NO_DROPOUT.get(kind, ()), 0.0),
-        # Of a tokenizer that there is not: some classes' own would be outside of a small vocabulary.
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
-    }
-
-
-def _takes_null(family: Family, key: str) -> bool:
-    default = family.defaults.get(key, ABSENT)
-    return default is None or key in family.nullable
-
-
-def _in_objects(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of an object within the config put into it."""
-    whole: dict[str, Any] = {}
-    for key, value in document.items():
-        outer, _, inner = key.partition(".")
-        if inner:
-            whole.setdefault(outer, {})[inner] = value
-        else:
-            whole[key] = value
-    return whole
+"""Keys whose value is not simply one of our fields."""

@@ -1,76 +1,185 @@
-"""What one Hugging Face config class says, as data."""
+"""What a family of Hugging Face models is, as data: how its config is read, what its weights are called.
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+Every family is one record in `families/`. Nothing here needs torch: `weights.py` implements the layouts.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 Config = Mapping[str, Any]
-"""A config.json with the class's own defaults in place of what it leaves out."""
-Rule = Callable[[Config], dict[str, Any]]
-"""What several keys decide together: from the config to some of our fields."""
+"""A config.json in which the class's own defaults stand in for missing keys."""
+Fields = dict[str, Any]
+"""Fields of a `ModelConfig` by name; not necessarily all of them."""
+Rule = Callable[[Config], Fields]
+"""Fields that depend on several keys of the config."""
 
 ABSENT: Final = object()
-"""The default of a key that the class reads where it is there, but has no value for: null is refused too."""
+"""The default of a key that the class reads if present and has no value for otherwise; null is refused."""
 UNREAD: Final = object()
-"""In place of a default: the class, unlike its kin, does not read the key."""
+"""In place of a default: this class, unlike related ones, does not read the key."""
 ANY: Final = object()
-"""In place of a value: whichever."""
+"""In place of a value: any value is fine."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """How the class of a `model_type` reads its config.
+@dataclass(frozen=True, kw_only=True)
+class ConfigSchema:
+    """How the class of a `model_type` reads its config.json.
 
-    A key that stands in none of these is one that the class does not read.
+    A key that appears nowhere in the schema is one that the class does not read.
     """
 
     keys: Mapping[str, str]
-    """Our field to the class's key; the value is taken as it is."""
+    """Fields of ours whose value is a single key of the config: our field to that key."""
     defaults: Mapping[str, Any]
-    """The class's default for every key it reads that matters here. Null is taken where it is the default."""
+    """The class's default of every key that it reads and that matters here. Null is accepted where it is the
+    default."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    """Our fields that the class decides and no key changes."""
-    derive: tuple[Rule, ...] = ()
-    """Our fields that several keys decide together; later rules win."""
+    """Our fields that are the same for every model of the class."""
+    rules: tuple[Rule, ...] = ()
+    """Our fields that depend on several keys; later rules win."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other spellings of a key that the class accepts; they win over the key, as in the class."""
     nullable: frozenset[str] = frozenset()
-    """Keys for which null means something though it is not the default."""
-    heads: Literal["divide", "fill", "fit"] = "fill"
-    """Without head_dim heads must fill the width: the class refuses others even with it (divide), or has
-    defaults of its own that do not fill it, and rounds down (fit)."""
-    only: Mapping[str, Any] = field(default_factory=dict)
-    """Keys that may have just this value: any other would change the count in a way that is not modelled."""
-    unsaid: Mapping[str, Any] = field(default_factory=dict)
-    """Keys that change the function, not the count, in a way `ModelConfig` cannot say, unless they have this
-    value."""
-    wording: Mapping[str, str] = field(default_factory=dict)
-    """What is unsaid of a key, where the key and its value do not tell."""
-    always_unsaid: tuple[str, ...] = ()
-    """What the class computes whatever the keys say, and `ModelConfig` cannot say."""
-    usual_rotation: Mapping[str, Any] = field(default_factory=dict)
-    """The rotary object of the class, where the config has none."""
-    inert: Mapping[str, Any] = field(default_factory=dict)
-    """Keys that such files have and the class does not read, and the value that needs no note, or any."""
+    """Keys for which null is accepted although it is not the default."""
+    uneven_heads: Literal["need_head_dim", "refuse", "round_down"] = "need_head_dim"
+    """What the class does if n_heads does not divide dim: accept it with an explicit head_dim only, refuse it
+    always, or round dim / n_heads down."""
+    required_values: Mapping[str, Any] = field(default_factory=dict)
+    """Keys that must have this value: any other would change the count in a way that is not modelled."""
+    unsupported: Mapping[str, Any] = field(default_factory=dict)
+    """Keys that change the function but not the count, and that `ModelConfig` cannot express unless they have
+    this value."""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    """How a note names an unsupported key where `key=value` would not explain it."""
+    always_unsupported: tuple[str, ...] = ()
+    """What the class computes regardless of its config and `ModelConfig` cannot express."""
+    default_rope_parameters: Mapping[str, Any] = field(default_factory=dict)
+    """The class's `rope_parameters` for a config without them."""
+    ignored_keys: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of published configs that the class does not read, each with the value that needs no note."""
+
+    @property
+    def has_latent_attention(self) -> bool:
+        """Whether the class has multi-head latent attention."""
+        return "kv_lora_rank" in self.defaults
+
+    @property
+    def has_only_moe_layers(self) -> bool:
+        """Whether every layer of the class has experts; its `intermediate_size` is then their width."""
+        return "num_experts_per_tok" in self.defaults and "intermediate_size" not in self.keys
+
+    def value_type(self, key: str) -> type:
+        """The type of a key's value."""
+        default = self.defaults[key]
+        return _VALUE_TYPES[key] if default is None or default is ABSENT else type(default)
 
 
-SIZES: Final = {
+_VALUE_TYPES: Final[Mapping[str, type]] = {
+    "attention_layers": list, "attention_types": list, "attn_config.clip_qkv": float,
+    "attn_config.softmax_scale": float, "attn_logit_softcapping": float, "clip_qkv": float,
+    "ffn_hidden_size": int, "final_logit_softcapping": float, "head_dim": int, "intermediate_size": int,
+    "layer_types": list, "mlp_only_layers": list, "n_group": int, "n_inner": int, "no_rope_layers": list,
+    "num_experts_per_tok": int, "num_key_value_heads": int, "num_kv_heads": int,
+    "num_ln_in_parallel_attn": int, "sliding_window": int, "topk_group": int, "topk_method": str,
+    "use_bidirectional_attention": bool, "word_embed_proj_dim": int,
+}  # fmt: skip
+"""The types of keys whose default does not reveal them."""
+
+TensorNames = str | tuple[str, ...]
+"""Our name, or names, for what the class stores under one name.
+
+Names are those of modules, which have a `weight` and possibly a `bias`, or of single tensors. A `*` runs over
+experts or heads; where only our name has one, the class stores all of them in one tensor.
+"""
+
+Layout = Literal[
+    "concat", "transposed", "per_group_qkv", "codegen_qkv", "stacked_experts", "interleaved_experts"
+]
+"""How a class stores tensors of ours as one.
+
+concat                one below the other; a single tensor as it is
+transposed            the same, but matrices are (in, out): the Conv1D of GPT-2
+per_group_qkv         group by group: the queries that share a key, the key, the value
+codegen_qkv           four blocks, each with the queries, values and keys of a quarter of the heads
+stacked_experts       (experts, out, in), the gate above the up projection
+interleaved_experts   (experts, in, out), columns of gate and up projection alternating: gpt-oss
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightNames:
+    """What the files of a class call its tensors: their names to ours."""
+
+    top: Mapping[str, TensorNames]
+    """Tensors outside the layers."""
+    layers: str
+    """The prefix of the layers, such as "model.layers"."""
+    block: Mapping[str, TensorNames]
+    """Tensors of a layer, without the prefix."""
+    base: str
+    """The prefix that files of the model without an output head leave out, such as "model."."""
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    """By their name without prefix; "concat" where nothing is given."""
+    parallel_block: Mapping[str, TensorNames] | None = None
+    """Replaces `block` in models whose attention and FFN run in parallel, each behind its own norm."""
+    norm_offset: int = 0
+    """Added to a stored norm weight to get ours: 1 where the class multiplies by 1 + weight."""
+    separate_head_norms: bool = False
+    """Whether norms on queries and keys are one tensor per head."""
+    alternatives: tuple["WeightNames", ...] = ()
+    """Other names that files of the class may have; they are read, not written."""
+
+    def layout(self, name: str) -> Layout:
+        """How the class stores ours under its name, given without prefix."""
+        return self.layouts.get(name, "concat")
+
+    def variants(self) -> Iterator["WeightNames"]:
+        """All names that files of the class may have; the first are the ones that are written."""
+        for names in (self, *self.alternatives):
+            yield names
+            yield replace(
+                names,
+                top={name.removeprefix(names.base): ours for name, ours in names.top.items()},
+                layers=names.layers.removeprefix(names.base),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """All that is known about one `model_type`."""
+
+    model_class: str | None
+    """Its class in transformers, to which models are exported. None for remote code: it is imported only."""
+    config: ConfigSchema
+    weights: WeightNames
+    dropout_keys: tuple[str, ...] = ()
+    """Keys of dropout that an export sets to 0, because the class's own default is 0.1."""
+
+
+def short_repr(value: object) -> str:
+    """A value of a config as a message shows it: cut off at 60 characters."""
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:57]}..."
+
+
+COMMON_KEYS: Final = {
     "dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads",
     "vocab_size": "vocab_size", "intermediate_size": "intermediate_size",
     "context_length": "max_position_embeddings", "tied": "tie_word_embeddings", "activation": "hidden_act",
     "init_std": "initializer_range",
 }  # fmt: skip
 """Keys of most classes since GPT-NeoX."""
-LLAMA: Final = SIZES | {
+LLAMA_KEYS: Final = COMMON_KEYS | {
     "n_kv_heads": "num_key_value_heads", "norm_eps": "rms_norm_eps", "head_dim": "head_dim",
     "rope_theta": "rope_theta",
 }  # fmt: skip
-"""The same of classes since Llama."""
+"""Keys of most classes since Llama."""
 LAYERNORM: Final = {"norm": "layernorm", "norm_bias": True}
 
 
 def llama_defaults(**others: Any) -> dict[str, Any]:
-    """Defaults of a class in the line of Llama, where they are not Llama's own."""
+    """Llama's defaults, with those of another class in its tradition that differ."""
     known = {
         "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": None,
         "head_dim": ABSENT, "intermediate_size": 11008, "vocab_size": 32000, "max_position_embeddings": 2048,
@@ -80,23 +189,42 @@ def llama_defaults(**others: Any) -> dict[str, Any]:
     return {key: value for key, value in known.items() if value is not UNREAD}
 
 
-def without(keys: Mapping[str, str], *fields: str) -> dict[str, str]:
-    """The keys less those of some fields."""
+def without_fields(keys: Mapping[str, str], *fields: str) -> dict[str, str]:
+    """The keys without those of some fields."""
     return {field: key for field, key in keys.items() if field not in fields}
 
 
-KINDS: Final[Mapping[str, type]] = {
-    "attention_layers": list, "attention_types": list, "attn_config.clip_qkv": float,
-    "attn_config.softmax_scale": float, "attn_logit_softcapping": float, "clip_qkv": float,
-    "ffn_hidden_size": int, "final_logit_softcapping": float, "head_dim": int, "intermediate_size": int,
-    "layer_types": list, "mlp_only_layers": list, "n_group": int, "n_inner": int, "no_rope_layers": list,
-    "num_experts_per_tok": int, "num_key_value_heads": int, "num_kv_heads": int,
-    "num_ln_in_parallel_attn": int, "sliding_window": int, "topk_group": int, "topk_method": str,
-    "use_bidirectional_attention": bool, "word_embed_proj_dim": int,
+ATTENTION: Final[Mapping[str, TensorNames]] = {
+    "self_attn.q_proj": "attention.q", "self_attn.k_proj": "attention.k", "self_attn.v_proj": "attention.v",
+    "self_attn.o_proj": "attention.out",
 }  # fmt: skip
-"""What a key holds, of those whose default does not tell."""
+QK_NORMS: Final[Mapping[str, TensorNames]] = {
+    "self_attn.q_norm": "attention.q_norm", "self_attn.k_norm": "attention.k_norm",
+}  # fmt: skip
+GATED_MLP: Final[Mapping[str, TensorNames]] = {
+    "mlp.gate_proj": "ffn.gate", "mlp.up_proj": "ffn.up", "mlp.down_proj": "ffn.down",
+}  # fmt: skip
+FUSED_GATED_MLP: Final[Mapping[str, TensorNames]] = {
+    "mlp.gate_up_proj": ("ffn.gate", "ffn.up"), "mlp.down_proj": "ffn.down",
+}  # fmt: skip
+PLAIN_MLP: Final[Mapping[str, TensorNames]] = {"mlp.up_proj": "ffn.up", "mlp.down_proj": "ffn.down"}
+PRE_NORMS: Final[Mapping[str, TensorNames]] = {
+    "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm",
+}  # fmt: skip
+POST_NORMS: Final[Mapping[str, TensorNames]] = {
+    "post_attention_layernorm": "attention_out_norm", "post_feedforward_layernorm": "ffn_out_norm",
+}  # fmt: skip
+LLAMA_WEIGHTS: Final = WeightNames(
+    top={"model.embed_tokens": "embed", "model.norm": "norm", "lm_head": "lm_head"},
+    layers="model.layers",
+    block={**ATTENTION, **GATED_MLP, **PRE_NORMS},
+    base="model.",
+)
 
 
-def kind_of(key: str, default: Any) -> type:
-    """The type of a key's value."""
-    return KINDS[key] if default is None or default is ABSENT else type(default)
+def llama_weights(
+    *blocks: Mapping[str, TensorNames], layouts: Mapping[str, Layout] | None = None, norm_offset: int = 0
+) -> WeightNames:
+    """Llama's names outside the layers, with other names within a layer."""
+    block = {theirs: ours for part in blocks for theirs, ours in part.items()}
+    return replace(LLAMA_WEIGHTS, block=block, layouts=layouts or {}, norm_offset=norm_offset)

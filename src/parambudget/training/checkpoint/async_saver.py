@@ -42,14 +42,14 @@ class AsyncCheckpointSaver:
         """Report a save that has failed since the last call."""
         error, self._error = self._error, None
         if error is not None:
-            _raise_unless_expected(error)
+            _reraise_bug(error)
             self.on_notice(f"{error}; training continues and the next save tries again")
 
     def finish(self) -> None:
         """Wait, and raise if the latest checkpoint could not be written."""
         self.wait()
         if self._error is not None:
-            _raise_unless_expected(self._error)
+            _reraise_bug(self._error)
         if self._error is not None and self.is_main:
             saved = list_checkpoints(self.checkpoints)
             newest = f"the newest checkpoint is {saved[0]}" if saved else "there is no checkpoint yet"
@@ -67,6 +67,6 @@ class AsyncCheckpointSaver:
             self._error = error
 
 
-def _raise_unless_expected(error: Exception) -> None:
+def _reraise_bug(error: Exception) -> None:
     if not isinstance(error, InputError | OSError):
         raise error

@@ -157,7 +157,7 @@ def remove(folder: Path) -> None:
         shutil.rmtree(renamed, ignore_errors=True)
 
 
-def remove_unfinished(checkpoints: Path) -> None:
+def remove_partial_saves(checkpoints: Path) -> None:
     """Remove what an interrupted save or removal has left."""
     for path in checkpoints.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,27 @@
+"""All families that are read, by `model_type`."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Final
+
+from parambudget.errors import ConfigError
+from parambudget.formats.hf.families.gpt import GPT_FAMILIES
+from parambudget.formats.hf.families.llama import LLAMA_FAMILIES
+from parambudget.formats.hf.families.moe import MOE_FAMILIES
+from parambudget.formats.hf.families.sliding_window import SLIDING_WINDOW_FAMILIES
+from parambudget.formats.hf.schema import Family, short_repr
+
+FAMILIES: Final[Mapping[str, Family]] = dict(
+    sorted({**GPT_FAMILIES, **LLAMA_FAMILIES, **SLIDING_WINDOW_FAMILIES, **MOE_FAMILIES}.items())
+)
+
+
+def find_family(model_type: object) -> Family:
+    """The family of a `model_type`; raises `ConfigError` with the closest known ones."""
+    if isinstance(model_type, str) and model_type in FAMILIES:
+        return FAMILIES[model_type]
+    near = get_close_matches(str(model_type)[:100], FAMILIES, n=3, cutoff=0.5)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    raise ConfigError(
+        f"model_type {short_repr(model_type)} is not supported{hint}; supported are {', '.join(FAMILIES)}"
+    )
