@@ -34,7 +34,7 @@ TOLERANCE = Fraction(1, 200)
 
 
 @dataclass(frozen=True)
-class Case:
+class LatticeCase:
     """A lattice of gated models with RMSNorm and no biases, as text for us and as ranges for the others."""
 
     name: str
@@ -75,25 +75,25 @@ class Case:
 
 
 CASES = (
-    Case(
+    LatticeCase(
         "350M, the worked example", 350_000_000, 32_768, True, range(4, 65), range(256, 4097, 64),
         (1, 2, 3, 4, 6, 8), (1, 6), 64, (2_311_900, 640, 4, 2_240),
     ),
-    Case(
+    LatticeCase(
         "70B", 70_000_000_000, 128_256, False, range(24, 161), range(2048, 16_385, 128),
         (1, 2, 4, 8, 16), (2, 6), 256, (10_905_885, 7_168, 4, 38_400),
     ),
 )  # fmt: skip
 
 
-def core(case: Case) -> tuple[int, int, int, int | None, int]:
+def core(case: LatticeCase) -> tuple[int, int, int, int | None, int]:
     """Points, least error, ties, next error and points within tolerance, by the solver."""
     search = Search(SearchSpace.declare(case.target, case.fields()), case.target)
     c = search.certificate(TOLERANCE)
     return c.lattice_points, c.best_error, c.ties, c.next_best_error, c.within_tolerance
 
 
-def by_depth(case: Case) -> tuple[int, int, int, int | None, int]:
+def by_depth(case: LatticeCase) -> tuple[int, int, int, int | None, int]:
     """The same, by counting every point of the lattice, one depth at a time."""
     outside, layer = points(case)
     reach, errors, found = int(case.target * TOLERANCE), np.empty_like(layer), []
@@ -102,17 +102,17 @@ def by_depth(case: Case) -> tuple[int, int, int, int | None, int]:
         np.add(errors, outside, out=errors)
         np.abs(errors, out=errors)
         found.append(errors[errors <= reach])
-    return len(layer) * len(case.layers), *told(np.concatenate(found))
+    return len(layer) * len(case.layers), *summary_of(np.concatenate(found))
 
 
-def at_once(case: Case) -> tuple[int, int, int, int | None, int]:
+def at_once(case: LatticeCase) -> tuple[int, int, int, int | None, int]:
     """The same, by counting every point of the lattice in one array."""
     outside, layer = points(case)
     errors = np.abs(outside + np.array(case.layers)[:, None] * layer)
-    return errors.size, *told(errors[errors <= int(case.target * TOLERANCE)])
+    return errors.size, *summary_of(errors[errors <= int(case.target * TOLERANCE)])
 
 
-def points(case: Case) -> tuple[np.ndarray, np.ndarray]:
+def points(case: LatticeCase) -> tuple[np.ndarray, np.ndarray]:
     """What every width, head layout and FFN width counts outside the layers, less the target, and in one."""
     columns = list(case.columns())
     many = [len(ffn) for *_, ffn in columns]
@@ -122,13 +122,13 @@ def points(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return outside, 2 * dim * queries + 2 * dim * keys + 3 * dim * ffn + 2 * dim
 
 
-def told(within: np.ndarray) -> tuple[int, int, int, int]:
-    """Least error, ties, next error and how many, from the errors within tolerance."""
+def summary_of(within: np.ndarray) -> tuple[int, int, int, int]:
+    """Least error, ties, next error and number of points, from the errors within tolerance."""
     best = within.min()
     return int(best), int((within == best).sum()), int(within[within > best].min()), len(within)
 
 
-def cp_sat(case: Case) -> Callable[[], int]:
+def cp_sat(case: LatticeCase) -> Callable[[], int]:
     """A function that proves the least error with CP-SAT; its model is built here.
 
     Of several ways to write the model down the fastest: two products, the count divided by the step of dim,

@@ -1,4 +1,4 @@
-"""Decide which transformer to train on a fixed budget, exactly, and train it.
+"""Find the transformer that fits your budget, count it exactly, and train it.
 
 import parambudget as pb
 

@@ -97,7 +97,7 @@ class TestCount:
 
     def test_verify_holds_the_count_against_the_module(self, run):
         assert (
-            "verified: 218 tensors, 353,355,520 parameters, built as counted"
+            "verified: 218 tensors, 353,355,520 parameters; the built model matches the count"
             in run("count", *OPTION_1, "--verify")[1]
         )
 
@@ -181,7 +181,8 @@ class TestSolve:
 class TestOthers:
     def test_verify_says_what_was_compared(self, run, current):
         code, out, _ = run("verify", current)
-        assert (code, out) == (0, "verified: 218 tensors, 454,166,528 parameters, built as counted\n")
+        counted = "218 tensors, 454,166,528 parameters"
+        assert (code, out) == (0, f"verified: {counted}; the built model matches the count\n")
 
     def test_verify_names_the_difference_and_exits_1(self, run, current, monkeypatch):
         from parambudget.nn import verify as witness
@@ -231,6 +232,15 @@ class TestOthers:
         for name, info in FIELDS.items():
             assert f"--{name.replace('_', '-')}" in out
             assert info.description
+
+    @pytest.mark.parametrize(("command", "threads"), [("solve", "1"), ("verify", None)])
+    def test_only_commands_that_multiply_no_matrices_stop_the_threads_of_blas(
+        self, run, monkeypatch, command, threads
+    ):
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+        monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+        assert run(command, "--help")[0] == 0
+        assert os.environ.get("OPENBLAS_NUM_THREADS") == threads
 
     @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
     def test_a_terminal_of_few_letters_still_gets_its_figures(self, encoding):

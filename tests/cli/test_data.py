@@ -171,7 +171,7 @@ def test_the_end_says_what_there_is_and_how_to_train_on_it(copied, parambudget):
     ("command", "said"),
     [
         (["data", "prepare"], "openwebtext, fineweb-edu or hf:OWNER/NAME/SUBSET"),
-        (["runs", "show"], "of one run, DIR/loss.png"),
+        (["runs", "show"], "for one run, DIR/loss.png"),
         (["sample"], "0 takes the likeliest token"),
         (["train"], "Python's standard library"),
     ],

@@ -139,7 +139,7 @@ def test_a_report_of_a_model_with_experts_names_them(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["-o", "plan.txt", "--gpu", "h100"], "plan.txt is no Markdown file"),
+        (["-o", "plan.txt", "--gpu", "h100"], "plan.txt is not a Markdown file"),
         (["-o", "nowhere/plan.md", "--gpu", "h100"], "cannot write nowhere/"),
         (["-o", "plan.md", "--gpu", "h1000"], "no GPU is known"),
     ],

@@ -3,7 +3,7 @@
 import pytest
 
 from parambudget.render import terminal
-from parambudget.render.terminal import bold, columns, dim, table, wrapped
+from parambudget.render.terminal import bold, dim, table, terminal_width, wrap_text
 
 ROWS = [["name", "formula", "n"], ["head", "2 × 768 + 3072 + 768", "12"], ["a", "b", "3"]]
 
@@ -30,7 +30,7 @@ def test_the_fluid_column_keeps_20_letters_on_any_terminal():
 
 
 def test_text_is_wrapped_between_words_and_no_word_is_cut():
-    assert wrapped("one two-three four", 7) == ["one", "two-three", "four"]
+    assert wrap_text("one two-three four", 7) == ["one", "two-three", "four"]
 
 
 @pytest.mark.parametrize(("style", "code"), [(bold, "\033[1m"), (dim, "\033[2m")])
@@ -41,10 +41,10 @@ def test_a_style_ends_where_its_line_does(style, code):
 
 def test_piped_output_has_room_for_any_table(monkeypatch):
     monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: False)
-    assert columns() == 240
+    assert terminal_width() == 240
 
 
 def test_on_a_terminal_lines_are_as_wide_as_it_is(monkeypatch):
     monkeypatch.setenv("COLUMNS", "77")
     monkeypatch.setattr(terminal.sys.stdout, "isatty", lambda: True)
-    assert columns() == 77
+    assert terminal_width() == 77

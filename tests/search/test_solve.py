@@ -191,7 +191,7 @@ def test_a_budget_within_no_reach_names_the_nearest_and_a_tolerance_that_suffice
     message = str(caught.value)
     assert re.fullmatch(
         r"no model within 0\.1% of 350,000,000 total parameters; nearest is [\d,]+ \([+-]\d\.\d{3} %: "
-        r"24 layers, dim 1024, 16 heads of 64, intermediate \d+\); allow tolerance [\d.]+%, more layers or "
+        r"24 layers, dim 1024, 16/16 heads of 64, FFN \d+\); allow tolerance [\d.]+%, more layers or "
         r"widths, or multiple 256",
         message,
     )
@@ -283,8 +283,7 @@ def test_the_score_of_a_solution_is_the_sum_of_its_terms():
 
 def test_a_solution_shows_itself_in_one_line():
     assert repr(solve("350M", n_layers=24, dim=1024, kv_groups=4, intermediate_size=3200)[0]) == (
-        "balanced: 24 layers, dim 1024, 16/4 heads of 64, intermediate 3200: "
-        "350,357,504 parameters (+357,504)"
+        "balanced: 24 layers, dim 1024, 16/4 heads of 64, FFN 3200: 350,357,504 parameters (+357,504)"
     )
 
 

@@ -192,7 +192,7 @@ def test_epochs_come_in_another_order_and_cut_at_another_place():
 
 
 def test_targets_are_the_inputs_one_later():
-    window = TokenWindows(np.arange(100), 8, seed=3).at(5, 1)[0]
+    window = TokenWindows(np.arange(100), 8, seed=3).batch(5, 1)[0]
     assert window.tolist() == list(range(window[0], window[0] + 9))
 
 

@@ -235,4 +235,6 @@ def test_several_shards_are_one_array(lengths, start, stop):
 def test_a_batch_does_not_depend_on_how_the_tokens_are_sharded(lengths, position):
     ids = np.arange(sum(lengths))
     shards = Shards(np.split(ids, np.cumsum(lengths)[:-1]))
-    assert np.array_equal(TokenWindows(shards, 8, 3).batch(position, 4), TokenWindows(ids, 8, 3).batch(position, 4))
+    assert np.array_equal(
+        TokenWindows(shards, 8, 3).batch(position, 4), TokenWindows(ids, 8, 3).batch(position, 4)
+    )

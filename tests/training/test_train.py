@@ -225,7 +225,7 @@ def test_a_checkpoint_of_another_model_is_refused(data, tmp_path):
 
 
 def test_a_module_that_is_not_the_planned_one_is_refused():
-    with pytest.raises(CheckFailed, match="the built model does not match the count"):
+    with pytest.raises(CheckFailed, match="the built model differs from the count"):
         train_state.require_planned_tensors(Transformer(small_model(n_layers=3), device="cpu"), small_model())
 
 

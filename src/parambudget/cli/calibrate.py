@@ -14,43 +14,43 @@ from parambudget.render.runs import stack_lines
 
 def calibrate(
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    show: Annotated[bool, typer.Option("--show", help="Only what was measured before.")] = False,
-    clear: Annotated[bool, typer.Option("--clear", help="Forget what was measured before.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Show earlier measurements and measure nothing.")
+    ] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Delete earlier measurements.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure in about a minute how fast this machine trains; predictions for it then rest on that.
+    """Measure in about a minute how fast this machine trains; predictions for it then use the result.
 
-    Matmuls, attention, copies and Muon alone, then updates of small models through the trainer; on a GPU
-    these are compiled first, which takes minutes. The constants are kept in your data folder.
+    Times matmuls, attention, copies and Muon alone, then updates of small models through the trainer; on a
+    GPU these are compiled first, which takes minutes. The results are kept in your data folder.
     """
     if show and clear:
         raise ConfigError("--show and --clear together: use one of them")
     path = profile.calibration_file()
     if clear:
-        gone = profile.clear()
-        print_json({"cleared": gone}) if as_json else typer.echo(
-            f"removed {path}" if gone else f"nothing to forget: there is no {path}"
+        removed = profile.clear()
+        print_json({"cleared": removed}) if as_json else typer.echo(
+            f"removed {path}" if removed else f"nothing to remove: {path} does not exist"
         )
         return
-    stacks = profile.calibrated() if show else [_measured(device, quiet=as_json)]
+    stacks = profile.calibrated() if show else [_measure(device, quiet=as_json)]
     if as_json:
         print_json({"file": str(path), "stacks": [asdict(stack) for stack in stacks]})
         return
     for stack in stacks:
         print_lines([*stack_lines(stack), ""])
-    typer.echo(f"kept in {path}" if stacks else "nothing was measured yet: run parambudget calibrate")
+    typer.echo(f"kept in {path}" if stacks else "nothing has been measured yet: run parambudget calibrate")
 
 
-def _measured(device: str, *, quiet: bool) -> Stack:
+def _measure(device: str, *, quiet: bool) -> Stack:
     require_torch("calibrate")
-    from parambudget.render.console import console
-    from parambudget.render.runs import calibrating
+    from parambudget.render.progress import calibration_progress, make_console
     from parambudget.training.calibrate import calibrate as measure
     from parambudget.training.device import select_device
 
-    compute, to = select_device(device), console()
-    to.quiet = quiet
-    with calibrating(to) as on_stage:
+    compute = select_device(device)
+    with calibration_progress(make_console(quiet=quiet)) as on_stage:
         stack = measure(compute, on_stage=on_stage)
     profile.keep(stack)
     return stack

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,67 +20,67 @@ from parambudget.units import format_share, format_tolerance, parse_count, parse
 def count(
     source: SourceArgument = None,
     formula: Annotated[
-        bool, typer.Option("--formula", help="The closed form, factored per component.")
+        bool, typer.Option("--formula", help="Print the closed form, factored per component.")
     ] = False,
-    latex: Annotated[bool, typer.Option("--latex", help="The closed form as LaTeX.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print the closed form as LaTeX.")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Hold the count against the built torch module.")
+        bool, typer.Option("--verify", help="Check the count against the model built in torch.")
     ] = False,
     expect: Annotated[
-        str | None, typer.Option(metavar="COUNT", help="Exit 1 unless the total is this, such as 349M.")
+        str | None, typer.Option(metavar="COUNT", help="Exit 1 unless the total is COUNT, such as 349M.")
     ] = None,
-    tolerance: Annotated[str, typer.Option(metavar="SHARE", help="How far off --expect may be.")] = "1%",
+    tolerance: Annotated[
+        str, typer.Option(metavar="SHARE", help="How far from --expect the total may be.")
+    ] = "1%",
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the config here.")
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the config to FILE.")
     ] = None,
     as_json: JsonOption = False,
     *,
-    fields: dict[str, Any],
+    fields: dict[str, object],
 ) -> None:
-    """Parameters of a model, exactly, component by component.
+    """Count the parameters of a model exactly, component by component.
 
     The model is a config file, a preset, or flags: parambudget count --dim 896 --n-layers 24 --n-heads 14
     """
     completed = load(source, fields)
     counted = count_parameters(completed.model)
-    agreed = _checked(counted.total, expect, tolerance) if expect is not None else None
+    confirmations = [_check_expectation(counted.total, expect, tolerance)] if expect is not None else []
     if verify:
-        from parambudget.cli.verify import checked
+        from parambudget.cli.verify import check_built_model
 
-        agreed = "\n".join(filter(None, (agreed, checked(completed.model))))
+        confirmations.append(check_built_model(completed.model))
     if out:
         write_json(
             out,
             config_document(completed.model, {"counted": {"total": counted.total}, "version": __version__}),
         )
-    verified = {"verified": True} if verify else {}
+        confirmations.append(f"wrote {out}")
     if as_json:
-        _print_json(
-            counted.as_dict() | {"filled": list(completed.filled), "notes": list(completed.notes)} | verified,
-            completed.model,
-            formula or latex,
-        )
-    elif latex or formula:
+        document = counted.as_dict() | {"filled": list(completed.filled), "notes": list(completed.notes)}
+        document |= {"verified": True} if verify else {}
+        print_json(document | (_formula_as_dict(completed.model) if formula or latex else {}))
+        return
+    if latex or formula:
         _print_formula(completed.model, as_latex=latex)
     elif expect is None:
-        from parambudget.render.model import breakdown
-        from parambudget.render.terminal import columns
+        from parambudget.render.model import count_screen
+        from parambudget.render.terminal import terminal_width
 
-        print_lines(breakdown(counted, completed, columns()))
-    if not as_json:
-        for line in filter(None, (agreed, out and f"wrote {out}")):
-            typer.echo(line)
+        print_lines(count_screen(counted, completed, terminal_width()))
+    for line in confirmations:
+        typer.echo(line)
 
 
-def _checked(true: int, expect: str, tolerance: str) -> str:
-    """The line that says the count is as expected; `CheckFailed` with the same line where it is not."""
+def _check_expectation(true: int, expect: str, tolerance: str) -> str:
+    """The line that says the count is as expected. Raises `CheckFailed` with that line if it is not."""
     expected, allowed = parse_count(expect, "--expect"), parse_tolerance(tolerance)
     difference = Fraction(true - expected, expected)
     off = f"{true - expected:+,} ({format_share(difference, 2)})"
-    said = f"{true:,} parameters: {off} from the expected {expected:,}"
+    line = f"{true:,} parameters: {off} from the expected {expected:,}"
     if abs(difference) > allowed:
-        raise CheckFailed(f"{said}, more than {format_tolerance(allowed)}")
-    return f"{said}, within {format_tolerance(allowed)}"
+        raise CheckFailed(f"{line}, more than {format_tolerance(allowed)}")
+    return f"{line}, within {format_tolerance(allowed)}"
 
 
 def _print_formula(model: ModelConfig, *, as_latex: bool) -> None:
@@ -94,9 +94,7 @@ def _print_formula(model: ModelConfig, *, as_latex: bool) -> None:
         print_lines(formula_lines(closed))
 
 
-def _print_json(document: dict[str, Any], model: ModelConfig, with_formula: bool) -> None:
-    if with_formula:
-        from parambudget.cost.formula import formula
+def _formula_as_dict(model: ModelConfig) -> dict[str, object]:
+    from parambudget.cost.formula import formula
 
-        document |= {"formula": formula(model).as_dict()}
-    print_json(document)
+    return {"formula": formula(model).as_dict()}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from parambudget.cli._options import JsonOption, place, print_json, require_torch
+from parambudget.cli._options import JsonOption, parse_path, print_json, print_lines, require_torch
 from parambudget.errors import InputError
 from parambudget.units import parse_size
 
@@ -23,7 +23,7 @@ def prepare(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("-o", "--out", parser=place, metavar="DIR", help="New folder for tokens.")
+        Path, typer.Option("-o", "--out", parser=parse_path, metavar="DIR", help="New folder for tokens.")
     ],
     tokenizer: Annotated[
         str,
@@ -73,21 +73,20 @@ def prepare(
     if not source:
         raise InputError("the source '' is no path; give a file or a folder of text")
     require_torch("data prepare")
-    from parambudget.render import runs as show
-    from parambudget.render.console import console
+    from parambudget.render.progress import make_console, preparation_progress
+    from parambudget.render.runs import preparation_screen
     from parambudget.text.prepare import Request, prepare
     from parambudget.text.sources import Reading
 
-    to = console()
-    to.quiet = as_json
     entries = parse_size(vocab_size, "vocab_size") if vocab_size else None
     request = Request(source, tokenizer, entries, Reading(field, separator), validation, end_of_text)
     try:
-        with show.preparing(to) as on_progress:
+        with preparation_progress(make_console(quiet=as_json)) as on_progress:
             manifest = prepare(request, out, n_workers=workers, on_progress=on_progress)
     except KeyboardInterrupt:
         typer.echo("parambudget: interrupted; the same command goes on where it stopped", err=True)
         raise typer.Exit(130) from None
-    to.print(show.prepared(manifest, out))
     if as_json:
         print_json(manifest.as_dict())
+    else:
+        print_lines(preparation_screen(manifest, out))

@@ -1,7 +1,7 @@
-"""`parambudget export`: the same model in another tool's words, exactly, or why it cannot be said there."""
+"""`parambudget export`: the same model for another tool, exactly, or why that tool cannot express it."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,68 +25,71 @@ def export(
         str | None,
         typer.Option(
             metavar="TYPE",
-            help="The class, by its model_type, such as qwen3 (hf only).",
-            show_default="the plainest",
+            help="The model_type to write, such as qwen3 (hf only).",
+            show_default="the simplest that fits",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.", show_default="print it"),
+        typer.Option("-o", "--out", metavar="DIR", help="Folder to write to.", show_default="print"),
     ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
-            metavar="CHECKPOINT", help="Write its weights and tokenizer too: a run or a checkpoint (hf only)."
+            metavar="CHECKPOINT",
+            help="Also write the weights and tokenizer of a run or checkpoint (hf only).",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     as_json: JsonOption = False,
     *,
-    fields: dict[str, Any],
+    fields: dict[str, object],
 ) -> None:
-    """Write the model for another tool: one that loads as exactly the planned parameters, or the reason why
-    not.
+    """Export the model for another tool, which then loads exactly the planned parameters.
+
+    What the tool cannot express is refused, with the reason.
 
     parambudget export gpt2 --to hf -o folder
     """
     if weights is not None:
         model = load(source, fields).model if source is not None or fields else None
-        _require_a_folder(to, out, force=force)
-        assert out is not None, "it was asked for"
-        _export_weights(weights, model, model_type, out, as_json=as_json)
+        folder = _weights_folder(to, out, force=force)
+        _export_weights(weights, model, model_type, folder, as_json=as_json)
         return
     completed = load(source, fields)
-    made = _exported(completed.model, to, model_type)
-    notes = [*completed.notes, *made.notes]
-    written = write_into(out, made, force=force) if out else None
+    export = _export_config(completed.model, to, model_type)
+    notes = [*completed.notes, *export.notes]
+    written = write_into(out, export, force=force) if out else None
     counted = total(completed.model)
     if as_json:
         print_json(
-            {"to": to, "name": made.name, "total": counted, "file": written and str(written)}
-            | {"notes": notes, "document": made.document}
+            {"to": to, "name": export.name, "total": counted, "file": written and str(written)}
+            | {"notes": notes, "document": export.document}
         )
         return
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     if written:
-        typer.echo(f"wrote {written}: {made.name}, {counted:,} parameters")
+        typer.echo(f"wrote {written}: {export.name}, {counted:,} parameters")
     else:
-        typer.echo(text_of(made), nl=False)
+        typer.echo(text_of(export), nl=False)
 
 
-def _require_a_folder(to: Tool, out: Path | None, *, force: bool) -> None:
+def _weights_folder(to: Tool, out: Path | None, *, force: bool) -> Path:
+    """The folder to write weights to. Refuses flags that say something else."""
     if to != "hf":
         raise ConfigError(f"--weights writes for transformers, and --to is {to}; use --to hf")
     if out is None:
         raise ConfigError("--weights writes several files; name their folder with --out DIR")
     if force:
         raise ConfigError("--force replaces single files, not a folder of weights; choose another --out")
+    return out
 
 
 def _export_weights(
     weights: Path, model: ModelConfig | None, model_type: str | None, out: Path, *, as_json: bool
 ) -> None:
-    """The model of a checkpoint with its weights and its tokenizer."""
+    """Write the model of a checkpoint with its weights and tokenizer."""
     require_torch("export --weights")
     from parambudget.training.device import select_device
     from parambudget.training.export import export_weights, require_same_model
@@ -111,7 +114,7 @@ def _export_weights(
     typer.echo(f"wrote {out}: {done.made.name}, {counted:,} parameters of {loaded.folder}")
 
 
-def _exported(model: ModelConfig, to: Tool, model_type: str | None) -> Export:
+def _export_config(model: ModelConfig, to: Tool, model_type: str | None) -> Export:
     if to == "hf":
         from parambudget.formats.hf.exporter import to_hf
 

@@ -1,27 +1,25 @@
-"""The command line: `parambudget COMMAND`, one file per command: parse, call one function, show."""
+"""The command line: `parambudget COMMAND`. One file per command: parse, call one function, print."""
 
 import gc
 import os
 import sys
-from collections.abc import Collection
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from parambudget._version import __version__
 from parambudget.errors import ParambudgetError, ToldElsewhere
 
-# Start-up makes many objects and hardly any garbage: looking for some at every 700th costs 3 %.
+# Start-up makes many objects and hardly any garbage: a collection at every 700th costs 3 %.
 gc.set_threshold(100_000)
-# No plugin of pydantic's has anything to say to a config, and looking for some reads the metadata of every
-# installed package.
+# No pydantic plugin is of use here, and searching for plugins reads the metadata of every installed package.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -34,13 +32,13 @@ COMMANDS: Final = (
     "count", "solve", "plan", "report", "verify", "export", "data", "train", "runs", "sample", "presets",
     "calibrate",
 )  # fmt: skip
+_WITHOUT_MATRICES: Final = ("solve", "plan")
+"""Commands that compute with numpy and multiply no matrices."""
 
 
-def application(*names: str, words: Collection[str] | None = None) -> typer.Typer:
-    """The command line with these commands, of their flags for fields only those that the words name.
-
-    Each has eighty, so only what is asked for is built.
-    """
+def application(*names: str) -> typer.Typer:
+    """The command line with these commands. Each has about eighty flags, so only the one that is asked for is
+    built."""
     app = typer.Typer(
         name="parambudget",
         callback=parambudget,
@@ -58,73 +56,66 @@ def application(*names: str, words: Collection[str] | None = None) -> typer.Type
         if isinstance(command, typer.Typer):
             app.add_typer(command)
         else:
-            if words is not None:
-                from parambudget.cli._options import with_flags_of  # pydantic: not before its setting above
-
-                command = with_flags_of(command, words)
             app.command(name, no_args_is_help=name not in ("presets", "calibrate"))(command)
     return app
 
 
 def parambudget(version: VersionOption = False) -> None:
-    """Decide which transformer to train on a fixed budget, exactly, and train it."""
+    """Find the transformer that fits your budget, count it exactly, and train it."""
 
 
 def main() -> None:
-    """Run the command line; every error a user can cause ends in one line on stderr and an exit code."""
+    """Run the command line. Every error a user can cause ends in one line on stderr and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that knows no × still gets its figures
+            stream.reconfigure(errors="replace")  # a terminal that cannot show × still shows the figures
+    names = sys.argv[1:2] if sys.argv[1:] and sys.argv[1] in COMMANDS else COMMANDS
+    if names[0] in _WITHOUT_MATRICES:
+        # numpy's OpenBLAS starts a thread per core when it is imported: 50 ms, a fifth of `solve`.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        code = _run(sys.argv[1:])
+        app = application(*names)
+        code = app(standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
-        # All processes of torchrun are given the same words: one says what is wrong with them.
-        leads = os.environ.get("RANK", "0") == "0"
-        code = _fail(_with_value(error), 2) if leads else 2
+        # All processes of torchrun get the same command line: one of them reports what is wrong with it.
+        is_main = os.environ.get("RANK", "0") == "0"
+        code = _print_error(_usage_message(error), 2) if is_main else 2
     except ToldElsewhere as error:
         code = error.exit_code
     except ParambudgetError as error:
-        code = _fail(str(error), error.exit_code)
+        code = _print_error(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("interrupted", 130)
+        code = _print_error("interrupted", 130)
     except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone; what it read was enough for it.
-        _print_no_more()
+        # The reader of a pipe (head, less) has closed it and has all it wanted.
+        _discard_output()
         code = 0
     except OSError as error:
-        _print_no_more()
-        code = _fail(f"{error}; is there room, and may it be written?", 2)
+        _discard_output()
+        code = _print_error(f"{error}; check the free space and the permissions", 2)
     sys.exit(code or 0)
 
 
-def _run(words: list[str]) -> Any:
-    """Parse and run a command; its exit code."""
-    names = words[:1] if words and words[0] in COMMANDS else COMMANDS
-    if len(words) < 2 or {"-h", "--help"} & set(words):
-        return application(*names)(standalone_mode=False)
-    try:
-        return application(*names, words=words)(standalone_mode=False)
-    except typer.TyperException:
-        # Not understood, and nothing has run: all flags are there to say what might be meant.
-        return application(*names)(standalone_mode=False)
+def _usage_message(error: typer.TyperException) -> str:
+    """The message about a flag that could not be read, with the value it got where typer leaves that out."""
+    from pydantic_core import ValidationError
 
-
-def _with_value(error: typer.TyperException) -> str:
-    """The message of an option that was not understood, with the value it got where typer leaves it out."""
     cause, message = error.__cause__, error.format_message()
-    found: list[Any] = getattr(cause, "errors", list)()
-    return message.replace("Input should", f"{found[0]['input']!r} should") if found else message
+    if not isinstance(cause, ValidationError):
+        return message
+    return message.replace("Input should", f"{cause.errors()[0]['input']!r} should")
 
 
-def _fail(message: str, code: int) -> int:
-    # Without a message the help has been shown instead: nothing was asked, so nothing is wrong.
+def _print_error(message: str, code: int) -> int:
+    """Print the message in one line and return the exit code to end with."""
+    # Without a message the help has been shown instead: nothing was asked for, so nothing is wrong.
     if not message:
         return 0
     typer.echo(f"parambudget: {' '.join(message.replace('Value error, ', '').split())}", err=True)
     return code
 
 
-def _print_no_more() -> None:
-    """Keep Python from flushing into what is closed or full when it ends."""
+def _discard_output() -> None:
+    """Keep Python from flushing into a closed or full stream when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`parambudget plan`: does it fit, how fast, how long, how much, how good? Before anything is trained."""
+"""`parambudget plan`: does a run fit, how fast, how long, how much, how good? Before anything is trained."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WORK_FIELDS = (
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
 )  # fmt: skip
-"""Settings of a config file's `train` block that a plan depends on."""
+"""Settings in a config file's `train` block that a plan depends on."""
 MACHINE_PANEL = "The machine, its price and the text"
 
 
@@ -31,26 +31,26 @@ def plan(
         int | None, typer.Option(metavar="N", min=1, help="Micro-steps per update.")
     ] = None,
     gradient_checkpointing: Annotated[
-        bool | None, typer.Option(help="Recompute blocks in the backward pass.")
+        bool | None, typer.Option(help="Recompute blocks in the backward pass: less memory, more work.")
     ] = None,
     optimizer: Annotated[
-        Literal["muon", "adamw"] | None, typer.Option(help="What the trainer would use.")
+        Literal["muon", "adamw"] | None, typer.Option(help="Muon for the matrices, or AdamW for all.")
     ] = None,
-    shard: Annotated[bool | None, typer.Option(help="Share the model out among the GPUs.")] = None,
-    hours: Annotated[float | None, typer.Option(metavar="H", help="Wall time to train for.")] = None,
+    shard: Annotated[bool | None, typer.Option(help="Shard the model over the GPUs (FSDP2).")] = None,
+    hours: Annotated[float | None, typer.Option(metavar="H", help="Time to train for.")] = None,
     tokens: Annotated[str | None, typer.Option(metavar="N", help="Tokens to train on, such as 10B.")] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL", help="Another model beside it; may be given several times."),
+        typer.Option(metavar="MODEL", help="Compare with MODEL; may be given several times."),
     ] = None,
     as_json: JsonOption = False,
     gpu: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="h100, a100, 4090, ... or cpu.",
-                     show_default="the one that is here", rich_help_panel=MACHINE_PANEL),
+                     show_default="this machine's", rich_help_panel=MACHINE_PANEL),
     ] = None,
     gpus: Annotated[
-        int, typer.Option(metavar="N", help="How many of them.", rich_help_panel=MACHINE_PANEL)
+        int, typer.Option(metavar="N", help="Number of GPUs.", rich_help_panel=MACHINE_PANEL)
     ] = 1,
     price: Annotated[
         float | None,
@@ -64,18 +64,20 @@ def plan(
     ] = None,
     unique_tokens: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Tokens of the text, read again when used up.",
-                     show_default="without end", rich_help_panel=MACHINE_PANEL),
+        typer.Option(metavar="N", help="Tokens in the text; more training repeats them.",
+                     show_default="unlimited", rich_help_panel=MACHINE_PANEL),
     ] = None,
     bytes_per_token: Annotated[
         float | None,
-        typer.Option(metavar="B", help="Of the text: losses in bits per byte too.",
+        typer.Option(metavar="B", help="Mean bytes per token: also gives losses in bits per byte.",
                      rich_help_panel=MACHINE_PANEL),
     ] = None,
     *,
     fields: dict[str, Any],
 ) -> None:  # fmt: skip
-    """What training a model would take and give, with what is assumed. Exits with 1 where it does not fit.
+    """Predict memory, speed, cost and loss of a training run. Exits with 1 if it does not fit.
+
+    Every figure comes with its interval and what it assumes.
 
     parambudget plan config.json --gpu h100 --batch-size 16 --gradient-accumulation-steps 8 --hours 1.5
 
@@ -87,7 +89,7 @@ def plan(
     require_valid(in_file)
     model = load(source, fields).model
 
-    def planned(of: ModelConfig, way: Mapping[str, Any]) -> "RunPlan":
+    def plan_of(of: ModelConfig, way: Mapping[str, Any]) -> "RunPlan":
         return plan_run(
             of, gpu, gpus=gpus, price=price, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
             bytes_per_token=bytes_per_token, **way,
@@ -101,25 +103,25 @@ def plan(
         }.items()
         if value is not None
     }  # fmt: skip
-    # Speed and memory compare at one context alone.
+    # Speed and memory are comparable only at the same context.
     same = {name: fields[name] for name in ("context_length",) if name in fields}
-    others = {_named(name): load(name, same).model for name in compare or []}
-    first = planned(model, given)
-    # The others in the same micro-steps, so that memory and speed compare.
-    plans = [first, *(planned(each, vars(first.work)) for each in others.values())]
+    others = {_display_name(name): load(name, same).model for name in compare or []}
+    first = plan_of(model, given)
+    # The others in the same micro-steps, so that memory and speed are comparable.
+    plans = [first, *(plan_of(each, vars(first.work)) for each in others.values())]
     if as_json:
         documents = [each.as_dict() for each in plans]
         print_json(documents[0] if not others else {"plan": documents[0], "compared": documents[1:]})
         raise typer.Exit(not first.fits)
     from parambudget.render.plan import comparison, plan_screen
-    from parambudget.render.terminal import columns
+    from parambudget.render.terminal import terminal_width
 
-    print_lines(plan_screen(plans[0], columns()))
+    print_lines(plan_screen(plans[0], terminal_width()))
     if others:
-        names = ["this model" if source is None else _named(source), *others]
-        print_lines(["", *comparison(plans, names, columns())])
+        names = ["this model" if source is None else _display_name(source), *others]
+        print_lines(["", *comparison(plans, names, terminal_width())])
     raise typer.Exit(not first.fits)
 
 
-def _named(source: str) -> str:
+def _display_name(source: str) -> str:
     return Path(source).stem if source.endswith(".json") else source

@@ -1,27 +1,33 @@
-"""`parambudget presets`: the published models that can be named instead of a file."""
+"""`parambudget presets`: published models that can be named in place of a config file."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from parambudget.arch.presets.registry import PRESETS
-from parambudget.cli._options import JsonOption, print_json
+from parambudget.cli._options import JsonOption, print_json, print_lines
 from parambudget.cost.params import count
 from parambudget.errors import ConfigError
 
-_SPARED: Final = ("source", "body", "context", "active")
-"""Columns that a narrow terminal does without, the first of them first."""
+_OPTIONAL: Final = ("source", "body", "context", "active")
+"""Columns that a narrow terminal leaves out, in this order."""
+_LEAST_SOURCE: Final = 40
+"""Columns of the terminal that a source gets at least; it is wrapped in them."""
+
+Row = dict[str, int | str]
 
 
 def presets(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[WORDS]...", help="Only rows with all of these in their name or source."),
+        typer.Argument(metavar="[WORDS]...", help="Only models with all of these in their name or source."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Published models by name, with their exact counts and sources."""
-    rows = [_row(name) for name in PRESETS if all(word.lower() in _text(name) for word in words or ())]
+    """List published models with their exact counts and sources."""
+    rows = [
+        _row(name) for name in PRESETS if all(word.lower() in _searched_text(name) for word in words or ())
+    ]
     if not rows:
         wanted = " ".join(words or ())
         raise ConfigError(
@@ -30,25 +36,22 @@ def presets(
     if as_json:
         print_json(rows)
         return
-    from parambudget.render.console import console, plain_table
+    from parambudget.render.terminal import table, terminal_width
 
-    to, table = console(), plain_table()
-    columns = _fitting(rows, to.width)
-    for name in columns:
-        table.add_column(
-            name, justify="left" if name in ("name", "source") else "right", no_wrap=name != "source"
-        )
-    for row in rows:
-        table.add_row(*(_said(row[name]) for name in columns))
-    to.print(table)
+    width = terminal_width()
+    columns = _columns_that_fit(rows, width)
+    cells = [columns, *([_cell(row[name]) for name in columns] for row in rows)]
+    left = [i for i, name in enumerate(columns) if name in ("name", "source")]
+    fluid = columns.index("source") if "source" in columns else None
+    print_lines(table(cells, left=left, head=True, fluid=fluid, width=width))
 
 
-def _text(name: str) -> str:
-    """What is searched: a class such as MixtralForCausalLM stands in the source."""
+def _searched_text(name: str) -> str:
+    """What the words are searched in. The source names the class, such as MixtralForCausalLM."""
     return f"{name} {PRESETS[name].source}".lower()
 
 
-def _row(name: str) -> dict[str, Any]:
+def _row(name: str) -> Row:
     row, model = PRESETS[name], PRESETS[name].model
     counted = count(model)
     return {
@@ -64,15 +67,15 @@ def _row(name: str) -> dict[str, Any]:
     }
 
 
-def _fitting(rows: list[dict[str, Any]], width: int) -> list[str]:
-    """The columns that the width has room for, two spaces apart; a source may run over lines."""
-    wide = {name: max(len(name), *(len(_said(row[name])) for row in rows)) for name in rows[0]}
-    wide["source"] = min(wide["source"], 40)
-    for name in _SPARED:
-        if sum(wide.values()) + 2 * len(wide) > width:
-            del wide[name]
-    return list(wide)
+def _columns_that_fit(rows: list[Row], width: int) -> list[str]:
+    """The columns that there is room for, two spaces apart."""
+    widths = {name: max(len(name), *(len(_cell(row[name])) for row in rows)) for name in rows[0]}
+    widths["source"] = min(widths["source"], _LEAST_SOURCE)
+    for name in _OPTIONAL:
+        if sum(widths.values()) + 2 * len(widths) > width:
+            del widths[name]
+    return list(widths)
 
 
-def _said(value: Any) -> str:
+def _cell(value: int | str) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,4 +1,4 @@
-"""`parambudget report`: the whole plan from a current model to a budget, as a document."""
+"""`parambudget report`: the whole plan from a current model to a budget, as a Markdown document."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from parambudget.cli.verify import checked
+from parambudget.cli.verify import check_built_model
 from parambudget.formats.source import load
 
 
@@ -19,14 +19,14 @@ def report(
     gpu: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="h100, a100, 4090, ... or cpu.", show_default="the one that is here"
+            metavar="NAME", help="h100, a100, 4090, ... or cpu.", show_default="this machine's"
         ),
     ] = None,
-    gpus: Annotated[int, typer.Option(metavar="N", help="How many of them.")] = 1,
+    gpus: Annotated[int, typer.Option(metavar="N", help="Number of GPUs.")] = 1,
     hours: Annotated[
         float | None,
         typer.Option(
-            metavar="H", help="Wall time.", show_default="20 tokens per parameter of the first option"
+            metavar="H", help="Training time.", show_default="20 tokens per parameter of the first option"
         ),
     ] = None,
     batch_size: Annotated[
@@ -40,21 +40,21 @@ def report(
         typer.Option(metavar="USD", help="Dollars per hour and GPU.", show_default="a dated range"),
     ] = None,
 ) -> None:  # fmt: skip
-    """The ways from a current model to a budget, with counts, predictions, pictures, proof and commands.
+    """Write a report on how to bring a model to a budget: counts, predictions, pictures, proof, commands.
 
     parambudget report current.json --target 350M --gpu h100 -o plan.md
     """
     from parambudget.planning.machine import machine_for
-    from parambudget.render.report import proposal, write
+    from parambudget.render.report import build_report, write_report
 
     model = load(source, {}).model
     machine = machine_for(gpu, n_gpus=gpus, dollars_per_hour=price)
-    made = proposal(
+    report = build_report(
         Path(source).name, model, target, machine, hours=hours, batch_size=batch_size,
         gradient_accumulation_steps=gradient_accumulation_steps,
-        verify=checked if find_spec("torch") else None,
+        verify=check_built_model if find_spec("torch") else None,
     )  # fmt: skip
-    for path in write(made, out):
+    for path in write_report(report, out):
         typer.echo(f"wrote {path}")
     if not find_spec("matplotlib"):
-        typer.echo("no pictures, for want of matplotlib (pip install 'parambudget[train]')")
+        typer.echo("Pictures skipped: matplotlib is not installed (pip install 'parambudget[train]').")

@@ -1,4 +1,4 @@
-"""`parambudget runs`: what became of training runs."""
+"""`parambudget runs`: what a training run did, during it or after."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -6,32 +6,36 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parambudget.cli._options import JsonOption, print_json, tell
+from parambudget.cli._options import JsonOption, print_json, print_lines, print_notice
 from parambudget.errors import ConfigError, InputError, MissingExtra
 
 if TYPE_CHECKING:
     from parambudget.training.metrics import Run
 
-runs = typer.Typer(name="runs", help="What became of training runs.", no_args_is_help=True)
+runs = typer.Typer(name="runs", help="Inspect training runs.", no_args_is_help=True)
 
 
 @runs.callback()
 def _group() -> None:
-    """What became of training runs."""
+    """Inspect training runs."""
 
 
 @runs.command(no_args_is_help=True)
 def show(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that train --out named.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Run folders, as given to train --out.")
+    ],
     figure: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Where the loss curves go.", show_default="of one run, DIR/loss.png"
+            metavar="FILE",
+            help="Write the loss curves to FILE.png.",
+            show_default="for one run, DIR/loss.png",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A run's figures and its loss curve, while it goes or after it; several runs side by side.
+    """Show the figures and loss curve of a run, finished or not, or several runs side by side.
 
     parambudget runs show runs/mine
 
@@ -46,44 +50,45 @@ def show(
             "--figure needs matplotlib, which is not installed; run it as: uv run --extra train parambudget "
             "runs show ... (or: pip install 'parambudget[train]')"
         )
-    found: list[Run] = []
-    unread: list[InputError] = []
+    readable: list[Run] = []
+    failures: list[InputError] = []
     for folder in folders:
         try:
-            found.append(read_run(folder))
+            readable.append(read_run(folder))
         except InputError as error:
-            if len(folders) == 1:
-                raise
-            unread.append(error)
-    if not found:
-        raise unread[0]
-    for why in unread:
-        tell(str(why))
-    drawn = figure or (folders[0] / "loss.png" if len(found) == 1 and not as_json else None)
-    drawable = find_spec("matplotlib") is not None
-    from parambudget.render.console import console
-    from parambudget.render.runs import runs_table
-
+            failures.append(error)
+    if not readable:
+        raise failures[0]
+    for failure in failures:
+        print_notice(str(failure))
     if figure is not None:
-        _draw(found, figure)  # what was asked for: without it there is nothing to show
+        _draw_loss(readable, figure)  # it was asked for: if it fails, nothing else is printed
     if as_json:
-        print_json(found[0].as_dict() if len(folders) == 1 else [run.as_dict() for run in found])
+        print_json(readable[0].as_dict() if len(folders) == 1 else [run.as_dict() for run in readable])
         return
-    console().print(runs_table(found))
-    if drawn is None:
-        return
-    if not drawable:
-        typer.echo("loss curve: not drawn, for want of matplotlib (pip install 'parambudget[train]')")
-        return
-    try:
-        if figure is None:
-            _draw(found, drawn)
-        typer.echo(f"loss curve: {drawn}")
-    except InputError as error:
-        tell(f"no loss curve: {error}; --figure FILE puts it elsewhere")
+    from parambudget.render.runs import runs_screen
+
+    print_lines(runs_screen(readable))
+    if figure is not None:
+        typer.echo(f"loss curve: {figure}")
+    elif len(readable) == 1:
+        _draw_loss_beside(readable[0])
 
 
-def _draw(found: "list[Run]", figure: Path) -> None:
+def _draw_loss(runs: "list[Run]", figure: Path) -> None:
     from parambudget.render.figures import loss_curve
 
-    loss_curve(found, figure)
+    loss_curve(runs, figure)
+
+
+def _draw_loss_beside(run: "Run") -> None:
+    """Draw the curve into the run's folder. Nobody asked for it: where that fails, say so and go on."""
+    if find_spec("matplotlib") is None:
+        typer.echo("Loss curve skipped: matplotlib is not installed (pip install 'parambudget[train]').")
+        return
+    figure = run.folder / "loss.png"
+    try:
+        _draw_loss([run], figure)
+        typer.echo(f"loss curve: {figure}")
+    except InputError as error:
+        print_notice(f"no loss curve: {error}; --figure FILE writes it elsewhere")

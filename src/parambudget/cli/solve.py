@@ -148,7 +148,7 @@ def solve(
         write_json(out, config_document(chosen.model, provenance))
     from parambudget.render.model import flags
     from parambudget.render.solutions import again, commands, solutions_screen
-    from parambudget.render.terminal import columns, dim
+    from parambudget.render.terminal import dim, terminal_width
 
     length = f" --hours {hours:g}" if hours is not None else ""
     if as_json:
@@ -157,7 +157,7 @@ def solve(
             written["train"] = f"parambudget train {flags(solution.model)}{length}"
         print_json(document)
         return
-    print_lines([*solutions_screen(found, columns()), *map(dim, commands(found, current))])
+    print_lines([*solutions_screen(found, terminal_width()), *map(dim, commands(found, current))])
     if out:
         typer.echo(
             f"wrote {out} (number {pick}); next: parambudget verify {out}, parambudget train {out}{length}"

@@ -11,10 +11,10 @@ import typer
 from parambudget.cli._options import (
     JsonOption,
     SourceArgument,
-    place,
+    parse_path,
     print_json,
+    print_notice,
     require_torch,
-    tell,
     with_model_fields,
 )
 from parambudget.training.metrics import TrainResult
@@ -37,7 +37,7 @@ def train(
     data: Annotated[
         Path | None,
         typer.Option(
-            parser=place,
+            parser=parse_path,
             metavar="PATH",
             help="Text file, folder of text, or folder that `data prepare` made.",
             show_default="Python's standard library",
@@ -48,7 +48,7 @@ def train(
         typer.Option(
             "-o",
             "--out",
-            parser=place,
+            parser=parse_path,
             metavar="DIR",
             help="Folder of the run.",
             show_default="the next free one in runs/",
@@ -106,7 +106,7 @@ def train(
     init: Annotated[
         Path | None,
         typer.Option(
-            parser=place,
+            parser=parse_path,
             metavar="CHECKPOINT",
             help="Start from the weights of a checkpoint or a Hugging Face folder.",
             rich_help_panel=RUN_PANEL,
@@ -162,11 +162,11 @@ def train(
         with handle_stop_signals() as stop:
             _run(build, device, stop, resume_command, as_json=as_json)
     except KeyboardInterrupt:
-        tell("interrupted")
+        print_notice("interrupted")
         raise typer.Exit(130) from None
     except StopSignal as signal:
         command = shlex.join(["parambudget", *sys.argv[1:]])
-        tell(f"stopped by {signal} before the first update; start it with: {command}")
+        print_notice(f"stopped by {signal} before the first update; start it with: {command}")
 
 
 def _run(
@@ -188,7 +188,7 @@ def _run(
             display.show_result(result)
             if not result.finished:
                 by = stop.signal_name or "a signal to another process"
-                tell(
+                print_notice(
                     f"stopped by {by} after step {result.steps}; continue with: {resume_command(display.out)}"
                 )
             if as_json:
@@ -196,6 +196,6 @@ def _run(
 
         events = TrainEvents(
             on_status=display.show_status, on_start=display.show_start, on_step=display.show_step,
-            on_notice=tell, on_end=show_end,
+            on_notice=print_notice, on_end=show_end,
         )  # fmt: skip
         run(build, device=device, events=events, stop=stop)

@@ -1,6 +1,4 @@
-"""`parambudget verify`: is the count true? The built module, tensor by tensor."""
-
-from typing import Any
+"""`parambudget verify`: is the count true? Checked against the built torch module, tensor by tensor."""
 
 import typer
 
@@ -11,26 +9,28 @@ from parambudget.formats.source import load
 
 
 @with_model_fields()
-def verify(source: SourceArgument = None, as_json: JsonOption = False, *, fields: dict[str, Any]) -> None:
-    """Build the model in torch, in no memory, and hold each tensor against the count; exit 1 if not."""
+def verify(source: SourceArgument = None, as_json: JsonOption = False, *, fields: dict[str, object]) -> None:
+    """Build the model in torch without allocating weights and check every tensor against the count.
+
+    Exits with 1 on a mismatch.
+    """
     model = load(source, fields).model
-    said = checked(model)
+    confirmation = check_built_model(model)
     if not as_json:
-        typer.echo(said)
+        typer.echo(confirmation)
         return
     from parambudget.cost.params import total
 
     print_json({"model": model.model_dump(), "total": total(model), "verified": True})
 
 
-def checked(model: ModelConfig) -> str:
-    """The line that says built and counted agree; `CheckFailed` with every difference where they do not."""
+def check_built_model(model: ModelConfig) -> str:
+    """The line that says the built model matches the count. Raises `CheckFailed` with every difference."""
     require_torch("verify")
     from parambudget.nn.verify import verify as build_and_compare
 
-    found = build_and_compare(model)
-    if found.differences:
-        raise CheckFailed(
-            "the built model does not match the count: " + "; ".join(map(str, found.differences))
-        )
-    return f"verified: {found.n_tensors:,} tensors, {found.total:,} parameters, built as counted"
+    built = build_and_compare(model)
+    if built.differences:
+        raise CheckFailed("the built model differs from the count: " + "; ".join(map(str, built.differences)))
+    counted = f"{built.n_tensors:,} tensors, {built.total:,} parameters"
+    return f"verified: {counted}; the built model matches the count"

@@ -50,7 +50,7 @@ class Verification:
         """Raise `CheckFailed` with the first difference, if there is any."""
         if self.differences:
             more = f" (and {len(self.differences) - 1} more)" if len(self.differences) > 1 else ""
-            raise CheckFailed(f"the built model does not match the count: {self.differences[0]}{more}")
+            raise CheckFailed(f"the built model differs from the count: {self.differences[0]}{more}")
 
 
 def verify(model: ModelConfig) -> Verification:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from parambudget.arch.config import MLA, ModelConfig, flat
 from parambudget.arch.defaults import Completed
+from parambudget.arch.description import ffn_in_words
 from parambudget.arch.tensors import Component, Tensor
 from parambudget.cost.params import Breakdown
 from parambudget.formats.source import changed_fields
-from parambudget.render.terminal import bold, dim, table, wrapped
+from parambudget.render.terminal import bold, dim, table, wrap_text
 
 if TYPE_CHECKING:
     from parambudget.cost.formula import Formula
@@ -23,26 +24,27 @@ _NAMES = {
 }
 
 
-def breakdown(counted: Breakdown, completed: Completed, width: int) -> list[str]:
-    """The whole screen of `count`: what the model is, its components, and the three counts."""
+def count_screen(counted: Breakdown, completed: Completed, width: int) -> list[str]:
+    """The screen of `count`: what the model is, its components, and the three counts."""
     rows = [("component", "tensors", "parameters", "share")]
     for component, parameters in counted.components.items():
         tensors = [row for row in counted.tensors if row.component == component]
         if tensors:
-            shown = _shared(tensors) or products(tensors)
-            rows.append((name_of(component), shown, f"{parameters:,}", f"{parameters / counted.total:.2%}"))
+            shapes = _shared_tensor(tensors) or products(tensors)
+            share = f"{parameters / counted.total:.2%}"
+            rows.append((component_name(component), shapes, f"{parameters:,}", share))
     rows.append(("total", "", f"{counted.total:,}", ""))
     head, *components, whole = table(rows, left=(0, 1), fluid=1, width=width)
-    told = [*([filled(completed)] if completed.filled else []), *completed.notes]
+    remarks = [*([_filled_in(completed)] if completed.filled else []), *completed.notes]
     return [
-        *map(bold, wrapped(description(counted.model), width)),
-        *(dim(line) for text in told for line in wrapped(text, width)),
+        *map(bold, wrap_text(description(counted.model), width)),
+        *(dim(line) for remark in remarks for line in wrap_text(remark, width)),
         "",
         bold(head),
         *components,
         bold(whole),
         "",
-        *_three(counted),
+        *_three_counts(counted),
     ]
 
 
@@ -62,11 +64,11 @@ def description(model: ModelConfig) -> str:
     )
     norm = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}[m.norm]
     biases = [name for name in ("qkv", "attention_out", "ffn", "head") if getattr(m, f"{name}_bias")]
-    said = [
+    parts = [
         f"{m.n_layers} layers",
         f"dim {m.dim}",
-        f"{heads} ({kv})" if m.mla is None else f"{heads} ({_latents(m.mla)})",
-        *widths(m, activation if m.gated else m.activation),
+        f"{heads} ({kv})" if m.mla is None else f"{heads} ({_latent_attention(m.mla)})",
+        *ffn_in_words(m, activation if m.gated else m.activation),
         f"{m.norm_placement}-{norm}" + ("" if m.norm_weight else " without parameters"),
         *_positions(m),
         "" if m.block == "sequential" else m.block.replace("_", " ") + " block",
@@ -77,65 +79,49 @@ def description(model: ModelConfig) -> str:
         f"vocabulary {m.vocab_size}",
         f"context {m.context_length}",
     ]
-    return " · ".join(part for part in said if part)
+    return " · ".join(filter(None, parts))
 
 
 def _positions(m: ModelConfig) -> list[str]:
     """How positions enter, and what a query sees."""
     name = {"none": "no", "alibi": "ALiBi"}.get(m.position, m.position)
     still = sum(not m.rotates(layer) for layer in range(m.n_layers)) if m.position == "rotary" else 0
-    said = [f"{name} positions" + (f", none in {still} of {m.n_layers} layers" if still else "")]
+    parts = [f"{name} positions" + (f", none in {still} of {m.n_layers} layers" if still else "")]
     if m.n_local_layers:
-        said.append(f"window {m.window} in {m.n_local_layers} of {m.n_layers} layers")
-    return said
+        parts.append(f"window {m.window} in {m.n_local_layers} of {m.n_layers} layers")
+    return parts
 
 
-def _latents(mla: MLA) -> str:
+def _latent_attention(mla: MLA) -> str:
     """Latent attention: what is small, and how wide the parts of a head are."""
     queries = f", queries from {mla.q_lora_rank}" if mla.q_lora_rank else ""
     return f"latent attention from {mla.kv_lora_rank}{queries}, values of {mla.v_head_dim}"
 
 
-def widths(m: ModelConfig, activation: str) -> list[str]:
-    """The FFN, or what stands in its place in how many layers."""
-    if m.moe is None:
-        return [f"{activation} {m.intermediate_size}"]
-    moe = m.moe
-    said = f"{moe.n_experts} experts of {activation} {moe.expert_intermediate_size}"
-    said += f", {moe.n_experts_per_token} per token"
-    if moe.n_shared_experts:
-        said += f" and {moe.n_shared_experts} shared of "
-        said += str(moe.shared_intermediate_size or moe.expert_intermediate_size)
-    if not m.n_dense_layers:
-        return [said]
-    plural = "s" if m.n_dense_layers > 1 else ""
-    return [said, f"{activation} {m.intermediate_size} in {m.n_dense_layers} dense layer{plural}"]
-
-
-def filled(completed: Completed) -> str:
+def _filled_in(completed: Completed) -> str:
     """Which fields were left out and what they became."""
-    values_of = flat(completed.model)
-    values = (f"{name} {_plain(values_of[name])}" for name in completed.filled)
+    fields = flat(completed.model)
+    values = (f"{name} {_value_in_words(fields[name])}" for name in completed.filled)
     return f"filled in: {', '.join(values)}"
 
 
 def products(rows: Sequence[Tensor]) -> str:
-    """The products that a count is the sum of, equal ones gathered: `24 × (2 × 896×896 + 2 × 128×896)`."""
+    """The products that a count is the sum of, equal ones together: `24 × (2 × 896×896 + 2 × 128×896)`."""
     by_copies: dict[int, dict[tuple[int, ...], int]] = {}
     for row in rows:
         shapes = by_copies.setdefault(row.copies, {})
         # q is (heads, dim) and out (dim, heads): the same product.
         key = tuple(sorted(row.shape, reverse=True))
         shapes[key] = shapes.get(key, 0) + 1
-    return " + ".join(_times(copies, shapes) for copies, shapes in by_copies.items())
+    return " + ".join(_product(copies, shapes) for copies, shapes in by_copies.items())
 
 
-def name_of(component: Component | str) -> str:
+def component_name(component: Component | str) -> str:
     """The component in words."""
     return _NAMES.get(component, component.replace("_", " "))
 
 
-def _times(copies: int, shapes: dict[tuple[int, ...], int]) -> str:
+def _product(copies: int, shapes: dict[tuple[int, ...], int]) -> str:
     terms = [(f"{n} × " if n > 1 else "") + "×".join(map(str, shape)) for shape, n in shapes.items()]
     inner = " + ".join(terms)
     if copies == 1:
@@ -143,44 +129,44 @@ def _times(copies: int, shapes: dict[tuple[int, ...], int]) -> str:
     return f"{copies} × ({inner})" if len(terms) > 1 else f"{copies} × {inner}"
 
 
-def _shared(rows: Iterable[Tensor]) -> str | None:
+def _shared_tensor(rows: Iterable[Tensor]) -> str | None:
     return next((f"shared with {row.shared_with}" for row in rows if row.shared_with), None)
 
 
-def _three(counted: Breakdown) -> list[str]:
+def _three_counts(counted: Breakdown) -> list[str]:
     counts = (
-        ("total", counted.total, "unique parameters, a tied head once"),
-        ("body", counted.body, "total less token and position tables and the output head"),
-        ("active", counted.active, "met by one token, embeddings in full"),
+        ("total", counted.total, "unique parameters; a tied head counts once"),
+        ("body", counted.body, "total without embeddings and output head"),
+        ("active", counted.active, "parameters used per token (embeddings counted fully)"),
     )
     width = len(f"{counted.total:,}")
     return [f"{bold(f'{name:6}')}  {count:>{width},}  {dim(meaning)}" for name, count, meaning in counts]
 
 
-def _plain(value: object) -> str:
+def _value_in_words(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-_PAIRS: Final = {"tied": ("--tied", "--untied"), "gated": ("--gated", "--plain")}
+_NAMED_SWITCHES: Final = {"tied": ("--tied", "--untied"), "gated": ("--gated", "--plain")}
 
 
-def switch(name: str) -> tuple[str, str]:
-    """The flags that set a field of true or false: `--qkv-bias` and `--no-qkv-bias`."""
+def switch_flags(name: str) -> tuple[str, str]:
+    """The flags that turn a field on and off: `--qkv-bias` and `--no-qkv-bias`."""
     dashed = name.replace("_", "-")
-    return _PAIRS.get(name, (f"--{dashed}", f"--no-{dashed}"))
+    return _NAMED_SWITCHES.get(name, (f"--{dashed}", f"--no-{dashed}"))
 
 
 def flags(model: ModelConfig) -> str:
-    """The shortest flags that say this model."""
+    """The fewest flags that give this model."""
     return as_flags(changed_fields(model))
 
 
-def as_flags(fields: Mapping[str, Any]) -> str:
-    """The flags that say these fields; what is absent (None) needs none."""
+def as_flags(fields: Mapping[str, object]) -> str:
+    """The flags that set these fields. A field that is None needs none."""
     words = []
     for name, value in fields.items():
         if isinstance(value, bool):
-            words.append(switch(name)[not value])
+            words.append(switch_flags(name)[not value])
         elif isinstance(value, tuple):
             words.append(f"--{name.replace('_', '-')} {','.join(value)}")
         elif value is not None:
@@ -190,7 +176,7 @@ def as_flags(fields: Mapping[str, Any]) -> str:
 
 def formula_lines(closed: Formula) -> list[str]:
     """The screen of `count --formula`."""
-    components = [[name_of(name), str(expression)] for name, expression in closed.components.items()]
+    components = [[component_name(name), str(expression)] for name, expression in closed.components.items()]
     first, *others = table([["component", "formula"], *components], left=(0, 1))
     legend = [[letter, field, f"{closed.sizes[field]:,}"] for letter, field in closed.legend.items()]
     total = [bold(f"total = {closed}"), f"      = {closed.evaluate():,}"]

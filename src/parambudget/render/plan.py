@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.description import ffn_in_words, shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.throughput import STALLS, Range
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
-from parambudget.render.model import flags, widths
-from parambudget.render.terminal import bold, dim, table, wrapped
+from parambudget.render.model import flags
+from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.units import (
     format_bytes,
     format_count,
@@ -36,7 +36,7 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
     lines = []
     for name, said in answers.items():
         for i, text in enumerate(said):
-            for j, line in enumerate(wrapped(text, max(40, width - 10))):
+            for j, line in enumerate(wrap_text(text, max(40, width - 10))):
                 head = name if i == j == 0 else ""
                 lines.append(f"{bold(head.ljust(9)) if head else ' ' * 9} {'  ' * (j > 0)}{line}".rstrip())
     return lines
@@ -71,17 +71,11 @@ def _model(plan: RunPlan) -> list[str]:
     m, counts = plan.model, plan.breakdown
     active = f", {counts.active:,} active" if counts.active != counts.total else ""
     return [
-        f"{counts.total:,} parameters ({counts.body:,} body{active}): {shape(m)}, "
+        f"{counts.total:,} parameters ({counts.body:,} body{active}): {shape_in_words(m)}, "
         f"context {m.context_length:,}",
         f"{format_count(flops_per_token(m))} FLOPs per training token, full convention; "
         f"{format_count(flops_per_token(m, 'causal'))} causal",
     ]
-
-
-def shape(m: ModelConfig) -> str:
-    """Depth, width and heads in a few words."""
-    heads = f"{m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}"
-    return ", ".join((f"{m.n_layers} layers", f"dim {m.dim}", heads, *widths(m, "FFN")))
 
 
 def _machine(plan: RunPlan) -> list[str]:
@@ -192,7 +186,7 @@ def _compared(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, l
             for i, cell in enumerate(cells)
         ]
 
-    yield "shape", [f"{p.model.n_layers} × {p.model.dim}, {', '.join(widths(p.model, 'FFN'))}" for p in plans]
+    yield "shape", [f"{p.model.n_layers} × {p.model.dim}, {', '.join(ffn_in_words(p.model))}" for p in plans]
     yield against("parameters", [p.breakdown.total for p in plans], lambda v: f"{v:,}")
     yield against("FLOPs per token", [flops_per_token(p.model) for p in plans], format_count)
     yield "micro-batch", [f"{p.work.batch_size} × {p.work.gradient_accumulation_steps}" for p in plans]

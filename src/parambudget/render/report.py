@@ -8,6 +8,7 @@ from pathlib import Path
 from parambudget._files import write_whole
 from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig, flat
+from parambudget.arch.description import shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.formula import Formula, formula
 from parambudget.cost.params import Breakdown
@@ -16,8 +17,8 @@ from parambudget.errors import ConfigError, InputError
 from parambudget.planning.compute_budget import better_size
 from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.run_plan import Goal, RunPlan, plan_run
-from parambudget.render.model import flags, name_of, products
-from parambudget.render.plan import shape, train_command
+from parambudget.render.model import component_name, flags, products
+from parambudget.render.plan import train_command
 from parambudget.render.solutions import better_said
 from parambudget.search.certificate import Certificate
 from parambudget.search.resize import resize
@@ -27,60 +28,61 @@ from parambudget.units import format_bytes, format_count, format_flop_rate, form
 
 @dataclass(frozen=True)
 class Report:
-    """All that the document tells."""
+    """What the document is made of."""
 
     name: str
     """Of the current model."""
     current: RunPlan
     found: Solutions
     options: Mapping[str, RunPlan]
-    """By the name of the way out, in the order of `found`."""
+    """By the label of the solution, in the order of `found`."""
     formula: Formula
     verified: str | None
-    """What holding the first option against its built module said; None where torch is not installed."""
+    """The result of checking the first option against its built module; None where torch is not installed."""
     better: Better | None
     figures: Mapping[str, str]
     """File names of the pictures by what they show; none where matplotlib is not installed."""
     version: str
 
-    def with_figures(self, figures: Mapping[str, str]) -> "Report":
-        """The same with its pictures."""
-        return replace(self, figures=figures)
+    @property
+    def certificate(self) -> Certificate:
+        """What the search has shown."""
+        certificate = self.found.certificate
+        assert isinstance(certificate, Certificate), "a search for a parameter count"
+        return certificate
 
 
 def markdown(report: Report) -> str:
     """The document."""
     sections = [
-        _head(report), _current(report), _options(report), _effects(report), _pictures(report),
-        _formula(report), _verified(report), _command(report), _assumed(report),
+        _heading(report), _current_model(report), _options(report), _effects(report), _pictures(report),
+        _formula(report), _verification(report), _train_commands(report), _assumptions(report),
     ]  # fmt: skip
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
 
 
-def _head(report: Report) -> list[str]:
-    c = report.found.certificate
-    assert isinstance(c, Certificate)
+def _heading(report: Report) -> list[str]:
+    total, target = report.current.breakdown.total, report.certificate.target
     return [
-        f"# From {format_count(report.current.breakdown.total)} to {format_count(c.target)} parameters",
+        f"# From {format_count(total)} to {format_count(target)} parameters",
         "",
         f"Written by parambudget {report.version} for {report.current.machine.name}. Counts are exact; "
         "speeds, memory, cost and losses are predictions with the assumptions at the end.",
     ]
 
 
-def _current(report: Report) -> list[str]:
-    plan, c = report.current, report.found.certificate
-    assert isinstance(c, Certificate)
+def _current_model(report: Report) -> list[str]:
+    plan, c = report.current, report.certificate
     off = format_share(plan.breakdown.total / c.target - 1, 2)
     return [
         "## The current model",
         "",
-        f"`{report.name}`: {shape(plan.model)}, vocabulary {plan.model.vocab_size:,}, context "
+        f"`{report.name}`: {shape_in_words(plan.model)}, vocabulary {plan.model.vocab_size:,}, context "
         f"{plan.model.context_length:,}.",
         "",
         *_counts(plan.breakdown),
         "",
-        f"That is {off} from the {c.target:,} {c.counted} parameters that are wanted.",
+        f"That is {off} from the target of {c.target:,} {c.counted} parameters.",
     ]
 
 
@@ -90,44 +92,42 @@ def _counts(counted: Breakdown) -> list[str]:
         tensors = [row for row in counted.tensors if row.component == component]
         if parameters:
             share = f"{parameters / counted.total:.2%}"
-            rows.append([name_of(component), products(tensors), f"{parameters:,}", share])
+            rows.append([component_name(component), products(tensors), f"{parameters:,}", share])
     rows.append(["**total**", "", f"**{counted.total:,}**", ""])
-    return _table(["component", "tensors", "parameters", "share"], rows)
+    return _markdown_table(["component", "tensors", "parameters", "share"], rows)
 
 
 def _options(report: Report) -> list[str]:
-    c = report.found.certificate
-    assert isinstance(c, Certificate)
+    c = report.certificate
     rows = [_option("current", report.current, report)]
     rows += [_option(name, plan, report) for name, plan in report.options.items()]
     lines = [
         "## The options",
         "",
-        *_table(
+        *_markdown_table(
             ["option", "shape", "parameters", "from the budget", "FLOPs per token", "largest micro-batch"],
             rows,
         ),
         "",
-        f"All options are points of one completely searched lattice of {c.lattice_points:,} points, "
-        f"{c.within_tolerance:,} of them within {float(c.tolerance):.2%} of the budget; the nearest is "
-        f"{c.best_error:,} off.",
+        f"The options come from a search that checked all {c.lattice_points:,} shapes of a declared space; "
+        f"{c.within_tolerance:,} are within {float(c.tolerance):.2%} of the budget, and the closest is "
+        f"{c.best_error:,} parameters off.",
     ]
     unavailable = report.found.current.unavailable if report.found.current else {}
-    return lines + [f"\nNo {name} one: {why}." for name, why in unavailable.items()]
+    return lines + [f"\nNo {name} option: {why}." for name, why in unavailable.items()]
 
 
 def _option(name: str, plan: RunPlan, report: Report) -> list[str]:
-    c = report.found.certificate
-    assert isinstance(c, Certificate)
+    off = plan.breakdown.total / report.certificate.target - 1
     return [
-        name, shape(plan.model), f"{plan.breakdown.total:,}",
-        format_share(plan.breakdown.total / c.target - 1, 2), format_count(flops_per_token(plan.model)),
+        name, shape_in_words(plan.model), f"{plan.breakdown.total:,}",
+        format_share(off, 2), format_count(flops_per_token(plan.model)),
         f"{plan.largest_batch_size:,}",
     ]  # fmt: skip
 
 
 def _effects(report: Report) -> list[str]:
-    """What the planning note promised as words, as numbers against the current model."""
+    """Memory, speed and loss of each option against the current model."""
     now = report.current
     rows = [_effect("current", now, now)]
     rows += [_effect(name, plan, now) for name, plan in report.options.items()]
@@ -135,10 +135,12 @@ def _effects(report: Report) -> list[str]:
     lines = [
         "## What to expect",
         "",
-        f"On {now.machine.name}, {work.optimizer}, {now.speed.update_tokens:,} tokens an update, for "
+        f"On {now.machine.name}, {work.optimizer}, {now.speed.update_tokens:,} tokens per update, for "
         f"{format_seconds(3600 * now.hours.expected)}:",
         "",
-        *_table(["option", "memory", "tokens/s", "within", "tokens seen", "expected loss", "dollars"], rows),
+        *_markdown_table(
+            ["option", "memory", "tokens/s", "within", "tokens seen", "expected loss", "dollars"], rows
+        ),
         "",
         f"{now.loss.meaning[0].upper()}{now.loss.meaning[1:]}.",
     ]
@@ -149,18 +151,19 @@ def _effects(report: Report) -> list[str]:
 
 def _effect(name: str, plan: RunPlan, now: RunPlan) -> list[str]:
     rate, ours = plan.speed.tokens_per_second, now.speed.tokens_per_second
-    same = plan is now
     memory = f"{format_bytes(plan.memory.peak_bytes)}{'' if plan.fits else ', does not fit'}"
+    speed, loss = f"{rate.expected:,.0f}", f"{plan.loss.loss:.3f}"
+    if plan is not now:
+        memory += f" ({format_share(plan.memory.peak_bytes / now.memory.peak_bytes - 1, 1)})"
+        speed += f" ({format_share(rate.expected / ours.expected - 1, 1)})"
+        loss += f" ({plan.loss.loss - now.loss.loss:+.3f})"
     return [
         name,
-        memory
-        if same
-        else f"{memory} ({format_share(plan.memory.peak_bytes / now.memory.peak_bytes - 1, 1)})",
-        f"{rate.expected:,.0f}"
-        + ("" if same else f" ({format_share(rate.expected / ours.expected - 1, 1)})"),
+        memory,
+        speed,
         f"{rate.low:,.0f} to {rate.high:,.0f}",
         format_count(plan.tokens),
-        f"{plan.loss.loss:.3f}" + ("" if same else f" ({plan.loss.loss - now.loss.loss:+.3f})"),
+        loss,
         "not known" if plan.cost is None else f"{plan.cost.expected:,.2f}",
     ]
 
@@ -178,12 +181,13 @@ def _formula(report: Report) -> list[str]:
         for letter, field in formula.legend.items()
     )
     terms = [
-        f"- {name_of(component)}: `{expression}`" for component, expression in formula.components.items()
+        f"- {component_name(component)}: `{expression}`"
+        for component, expression in formula.components.items()
     ]
     return [
         "## The formula",
         "",
-        f"Read from the same table of tensors as every count here; for the {name} option {letters}:",
+        f"Derived from the same table of tensors as every count here. For the {name} option, {letters}:",
         "",
         "```",
         f"total = {formula}",
@@ -196,42 +200,42 @@ def _formula(report: Report) -> list[str]:
     ]
 
 
-def _verified(report: Report) -> list[str]:
+def _verification(report: Report) -> list[str]:
     name, plan = next(iter(report.options.items()))
     command = f"parambudget verify {flags(plan.model)}"
     if report.verified is None:
-        said = (
-            "torch is not installed here, so the module was not built; to have it held against the count "
-            "tensor by tensor:"
+        text = (
+            "torch is not installed here, so the module was not built. To check the count against it, tensor "
+            "by tensor:"
         )
     else:
-        told = report.verified.removeprefix("verified: ")
-        said = (
-            f"The {name} option was built in torch and held against the count, tensor by tensor: {told}. "
-            "Again:"
+        result = report.verified.removeprefix("verified: ")
+        text = (
+            f"The {name} option was built in torch and checked against the count, tensor by tensor: "
+            f"{result}. To repeat the check:"
         )
-    return ["## How it was verified", "", said, "", "```console", f"$ {command}", "```"]
+    return ["## How it was verified", "", text, "", "```console", f"$ {command}", "```"]
 
 
-def _command(report: Report) -> list[str]:
+def _train_commands(report: Report) -> list[str]:
     lines = ["## The training command", ""]
     for name, plan in report.options.items():
         lines += [f"{name}:", "", "```console", f"$ {train_command(plan)}", "```", ""]
     return lines[:-1]
 
 
-def _assumed(report: Report) -> Sequence[str]:
-    return ["## What is assumed", "", *(f"- {line}" for line in _assumptions(report.current))]
+def _assumptions(report: Report) -> list[str]:
+    return ["## What is assumed", "", *(f"- {line}" for line in _assumptions_of(report.current))]
 
 
-def _assumptions(plan: RunPlan) -> Iterator[str]:
+def _assumptions_of(plan: RunPlan) -> Iterator[str]:
     machine, stack = plan.machine, plan.machine.stack
     peak = (
         f"{format_flop_rate(stack.peak_flops)} dense {stack.dtype}"
         if stack.peak_flops
         else "no published peak"
     )
-    memory = f"{format_bytes(machine.memory_bytes)}, of which {USABLE_SHARE:.0%} is used"
+    memory = f"{format_bytes(machine.memory_bytes)}, of which {USABLE_SHARE:.0%} can be used"
     yield f"machine: {machine.name}, {peak}, {memory}"
     interval = f"{stack.slowest:.2f} to {stack.fastest:.2f} of expected"
     yield f"speeds: {stack.name}, {stack.source}; tokens/s within {interval}"
@@ -244,18 +248,18 @@ def _assumptions(plan: RunPlan) -> Iterator[str]:
     yield from plan.warnings
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
 
 
-def proposal(
+def build_report(
     name: str, current: ModelConfig, target: str, machine: Machine, *, hours: float | None,
     batch_size: int | None, gradient_accumulation_steps: int | None,
     verify: Callable[[ModelConfig], str] | None,
 ) -> Report:  # fmt: skip
-    """Current model and ways out, planned for the same machine, batch and wall time.
+    """The current model and the options, planned for the same machine, batch and training time.
 
-    Without `hours`, those that the first way out takes for 20 tokens per parameter.
+    Without `hours`, those that the first option takes for 20 tokens per parameter.
     """
     found = resize(current, target)
     given = {"batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps}
@@ -263,8 +267,8 @@ def proposal(
         hours = plan_run(found[0].model, machine, Goal(), given).hours.expected
     goal = Goal(hours=float(f"{hours:.3g}"))
     now = plan_run(current, machine, goal, given)
-    # In the same micro-steps, so that memory and speed compare; the room for larger ones is a column.
-    options = {way.label: plan_run(way.model, machine, goal, vars(now.work)) for way in found}
+    # In the same micro-steps, so that memory and speed compare; the largest that fits is a column.
+    options = {option.label: plan_run(option.model, machine, goal, vars(now.work)) for option in found}
     first = next(iter(options.values()))
     if not any(plan.fits for plan in (now, *options.values())):
         peak = format_bytes(min(plan.memory.peak_bytes for plan in options.values()))
@@ -279,28 +283,26 @@ def proposal(
     )  # fmt: skip
 
 
-def write(report: Report, out: Path) -> list[Path]:
-    """The document at `out` and its pictures beside it; returns what was written.
+def write_report(report: Report, out: Path) -> list[Path]:
+    """Write the document to `out` and its pictures beside it. Returns the files that were written.
 
-    Without matplotlib there are no pictures, and the document says nothing of them.
+    Without matplotlib there are no pictures, and the document does not mention them.
     """
     if out.suffix != ".md":
-        raise ConfigError(f"{out} is no Markdown file; use a name that ends in .md")
-    pictures = _draw(report, out) if find_spec("matplotlib") else {}
+        raise ConfigError(f"{out} is not a Markdown file; use a name that ends in .md")
+    pictures = _draw_figures(report, out) if find_spec("matplotlib") else {}
     figures = {what: path.name for what, path in pictures.items()}
-    write_whole(out, markdown(report.with_figures(figures)))
+    write_whole(out, markdown(replace(report, figures=figures)))
     return [out, *pictures.values()]
 
 
-def _draw(report: Report, out: Path) -> dict[str, Path]:
+def _draw_figures(report: Report, out: Path) -> dict[str, Path]:
     from parambudget.render.figures import landscape, loss_over_hours, memory_by_part
 
-    c = report.found.certificate
-    assert isinstance(c, Certificate)
     plans: dict[str, RunPlan] = {"current": report.current, **report.options}
     models = {name: plan.model for name, plan in report.options.items()}
     sizes, memory, hours = (out.with_name(f"{out.stem}-{what}.png") for what in ("sizes", "memory", "hours"))
-    landscape(models, report.current.model, c.target, sizes)
+    landscape(models, report.current.model, report.certificate.target, sizes)
     memory_by_part(plans, memory)
     loss_over_hours(plans, hours)
     return {

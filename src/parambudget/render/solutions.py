@@ -6,10 +6,11 @@ from fractions import Fraction
 from typing import Final
 
 from parambudget.arch.config import ModelConfig, met_width
+from parambudget.arch.description import shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
 from parambudget.render.model import as_flags, flags
-from parambudget.render.terminal import bold, dim, table, wrapped
+from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.search.certificate import Certificate
 from parambudget.search.solutions import (
     EQUAL_NATS,
@@ -119,12 +120,12 @@ def solutions_screen(found: Solutions, width: int) -> list[str]:
         lines += ["", *_terms(found)]
     if current:
         missing = (f"no {name} one: {why}" for name, why in current.unavailable.items())
-        lines += [dim(line) for text in missing for line in wrapped(text, width)]
+        lines += [dim(line) for text in missing for line in wrap_text(text, width)]
     said = _certificate(certificate) if isinstance(certificate, Certificate) else sweep_said(certificate)
-    lines += ["", *wrapped(said, width)]
+    lines += ["", *wrap_text(said, width)]
     if found.better:
-        lines += wrapped(better_said(found.better), width)
-    lines += [dim(line) for text in order_said(found) for line in wrapped(text, width)]
+        lines += wrap_text(better_said(found.better), width)
+    lines += [dim(line) for text in order_said(found) for line in wrap_text(text, width)]
     if found.tying_was_assumed:
         tied = found[0].model.tied
         says = "tied, as is usual below 1B" if tied else "untied, as is usual from 1B"
@@ -275,12 +276,8 @@ def _changes(current: Current, model: ModelConfig) -> list[str]:
 def _current(current: Current, certificate: Certificate, width: int) -> list[str]:
     m = current.model
     off = (current.counted - certificate.target) / certificate.target
-    ffn = f"ffn {m.intermediate_size}"
-    if m.moe:
-        ffn = f"{m.moe.n_experts_per_token} of {m.moe.n_experts} experts of {m.moe.expert_intermediate_size}"
-    return wrapped(
-        f"now: {m.n_layers} layers, dim {m.dim}, {m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}, "
-        f"{ffn}: {current.counted:,} {certificate.counted} parameters, "
+    return wrap_text(
+        f"now: {shape_in_words(m)}: {current.counted:,} {certificate.counted} parameters, "
         f"{format_share(off, 2)} from {certificate.target:,}; "
         f"{format_count(flops_per_token(m))} FLOPs per token at context {m.context_length}",
         width,

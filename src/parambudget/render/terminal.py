@@ -1,7 +1,7 @@
-"""Lines and tables for answers that come at once, in plain text with a little bold.
+"""Lines and tables for answers that are printed at once, in plain text with a little bold.
 
-Not rich: importing it and laying a table out takes about as long as a count or a search. What runs for long
-uses it, see `render.console`.
+Not rich: importing it and laying out a table takes about as long as a count or a search. Live progress uses
+it, see `render.progress`.
 """
 
 import shutil
@@ -14,23 +14,23 @@ from typing import Final
 _PIPED_WIDTH: Final = 240
 
 
-def columns() -> int:
-    """How wide a line may be: the terminal's width; piped output has room for any table."""
+def terminal_width() -> int:
+    """The longest line to print: the terminal's width. Piped output has room for any table."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPED_WIDTH
 
 
 def bold(line: str) -> str:
-    """The line in bold, where it ends up on a terminal."""
+    """The line in bold, if it reaches a terminal."""
     return f"\033[1m{line}\033[0m" if line else line
 
 
 def dim(line: str) -> str:
-    """The line in a fainter colour, where it ends up on a terminal."""
+    """The line in a fainter colour, if it reaches a terminal."""
     return f"\033[2m{line}\033[0m" if line else line
 
 
-def wrapped(text: str, width: int) -> list[str]:
-    """The text in lines of that width, broken between words."""
+def wrap_text(text: str, width: int) -> list[str]:
+    """The text in lines of at most that width, broken between words."""
     return wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
@@ -38,13 +38,14 @@ def table(
     rows: Sequence[Sequence[str]],
     *,
     left: Collection[int] = (),
+    head: bool = False,
     gap: int = 2,
     fluid: int | None = None,
     width: int = _PIPED_WIDTH,
 ) -> list[str]:
-    """Rows of cells as aligned lines: to the right, the columns of `left` to the left.
+    """Rows of cells as aligned lines. Columns align right, those in `left` align left; a `head` is bold.
 
-    The column `fluid` is wrapped where the lines would else be longer than `width`.
+    The column `fluid` is wrapped where the lines would otherwise be longer than `width`.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if fluid is not None:
@@ -52,10 +53,11 @@ def table(
         widths[fluid] = min(widths[fluid], max(width - others, 20))
     lines = []
     for row in rows:
-        cells = [wrapped(cell, widths[i]) if i == fluid else [cell] for i, cell in enumerate(row)]
+        cells = [wrap_text(cell, widths[i]) if i == fluid else [cell] for i, cell in enumerate(row)]
         for parts in zip_longest(*cells, fillvalue=""):
             aligned = [
                 part.ljust(widths[i]) if i in left else part.rjust(widths[i]) for i, part in enumerate(parts)
             ]
-            lines.append((" " * gap).join(aligned).rstrip())
+            line = (" " * gap).join(aligned).rstrip()
+            lines.append(bold(line) if head and row is rows[0] else line)
     return lines

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
-from parambudget.render.console import console, plain_table
+from parambudget.render.progress import make_console
 from parambudget.text.token_cache import TokenData
 from parambudget.training.defaults import Completed
 from parambudget.training.forecast import Expected
@@ -30,8 +30,7 @@ class RunDisplay:
     out."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._console, self._stack = console(), ExitStack()
-        self._console.quiet = quiet
+        self._console, self._stack = make_console(quiet=quiet), ExitStack()
         self._status: Status | None = None
         self._run: RunStart | None = None
         self._show_step: Callable[[StepMetrics], None] = lambda _: None
@@ -112,7 +111,7 @@ def _unused_rows(model: ModelConfig, data: TokenData) -> str:
 
 def settings_table(completed: Completed, model: ModelConfig) -> Group:
     """Every setting, with the reason for those that were not given."""
-    table = plain_table()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("setting", "value", "why"):
         table.add_column(heading)
     config = completed.config

@@ -3,6 +3,7 @@
 from fractions import Fraction
 from math import ceil
 
+from parambudget.arch.description import shape_in_words
 from parambudget.search.engine import Search
 from parambudget.search.lattice import Points
 from parambudget.units import format_share, format_tolerance
@@ -26,23 +27,12 @@ def nearest_said(search: Search) -> str:
 
 
 def _said(search: Search, nearest: Points) -> str:
-    m, found = nearest.sizes(0), int(nearest.counted[0])
+    found, nearest_model = int(nearest.counted[0]), search.space.choices.replace(**nearest.sizes(0))
     off = format_share(Fraction(found - search.target, search.target))
     if search.active is not None and nearest.active is not None:
         second = int(nearest.active[0])
         off += f", {second:,} active {format_share(Fraction(second - search.active, search.active))}"
-    return (
-        f"{found:,} ({off}: {m['n_layers']} layer{'s' if m['n_layers'] > 1 else ''}, dim {m['dim']}, "
-        f"{m['n_heads']} head{'s' if m['n_heads'] > 1 else ''} of {m['head_dim']}, {_ffn(m)})"
-    )
-
-
-def _ffn(m: dict[str, int]) -> str:
-    if "n_experts" not in m:
-        return f"intermediate {m['intermediate_size']}"
-    shared = f" and {m['n_shared_experts']} shared" if m["n_shared_experts"] else ""
-    mix = f"{m['n_experts_per_token']} of {m['n_experts']} experts{shared}"
-    return f"{mix}, {m['expert_intermediate_size']} wide"
+    return f"{found:,} ({off}: {shape_in_words(nearest_model)})"
 
 
 def _relax(search: Search, nearest: Points) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Final, overload
 
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.description import shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active, total
 from parambudget.search.certificate import Certificate
@@ -58,13 +59,9 @@ class Solution:
 
     def __repr__(self) -> str:
         """One line: a model is long when all of its choices are spelled out."""
-        m = self.model
         active = "" if self.active_error is None else f", {self.active:,} active ({self.active_error:+,})"
         error = "" if self.error is None else f" ({self.error:+,})"
-        return (
-            f"{self.label}: {m.n_layers} layers, dim {m.dim}, {m.n_heads}/{m.n_kv_heads} heads of "
-            f"{m.head_dim}, {_ffn(m)}: {self.counted:,} parameters{error}{active}"
-        )
+        return f"{self.label}: {shape_in_words(self.model)}: {self.counted:,} parameters{error}{active}"
 
     @property
     def active(self) -> int:
@@ -226,17 +223,6 @@ class Solutions(Tabular, Sequence[Solution]):
             "current": self.current.as_dict(),
             "solutions": solutions,
         }
-
-
-def _ffn(m: ModelConfig) -> str:
-    """The FFN, or the experts in its place, in a few words."""
-    if m.moe is None:
-        return f"intermediate {m.intermediate_size}"
-    shared = f" and {m.moe.n_shared_experts} shared" if m.moe.n_shared_experts else ""
-    return (
-        f"{m.moe.n_experts_per_token} of {m.moe.n_experts}{shared} experts of "
-        f"{m.moe.expert_intermediate_size}"
-    )
 
 
 def _widths(m: ModelConfig) -> dict[str, Any]:

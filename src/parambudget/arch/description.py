@@ -1,0 +1,27 @@
+"""A model's shape in words, the same in every message, table and report."""
+
+from parambudget.arch.config import ModelConfig
+
+
+def shape_in_words(m: ModelConfig) -> str:
+    """Depth, width, heads and FFN: `24 layers, dim 896, 14/2 heads of 64, FFN 3584`."""
+    layers = "1 layer" if m.n_layers == 1 else f"{m.n_layers} layers"
+    heads = f"{m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}"
+    return ", ".join((layers, f"dim {m.dim}", heads, *ffn_in_words(m)))
+
+
+def ffn_in_words(m: ModelConfig, name: str = "FFN") -> list[str]:
+    """The FFN, or the experts in its place and the dense layers beside them: `FFN 3584`, or
+    `8 experts of FFN 14336, 2 per token`."""
+    if m.moe is None:
+        return [f"{name} {m.intermediate_size}"]
+    moe = m.moe
+    experts = f"{moe.n_experts} experts of {name} {moe.expert_intermediate_size}"
+    experts += f", {moe.n_experts_per_token} per token"
+    if moe.n_shared_experts:
+        width = moe.shared_intermediate_size or moe.expert_intermediate_size
+        experts += f" and {moe.n_shared_experts} shared of {width}"
+    if not m.n_dense_layers:
+        return [experts]
+    plural = "s" if m.n_dense_layers > 1 else ""
+    return [experts, f"{name} {m.intermediate_size} in {m.n_dense_layers} dense layer{plural}"]

@@ -1,0 +1,84 @@
+"""Live progress of long work: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from parambudget.units import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from parambudget.text import prepare
+    from parambudget.training.calibrate import CalibrationProgress
+
+_PIPED_WIDTH: Final = 240
+_PLAIN_SECONDS: Final = 10.0
+"""Between two lines where the output is not a terminal."""
+
+
+def make_console(*, quiet: bool = False) -> Console:
+    """The console of a command, silent where `quiet`. Piped output has no colours and does not wrap at 80
+    columns."""
+    to_terminal = Console(highlight=False, quiet=quiet)
+    if to_terminal.is_terminal:
+        return to_terminal
+    return Console(highlight=False, quiet=quiet, width=_PIPED_WIDTH)
+
+
+@contextmanager
+def preparation_progress(console: Console) -> Iterator[Callable[[prepare.Progress], None]]:
+    """Gives the function to call as `data prepare` advances."""
+    started = perf_counter()
+    first: prepare.Progress | None = None
+
+    def figures(now: prepare.Progress) -> str:
+        nonlocal first
+        first = first or now
+        rate = (now.n_bytes - first.n_bytes) / max(1e-9, perf_counter() - started)
+        text, speed = format_bytes(now.n_bytes), format_bytes(rate)
+        return f"{text} of text, {format_count(now.n_tokens)} tokens, {speed}/s"
+
+    if not console.is_terminal:
+        yield _print_now_and_then(console, figures)
+        return
+    columns = (
+        TaskProgressColumn(), BarColumn(bar_width=24), TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(compact=True),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("prepare", total=1.0, figures="reading the source and its tokenizer")
+        yield lambda now: bar.update(task, completed=now.share, figures=figures(now))
+
+
+def _print_now_and_then(
+    console: Console, figures: Callable[[prepare.Progress], str]
+) -> Callable[[prepare.Progress], None]:
+    last = perf_counter()
+
+    def show(now: prepare.Progress) -> None:
+        nonlocal last
+        line = figures(now)
+        if perf_counter() - last > _PLAIN_SECONDS:
+            console.print(f"{now.share:4.0%}  {line}", highlight=False, soft_wrap=True)
+            last = perf_counter()
+
+    return show
+
+
+@contextmanager
+def calibration_progress(console: Console) -> Iterator[Callable[[CalibrationProgress], None]]:
+    """Gives the function to call at each stage of `calibrate`."""
+    if not console.is_terminal:
+        yield lambda stage: console.print(
+            f"{stage.share:4.0%}  {stage.doing}", highlight=False, soft_wrap=True
+        )
+        return
+    columns = (TaskProgressColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda stage: bar.update(task, completed=stage.share, description=stage.doing)
