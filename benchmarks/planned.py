@@ -31,11 +31,11 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.profile import profile_for
 from parambudget.cost.speed.throughput import Throughput, throughput
 from parambudget.cost.step import StepConfig
-from parambudget.training.calibrate import random_text, settings_of
-from parambudget.training.device import Compute, choose
-from parambudget.training.loop import Clock, updates
-from parambudget.training.metrics import Step
-from parambudget.training.train_state import prepared
+from parambudget.training.calibrate import random_text, timing_config
+from parambudget.training.device import Compute, select_device
+from parambudget.training.loop import Clock, train_steps
+from parambudget.training.metrics import StepMetrics
+from parambudget.training.train_state import init_train_state
 
 UPDATES = 4
 """Timed in a turn."""
@@ -100,7 +100,7 @@ class TrainedShape:
 
     model: ModelConfig
     plan: Throughput
-    steps: Iterator[Step]
+    steps: Iterator[StepMetrics]
     rates: list[float] = field(default_factory=list)
 
 
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--runs", action="store_true", help="whole runs: memory and tokens/s")
     parser.add_argument("--steps", type=int, default=8, help="updates of each whole run")
     asked = parser.parse_args()
-    compute = choose(asked.device)
+    compute = select_device(asked.device)
     if asked.runs:
         compare_runs(compute, asked.device, asked.steps)
     else:
@@ -137,9 +137,11 @@ def case_of(fields: dict[str, int], step: StepConfig, compute: Compute) -> Train
     model = pb.model(**fields)
     plan = throughput(model, step, profile_for(compute.name))
     clock = Clock(plan.update_tokens, flops_per_token(model), compute.peak_flops)
-    config = settings_of(step)
+    config = timing_config(step)
     return TrainedShape(
-        model, plan, updates(prepared(model, config, compute), model, config, random_text(model), 0, clock)
+        model,
+        plan,
+        train_steps(init_train_state(model, config, compute), model, config, random_text(model), 0, clock),
     )
 
 

@@ -25,7 +25,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.text.corpus import read_corpus
 from parambudget.text.token_cache import token_data
 from parambudget.training.defaults import with_defaults
-from parambudget.training.loop import train
+from parambudget.training.loop import TrainJob, train
 
 TEXT = {"vocab_size": 512, "context_length": 128}
 
@@ -84,7 +84,7 @@ def finished(out: Path, model: ModelConfig, run: Run) -> dict[str, Any]:
     if not summary.exists() or not json.loads(summary.read_text())["finished"]:
         data = token_data(read_corpus(), model.vocab_size)
         config = with_defaults(run.given, model, len(data.train), on_cpu=True).config
-        train(model, config, data, folder, device="cpu", resume=True)
+        train(TrainJob(model, config, data, folder, resume=True), device="cpu")
     found: dict[str, Any] = json.loads(summary.read_text())
     return found
 

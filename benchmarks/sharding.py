@@ -22,11 +22,11 @@ import torch.multiprocessing as multiprocessing
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.training.config import TrainConfig
-from parambudget.training.device import Compute, choose
-from parambudget.training.distributed import Ranks, joined
-from parambudget.training.loop import accumulate, update
-from parambudget.training.optimizer import clip
-from parambudget.training.train_state import prepared
+from parambudget.training.device import Compute, select_device
+from parambudget.training.distributed import ProcessGroup, join_process_group
+from parambudget.training.loop import accumulate_gradients, optimizer_step
+from parambudget.training.optimizer import clip_grad_norm
+from parambudget.training.train_state import init_train_state
 from parambudget.units import format_bytes
 
 MICRO_STEPS = 4
@@ -45,7 +45,8 @@ def main() -> None:
     model = pb.solve(asked.target, vocab_size=8192, context_length=64)[0].model
     n = pb.count(model).total
     print(
-        f"{n:,} parameters, {asked.optimizer}, {choose(asked.device).name}, torch {torch.__version__}, ",
+        f"{n:,} parameters, {asked.optimizer}, {select_device(asked.device).name}, "
+        f"torch {torch.__version__}, ",
         end="",
     )
     print(f"Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
@@ -79,13 +80,13 @@ def one(
     }  # fmt: skip
     torch.set_num_threads(1)
 
-    with joined(device) as (ranks, own):
-        figures = trained(model, optimizer, choose(own), ranks, shard)
+    with join_process_group(device) as (group, own):
+        figures = trained(model, optimizer, select_device(own), group, shard)
     (out / f"{rank}.json").write_text(json.dumps(figures))
 
 
 def trained(
-    model: ModelConfig, optimizer: str, compute: Compute, ranks: Ranks, shard: bool
+    model: ModelConfig, optimizer: str, compute: Compute, group: ProcessGroup, shard: bool
 ) -> tuple[int, float]:
     """Most bytes held, and seconds of the quicker of the last two updates."""
     config = TrainConfig.read(
@@ -96,16 +97,16 @@ def trained(
         }
     )  # fmt: skip
     before_bytes = held_bytes(compute, "VmRSS")
-    learner = prepared(model, config, compute, ranks, shard=shard)
+    state = init_train_state(model, config, compute, group, shard=shard)
     draw, seconds = torch.Generator().manual_seed(0), []
     for _ in range(config.steps):
         shape = (MICRO_STEPS, 1, model.context_length + 1)
         tokens = torch.randint(model.vocab_size, shape, generator=draw).to(compute.device)
         started = perf_counter()
-        own = [tokens[i] for i in ranks.own_steps(config)]
-        loss = ranks.mean(accumulate(learner.loss_of, own, config, compute, ranks))
-        norm = clip(learner.module.parameters(), config.grad_clip)
-        update(learner.optimizer, loss.item(), norm.item())
+        own = [tokens[i] for i in group.own_micro_steps(config)]
+        loss = group.all_reduce_mean(accumulate_gradients(state.loss_fn, own, config, compute, group))
+        norm = clip_grad_norm(state.module.parameters(), config.grad_clip)
+        optimizer_step(state.optimizer, loss.item(), norm.item())
         seconds.append(perf_counter() - started)
     return held_bytes(compute, "VmHWM") - before_bytes, min(seconds[1:])
 

@@ -30,10 +30,10 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
-from parambudget.training.dataloader import Windows
-from parambudget.training.device import Compute, choose
-from parambudget.training.loop import Clock, updates
-from parambudget.training.train_state import initialised, prepared
+from parambudget.training.dataloader import TokenWindows
+from parambudget.training.device import Compute, select_device
+from parambudget.training.loop import Clock, train_steps
+from parambudget.training.train_state import init_module, init_train_state
 
 LARGE = {"dim": 896, "n_layers": 24, "n_heads": 14, "intermediate_size": 3584, "vocab_size": 50257}
 SMALL = {"dim": 128, "n_layers": 4, "n_heads": 4, "intermediate_size": 512, "vocab_size": 4096}
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=20, help="timed updates of each")
     parser.add_argument("--warm-up", type=int, default=3, help="updates before them")
     asked = parser.parse_args()
-    compute = choose("cpu" if asked.small else "cuda")
+    compute = select_device("cpu" if asked.small else "cuda")
     model = pb.model(**(SMALL if asked.small else LARGE), context_length=256 if asked.small else 1024)
     sizes = (2, 2) if asked.small else (16, 8)
     config = settings(*sizes)
@@ -121,14 +121,14 @@ def ours(model: ModelConfig, config: TrainConfig, data: TokenData, compute: Comp
     """The trainer itself: batches, step, clipping, the check for what is not finite, metrics."""
     before = held_by_others(compute)
     clock = Clock(config.sequences_per_update * model.context_length, flops_per_token(model), None)
-    steps = updates(prepared(model, config, compute), model, config, data, 0, clock)
+    steps = train_steps(init_train_state(model, config, compute), model, config, data, 0, clock)
     return Contender("parambudget", lambda: next(steps), peak_bytes=before)
 
 
 def eager_loop(model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute) -> Contender:
     """The loop that one would write first, around the same module."""
     before = held_by_others(compute)
-    module = initialised(model, 0, compute)
+    module = init_module(model, 0, compute)
 
     def loss_of(tokens_BT: Tensor) -> Tensor:
         return F.cross_entropy(module(tokens_BT[:, :-1]).flatten(0, 1), tokens_BT[:, 1:].flatten())
@@ -168,7 +168,7 @@ def plain_updates(
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1, fused=True
     )
-    batches = plain_batches(Windows(data.train, model.context_length, 0), config, compute)
+    batches = plain_batches(TokenWindows(data.train, model.context_length, 0), config, compute)
 
     def update() -> None:
         whole = torch.zeros((), device=compute.device)
@@ -185,10 +185,10 @@ def plain_updates(
     return update
 
 
-def plain_batches(text: Windows, config: TrainConfig, compute: Compute) -> Iterator[Tensor]:
+def plain_batches(text: TokenWindows, config: TrainConfig, compute: Compute) -> Iterator[Tensor]:
     """The same windows that the trainer takes."""
     for first in count(0, config.batch_size):
-        yield torch.from_numpy(text.at(first, config.batch_size)).to(compute.device, non_blocking=True)
+        yield torch.from_numpy(text.batch(first, config.batch_size)).to(compute.device, non_blocking=True)
 
 
 def report(contenders: list[Contender], model: ModelConfig, config: TrainConfig, compute: Compute) -> None:

@@ -20,7 +20,7 @@ from parambudget.errors import (
 )
 
 if TYPE_CHECKING:
-    from parambudget.api import count, formula, machine, model, plan, resize, solve, verify
+    from parambudget.api import count, formula, machine, model, plan, resize, solve, train, verify
     from parambudget.arch.config import ModelConfig
     from parambudget.arch.presets.registry import preset
     from parambudget.formats.hf.weights import load_pretrained
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from parambudget.scaling.loss import LossLaw
     from parambudget.search.certificate import Certificate
     from parambudget.search.solutions import Forecast, Solution, Solutions
+    from parambudget.training.metrics import StepMetrics, TrainResult
+    from parambudget.training.request import TrainEvents
 
 
 __all__ = [
@@ -48,6 +50,9 @@ __all__ = [
     "RunPlan",
     "Solution",
     "Solutions",
+    "StepMetrics",
+    "TrainEvents",
+    "TrainResult",
     "count",
     "formula",
     "load_pretrained",
@@ -57,6 +62,7 @@ __all__ = [
     "preset",
     "resize",
     "solve",
+    "train",
     "verify",
 ]
 
@@ -72,6 +78,9 @@ _LAZY: Final = {
     "RunPlan": "planning.run_plan",
     "Solution": "search.solutions",
     "Solutions": "search.solutions",
+    "StepMetrics": "training.metrics",
+    "TrainEvents": "training.request",
+    "TrainResult": "training.metrics",
     "count": "api",
     "formula": "api",
     "load_pretrained": "formats.hf.weights",
@@ -81,6 +90,7 @@ _LAZY: Final = {
     "preset": "arch.presets.registry",
     "resize": "api",
     "solve": "api",
+    "train": "api",
     "verify": "api",
 }
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from parambudget.scaling.loss import LossLaw
     from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Solutions
+    from parambudget.training.metrics import TrainResult
+    from parambudget.training.request import TrainEvents
 
 
 class HasModel(Protocol):
@@ -247,3 +249,27 @@ def _loss_law(given: LossLaw | str | None) -> LossLaw:
     if given is None:
         return DEFAULT_LAW
     return loss_law(given) if isinstance(given, str) else given
+
+
+def train(
+    source: ModelLike, /, out: str | Path, *, data: str | Path | None = None, tokens: str | int | None = None,
+    hours: float | None = None, resume: bool = False, init: str | Path | None = None,
+    shard: bool | None = None, device: str = "auto", events: TrainEvents | None = None, **settings: Any,
+) -> TrainResult:  # fmt: skip
+    """Train a model and keep the run in `out`: `train("config.json", "runs/mine", hours=1.5)`.
+
+    Prints nothing; `events` are called as the run goes on. `settings` are fields of `TrainConfig` and take
+    precedence over those of a config file; the rest is chosen. `steps`, `tokens` or `hours` set the length.
+    With `resume`, the run in `out` is resumed if there is one. `init` is a checkpoint or a Hugging Face
+    folder whose weights a new run starts from.
+    """
+    from parambudget.training.request import RunOptions, build_request
+    from parambudget.training.run import run
+
+    options = RunOptions(
+        out=Path(out), data=None if data is None else Path(data),
+        tokens=None if tokens is None else parse_count(tokens, "tokens"), hours=hours, resume=resume,
+        init=None if init is None else Path(init), shard=shard,
+    )  # fmt: skip
+    named = source if isinstance(source, str | Path) else model(source)
+    return run(lambda: build_request(named, {}, settings, options), device=device, events=events)

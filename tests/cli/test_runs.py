@@ -23,7 +23,9 @@ def runs(tmp_path_factory) -> Path:
     data, before = small_data(folder), torch.get_num_threads()
     torch.set_num_threads(1)
     for seed in (0, 1):
-        loop.train(small_model(), small_config(seed=seed), data, folder / f"seed-{seed}", device="cpu")
+        loop.train(
+            loop.TrainJob(small_model(), small_config(seed=seed), data, folder / f"seed-{seed}"), device="cpu"
+        )
     torch.set_num_threads(before)
     return folder
 
@@ -141,7 +143,7 @@ def test_looking_at_runs_imports_no_torch(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere holds no run that has begun; give the folder that train --out named"),
+        (["nowhere"], "nowhere holds no run that has started; give the folder that train --out named"),
         (["empty"], "empty has no update yet"),
         (["damaged"], "damaged/metrics.jsonl, line 2: not a line that train wrote"),
         (["run", "--figure", "loss.pdf"], "loss.pdf is not a PNG; use a name that ends in .png"),

@@ -149,7 +149,7 @@ def test_a_run_goes_on_with_its_own_text_and_says_where_it_is_looked_for(here, p
     (here / "text").rename(here / "moved")
     code, out, err = parambudget(*on, "4")
     assert (code, out) == (2, "")
-    assert f"the text of the run is not at {here}/text any more; say where it is with --data" in err
+    assert f"the text of the run is no longer at {here}/text; say where it is with --data" in err
     assert parambudget(*on, "4", "--data", "moved")[0] == 0
     assert parambudget(*on, "5")[0] == 0
 
@@ -159,7 +159,7 @@ def test_a_text_that_has_changed_since_is_told(here, parambudget):
     (here / "text/000.txt").write_text("another document, with other words in it")
     code, _, err = parambudget("train", "run/config.json", "--out", "again", "--device", "cpu")
     assert code == 0
-    assert err.startswith("parambudget: the text is not that of the config file")
+    assert err.startswith("parambudget: the text differs from that of the config file")
     assert err.count("\n") == 1
 
 
@@ -179,7 +179,7 @@ def test_a_damaged_config_of_a_run_is_read_from_its_checkpoint(here, parambudget
     on = ["train", "--resume", "--out", "run", "--device", "cpu", "--steps", "3"]
     code, _, err = parambudget(*on)
     assert code == 0
-    assert err == ("parambudget: run/config.json cannot be read; its copy in step-2 is written there\n")
+    assert err == ("parambudget: run/config.json cannot be read; it is replaced by its copy in step-2\n")
     assert json.loads((here / "run/config.json").read_text())["model"] == json.loads(whole)["model"]
     for config in (here / "run").rglob("config.json"):
         config.write_text(whole[:100])
@@ -193,7 +193,7 @@ def test_a_damaged_config_of_a_run_is_read_from_its_checkpoint(here, parambudget
     ("more", "message"),
     [
         (["--resume", "--steps", "1"], "step-2 is already beyond steps=1"),
-        (["--resume", "--data", "other"], "the text were others"),
+        (["--resume", "--data", "other"], "holds a run with another text"),
         (["--out", "new", "--init", "run/checkpoints/step-2", "--dim", "48"], "is of another model"),
         (["--out", "new", "--hours", "1e-9"], "is too short for one update"),
         (["--out", "new", "--hours", "1e300"], "--hours 1e+300 is more than 2,147,483,648 updates"),
@@ -220,7 +220,7 @@ def test_a_run_that_cannot_start_prints_nothing_and_touches_nothing(here, paramb
 def test_a_folder_without_a_run_asks_for_a_model(here, parambudget):  # noqa: ARG001
     code, out, err = parambudget("train", "--resume", "--out", "nowhere")
     assert (code, out) == (2, "")
-    assert "nowhere holds no run to go on with; give a model" in err
+    assert "nowhere holds no run to resume; give a model" in err
 
 
 def test_fewer_tokens_than_an_update_are_one_update_and_that_is_said(here, parambudget):  # noqa: ARG001
@@ -252,7 +252,7 @@ NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a devic
         (["config.json", "--data", "tiny.txt"], "fewer than one window"),
         (["config.json", "--data", "text", "--vocab-size", "100"], "use at least 257"),
         (["nowhere.json"], "nowhere.json"),
-        (["config.json", "--data", "text", "--out", "config.json/run"], "cannot make config.json/run"),
+        (["config.json", "--data", "text", "--out", "config.json/run"], "cannot create config.json/run"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_2(here, parambudget, arguments, message):

@@ -15,18 +15,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from parambudget.cli.main import main
 from parambudget.text.tokenizer import tokenizer_files
 from parambudget.training import loop
-from parambudget.training.device import choose
+from parambudget.training.device import select_device
 from parambudget.training.generate import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CPU = choose("cpu")
+CPU = select_device("cpu")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    loop.train(small_model(), small_config(), small_data(folder), folder / "run", device="cpu")
+    loop.train(loop.TrainJob(small_model(), small_config(), small_data(folder), folder / "run"), device="cpu")
     return folder / "run"
 
 
@@ -78,9 +78,10 @@ def test_training_starts_from_an_exported_folder_as_from_its_checkpoint(run, exp
     steps = []
     for init in (sorted((run / "checkpoints").iterdir())[-1], exported):
         loop.train(
-            small_model(), small_config(steps=2), data, tmp_path / str(len(steps)), device="cpu", init=init,
+            loop.TrainJob(small_model(), small_config(steps=2), data, tmp_path / str(len(steps)), init=init),
+            device="cpu",
             on_step=steps.append,
-        )  # fmt: skip
+        )
     assert [step.loss for step in steps[:2]] == [step.loss for step in steps[2:]]
 
 

@@ -26,7 +26,7 @@ from parambudget.cost.memory.state import inference_memory
 from parambudget.cost.params import total
 from parambudget.cost.step import NO_OVERHEAD, ON_CPU, Backend, StepConfig
 from parambudget.errors import InputError
-from parambudget.nn.kv_cache import remembering
+from parambudget.nn.kv_cache import kv_cache
 
 TOLERANCE = {False: 0.02, True: 0.04}
 """In bfloat16 the CPU's matmuls and GELU take a few hundred kilobytes of their own."""
@@ -316,9 +316,9 @@ def test_an_impossible_plan_is_refused(wrong, message):
 @given(models(), st.integers(1, 3))
 def test_a_model_that_writes_remembers_what_is_planned(model, batch_size):
     module, capacity = built(model), model.context_length
-    with torch.no_grad(), remembering(module, capacity) as hidden:
+    with torch.no_grad(), kv_cache(module, capacity) as hidden:
         hidden(torch.zeros(batch_size, 1, dtype=torch.int64))
-        kept = [each for layer in module.layers for each in layer.attention.held]
+        kept = [each for layer in module.layers for each in layer.attention.cache]
         cache = sum(each.numel() * each.element_size() for each in kept)
     planned = inference_memory(model, batch_size, capacity, element_bytes=4)
     assert planned.cache_bytes == cache

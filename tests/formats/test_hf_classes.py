@@ -17,7 +17,7 @@ from parambudget.arch.tensors import tensors
 from parambudget.formats.hf.importer import from_hf
 from parambudget.formats.hf.weights import match_tensors
 from parambudget.nn.transformer import Transformer
-from parambudget.nn.verify import places
+from parambudget.nn.verify import tensor_indices
 
 CONFIGS = {family.model_class.__name__: family.config for family in FAMILIES.values()} | COUNTED_ALONE
 PUBLISHED = [(family, name) for family, row in FAMILIES.items() for name in row.published]
@@ -68,7 +68,7 @@ def shapes_of_the_table(model: ModelConfig, theirs: PreTrainedModel) -> dict[str
         row.name.replace("*", "{}").format(*place): torch.empty(row.shape, device="meta")
         for row in tensors(model)
         if row.shared_with is None
-        for place in places(row, model)
+        for place in tensor_indices(row, model)
     }
     names = dict(theirs.named_parameters())
     rows, parts, _ = match_tensors(theirs.config.model_type, table, model, names)

@@ -10,7 +10,7 @@ from support.tiny_model import SMALL, built, random_tokens
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import ConfigError
-from parambudget.nn.mlp import chosen_experts, scores
+from parambudget.nn.mlp import router_scores, select_experts
 from parambudget.nn.transformer import Transformer
 from parambudget.nn.verify import verify, verify_module
 
@@ -34,7 +34,7 @@ def test_a_published_model_is_built_as_counted(name: str):
 def by_hand(**choices: object) -> tuple[list[int], list[float]]:
     """The experts of one token, the best first, and their weights."""
     moe = EXPERTS.replace(**choices).moe
-    weights, chosen = chosen_experts(scores(LOGITS, moe), None, moe)
+    weights, chosen = select_experts(router_scores(LOGITS, moe), None, moe)
     order = weights[0].argsort(descending=True)
     return chosen[0, order].tolist(), weights[0, order].tolist()
 
@@ -62,7 +62,7 @@ def test_experts_come_from_the_best_groups_alone():
 def test_a_correction_changes_the_choice_and_not_the_weights():
     moe = EXPERTS.replace(correction_bias=True, norm_expert_weights=False).moe
     correction = torch.tensor([0.0, 5.0, 0.0, 0.0, 5.0, 0.0])
-    weights, chosen = chosen_experts(scores(LOGITS, moe), correction, moe)
+    weights, chosen = select_experts(router_scores(LOGITS, moe), correction, moe)
     assert sorted(chosen[0].tolist()) == [1, 4]
     torch.testing.assert_close(weights, LOGITS.softmax(-1).gather(-1, chosen))
 

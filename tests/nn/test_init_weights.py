@@ -46,4 +46,4 @@ def test_biases_start_at_zero_and_norms_at_one():
 
 def test_zero_initialised_outputs_make_every_block_the_identity():
     module, tokens = built(SMALL.replace(zero_init_out=True)), random_tokens(SMALL)
-    assert torch.equal(module.hidden(tokens), module.norm(module.embed(tokens)))
+    assert torch.equal(module.hidden_states(tokens), module.norm(module.embed(tokens)))

@@ -8,7 +8,7 @@ from support.tiny_model import SMALL, built, random_tokens
 import parambudget as pb
 from parambudget.arch.layers import attention_kinds
 from parambudget.errors import ConfigError
-from parambudget.nn.kv_cache import remembering
+from parambudget.nn.kv_cache import kv_cache
 from parambudget.nn.verify import verify
 
 LATENT = pb.model(
@@ -33,9 +33,9 @@ def test_a_token_of_deepseek_v3_is_576_cached_elements_a_layer():
 
 def test_the_latent_and_one_rotated_key_are_all_that_is_remembered():
     module = built(LATENT)
-    with torch.no_grad(), remembering(module, 12) as hidden:
+    with torch.no_grad(), kv_cache(module, 12) as hidden:
         hidden(random_tokens(LATENT))
-        kept = module.layers[0].attention.held
+        kept = module.layers[0].attention.cache
     assert [tuple(each.shape) for each in kept] == [(2, 1, 12, 10), (2, 1, 12, 4)]
     assert sum(each[0, :, 0].numel() for each in kept) == attention_kinds(LATENT)[0].cached
 

@@ -14,7 +14,7 @@ some = settings(max_examples=30, deadline=None)
 
 def loss_of(module: Transformer, *, checkpoint: bool = False) -> torch.Tensor:
     tokens = random_tokens(module.model)
-    logits = module.logits(module.hidden(tokens, checkpoint=checkpoint))
+    logits = module.logits(module.hidden_states(tokens, gradient_checkpointing=checkpoint))
     return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
 
 
@@ -178,7 +178,7 @@ def test_under_autocast_the_projections_of_a_branch_keep_one_copy_of_their_input
 
 def test_under_autocast_the_head_gets_its_input_in_bf16():
     with torch.autocast("cpu", torch.bfloat16):
-        assert built(SMALL).hidden(random_tokens(SMALL)).dtype == torch.bfloat16
+        assert built(SMALL).hidden_states(random_tokens(SMALL)).dtype == torch.bfloat16
 
 
 def test_the_module_compiles_without_a_graph_break():

@@ -153,7 +153,7 @@ def test_many_damaged_layers_are_listed_in_short():
 
 def test_a_module_that_is_not_the_model_is_refused_in_one_line():
     verification = verify_module(Transformer(SMALL.replace(intermediate_size=47)), SMALL)
-    with pytest.raises(CheckFailed, match=r"^the built model is not the counted one: .* \(and 3 more\)$"):
+    with pytest.raises(CheckFailed, match=r"^the built model differs from the count: .* \(and 3 more\)$"):
         verification.require_agreement()
 
 

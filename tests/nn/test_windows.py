@@ -11,7 +11,7 @@ import parambudget as pb
 from parambudget.arch.dims import pattern_at, pattern_count
 from parambudget.arch.layers import AttentionKind, attention_kinds
 from parambudget.errors import ConfigError
-from parambudget.nn.attention import alibi, visible
+from parambudget.nn.attention import alibi_bias, visible_keys
 
 CPU = torch.device("cpu")
 GEMMA_3 = dict(window=512, window_pattern=(*["local"] * 5, "global"))
@@ -42,7 +42,7 @@ def test_a_window_in_every_layer_leaves_no_row_without_one():
 def test_a_query_sees_itself_and_the_keys_before_it_within_the_window(
     n_new: int, start: int, window: int | None
 ):
-    seen = visible(n_new, start, window, CPU)
+    seen = visible_keys(n_new, start, window, CPU)
     if seen is None:
         # As `attend` reads it: a causal square, or one query that sees all.
         seen = torch.ones(n_new, start + n_new, dtype=torch.bool).tril(start)
@@ -68,14 +68,14 @@ def test_a_window_as_long_as_the_sequence_hides_nothing():
 
 def test_the_slopes_of_alibi_are_the_published_ones():
     # Press et al. 2022, section 3: for 8 heads 1/2, 1/4, ..., 1/256.
-    assert alibi(8, 1, 1, CPU)[0, :, 0, 0].tolist() == [-(0.5**i) for i in range(1, 9)]
+    assert alibi_bias(8, 1, 1, CPU)[0, :, 0, 0].tolist() == [-(0.5**i) for i in range(1, 9)]
     # The published code's for 12 heads: those of 8, then every other one of 16.
     of_12 = [0.5**i for i in range(1, 9)] + [2**-0.5, 2**-1.5, 2**-2.5, 2**-3.5]
-    assert alibi(12, 1, 1, CPU)[0, :, 0, 0].tolist() == pytest.approx([-slope for slope in of_12])
+    assert alibi_bias(12, 1, 1, CPU)[0, :, 0, 0].tolist() == pytest.approx([-slope for slope in of_12])
 
 
 def test_alibi_lowers_a_score_in_proportion_to_the_distance():
-    assert alibi(1, 2, 1, CPU)[0, 0].tolist() == [[-(2**-8), 0, 2**-8], [-(2**-7), -(2**-8), 0]]
+    assert alibi_bias(1, 2, 1, CPU)[0, 0].tolist() == [[-(2**-8), 0, 2**-8], [-(2**-7), -(2**-8), 0]]
 
 
 def test_with_alibi_a_sequence_may_be_longer_than_the_context():
@@ -143,14 +143,16 @@ def test_projections_of_the_embedding_are_their_own_component_and_in_the_body():
 
 def test_what_is_clipped_stays_within():
     module = built(SMALL.replace(qkv_clip=0.01, position="none", init_std=1.0))
-    q, kept = module.layers[0].attention.projected(torch.randn(1, 3, 32), None)
+    q, kept = module.layers[0].attention.project_qkv(torch.randn(1, 3, 32), None)
     assert max(each.abs().max() for each in (q, *kept)) <= 0.01
 
 
 def test_a_clamped_gate_is_cut_off_above_and_up_on_both_sides():
-    inner = built(SMALL.replace(activation="quick_gelu", ffn_clamp=7.0)).layers[0].ffn.inner
+    activation = built(SMALL.replace(activation="quick_gelu", ffn_clamp=7.0)).layers[0].ffn.activation
     gate, up = torch.tensor([9.0, -9.0]), torch.tensor([9.0, -9.0])
-    assert inner(gate, up).tolist() == pytest.approx([7 / (1 + 2.718281828 ** (-1.702 * 7)) * 8, 0], abs=1e-4)
+    assert activation(gate, up).tolist() == pytest.approx(
+        [7 / (1 + 2.718281828 ** (-1.702 * 7)) * 8, 0], abs=1e-4
+    )
 
 
 def test_logits_are_scaled_before_they_are_capped():

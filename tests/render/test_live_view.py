@@ -3,21 +3,21 @@ import io
 import pytest
 from rich.console import Console
 
-from parambudget.render.training import Figures, watching
-from parambudget.training.metrics import Step
+from parambudget.render.training import StepLine, live_progress
+from parambudget.training.metrics import StepMetrics
 
 PEAK = 989.4e12
 
 
-def step(number: int, loss: float | None = 2.0, **others) -> Step:
+def step(number: int, loss: float | None = 2.0, **others) -> StepMetrics:
     figures = {"lr": 6e-4, "grad_norm": 1.0, "skipped": loss is None, "tokens": number * 1024}
-    return Step(step=number, loss=loss, tokens_per_second=188_000.0, mfu=0.45, **figures | others)
+    return StepMetrics(step=number, loss=loss, tokens_per_second=188_000.0, mfu=0.45, **figures | others)
 
 
-def told(steps: list[Step], *, terminal: bool, n_steps: int = 100, width: int = 240) -> str:
+def told(steps: list[StepMetrics], *, terminal: bool, n_steps: int = 100, width: int = 240) -> str:
     to = io.StringIO()
     console = Console(file=to, force_terminal=terminal, width=width, highlight=False)
-    with watching(console, n_steps, PEAK, lambda: 33 * 2**30) as show:
+    with live_progress(console, n_steps, PEAK, lambda: 33 * 2**30) as show:
         for each in steps:
             show(each)
     return to.getvalue()
@@ -50,18 +50,18 @@ def test_a_whole_run_is_about_20_plain_lines(n_steps):
 
 
 def test_the_smoothed_loss_is_a_mean_that_forgets():
-    figures = Figures(1_000, None, lambda: None)
+    line = StepLine(1_000, None, lambda: None)
     for i in range(200):
-        figures.note(step(i + 1, 4.0))
+        line.add(step(i + 1, 4.0))
     for i in range(100):
-        figures.note(step(i + 201, 2.0))
-    assert "smoothed 2.01" in figures.written(step(301, 2.0))
-    assert "MFU" not in figures.written(step(302))
+        line.add(step(i + 201, 2.0))
+    assert "smoothed 2.01" in line.metrics(step(301, 2.0))
+    assert "MFU" not in line.metrics(step(302))
 
 
 def test_an_update_without_a_finite_loss_says_so_and_leaves_the_smoothed_one():
-    figures = Figures(10, PEAK, lambda: None)
-    figures.note(step(1, 3.0))
-    line = figures.line(step(2, None))
-    assert "loss not finite  smoothed 3.0000" in line
-    assert line.endswith("update skipped")
+    line = StepLine(10, PEAK, lambda: None)
+    line.add(step(1, 3.0))
+    text = line.full(step(2, None))
+    assert "loss not finite  smoothed 3.0000" in text
+    assert text.endswith("update skipped")

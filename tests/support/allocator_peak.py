@@ -4,13 +4,13 @@ kernels take for themselves."""
 from itertools import chain
 
 import torch
-from support.storage_tracker import learner_of, update, windows
+from support.storage_tracker import state_of, update, windows
 from support.training_data import small_config
 from torch.profiler import ProfilerActivity, profile
 
 from parambudget.arch.config import ModelConfig
 from parambudget.training.config import TrainConfig
-from parambudget.training.train_state import Learner
+from parambudget.training.train_state import TrainState
 
 
 def peak_of_a_real_update(
@@ -18,22 +18,22 @@ def peak_of_a_real_update(
 ) -> int:
     """The most bytes in the third update, when the optimizer has its state and all is compiled."""
     config = small_config(**settings)
-    learner, batches = learner_of(model, config, bf16=bf16, compiled=compiled), windows(model, config)
+    state, batches = state_of(model, config, bf16=bf16, compiled=compiled), windows(model, config)
     for _ in range(2):
-        update(learner, config, batches)
+        update(state, config, batches)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        update(learner, config, batches)
+        update(state, config, batches)
     events = [each for each in seen.profiler.kineto_results.events() if each.name() == "[memory]"]
     held = most = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()
         most = max(most, held)
-    return held_between_updates(learner, config) + most
+    return held_between_updates(state, config) + most
 
 
-def held_between_updates(learner: Learner, config: TrainConfig) -> int:
+def held_between_updates(state: TrainState, config: TrainConfig) -> int:
     """Parameters, buffers, the optimizer's state and the windows of the next micro-step."""
-    module, state = learner.module, chain.from_iterable(s.values() for s in learner.optimizer.state.values())
+    module, state = state.module, chain.from_iterable(s.values() for s in state.optimizer.state.values())
     tensors = chain(module.parameters(), module.buffers(), filter(torch.is_tensor, state))
     next_windows = config.batch_size * (module.model.context_length + 1) * torch.int64.itemsize
     return sum(t.numel() * t.element_size() for t in tensors) + next_windows

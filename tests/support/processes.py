@@ -15,8 +15,8 @@ from support.training_data import small_config, small_data, small_model
 
 from parambudget.cli.main import main
 from parambudget.errors import ParambudgetError
-from parambudget.training.distributed import joined
-from parambudget.training.loop import train
+from parambudget.training.distributed import join_process_group
+from parambudget.training.loop import TrainJob, train
 
 
 def train_in(out: Path, text: Path, settings: Mapping[str, Any], largest_file: int | None = None) -> None:
@@ -30,7 +30,7 @@ def train_in(out: Path, text: Path, settings: Mapping[str, Any], largest_file: i
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     try:
-        train(small_model(), small_config(**settings), data, out, device="cpu", resume=True)
+        train(TrainJob(small_model(), small_config(**settings), data, out, resume=True), device="cpu")
     except ParambudgetError as error:
         sys.exit(str(error))
 
@@ -106,7 +106,10 @@ def in_step(
     torch.set_num_threads(1)
     os.environ |= environment
     check, *more = arguments
-    with (folder / (f"err-{rank}.txt" if rank else "err.txt")).open("w") as err, joined("cpu") as (ranks, _):
+    with (
+        (folder / (f"err-{rank}.txt" if rank else "err.txt")).open("w") as err,
+        join_process_group("cpu") as (ranks, _),
+    ):
         try:
             check(ranks, folder, *more)
         except BaseException:

@@ -10,8 +10,8 @@ from support.training_data import small_config
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from parambudget.arch.config import ModelConfig
-from parambudget.training.device import choose
-from parambudget.training.loss import mean_loss
+from parambudget.training.device import select_device
+from parambudget.training.loss import build_loss
 
 Kept = Counter[tuple[str, int]]
 """How often a module keeps a storage of so many bytes; layers have * for their number."""
@@ -20,8 +20,8 @@ Kept = Counter[tuple[str, int]]
 def kept_by_autograd(model: ModelConfig, tokens_BT: torch.Tensor, *, bf16: bool, **settings: object) -> Kept:
     """The storages that a forward pass of the trainer's loss keeps. Not counted: parameters, buffers, the
     token windows, single numbers."""
-    module, compute = built(model), replace(choose("cpu"), bf16=bf16)
-    loss_of = mean_loss(module, small_config(**settings), compute)
+    module, compute = built(model), replace(select_device("cpu"), bf16=bf16)
+    loss_of = build_loss(module, small_config(**settings), compute)
     names = {each: re.sub(r"\.\d+", ".*", name) for name, each in module.named_modules()}
     inside, kept, alive = [""], Counter(), []
     seen = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers(), tokens_BT)}
@@ -47,9 +47,9 @@ def kept_by_autograd(model: ModelConfig, tokens_BT: torch.Tensor, *, bf16: bool,
 
 def kept_compiled(model: ModelConfig, tokens_BT: torch.Tensor) -> int:
     """Bytes that a forward pass in bfloat16 keeps when it is cut from its backward pass as inductor does."""
-    module, compute = built(model), replace(choose("cpu"), bf16=True)
+    module, compute = built(model), replace(select_device("cpu"), bf16=True)
     loss_of = torch.compile(
-        mean_loss(module, small_config(), compute), dynamic=False, backend="aot_eager_decomp_partition"
+        build_loss(module, small_config(), compute), dynamic=False, backend="aot_eager_decomp_partition"
     )
     with compute.autocast():
         loss = loss_of(tokens_BT)

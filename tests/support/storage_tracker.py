@@ -16,11 +16,11 @@ from torch.utils.weak import WeakIdKeyDictionary
 from parambudget.arch.config import ModelConfig
 from parambudget.nn.transformer import Transformer
 from parambudget.training.config import TrainConfig
-from parambudget.training.device import choose
-from parambudget.training.loop import accumulate, ahead
-from parambudget.training.loss import mean_loss
-from parambudget.training.optimizer import clip, optimizer_for
-from parambudget.training.train_state import Learner
+from parambudget.training.device import select_device
+from parambudget.training.loop import accumulate_gradients, prefetch
+from parambudget.training.loss import build_loss
+from parambudget.training.optimizer import build_optimizer, clip_grad_norm
+from parambudget.training.train_state import TrainState
 
 
 class Storages(TorchDispatchMode):
@@ -45,33 +45,35 @@ class Storages(TorchDispatchMode):
         self.most_bytes = max(self.most_bytes, self.held_bytes)
 
 
-def learner_of(model: ModelConfig, config: TrainConfig, *, bf16: bool, compiled: bool = False) -> Learner:
+def state_of(model: ModelConfig, config: TrainConfig, *, bf16: bool, compiled: bool = False) -> TrainState:
     """What `training.train_state.prepared` makes, but for the weights' values: fake tensors have none."""
-    compute, module = replace(choose("cpu"), bf16=bf16, compiled=compiled), Transformer(model)
-    return Learner(module, optimizer_for(module, model, config), mean_loss(module, config, compute), compute)
+    compute, module = replace(select_device("cpu"), bf16=bf16, compiled=compiled), Transformer(model)
+    return TrainState(
+        module, build_optimizer(module, model, config), build_loss(module, config, compute), compute
+    )
 
 
 def windows(model: ModelConfig, config: TrainConfig) -> Iterator[torch.Tensor]:
     """Token windows as the trainer has them on the device: one batch ahead."""
     shape = (config.batch_size, model.context_length + 1)
-    return ahead(torch.zeros(shape, dtype=torch.int64) for _ in iter(int, 1))
+    return prefetch(torch.zeros(shape, dtype=torch.int64) for _ in iter(int, 1))
 
 
-def update(learner: Learner, config: TrainConfig, batches: Iterator[torch.Tensor]) -> None:
+def update(state: TrainState, config: TrainConfig, batches: Iterator[torch.Tensor]) -> None:
     """What `training.loop.updates` does for one step."""
-    accumulate(learner.loss_of, batches, config, learner.compute)
-    clip(learner.module.parameters(), config.grad_clip)
-    learner.optimizer.step()
-    learner.optimizer.zero_grad(set_to_none=True)
+    accumulate_gradients(state.loss_fn, batches, config, state.compute)
+    clip_grad_norm(state.module.parameters(), config.grad_clip)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
 
 
 def peak_of_an_update(model: ModelConfig, *, bf16: bool = False, **settings: object) -> int:
     """The most bytes of all tensors in the second update, when the optimizer has its state."""
     config = small_config(**settings)
     with FakeTensorMode(), Storages() as storages:
-        learner = learner_of(model, config, bf16=bf16)
+        state = state_of(model, config, bf16=bf16)
         batches = windows(model, config)
-        update(learner, config, batches)
+        update(state, config, batches)
         storages.most_bytes = 0
-        update(learner, config, batches)
+        update(state, config, batches)
     return storages.most_bytes

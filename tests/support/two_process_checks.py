@@ -11,38 +11,42 @@ from torch.testing import assert_close
 
 from parambudget.training.autotune import _try, attempts, first_that_fits, settings_that_fit
 from parambudget.training.config import TrainConfig
-from parambudget.training.defaults import with_defaults
-from parambudget.training.device import Compute, choose
-from parambudget.training.distributed import Ranks
-from parambudget.training.loop import accumulate
-from parambudget.training.optimizer import ShardedMuon, clip
-from parambudget.training.train_state import Learner, prepared
+from parambudget.training.defaults import complete
+from parambudget.training.device import Compute, select_device
+from parambudget.training.distributed import ProcessGroup
+from parambudget.training.fsdp import ShardedMuon
+from parambudget.training.loop import accumulate_gradients
+from parambudget.training.optimizer import clip_grad_norm
+from parambudget.training.train_state import TrainState, init_train_state
 
-CPU = choose("cpu")
+CPU = select_device("cpu")
 UNEVEN = small_model(
     dim=30, n_heads=3, head_dim=10, n_layers=2, intermediate_size=47, vocab_size=301, qk_norm="per_head"
 )
 """Two processes can share out evenly neither its rows nor its heads."""
 
 
-def weights_drawn_in_pieces_are_those_of_one_process(ranks: Ranks, _: Path) -> None:
+def weights_drawn_in_pieces_are_those_of_one_process(group: ProcessGroup, _: Path) -> None:
     for model in (UNEVEN, UNEVEN.replace(tied=False, head_bias=True, zero_init_out=True)):
-        whole = prepared(model, small_config(), CPU).module
-        shared = prepared(model, small_config(), CPU, ranks, shard=True).module
+        whole = init_train_state(model, small_config(), CPU).module
+        shared = init_train_state(model, small_config(), CPU, group, shard=True).module
         for (name, expected), parameter in zip(whole.named_parameters(), shared.parameters(), strict=True):
             assert parameter.to_local().numel() <= expected.numel() * 2 / 3, name
             assert torch.equal(parameter.full_tensor(), expected), name
         assert (shared.lm_head.weight is shared.embed.weight) == model.tied
 
 
-def every_choice_gives_the_gradient_of_one_process(ranks: Ranks, _: Path) -> None:
+def every_choice_gives_the_gradient_of_one_process(group: ProcessGroup, _: Path) -> None:
     for model in (UNEVEN, UNEVEN.replace(tied=False)):
         for choices in ({}, {"z_loss": 0.1, "loss_chunks": 3, "gradient_checkpointing": True}):
             config = small_config(batch_size=2, gradient_accumulation_steps=4, **choices)
-            whole, shared = prepared(model, config, CPU), prepared(model, config, CPU, ranks, shard=True)
+            whole, shared = (
+                init_train_state(model, config, CPU),
+                init_train_state(model, config, CPU, group, shard=True),
+            )
             loss, norm = accumulated(whole, config)
             own_loss, shared_norm = accumulated(shared, config)
-            assert_close(ranks.mean(own_loss), loss)
+            assert_close(group.all_reduce_mean(own_loss), loss)
             assert_close(shared_norm, norm)
             for (name, expected), parameter in zip(
                 whole.module.named_parameters(), shared.module.parameters(), strict=True
@@ -50,50 +54,50 @@ def every_choice_gives_the_gradient_of_one_process(ranks: Ranks, _: Path) -> Non
                 assert_close(parameter.grad.full_tensor(), expected.grad, msg=name)
 
 
-def experts_learn_as_in_one_process(ranks: Ranks, _: Path) -> None:
+def experts_learn_as_in_one_process(group: ProcessGroup, _: Path) -> None:
     """The same gradient, the balance's in it, the same counts of tokens and the same correction."""
     model = small_model(n_experts=4, n_experts_per_token=2, expert_intermediate_size=18, correction_bias=True)
     config = small_config(batch_size=2, gradient_accumulation_steps=4, balance_loss=0.5)
-    whole = prepared(model, config, CPU)
+    whole = init_train_state(model, config, CPU)
     loss, norm = accumulated(whole, config)
-    busiest = whole.balance.busiest()
-    whole.balance.correct()
+    busiest = whole.balancer.busiest_expert()
+    whole.balancer.update_router_bias()
     for shard in (False, True):
-        shared = prepared(model, config, CPU, ranks, shard=shard)
+        shared = init_train_state(model, config, CPU, group, shard=shard)
         own_loss, shared_norm = accumulated(shared, config)
-        assert_close(ranks.mean(own_loss), loss)
+        assert_close(group.all_reduce_mean(own_loss), loss)
         assert_close(shared_norm, norm)
-        assert_close(shared.balance.busiest(ranks), busiest)
-        shared.balance.correct()
-        for layer, expected in zip(shared.balance.layers, whole.balance.layers, strict=True):
+        assert_close(shared.balancer.busiest_expert(group), busiest)
+        shared.balancer.update_router_bias()
+        for layer, expected in zip(shared.balancer.layers, whole.balancer.layers, strict=True):
             assert torch.equal(layer.correction, expected.correction)
             assert expected.correction.any()
 
 
-def layers_that_travel_in_bfloat16_give_nearly_the_loss_of_one_process(ranks: Ranks, _: Path) -> None:
+def layers_that_travel_in_bfloat16_give_nearly_the_loss_of_one_process(group: ProcessGroup, _: Path) -> None:
     """As on a GPU. Both round to 8 bits, at places that are not all the same."""
     compute = Compute(torch.device("cpu"), "CPU", bf16=True, compiled=False, peak_flops=None)
     config = small_config(batch_size=2, gradient_accumulation_steps=4)
-    whole = prepared(UNEVEN, config, compute)
-    shared = prepared(UNEVEN, config, compute, ranks, shard=True)
+    whole = init_train_state(UNEVEN, config, compute)
+    shared = init_train_state(UNEVEN, config, compute, group, shard=True)
     loss, norm = accumulated(whole, config)
     own_loss, shared_norm = accumulated(shared, config)
-    assert_close(ranks.mean(own_loss), loss, rtol=1e-4, atol=0)
+    assert_close(group.all_reduce_mean(own_loss), loss, rtol=1e-4, atol=0)
     assert_close(shared_norm, norm, rtol=1e-2, atol=0)
     assert {parameter.grad.dtype for parameter in shared.module.parameters()} == {torch.float32}
 
 
-def accumulated(learner: Learner, config: TrainConfig) -> tuple[Tensor, Tensor]:
+def accumulated(state: TrainState, config: TrainConfig) -> tuple[Tensor, Tensor]:
     """An update's loss, of this process's micro-steps, and the norm of its whole gradient."""
     tokens = torch.randint(300, (4, 2, 17), generator=torch.Generator().manual_seed(1))
-    own = [tokens[i] for i in learner.ranks.own_steps(config)]
-    loss = accumulate(learner.loss_of, own, config, learner.compute, learner.ranks)
-    return loss, clip(learner.module.parameters(), 1.0)
+    own = [tokens[i] for i in state.group.own_micro_steps(config)]
+    loss = accumulate_gradients(state.loss_fn, own, config, state.compute, state.group)
+    return loss, clip_grad_norm(state.module.parameters(), 1.0)
 
 
-def muon_makes_the_update_of_whole_matrices(ranks: Ranks, _: Path) -> None:
+def muon_makes_the_update_of_whole_matrices(group: ProcessGroup, _: Path) -> None:
     """The same bits: tall, wide and square ones, more and fewer than processes, and one with a single row."""
-    draw, mesh = torch.Generator().manual_seed(0), ranks.mesh(torch.device("cpu"))
+    draw, mesh = torch.Generator().manual_seed(0), group.device_mesh(torch.device("cpu"))
     shapes = [(31, 20)] * 5 + [(20, 31)] * 2 + [(16, 16)] * 3 + [(1, 8)]
     first = [torch.randn(shape, generator=draw) for shape in shapes]
     whole = [nn.Parameter(matrix.clone()) for matrix in first]
@@ -113,21 +117,21 @@ def muon_makes_the_update_of_whole_matrices(ranks: Ranks, _: Path) -> None:
         assert torch.equal(piece.full_tensor(), matrix)
 
 
-def settings_that_fit_are_agreed_on(ranks: Ranks, folder: Path) -> None:
+def settings_that_fit_are_agreed_on(group: ProcessGroup, folder: Path) -> None:
     """Only the second process has too little memory, in the middle of what the other one goes on trying."""
-    model, data = small_model(), ranks.leader_first(lambda: small_data(folder))
+    model, data = small_model(), group.main_process_first(lambda: small_data(folder))
     config = small_config(batch_size=8, gradient_accumulation_steps=2)
     tried = []
 
     def try_one(shard: bool, config: TrainConfig) -> None:
         tried.append(config.batch_size)
-        _try(model, data, CPU, ranks, shard, config)
-        if ranks.rank == 1 and config.batch_size > 2:
+        _try(model, data, CPU, group, shard, config)
+        if group.rank == 1 and config.batch_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     for shard in (False, True):
-        sizes = attempts(config, {"loss_chunks", "gradient_checkpointing"}, 1024, ranks.size)
-        assert first_that_fits(sizes, partial(try_one, shard), ranks).batch_size == 2
+        sizes = attempts(config, {"loss_chunks", "gradient_checkpointing"}, 1024, group.world_size)
+        assert first_that_fits(sizes, partial(try_one, shard), group).batch_size == 2
     assert tried == [8, 4, 2, 8, 4, 2]
-    found = with_defaults({"gradient_accumulation_steps": 2}, model, len(data.train), on_cpu=True)
-    assert settings_that_fit(found, model, data, CPU, ranks, shard=True).config == found.config
+    found = complete({"gradient_accumulation_steps": 2}, model, len(data.train), on_cpu=True)
+    assert settings_that_fit(found, model, data, CPU, group, shard=True).config == found.config

@@ -13,7 +13,7 @@ from parambudget.errors import ConfigError, InputError
 from parambudget.text.corpus import Document, read_corpus
 from parambudget.text.token_cache import token_data
 from parambudget.training.config import TrainConfig
-from parambudget.training.dataloader import Windows, shuffled
+from parambudget.training.dataloader import TokenWindows, permuted_index
 from parambudget.training.defaults import with_defaults
 from parambudget.training.schedule import learning_rate
 
@@ -172,31 +172,31 @@ def test_an_unwritable_cache_is_one_line(tmp_path):
 @settings(max_examples=40)
 @given(st.integers(1, 300), st.integers(0, 2**64 - 1))
 def test_shuffling_is_a_permutation(n, key):
-    assert sorted(shuffled(i, n, key=key) for i in range(n)) == list(range(n))
+    assert sorted(permuted_index(i, n, key=key) for i in range(n)) == list(range(n))
 
 
 def test_shuffling_leaves_little_in_its_place():
-    assert sum(shuffled(i, 1_000, key=7) == i for i in range(1_000)) < 10
+    assert sum(permuted_index(i, 1_000, key=7) == i for i in range(1_000)) < 10
 
 
 @settings(max_examples=40)
 @given(st.integers(9, 200), st.integers(1, 8), st.integers(0, 9))
 def test_an_epoch_visits_every_window_once_and_no_token_twice(n_tokens, context_length, seed):
-    text = Windows(np.arange(n_tokens), context_length, seed)
+    text = TokenWindows(np.arange(n_tokens), context_length, seed)
     for epoch in range(3):
-        inputs = text.at(epoch * text.count, text.count)[:, :-1].ravel()
+        inputs = text.batch(epoch * text.count, text.count)[:, :-1].ravel()
         assert len(set(inputs)) == text.count * context_length
 
 
 def test_epochs_come_in_another_order_and_cut_at_another_place():
-    text = Windows(np.arange(1_000), 8, seed=0)
-    first, second = text.at(0, text.count), text.at(text.count, text.count)
+    text = TokenWindows(np.arange(1_000), 8, seed=0)
+    first, second = text.batch(0, text.count), text.batch(text.count, text.count)
     assert not np.array_equal(first, second)
     assert {int(window[0]) % 8 for window in first} != {int(window[0]) % 8 for window in second}
 
 
 def test_targets_are_the_inputs_one_later():
-    window = Windows(np.arange(100), 8, seed=3).at(5, 1)[0]
+    window = TokenWindows(np.arange(100), 8, seed=3).batch(5, 1)[0]
     assert window.tolist() == list(range(window[0], window[0] + 9))
 
 

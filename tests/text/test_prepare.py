@@ -21,7 +21,7 @@ from parambudget.text.shards import Manifest, Shards
 from parambudget.text.sources import TextLayout, read_chunks, slice_file, slice_source
 from parambudget.text.tokenizer import train_bpe
 from parambudget.training import loop
-from parambudget.training.dataloader import Windows
+from parambudget.training.dataloader import TokenWindows
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_a_source_of_few_documents_has_its_end_held_out(tmp_path, tokenizer, n):
 def test_a_run_on_prepared_data_reports_bits_per_byte(tmp_path, tokenizer):
     prepare(request(write_jsonl(tmp_path / "a.jsonl", documents()), tokenizer), tmp_path / "out")
     data = data_for(tmp_path / "out", 300)
-    result = loop.train(small_model(), small_config(), data, tmp_path / "run", device="cpu")
+    result = loop.train(loop.TrainJob(small_model(), small_config(), data, tmp_path / "run"), device="cpu")
     assert 0 < result.val_bits_per_byte < result.val_loss / np.log(2)
 
 
@@ -237,4 +237,6 @@ def test_several_shards_are_one_array(lengths, start, stop):
 def test_a_batch_does_not_depend_on_how_the_tokens_are_sharded(lengths, position):
     ids = np.arange(sum(lengths))
     shards = Shards(np.split(ids, np.cumsum(lengths)[:-1]))
-    assert np.array_equal(Windows(shards, 8, 3).at(position, 4), Windows(ids, 8, 3).at(position, 4))
+    assert np.array_equal(
+        TokenWindows(shards, 8, 3).batch(position, 4), TokenWindows(ids, 8, 3).batch(position, 4)
+    )

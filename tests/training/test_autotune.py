@@ -12,7 +12,7 @@ from parambudget.errors import InputError
 from parambudget.training.autotune import attempts, first_that_fits, settings_for_hours, settings_that_fit
 from parambudget.training.config import TrainConfig
 from parambudget.training.defaults import with_defaults
-from parambudget.training.device import choose, memory_told
+from parambudget.training.device import explain_out_of_memory, select_device
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -67,21 +67,21 @@ def test_where_nothing_fits_one_line_says_so():
 
 def test_a_trial_leaves_settings_alone_that_fit(data):
     found = with_defaults({"steps": 5}, small_model(), len(data.train), on_cpu=True)
-    assert settings_that_fit(found, small_model(), data, choose("cpu")).config == found.config
+    assert settings_that_fit(found, small_model(), data, select_device("cpu")).config == found.config
 
 
 def test_running_out_of_memory_is_one_line_that_says_what_to_change():
     with (
         pytest.raises(InputError, match=r"batch_size=16 does not fit .* use a smaller --batch-size"),
-        memory_told(CONFIG),
+        explain_out_of_memory(CONFIG),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory.")
-    with pytest.raises(RuntimeError, match="something else"), memory_told(CONFIG):
+    with pytest.raises(RuntimeError, match="something else"), explain_out_of_memory(CONFIG):
         raise RuntimeError("something else")
 
 
 def test_hours_become_steps_that_fill_them_with_evaluations(data):
-    model, compute = small_model(), choose("cpu")
+    model, compute = small_model(), select_device("cpu")
     first = with_defaults({}, model, len(data.train), on_cpu=True)
     found, seconds = settings_for_hours(first, {}, model, data, compute, 1.0, update_seconds=0.5)
     assert seconds == 0.5
@@ -94,7 +94,7 @@ def test_hours_become_steps_that_fill_them_with_evaluations(data):
 def test_hours_too_short_for_an_update_are_refused(data):
     first = with_defaults({}, small_model(), len(data.train), on_cpu=True)
     with pytest.raises(InputError, match=r"--hours 0.0001 .* one update"):
-        settings_for_hours(first, {}, small_model(), data, choose("cpu"), 1e-4, update_seconds=10.0)
+        settings_for_hours(first, {}, small_model(), data, select_device("cpu"), 1e-4, update_seconds=10.0)
 
 
 # On the command line
@@ -153,8 +153,11 @@ def test_a_resumed_run_keeps_the_settings_that_are_not_given_again(parambudget, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["config.json", "--steps", "3", "--hours", "1"], "--steps and --hours both say how long the run is"),
-        (["config.json", "--hours", "nan"], "--hours nan is not a time"),
+        (
+            ["config.json", "--steps", "3", "--hours", "1"],
+            "--steps and --hours both set the length of the run",
+        ),
+        (["config.json", "--hours", "nan"], "--hours nan is not a duration"),
         (["config.json", "--tokens", "many"], "--tokens 'many' is not a count"),
         (["--resume", "--learning-rate", "0.5"], "learning_rate is 0.002 there and 0.5 here"),
         (["config.json", "--resume", "--intermediate-size", "64"], "run of another model"),

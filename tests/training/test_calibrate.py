@@ -12,9 +12,10 @@ from parambudget.cost.hardware import parse_accelerator
 from parambudget.cost.speed import profile
 from parambudget.cost.speed.profile import preset_profile
 from parambudget.cost.speed.throughput import throughput
+from parambudget.cost.step import StepConfig
 from parambudget.errors import InputError
 from parambudget.training import calibrate as measuring
-from parambudget.training.device import choose
+from parambudget.training.device import select_device
 
 H100 = preset_profile(parse_accelerator("h100"))
 MEASURED = replace(H100, device="NVIDIA H100 80GB HBM3", source="measured", measured_on="2026-11-25")
@@ -35,7 +36,7 @@ def own_folder(tmp_path, monkeypatch):
 def measured():
     """This processor, in a moment."""
     stages = []
-    stack = measuring.calibrate(choose("cpu"), seconds=0.05, on_stage=stages.append)
+    stack = measuring.calibrate(select_device("cpu"), seconds=0.05, on_stage=stages.append)
     return stack, stages
 
 
@@ -62,11 +63,11 @@ class TestMeasuring:
         """A moment on a busy machine; what a minute gives is in docs/throughput.md."""
         model, work = (
             pb.model(dim=128, n_layers=3, n_heads=2, vocab_size=2048, context_length=64),
-            step_of(4, 2),
+            StepConfig(batch_size=4, gradient_accumulation_steps=2),
         )
-        compute = choose("cpu")
+        compute = select_device("cpu")
         seconds = measuring.timed_update_seconds(
-            model, measuring.settings_of(work), measuring.random_text(model), compute, seconds=0.2
+            model, measuring.timing_config(work), measuring.random_text(model), compute, seconds=0.2
         )
         assert 1 / 3 < throughput(model, work, measured[0]).update_seconds / seconds < 3
 
@@ -85,7 +86,7 @@ class TestMeasuring:
             work = step_of(batch, optimizer="adamw")
             runs.append((model, work, throughput(model, work, truth).update_seconds))
         start = replace(truth, matmul_flops=9.9e10, matmul_traffic=0.0, element_bytes=0.0)
-        found = measuring.explained(start, runs, (1.1, 1.5, 20.0, 100.0, 1e-3, 1e-3))
+        found = measuring.fit_constants(start, runs, (1.1, 1.5, 20.0, 100.0, 1e-3, 1e-3))
         for model, work, seconds in runs:
             assert throughput(model, work, found).update_seconds == pytest.approx(seconds, rel=0.01)
         assert found.matmul_flops == pytest.approx(truth.matmul_flops, rel=0.05)
@@ -95,8 +96,8 @@ class TestMeasuring:
     def test_no_constant_comes_out_negative(self):
         """Updates that take no time at all."""
         model = pb.model(dim=64, n_layers=2, vocab_size=512, context_length=32)
-        runs = [(model, step_of(batch, optimizer="adamw"), 1e-9) for batch in (1, 2, 4, 8)]
-        found = measuring.explained(replace(CPU, matmul_traffic=0.0), runs, (1.0,) * 6)
+        runs = [(model, StepConfig(batch_size=batch, optimizer="adamw"), 1e-9) for batch in (1, 2, 4, 8)]
+        found = measuring.fit_constants(replace(CPU, matmul_traffic=0.0), runs, (1.0,) * 6)
         assert min(found.element_bytes, found.logit_bytes, found.micro_seconds, found.layer_seconds) >= 0
         assert found.matmul_flops > 0
 
@@ -177,8 +178,8 @@ class TestTheCommand:
         ("arguments", "message"),
         [
             (["--show", "--clear"], "use one of them"),
-            (["--device", "tpu"], "device 'tpu' is not"),
-            (["--device", "cuda:99"], "device 'cuda:99' is not there"),
+            (["--device", "tpu"], "'tpu' is not a device"),
+            (["--device", "cuda:99"], "device 'cuda:99' was not found"),
         ],
     )
     def test_what_cannot_be_is_one_line(self, run, arguments, message):

@@ -21,7 +21,7 @@ from torch.testing import assert_close
 
 from parambudget.errors import InputError
 from parambudget.training.checkpoint.files import read_state
-from parambudget.training.distributed import ALONE, Ranks
+from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 SETTINGS = {
     "steps": 8, "save_every": 4, "eval_every": 4, "batch_size": 2, "gradient_accumulation_steps": 4,
@@ -98,7 +98,7 @@ def test_a_run_goes_on_with_another_number_of_processes(two, alone, together, n_
     assert_same_within_float32(out, alone)
     there, here = 3 - n_processes, n_processes
     change = f", shard {n_processes == 1} there and {n_processes == 2} here" if shard else ""
-    told = f"the run goes on, but not bit for bit: processes {there} there and {here} here{change}"
+    told = f"the run continues, but not bit for bit: processes {there} there and {here} here{change}"
     assert two.said() == f"parambudget: {told}\n"
 
 
@@ -210,7 +210,7 @@ def test_a_damaged_checkpoint_is_set_aside_by_all(two, together):
     with (out / "checkpoints/step-8/optimizer.safetensors").open("r+b") as file:
         file.truncate(1_000)
     assert two.train(2, out.name, "--shard", "--resume") == [0, 0]
-    assert "damaged: optimizer.safetensors is not what was written; it is set aside" in two.said()
+    assert "damaged: optimizer.safetensors does not match its hash; it is set aside" in two.said()
     for name in ("model", "optimizer"):
         assert_close(saved_in(out, name), saved_in(together[True], name), rtol=0, atol=0)
 
@@ -233,7 +233,7 @@ def test_a_shared_run_starts_from_the_weights_of_another(two, alone):
         (["--resume", "--steps", "3"], "alone/checkpoints/step-8 is already beyond steps=3"),
         (["--out", "new", "--init", "broken"], "checkpoint broken is damaged: model.safetensors"),
         (["--out", "new", "--steps", "0"], "steps is 0"),
-        (["--out", "new", "--tokens", "1M", "--steps", "2"], "both say how long the run is"),
+        (["--out", "new", "--tokens", "1M", "--steps", "2"], "both set the length of the run"),
         (["--out", "new", "--unknown"], "No such option: --unknown"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -256,10 +256,10 @@ def test_what_is_wrong_is_one_line_of_the_leading_process(two, alone, more, mess
 
 def test_there_is_nobody_to_share_with_in_one_process(two):
     assert two.train(1, "lonely", "--shard") == [2]
-    assert "and there is one; start it with torchrun" in two.said()
+    assert "and there is only one; start it with torchrun" in two.said()
     assert not (two.folder / "lonely").exists()
-    with pytest.raises(InputError, match="--shard shares the model out among several processes"):
-        ALONE.require_others()
+    with pytest.raises(InputError, match="--shard splits the model among several processes"):
+        SINGLE_PROCESS.require_several()
 
 
 @pytest.mark.parametrize(
@@ -279,5 +279,5 @@ def test_in_step(two, check):
 
 
 def test_micro_steps_that_cannot_be_shared_out_are_refused():
-    with pytest.raises(InputError, match="gradient_accumulation_steps=3 cannot be shared out evenly among 2"):
-        Ranks(0, 2).require_even(small_config(gradient_accumulation_steps=3))
+    with pytest.raises(InputError, match="gradient_accumulation_steps=3 cannot be split evenly among 2"):
+        ProcessGroup(0, 2).require_even_split(small_config(gradient_accumulation_steps=3))

@@ -12,15 +12,15 @@ from support.strategies import models
 from support.training_data import WORDS, small_config, small_data, small_model
 
 from parambudget.cli.main import main
-from parambudget.nn.kv_cache import remembering
+from parambudget.nn.kv_cache import kv_cache
 from parambudget.nn.transformer import Transformer
 from parambudget.training import loop
-from parambudget.training.device import choose
-from parambudget.training.generate import Drawing, drawn, load_checkpoint, sample
+from parambudget.training.device import select_device
+from parambudget.training.generate import SamplingParams, generate_text, load_checkpoint, sample_token
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CPU = choose("cpu")
+CPU = select_device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,9 @@ def run(tmp_path_factory) -> Path:
     """A run that has learned enough to write words."""
     folder = tmp_path_factory.mktemp("run")
     config = small_config(steps=100, batch_size=8, learning_rate=2e-2, eval_every=100, save_every=100)
-    loop.train(small_model(vocab_size=310), config, small_data(folder), folder / "run", device="cpu")
+    loop.train(
+        loop.TrainJob(small_model(vocab_size=310), config, small_data(folder), folder / "run"), device="cpu"
+    )
     return folder / "run"
 
 
@@ -49,7 +51,7 @@ def parambudget(monkeypatch, capsys):
 def assert_the_same_with_memory(module: Transformer, tokens: torch.Tensor, lengths: tuple[int, ...]) -> None:
     with torch.no_grad():
         whole = module(tokens)
-        with remembering(module, tokens.shape[1]) as hidden:
+        with kv_cache(module, tokens.shape[1]) as hidden:
             parts = [module.logits(hidden(part)) for part in tokens.split(lengths, dim=1)]
         assert torch.equal(module(tokens), whole), "the module is not as it was"
     # float32 sums in another order: 24 bits, some hundred terms, relative to the largest logit.
@@ -100,7 +102,7 @@ def test_with_memory_any_model_gives_the_same_logits(model):
 def test_the_module_is_as_it_was_after_an_error():
     module = Transformer(small_model(), device="cpu")
     before = [type(layer.attention) for layer in module.layers]
-    with pytest.raises(RuntimeError, match="stop"), remembering(module, 4):
+    with pytest.raises(RuntimeError, match="stop"), kv_cache(module, 4):
         raise RuntimeError("stop")
     assert [type(layer.attention) for layer in module.layers] == before
 
@@ -110,20 +112,22 @@ def test_the_module_is_as_it_was_after_an_error():
 
 def test_temperature_zero_takes_the_likeliest():
     logits = torch.tensor([0.1, 3.0, 2.9])
-    assert {drawn(logits, Drawing(1, 0.0, None, 0), torch.Generator()) for _ in range(20)} == {1}
+    assert {sample_token(logits, SamplingParams(1, 0.0, None, 0), torch.Generator()) for _ in range(20)} == {
+        1
+    }
 
 
 def test_top_k_draws_from_the_likeliest_only():
     generator = torch.Generator().manual_seed(0)
     logits = torch.tensor([0.0, 2.0, 1.9, 1.0])
-    found = [drawn(logits, Drawing(1, 1.0, 2, 0), generator) for _ in range(200)]
+    found = [sample_token(logits, SamplingParams(1, 1.0, 2, 0), generator) for _ in range(200)]
     assert set(found) == {1, 2}
 
 
 def test_tokens_come_as_often_as_the_model_says():
     generator = torch.Generator().manual_seed(0)
     logits = torch.tensor([0.7, 0.2, 0.1]).log()
-    found = [drawn(logits, Drawing(1, 1.0, None, 0), generator) for _ in range(4_000)]
+    found = [sample_token(logits, SamplingParams(1, 1.0, None, 0), generator) for _ in range(4_000)]
     # Four standard deviations of the binomial: 4 * sqrt(0.7 * 0.3 / 4000).
     assert found.count(0) / 4_000 == pytest.approx(0.7, abs=0.029)
 
@@ -131,14 +135,14 @@ def test_tokens_come_as_often_as_the_model_says():
 @pytest.mark.parametrize("temperature", [1e-30, 1e30])
 def test_an_extreme_temperature_still_draws(temperature):
     logits = torch.tensor([1e4, -1e4, 0.0])
-    assert drawn(logits, Drawing(1, temperature, None, 0), torch.Generator()) in range(3)
+    assert sample_token(logits, SamplingParams(1, temperature, None, 0), torch.Generator()) in range(3)
 
 
 # Samples
 
 
 def test_a_trained_model_writes_the_words_it_learned(run):
-    made = sample(load_checkpoint(run, CPU), "model", Drawing(10, 0.0, None, 0))
+    made = generate_text(load_checkpoint(run, CPU), "model", SamplingParams(10, 0.0, None, 0))
     assert made.n_tokens == 10
     first, second = made.text.split()[:2]
     assert {first.strip("."), second.strip(".")} <= set(WORDS), made.text
@@ -146,13 +150,15 @@ def test_a_trained_model_writes_the_words_it_learned(run):
 
 def test_the_same_seed_writes_the_same_and_another_does_not(run):
     loaded = load_checkpoint(run, CPU)
-    texts = [sample(loaded, "the", Drawing(12, 1.0, None, seed)).text for seed in (0, 0, 1)]
+    texts = [generate_text(loaded, "the", SamplingParams(12, 1.0, None, seed)).text for seed in (0, 0, 1)]
     assert texts[0] == texts[1] != texts[2]
 
 
 def test_what_is_heard_piece_by_piece_is_the_text(run):
     heard: list[str] = []
-    made = sample(load_checkpoint(run, CPU), "the", Drawing(12, 1.0, None, 3), on_text=heard.append)
+    made = generate_text(
+        load_checkpoint(run, CPU), "the", SamplingParams(12, 1.0, None, 3), on_text=heard.append
+    )
     assert heard[0] == "the"
     assert "".join(heard[1:]) == made.text
     assert len(heard) > 2
@@ -165,7 +171,7 @@ def test_no_token_without_a_text_is_drawn(run):
     assert entries < loaded.module.model.vocab_size
     with torch.no_grad():
         loaded.module.embed.weight[entries:] *= 1e4
-    assert sample(loaded, "the", Drawing(10, 1.0, None, 0)).n_tokens > 0
+    assert generate_text(loaded, "the", SamplingParams(10, 1.0, None, 0)).n_tokens > 0
 
 
 def test_a_text_ends_where_a_document_does(run):
@@ -177,7 +183,7 @@ def test_a_text_ends_where_a_document_does(run):
         loaded.module.embed.weight.zero_()
         loaded.module.embed.weight[:, 0] = 1
         loaded.module.embed.weight[loaded.tokenizer.end, 0] = 1e3
-    made = sample(loaded, "the", Drawing(10, 0.0, None, 0))
+    made = generate_text(loaded, "the", SamplingParams(10, 0.0, None, 0))
     assert (made.ended, made.n_tokens, made.text) == ("end of text", 1, "")
 
 
@@ -199,7 +205,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_sampled(run, 
     (broken / "model.safetensors").write_bytes(b"half")
     code, out, err = parambudget("sample", str(tmp_path / "two"), "--max-tokens", "5")
     assert (code, out) == (0, parambudget("sample", str(saved), "--max-tokens", "5")[1])
-    assert "step-99 is damaged: model.safetensors is not what was written; an older one is taken" in err
+    assert "step-99 is damaged: model.safetensors does not match its hash; an older one is used" in err
 
 
 def test_json_says_what_was_drawn_and_why_it_ended(run, parambudget):
@@ -213,8 +219,8 @@ def test_json_says_what_was_drawn_and_why_it_ended(run, parambudget):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere is no checkpoint; give a run's folder or its checkpoints/step-N"),
-        (["run", "--prompt", "the model " * 20], "leaves no room behind it; give a shorter one"),
+        (["nowhere"], "nowhere is not a checkpoint; give the folder of a run, its checkpoints/step-N"),
+        (["run", "--prompt", "the model " * 20], "leaves no room for more; give a shorter one"),
         (["run", "--temperature", "-1"], "temperature"),
         (["run", "--temperature", "inf"], "--temperature inf is not finite"),
         (["run", "--max-tokens", "0"], "'0' should be greater than or equal to 1"),

@@ -9,11 +9,11 @@ import torch
 from support.training_data import small_config, small_model
 
 from parambudget.text.token_cache import TokenData
-from parambudget.training.dataloader import Windows
-from parambudget.training.device import choose
-from parambudget.training.loop import accumulate, micro_batches, train
-from parambudget.training.loss import mean_loss
-from parambudget.training.train_state import initialised
+from parambudget.training.dataloader import TokenWindows
+from parambudget.training.device import select_device
+from parambudget.training.loop import TrainJob, accumulate_gradients, micro_batches, train
+from parambudget.training.loss import build_loss
+from parambudget.training.train_state import init_module
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,9 +32,10 @@ def losses(data: TokenData, out: Path, **changes) -> tuple[dict[int, float], flo
     found = {}
     config = small_config(steps=40, eval_every=40, save_every=40, **changes)
     result = train(
-        small_model(), config, data, out, device="cpu",
+        TrainJob(small_model(), config, data, out),
+        device="cpu",
         on_step=lambda step: found.update({step.step: step.loss}),
-    )  # fmt: skip
+    )
     return {step: found[step] for step in GOLDEN}, result.val_loss
 
 
@@ -54,11 +55,11 @@ def test_the_golden_losses_notice_a_small_change_of_the_recipe(data, tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_compiled_step_has_the_loss_and_gradients_of_the_eager_one(data):
     def learned(compiled: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        compute = replace(choose("cpu"), compiled=compiled)
+        compute = replace(select_device("cpu"), compiled=compiled)
         config = small_config(gradient_accumulation_steps=2)
-        module = initialised(small_model(n_layers=1), 0, compute)
-        batches = micro_batches(Windows(data.train, 16, seed=0), 0, config, compute)
-        loss = accumulate(mean_loss(module, config, compute), batches, config, compute)
+        module = init_module(small_model(n_layers=1), 0, compute)
+        batches = micro_batches(TokenWindows(data.train, 16, seed=0), 0, config, compute)
+        loss = accumulate_gradients(build_loss(module, config, compute), batches, config, compute)
         return loss, {name: parameter.grad for name, parameter in module.named_parameters()}
 
     # Fused kernels add up in another order: 24 bits, some hundred terms.

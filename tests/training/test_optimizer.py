@@ -22,18 +22,18 @@ from parambudget.text.token_cache import TokenData
 from parambudget.training import loop, train_state
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
-from parambudget.training.dataloader import Windows
+from parambudget.training.dataloader import TokenWindows
 from parambudget.training.defaults import with_defaults
-from parambudget.training.device import choose
-from parambudget.training.loss import mean_loss
-from parambudget.training.metrics import Step
-from parambudget.training.optimizer import clip, groups, optimizer_for
+from parambudget.training.device import select_device
+from parambudget.training.loss import build_loss
+from parambudget.training.metrics import StepMetrics
+from parambudget.training.optimizer import build_optimizer, clip_grad_norm, group_parameters
 from parambudget.training.schedule import learning_rate
-from parambudget.training.train_state import Learner
+from parambudget.training.train_state import TrainState
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CPU = choose("cpu")
+CPU = select_device("cpu")
 OPTIMIZERS = ("muon", "adamw")
 ATTENTION = r"(q|k|v|out|q_down|q_up|kv_down|kv_up)"
 FFN = r"ffn\.((shared|experts\.\d+)\.)?(gate|up|down)"
@@ -42,17 +42,17 @@ FUSED = r"experts\.(gate|up|down)"
 ENDS = re.compile(rf"(lm_head|layers\.\d+\.ffn\.(router|shared_gate|{FUSED}))\.weight")
 
 
-def updated(data: TokenData, n: int, config: TrainConfig, model: ModelConfig | None = None) -> Learner:
+def updated(data: TokenData, n: int, config: TrainConfig, model: ModelConfig | None = None) -> TrainState:
     """A small model after so many updates."""
-    made = train_state.prepared(model or small_model(), config, CPU)
-    batches = loop.micro_batches(Windows(data.train, 16, 0), 0, config, CPU)
+    made = train_state.init_train_state(model or small_model(), config, CPU)
+    batches = loop.micro_batches(TokenWindows(data.train, 16, 0), 0, config, CPU)
     for _ in range(n):
-        loss = loop.accumulate(made.loss_of, batches, config, CPU)
-        loop.update(made.optimizer, loss.item(), 1.0)
+        loss = loop.accumulate_gradients(made.loss_fn, batches, config, CPU)
+        loop.optimizer_step(made.optimizer, loss.item(), 1.0)
     return made
 
 
-def weights(made: Learner) -> dict[str, Tensor]:
+def weights(made: TrainState) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in made.module.named_parameters()}
 
 
@@ -60,7 +60,7 @@ def weights(made: Learner) -> dict[str, Tensor]:
 @given(models())
 def test_every_parameter_is_in_one_group_and_its_role_says_which(model):
     module = Transformer(model, device="meta")
-    found = groups(module, model)
+    found = group_parameters(module, model)
     group_of = {id(parameter): kind for kind, members in vars(found).items() for parameter in members}
     named = dict(module.named_parameters())
     assert sum(map(len, vars(found).values())) == len(group_of) == len(named)
@@ -90,27 +90,29 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_model_learns_and_a_checkpoint_brings_it_back(data, tmp_path, kind, optimizer):
     model, config = small_model(**KINDS[kind]), small_config(optimizer=optimizer)
-    tokens = torch.from_numpy(Windows(data.train, 16, 0).at(0, 4))
+    tokens = torch.from_numpy(TokenWindows(data.train, 16, 0).batch(0, 4))
     losses = {}
     for n in (0, 20):
         made = updated(data, n, config, model)
-        losses[n] = made.loss_of(tokens).item()
+        losses[n] = made.loss_fn(tokens).item()
     assert losses[20] < losses[0] - 0.2
     for name, buffer in made.module.named_buffers():
         if name.endswith("correction"):
             buffer.fill_(0.5)
-    about = files.About({}, "{}", {})
-    held = files.snapshot(Step(20, 0.0, 0.0, 0.0, False, 0, 0.0, None), made.module, made.optimizer, about)
-    folder, other = files.write(tmp_path, held), updated(data, 0, config, model)
+    about = files.RunMetadata({}, "{}", {})
+    held = files.take_snapshot(
+        StepMetrics(20, 0.0, 0.0, 0.0, False, 0, 0.0, None), made.module, made.optimizer, about
+    )
+    folder, other = files.write_checkpoint(tmp_path, held), updated(data, 0, config, model)
     files.restore(folder, files.read_state(folder), other.module, other.optimizer)
-    assert other.loss_of(tokens).item() == made.loss_of(tokens).item()
+    assert other.loss_fn(tokens).item() == made.loss_fn(tokens).item()
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_tied_head_is_the_embedding_and_a_head_of_its_own_is_decayed(tied):
     model = small_model(tied=tied)
     module = Transformer(model, device="cpu")
-    muon, *adamw = optimizer_for(module, model, small_config(optimizer="muon")).param_groups
+    muon, *adamw = build_optimizer(module, model, small_config(optimizer="muon")).param_groups
     decays = {id(p): group["weight_decay"] for group in adamw for p in group["params"]}
     assert decays[id(module.embed.weight)] == 0
     assert decays[id(module.lm_head.weight)] == (0 if tied else 0.1)
@@ -139,8 +141,8 @@ def test_an_update_of_muon_is_nearly_orthogonal_and_of_the_size_of_adamws(data):
 
 def test_muon_without_decay_leaves_a_matrix_where_it_is_when_nothing_pulls_at_it():
     model, config = small_model(), small_config(optimizer="muon", weight_decay=0.0)
-    module = train_state.initialised(model, 0, CPU)
-    optimizer = optimizer_for(module, model, config)
+    module = train_state.init_module(model, 0, CPU)
+    optimizer = build_optimizer(module, model, config)
     before = module.layers[0].ffn.up.weight.clone()
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -153,8 +155,10 @@ def test_the_state_of_muon_goes_out_and_in_as_a_dict(data):
     other.module.load_state_dict(made.module.state_dict())
     other.optimizer.load_state_dict(deepcopy(made.optimizer.state_dict()))
     for each in (made, other):
-        tokens = torch.from_numpy(Windows(data.train, 16, 0).at(12, 4))
-        loop.update(each.optimizer, loop.accumulate(each.loss_of, [tokens], small_config(), CPU).item(), 1.0)
+        tokens = torch.from_numpy(TokenWindows(data.train, 16, 0).batch(12, 4))
+        loop.optimizer_step(
+            each.optimizer, loop.accumulate_gradients(each.loss_fn, [tokens], small_config(), CPU).item(), 1.0
+        )
     there, here = weights(made), weights(other)
     assert all(torch.equal(there[name], here[name]) for name in there)
 
@@ -163,10 +167,12 @@ def test_the_state_of_muon_goes_out_and_in_as_a_dict(data):
 def test_a_resumed_run_ends_with_the_same_weights_optimizer_and_losses(data, tmp_path, optimizer):
     settings = small_config(optimizer=optimizer, schedule="wsd", eval_every=6, save_every=2)
     asked_to_stop = iter([False, False, False, True])
-    loop.train(small_model(), settings, data, tmp_path / "whole", device="cpu")
+    loop.train(loop.TrainJob(small_model(), settings, data, tmp_path / "whole"), device="cpu")
     for stopped in (lambda: next(asked_to_stop), lambda: False):
         loop.train(
-            small_model(), settings, data, tmp_path / "cut", device="cpu", resume=True, stopped=stopped
+            loop.TrainJob(small_model(), settings, data, tmp_path / "cut", resume=True),
+            device="cpu",
+            stop_requested=stopped,
         )
     for file in ("model.safetensors", "optimizer.safetensors"):
         whole, cut = (load_file(tmp_path / name / "checkpoints/step-6" / file) for name in ("whole", "cut"))
@@ -204,10 +210,10 @@ def test_a_batch_in_parts_makes_the_update_of_the_whole(data, optimizer):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_the_choices_that_steady_a_model_train(data, optimizer, choice):
     config, model = small_config(optimizer=optimizer, learning_rate=1e-2), small_model(**choice)
-    tokens = torch.from_numpy(Windows(data.train, 16, 0).at(10_000, 16))
+    tokens = torch.from_numpy(TokenWindows(data.train, 16, 0).batch(10_000, 16))
     before, after = (updated(data, n, config, model) for n in (0, 15))
     with torch.no_grad():
-        assert after.loss_of(tokens) < before.loss_of(tokens) - 0.5
+        assert after.loss_fn(tokens) < before.loss_fn(tokens) - 0.5
     here, there = weights(before), weights(after)
     assert all(not torch.equal(here[name], there[name]) for name in here)
 
@@ -257,10 +263,10 @@ def test_each_schedule_falls_as_its_name_says(schedule):
 @pytest.mark.parametrize("chunks", [1, 3])
 def test_the_z_loss_adds_its_gradient_and_leaves_the_loss(data, chunks):
     model = small_model()
-    tokens = torch.from_numpy(Windows(data.train, 16, 0).at(0, 4))
-    module = train_state.initialised(model, 0, CPU)
-    plain = mean_loss(module, small_config(loss_chunks=chunks), CPU)(tokens)
-    reported = mean_loss(module, small_config(z_loss=0.3, loss_chunks=chunks), CPU)(tokens)
+    tokens = torch.from_numpy(TokenWindows(data.train, 16, 0).batch(0, 4))
+    module = train_state.init_module(model, 0, CPU)
+    plain = build_loss(module, small_config(loss_chunks=chunks), CPU)(tokens)
+    reported = build_loss(module, small_config(z_loss=0.3, loss_chunks=chunks), CPU)(tokens)
     assert reported == plain
     torch.autograd.backward(reported)
     found = {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
@@ -279,7 +285,7 @@ def test_the_z_loss_adds_its_gradient_and_leaves_the_loss(data, chunks):
 def gradients(module: Transformer, tokens: Tensor) -> dict[str, Tensor]:
     """Of the cross-entropy alone."""
     module.zero_grad()
-    torch.autograd.backward(mean_loss(module, small_config(), CPU)(tokens))
+    torch.autograd.backward(build_loss(module, small_config(), CPU)(tokens))
     return {name: parameter.grad for name, parameter in module.named_parameters()}
 
 
@@ -287,7 +293,7 @@ def gradients(module: Transformer, tokens: Tensor) -> dict[str, Tensor]:
 def test_a_gradient_longer_than_grad_clip_is_scaled_to_it(longest, norm_after):
     parameter = torch.nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([3.0, 4.0])
-    assert clip([parameter], longest) == 5
+    assert clip_grad_norm([parameter], longest) == 5
     assert parameter.grad.norm() == pytest.approx(norm_after, rel=1e-5)
 
 

@@ -15,7 +15,7 @@ from parambudget.errors import CheckFailed, InputError
 from parambudget.text.token_cache import TokenData
 from parambudget.training import loop
 from parambudget.training.checkpoint import files
-from parambudget.training.metrics import Step, TrainResult
+from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,7 +27,7 @@ SETTINGS = {"steps": STEPS, "save_every": 4, "eval_every": 4, "gradient_accumula
 def whole(data, tmp_path_factory) -> Path:
     """A run that was never stopped."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    loop.train(small_model(), small_config(**SETTINGS), data, out, device="cpu")
+    loop.train(loop.TrainJob(small_model(), small_config(**SETTINGS), data, out), device="cpu")
     return out
 
 
@@ -46,9 +46,11 @@ def trained(data: TokenData, out: Path, stop_after: int = 10**9, **changes) -> t
     """Train in `out`, or go on there; what was told on the way."""
     notices: list[str] = []
     result = loop.train(
-        small_model(), small_config(**(SETTINGS | changes)), data, out, device="cpu", resume=True,
-        stopped=After(stop_after), on_notice=notices.append,
-    )  # fmt: skip
+        loop.TrainJob(small_model(), small_config(**(SETTINGS | changes)), data, out, resume=True),
+        device="cpu",
+        stop_requested=After(stop_after),
+        on_notice=notices.append,
+    )
     return result, notices
 
 
@@ -143,15 +145,17 @@ def test_another_setting_is_named_and_nothing_is_touched(data, whole, tmp_path, 
 def test_another_model_and_another_text_are_named(data, whole, tmp_path):
     config = small_config(**SETTINGS)
     with pytest.raises(InputError, match="run of another model: intermediate_size is 48 there and 64 here"):
-        loop.train(small_model(intermediate_size=64), config, data, whole, device="cpu", resume=True)
+        loop.train(
+            loop.TrainJob(small_model(intermediate_size=64), config, data, whole, resume=True), device="cpu"
+        )
     other = small_data(tmp_path, vocab_size=290)
-    with pytest.raises(InputError, match="the training tokens were others"):
-        loop.train(small_model(), config, other, whole, device="cpu", resume=True)
+    with pytest.raises(InputError, match="holds a run with another set of training tokens"):
+        loop.train(loop.TrainJob(small_model(), config, other, whole, resume=True), device="cpu")
 
 
 def test_a_run_is_refused_without_resume_and_says_how_to_go_on(data, whole):
-    with pytest.raises(InputError, match=r"holds another run .*; go on with it by --resume, or choose"):
-        loop.train(small_model(), small_config(**SETTINGS), data, whole, device="cpu")
+    with pytest.raises(InputError, match=r"holds another run .*; continue it with --resume, or choose"):
+        loop.train(loop.TrainJob(small_model(), small_config(**SETTINGS), data, whole), device="cpu")
 
 
 def test_a_second_process_is_kept_out(data, tmp_path):
@@ -165,9 +169,10 @@ def test_a_second_process_is_kept_out(data, tmp_path):
         return True
 
     loop.train(
-        small_model(), small_config(**SETTINGS), data, tmp_path / "run", device="cpu", resume=True,
-        stopped=second,
-    )  # fmt: skip
+        loop.TrainJob(small_model(), small_config(**SETTINGS), data, tmp_path / "run", resume=True),
+        device="cpu",
+        stop_requested=second,
+    )
     assert stops
 
 
@@ -202,16 +207,18 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(data, wh
     _, notices = trained(data, tmp_path / "run")
     assert len(notices) == 1
     assert "step-10 is" in notices[0]
-    assert "set aside, and the run goes on from step-8" in notices[0]
+    assert "set aside, and the run continues from step-8" in notices[0]
     assert_same_run(tmp_path / "run", whole)
     assert (tmp_path / "run/checkpoints/damaged-step-10").is_dir()
 
 
 def test_a_run_without_any_whole_checkpoint_says_so(data, tmp_path):
     trained(data, tmp_path / "run", stop_after=5)
-    for folder in files.all_in(tmp_path / "run/checkpoints"):
+    for folder in list_checkpoints(tmp_path / "run/checkpoints"):
         cut_in_half(folder / "model.safetensors")
-    with pytest.raises(InputError, match=r"no checkpoint in .* is whole .*; start again in another folder"):
+    with pytest.raises(
+        InputError, match=r"no checkpoint in .* is complete .*; start again in another folder"
+    ):
         trained(data, tmp_path / "run")
 
 
@@ -230,22 +237,24 @@ def test_a_disk_that_is_full_for_a_while_is_told_and_costs_nothing(data, whole, 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     notices: list[str] = []
 
-    def fill_or_empty(step: Step) -> None:
+    def fill_or_empty(step: StepMetrics) -> None:
         if step.step in (2, 6):
             resource.setrlimit(resource.RLIMIT_FSIZE, (300 if step.step == 2 else before[0], before[1]))
 
     try:
         loop.train(
-            small_model(), small_config(**SETTINGS), data, tmp_path / "run", device="cpu",
-            on_step=fill_or_empty, on_notice=notices.append,
-        )  # fmt: skip
+            loop.TrainJob(small_model(), small_config(**SETTINGS), data, tmp_path / "run"),
+            device="cpu",
+            on_step=fill_or_empty,
+            on_notice=notices.append,
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert_same_run(tmp_path / "run", whole)
     assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {"step-8", "step-12"}
     rows, save = sorted(notices, key=lambda notice: "cannot save" in notice)
-    assert "its rows are kept for later" in rows
-    assert re.search(r"cannot save .*step-4: .*; training goes on and the next save tries again", save)
+    assert "its rows are kept in memory and written later" in rows
+    assert re.search(r"cannot save .*step-4: .*; training continues and the next save tries again", save)
 
 
 def test_other_surroundings_are_one_line_and_no_error(data, tmp_path):
@@ -255,7 +264,7 @@ def test_other_surroundings_are_one_line_and_no_error(data, tmp_path):
         _, notices = trained(data, tmp_path / "run")
     finally:
         torch.set_num_threads(1)
-    assert notices == ["the run goes on, but not bit for bit: threads 1 there and 2 here"]
+    assert notices == ["the run continues, but not bit for bit: threads 1 there and 2 here"]
 
 
 def test_the_best_checkpoint_stays_beside_the_newest(data, tmp_path):
@@ -276,7 +285,7 @@ def test_a_new_run_starts_from_the_weights_of_another(data, whole, tmp_path):
     init = whole / "checkpoints/step-12"
     still = {"learning_rate": 1e-30, "final_learning_rate": 0.0, "weight_decay": 0.0}
     config = small_config(steps=1, warmup_steps=0, **still)
-    result = loop.train(small_model(), config, data, tmp_path / "run", device="cpu", init=init)
+    result = loop.train(loop.TrainJob(small_model(), config, data, tmp_path / "run", init=init), device="cpu")
     weights, given = (load_file(path / "model.safetensors") for path in (result.checkpoint, init))
     assert all(torch.equal(weights[name], given[name]) for name in given)
     provenance = json.loads((tmp_path / "run/config.json").read_text())["provenance"]
@@ -287,9 +296,12 @@ def test_weights_of_another_tokenizer_are_told(whole, tmp_path):
     other = small_data(tmp_path, vocab_size=290)
     notices: list[str] = []
     loop.train(
-        small_model(), small_config(steps=2), other, tmp_path / "run", device="cpu",
-        init=whole / "checkpoints/step-12", on_notice=notices.append,
-    )  # fmt: skip
+        loop.TrainJob(
+            small_model(), small_config(steps=2), other, tmp_path / "run", init=whole / "checkpoints/step-12"
+        ),
+        device="cpu",
+        on_notice=notices.append,
+    )
     assert len(notices) == 1
     assert "trained with another tokenizer" in notices[0]
 

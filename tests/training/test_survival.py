@@ -20,6 +20,7 @@ from support.processes import run_command, train_in
 from support.training_data import small_model, write_text
 
 from parambudget.training.checkpoint import files
+from parambudget.training.metrics import list_checkpoints
 
 SETTINGS = {"steps": 40, "save_every": 2, "eval_every": 10, "keep": 2}
 PATIENCE_SECONDS = 60
@@ -137,7 +138,7 @@ def test_a_disk_that_was_full_for_a_while_costs_nothing(start, whole, tmp_path):
         time.sleep(0.01)
     process.kill()
     process.join()
-    newest = files.all_in(out / "checkpoints")[0]
+    newest = list_checkpoints(out / "checkpoints")[0]
     full = start(out, largest_file=50_000)
     full.join(PATIENCE_SECONDS)
     assert full.exitcode == 1
@@ -197,7 +198,7 @@ def test_a_signal_saves_at_the_step_boundary_and_prints_how_to_go_on(begun, comm
     error = (tmp_path / "err.txt").read_text()
     assert process.exitcode == 0, error
     again = shlex.join(["parambudget", *command, "--resume"])
-    match = re.fullmatch(rf"parambudget: stopped by {name} after step (\d+); go on with: {again}\n", error)
+    match = re.fullmatch(rf"parambudget: stopped by {name} after step (\d+); continue with: {again}\n", error)
     assert match, error
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["finished"], summary["steps"]) == (False, int(match[1]))
@@ -220,9 +221,9 @@ def test_a_second_interrupt_stops_at_once(begun, tmp_path):
 def test_a_signal_before_the_first_update_is_one_line_and_leaves_nothing(command, tmp_path, name, code):
     """While torch is imported, or while the tokenizer is trained: the cache is empty."""
     start = "from parambudget.cli.main import main\n"
-    start += "import parambudget.cli.running as it\nrun = it.run\n"
-    start += "def told(*given):\n    print('begun', flush=True)\n    run(*given)\n"
-    start += "import parambudget.cli.train as train\ntrain.run = told\nmain()"
+    start += "import parambudget.cli.train as train\nrun = train._run\n"
+    start += "def begin(*given, **named):\n    print('begun', flush=True)\n    run(*given, **named)\n"
+    start += "train._run = begin\nmain()"
     process = subprocess.Popen(
         [sys.executable, "-c", start, *command], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "empty")},

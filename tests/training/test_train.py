@@ -15,15 +15,15 @@ from parambudget.errors import CheckFailed, InputError
 from parambudget.nn.transformer import Transformer
 from parambudget.training import loop, train_state
 from parambudget.training.checkpoint import files
-from parambudget.training.dataloader import Windows
-from parambudget.training.device import choose, surroundings
+from parambudget.training.dataloader import TokenWindows
+from parambudget.training.device import environment, select_device
 from parambudget.training.loop import evaluate, validation_windows
-from parambudget.training.loss import mean_loss
-from parambudget.training.optimizer import optimizer_for, set_learning_rate
+from parambudget.training.loss import build_loss
+from parambudget.training.optimizer import build_optimizer, set_learning_rate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CPU = choose("cpu")
+CPU = select_device("cpu")
 
 
 def rows_of(out: Path) -> list[dict]:
@@ -32,13 +32,13 @@ def rows_of(out: Path) -> list[dict]:
 
 def test_one_batch_is_learned_by_heart(data):
     model, config = small_model(), small_config(learning_rate=2e-2, optimizer="adamw")
-    module = train_state.initialised(model, 0, CPU)
-    optimizer = optimizer_for(module, model, config)
-    loss_of = mean_loss(module, config, CPU)
-    batch = torch.from_numpy(Windows(data.train, 16, seed=0).at(0, 4))
+    module = train_state.init_module(model, 0, CPU)
+    optimizer = build_optimizer(module, model, config)
+    loss_of = build_loss(module, config, CPU)
+    batch = torch.from_numpy(TokenWindows(data.train, 16, seed=0).batch(0, 4))
     for _ in range(100):
-        loss = loop.accumulate(loss_of, [batch], config, CPU)
-        loop.update(optimizer, loss, 1.0)
+        loss = loop.accumulate_gradients(loss_of, [batch], config, CPU)
+        loop.optimizer_step(optimizer, loss, 1.0)
     assert loss < 0.1, f"loss is still {loss:.3f}"
 
 
@@ -46,9 +46,11 @@ def test_one_batch_is_learned_by_heart(data):
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(data, batch_size, parts):
     def gradients(batch_size: int, parts: int) -> dict[str, torch.Tensor]:
         config = small_config(batch_size=batch_size, gradient_accumulation_steps=parts)
-        module = train_state.initialised(small_model(), 0, CPU)
-        text = Windows(data.train, 16, seed=0)
-        loop.accumulate(mean_loss(module, config, CPU), loop.micro_batches(text, 3, config, CPU), config, CPU)
+        module = train_state.init_module(small_model(), 0, CPU)
+        text = TokenWindows(data.train, 16, seed=0)
+        loop.accumulate_gradients(
+            build_loss(module, config, CPU), loop.micro_batches(text, 3, config, CPU), config, CPU
+        )
         return {name: parameter.grad for name, parameter in module.named_parameters()}
 
     # float32 sums in another order: 24 bits, some hundred terms.
@@ -58,10 +60,10 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(data, batch_size, part
 def test_recomputing_blocks_changes_no_gradient(data):
     def gradients(recompute: bool) -> dict[str, torch.Tensor]:
         config = small_config(gradient_checkpointing=recompute)
-        module = train_state.initialised(small_model(), 0, CPU)
-        loop.accumulate(
-            mean_loss(module, config, CPU),
-            loop.micro_batches(Windows(data.train, 16, 0), 0, config, CPU), config, CPU,
+        module = train_state.init_module(small_model(), 0, CPU)
+        loop.accumulate_gradients(
+            build_loss(module, config, CPU),
+            loop.micro_batches(TokenWindows(data.train, 16, 0), 0, config, CPU), config, CPU,
         )  # fmt: skip
         return {name: parameter.grad for name, parameter in module.named_parameters()}
 
@@ -72,9 +74,9 @@ def test_recomputing_blocks_changes_no_gradient(data):
 def test_a_loss_in_chunks_is_the_loss_with_the_gradients_of_the_whole(data, changes):
     def learned(**changes: object) -> tuple[float, dict[str, torch.Tensor]]:
         config = small_config(**changes)
-        module = train_state.initialised(small_model(head_bias=True, tied=False), 0, CPU)
-        batches = loop.micro_batches(Windows(data.train, 16, 0), 0, config, CPU)
-        loss = loop.accumulate(mean_loss(module, config, CPU), batches, config, CPU)
+        module = train_state.init_module(small_model(head_bias=True, tied=False), 0, CPU)
+        batches = loop.micro_batches(TokenWindows(data.train, 16, 0), 0, config, CPU)
+        loss = loop.accumulate_gradients(build_loss(module, config, CPU), batches, config, CPU)
         return loss.item(), {name: parameter.grad for name, parameter in module.named_parameters()}
 
     chunked, whole = learned(**changes), learned(**changes | {"loss_chunks": 1})
@@ -90,8 +92,8 @@ def test_a_padded_head_gives_the_same_logits_and_gradients(changes):
     """300 entries are multiplied as 320."""
 
     def learned(multiple: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        module = train_state.initialised(small_model(**changes), 0, CPU)
-        logits = module.logits(module.hidden(torch.arange(32).view(2, 16)), multiple=multiple)
+        module = train_state.init_module(small_model(**changes), 0, CPU)
+        logits = module.logits(module.hidden_states(torch.arange(32).view(2, 16)), multiple=multiple)
         logits.square().mean().backward()
         return logits, {name: parameter.grad for name, parameter in module.named_parameters()}
 
@@ -101,7 +103,7 @@ def test_a_padded_head_gives_the_same_logits_and_gradients(changes):
 
 def test_the_same_seed_gives_the_same_losses_and_weights(data, tmp_path):
     for name in ("one", "two"):
-        loop.train(small_model(), small_config(), data, tmp_path / name, device="cpu")
+        loop.train(loop.TrainJob(small_model(), small_config(), data, tmp_path / name), device="cpu")
     one, two = (rows_of(tmp_path / name) for name in ("one", "two"))
     timed = {"tokens_per_second": 0}
     assert [row | timed for row in one] == [row | timed for row in two]
@@ -111,17 +113,21 @@ def test_the_same_seed_gives_the_same_losses_and_weights(data, tmp_path):
 
 def test_another_seed_gives_other_losses(data, tmp_path):
     for seed in (0, 1):
-        loop.train(small_model(), small_config(seed=seed, steps=2), data, tmp_path / str(seed), device="cpu")
+        loop.train(
+            loop.TrainJob(small_model(), small_config(seed=seed, steps=2), data, tmp_path / str(seed)),
+            device="cpu",
+        )
     assert rows_of(tmp_path / "0")[0]["loss"] != rows_of(tmp_path / "1")[0]["loss"]
 
 
 def test_training_lowers_the_validation_loss(data, tmp_path):
     model = small_model()
     result = loop.train(
-        model, small_config(steps=40, eval_every=40, save_every=40), data, tmp_path / "run", device="cpu"
+        loop.TrainJob(model, small_config(steps=40, eval_every=40, save_every=40), data, tmp_path / "run"),
+        device="cpu",
     )
     untrained = evaluate(
-        mean_loss(train_state.initialised(model, 0, CPU), small_config(), CPU),
+        build_loss(train_state.init_module(model, 0, CPU), small_config(), CPU),
         validation_windows(data, 16, 256),
         data,
         4,
@@ -134,7 +140,9 @@ def test_training_lowers_the_validation_loss(data, tmp_path):
 def test_a_run_leaves_its_metrics_summary_and_checkpoints(data, tmp_path):
     out = tmp_path / "run"
     seen = []
-    result = loop.train(small_model(), small_config(), data, out, device="cpu", on_step=seen.append)
+    result = loop.train(
+        loop.TrainJob(small_model(), small_config(), data, out), device="cpu", on_step=seen.append
+    )
     rows = rows_of(out)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["tokens"] for row in rows] == [64 * step for step in range(1, 7)]
@@ -152,9 +160,9 @@ def test_a_run_leaves_its_metrics_summary_and_checkpoints(data, tmp_path):
 @pytest.mark.parametrize("name", ["muon", "adamw"])
 def test_a_checkpoint_loads_back_to_the_same_weights_and_optimizer(data, tmp_path, name):
     model, config = small_model(), small_config(optimizer=name)
-    result = loop.train(model, config, data, tmp_path / "run", device="cpu")
+    result = loop.train(loop.TrainJob(model, config, data, tmp_path / "run"), device="cpu")
     module = Transformer(model, device="cpu")
-    optimizer = optimizer_for(module, model, config)
+    optimizer = build_optimizer(module, model, config)
     state = files.read_state(result.checkpoint)
     files.restore(result.checkpoint, state, module, optimizer)
     assert (state["step"], state["val_loss"]) == (6, result.val_loss)
@@ -172,14 +180,16 @@ def test_a_checkpoint_loads_back_to_the_same_weights_and_optimizer(data, tmp_pat
 
 def test_what_is_trained_on_after_a_snapshot_is_not_in_its_checkpoint(data, tmp_path):
     model, config = small_model(), small_config()
-    learned = train_state.prepared(model, config, CPU)
-    steps = loop.updates(learned, model, config, data, 0, loop.Clock(64, 1, None))
+    learned = train_state.init_train_state(model, config, CPU)
+    steps = loop.train_steps(learned, model, config, data, 0, loop.Clock(64, 1, None))
     step = next(steps)
     before = {name: parameter.clone() for name, parameter in learned.module.named_parameters()}
     moments = {p: learned.optimizer.state[p]["exp_avg"].clone() for p in learned.module.parameters()}
-    held = files.snapshot(step, learned.module, learned.optimizer, files.About({}, "{}", surroundings("CPU")))
+    held = files.take_snapshot(
+        step, learned.module, learned.optimizer, files.RunMetadata({}, "{}", environment("CPU"))
+    )
     next(steps)
-    folder = files.write(tmp_path, held)
+    folder = files.write_checkpoint(tmp_path, held)
     saved = load_file(folder / "model.safetensors")
     state = load_file(folder / "optimizer.safetensors")
     for name, parameter in learned.module.named_parameters():
@@ -189,7 +199,9 @@ def test_what_is_trained_on_after_a_snapshot_is_not_in_its_checkpoint(data, tmp_
 
 
 def test_only_the_newest_checkpoints_stay(data, tmp_path):
-    loop.train(small_model(), small_config(save_every=1, keep=3), data, tmp_path / "run", device="cpu")
+    loop.train(
+        loop.TrainJob(small_model(), small_config(save_every=1, keep=3), data, tmp_path / "run"), device="cpu"
+    )
     assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == [
         "step-4",
         "step-5",
@@ -198,48 +210,50 @@ def test_only_the_newest_checkpoints_stay(data, tmp_path):
 
 
 def test_a_damaged_checkpoint_names_the_file(data, tmp_path):
-    result = loop.train(small_model(), small_config(), data, tmp_path / "run", device="cpu")
+    result = loop.train(loop.TrainJob(small_model(), small_config(), data, tmp_path / "run"), device="cpu")
     with (result.checkpoint / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\xff")
-    with pytest.raises(InputError, match=r"model\.safetensors is not what was written"):
+    with pytest.raises(InputError, match=r"model\.safetensors does not match its hash"):
         files.load_weights(result.checkpoint, Transformer(small_model(), device="cpu"))
 
 
 def test_a_checkpoint_of_another_model_is_refused(data, tmp_path):
-    result = loop.train(small_model(), small_config(), data, tmp_path / "run", device="cpu")
+    result = loop.train(loop.TrainJob(small_model(), small_config(), data, tmp_path / "run"), device="cpu")
     with pytest.raises(InputError, match=r"of another model: .* is \(48, 32\) there and \(64, 32\) here"):
         files.load_weights(result.checkpoint, Transformer(small_model(intermediate_size=64), device="cpu"))
 
 
 def test_a_module_that_is_not_the_planned_one_is_refused():
-    with pytest.raises(CheckFailed, match="the built model is not the counted one"):
-        train_state.planned(Transformer(small_model(n_layers=3), device="cpu"), small_model())
+    with pytest.raises(CheckFailed, match="the built model differs from the count"):
+        train_state.require_planned_tensors(Transformer(small_model(n_layers=3), device="cpu"), small_model())
 
 
 def test_an_update_that_is_not_finite_leaves_the_weights(data):
     model, config = small_model(), small_config()
-    module = train_state.initialised(model, 0, CPU)
-    optimizer = optimizer_for(module, model, config)
+    module = train_state.init_module(model, 0, CPU)
+    optimizer = build_optimizer(module, model, config)
     before = {name: parameter.clone() for name, parameter in module.named_parameters()}
-    loop.accumulate(
-        mean_loss(module, config, CPU),
-        loop.micro_batches(Windows(data.train, 16, 0), 0, config, CPU),
+    loop.accumulate_gradients(
+        build_loss(module, config, CPU),
+        loop.micro_batches(TokenWindows(data.train, 16, 0), 0, config, CPU),
         config,
         CPU,
     )
-    assert not loop.update(optimizer, float("nan"), 1.0)
-    assert not loop.update(optimizer, 1.0, float("inf"))
+    assert not loop.optimizer_step(optimizer, float("nan"), 1.0)
+    assert not loop.optimizer_step(optimizer, 1.0, float("inf"))
     assert all(torch.equal(parameter, before[name]) for name, parameter in module.named_parameters())
 
 
 def test_a_run_that_diverges_stops_and_says_what_to_do(data, tmp_path):
     with pytest.raises(CheckFailed, match=r"5 updates in a row, up to step \d+; lower learning_rate"):
         loop.train(
-            small_model(),
-            small_config(steps=30, learning_rate=1e38, warmup_steps=0),
-            data,
-            tmp_path / "run",
+            loop.TrainJob(
+                small_model(),
+                small_config(steps=30, learning_rate=1e38, warmup_steps=0),
+                data,
+                tmp_path / "run",
+            ),
             device="cpu",
         )
     rows = rows_of(tmp_path / "run")
@@ -252,7 +266,7 @@ def test_only_matrices_are_decayed():
         norm="layernorm", qkv_bias=True, ffn_bias=True, position="learned", tied=False, head_bias=True
     )
     module = Transformer(model, device="cpu")
-    optimizer = optimizer_for(module, model, small_config(optimizer="adamw"))
+    optimizer = build_optimizer(module, model, small_config(optimizer="adamw"))
     decayed, others = (group["params"] for group in optimizer.param_groups)
     names = {parameter: name for name, parameter in module.named_parameters()}
     assert {name.split(".")[-1] for name in (names[p] for p in decayed)} == {"weight"}
@@ -265,41 +279,44 @@ def test_only_matrices_are_decayed():
 
 def test_the_learning_rate_is_set_on_every_group():
     model = small_model()
-    optimizer = optimizer_for(Transformer(model, device="cpu"), model, small_config(optimizer="muon"))
+    optimizer = build_optimizer(Transformer(model, device="cpu"), model, small_config(optimizer="muon"))
     set_learning_rate(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
 
 
 def test_a_folder_of_another_run_is_refused_and_left_alone(data, tmp_path):
-    loop.train(small_model(), small_config(), data, tmp_path / "run", device="cpu")
+    loop.train(loop.TrainJob(small_model(), small_config(), data, tmp_path / "run"), device="cpu")
     before = (tmp_path / "run/metrics.jsonl").read_bytes()
     with pytest.raises(InputError, match="holds another run"):
-        loop.train(small_model(), small_config(seed=1), data, tmp_path / "run", device="cpu")
+        loop.train(loop.TrainJob(small_model(), small_config(seed=1), data, tmp_path / "run"), device="cpu")
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
 
 
 def test_data_shorter_than_the_context_is_refused_before_anything_is_written(data, tmp_path):
     with pytest.raises(InputError, match=r"part of .* has [\d,]+ tokens, fewer than one window of 100001"):
-        loop.train(small_model(context_length=100_000), small_config(), data, tmp_path / "run", device="cpu")
+        loop.train(
+            loop.TrainJob(small_model(context_length=100_000), small_config(), data, tmp_path / "run"),
+            device="cpu",
+        )
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(data, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot make .*file is not a writable folder"):
-        loop.train(small_model(), small_config(), data, tmp_path / "file/run", device="cpu")
+    with pytest.raises(InputError, match=r"cannot create .*file is not a writable folder"):
+        loop.train(loop.TrainJob(small_model(), small_config(), data, tmp_path / "file/run"), device="cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
 def test_cuda_where_there_is_none_is_one_line():
-    with pytest.raises(InputError, match="finds no CUDA here; use cpu or auto"):
-        choose("cuda")
+    with pytest.raises(InputError, match="sees no CUDA GPU; use cpu or auto"):
+        select_device("cuda")
 
 
 @pytest.mark.parametrize("asked", ["gpu", "cuda:x", "meta", ""])
 def test_a_device_that_is_none_is_one_line(asked):
     with pytest.raises(InputError, match="use auto, cpu, cuda or cuda:N"):
-        choose(asked)
+        select_device(asked)
 
 
 def test_bits_per_byte_are_the_loss_in_bits_over_the_bytes_of_its_targets(data):

@@ -11,8 +11,8 @@ import torch
 from support.training_data import small_model, write_text
 
 from parambudget.cli.main import main
-from parambudget.training.metrics import Step
-from parambudget.training.wandb_logger import tracked
+from parambudget.training.metrics import StepMetrics
+from parambudget.training.wandb_logger import log_to_wandb
 
 SETTINGS = ["--data", "text", "--batch_size", "2", "--device", "cpu", "--steps", "2", "--out", "run"]
 
@@ -37,8 +37,8 @@ def reports_of(folder: Path) -> list[Path]:
     return sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
 
 
-def step(number: int) -> Step:
-    return Step(
+def step(number: int) -> StepMetrics:
+    return StepMetrics(
         step=number, loss=1.0, lr=0.1, grad_norm=1.0, skipped=False, tokens=8 * number,
         tokens_per_second=1.0, mfu=None,
     )  # fmt: skip
@@ -60,16 +60,16 @@ def test_a_run_is_reported_offline(here, monkeypatch, capsys):
 
 def test_a_resume_is_reported_under_the_same_name(here, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    seen: list[Step] = []
+    seen: list[StepMetrics] = []
     for number in (1, 2):
-        with tracked(seen.append, "a-project", here, {}) as on_step:
+        with log_to_wandb(seen.append, "a-project", here, {}) as on_step:
             on_step(step(number))
     assert seen == [step(1), step(2)]
     assert len({report.name for report in reports_of(here)}) == 1
 
 
 def test_a_run_that_makes_no_step_leaves_nothing(here):
-    with pytest.raises(RuntimeError, match="refused"), tracked(print, "a-project", here, {}):
+    with pytest.raises(RuntimeError, match="refused"), log_to_wandb(print, "a-project", here, {}):
         raise RuntimeError("refused")
     assert not (here / "wandb").exists()
 
@@ -81,5 +81,5 @@ def test_without_an_account_nothing_is_begun(here):
         cwd=here, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
-    assert "--wandb knows no account; run wandb login, or set WANDB_MODE=offline" in ran.stderr
+    assert "--wandb found no account; run wandb login, or set WANDB_MODE=offline" in ran.stderr
     assert not (here / "run").exists()

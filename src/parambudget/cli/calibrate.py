@@ -47,9 +47,9 @@ def _measure(device: str, *, quiet: bool) -> DeviceProfile:
     require_torch("calibrate")
     from parambudget.render.progress import calibration_progress, make_console
     from parambudget.training.calibrate import calibrate as measure
-    from parambudget.training.device import choose
+    from parambudget.training.device import select_device
 
-    compute = choose(device)
+    compute = select_device(device)
     with calibration_progress(make_console(quiet=quiet)) as on_stage:
         stack = measure(compute, on_stage=on_stage)
     profile.save_profile(stack)

@@ -91,12 +91,12 @@ def _export_weights(
 ) -> None:
     """Write the model of a checkpoint with its weights and tokenizer."""
     require_torch("export --weights")
-    from parambudget.training.device import choose
+    from parambudget.training.device import select_device
     from parambudget.training.export import export_weights, require_same_model
     from parambudget.training.generate import load_checkpoint
 
     notes: list[str] = []
-    loaded = load_checkpoint(weights, choose("cpu"), notes.append)
+    loaded = load_checkpoint(weights, select_device("cpu"), notes.append)
     if model is not None:
         require_same_model(model, loaded)
     done = export_weights(loaded, out, model_type)

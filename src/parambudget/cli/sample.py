@@ -1,4 +1,4 @@
-"""`parambudget sample`: what does a trained model write?"""
+"""`parambudget sample`: generate text from a trained model."""
 
 import math
 from dataclasses import asdict
@@ -15,24 +15,32 @@ def sample(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            metavar="CHECKPOINT", help="A run's folder, one of its checkpoints, or a folder of Hugging Face."
+            metavar="CHECKPOINT", help="Folder of a run, one of its checkpoints, or a Hugging Face folder."
         ),
     ],
-    prompt: Annotated[str, typer.Option(metavar="TEXT", help="Text to go on with.")] = "",
-    max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Most tokens to generate.")] = 100,
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="Text to continue.")] = "",
+    max_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Maximum number of tokens to generate.")
+    ] = 100,
     temperature: Annotated[
         float,
-        typer.Option(metavar="T", min=0, help="0 takes the likeliest token, 1 the model's odds."),
+        typer.Option(
+            metavar="T",
+            min=0,
+            help="0 always takes the most likely token; 1 samples from the model's probabilities.",
+        ),
     ] = 0.8,
     top_k: Annotated[
         int | None,
-        typer.Option(metavar="K", min=1, help="Draw from the K likeliest only.", show_default="all"),
+        typer.Option(
+            metavar="K", min=1, help="Sample from the K most likely tokens only.", show_default="all"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another seed, another text.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Each seed gives another text.")] = 0,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Let a trained model go on with a text.
+    """Generate text from a trained model.
 
     parambudget sample runs/mine --prompt "def main(" --temperature 0.5
     """
@@ -41,18 +49,17 @@ def sample(
             f"--temperature {temperature:g} is not finite; use 0 or a positive number such as 0.8"
         )
     require_torch("sample")
-    from parambudget.training.device import choose
-    from parambudget.training.generate import Drawing, load_checkpoint
-    from parambudget.training.generate import sample as generate
+    from parambudget.training.device import select_device
+    from parambudget.training.generate import SamplingParams, generate_text, load_checkpoint
 
     loaded = load_checkpoint(
-        checkpoint, choose(device), lambda notice: typer.echo(f"note: {notice}", err=True)
+        checkpoint, select_device(device), lambda notice: typer.echo(f"note: {notice}", err=True)
     )
-    drawing = Drawing(max_tokens, temperature, top_k, seed)
+    params = SamplingParams(max_tokens, temperature, top_k, seed)
     if as_json:
-        print_json(asdict(generate(loaded, prompt, drawing)))
+        print_json(asdict(generate_text(loaded, prompt, params)))
         return
-    made = generate(loaded, prompt, drawing, on_text=lambda piece: typer.echo(piece, nl=False))
+    generation = generate_text(loaded, prompt, params, on_text=lambda text: typer.echo(text, nl=False))
     typer.echo()
-    if made.ended == "context_length":
+    if generation.ended == "context_length":
         typer.echo(f"(stopped at context_length={loaded.module.model.context_length:,})", err=True)

@@ -1,6 +1,7 @@
-"""The feed-forward network of a layer: every token by itself.
+"""The feed-forward network of a layer, dense or a mixture of experts: each token on its own.
 
 B batch   T tokens   D dim   F width between the matrices
+N tokens of all sequences   E experts   K experts per token
 """
 
 from collections.abc import Callable, Sequence
@@ -28,26 +29,26 @@ class FeedForward(nn.Module):
 
     def __init__(self, m: ModelConfig, width: int, *, bias: bool) -> None:
         super().__init__()
-        self.inner = Inner(m)
+        self.activation = FFNActivation(m)
         self.gate = nn.Linear(m.dim, width, bias=bias) if m.gated else None
         self.up = nn.Linear(m.dim, width, bias=bias)
         self.down = nn.Linear(width, m.dim, bias=bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Every token by itself."""
+        """Each token on its own, (B, T, D)."""
         if self.gate is None:
-            return self.down(self.inner(None, self.up(x_BTD)))
-        return self.down(self.inner(self.gate(x_BTD), self.up(x_BTD)))
+            return self.down(self.activation(None, self.up(x_BTD)))
+        return self.down(self.activation(self.gate(x_BTD), self.up(x_BTD)))
 
 
-class Inner:
-    """What happens between the matrices."""
+class FFNActivation:
+    """What happens between the matrices: the activation, the gate and the clamp."""
 
     def __init__(self, m: ModelConfig) -> None:
         self.activation, self.clamp = ACTIVATIONS[m.activation], m.ffn_clamp
 
     def __call__(self, gate: Tensor | None, up: Tensor) -> Tensor:
-        """The activation, of the gate where there is one."""
+        """The activation of `up`; with a gate `up` times the activation of the gate."""
         if gate is None:
             return self.activation(up)
         if self.clamp is not None:
@@ -56,91 +57,93 @@ class Inner:
 
 
 class MixtureOfExperts(nn.Module):
-    """Routed experts, and shared ones that every token meets. No token is dropped."""
+    """Routed experts, and shared ones that every token passes through. No token is dropped."""
 
     correction: Tensor | None
+    """The bias on the router's scores that decides which experts are chosen and not how much they count."""
     load: Tensor | None = None
-    """Tokens sent to each expert while learning, (E,); counted only where somebody has set it to zeros."""
-    unevenness: Tensor | None = None
-    """Of the last forward pass that was counted: see `unevenness`."""
+    """Tokens sent to each expert while training, (E,); counted once a caller has set it to zeros."""
+    load_balancing_loss: Tensor | None = None
+    """Of the last forward pass whose tokens were counted."""
 
     def __init__(self, m: ModelConfig, moe: MoEConfig) -> None:
         super().__init__()
         self.moe = moe
         self.router = nn.Linear(m.dim, moe.n_experts, bias=moe.router_bias)
-        # As in the Hugging Face classes a buffer: no gradient reaches it.
+        # A buffer, as in the Hugging Face classes: no gradient reaches it.
         self.register_buffer("correction", torch.zeros(moe.n_experts) if moe.correction_bias else None)
-        self.experts = FusedExperts(m, moe) if moe.fused_experts else SingleExperts(m, moe)
+        self.experts = FusedExperts(m, moe) if moe.fused_experts else SeparateExperts(m, moe)
         width = moe.shared_expert_width
         self.shared = FeedForward(m, width, bias=m.ffn_bias) if width else None
         self.shared_gate = nn.Linear(m.dim, 1, bias=False) if moe.shared_expert_gate else None
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Every token by itself, each through its experts."""
+        """Each token through its own experts, (B, T, D)."""
         shared_BTD = self.shared(x_BTD) if self.shared is not None else None
         if shared_BTD is not None and self.shared_gate is not None:
             shared_BTD = torch.sigmoid(self.shared_gate(x_BTD)) * shared_BTD
-        scores_NE = scores(self.logits(x_BTD.flatten(0, 1)), self.moe)
-        weights_NK, chosen_NK = chosen_experts(scores_NE, self.correction, self.moe)
+        scores_NE = router_scores(self.logits(x_BTD.flatten(0, 1)), self.moe)
+        weights_NK, experts_NK = select_experts(scores_NE, self.correction, self.moe)
         if self.load is not None and torch.is_grad_enabled():
-            sent_E = F.one_hot(chosen_NK, self.moe.n_experts).sum((0, 1)).to(self.load.dtype)
-            self.load = self.load + sent_E
-            self.unevenness = unevenness(scores_NE, sent_E)
-        routed_BTD = self._routed(x_BTD.flatten(0, 1), weights_NK, chosen_NK).view_as(x_BTD)
+            load_E = F.one_hot(experts_NK, self.moe.n_experts).sum((0, 1)).to(self.load.dtype)
+            self.load = self.load + load_E
+            self.load_balancing_loss = load_balancing_loss(scores_NE, load_E)
+        routed_BTD = self._run_experts(x_BTD.flatten(0, 1), weights_NK, experts_NK).view_as(x_BTD)
         return routed_BTD if shared_BTD is None else routed_BTD + shared_BTD
 
     def logits(self, x_ND: Tensor) -> Tensor:
-        """The router's logits, in float32 or better: the choice hangs on small differences."""
+        """The router's logits, in float32 or better: the choice depends on small differences."""
         exact = torch.promote_types(x_ND.dtype, torch.float32)
         weight, bias = self.router.weight, self.router.bias
         with torch.autocast(x_ND.device.type, enabled=False):
             return F.linear(x_ND.to(exact), weight.to(exact), None if bias is None else bias.to(exact))
 
-    # How many tokens an expert gets is known only when it runs: compiled, each number would be a new program.
+    # How many tokens an expert gets is known only at run time: compiled, each number would be a new program.
     @torch.compiler.disable
-    def _routed(self, x_ND: Tensor, weights_NK: Tensor, chosen_NK: Tensor) -> Tensor:
-        """The weighted sum of what each token's experts make of it."""
-        n_experts, n_chosen = self.moe.n_experts, chosen_NK.shape[1]
-        order = chosen_NK.flatten().argsort(stable=True)
-        many = torch.bincount(chosen_NK.flatten(), minlength=n_experts).tolist()
-        # An expert without tokens runs on none, so that its weights get a gradient of 0 and not none at all.
-        parts = x_ND[order // n_chosen].split(many)
-        fed = torch.cat(self.experts(parts))
-        fed_NKD = fed[order.argsort()].unflatten(0, (-1, n_chosen))
-        return (fed_NKD * weights_NK.unsqueeze(-1).to(fed.dtype)).sum(1)
+    def _run_experts(self, x_ND: Tensor, weights_NK: Tensor, experts_NK: Tensor) -> Tensor:
+        """The weighted sum of the outputs of each token's experts."""
+        n_experts, n_per_token = self.moe.n_experts, experts_NK.shape[1]
+        order = experts_NK.flatten().argsort(stable=True)
+        tokens_per_expert = torch.bincount(experts_NK.flatten(), minlength=n_experts).tolist()
+        # An expert without tokens runs on an empty part, so that its weights get a gradient of 0 and not
+        # None.
+        parts = x_ND[order // n_per_token].split(tokens_per_expert)
+        outputs = torch.cat(self.experts(parts))
+        outputs_NKD = outputs[order.argsort()].unflatten(0, (-1, n_per_token))
+        return (outputs_NKD * weights_NK.unsqueeze(-1).to(outputs.dtype)).sum(1)
 
 
-class SingleExperts(nn.ModuleList):
-    """A feed-forward network for every expert."""
+class SeparateExperts(nn.ModuleList):
+    """A feed-forward network for each expert."""
 
     def __init__(self, m: ModelConfig, moe: MoEConfig) -> None:
         width, bias = moe.expert_intermediate_size, moe.expert_bias
         super().__init__(FeedForward(m, width, bias=bias) for _ in range(moe.n_experts))
 
     def forward(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """What each expert makes of its tokens, (n, D) each."""
+        """Each expert's output for its own tokens, (n, D) each."""
         return [expert(part_ND) for expert, part_ND in zip(self, parts, strict=True)]
 
 
 class FusedExperts(nn.Module):
-    """The same matrices, those of all experts in one tensor."""
+    """The same networks, each matrix of all experts in one tensor."""
 
     def __init__(self, m: ModelConfig, moe: MoEConfig) -> None:
         super().__init__()
         width, bias = moe.expert_intermediate_size, moe.expert_bias
-        self.inner = Inner(m)
+        self.activation = FFNActivation(m)
         self.gate = StackedLinear(moe.n_experts, m.dim, width, bias=bias) if m.gated else None
         self.up = StackedLinear(moe.n_experts, m.dim, width, bias=bias)
         self.down = StackedLinear(moe.n_experts, width, m.dim, bias=bias)
 
     def forward(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """What each expert makes of its tokens, (n, D) each."""
+        """Each expert's output for its own tokens, (n, D) each."""
         gates = [None] * len(parts) if self.gate is None else self.gate(parts)
-        return self.down([self.inner(*each) for each in zip(gates, self.up(parts), strict=True)])
+        return self.down([self.activation(gate, up) for gate, up in zip(gates, self.up(parts), strict=True)])
 
 
 class StackedLinear(nn.Module):
-    """One linear map for every expert."""
+    """A linear map for each expert, all weights in one tensor."""
 
     def __init__(self, n_experts: int, into: int, out: int, *, bias: bool) -> None:
         super().__init__()
@@ -149,50 +152,52 @@ class StackedLinear(nn.Module):
         nn.init.normal_(self.weight, 0.0, into**-0.5)
 
     def forward(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """The map of each expert on its part."""
-        # Taken apart at once: the gradient of one picked alone has the size of all.
+        """Each expert's map of its own part."""
+        # Unbound at once: the gradient of a single slice would have the size of the whole tensor.
         biases = [None] * len(parts) if self.bias is None else self.bias.unbind()
-        return [F.linear(*each) for each in zip(parts, self.weight.unbind(), biases, strict=True)]
+        return [F.linear(*args) for args in zip(parts, self.weight.unbind(), biases, strict=True)]
 
 
-def chosen_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
-    """Every token's experts and the weights of what they answer, (N, K) each.
+def select_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
+    """The weights of each token's experts, and which experts they are, (N, K) each.
 
     Sources: Jiang et al. 2024 (Mixtral), arXiv 2401.04088, section 2.1; DeepSeek-AI 2024 (V2 and V3), arXiv
-    2405.04434, section 2.2, and 2412.19437, section 2.1.2, for groups and the correction.
+    2405.04434, section 2.2, and 2412.19437, section 2.1.2, for expert groups and the correction.
     """
-    merit_NE = scores_NE.detach() if correction_E is None else scores_NE.detach() + correction_E
+    choice_NE = scores_NE.detach() if correction_E is None else scores_NE.detach() + correction_E
     if moe.n_groups_per_token < moe.n_expert_groups:
-        merit_NE = _within_the_best_groups(merit_NE, moe)
-    chosen_NK = merit_NE.topk(moe.n_experts_per_token, sorted=False).indices
-    weights_NK = scores_NE.gather(-1, chosen_NK)
+        choice_NE = _restrict_to_best_groups(choice_NE, moe)
+    experts_NK = choice_NE.topk(moe.n_experts_per_token, sorted=False).indices
+    weights_NK = scores_NE.gather(-1, experts_NK)
     if moe.norm_expert_weights:
         weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
-    return weights_NK * moe.routing_multiplier, chosen_NK
+    return weights_NK * moe.routing_multiplier, experts_NK
 
 
-def scores(logits_NE: Tensor, moe: MoEConfig) -> Tensor:
-    """How well each expert suits each token, between 0 and 1."""
+def router_scores(logits_NE: Tensor, moe: MoEConfig) -> Tensor:
+    """The router's score of each expert for each token, between 0 and 1."""
     return logits_NE.sigmoid() if moe.router_scores == "sigmoid" else logits_NE.softmax(-1)
 
 
-def unevenness(scores_NE: Tensor, sent_E: Tensor) -> Tensor:
-    """Experts times the sum over them of their share of the tokens times their mean share of the scores.
+def load_balancing_loss(scores_NE: Tensor, load_E: Tensor) -> Tensor:
+    """The number of experts times the sum, over experts, of the share of tokens times the mean share of
+    scores.
 
-    1 where all get as much, up to the number of experts where one gets all. Only the scores have a gradient.
+    1 when all experts get equally many tokens, up to the number of experts when one gets them all. The
+    gradient flows through the scores alone.
 
     Source: Fedus et al. 2021 (Switch Transformer), arXiv 2101.03961, section 2.2; for sigmoid scores
     DeepSeek-AI 2024 (V3), arXiv 2412.19437, section 2.1.2.
     """
     share_NE = scores_NE / scores_NE.sum(-1, keepdim=True)
-    return len(sent_E) * (sent_E / sent_E.sum() * share_NE.mean(0)).sum()
+    return len(load_E) * (load_E / load_E.sum() * share_NE.mean(0)).sum()
 
 
-def _within_the_best_groups(merit_NE: Tensor, moe: MoEConfig) -> Tensor:
-    """The merits, minus infinity outside of each token's best groups."""
-    grouped = merit_NE.unflatten(-1, (moe.n_expert_groups, -1))
-    counted = 2 if moe.router_scores == "sigmoid" else 1
-    of_group = grouped.topk(min(counted, grouped.shape[-1])).values.sum(-1)
-    best = of_group.topk(moe.n_groups_per_token, sorted=False).indices
-    out = torch.ones_like(of_group, dtype=torch.bool).scatter(-1, best, False)
-    return grouped.masked_fill(out.unsqueeze(-1), -torch.inf).flatten(-2)
+def _restrict_to_best_groups(choice_NE: Tensor, moe: MoEConfig) -> Tensor:
+    """The scores, minus infinity outside each token's best groups."""
+    grouped = choice_NE.unflatten(-1, (moe.n_expert_groups, -1))
+    n_counted = 2 if moe.router_scores == "sigmoid" else 1
+    group_scores = grouped.topk(min(n_counted, grouped.shape[-1])).values.sum(-1)
+    best = group_scores.topk(moe.n_groups_per_token, sorted=False).indices
+    excluded = torch.ones_like(group_scores, dtype=torch.bool).scatter(-1, best, False)
+    return grouped.masked_fill(excluded.unsqueeze(-1), -torch.inf).flatten(-2)

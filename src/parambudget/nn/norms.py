@@ -17,13 +17,13 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape)) if (m.norm_bias if bias is None else bias) else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised in the precision of the scale: of mixed dtypes torch has no fused RMSNorm."""
+        """Normalized in the precision of the scale: torch has no fused RMSNorm for mixed dtypes."""
         if self.weight is None:
-            return self._normed(x, None, None)
+            return self._normalize(x, None, None)
         x = x.to(self.weight.dtype)
         if self.weight.dim() == 1:
-            return self._normed(x, self.weight, self.bias)
-        scaled = self._normed(x, None, None) * self.weight
+            return self._normalize(x, self.weight, self.bias)
+        scaled = self._normalize(x, None, None) * self.weight
         return scaled if self.bias is None else scaled + self.bias
 
     def reset_parameters(self) -> None:
@@ -32,7 +32,7 @@ class Norm(nn.Module):
             if parameter is not None:
                 nn.init.constant_(parameter, value)
 
-    def _normed(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    def _normalize(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         if self.rms:
             return F.rms_norm(x, (self.width,), weight, self.eps)
         return F.layer_norm(x, (self.width,), weight, bias, self.eps)
@@ -48,10 +48,11 @@ def qk_norm(m: ModelConfig, n_heads: int) -> nn.Module:
     return Norm(m, *shape, bias=m.qk_norm_bias)
 
 
-def for_matmul(x: Tensor) -> Tensor:
-    """`x` in autocast's dtype, if autocast is on.
+def cast_for_matmul(x: Tensor) -> Tensor:
+    """`x` in autocast's dtype if autocast is on.
 
-    Norms come out of autocast as float32, and every matmul behind one would cast, and keep, its own copy.
+    Norms return float32 under autocast, and every matmul after one would cast its input and keep its own
+    copy.
     """
     kind = x.device.type
     autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)

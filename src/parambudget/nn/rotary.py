@@ -1,5 +1,5 @@
-"""Rotary positions: element i of a head turns with element i + rotary_dim / 2, as in GPT-NeoX and Llama, or
-with its neighbour, as in GPT-J.
+"""Rotary positions: element i of a head is rotated with element i + rotary_dim / 2, as in GPT-NeoX and Llama,
+or with its neighbour, as in GPT-J.
 
 B batch   T tokens   H heads   K head_dim
 """
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from parambudget.arch.config import ModelConfig
 
 
-class Angles(NamedTuple):
-    """Cosine and sine of every angle, (T, 1, rotary_dim / 2) each, and whether neighbours turn together."""
+class RotaryAngles(NamedTuple):
+    """Cosine and sine of every angle, (T, 1, rotary_dim / 2) each, and whether the pairs are neighbours."""
 
     cos: Tensor
     sin: Tensor
     interleaved: bool
 
 
-Rotation = Angles | None
-"""None without rotary positions."""
+Rotation = RotaryAngles | None
+"""None in layers without rotary positions."""
 
 
 class Rotary(nn.Module):
-    """Cosines and sines of the rotary angles, float32 whatever the weights are."""
+    """Cosines and sines of the rotary angles, in float32 whatever the dtype of the weights."""
 
     cos: Tensor
     sin: Tensor
@@ -36,14 +36,14 @@ class Rotary(nn.Module):
         self.n_pairs, self.theta = m.rotary_dim // 2, m.rope_theta if theta is None else theta
         self.context_length = m.context_length
         self.interleaved = m.rotary_interleaved
-        self._fill(None)
+        self._compute_tables(None)
 
     def forward(self, n_tokens: int, start: int = 0) -> Rotation:
         """The tables for `n_tokens` positions from `start` on."""
         end = start + n_tokens
-        return Angles(self.cos[start:end], self.sin[start:end], self.interleaved)
+        return RotaryAngles(self.cos[start:end], self.sin[start:end], self.interleaved)
 
-    def _fill(self, device: torch.device | None) -> None:
+    def _compute_tables(self, device: torch.device | None) -> None:
         powers = torch.arange(self.n_pairs, dtype=torch.float32, device=device) / self.n_pairs
         positions = torch.arange(self.context_length, dtype=torch.float32, device=device)
         angles = torch.outer(positions, self.theta**-powers).unsqueeze(1)
@@ -52,22 +52,24 @@ class Rotary(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._fill(self.cos.device)  # `to_empty` would leave them blank, and `.to(bfloat16)` round them
+        self._compute_tables(
+            self.cos.device
+        )  # `to_empty` would leave them blank, and `.to(bfloat16)` round them
         return self
 
 
-def rotate(x_BTHK: Tensor, rotation: Rotation) -> Tensor:
-    """The heads with their first rotary_dim elements turned, in float32.
+def apply_rotary(x_BTHK: Tensor, rotation: Rotation) -> Tensor:
+    """The heads with their first rotary_dim elements rotated, in float32.
 
-    Neighbours come out half the rotated width apart: in queries and keys alike, so that no score changes.
+    Interleaved pairs come out half the rotated width apart; queries and keys alike, so no score changes.
     """
     if rotation is None:
         return x_BTHK
     cos, sin, interleaved = rotation
     n_pairs = cos.shape[-1]
     if interleaved:
-        turned, rest = x_BTHK.split((2 * n_pairs, x_BTHK.shape[-1] - 2 * n_pairs), dim=-1)
-        first, second = turned.unflatten(-1, (-1, 2)).unbind(-1)
+        rotated, rest = x_BTHK.split((2 * n_pairs, x_BTHK.shape[-1] - 2 * n_pairs), dim=-1)
+        first, second = rotated.unflatten(-1, (-1, 2)).unbind(-1)
     else:
         first, second, rest = x_BTHK.split((n_pairs, n_pairs, x_BTHK.shape[-1] - 2 * n_pairs), dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)

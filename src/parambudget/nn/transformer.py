@@ -1,7 +1,7 @@
-"""The decoder-only transformer itself, in torch: everything a `ModelConfig` can say, built and run forward.
+"""The decoder-only transformer in torch: everything that a `ModelConfig` can say.
 
 Written by hand and never generated from the table of tensors, but with the same tensor names, so that
-`nn.verify` can hold one against the other.
+`nn.verify` can compare the two.
 
     B batch   T tokens   D dim   V vocabulary
 """
@@ -13,16 +13,16 @@ from typing import Final, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recomputed
+from torch.utils.checkpoint import checkpoint
 
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
-from parambudget.nn.attention import Attention, LatentAttention, mask_for
+from parambudget.nn.attention import Attention, LatentAttention, attention_mask
 from parambudget.nn.mlp import FeedForward, MixtureOfExperts, StackedLinear
-from parambudget.nn.norms import Norm, for_matmul
+from parambudget.nn.norms import Norm, cast_for_matmul
 from parambudget.nn.rotary import Rotary, Rotation
 
-_DRAWN: Final = (nn.Embedding, nn.Linear, StackedLinear)
+_NORMAL_INIT: Final = (nn.Embedding, nn.Linear, StackedLinear)
 Device = torch.device | str | None
 Dtype = torch.dtype | None
 
@@ -46,45 +46,50 @@ class Transformer(nn.Module):
             self.embed_norm = Norm(model, dim) if model.embedding_norm else nn.Identity()
             n_positions = model.context_length + model.position_offset
             self.position = nn.Embedding(n_positions, dim) if model.position == "learned" else None
-            self.rotary, self.rotary_local = rotaries(model)
+            self.rotary, self.rotary_local = rotary_modules(model)
             self.layers = nn.ModuleList(Block(model, i) for i in range(model.n_layers))
             self.norm = Norm(model, dim) if model.final_norm else nn.Identity()
             self.project_out = nn.Linear(dim, width, bias=False) if projected else nn.Identity()
             self.lm_head = nn.Linear(width, model.vocab_size, bias=model.head_bias)
-        self._tie()
+        self._tie_head()
         if dtype is not None:
             self.to(dtype)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Logits of the next token at every position, (B, T, V)."""
-        return self.logits(self.hidden(tokens_BT))
+        return self.logits(self.hidden_states(tokens_BT))
 
-    def hidden(self, tokens_BT: Tensor, *, start: int = 0, checkpoint: bool = False) -> Tensor:
-        """The residual stream behind the final norm and projection, (B, T, D), in the dtype in which the head
-        multiplies.
+    def hidden_states(
+        self, tokens_BT: Tensor, *, start: int = 0, gradient_checkpointing: bool = False
+    ) -> Tensor:
+        """The residual stream after the final norm and projection, (B, T, D), in the dtype in which the
+        output head multiplies.
 
-        The first token stands at position `start`. With `checkpoint`, each block keeps only its input and is
-        run again in the backward pass.
+        The first token is at position `start`. With `gradient_checkpointing`, each block keeps only its input
+        and is recomputed in the backward pass.
         """
-        x_BTD = self._embedded(tokens_BT, start)
-        for layer, told in zip(self.layers, self._told(tokens_BT.shape[1], start, x_BTD), strict=True):
-            if checkpoint:
-                x_BTD = recomputed(layer, x_BTD, *told, use_reentrant=False, preserve_rng_state=False)
+        x_BTD = self._embed(tokens_BT, start)
+        inputs = self._layer_inputs(tokens_BT.shape[1], start, x_BTD)
+        for layer, (rotation, mask) in zip(self.layers, inputs, strict=True):
+            if gradient_checkpointing:
+                x_BTD = checkpoint(
+                    layer, x_BTD, rotation, mask, use_reentrant=False, preserve_rng_state=False
+                )
             else:
-                x_BTD = layer(x_BTD, *told)
-        return self.project_out(for_matmul(self.norm(x_BTD)))
+                x_BTD = layer(x_BTD, rotation, mask)
+        return self.project_out(cast_for_matmul(self.norm(x_BTD)))
 
     def logits(self, x_BTD: Tensor, *, multiple: int = 1) -> Tensor:
-        """The output head on what `hidden` returned, soft-capped if the model says so.
+        """The output head applied to what `hidden_states` returned, soft-capped if the model has a soft cap.
 
-        The matrix is multiplied as if it had a `multiple` of rows: GPUs are slow at 50,257. No logit changes.
+        The head's rows are padded to a `multiple` for the matmul: GPUs are slow at 50,257. No logit changes.
         """
-        n_missing = -self.model.vocab_size % multiple
-        if n_missing:
+        n_padding = -self.model.vocab_size % multiple
+        if n_padding:
             weight: Tensor = self.lm_head.weight
             bias: Tensor | None = self.lm_head.bias
-            bias = None if bias is None else F.pad(bias, (0, n_missing))
-            padded_BTV = F.linear(x_BTD, F.pad(weight, (0, 0, 0, n_missing)), bias)
+            bias = None if bias is None else F.pad(bias, (0, n_padding))
+            padded_BTV = F.linear(x_BTD, F.pad(weight, (0, 0, 0, n_padding)), bias)
             logits_BTV = padded_BTV[..., : self.model.vocab_size]
         else:
             logits_BTV = self.lm_head(x_BTD)
@@ -95,20 +100,20 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Draw every weight anew: normal of `init_std`, less for output projections; biases and sinks
+        """Initialize every weight: normal with `init_std`, smaller for output projections; biases and sinks
         0, norms 1.
 
-        Drawn in float32 on the generator's device: a CPU generator gives the same model everywhere.
+        Drawn in float32 on the generator's device: a CPU generator gives the same model on every device.
         """
         m = self.model
         out_std = 0.0 if m.zero_init_out else m.init_std / math.sqrt(2 * m.n_layers)
         for name, module in self.named_modules():
             if isinstance(module, Norm):
                 module.reset_parameters()
-            elif isinstance(module, _DRAWN) and not (m.tied and module is self.lm_head):
+            elif isinstance(module, _NORMAL_INIT) and not (m.tied and module is self.lm_head):
                 std = out_std if name.endswith((".attention.out", ".down")) else m.init_std
-                drawn = torch.empty(module.weight.shape, dtype=torch.float32, device=generator.device)
-                module.weight.copy_(drawn.normal_(0.0, std, generator=generator))
+                weight = torch.empty(module.weight.shape, dtype=torch.float32, device=generator.device)
+                module.weight.copy_(weight.normal_(0.0, std, generator=generator))
         for name, parameter in self.named_parameters():
             if name.endswith((".bias", ".sinks")):
                 parameter.zero_()
@@ -116,88 +121,94 @@ class Transformer(nn.Module):
             if name.endswith(".correction"):
                 buffer.zero_()
 
-    def _embedded(self, tokens_BT: Tensor, start: int) -> Tensor:
+    def _embed(self, tokens_BT: Tensor, start: int) -> Tensor:
         m, end = self.model, start + tokens_BT.shape[1]
         if m.position in ("rotary", "learned") and end > m.context_length:
             raise InputError(
-                f"{end} tokens are longer than context_length={m.context_length}; "
-                "cut the sequence or build the model with a longer context"
+                f"{end} tokens exceed context_length={m.context_length}; "
+                "shorten the sequence or build the model with a longer context"
             )
         x_BTD = self.embed(tokens_BT)
         if m.embedding_multiplier != 1:
             x_BTD = x_BTD * m.embedding_multiplier
-        # A projection comes out of autocast in bfloat16; the residual stream stays as exact as the table.
+        # A projection returns bfloat16 under autocast; the residual stream keeps the precision of the
+        # embedding.
         x_BTD = self.embed_norm(self.project_in(x_BTD).to(x_BTD.dtype))
         if self.position is None:
             return x_BTD
         first = m.position_offset
         return x_BTD + self.position.weight[first + start : first + end]
 
-    def _told(self, n_new: int, start: int, x_BTD: Tensor) -> list[tuple[Rotation, Tensor | None]]:
-        """What each layer is told of positions: how to turn, and which keys to see. One of each per kind of
-        layer, however many there are."""
-        m, like = self.model, for_matmul(x_BTD)
+    def _layer_inputs(self, n_new: int, start: int, x_BTD: Tensor) -> list[tuple[Rotation, Tensor | None]]:
+        """The rotary angles and the mask of each layer, computed once per kind of layer."""
+        m, like = self.model, cast_for_matmul(x_BTD)
         local = [m.is_local(layer) for layer in range(m.n_layers)]
-        masks = {kind: mask_for(m, n_new, start, local=kind, like=like) for kind in set(local)}
+        masks = {kind: attention_mask(m, n_new, start, local=kind, like=like) for kind in set(local)}
         angles = None if self.rotary is None else self.rotary(n_new, start)
-        near = angles if self.rotary_local is None else self.rotary_local(n_new, start)
-        turns = [(near if kind else angles) if m.rotates(layer) else None for layer, kind in enumerate(local)]
-        return [(turn, masks[kind]) for turn, kind in zip(turns, local, strict=True)]
+        local_angles = angles if self.rotary_local is None else self.rotary_local(n_new, start)
+        return [
+            ((local_angles if is_local else angles) if m.rotates(layer) else None, masks[is_local])
+            for layer, is_local in enumerate(local)
+        ]
 
-    def _tie(self) -> None:
+    def _tie_head(self) -> None:
         if self.model.tied:
             self.lm_head.weight = self.embed.weight
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._tie()  # torch gives each name its own new parameter when `to_empty` leaves the meta device
+        self._tie_head()  # `to_empty` gives each name a parameter of its own when it leaves the meta device
         return self
 
 
-def rotaries(m: ModelConfig) -> tuple[Rotary | None, Rotary | None]:
-    """The angles, and those of local layers where they have their own."""
+def rotary_modules(m: ModelConfig) -> tuple[Rotary | None, Rotary | None]:
+    """The rotary module, and the one of local layers if they have angles of their own."""
     if m.position != "rotary":
         return None, None
     return Rotary(m), None if m.rope_theta_local is None else Rotary(m, m.rope_theta_local)
 
 
 class Block(nn.Module):
-    """One layer: attention and FFN, their norms before or behind them, in sequence or side by side."""
+    """One layer: attention and FFN, with norms before or after them, in sequence or in parallel."""
 
     def __init__(self, m: ModelConfig, layer: int = 0) -> None:
         super().__init__()
-        self.post, self.block, self.multiplier = m.norm_placement == "post", m.block, m.residual_multiplier
-        before, behind = m.norm_placement != "reordered", m.norm_placement in ("reordered", "sandwich")
+        self.is_post_norm, self.block = m.norm_placement == "post", m.block
+        self.residual_multiplier = m.residual_multiplier
+        before, after = m.norm_placement != "reordered", m.norm_placement in ("reordered", "sandwich")
         self.attention_norm = Norm(m, m.dim) if before else nn.Identity()
         self.attention = Attention(m) if m.mla is None else LatentAttention(m, m.mla)
-        self.attention_out_norm = Norm(m, m.dim) if behind else nn.Identity()
+        self.attention_out_norm = Norm(m, m.dim) if after else nn.Identity()
         self.ffn_norm = Norm(m, m.dim) if before and m.block != "parallel_shared_norm" else nn.Identity()
         self.ffn: nn.Module
         if m.moe is not None and m.has_experts(layer):
             self.ffn = MixtureOfExperts(m, m.moe)
         else:
             self.ffn = FeedForward(m, m.intermediate_size, bias=m.ffn_bias)
-        self.ffn_out_norm = Norm(m, m.dim) if behind else nn.Identity()
+        self.ffn_out_norm = Norm(m, m.dim) if after else nn.Identity()
 
     def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
-        """The residual stream one layer on."""
-        if self.post:
-            x_BTD = self.attention_norm(x_BTD + self._attended(for_matmul(x_BTD), rotation, mask))
-            return self.ffn_norm(x_BTD + self._fed(for_matmul(x_BTD)))
-        normed_BTD = for_matmul(self.attention_norm(x_BTD))
-        attended_BTD = self._attended(normed_BTD, rotation, mask)
+        """The residual stream after this layer, (B, T, D)."""
+        if self.is_post_norm:
+            x_BTD = self.attention_norm(
+                x_BTD + self._attention_branch(cast_for_matmul(x_BTD), rotation, mask)
+            )
+            return self.ffn_norm(x_BTD + self._ffn_branch(cast_for_matmul(x_BTD)))
+        normed_BTD = cast_for_matmul(self.attention_norm(x_BTD))
+        attention_BTD = self._attention_branch(normed_BTD, rotation, mask)
         if self.block == "parallel_shared_norm":
-            return x_BTD + attended_BTD + self._fed(normed_BTD)
+            return x_BTD + attention_BTD + self._ffn_branch(normed_BTD)
         if self.block == "parallel":
-            return x_BTD + attended_BTD + self._fed(for_matmul(self.ffn_norm(x_BTD)))
-        x_BTD = x_BTD + attended_BTD
-        return x_BTD + self._fed(for_matmul(self.ffn_norm(x_BTD)))
+            return x_BTD + attention_BTD + self._ffn_branch(cast_for_matmul(self.ffn_norm(x_BTD)))
+        x_BTD = x_BTD + attention_BTD
+        return x_BTD + self._ffn_branch(cast_for_matmul(self.ffn_norm(x_BTD)))
 
-    def _attended(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
-        return self._scaled(self.attention_out_norm(self.attention(x_BTD, rotation, mask)))
+    def _attention_branch(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
+        return self._scale_branch(self.attention_out_norm(self.attention(x_BTD, rotation, mask)))
 
-    def _fed(self, x_BTD: Tensor) -> Tensor:
-        return self._scaled(self.ffn_out_norm(self.ffn(x_BTD)))
+    def _ffn_branch(self, x_BTD: Tensor) -> Tensor:
+        return self._scale_branch(self.ffn_out_norm(self.ffn(x_BTD)))
 
-    def _scaled(self, branch_BTD: Tensor) -> Tensor:
-        return branch_BTD if self.multiplier == 1 else branch_BTD * self.multiplier
+    def _scale_branch(self, branch_BTD: Tensor) -> Tensor:
+        multiplier = self.residual_multiplier
+        return branch_BTD if multiplier == 1 else branch_BTD * multiplier

@@ -1,7 +1,7 @@
-"""The witness: the table of tensors held against a built module, tensor by tensor.
+"""Compare the table of tensors with a built torch module, tensor by tensor.
 
-The module is written without knowledge of the table, so where names, shapes, layers and ties agree, the count
-is true. The meta device holds shapes and no numbers: a 70B model is verified in a second, in no memory.
+The module is written without knowledge of the table: where names, shapes, layers and ties agree, the count is
+right. The meta device holds shapes and no numbers: a 70B model is verified in a second without its memory.
 """
 
 from collections import defaultdict
@@ -17,135 +17,140 @@ from parambudget.errors import CheckFailed
 from parambudget.nn.transformer import Transformer
 
 Shape = tuple[int, ...]
-Place = tuple[int, ...]
+Indices = tuple[int, ...]
 """The numbers in a tensor's name: (5,) in `layers.5.ffn.up.weight`, () in `embed.weight`."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that the table and the module say differently."""
+    """One point on which the table and the module disagree."""
 
     name: str
     table: str
     module: str
 
     def __str__(self) -> str:
-        """One readable line."""
+        """One line for a person to read."""
         return f"{self.name}: the table has {self.table}, the module has {self.module}"
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of holding a module against the table of its model."""
+    """The result of comparing a module with the table of its model."""
 
     model: ModelConfig
     n_tensors: int
-    """Tensors of the module, a shared one once."""
+    """Tensors of the module, a shared one counted once."""
     total: int
-    """Parameters of the module, a shared one once."""
+    """Parameters of the module, a shared tensor counted once."""
     differences: tuple[Difference, ...]
     """Empty if and only if the module is what was counted."""
 
     def require_agreement(self) -> None:
-        """Raise `CheckFailed` with the first difference, if there is one."""
+        """Raise `CheckFailed` with the first difference, if there is any."""
         if self.differences:
             more = f" (and {len(self.differences) - 1} more)" if len(self.differences) > 1 else ""
-            raise CheckFailed(f"the built model is not the counted one: {self.differences[0]}{more}")
+            raise CheckFailed(f"the built model differs from the count: {self.differences[0]}{more}")
 
 
 def verify(model: ModelConfig) -> Verification:
-    """Build `model` on the meta device and hold it against the table."""
+    """Build `model` on the meta device and compare it with the table."""
     return verify_module(Transformer(model, device="meta"), model)
 
 
 def verify_module(module: nn.Module, model: ModelConfig) -> Verification:
-    """Hold a built module, on whatever device, against the table of `model`."""
-    built, rows = _read(module), tensors(model)
+    """Compare a built module, on any device, with the table of `model`."""
+    groups, rows = _group_tensors(module), tensors(model)
     differences = [
         difference
         for row in rows
-        for difference in _compare(row, places(row, model), built.pop(row.name, None))
+        for difference in _compare(row, tensor_indices(row, model), groups.pop(row.name, None))
     ]
     differences += [
-        Difference(name, "none", _many(group.shapes) + _at(group.shapes)) for name, group in built.items()
+        Difference(name, "none", _describe_shapes(group.shapes) + _describe_layers(group.shapes))
+        for name, group in groups.items()
     ]
     parameters = list(module.parameters())
-    held, counted = sum(parameter.numel() for parameter in parameters), total(model)
-    if held != counted:
-        differences.append(Difference("total", f"{counted:,} parameters", f"{held:,}"))
-    return Verification(model, len(parameters), held, tuple(differences))
+    in_module, in_table = sum(parameter.numel() for parameter in parameters), total(model)
+    if in_module != in_table:
+        differences.append(Difference("total", f"{in_table:,} parameters", f"{in_module:,}"))
+    return Verification(model, len(parameters), in_module, tuple(differences))
 
 
 @dataclass
 class _Group:
-    """The module's tensors whose names differ in numbers only."""
+    """The module's tensors whose names differ only in their numbers."""
 
-    shapes: dict[Place, Shape] = field(default_factory=dict)
-    shared_with: dict[Place, str] = field(default_factory=dict)
+    shapes: dict[Indices, Shape] = field(default_factory=dict)
+    shared_with: dict[Indices, str] = field(default_factory=dict)
 
 
-def _read(module: nn.Module) -> dict[str, _Group]:
+def _group_tensors(module: nn.Module) -> dict[str, _Group]:
     groups: dict[str, _Group] = defaultdict(_Group)
     first_names: dict[int, str] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         parts = name.split(".")
-        place = tuple(int(part) for part in parts if part.isdecimal())
+        index = tuple(int(part) for part in parts if part.isdecimal())
         group = groups[".".join("*" if part.isdecimal() else part for part in parts)]
-        group.shapes[place] = tuple(parameter.shape)
+        group.shapes[index] = tuple(parameter.shape)
         first_name = first_names.setdefault(id(parameter), name)
         if first_name != name:
-            group.shared_with[place] = first_name
+            group.shared_with[index] = first_name
     return dict(groups)
 
 
-def places(row: Tensor, model: ModelConfig) -> list[Place]:
-    """Where the tensors of a row stand: in which layers, and for which of their experts."""
-    runs_over = row.name.count("*")
-    if not runs_over:
+def tensor_indices(row: Tensor, model: ModelConfig) -> list[Indices]:
+    """The numbers in the names of a row's tensors: their layers, and with experts which of them."""
+    n_wildcards = row.name.count("*")
+    if not n_wildcards:
         return [()]
     kinds = {"all": (True, False), "dense": (False,), "experts": (True,)}[row.layers]
     layers = [layer for layer in range(model.n_layers) if model.has_experts(layer) in kinds]
-    if runs_over == 1 or model.moe is None:
+    if n_wildcards == 1 or model.moe is None:
         return [(layer,) for layer in layers]
     return [(layer, expert) for layer in layers for expert in range(model.moe.n_experts)]
 
 
-def _compare(row: Tensor, where: list[Place], group: _Group | None) -> Iterator[Difference]:
-    wanted = dict.fromkeys(where, row.shape)
-    if not wanted and group is None:
-        return  # a kind of layer that a model of this depth has none of
+def _compare(row: Tensor, indices: list[Indices], group: _Group | None) -> Iterator[Difference]:
+    expected = dict.fromkeys(indices, row.shape)
+    if not expected and group is None:
+        return  # a kind of layer that a model of this depth does not have
     if group is None:
-        yield Difference(row.name, _many(wanted), "none")
+        yield Difference(row.name, _describe_shapes(expected), "none")
         return
-    lacking, surplus = wanted.keys() - group.shapes.keys(), group.shapes.keys() - wanted.keys()
-    if lacking:
-        yield Difference(row.name, _many(wanted), f"none{_at(lacking)}")
+    missing, surplus = expected.keys() - group.shapes.keys(), group.shapes.keys() - expected.keys()
+    if missing:
+        yield Difference(row.name, _describe_shapes(expected), f"none{_describe_layers(missing)}")
     if surplus:
-        yield Difference(row.name, _many(wanted), f"more{_at(surplus)}")
+        yield Difference(row.name, _describe_shapes(expected), f"more{_describe_layers(surplus)}")
     for shape in sorted(set(group.shapes.values()) - {row.shape}):
-        places = [place for place, built in group.shapes.items() if built == shape]
-        yield Difference(row.name, _times(row.shape), f"{_times(shape)}{_at(places)}")
+        differing = [index for index, built in group.shapes.items() if built == shape]
+        yield Difference(
+            row.name, _format_shape(row.shape), f"{_format_shape(shape)}{_describe_layers(differing)}"
+        )
     owner = row.shared_with
-    for built in sorted({group.shared_with.get(place, "") for place in group.shapes} - {owner or ""}):
-        places = [place for place in group.shapes if group.shared_with.get(place, "") == built]
-        yield Difference(row.name, _tie(owner), f"{_tie(built)}{_at(places)}")
+    for built in sorted({group.shared_with.get(index, "") for index in group.shapes} - {owner or ""}):
+        differing = [index for index in group.shapes if group.shared_with.get(index, "") == built]
+        yield Difference(
+            row.name, _describe_tie(owner), f"{_describe_tie(built)}{_describe_layers(differing)}"
+        )
 
 
-def _many(shapes: dict[Place, Shape]) -> str:
-    kinds = " or ".join(sorted({_times(shape) for shape in shapes.values()}))
+def _describe_shapes(shapes: dict[Indices, Shape]) -> str:
+    kinds = " or ".join(sorted({_format_shape(shape) for shape in shapes.values()}))
     return f"{len(shapes)} tensor{'s' if len(shapes) > 1 else ''} of {kinds}"
 
 
-def _times(shape: Shape) -> str:
+def _format_shape(shape: Shape) -> str:
     return " × ".join(map(str, shape)) or "one element"
 
 
-def _tie(owner: str | None) -> str:
+def _describe_tie(owner: str | None) -> str:
     return f"{owner} itself" if owner else "a tensor of its own"
 
 
-def _at(places: Iterable[Place]) -> str:
-    numbers = [".".join(map(str, place)) for place in sorted(places) if place]
+def _describe_layers(indices: Iterable[Indices]) -> str:
+    numbers = [".".join(map(str, index)) for index in sorted(indices) if index]
     if not numbers:
         return ""
     rest = f" and {len(numbers) - 6} more" if len(numbers) > 6 else ""

@@ -14,7 +14,7 @@ from parambudget.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from parambudget.text import prepare
-    from parambudget.training.calibrate import Stage
+    from parambudget.training.calibrate import CalibrationProgress
 
 _PIPED_WIDTH: Final = 240
 _PLAIN_SECONDS: Final = 10.0
@@ -71,7 +71,7 @@ def _print_now_and_then(
 
 
 @contextmanager
-def calibration_progress(console: Console) -> Iterator[Callable[[Stage], None]]:
+def calibration_progress(console: Console) -> Iterator[Callable[[CalibrationProgress], None]]:
     """Gives the function to call at each stage of `calibrate`."""
     if not console.is_terminal:
         yield lambda stage: console.print(

@@ -1,29 +1,91 @@
-"""A training run told to a person: what it will be and how it ended; how it goes is in `render.training`."""
+"""A training run on the terminal: what it will be, how it goes, and how it ended."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Final, Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
+from parambudget.render.progress import make_console
 from parambudget.text.token_cache import TokenData
 from parambudget.training.defaults import ResolvedTrainConfig
 from parambudget.training.forecast import Prediction
-from parambudget.training.metrics import Step, TrainResult
+from parambudget.training.metrics import StepMetrics, TrainResult
+from parambudget.training.run import RunStart
 from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
 
 
+class RunDisplay:
+    """Shows a run as its events come. To be used as a context manager: it ends the live view on every way
+    out."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console, self._stack = make_console(quiet=quiet), ExitStack()
+        self._status: Status | None = None
+        self._run: RunStart | None = None
+        self._show_step: Callable[[StepMetrics], None] = lambda _: None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    @property
+    def out(self) -> Path:
+        """The folder of the run, once that has started."""
+        return self._current_run.out
+
+    @property
+    def _current_run(self) -> RunStart:
+        assert self._run is not None, "no run has started"
+        return self._run
+
+    def show_status(self, text: str | None) -> None:
+        """What is being prepared; None: nothing any more."""
+        if self._status is not None:
+            self._status.stop()
+        self._status = None if text is None else self._console.status(text)
+        if self._status is not None:
+            self._status.start()
+
+    def show_start(self, run: RunStart) -> None:
+        """Model, text and settings; then the live view."""
+        self._run = run
+        self._console.print(introduction(run.model, run.device, run.data, run.out))
+        self._console.print(settings_table(run.settings, run.model))
+        self._show_step = self._stack.enter_context(
+            live_progress(
+                self._console, run.settings.config.steps, run.peak_flops, run.peak_memory_bytes, run.planned
+            )
+        )
+
+    def show_step(self, step: StepMetrics) -> None:
+        """An update that has been made."""
+        self._show_step(step)
+
+    def show_result(self, result: TrainResult) -> None:
+        """End the live view and print the result."""
+        self._close()
+        self._console.print(conclusion(result, self._current_run.model))
+
+    def _close(self) -> None:
+        self.show_status(None)
+        self._stack.close()
+
+
 def introduction(model: ModelConfig, device: str, data: TokenData, out: Path) -> Table:
-    """What will be trained, on what and where."""
+    """What will be trained, on which text, and where the run is kept."""
     table = Table.grid(padding=(0, 2))
     table.add_row("model", f"{total(model):,} parameters, on {device}")
     held_out = f"{data.n_held_out:,} held out"
@@ -33,15 +95,22 @@ def introduction(model: ModelConfig, device: str, data: TokenData, out: Path) ->
     table.add_row("text", f"{data.name}: {documents}, sha256 {data.sha256[:16]}")
     length = f"{data.train_bytes / len(data.train):.2f} bytes each"
     table.add_row("tokens", f"{format_count(len(data.train))} to train on, {length}")
-    fewer = f", fewer than vocab_size={model.vocab_size:,}: rarer ones could hardly be learned"
-    entries = f"{data.entries:,} entries{fewer if data.entries < model.vocab_size else ''}"
-    table.add_row("tokenizer", entries)
+    table.add_row("tokenizer", f"{data.entries:,} entries{_unused_rows(model, data)}")
     table.add_row("out", str(out))
     return table
 
 
-def settings(completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
-    """Every setting, with the reason of those that were filled in."""
+def _unused_rows(model: ModelConfig, data: TokenData) -> str:
+    n_unused = model.vocab_size - data.entries
+    if n_unused <= 0:
+        return ""
+    parameters = format_count(total(model) - total(model.replace(vocab_size=data.entries)))
+    rows = f"{n_unused:,} vocabulary row{'s' * (n_unused != 1)} ({parameters} parameters)"
+    return f", all that the text supports; {rows} will not be used (--vocab-size {data.entries})"
+
+
+def settings_table(completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
+    """Every setting, with the reason for those that were not given."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("setting", "value", "why"):
         table.add_column(heading)
@@ -49,13 +118,13 @@ def settings(completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
     update_tokens = config.step.tokens_per_update(model.context_length)
     for name, value in config.model_dump().items():
         why = completed.reasons.get(name, "given" if name in completed.given else "")
-        table.add_row(name, _written(value), why)
-    whole = f"{format_count(config.steps * update_tokens)} tokens"
-    return Group("", table, "", f"{config.steps:,} updates of {update_tokens:,} tokens: {whole}", "")
+        table.add_row(name, _format_setting(value), why)
+    tokens = f"{format_count(config.steps * update_tokens)} tokens"
+    return Group("", table, "", f"{config.steps:,} updates of {update_tokens:,} tokens: {tokens}", "")
 
 
 def conclusion(result: TrainResult, model: ModelConfig) -> Table:
-    """What came of the run."""
+    """The result of the run, with the predictions beside the measurements."""
     table = Table.grid(padding=(0, 2))
     table.add_row()
     table.add_row("parameters", f"{result.parameters:,} (planned {total(model):,})")
@@ -71,11 +140,11 @@ def conclusion(result: TrainResult, model: ModelConfig) -> Table:
         speed += f", MFU {format_mfu(result.mfu, result.peak_flops)}"
     table.add_row("speed", speed)
     if result.peak_memory_bytes is not None:
-        held = format_bytes(result.peak_memory_bytes)
+        memory = format_bytes(result.peak_memory_bytes)
         if peak is not None:
-            off = format_share(result.peak_memory_bytes / peak - 1, 1)
-            held += f", planned {format_bytes(peak)} ({off})"
-        table.add_row("peak memory", held)
+            difference = format_share(result.peak_memory_bytes / peak - 1, 1)
+            memory += f", planned {format_bytes(peak)} ({difference})"
+        table.add_row("peak memory", memory)
     if result.val_loss is not None and result.val_bits_per_byte is not None:
         table.add_row(
             "validation",
@@ -88,7 +157,7 @@ def conclusion(result: TrainResult, model: ModelConfig) -> Table:
     return table
 
 
-def _written(value: object) -> str:
+def _format_setting(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -98,114 +167,111 @@ def _written(value: object) -> str:
 
 MOST_SILENT_SECONDS: Final = 30.0
 PLAIN_LINES: Final = 20
-"""Lines for a whole run where the output is no terminal, beside evaluations and long silences."""
-KEPT: Final = 0.95
-"""Of the smoothed loss at each update: it is a mean over about the last 20."""
-
-Memory = Callable[[], int | None]
+"""Lines for a whole run where the output is not a terminal, beside evaluations and those after long
+silences."""
+SMOOTHING: Final = 0.95
+"""Share of the smoothed loss that stays at each update: it is a mean over about the last 20."""
 
 
 @contextmanager
-def watching(
-    console: Console,
-    n_steps: int,
-    peak_flops: float | None,
-    memory: Memory,
+def live_progress(
+    console: Console, n_steps: int, peak_flops: float | None, peak_memory: Callable[[], int | None],
     planned: Prediction | None = None,
-) -> Iterator[Callable[[Step], None]]:
-    """What to call after each update; `memory` gives the most bytes held so far, where that is known.
+) -> Iterator[Callable[[StepMetrics], None]]:  # fmt: skip
+    """Yield what to call after each update: it keeps a progress bar and the latest metrics on the terminal.
 
-    What was `planned` stands beside what is measured.
+    `peak_memory` returns the most bytes used so far, if known. What was `planned` is shown beside the
+    metrics.
     """
-    figures = Figures(n_steps, peak_flops, memory, planned)
+    line = StepLine(n_steps, peak_flops, peak_memory, planned)
     if not console.is_terminal:
-        yield _plain(console, figures)
+        yield _plain_progress(console, line)
         return
     bar = Progress(
         TextColumn("training"), BarColumn(bar_width=None), MofNCompleteColumn(),
-        TextColumn("left:"), TimeRemainingColumn(compact=True), TextColumn(_whole(planned, n_steps)),
+        TextColumn("left:"), TimeRemainingColumn(compact=True), TextColumn(_planned_time(planned, n_steps)),
         console=console, expand=True,
     )  # fmt: skip
     with Live(bar, console=console, refresh_per_second=4) as live:
         task: TaskID | None = None
 
-        def show(step: Step) -> None:
+        def show(step: StepMetrics) -> None:
             nonlocal task
             if task is None:  # a resumed run does not start at 0
                 task = bar.add_task("train", total=n_steps, completed=step.step - 1)
             bar.update(task, completed=step.step)
-            live.update(Group(bar, Padding(figures.written(step), (0, 0, 0, 2))))
+            live.update(Group(bar, Padding(line.metrics(step), (0, 0, 0, 2))))
             if step.val_loss is not None or step.skipped:
-                live.console.print(figures.line(step), highlight=False)
+                live.console.print(line.full(step), highlight=False)
 
         yield show
 
 
 @dataclass
-class Figures:
-    """What is told of an update; keeps the smoothed loss, so each update is told once."""
+class StepLine:
+    """Writes the metrics of updates as text; keeps the smoothed loss, so it has to see each update once."""
 
     n_steps: int
     peak_flops: float | None
     """What the MFU is a share of."""
-    memory: Memory
+    peak_memory: Callable[[], int | None]
     planned: Prediction | None = None
     _sum: float = 0.0
     _weight: float = 0.0
-    _told: int = -1
+    _last_step: int = -1
 
-    def line(self, step: Step) -> str:
-        """The update on a line of its own, with an evaluation if one followed it."""
-        line = f"step {step.step:>{len(str(self.n_steps))}}/{self.n_steps}  {self.written(step)}"
+    def full(self, step: StepMetrics) -> str:
+        """The update on a line of its own, with the evaluation after it if there was one."""
+        line = f"step {step.step:>{len(str(self.n_steps))}}/{self.n_steps}  {self.metrics(step)}"
         if step.val_loss is not None:
             line += f"  val {step.val_loss:.4f}  bits/byte {step.val_bits_per_byte:.4f}"
         return line
 
-    def written(self, step: Step) -> str:
+    def metrics(self, step: StepMetrics) -> str:
         """Loss and smoothed loss, learning rate, speed and memory."""
-        self.note(step)
+        self.add(step)
         loss = f"loss {step.loss:.4f}" if step.loss is not None else "loss not finite"
         rate, peak = (None, None) if self.planned is None else self.planned.formatted
-        parts = [loss, f"lr {step.lr:.2e}", f"{step.tokens_per_second:,.0f} tok/s{_beside(rate)}"]
+        parts = [loss, f"lr {step.lr:.2e}", f"{step.tokens_per_second:,.0f} tok/s{_in_plan(rate)}"]
         if self._weight:
             parts.insert(1, f"smoothed {self._sum / self._weight:.4f}")
         if step.mfu is not None and self.peak_flops is not None:
             parts.append(f"MFU {format_mfu(step.mfu, self.peak_flops)}")
-        if (held := self.memory()) is not None:
-            parts.append(f"peak {format_bytes(held)}{_beside(peak)}")
+        if (used := self.peak_memory()) is not None:
+            parts.append(f"peak {format_bytes(used)}{_in_plan(peak)}")
         if step.skipped:
             parts.append("update skipped")
         return "  ".join(parts)
 
-    def note(self, step: Step) -> None:
-        """Let the smoothed loss take in an update that is not told of."""
-        if step.step != self._told and step.loss is not None:
-            self._sum = KEPT * self._sum + (1 - KEPT) * step.loss
-            self._weight = KEPT * self._weight + (1 - KEPT)
-        self._told = step.step
+    def add(self, step: StepMetrics) -> None:
+        """Add an update to the smoothed loss, whether or not it is shown."""
+        if step.step != self._last_step and step.loss is not None:
+            self._sum = SMOOTHING * self._sum + (1 - SMOOTHING) * step.loss
+            self._weight = SMOOTHING * self._weight + (1 - SMOOTHING)
+        self._last_step = step.step
 
 
-def _beside(planned: str | None) -> str:
+def _in_plan(planned: str | None) -> str:
     return "" if planned is None else f" (planned {planned})"
 
 
-def _whole(planned: Prediction | None, n_steps: int) -> str:
-    """How long all updates were planned to take."""
+def _planned_time(planned: Prediction | None, n_steps: int) -> str:
+    """How long all updates were predicted to take."""
     if planned is None or planned.update_seconds is None:
         return ""
     return f"planned: {format_seconds(n_steps * planned.update_seconds)}"
 
 
-def _plain(console: Console, figures: Figures) -> Callable[[Step], None]:
-    every = -(-figures.n_steps // PLAIN_LINES)
+def _plain_progress(console: Console, line: StepLine) -> Callable[[StepMetrics], None]:
+    every = -(-line.n_steps // PLAIN_LINES)
     last = perf_counter()
 
-    def show(step: Step) -> None:
+    def show(step: StepMetrics) -> None:
         nonlocal last
-        figures.note(step)
+        line.add(step)
         silent = perf_counter() - last > MOST_SILENT_SECONDS
         if silent or step.step == 1 or step.step % every == 0 or step.val_loss is not None or step.skipped:
-            console.print(figures.line(step), highlight=False, soft_wrap=True)
+            console.print(line.full(step), highlight=False, soft_wrap=True)
             last = perf_counter()
 
     return show

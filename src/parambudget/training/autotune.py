@@ -20,10 +20,10 @@ from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.defaults import ResolvedTrainConfig, with_defaults
 from parambudget.training.device import Compute
-from parambudget.training.distributed import ALONE, Ranks
-from parambudget.training.loop import Clock, updates
-from parambudget.training.metrics import Step
-from parambudget.training.train_state import prepared
+from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
+from parambudget.training.loop import Clock, train_steps
+from parambudget.training.metrics import StepMetrics
+from parambudget.training.train_state import init_train_state
 from parambudget.units import format_seconds
 
 BUSY_TOKENS: Final = 4096
@@ -37,15 +37,15 @@ EVALUATION_SHARE: Final = 1 / 3
 
 def settings_that_fit(
     resolved: ResolvedTrainConfig, model: ModelConfig, data: TokenData, compute: Compute,
-    ranks: Ranks = ALONE, *, shard: bool = False,
+    group: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False,
 ) -> ResolvedTrainConfig:  # fmt: skip
     """The settings, if two updates with them fit in memory; else with the first change that makes them fit.
 
     Nothing that was given is changed, and never the number of sequences in an update. With several processes,
     they must fit on each.
     """
-    tries = attempts(resolved.config, resolved.given, model.context_length, ranks.size)
-    config = first_that_fits(tries, partial(_try, model, data, compute, ranks, shard), ranks)
+    tries = attempts(resolved.config, resolved.given, model.context_length, group.world_size)
+    config = first_that_fits(tries, partial(_try, model, data, compute, group, shard), group)
     before = resolved.config.model_dump()
     changed = [name for name, value in config.model_dump().items() if before[name] != value]
     reason = f"the largest choice that fits in the memory of {compute.name}"
@@ -79,7 +79,9 @@ def attempts(
 
 
 def first_that_fits(
-    configs: Iterator[TrainConfig], try_one: Callable[[TrainConfig], None], ranks: Ranks = ALONE
+    configs: Iterator[TrainConfig],
+    try_one: Callable[[TrainConfig], None],
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainConfig:
     """The first settings that every process can try without running out of memory."""
     for config in configs:
@@ -88,7 +90,7 @@ def first_that_fits(
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if not ranks.any(error is not None):
+        if not group.all_reduce_any(error is not None):
             return config
     raise InputError(
         f"not even batch_size={config.step.batch_size} fits in the memory of this device "
@@ -117,36 +119,47 @@ def _halving(sizes: list[int]) -> list[int]:
 
 
 def _try(
-    model: ModelConfig, data: TokenData, compute: Compute, ranks: Ranks, shard: bool, config: TrainConfig
+    model: ModelConfig,
+    data: TokenData,
+    compute: Compute,
+    group: ProcessGroup,
+    shard: bool,
+    config: TrainConfig,
 ) -> None:
     """Two updates of at most two micro-steps: gradients are accumulated and the optimizer has its state.
 
     Waits for no other process, so that it may fail on one of them.
     """
-    n_each = min(2, len(ranks.own_steps(config)))
-    tried = ranks.imagined() if shard else ALONE
-    config = config.replace(gradient_accumulation_steps=n_each * tried.size)
+    n_each = min(2, len(group.own_micro_steps(config)))
+    tried = group.fake_group() if shard else SINGLE_PROCESS
+    config = config.replace(gradient_accumulation_steps=n_each * tried.world_size)
     # Where every process holds the whole model, DistributedDataParallel averages copies of the gradients.
-    averaged = torch.empty(0 if shard or ranks.size == 1 else total(model), device=compute.device)
+    averaged = torch.empty(0 if shard or group.world_size == 1 else total(model), device=compute.device)
     for _ in islice(_trial(model, data, compute, config, tried, shard=shard)[0], 2):
         pass
     del averaged
 
 
 def _trial(
-    model: ModelConfig, data: TokenData, compute: Compute, config: TrainConfig, ranks: Ranks, *, shard: bool
-) -> tuple[Iterator[Step], Clock]:
+    model: ModelConfig,
+    data: TokenData,
+    compute: Compute,
+    config: TrainConfig,
+    group: ProcessGroup,
+    *,
+    shard: bool,
+) -> tuple[Iterator[StepMetrics], Clock]:
     """Updates of a model that is then discarded, without evaluations."""
     config = config.replace(steps=MAX_COUNT, eval_every=MAX_COUNT, save_every=MAX_COUNT)
     update_tokens = config.step.tokens_per_update(model.context_length)
     clock = Clock(update_tokens, flops_per_token(model), compute.peak_flops)
-    learner = prepared(model, config, compute, ranks, shard=shard)
-    return updates(learner, model, config, data, 0, clock), clock
+    state = init_train_state(model, config, compute, group, shard=shard)
+    return train_steps(state, model, config, data, 0, clock), clock
 
 
 def settings_for_hours(
     first: ResolvedTrainConfig, fields: Mapping[str, object], model: ModelConfig, data: TokenData,
-    compute: Compute, hours: float, update_seconds: float | None, ranks: Ranks = ALONE, *,
+    compute: Compute, hours: float, update_seconds: float | None, group: ProcessGroup = SINGLE_PROCESS, *,
     shard: bool = False,
 ) -> tuple[ResolvedTrainConfig, float]:  # fmt: skip
     """The settings with as many steps as `hours` allow, evaluations included; and the seconds per update.
@@ -154,7 +167,7 @@ def settings_for_hours(
     `first` is what `fields` resolve to without the hours. Its updates are timed here unless an earlier start
     of the run has done so: then the number of steps, and with it the schedule, stays the same.
     """
-    seconds = update_seconds or timed_update_seconds(model, first.config, data, compute, ranks, shard=shard)
+    seconds = update_seconds or timed_update_seconds(model, first.config, data, compute, group, shard=shard)
     timed = first.config.step.model_dump()
 
     def with_steps(steps: int) -> ResolvedTrainConfig:
@@ -180,21 +193,21 @@ def settings_for_hours(
 
 
 def timed_update_seconds(
-    model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute, ranks: Ranks = ALONE, *,
-    shard: bool = False, seconds: float = TIMED_SECONDS,
+    model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute,
+    group: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False, seconds: float = TIMED_SECONDS,
 ) -> float:  # fmt: skip
     """Seconds of one update, the median of a few after a warm-up, on a model that is then discarded.
 
     Several processes run the same number of updates, as the main one decides, and its time counts.
     """
-    steps, clock = _trial(model, data, compute, config, ranks, shard=shard)
+    steps, clock = _trial(model, data, compute, config, group, shard=shard)
     for _ in islice(steps, WARM_UP_UPDATES):
         pass
     rates: list[float] = []
     started = perf_counter()
-    while ranks.first(len(rates) < FEWEST_TIMED or perf_counter() - started < seconds):
+    while group.broadcast(len(rates) < FEWEST_TIMED or perf_counter() - started < seconds):
         rates.append(next(steps).tokens_per_second)
-    return ranks.first(clock.tokens_per_update / median(rates))
+    return group.broadcast(clock.tokens_per_update / median(rates))
 
 
 def _evaluation_share(config: TrainConfig, model: ModelConfig) -> float:

@@ -1,8 +1,8 @@
-"""The constants of the throughput model, measured on this machine in about a minute.
+"""Measure the constants of the throughput model on this machine, in about a minute.
 
-Kernels by themselves give the rates. What they cannot show, how much slower matmuls are within a step and
-what everything else costs, comes from updates of small models through the trainer itself: the time of an
-update is linear in these constants, and each model differs from the others in one of them.
+Kernels timed alone give the rates. What they cannot show, how much slower matmuls are within a step and what
+everything else costs, comes from updates of small models with the trainer itself: the time of an update is
+linear in these constants, and each model differs from the others in one of them.
 """
 
 import math
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import median
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -30,13 +30,15 @@ from parambudget.training.autotune import timed_update_seconds
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 
-FEWEST: Final = 3
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+FEWEST_RUNS: Final = 3
 COPIED_BYTES: Final = {"cpu": 2**28, "cuda": 2**30}
 MATMULS: Final = {
     "cpu": ((512, 256, 1024), (1024, 512, 512), (1024, 1024, 1024)),
     "cuda": ((8192, 1024, 4096), (16384, 2048, 2048), (8192, 4096, 8192)),
 }
-"""(tokens, in, out): shapes of layers."""
+"""(tokens, in, out), as in layers."""
 ATTENTION: Final = {"cpu": (4, 4, 256, 64), "cuda": (16, 16, 1024, 64)}
 """Sequences, heads, length, head_dim."""
 ORTHOGONALISED: Final = {"cpu": (256, 1024), "cuda": (1024, 4096)}
@@ -44,19 +46,20 @@ SMALLEST: Final = (64, 64)
 
 
 @dataclass(frozen=True)
-class Kernels:
-    """Rates and times as in `cost.speed.profile.Stack`."""
+class MeasuredRates:
+    """Rates and times that kernels alone show, as in `cost.speed.profile.DeviceProfile`."""
 
     bandwidth_bytes: float
     matmul_flops: float
-    """Of the shape that reaches most; how much less others reach shows in training."""
+    """Of the fastest shape; how much slower others are shows in training."""
     attention_flops: float
     newton_schulz_flops: float
     matrix_seconds: float
 
 
-def measured(compute: Compute, seconds: float, on_kernel: Callable[[int, str], None]) -> Kernels:
-    """Time the four kinds of kernels within about `seconds`; `on_kernel` hears which comes next."""
+def measure_rates(compute: Compute, seconds: float, on_kernel: Callable[[int, str], None]) -> MeasuredRates:
+    """Time the four kinds of kernels in about `seconds`; `on_kernel` gets the number and name of the next
+    one."""
     kind, each = compute.device.type, seconds / 7
     on_kernel(0, "copying memory")
     copied = median_seconds(_copy(compute), compute, each)
@@ -70,19 +73,19 @@ def measured(compute: Compute, seconds: float, on_kernel: Callable[[int, str], N
     on_kernel(3, "Muon")
     large = median_seconds(_muon(ORTHOGONALISED[kind], compute), compute, each)
     smallest = median_seconds(_muon(SMALLEST, compute), compute, each)
-    return Kernels(
+    return MeasuredRates(
         2 * COPIED_BYTES[kind] / copied, matmul_flops, _attention_flops(kind) / attention,
         _newton_schulz_flops(kind) / large, smallest,
     )  # fmt: skip
 
 
 def median_seconds(run: Callable[[], object], compute: Compute, seconds: float) -> float:
-    """The median time of one run, over as many as `seconds` have room for; the first one warms up."""
+    """The median time of a run, over as many runs as fit into `seconds`; the first one is warm-up."""
     wait = torch.cuda.synchronize if compute.device.type == "cuda" else lambda: None
     run()
     wait()
     times: list[float] = []
-    while len(times) < FEWEST or sum(times) < seconds:
+    while len(times) < FEWEST_RUNS or sum(times) < seconds:
         started = perf_counter()
         run()
         wait()
@@ -135,7 +138,7 @@ def _newton_schulz_flops(kind: str) -> float:
 
 SECONDS: Final = 60.0
 SLOWEST, FASTEST = 0.85, 1.15
-"""The interval that is claimed after a calibration; see docs/throughput.md for what was measured."""
+"""The interval given after a calibration; docs/throughput.md has the measurements behind it."""
 _SHAPES: Final[dict[str, tuple[tuple[int, ...], ...]]] = {
     # dim, layers, heads, vocabulary, context, batch: launches, layers, width, and the loss at two widths
     "cpu": (
@@ -150,47 +153,55 @@ _SHAPES: Final[dict[str, tuple[tuple[int, ...], ...]]] = {
 _EXPECTED: Final = {
     "cpu": (1.1, 1.5, 20.0, 100.0, 1e-3, 1e-3), "cuda": (1.1, 1.5, 4.5, 7.0, 1e-3, 1e-4),
 }  # fmt: skip
-"""How much slower matmuls are than alone, and the constants of `Stack` that training has to tell. The
-least-squares solution is drawn to them, a little: what the measured models do not tell apart stays here."""
-_DRAWN: Final = 0.03
+"""How much slower matmuls are than alone, and the other constants of `DeviceProfile` that only training
+shows. They are a weak prior of the least-squares fit: what the measured models cannot tell apart stays
+here."""
+_PRIOR_WEIGHT: Final = 0.03
 
 
 @dataclass(frozen=True)
-class Stage:
-    """How far a calibration has come."""
+class CalibrationProgress:
+    """The share of a calibration that is done, and what comes next."""
 
     share: float
     doing: str
 
 
 def calibrate(
-    compute: Compute, *, seconds: float = SECONDS, on_stage: Callable[[Stage], None] = lambda _: None
+    compute: Compute,
+    *,
+    seconds: float = SECONDS,
+    on_stage: Callable[[CalibrationProgress], None] = lambda _: None,
 ) -> DeviceProfile:
-    """Measure this device for about that long, compiling not counted; the outcome is not kept here."""
+    """Measure this device in about `seconds`, not counting compilation; the result is not stored here."""
 
     def on_kernel(nth: int, doing: str) -> None:
-        on_stage(Stage(nth / 12, doing))
+        on_stage(CalibrationProgress(nth / 12, doing))
 
-    start = _stack(compute, measured(compute, seconds / 3, on_kernel))
+    start = _stack(compute, measure_rates(compute, seconds / 3, on_kernel))
     shapes, runs = _SHAPES[compute.device.type], []
     for i, shape in enumerate(shapes):
-        on_stage(Stage(1 / 3 + 2 / 3 * i / len(shapes), f"training, {i + 1} of {len(shapes)} small models"))
-        model, work = _model(shape), StepConfig(batch_size=shape[-1], optimizer="adamw")
+        on_stage(
+            CalibrationProgress(
+                1 / 3 + 2 / 3 * i / len(shapes), f"training, {i + 1} of {len(shapes)} small models"
+            )
+        )
+        model, step = _model(shape), StepConfig(batch_size=shape[-1], optimizer="adamw")
         each = 2 / 3 * seconds / len(shapes)
-        taken = timed_update_seconds(model, settings_of(work), random_text(model), compute, seconds=each)
+        taken = timed_update_seconds(model, timing_config(step), random_text(model), compute, seconds=each)
         torch.compiler.reset()
-        runs.append((model, work, taken))
-    return explained(start, runs, _EXPECTED[compute.device.type])
+        runs.append((model, step, taken))
+    return fit_constants(start, runs, _EXPECTED[compute.device.type])
 
 
-def explained(
+def fit_constants(
     start: DeviceProfile, runs: list[tuple[ModelConfig, StepConfig, float]], expected: tuple[float, ...]
 ) -> DeviceProfile:
-    """`start` with the constants under which the measured updates take the time that they took."""
+    """`start` with the constants that best explain the measured times of the updates."""
     scale, taken = np.array(expected), np.array([seconds for _, _, seconds in runs])
-    unknown, known = zip(*(_columns(start, model, work) for model, work, _ in runs), strict=True)
+    unknown, known = zip(*(_seconds_per_unit(start, model, step) for model, step, _ in runs), strict=True)
     columns = np.array(unknown, float) / taken[:, None] * scale
-    found = _not_negative(columns, 1 - np.array(known, float) / taken) * scale
+    found = _nonnegative_least_squares(columns, 1 - np.array(known, float) / taken) * scale
     slower, traffic, element_bytes, logit_bytes, micro_seconds, layer_seconds = found.tolist()
     return replace(
         start, matmul_flops=start.matmul_flops / max(slower, 1e-3), matmul_traffic=traffic,
@@ -199,20 +210,22 @@ def explained(
     )  # fmt: skip
 
 
-def _columns(start: DeviceProfile, model: ModelConfig, work: StepConfig) -> tuple[list[float], float]:
-    """Seconds of an update per unit of each unknown, and those that are known already."""
+def _seconds_per_unit(
+    start: DeviceProfile, model: ModelConfig, step: StepConfig
+) -> tuple[list[float], float]:
+    """Seconds of an update per unit of each unknown constant, and the seconds that are already known."""
     one = replace(
         start, matmul_traffic=0.0, element_bytes=1.0, logit_bytes=1.0, micro_seconds=1.0, layer_seconds=0.0
     )
-    of = step_seconds(model, work, one)
-    moved = step_seconds(model, work, replace(one, matmul_traffic=1.0))["matmuls"] - of["matmuls"]
-    layers = work.micro_steps_per_device * model.n_layers
+    of = step_seconds(model, step, one)
+    moved = step_seconds(model, step, replace(one, matmul_traffic=1.0))["matmuls"] - of["matmuls"]
+    layers = step.micro_steps_per_device * model.n_layers
     unknown = [of["matmuls"], moved, of["elementwise"], of["loss"], of["launches"], layers]
     return unknown, of["attention"] + of["weights"] + of["optimizer"]
 
 
 def random_text(model: ModelConfig, n_tokens: int = 2**20) -> TokenData:
-    """Text for updates that are only timed: nothing can be learned from it."""
+    """Random tokens, for updates that are only timed."""
     ids = np.random.default_rng(0).integers(0, model.vocab_size, n_tokens).astype(np.uint32)
     return TokenData(
         name="random", sha256="", n_documents=1, n_held_out=1, entries=model.vocab_size, train=ids,
@@ -221,23 +234,23 @@ def random_text(model: ModelConfig, n_tokens: int = 2**20) -> TokenData:
     )  # fmt: skip
 
 
-def settings_of(step: StepConfig) -> TrainConfig:
-    """The trainer's settings for updates that are only timed: no evaluation, no save, hardly any learning."""
+def timing_config(step: StepConfig) -> TrainConfig:
+    """Settings for updates that are only timed: no evaluation, no checkpoint, a tiny learning rate."""
     return TrainConfig(
         steps=2**31, step=step, learning_rate=1e-5, final_learning_rate=0.0, warmup_steps=0, eval_every=2**31,
         eval_tokens=1, save_every=2**31,
     )  # fmt: skip
 
 
-def _not_negative(columns: np.ndarray[Any, Any], wished: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The least-squares solution near 1 without negative entries: those that would be are 0."""
+def _nonnegative_least_squares(columns: Floats, target: Floats) -> Floats:
+    """The least-squares solution near 1 without negative entries: those are set to 0."""
     size = columns.shape[1]
-    columns = np.vstack((columns, _DRAWN * np.eye(size)))
-    wished = np.concatenate((wished, np.full(size, _DRAWN)))
+    columns = np.vstack((columns, _PRIOR_WEIGHT * np.eye(size)))
+    target = np.concatenate((target, np.full(size, _PRIOR_WEIGHT)))
     used = np.ones(size, bool)
     while True:
         solution = np.zeros(size)
-        solution[used] = np.linalg.lstsq(columns[:, used], wished, rcond=None)[0]
+        solution[used] = np.linalg.lstsq(columns[:, used], target, rcond=None)[0]
         if (solution >= 0).all():
             return solution
         used &= solution > 0
@@ -251,18 +264,15 @@ def _model(shape: tuple[int, ...]) -> ModelConfig:
     }).model  # fmt: skip
 
 
-def _stack(compute: Compute, kernels: Kernels) -> DeviceProfile:
-    """What the kernels alone tell, and who measured it."""
-    on_cpu, known, n_threads = (
-        compute.device.type == "cpu",
-        find_accelerator(compute.name),
-        torch.get_num_threads(),
-    )
+def _stack(compute: Compute, rates: MeasuredRates) -> DeviceProfile:
+    """The constants that the kernels alone give, and where they were measured."""
+    on_cpu, n_threads = compute.device.type == "cpu", torch.get_num_threads()
+    known = find_accelerator(compute.name)
     threads = f"{n_threads} thread{'s' if n_threads > 1 else ''}"
     where = f"{platform.machine()}, {threads}" if on_cpu else compute.name
     return DeviceProfile(
         device=compute.name, name=f"eager, {threads}" if on_cpu else SOFTWARE,
-        dtype="bfloat16" if compute.bf16 else "float32", peak_flops=compute.peak_flops, **vars(kernels),
+        dtype="bfloat16" if compute.bf16 else "float32", peak_flops=compute.peak_flops, **vars(rates),
         matmul_traffic=0.0, element_bytes=0.0, logit_bytes=0.0, micro_seconds=0.0, layer_seconds=0.0,
         link_bytes=LINK_SHARE * known.link_bytes if known else 0.0, slowest=SLOWEST, fastest=FASTEST,
         source=f"measured on this machine ({where}), torch {torch.__version__}",

@@ -1,11 +1,12 @@
-"""Which tokens an update sees: a pure function of (seed, step), so that a run resumes without any state.
+"""The tokens of each update as a pure function of (seed, step), so that a run resumes without a loader's
+state.
 
-Sampling is without replacement: the text is cut into windows of context_length tokens, and every epoch visits
-each window once, in an order of its own, and cuts the text at another place.
+Sampling is without replacement: the text is cut into windows of context_length tokens, and each epoch visits
+every window once, in an order of its own, after shifting where the text is cut.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -13,12 +14,12 @@ from parambudget.errors import InputError
 from parambudget.text.token_cache import TokenData, Tokens
 
 _ROUNDS: Final = 6
-_Windows = np.ndarray[Any, Any]
+TokenArray = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
-class Windows:
-    """The windows of one token array. A window is context_length inputs and, one later, as many targets."""
+class TokenWindows:
+    """The windows of a token array: context_length inputs and, shifted by one, as many targets."""
 
     tokens: Tokens
     context_length: int
@@ -26,36 +27,37 @@ class Windows:
 
     @property
     def count(self) -> int:
-        """Windows in an epoch: one less than would fit, if two do, so that epochs may cut differently."""
+        """Windows in an epoch: one fewer than fit, if at least two do, so that the cuts can shift between
+        epochs."""
         return max(1, (len(self.tokens) - 1) // self.context_length - 1)
 
-    def at(self, first: int, n: int) -> _Windows:
+    def batch(self, first: int, n: int) -> TokenArray:
         """Windows `first` to `first + n - 1` of the whole run, as int64 of shape (n, context_length + 1)."""
         return np.stack([self._window(position) for position in range(first, first + n)])
 
-    def _window(self, position: int) -> _Windows:
+    def _window(self, position: int) -> TokenArray:
         epoch, nth = divmod(position, self.count)
         room = min(self.context_length - 1, len(self.tokens) - 1 - self.count * self.context_length)
         offset = _hash(self.seed, epoch, _ROUNDS) % (room + 1)
-        start = offset + self.context_length * shuffled(nth, self.count, key=_hash(self.seed, epoch, 0))
+        start = offset + self.context_length * permuted_index(nth, self.count, key=_hash(self.seed, epoch, 0))
         return self.tokens[start : start + self.context_length + 1].astype(np.int64)
 
 
 def require_windows(data: TokenData, context_length: int) -> None:
-    """Refuse text of which either part is shorter than one window."""
+    """Refuse a text whose training or validation part is shorter than one window."""
     for part, tokens in (("training", data.train), ("validation", data.validation)):
         if len(tokens) <= context_length:
             raise InputError(
                 f"the {part} part of {data.name} has {len(tokens):,} tokens, fewer than one window of "
-                f"{context_length + 1} (context_length + 1); give more text or a shorter context_length"
+                f"{context_length + 1} (context_length + 1); use more text or a shorter context_length"
             )
 
 
-def shuffled(i: int, n: int, *, key: int) -> int:
-    """The image of `i` under a pseudo-random permutation of range(n) that `key` decides. Needs no memory.
+def permuted_index(i: int, n: int, *, key: int) -> int:
+    """The image of `i` under a pseudo-random permutation of range(n), chosen by `key`. Needs no memory.
 
-    A Feistel network permutes the range up to a power of four; walking along its cycle until the value is
-    below n leaves a permutation of range(n). Source: Black and Rogaway 2002, "Ciphers with arbitrary finite
+    A Feistel network permutes the range up to a power of four; following its cycle until the value is below n
+    gives a permutation of range(n). Source: Black and Rogaway 2002, "Ciphers with arbitrary finite
     domains".
     """
     half = max(1, (max(1, n - 1).bit_length() + 1) // 2)

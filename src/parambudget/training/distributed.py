@@ -1,8 +1,8 @@
-"""Several processes that train one model: which one this is, and what they tell each other.
+"""Several processes that train one model: which one this is, and how they communicate.
 
-`torchrun` starts them and says in the environment who is who. Each computes its share of the micro-steps of
-every update. Either all hold the whole model, and DistributedDataParallel averages the gradients in the last
-micro-step; or each holds a part of it (`sharded`).
+`torchrun` starts them and sets the environment variables that say who is who. Each computes its own share of
+the micro-steps of every update. Either all hold the whole model, and DistributedDataParallel averages the
+gradients in the last micro-step; or each holds a part of it (`fsdp`).
 """
 
 import os
@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from traceback import clear_frames
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -22,176 +22,180 @@ from torch.nn.parallel import DistributedDataParallel
 from parambudget.errors import InputError, ParambudgetError, ReportedElsewhere
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
+from parambudget.training.request import launched_processes
 
 Value = TypeVar("Value")
-# The leading process may tokenize a large text, or join a large checkpoint, while the others wait.
-PATIENCE: Final = timedelta(hours=6)
+# The main process may tokenize a large text, or consolidate a large checkpoint, while the others wait.
+TIMEOUT: Final = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """This process among those that train together."""
 
     rank: int = 0
-    size: int = 1
-    group: dist.ProcessGroup | None = None
-    """What they talk over; None for the one that all are in."""
+    world_size: int = 1
+    torch_group: dist.ProcessGroup | None = None
+    """The torch group that they communicate over; None for the default one."""
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that writes and prints."""
         return self.rank == 0
 
-    def own_steps(self, config: TrainConfig) -> range:
+    def own_micro_steps(self, config: TrainConfig) -> range:
         """The micro-steps of an update that this process computes."""
-        return range(self.rank, config.gradient_accumulation_steps, self.size)
+        return range(self.rank, config.gradient_accumulation_steps, self.world_size)
 
-    def require_even(self, config: TrainConfig) -> None:
-        """Refuse an update that cannot be shared out evenly."""
+    def require_even_split(self, config: TrainConfig) -> None:
+        """Refuse an update whose micro-steps cannot be split evenly."""
         steps = config.gradient_accumulation_steps
-        if steps % self.size:
+        if steps % self.world_size:
             raise InputError(
-                f"gradient_accumulation_steps={steps} cannot be shared out evenly among {self.size} "
-                f"processes; use {(steps // self.size + 1) * self.size}"
+                f"gradient_accumulation_steps={steps} cannot be split evenly among {self.world_size} "
+                f"processes; use {(steps // self.world_size + 1) * self.world_size}"
             )
 
-    def peak_flops(self, compute: Compute) -> float | None:
-        """Dense bfloat16 FLOP/s of all devices together, where that of one is known."""
-        return None if compute.peak_flops is None else compute.peak_flops * self.size
-
-    def require_others(self) -> None:
-        """Refuse to share a model out where there is nobody to share it with."""
-        if self.size == 1:
+    def require_several(self) -> None:
+        """Refuse to shard a model in a single process."""
+        if self.world_size == 1:
             raise InputError(
-                "--shard shares the model out among several processes and there is one; start it with "
+                "--shard splits the model among several processes and there is only one; start it with "
                 "torchrun --nproc-per-node N --no-python, or leave --shard out"
             )
 
-    def mean(self, value: Tensor) -> Tensor:
+    def peak_flops(self, compute: Compute) -> float | None:
+        """Dense bfloat16 FLOP/s of all devices together, if that of one is known."""
+        return None if compute.peak_flops is None else compute.peak_flops * self.world_size
+
+    def all_reduce_mean(self, value: Tensor) -> Tensor:
         """The mean of all processes' values, the same on each."""
-        if self.size == 1:
+        if self.world_size == 1:
             return value
-        dist.all_reduce(value, group=self.group)
-        return value / self.size
+        dist.all_reduce(value, group=self.torch_group)
+        return value / self.world_size
 
-    def any(self, flag: bool) -> bool:
-        """Whether it is true on at least one of them."""
-        return flag if self.size == 1 else any(self._gathered(flag))
+    def all_reduce_any(self, flag: bool) -> bool:
+        """Whether the flag is true on at least one process."""
+        return flag if self.world_size == 1 else any(self._all_gather(flag))
 
-    def first(self, value: Value) -> Value:
-        """The value of the leading process."""
-        return value if self.size == 1 else cast(Value, self._gathered(value)[0])
+    def broadcast(self, value: Value) -> Value:
+        """The main process's value."""
+        return value if self.world_size == 1 else self._all_gather(value)[0]
 
-    def leader_first(self, make: Callable[[], Value]) -> Value:
-        """What every process makes, the leading one first: the others find in the cache what it put there."""
-        made = make() if self.leads else None
-        self.first(None)
+    def main_process_first(self, make: Callable[[], Value]) -> Value:
+        """What every process makes, the main process first: the others find in the cache what it put
+        there."""
+        made = make() if self.is_main else None
+        self.barrier()
         return make() if made is None else made
 
-    def meet(self) -> None:
-        """Wait until all have come this far."""
-        self.first(None)
+    def barrier(self) -> None:
+        """Wait until every process has come this far."""
+        self.broadcast(None)
 
     @contextmanager
-    def telling(self) -> Iterator[None]:
-        """What one process finds wrong ends all of them, and the leading one alone has it to tell.
+    def synced_errors(self) -> Iterator[None]:
+        """An error in one process ends all of them, and the main process alone reports it.
 
-        For what comes before the updates: the others hear of it where they next exchange values.
+        For what comes before the updates: the other processes learn of the error at their next exchange.
         """
         try:
             try:
                 yield
             except (ParambudgetError, OSError) as error:
-                if self.size == 1:
+                if self.world_size == 1:
                     raise
-                self._gathered(error if isinstance(error, ParambudgetError) else InputError(str(error)))
-        except _Ended as ended:
-            raise ended.error if self.leads else ReportedElsewhere(ended.error.exit_code) from None
+                self._all_gather(error if isinstance(error, ParambudgetError) else InputError(str(error)))
+        except _SyncedError as synced:
+            raise synced.error if self.is_main else ReportedElsewhere(synced.error.exit_code) from None
 
-    def _gathered(self, value: Any) -> list[Any]:
-        values = [value] * self.size
-        dist.all_gather_object(values, value, group=self.group)
-        for found in values:
-            if isinstance(found, ParambudgetError):
-                raise _Ended(found)
+    def _all_gather(self, value: Value) -> list[Value]:
+        values = [value] * self.world_size
+        dist.all_gather_object(values, value, group=self.torch_group)
+        for gathered in values:
+            if isinstance(gathered, ParambudgetError):
+                raise _SyncedError(gathered)
         return values
 
-    def mesh(self, device: torch.device) -> DeviceMesh:
-        """These processes as what a tensor is shared out over."""
-        if self.group is None:
-            return init_device_mesh(device.type, (self.size,))
-        return DeviceMesh.from_group(self.group, device.type)
+    def device_mesh(self, device: torch.device) -> DeviceMesh:
+        """These processes as the mesh over which a tensor is sharded."""
+        if self.torch_group is None:
+            return init_device_mesh(device.type, (self.world_size,))
+        return DeviceMesh.from_group(self.torch_group, device.type)
 
-    def imagined(self) -> "Ranks":
-        """As many, of which only this one is there: nobody is waited for, and what the others say is made up.
+    def fake_group(self) -> "ProcessGroup":
+        """A group of the same size in which only this process exists: it waits for nobody and receives zeros.
 
-        For trying what fits: memory is used as among the others, and whoever runs out of it may give up.
+        For trying out what fits: memory is used as in the real group, and any process may fail alone.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return self
-        import torch.testing._internal.distributed.fake_pg  # noqa: F401  makes the backend known
+        import torch.testing._internal.distributed.fake_pg  # noqa: F401  registers the backend
 
-        return replace(self, group=cast(dist.ProcessGroup, dist.new_group(backend="fake")))
+        return replace(self, torch_group=cast(dist.ProcessGroup, dist.new_group(backend="fake")))
 
-    def averaging(self, module: nn.Module, loss_of: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def data_parallel(
+        self, module: nn.Module, loss_fn: Callable[[Tensor], Tensor]
+    ) -> Callable[[Tensor], Tensor]:
         """The loss as a module whose backward pass averages the gradients of all processes."""
-        if self.size == 1:
-            return loss_of
-        return DistributedDataParallel(Loss(module, loss_of), process_group=self.group)
+        if self.world_size == 1:
+            return loss_fn
+        return DistributedDataParallel(LossModule(module, loss_fn), process_group=self.torch_group)
 
     @staticmethod
-    def apart(loss_of: Callable[[Tensor], Tensor], *, last: bool) -> AbstractContextManager[None]:
-        """Around a micro-step: only the last one of an update averages gradients."""
-        if last or not isinstance(loss_of, DistributedDataParallel):
+    def no_sync(loss_fn: Callable[[Tensor], Tensor], *, last: bool) -> AbstractContextManager[None]:
+        """The context of a micro-step: only the last one of an update averages gradients."""
+        if last or not isinstance(loss_fn, DistributedDataParallel):
             return nullcontext()
-        quiet: AbstractContextManager[None] = loss_of.no_sync()
-        return quiet
+        context: AbstractContextManager[None] = loss_fn.no_sync()
+        return context
 
 
-ALONE: Final = Ranks()
+SINGLE_PROCESS: Final = ProcessGroup()
 
 
-class _Ended(Exception):
-    """One of the processes has found something wrong, and all know."""
+class _SyncedError(Exception):
+    """One of the processes has failed, and all of them know."""
 
     def __init__(self, error: ParambudgetError) -> None:
         super().__init__(str(error))
         self.error = error
 
 
-class Loss(nn.Module):
-    """The parameters and the loss of them in one module, as torch wants it where several processes train."""
+class LossModule(nn.Module):
+    """The parameters and their loss in one module, as torch's wrappers for several processes need it."""
 
-    def __init__(self, module: nn.Module, loss_of: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, module: nn.Module, loss_fn: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.module, self.loss_of = module, loss_of
+        self.module, self.loss_fn = module, loss_fn
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """The mean loss of token windows."""
-        return self.loss_of(tokens_BT)
+        return self.loss_fn(tokens_BT)
 
 
-def is_piece(tensor: Tensor) -> bool:
-    """Whether this process holds only a part of it. By name: to import DTensor takes two seconds."""
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this process holds only a part of it. By attribute: importing DTensor can take two seconds."""
     return hasattr(tensor, "full_tensor")
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[Ranks, str]]:
-    """Who this process is, and its own device; alone unless `torchrun` started it beside others."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield ALONE, device
+def join_process_group(device: str) -> Iterator[tuple[ProcessGroup, str]]:
+    """The group that `torchrun` started this process in, and its own device; else a group of one."""
+    world_size = launched_processes()
+    if world_size == 1:
+        yield SINGLE_PROCESS, device
         return
     on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if on_cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=TIMEOUT)
     try:
-        yield Ranks(dist.get_rank(), size), device
+        yield ProcessGroup(dist.get_rank(), world_size), device
     except BaseException as error:
-        # What was trained goes before the group that it talks over: the other way round, its end can hang.
+        # Modules that communicate must be freed before their group: in the other order its shutdown can hang.
         clear_frames(error.__traceback__)
         raise
     finally:

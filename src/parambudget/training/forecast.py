@@ -24,7 +24,7 @@ from parambudget.planning.advice import suggestions
 from parambudget.planning.machine import CPU, Machine, main_memory_bytes
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
-from parambudget.training.distributed import ALONE, Ranks
+from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.units import format_bytes
 
 AMPLE_SHARE: Final = 0.75
@@ -56,10 +56,15 @@ class Prediction:
 
 
 def predict_run(
-    model: ModelConfig, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE, *, shard: bool = False
+    model: ModelConfig,
+    config: TrainConfig,
+    compute: Compute,
+    group: ProcessGroup = SINGLE_PROCESS,
+    *,
+    shard: bool = False,
 ) -> Prediction:
     """What is predicted of these settings on this device."""
-    step, machine = step_of_run(config, compute, ranks, shard=shard), machine_of(compute, ranks.size)
+    step, machine = step_of_run(config, compute, group, shard=shard), machine_of(compute, group.world_size)
     peak = tensor_bytes(model, step)
     if compute.device.type == "cpu":
         peak = _with_saves(peak, model, config) + _resident_bytes()
@@ -71,10 +76,10 @@ def predict_run(
 
 
 def step_of_run(
-    config: TrainConfig, compute: Compute, ranks: Ranks = ALONE, *, shard: bool = False
+    config: TrainConfig, compute: Compute, group: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False
 ) -> StepConfig:
     """The step of these settings as it is executed here, by these processes."""
-    return config.step.replace(world_size=ranks.size, shard=shard, backend=compute.backend)
+    return config.step.replace(world_size=group.world_size, shard=shard, backend=compute.backend)
 
 
 def machine_of(compute: Compute, world_size: int = 1) -> Machine | None:

@@ -24,31 +24,338 @@ from parambudget.errors import CheckFailed
 from parambudget.text.token_cache import TokenData
 from parambudget.training import run_folder
 from parambudget.training.checkpoint import files
-from parambudget.training.checkpoint.async_saver import Saver
+from parambudget.training.checkpoint.async_saver import AsyncCheckpointSaver
 from parambudget.training.config import TrainConfig
-from parambudget.training.dataloader import Windows, require_windows
-from parambudget.training.device import Compute, choose, memory_told, surroundings
-from parambudget.training.distributed import ALONE, Ranks
+from parambudget.training.dataloader import TokenArray, TokenWindows, require_windows
+from parambudget.training.device import Compute, environment, explain_out_of_memory, select_device
+from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.forecast import Prediction, predict_run
-from parambudget.training.metrics import Step, TrainResult, stored_config
-from parambudget.training.optimizer import clip, set_learning_rate
-from parambudget.training.resume import require_same_run, restored
+from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
+from parambudget.training.optimizer import clip_grad_norm, set_learning_rate
+from parambudget.training.resume import require_same_run, restore_newest_checkpoint
 from parambudget.training.schedule import learning_rate
-from parambudget.training.train_state import Learner, prepared, started_from
+from parambudget.training.train_state import TrainState, init_train_state, load_initial_weights
 
 if TYPE_CHECKING:
-    from parambudget.training.checkpoint.sharded import Pieces
+    from parambudget.training.checkpoint.sharded import ShardedCheckpointWriter
+
+MOST_SKIPPED_IN_A_ROW: Final = 5
+BEFORE_FIRST_STEP: Final = StepMetrics(0, None, 0.0, None, False, 0, 0.0, None)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainJob:
+    """What to train, on which text, and the folder of the run."""
+
+    model: ModelConfig
+    config: TrainConfig
+    data: TokenData
+    out: Path
+    shard: bool = False
+    """Every process holds a part of the model."""
+    resume: bool = False
+    """Resume the run in `out` if there is one."""
+    init: Path | None = None
+    """A checkpoint whose weights a new run starts from."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """What else the run's config file says about where the run comes from."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return self.out / "checkpoints"
+
+
+def train(
+    job: TrainJob, *, device: str = "auto", group: ProcessGroup = SINGLE_PROCESS,
+    stop_requested: Callable[[], bool] = lambda: False, on_start: Callable[[], None] = lambda: None,
+    on_step: Callable[[StepMetrics], None] = lambda _: None,
+    on_notice: Callable[[str], None] = lambda _: None,
+) -> TrainResult:  # fmt: skip
+    """Train a model and leave metrics.jsonl, summary.json and checkpoints in the folder of the run.
+
+    Writes nothing until the built model has exactly the planned tensors and the text is long enough. Once
+    `stop_requested` returns true, the run saves after the current update and returns, unfinished. `on_start`
+    is called when nothing stands in the way of the first update; `on_notice` gets what does not end the run.
+    In a group of several processes each calls this; only the main one writes and calls back, except that of a
+    sharded model each process writes its own rows of a checkpoint.
+    """
+    session = _prepare(job, device, group, on_notice)
+    with explain_out_of_memory(job.config):
+        if group.is_main:
+            return main_loop(session, stop_requested, on_start, on_step, on_notice)
+        return worker_loop(session, stop_requested)
+
+
+@dataclass(frozen=True, eq=False)
+class _Session:
+    """What a process holds while it trains."""
+
+    job: TrainJob
+    state: TrainState
+    metadata: files.RunMetadata
+    clock: "Clock"
+    planned: Prediction | None
+
+    def result_after(self, step: StepMetrics) -> TrainResult:
+        """The run as it is after `step`, which is saved or about to be."""
+        job, clock, compute = self.job, self.clock, self.state.compute
+        speed = clock.mean_tokens_per_second()
+        return TrainResult(
+            finished=step.step == job.config.steps, parameters=total(job.model), steps=step.step,
+            tokens=step.tokens, loss=step.loss, val_loss=step.val_loss,
+            val_bits_per_byte=step.val_bits_per_byte, tokens_per_second=speed, mfu=clock.mfu(speed),
+            peak_flops=clock.peak_flops, peak_memory_bytes=compute.peak_memory_bytes(),
+            seconds=clock.elapsed_seconds(), device=compute.name,
+            planned=None if self.planned is None else self.planned.as_dict(),
+            checkpoint=job.checkpoints / f"step-{step.step}" if step.step else None,
+        )  # fmt: skip
+
+
+def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callable[[str], None]) -> _Session:
+    """Build what is trained, and refuse what cannot be."""
+    model, config, data = job.model, job.config, job.data
+    with group.synced_errors():
+        compute = select_device(device)
+        require_windows(data, model.context_length)
+        group.require_even_split(config)
+        if job.shard:
+            group.require_several()
+        planned = predict_run(model, config, compute, group, shard=job.shard)
+        state = init_train_state(model, config, compute, group, shard=job.shard)
+        origin = {} if job.init is None else load_initial_weights(job.init, state, data, on_notice)
+        document = run_folder.run_config_document(model, config, data, {**job.provenance, **origin})
+        if job.resume and (stored := read_run_config(job.out)) is not None:
+            require_same_run(job.out, stored, document)
+        group.barrier()  # a process that has failed takes no part in making the writer's group below
+    shard_writer = create_shard_writer() if job.shard else None
+    settings = environment(compute.name, group.world_size, shard=job.shard)
+    metadata = files.RunMetadata(document, data.tokenizer_json, settings, shard_writer)
+    update_tokens = config.step.tokens_per_update(model.context_length)
+    clock = Clock(update_tokens, flops_per_token(model), group.peak_flops(compute))
+    return _Session(job, state, metadata, clock, planned)
+
+
+def main_loop(
+    session: _Session, stop_requested: Callable[[], bool], on_start: Callable[[], None],
+    on_step: Callable[[StepMetrics], None], on_notice: Callable[[str], None],
+) -> TrainResult:  # fmt: skip
+    """The main process: train from the newest checkpoint, write metrics and checkpoints, and call back."""
+    job, state, metadata = session.job, session.state, session.metadata
+    with ExitStack() as stack:
+        with state.group.synced_errors():
+            stack.enter_context(run_folder.lock_run_folder(job.out, resume=job.resume))
+            metrics = run_folder.MetricsFile(job.out, on_notice)
+            steps = job.config.steps
+            before = restore_newest_checkpoint(job.checkpoints, steps, metrics, state, metadata, on_notice)
+            write_json(job.out / "config.json", metadata.config)
+            first = before[-1] if before else BEFORE_FIRST_STEP
+            n_skipped = len(list(takewhile(lambda step: step.skipped, reversed(before))))
+            state.group.broadcast((first.step, n_skipped))
+            state.group.barrier()
+        on_start()
+        session.clock.add_earlier_updates(step.tokens_per_second for step in before)
+        saver = AsyncCheckpointSaver(job.checkpoints, job.config.keep, on_notice)
+
+        def record(step: StepMetrics) -> None:
+            metrics.add(step)
+            on_step(step)
+
+        def save(step: StepMetrics) -> None:
+            summary = session.result_after(step).as_dict()
+            snapshot = files.take_snapshot(step, state.module, state.optimizer, metadata)
+            saver.save(snapshot, lambda: write_json(job.out / "summary.json", summary))
+
+        last, diverged = run_updates(session, first, n_skipped, saver, stop_requested, record, save)
+        if diverged:
+            raise _divergence(last, saver)
+        metrics.finish()
+        saver.finish()
+        result = session.result_after(last)
+        if last.step == first.step and (earlier := run_folder.read_result(job.out)) is not None:
+            # Nothing was trained now: the measurements of the earlier session stay.
+            result = replace(earlier, finished=result.finished)
+        write_json(job.out / "summary.json", result.as_dict())
+    return result
+
+
+def worker_loop(session: _Session, stop_requested: Callable[[], bool]) -> TrainResult:
+    """Any other process: the same updates from the same checkpoint.
+
+    It writes nothing but its own rows of a sharded model, into the checkpoints of the main process.
+    """
+    job, state, metadata = session.job, session.state, session.metadata
+    with state.group.synced_errors():
+        n_done, n_skipped = state.group.broadcast((0, 0))
+        if n_done:
+            folder = job.checkpoints / f"step-{n_done}"
+            checkpoint_state = files.read_state(folder, check=False)
+            files.restore(folder, checkpoint_state, state.module, state.optimizer)
+        state.group.barrier()
+    saver = AsyncCheckpointSaver(job.checkpoints, job.config.keep, lambda _: None, is_main=False)
+
+    def save(step: StepMetrics) -> None:
+        if metadata.shard_writer is not None:
+            saver.save(files.take_snapshot(step, state.module, state.optimizer, metadata))
+
+    first = replace(BEFORE_FIRST_STEP, step=n_done)
+    last, _ = run_updates(session, first, n_skipped, saver, stop_requested, lambda _: None, save)
+    saver.finish()
+    return session.result_after(last)
+
+
+def run_updates(
+    session: _Session, first: StepMetrics, n_skipped: int, saver: AsyncCheckpointSaver,
+    stop_requested: Callable[[], bool], on_step: Callable[[StepMetrics], None],
+    save: Callable[[StepMetrics], None],
+) -> tuple[StepMetrics, bool]:  # fmt: skip
+    """Make the updates after `first`, in step with the other processes: to the last one, until any process is
+    asked to stop, or until too many in a row were skipped.
+
+    Returns the last step, and whether the run has diverged. `n_skipped` is how many updates in a row were
+    skipped up to `first`.
+    """
+    job, group, last = session.job, session.state.group, first
+    if group.all_reduce_any(stop_requested()):
+        return last, False
+    for last in train_steps(session.state, job.model, job.config, job.data, first.step, session.clock):
+        on_step(last)
+        saver.poll()
+        n_skipped = n_skipped + 1 if last.skipped else 0
+        if n_skipped >= MOST_SKIPPED_IN_A_ROW:
+            return last, True
+        stopping = group.all_reduce_any(stop_requested())
+        if stopping or is_due(last.step, job.config.save_every, job.config):
+            save(last)
+        if stopping:
+            break
+    return last, False
+
+
+def train_steps(
+    state: TrainState, model: ModelConfig, config: TrainConfig, data: TokenData, n_done: int, clock: "Clock"
+) -> Iterator[StepMetrics]:
+    """Make the updates after the first `n_done`; each is made when the next item is asked for."""
+    windows = TokenWindows(data.train, model.context_length, config.seed)
+    held_out = validation_windows(data, model.context_length, config.eval_tokens)
+    batches = prefetch(micro_batches(windows, n_done, config, state.compute, state.group))
+    for i in range(n_done, config.steps):
+        rate = learning_rate(i, config)
+        set_learning_rate(state.optimizer, rate)
+        with clock:
+            own_loss = accumulate_gradients(state.loss_fn, batches, config, state.compute, state.group)
+            mean_loss = state.group.all_reduce_mean(own_loss)
+            norm = clip_grad_norm(state.module.parameters(), config.grad_clip)
+            # The only time in an update that the host waits for the device.
+            values = torch.stack((mean_loss, norm, *state.balancer.busiest_expert(state.group)))
+            loss, grad_norm, *busiest = values.tolist()
+            skipped = not optimizer_step(state.optimizer, loss, grad_norm)
+            if not skipped:
+                state.balancer.update_router_bias()
+            state.balancer.reset_load()
+        step = step_metrics(i + 1, loss, rate, grad_norm, clock, skipped=skipped)
+        step = replace(step, busiest_expert=busiest[0] if busiest else None)
+        if is_due(step.step, config.eval_every, config):
+            validation = evaluate(
+                state.loss_fn, held_out, data, config.batch_size, state.compute, state.group
+            )
+            step = replace(step, val_loss=validation.loss, val_bits_per_byte=validation.bits_per_byte)
+        yield step
+
+
+def micro_batches(
+    windows: TokenWindows, n_done: int, config: TrainConfig, compute: Compute,
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> Iterator[Tensor]:  # fmt: skip
+    """This process's windows of every update after the first `n_done`, batch_size at a time, on the
+    device."""
+    for first in count(n_done * config.step.sequences_per_update, config.step.sequences_per_update):
+        for micro_step in group.own_micro_steps(config):
+            batch = windows.batch(first + micro_step * config.batch_size, config.batch_size)
+            tokens_BT = torch.from_numpy(batch)
+            if compute.device.type == "cuda":
+                tokens_BT = tokens_BT.pin_memory()
+            yield tokens_BT.to(compute.device, non_blocking=True)
+
+
+def prefetch(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same batches, one ahead: while one is computed on, the next is copied to the device."""
+    following = next(batches)
+    for batch in batches:
+        yield following
+        following = batch
+
+
+def accumulate_gradients(
+    loss_fn: Callable[[Tensor], Tensor], batches: Iterable[Tensor], config: TrainConfig, compute: Compute,
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> Tensor:  # fmt: skip
+    """Accumulate the gradients of an update's micro-steps; returns this process's mean loss, not yet read."""
+    n_own = len(group.own_micro_steps(config))
+    total_loss = torch.zeros((), device=compute.device)
+    for i, tokens_BT in enumerate(islice(batches, n_own), 1):
+        with group.no_sync(loss_fn, last=i == n_own):
+            with compute.autocast():
+                loss = loss_fn(tokens_BT) / n_own
+            torch.autograd.backward(loss)
+        total_loss += loss.detach()
+    return total_loss
+
+
+def optimizer_step(optimizer: torch.optim.Optimizer, loss: float, grad_norm: float) -> bool:
+    """Take the optimizer's step and return true, unless loss or gradient is not finite."""
+    finite = math.isfinite(loss) and math.isfinite(grad_norm)
+    if finite:
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return finite
+
+
+def step_metrics(
+    step: int, loss: float, rate: float, grad_norm: float, clock: "Clock", *, skipped: bool
+) -> StepMetrics:
+    """The metrics of an update that the clock has just timed."""
+    speed = clock.tokens_per_second()
+    return StepMetrics(
+        step=step, loss=loss if math.isfinite(loss) else None, lr=rate,
+        grad_norm=grad_norm if math.isfinite(grad_norm) else None, skipped=skipped,
+        tokens=step * clock.tokens_per_update, tokens_per_second=speed, mfu=clock.mfu(speed),
+    )  # fmt: skip
+
+
+def is_due(step: int, every: int, config: TrainConfig) -> bool:
+    """Whether something that follows every so many steps, and the last one, follows this step."""
+    return step % every == 0 or step == config.steps
+
+
+def _divergence(step: StepMetrics, saver: AsyncCheckpointSaver) -> CheckFailed:
+    """The error of a run that has diverged; names the checkpoint to return to."""
+    saver.wait()
+    saved = list_checkpoints(saver.checkpoints)
+    return CheckFailed(
+        f"loss or gradient was not finite for {MOST_SKIPPED_IN_A_ROW} updates in a row, up to step "
+        f"{step.step}; lower learning_rate={step.lr:g} and start again"
+        + (f" (last good checkpoint: {saved[0]})" if saved else " (no checkpoint was saved yet)")
+    )
+
+
+def create_shard_writer() -> "ShardedCheckpointWriter":
+    """The writer of a sharded model's checkpoints. Every process has to call this."""
+    from parambudget.training.checkpoint import sharded  # DTensor and DCP: not needed by other runs
+
+    return sharded.ShardedCheckpointWriter.create()
 
 
 @dataclass
 class Clock:
-    """Times each update as a `with` block; what is done between them (evaluating, saving) does not count."""
+    """Times each update as a `with` block; what happens between updates (evaluating, saving) does not
+    count."""
 
     tokens_per_update: int
     flops_per_token: int
     """Full convention."""
     peak_flops: float | None
-    """Dense FLOP/s of the device; without it there is no MFU."""
+    """Dense FLOP/s of all devices; None means that no MFU can be given."""
     started: float = field(default_factory=perf_counter)
     _entered: float = 0.0
     _seconds: list[float] = field(default_factory=list)
@@ -57,11 +364,11 @@ class Clock:
         self._entered = perf_counter()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._seconds.append(perf_counter() - self._entered)
 
-    def already_ran(self, tokens_per_second: Iterable[float]) -> None:
-        """Count updates that were made before this run was resumed, at these rates."""
+    def add_earlier_updates(self, tokens_per_second: Iterable[float]) -> None:
+        """Count updates that were made, at these rates, before the run was resumed."""
         self._seconds = [self.tokens_per_update / rate for rate in tokens_per_second if rate] + self._seconds
 
     def tokens_per_second(self) -> float:
@@ -69,12 +376,12 @@ class Clock:
         return self.tokens_per_update / self._seconds[-1]
 
     def mean_tokens_per_second(self) -> float:
-        """Of all updates but the first, which also warms up."""
+        """Of all updates but the first, which includes warm-up."""
         steady = self._seconds[1:] or self._seconds
         return self.tokens_per_update * len(steady) / sum(steady) if steady else 0.0
 
     def mfu(self, tokens_per_second: float) -> float | None:
-        """Share of the dense peak that this rate uses."""
+        """Model FLOPs utilization: the share of the dense peak that this rate uses."""
         return tokens_per_second * self.flops_per_token / self.peak_flops if self.peak_flops else None
 
     def elapsed_seconds(self) -> float:
@@ -83,303 +390,50 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Validation:
+class ValidationLoss:
     """The loss over the held-out text."""
 
     loss: float
     """Mean nats per token."""
     bits_per_byte: float
-    """Bits needed per byte of text, the ends of documents included in the cost and not in the bytes."""
+    """Bits needed per byte of text; end-of-text tokens count as bits but not as bytes."""
 
 
-def validation_windows(data: TokenData, context_length: int, most_tokens: int) -> np.ndarray[Any, Any]:
-    """Windows (n, context_length + 1) spread over the held-out text: at most `most_tokens` targets, or one.
+def validation_windows(data: TokenData, context_length: int, max_tokens: int) -> TokenArray:
+    """Windows (n, context_length + 1) spread over the held-out text: at most `max_tokens` targets, or one
+    window.
 
-    From eight on they are a multiple of eight, so that batches can have one size.
+    From eight on their number is a multiple of eight, so that batches can have one size.
     """
-    fitting = (len(data.validation) - 1) // context_length
-    n = min(fitting, max(1, most_tokens // context_length))
+    n_fitting = (len(data.validation) - 1) // context_length
+    n = min(n_fitting, max(1, max_tokens // context_length))
     n -= n % 8 if n >= 8 else 0
-    starts = np.arange(n) * fitting // n * context_length
+    starts = np.arange(n) * n_fitting // n * context_length
     return np.asarray(data.validation[starts[:, None] + np.arange(context_length + 1)], np.int64)
 
 
 def evaluate(
-    loss_of: Callable[[Tensor], Tensor],
-    windows: np.ndarray[Any, Any],
+    loss_fn: Callable[[Tensor], Tensor],
+    windows: TokenArray,
     data: TokenData,
     batch_size: int,
     compute: Compute,
-    ranks: Ranks = ALONE,
-) -> Validation:
-    """The mean loss of the windows under a model, in batches of one size; read from the device once.
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> ValidationLoss:
+    """The mean loss of the windows, in batches of one size; read from the device once.
 
-    Several processes share the windows out if that can be done evenly.
+    Several processes split the windows if that can be done evenly.
     """
-    own = windows[ranks.rank :: ranks.size] if len(windows) % ranks.size == 0 else windows
-    n_together = max(n for n in range(1, min(batch_size, len(own)) + 1) if len(own) % n == 0)
+    size = group.world_size
+    own = windows[group.rank :: size] if len(windows) % size == 0 else windows
+    n_per_batch = max(n for n in range(1, min(batch_size, len(own)) + 1) if len(own) % n == 0)
     means = []
     with torch.no_grad(), compute.autocast():
-        for first in range(0, len(own), n_together):
-            batch = torch.from_numpy(own[first : first + n_together]).to(compute.device)
-            means.append(ranks.mean(loss_of(batch)))
+        for first in range(0, len(own), n_per_batch):
+            batch = torch.from_numpy(own[first : first + n_per_batch]).to(compute.device)
+            means.append(group.all_reduce_mean(loss_fn(batch)))
     targets = windows[:, 1:]
-    nats = sum(torch.stack(means).tolist()) * n_together * targets.shape[1] * (len(windows) // len(own))
-    return Validation(
+    nats = sum(torch.stack(means).tolist()) * n_per_batch * targets.shape[1] * (len(windows) // len(own))
+    return ValidationLoss(
         nats / targets.size, nats / math.log(2) / max(1, int(data.bytes_of_token[targets].sum()))
     )
-
-
-MOST_SKIPPED_IN_A_ROW: Final = 5
-NOTHING_YET: Final = Step(0, None, 0.0, None, False, 0, 0.0, None)
-
-
-def train(
-    model: ModelConfig, config: TrainConfig, data: TokenData, out: Path, *,
-    device: str = "auto", ranks: Ranks = ALONE, shard: bool = False, resume: bool = False,
-    init: Path | None = None, provenance: Mapping[str, Any] | None = None,
-    stopped: Callable[[], bool] = lambda: False, on_step: Callable[[Step], None] = lambda _: None,
-    on_notice: Callable[[str], None] = lambda _: None, on_start: Callable[[], None] = lambda: None,
-) -> TrainResult:  # fmt: skip
-    """Train a model and leave metrics.jsonl, summary.json and checkpoints in `out`.
-
-    Writes nothing until the built model has exactly the planned tensors and the text is long enough. With
-    `resume`, goes on with the run in `out`, if there is one. `init` is a checkpoint whose weights a new run
-    starts from. Once `stopped` is true, the run saves after the update and returns, not finished. `on_notice`
-    hears of what does not end the run. With several `ranks`, each calls this; the leading one alone writes,
-    but for checkpoints of a model that is shared out with `shard`: of these each writes its rows. `on_start`
-    is called when nothing stands in the way of the first update any more.
-    """
-    with ranks.telling():
-        compute = choose(device)
-        require_windows(data, model.context_length)
-        ranks.require_even(config)
-        if shard:
-            ranks.require_others()
-        planned = predict_run(model, config, compute, ranks, shard=shard)
-        learner = prepared(model, config, compute, ranks, shard=shard)
-        origin = started_from(init, learner, data, on_notice) if init is not None else {}
-        described = run_folder.description(model, config, data, {**(provenance or {}), **origin})
-        if resume and (stored := stored_config(out)) is not None:
-            require_same_run(out, stored, described)
-    around = surroundings(compute.name, ranks.size, shard=shard)
-    pieces = pieces_of_all() if shard else None
-    about = files.About(described, data.tokenizer_json, around, pieces)
-    update_tokens = config.step.tokens_per_update(model.context_length)
-    clock = Clock(update_tokens, flops_per_token(model), ranks.peak_flops(compute))
-    if not ranks.leads:
-        with memory_told(config):
-            return helped(learner, model, config, data, out, clock, planned, about, stopped)
-    with ExitStack() as folder, memory_told(config):
-        with ranks.telling():
-            checkpoints = folder.enter_context(run_folder.claimed(out, resume=resume))
-            metrics, saver = run_folder.Metrics(out, on_notice), Saver(checkpoints, config.keep, on_notice)
-            before = restored(checkpoints, config.steps, metrics, learner, about, on_notice)
-            write_json(out / "config.json", described)
-            done = ranks.first(before[-1].step if before else 0)
-            ranks.meet()
-        on_start()
-        clock.already_ran(step.tokens_per_second for step in before)
-
-        def save(step: Step) -> None:
-            result = outcome(config, model, step, clock, compute, checkpoints, planned)
-            held = files.snapshot(step, learner.module, learner.optimizer, about)
-            saver.save(held, lambda: write_json(out / "summary.json", result.as_dict()))
-
-        steps = updates(learner, model, config, data, done, clock)
-        last = followed(steps, before, config, metrics, saver, save, lambda: ranks.any(stopped()), on_step)
-        result = outcome(config, model, last, clock, compute, checkpoints, planned)
-        if last.step == done and (measured_then := run_folder.stored_result(out)) is not None:
-            # Nothing was trained now: what was measured when it was stays.
-            result = replace(measured_then, finished=result.finished)
-        write_json(out / "summary.json", result.as_dict())
-    return result
-
-
-def helped(
-    learner: Learner, model: ModelConfig, config: TrainConfig, data: TokenData, out: Path, clock: Clock,
-    planned: Prediction | None, about: files.About, stopped: Callable[[], bool],
-) -> TrainResult:  # fmt: skip
-    """What a process that does not lead does: the same updates from the same checkpoint.
-
-    It writes nothing but its rows of a model that is shared out, into the leading one's checkpoints.
-    """
-    ranks, checkpoints = learner.ranks, out / "checkpoints"
-    with ranks.telling():
-        done = ranks.first(0)
-        if done:
-            folder = checkpoints / f"step-{done}"
-            state = files.read_state(folder, check=False)
-            files.restore(folder, state, learner.module, learner.optimizer)
-        ranks.meet()
-    saver = Saver(checkpoints, config.keep, lambda _: None, leads=False)
-    last, skipped_in_a_row = replace(NOTHING_YET, step=done), 0
-    for last in () if ranks.any(stopped()) else updates(learner, model, config, data, done, clock):
-        skipped_in_a_row = skipped_in_a_row + 1 if last.skipped else 0
-        if skipped_in_a_row == MOST_SKIPPED_IN_A_ROW:
-            break
-        stopping = ranks.any(stopped())
-        if about.pieces is not None and (stopping or due(last.step, config.save_every, config)):
-            saver.poll()
-            held = files.snapshot(last, learner.module, learner.optimizer, about)
-            saver.save(held)
-        if stopping:
-            break
-    saver.finish()
-    return outcome(config, model, last, clock, learner.compute, checkpoints, planned)
-
-
-def updates(
-    learner: Learner, model: ModelConfig, config: TrainConfig, data: TokenData, done: int, clock: Clock
-) -> Iterator[Step]:
-    """Train from update `done` to the last one; each is made when the next step is asked for."""
-    text = Windows(data.train, model.context_length, config.seed)
-    held_out = validation_windows(data, model.context_length, config.eval_tokens)
-    batches = ahead(micro_batches(text, done, config, learner.compute, learner.ranks))
-    for i in range(done, config.steps):
-        rate = learning_rate(i, config)
-        set_learning_rate(learner.optimizer, rate)
-        with clock:
-            own_loss = accumulate(learner.loss_of, batches, config, learner.compute, learner.ranks)
-            mean_loss = learner.ranks.mean(own_loss)
-            norm = clip(learner.module.parameters(), config.grad_clip)
-            # The one time in an update that the host waits for the device.
-            figures = torch.stack((mean_loss, norm, *learner.balance.busiest(learner.ranks)))
-            loss, grad_norm, *busiest = figures.tolist()
-            skipped = not update(learner.optimizer, loss, grad_norm)
-            if not skipped:
-                learner.balance.correct()
-            learner.balance.count_anew()
-        step = measured(i + 1, loss, rate, grad_norm, clock, skipped=skipped)
-        step = replace(step, busiest_expert=busiest[0] if busiest else None)
-        if due(step.step, config.eval_every, config):
-            validation = evaluate(
-                learner.loss_of, held_out, data, config.batch_size, learner.compute, learner.ranks
-            )
-            step = replace(step, val_loss=validation.loss, val_bits_per_byte=validation.bits_per_byte)
-        yield step
-
-
-def followed(
-    steps: Iterator[Step], before: list[Step], config: TrainConfig, metrics: run_folder.Metrics, saver: Saver,
-    save: Callable[[Step], None], stopped: Callable[[], bool], on_step: Callable[[Step], None],
-) -> Step:  # fmt: skip
-    """Draw the updates one by one: a row each, checkpoints when due; to the end or until asked to stop.
-
-    Returns the last step.
-    """
-    last = before[-1] if before else NOTHING_YET
-    skipped_in_a_row = len(list(takewhile(lambda step: step.skipped, reversed(before))))
-    for last in () if stopped() else steps:
-        metrics.add(last)
-        on_step(last)
-        saver.poll()
-        skipped_in_a_row = skipped_in_a_row + 1 if last.skipped else 0
-        stop_if_diverged(skipped_in_a_row, last, saver)
-        stopping = stopped()
-        if stopping or due(last.step, config.save_every, config):
-            save(last)
-        if stopping:
-            break
-    metrics.finish()
-    saver.finish()
-    return last
-
-
-def micro_batches(
-    text: Windows, done: int, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE
-) -> Iterator[Tensor]:
-    """This rank's windows of every update after `done` others, batch_size at a time, on the device."""
-    for first in count(done * config.step.sequences_per_update, config.step.sequences_per_update):
-        for micro_step in ranks.own_steps(config):
-            tokens_BT = torch.from_numpy(text.at(first + micro_step * config.batch_size, config.batch_size))
-            if compute.device.type == "cuda":
-                tokens_BT = tokens_BT.pin_memory()
-            yield tokens_BT.to(compute.device, non_blocking=True)
-
-
-def ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The same batches, one ahead: while one is computed on, the next is copied to the device."""
-    following = next(batches)
-    for batch in batches:
-        yield following
-        following = batch
-
-
-def accumulate(
-    loss_of: Callable[[Tensor], Tensor], batches: Iterable[Tensor], config: TrainConfig, compute: Compute,
-    ranks: Ranks = ALONE,
-) -> Tensor:  # fmt: skip
-    """Add up the gradients of an update's micro-steps, as of one batch; returns this rank's loss, unread."""
-    n_own = len(ranks.own_steps(config))
-    whole = torch.zeros((), device=compute.device)
-    for i, tokens_BT in enumerate(islice(batches, n_own), 1):
-        with ranks.apart(loss_of, last=i == n_own):
-            with compute.autocast():
-                loss = loss_of(tokens_BT) / n_own
-            torch.autograd.backward(loss)
-        whole += loss.detach()
-    return whole
-
-
-def update(optimizer: torch.optim.Optimizer, loss: float, grad_norm: float) -> bool:
-    """Take the optimizer's step, unless loss or gradient is not finite: then the weights stay as they are."""
-    finite = math.isfinite(loss) and math.isfinite(grad_norm)
-    if finite:
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return finite
-
-
-def measured(step: int, loss: float, rate: float, grad_norm: float, clock: Clock, *, skipped: bool) -> Step:
-    """What the update was, for metrics.jsonl and for whoever watches."""
-    speed = clock.tokens_per_second()
-    return Step(
-        step=step, loss=loss if math.isfinite(loss) else None, lr=rate,
-        grad_norm=grad_norm if math.isfinite(grad_norm) else None, skipped=skipped,
-        tokens=step * clock.tokens_per_update, tokens_per_second=speed, mfu=clock.mfu(speed),
-    )  # fmt: skip
-
-
-def due(step: int, every: int, config: TrainConfig) -> bool:
-    """Whether something that is done every so many steps, and after the last one, is done after this one."""
-    return step % every == 0 or step == config.steps
-
-
-def stop_if_diverged(skipped_in_a_row: int, step: Step, saver: Saver) -> None:
-    """Raise `CheckFailed` after too many updates without a finite loss; names the checkpoint to return to."""
-    if skipped_in_a_row < MOST_SKIPPED_IN_A_ROW:
-        return
-    saver.wait()
-    saved = files.all_in(saver.checkpoints)
-    raise CheckFailed(
-        f"loss or gradient was not finite for {skipped_in_a_row} updates in a row, up to step {step.step}; "
-        f"lower learning_rate={step.lr:g} and start again"
-        + (f" (last good checkpoint: {saved[0]})" if saved else " (no checkpoint was saved yet)")
-    )
-
-
-def outcome(
-    config: TrainConfig, model: ModelConfig, step: Step, clock: Clock, compute: Compute, checkpoints: Path,
-    planned: Prediction | None,
-) -> TrainResult:  # fmt: skip
-    """The run as it stands after `step`, which is saved or about to be."""
-    speed = clock.mean_tokens_per_second()
-    return TrainResult(
-        finished=step.step == config.steps, parameters=total(model), steps=step.step, tokens=step.tokens,
-        loss=step.loss, val_loss=step.val_loss, val_bits_per_byte=step.val_bits_per_byte,
-        tokens_per_second=speed, mfu=clock.mfu(speed), peak_flops=clock.peak_flops,
-        peak_memory_bytes=compute.peak_memory_bytes(),
-        seconds=clock.elapsed_seconds(), device=compute.name,
-        planned=None if planned is None else planned.as_dict(),
-        checkpoint=checkpoints / f"step-{step.step}" if step.step else None,
-    )  # fmt: skip
-
-
-def pieces_of_all() -> "Pieces":
-    """The processes as those that write a checkpoint together."""
-    from parambudget.training.checkpoint.sharded import (
-        Pieces,  # DTensor and DCP: seconds that no other run needs
-    )
-
-    return Pieces.of_all()

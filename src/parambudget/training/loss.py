@@ -11,16 +11,16 @@ from typing import Final, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recomputed
+from torch.utils.checkpoint import checkpoint
 
 from parambudget.nn.mlp import MixtureOfExperts
 from parambudget.nn.transformer import Transformer
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
-from parambudget.training.distributed import ALONE, Ranks
+from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 
-CORRECTION_STEP: Final = 1e-3
-"""By which the correction of an expert goes up or down after an update.
+ROUTER_BIAS_STEP: Final = 1e-3
+"""How much the bias of an expert goes up or down after an update.
 
 Source: DeepSeek-AI 2024 (V3), arXiv 2412.19437, section 4.2; the method is that of Wang et al. 2024, arXiv
 2408.15664.
@@ -28,65 +28,68 @@ Source: DeepSeek-AI 2024 (V3), arXiv 2412.19437, section 4.2; the method is that
 
 
 @dataclass(frozen=True, eq=False)
-class Balance:
-    """The layers with experts of a model that is trained; none of a dense one."""
+class ExpertLoadBalancer:
+    """The expert layers of a model in training; none in a dense one."""
 
     layers: tuple[MixtureOfExperts, ...]
 
     @classmethod
     def of(cls, module: nn.Module) -> Self:
-        """The layers of a module; their tokens are counted from `count_anew` on."""
+        """The expert layers of a module; their tokens are counted once `reset_load` has been called."""
         return cls(tuple(layer for layer in module.modules() if isinstance(layer, MixtureOfExperts)))
 
-    def count_anew(self) -> None:
-        """Forget where tokens went; no tensor is changed in place, since a graph may still hold it."""
+    def reset_load(self) -> None:
+        """Reset the counts of tokens; not in place, since an autograd graph may still hold the old
+        tensors."""
         for layer in self.layers:
             layer.load = torch.zeros(layer.moe.n_experts, device=layer.router.weight.device)
 
-    def unevenness(self) -> Tensor:
-        """Mean over the layers of what the last forward pass gave: 1 where every expert got as much."""
-        return torch.stack([layer.unevenness for layer in self.layers if layer.unevenness is not None]).mean()
+    def load_balancing_loss(self) -> Tensor:
+        """The layers' mean loss of the last forward pass: 1 when all experts get equally many tokens."""
+        losses = (layer.load_balancing_loss for layer in self.layers)
+        return torch.stack([loss for loss in losses if loss is not None]).mean()
 
-    def busiest(self, ranks: Ranks = ALONE) -> tuple[Tensor, ...]:
-        """Tokens of the busiest expert since the last count over an even share, in the worst layer.
+    def busiest_expert(self, group: ProcessGroup = SINGLE_PROCESS) -> tuple[Tensor, ...]:
+        """Tokens of the busiest expert since the last reset, relative to an even share, in the worst layer.
 
-        Adds up what the processes have counted. Nothing where there are no experts.
+        Sums the counts of all processes. Empty without experts.
         """
         if not self.layers:
             return ()
-        load_LE = ranks.mean(torch.stack([layer.load for layer in self.layers if layer.load is not None]))
+        loads = torch.stack([layer.load for layer in self.layers if layer.load is not None])
+        load_LE = group.all_reduce_mean(loads)
         for layer, load_E in zip(self.layers, load_LE, strict=True):
             layer.load = load_E
         return ((load_LE.amax(-1) / load_LE.mean(-1)).max(),)
 
     @torch.no_grad()
-    def correct(self) -> None:
-        """Make experts that got less than an even share likelier to be chosen, and the others less likely."""
+    def update_router_bias(self) -> None:
+        """Make experts that got less than an even share more likely to be chosen, and the others less."""
         for layer in self.layers:
             if layer.correction is not None and layer.load is not None:
-                layer.correction += CORRECTION_STEP * torch.sign(layer.load.mean() - layer.load)
+                layer.correction += ROUTER_BIAS_STEP * torch.sign(layer.load.mean() - layer.load)
 
 
-NO_EXPERTS: Final = Balance(())
+NO_EXPERTS: Final = ExpertLoadBalancer(())
 
 
 HEAD_MULTIPLE: Final = 64
-"""Rows of the output head are padded to this on a GPU, in the forward pass alone."""
+"""On a GPU the rows of the output head are padded to a multiple of this, in the forward pass alone."""
 
 
-def mean_loss(
-    module: Transformer, config: TrainConfig, compute: Compute, balance: Balance = NO_EXPERTS, *,
+def build_loss(
+    module: Transformer, config: TrainConfig, compute: Compute, balancer: ExpertLoadBalancer = NO_EXPERTS, *,
     layer_by_layer: bool = False,
 ) -> Callable[[Tensor], Tensor]:  # fmt: skip
     """The function from token windows (B, T + 1) to the mean loss of their next tokens, in float32 nats.
 
-    The z-loss and the balance of experts act through the gradient alone: the value stays the cross-entropy,
-    to be compared with others.
-    It is compiled whole, or `layer_by_layer` where something is to be done between the layers.
+    The z-loss and the load-balancing loss act through the gradient alone: the value stays the cross-entropy,
+    so that it can be compared. The function is compiled whole, or `layer_by_layer` where FSDP works between
+    layers.
     """
     multiple = HEAD_MULTIPLE if compute.device.type == "cuda" else 1
 
-    def summed(x_ND: Tensor, targets_N: Tensor) -> Tensor:
+    def summed_loss(x_ND: Tensor, targets_N: Tensor) -> Tensor:
         logits_NV = module.logits(x_ND, multiple=multiple).float()
         loss = F.cross_entropy(logits_NV, targets_N, reduction="sum")
         if not (config.z_loss and torch.is_grad_enabled()):
@@ -94,36 +97,37 @@ def mean_loss(
         penalty = config.z_loss * z_loss(logits_NV) * len(targets_N)
         return loss + (penalty - penalty.detach())
 
-    def loss_of(tokens_BT: Tensor) -> Tensor:
+    def loss_fn(tokens_BT: Tensor) -> Tensor:
         loss = cross_entropy(tokens_BT)
-        if not (balance.layers and config.balance_loss and torch.is_grad_enabled()):
+        if not (balancer.layers and config.balance_loss and torch.is_grad_enabled()):
             return loss
-        penalty = config.balance_loss * balance.unevenness()
+        penalty = config.balance_loss * balancer.load_balancing_loss()
         return loss + (penalty - penalty.detach())
 
     def cross_entropy(tokens_BT: Tensor) -> Tensor:
-        learning = torch.is_grad_enabled()
-        x_BTD = module.hidden(tokens_BT[:, :-1], checkpoint=config.gradient_checkpointing and learning)
+        training = torch.is_grad_enabled()
+        recompute = config.gradient_checkpointing and training
+        x_BTD = module.hidden_states(tokens_BT[:, :-1], gradient_checkpointing=recompute)
         x_ND, targets_N = x_BTD.flatten(0, 1), tokens_BT[:, 1:].flatten()
         if config.loss_chunks == 1:
-            return summed(x_ND, targets_N) / len(targets_N)
-        parts = zip(x_ND.chunk(config.loss_chunks), targets_N.chunk(config.loss_chunks), strict=True)
-        if not learning:
-            return torch.stack([summed(*part) for part in parts]).sum() / len(targets_N)
-        again = partial(recomputed, summed, use_reentrant=False, preserve_rng_state=False)
-        return torch.stack([again(*part) for part in parts]).sum() / len(targets_N)
+            return summed_loss(x_ND, targets_N) / len(targets_N)
+        chunks = zip(x_ND.chunk(config.loss_chunks), targets_N.chunk(config.loss_chunks), strict=True)
+        if not training:
+            return torch.stack([summed_loss(*chunk) for chunk in chunks]).sum() / len(targets_N)
+        checkpointed = partial(checkpoint, summed_loss, use_reentrant=False, preserve_rng_state=False)
+        return torch.stack([checkpointed(*chunk) for chunk in chunks]).sum() / len(targets_N)
 
     if compute.compiled and layer_by_layer:
         for layer in module.layers:
             layer.compile(dynamic=False)
-        summed = torch.compile(summed, dynamic=False)
-        return loss_of
-    # Batches all have one shape: another one would be compiled anew, not made general.
-    return torch.compile(loss_of, dynamic=False) if compute.compiled else loss_of
+        summed_loss = torch.compile(summed_loss, dynamic=False)
+        return loss_fn
+    # All batches have one shape; for another one the function is compiled again, and not made general.
+    return torch.compile(loss_fn, dynamic=False) if compute.compiled else loss_fn
 
 
 def z_loss(logits_NV: Tensor) -> Tensor:
-    """Mean square of log Z, Z the softmax's denominator: it keeps the logits from drifting.
+    """Mean square of log Z, where Z is the denominator of the softmax: keeps the logits from drifting.
 
     Source: Chowdhery et al. 2022 (PaLM), section 5, with the weight 1e-4.
     """

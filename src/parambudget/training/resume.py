@@ -1,4 +1,4 @@
-"""Going on with a run: the same model, settings and text, from its newest checkpoint that is whole."""
+"""Resume a run: the same model, settings and text, from its newest valid checkpoint."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,31 +6,31 @@ from typing import Any, Final
 
 from parambudget.errors import InputError
 from parambudget.training.checkpoint import files
-from parambudget.training.checkpoint.files import About
+from parambudget.training.checkpoint.files import RunMetadata
 from parambudget.training.config import TrainConfig
-from parambudget.training.metrics import Step
-from parambudget.training.run_folder import Metrics
-from parambudget.training.train_state import Learner
+from parambudget.training.metrics import StepMetrics, list_checkpoints
+from parambudget.training.run_folder import MetricsFile
+from parambudget.training.train_state import TrainState
 
 CHANGEABLE: Final = ("steps", "save_every", "keep", "eval_every", "eval_tokens")
-"""Settings that a resumed run may change."""
+"""Settings that may change when a run is resumed."""
 _TEXT: Final = {
-    "corpus_sha256": "the text",
-    "tokens_sha256": "the training tokens",
-    "init_sha256": "the weights to start from",
+    "corpus_sha256": "text",
+    "tokens_sha256": "set of training tokens",
+    "init_sha256": "set of initial weights",
 }
 
 
 def require_same_run(out: Path, stored: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with a run as what it is not; names the first field that differs."""
+    """Refuse to resume a run as something else; names the first field that differs."""
     require_same_model(out, stored, now["model"])
     require_same_settings(out, stored, now["train"])
     require_same_text(out, stored, now["provenance"])
 
 
 def require_same_settings(out: Path, stored: dict[str, Any], train: dict[str, Any]) -> None:
-    """Refuse settings that the run did not have, but for those that may change."""
-    before, after = (_settings(fields) for fields in (stored["train"], train))
+    """Refuse settings that differ from the run's, except those that may change."""
+    before, after = (_complete_settings(fields) for fields in (stored["train"], train))
     for name in after:
         if name not in CHANGEABLE and before[name] != after[name]:
             raise InputError(
@@ -40,18 +40,18 @@ def require_same_settings(out: Path, stored: dict[str, Any], train: dict[str, An
 
 
 def require_same_text(out: Path, stored: dict[str, Any], provenance: dict[str, Any]) -> None:
-    """Refuse other text, tokens or initial weights."""
+    """Refuse another text, other tokens or other initial weights."""
     for name, what in _TEXT.items():
-        there, here = (held.get(name) for held in (stored["provenance"], provenance))
+        there, here = stored["provenance"].get(name), provenance.get(name)
         if there != here:
             raise InputError(
-                f"{out} holds a run for which {what} were others: {name} is {there} there and {here} here; "
-                "give the same ones, or another --out"
+                f"{out} holds a run with another {what}: {name} is {there} there and {here} here; "
+                "give the same, or another --out"
             )
 
 
 def require_same_model(out: Path, stored: dict[str, Any], model: dict[str, Any]) -> None:
-    """Refuse to go on with a run of another model."""
+    """Refuse to resume a run of another model."""
     for name, here in model.items():
         if (there := stored["model"].get(name, here)) != here:
             raise InputError(
@@ -60,62 +60,65 @@ def require_same_model(out: Path, stored: dict[str, Any], model: dict[str, Any])
             )
 
 
-def newest_whole(checkpoints: Path, on_notice: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that is as it was written, and its state; None if there is no checkpoint at all.
+def newest_valid_checkpoint(
+    checkpoints: Path, on_notice: Callable[[str], None]
+) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint whose files match their hashes, and its state; None if there is no checkpoint.
 
-    Damaged ones are set aside under the name `damaged-step-N`, and that is said.
+    Damaged ones are moved to `damaged-step-N`, with a notice.
     """
     damaged: list[str] = []
-    for folder in files.all_in(checkpoints):
+    for folder in list_checkpoints(checkpoints):
         try:
             state = files.read_state(folder)
         except InputError as error:
             damaged.append(str(error).split(";")[0])
             continue
-        for line in damaged:
-            on_notice(f"{line}; it is set aside, and the run goes on from {folder.name}")
+        for problem in damaged:
+            on_notice(f"{problem}; it is set aside, and the run continues from {folder.name}")
         _set_aside(checkpoints, newer_than=state["step"])
         return folder, state
     if damaged:
         raise InputError(
-            f"no checkpoint in {checkpoints} is whole ({damaged[0]}); start again in another folder"
+            f"no checkpoint in {checkpoints} is complete ({damaged[0]}); start again in another folder"
         )
     return None
 
 
-def restored(
-    checkpoints: Path, steps: int, metrics: Metrics, learner: Learner, about: About,
+def restore_newest_checkpoint(
+    checkpoints: Path, steps: int, metrics: MetricsFile, train_state: TrainState, metadata: RunMetadata,
     on_notice: Callable[[str], None],
-) -> list[Step]:  # fmt: skip
-    """Put the newest whole checkpoint in place and cut the metrics behind it; returns the steps before it."""
-    found = newest_whole(checkpoints, on_notice)
-    if found is None:
-        return metrics.cut(0)
-    folder, state = found
+) -> list[StepMetrics]:  # fmt: skip
+    """Restore the newest valid checkpoint and cut the metrics after it; returns the steps that remain."""
+    newest = newest_valid_checkpoint(checkpoints, on_notice)
+    if newest is None:
+        return metrics.truncate(0)
+    folder, state = newest
     if state["step"] > steps:
         raise InputError(f"{folder} is already beyond steps={steps}; use at least {state['step']}")
-    files.restore(folder, state, learner.module, learner.optimizer)
+    files.restore(folder, state, train_state.module, train_state.optimizer)
+    now = metadata.environment
     changed = [
-        f"{name} {there} there and {about.surroundings[name]} here"
-        for name, there in state["surroundings"].items()
-        if about.surroundings.get(name, there) != there
+        f"{name} {before} there and {now[name]} here"
+        for name, before in state["surroundings"].items()
+        if now.get(name, before) != before
     ]
     if changed:
-        on_notice(f"the run goes on, but not bit for bit: {', '.join(changed)}")
-    rows = metrics.cut(state["step"])
+        on_notice(f"the run continues, but not bit for bit: {', '.join(changed)}")
+    rows = metrics.truncate(state["step"])
     if rows and rows[-1].step == state["step"]:
         return rows
-    return [*rows, Step(state["step"], state["loss"], 0.0, None, False, state["tokens"], 0.0, None)]
+    return [*rows, StepMetrics(state["step"], state["loss"], 0.0, None, False, state["tokens"], 0.0, None)]
 
 
 def _set_aside(checkpoints: Path, newer_than: int) -> None:
-    for folder in files.all_in(checkpoints):
+    for folder in list_checkpoints(checkpoints):
         if int(folder.name.removeprefix("step-")) > newer_than:
             aside = checkpoints / f"damaged-{folder.name}"
             files.remove(aside)
             folder.rename(aside)
 
 
-def _settings(train: dict[str, Any]) -> dict[str, Any]:
-    """The settings with the defaults of those that an earlier version did not have."""
+def _complete_settings(train: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with defaults for those that an earlier version did not have."""
     return TrainConfig.read(train).model_dump()

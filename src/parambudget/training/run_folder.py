@@ -1,4 +1,4 @@
-"""The folder of a run: claimed by one run only, its metrics a line per update, its summary always whole."""
+"""The folder of a run: locked by one process, with one line of metrics per update and a complete summary."""
 
 import json
 import os
@@ -8,7 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from parambudget._files import atomic_write, read_json
+from filelock import FileLock, Timeout
+
+from parambudget._files import read_json, atomic_write
 from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
@@ -16,38 +18,38 @@ from parambudget.formats.source import config_document
 from parambudget.text.token_cache import TokenData
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
-from parambudget.training.metrics import Step, TrainResult
+from parambudget.training.metrics import StepMetrics, TrainResult
 
-_OURS: Final = ("config.json", "metrics.jsonl", "summary.json", "checkpoints")
+_RUN_FILES: Final = ("config.json", "metrics.jsonl", "summary.json", "checkpoints")
 
 
-def stored_result(out: Path) -> TrainResult | None:
-    """What summary.json in `out` says, or None if it is not there or cannot be read."""
+def read_result(out: Path) -> TrainResult | None:
+    """The result in summary.json of `out`; None if it is missing or cannot be read."""
     try:
-        return TrainResult.of_dict(read_json(out / "summary.json"))
+        return TrainResult.from_dict(read_json(out / "summary.json"))
     except (InputError, TypeError):
         return None
 
 
-def description(
+def run_config_document(
     model: ModelConfig, config: TrainConfig, data: TokenData, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The config file of the run: what it computes, and on which text."""
-    facts = {
+    """The config file of a run: what it computes, and on which text."""
+    origin = {
         "version": __version__,
         "corpus": data.name,
         "corpus_sha256": data.sha256,
         "tokens_sha256": data.tokens_sha256,
         "tokenizer_entries": data.entries,
     }
-    return config_document(model, facts | dict(provenance), config.model_dump())
+    return config_document(model, origin | dict(provenance), config.model_dump())
 
 
 @contextmanager
-def claimed(out: Path, *, resume: bool = False) -> Iterator[Path]:
-    """Make `out` the folder of a run, keep other processes out of it, and give its folder of checkpoints.
+def lock_run_folder(out: Path, *, resume: bool = False) -> Iterator[Path]:
+    """Make `out` the folder of a run, keep other processes out of it, and yield its folder of checkpoints.
 
-    With `resume` the folder may hold a run already: what was cut short in it is cleared away.
+    With `resume` the folder may hold a run already: what was cut short in it is removed.
     """
     require_free(out, resume=resume)
     checkpoints = out / "checkpoints"
@@ -57,37 +59,37 @@ def claimed(out: Path, *, resume: bool = False) -> Iterator[Path]:
             checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"cannot make {out}: {error.strerror}; choose a folder that is writable"
+                f"cannot create {out}: {error.strerror}; choose a folder that is writable"
             ) from None
-        with _locked(checkpoints):
+        with _lock(checkpoints):
             for path in out.glob(".*.tmp"):
                 path.unlink(missing_ok=True)
-            files.remove_unfinished(checkpoints)
+            files.remove_partial_saves(checkpoints)
             yield checkpoints
     finally:
         if not (out / "config.json").exists():
-            for folder in missing:  # a run that did not begin leaves no folder; a full one stays
+            for folder in missing:  # a run that did not start leaves no folder; one that is not empty stays
                 with suppress(OSError):
                     folder.rmdir()
 
 
 def require_free(out: Path, *, resume: bool = False) -> None:
-    """Refuse a folder that cannot be written, or that holds a run that is not to be gone on with."""
-    found = [name for name in _OURS if _holds(out / name)]
-    if found and not (resume and "config.json" in found):
-        go_on = "; go on with it by --resume, or" if "config.json" in found else ";"
+    """Refuse a folder that is not writable, or that holds a run that is not to be resumed."""
+    present = [name for name in _RUN_FILES if _is_occupied(out / name)]
+    if present and not (resume and "config.json" in present):
+        hint = "; continue it with --resume, or" if "config.json" in present else ";"
         raise InputError(
-            f"{out} holds another run ({', '.join(found)}){go_on} choose another folder with --out"
+            f"{out} holds another run ({', '.join(present)}){hint} choose another folder with --out"
         )
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not _may_hold(there):
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not _is_writable(existing):
         raise InputError(
-            f"cannot make {out}: {there} is not a writable folder; choose another one with --out"
+            f"cannot create {out}: {existing} is not a writable folder; choose another one with --out"
         )
 
 
-def _may_hold(folder: Path) -> bool:
-    """Whether a folder can be made in it: tried, for not every place that grants it does it (/proc)."""
+def _is_writable(folder: Path) -> bool:
+    """Whether a folder can be created in it: tried, because permissions do not tell everywhere (/proc)."""
     try:
         with TemporaryDirectory(prefix=".parambudget-", dir=folder):
             return os.access(folder, os.W_OK | os.X_OK)
@@ -95,61 +97,61 @@ def _may_hold(folder: Path) -> bool:
         return False
 
 
-def _holds(path: Path) -> bool:
-    """Whether the path is there; a folder counts if something is in it."""
+def _is_occupied(path: Path) -> bool:
+    """Whether the path exists; a folder counts if it is not empty."""
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second process out; the lock goes with the process, however that ends."""
-    if os.name != "posix":
-        yield
-        return
-    import fcntl  # not there on Windows
-
-    descriptor = os.open(folder, os.O_RDONLY)
+def _lock(folder: Path) -> Iterator[None]:
+    """Keep a second process out. The lock ends with the process, however that ends."""
+    lock = FileLock(folder / ".lock")
     try:
-        # Some network file systems have no locks; there, nobody is kept out.
-        with suppress(OSError):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"another process is training in {folder.parent}; wait for it, or stop it first"
-                ) from None
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise InputError(
+            f"another process is training in {folder.parent}; wait for it, or stop it first"
+        ) from None
+    except (OSError, NotImplementedError):
+        pass  # some network file systems have no locks; there nobody is kept out
+    try:
         yield
     finally:
-        os.close(descriptor)
+        # Removed while it is still held: afterwards it could be the lock of another process.
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
-class Metrics:
-    """metrics.jsonl, one line per update. Rows that the disk refuses are written with a later one."""
+class MetricsFile:
+    """metrics.jsonl, one line per update. Rows that could not be written are written with a later one."""
 
     def __init__(self, out: Path, on_notice: Callable[[str], None]) -> None:
         self.path, self.on_notice = out / "metrics.jsonl", on_notice
-        self._waiting: list[str] = []
+        self._pending: list[str] = []
 
-    def cut(self, last_step: int) -> list[Step]:
-        """The steps up to `last_step`; the file keeps only these."""
+    def truncate(self, last_step: int) -> list[StepMetrics]:
+        """Keep only the steps up to `last_step`; returns them."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-        steps = [step for line in lines if (step := _step(line)) and step.step <= last_step]
+        steps = [step for line in lines if (step := _parse_row(line)) and step.step <= last_step]
         atomic_write(self.path, "".join(json.dumps(step.as_row()) + "\n" for step in steps))
         return steps
 
-    def add(self, step: Step) -> None:
-        """Add one line."""
-        self._waiting.append(json.dumps(step.as_row()) + "\n")
-        if (error := self._write()) is not None and len(self._waiting) == 1:
-            self.on_notice(f"cannot write {self.path}: {error.strerror}; its rows are kept for later")
+    def add(self, step: StepMetrics) -> None:
+        """Append the line of a step."""
+        self._pending.append(json.dumps(step.as_row()) + "\n")
+        if (error := self._write()) is not None and len(self._pending) == 1:
+            self.on_notice(
+                f"cannot write {self.path}: {error.strerror}; its rows are kept in memory and written later"
+            )
 
     def finish(self) -> None:
-        """Write what waits, or raise."""
-        if self._waiting and (error := self._write()) is not None:
+        """Write the pending rows, or raise."""
+        if self._pending and (error := self._write()) is not None:
             raise InputError(
-                f"cannot write {self.path}: {error.strerror}; its last {len(self._waiting)} rows are lost"
+                f"cannot write {self.path}: {error.strerror}; its last {len(self._pending)} rows are lost"
             )
 
     def _write(self) -> OSError | None:
@@ -157,19 +159,19 @@ class Metrics:
         try:
             with self.path.open("ab") as file:
                 size_bytes = file.tell()
-                file.write("".join(self._waiting).encode())
+                file.write("".join(self._pending).encode())
         except OSError as error:
             if size_bytes is not None:
                 os.truncate(self.path, size_bytes)
             return error
-        self._waiting.clear()
+        self._pending.clear()
         return None
 
 
-def _step(line: str) -> Step | None:
-    """The step that a line tells of, or None if the line was cut short."""
+def _parse_row(line: str) -> StepMetrics | None:
+    """The metrics in a line, or None if the line was cut short."""
     try:
-        return Step.of_row(json.loads(line))
+        return StepMetrics.from_row(json.loads(line))
     except (ValueError, TypeError):
         return None
 
@@ -178,30 +180,35 @@ _DATA: Final = "data"
 _TEXT: Final = "corpus_sha256"
 
 
-def where(text: Path | None) -> dict[str, str | None]:
-    """What a run's provenance says of it: an absolute path; null for Python's standard library."""
-    return {_DATA: None if text is None else str(text.absolute())}
+def data_provenance(data: Path | None) -> dict[str, str | None]:
+    """The provenance of a run's text: its absolute path; null for Python's standard library."""
+    return {_DATA: None if data is None else str(data.absolute())}
 
 
-def text_of_run(provenance: Mapping[str, Any]) -> Path | None:
-    """The text of the run that a config file is of; None where it was Python's standard library, or where the
-    file is of no run."""
+def run_data_path(provenance: Mapping[str, Any]) -> Path | None:
+    """The text of the run that a config file belongs to.
+
+    None if that was Python's standard library, or if the file does not belong to a run.
+    """
     if _TEXT not in provenance:
         return None
-    # What was trained from Python has no path of its own beside the name of the text.
+    # A run that was trained from Python has no path beside the name of its text.
     named = provenance.get(_DATA, provenance.get("corpus"))
     if named is None:
         return None
-    text = Path(str(named))
-    if not text.exists():
-        raise InputError(f"the text of the run is not at {text} any more; say where it is with --data")
-    return text
+    path = Path(str(named))
+    if not path.exists():
+        raise InputError(f"the text of the run is no longer at {path}; say where it is with --data")
+    return path
 
 
-def text_told(provenance: Mapping[str, Any], data: TokenData, on_notice: Callable[[str], None]) -> None:
-    """Say where the text of a new run is not that of the run whose config file it starts from."""
-    there = provenance.get(_TEXT, data.sha256)
-    if there != data.sha256:
+def warn_about_changed_text(
+    provenance: Mapping[str, Any], data: TokenData, on_notice: Callable[[str], None]
+) -> None:
+    """Give notice if a new run has another text than the run whose config file it starts from."""
+    expected = provenance.get(_TEXT, data.sha256)
+    if expected != data.sha256:
         on_notice(
-            f"the text is not that of the config file: {str(there)[:16]} there, {data.sha256[:16]} here"
+            f"the text differs from that of the config file: sha256 {str(expected)[:16]} there, "
+            f"{data.sha256[:16]} here"
         )

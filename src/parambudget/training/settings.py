@@ -15,9 +15,9 @@ from parambudget.training.autotune import settings_for_hours, settings_that_fit
 from parambudget.training.config import TrainConfig
 from parambudget.training.defaults import ResolvedTrainConfig, with_defaults
 from parambudget.training.device import Compute
-from parambudget.training.distributed import ALONE, Ranks
+from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.forecast import has_ample_room, machine_of, require_room, step_of_run
-from parambudget.training.metrics import stored_config
+from parambudget.training.metrics import read_run_config
 from parambudget.training.resume import require_same_model, require_same_settings
 from parambudget.units import format_bytes
 
@@ -74,7 +74,7 @@ def require_possible(
 ) -> RequestedSettings:
     """The same with what is stored of the run to resume, after a check that nothing in it is wrong and that
     the run has this model."""
-    stored = stored_config(resumed) if resumed is not None else None
+    stored = read_run_config(resumed) if resumed is not None else None
     if resumed is not None and stored is not None:
         require_same_model(resumed, stored, model.model_dump())
         requested = replace(requested, stored=stored["train"], provenance=stored["provenance"])
@@ -86,7 +86,8 @@ def require_possible(
 
 def resolve_settings(
     requested: RequestedSettings, model: ModelConfig, data: TokenData, compute: Compute,
-    train_tokens: int | None, hours: float | None, ranks: Ranks = ALONE, *, shard: bool | None = False,
+    train_tokens: int | None, hours: float | None, group: ProcessGroup = SINGLE_PROCESS, *,
+    shard: bool | None = False,
 ) -> ResolvedSettings:  # fmt: skip
     """The settings requested and those of the run that is resumed; the rest from model, text and device."""
     fields = requested.merged
@@ -98,30 +99,30 @@ def resolve_settings(
         return with_defaults(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
 
     if shard:
-        ranks.require_others()
+        group.require_several()
     why: dict[str, str] = {}
     resolved = resolve()
-    shard = _choose_shard(resolved.config, fields, model, compute, ranks) if shard is None else shard
+    shard = _choose_shard(resolved.config, fields, model, compute, group) if shard is None else shard
     if not requested.stored:
-        chosen, why = _choose_step_fields(resolved.config, fields, model, compute, ranks, shard=shard)
+        chosen, why = _choose_step_fields(resolved.config, fields, model, compute, group, shard=shard)
         fields.update(chosen)
         resolved = resolve()
-    step = step_of_run(resolved.config, compute, ranks, shard=shard)
+    step = step_of_run(resolved.config, compute, group, shard=shard)
     require_room(model, step, compute)
     if not on_cpu and not requested.stored and not has_ample_room(model, step, compute):
-        resolved = settings_that_fit(resolved, model, data, compute, ranks, shard=shard)
+        resolved = settings_that_fit(resolved, model, data, compute, group, shard=shard)
     planned: dict[str, Any] = {
         name: requested.provenance[name] for name in _PLANNED if name in requested.provenance
     }
     if hours is not None:
         timed = planned.get("update_seconds")
         resolved, seconds = settings_for_hours(
-            resolved, fields, model, data, compute, hours, timed, ranks, shard=shard
+            resolved, fields, model, data, compute, hours, timed, group, shard=shard
         )
         planned = {"hours": hours, "update_seconds": seconds}
     resolved = replace(resolved, given=requested.given, reasons=_reasons(requested, why, resolved))
     given = requested.given | frozenset(requested.provenance.get(GIVEN, requested.stored))
-    return ranks.first(ResolvedSettings(resolved, {**planned, GIVEN: sorted(given)}, shard))
+    return group.broadcast(ResolvedSettings(resolved, {**planned, GIVEN: sorted(given)}, shard))
 
 
 def _reasons(
@@ -133,15 +134,15 @@ def _reasons(
 
 
 def _choose_step_fields(
-    config: TrainConfig, fields: Mapping[str, object], model: ModelConfig, compute: Compute, ranks: Ranks, *,
-    shard: bool,
+    config: TrainConfig, fields: Mapping[str, object], model: ModelConfig, compute: Compute,
+    group: ProcessGroup, *, shard: bool,
 ) -> tuple[StepFields, dict[str, str]]:  # fmt: skip
     """How to execute the update, as far as it is open, and why: the planner's choice where the device is
     known, else micro-steps that can be divided evenly."""
-    machine, given = machine_of(compute, ranks.size), _step_fields(config, fields)
+    machine, given = machine_of(compute, group.world_size), _step_fields(config, fields)
     if machine is None:
-        is_open = ranks.size > 1 and not {"batch_size", "gradient_accumulation_steps"} & given.keys()
-        return (_divided_evenly(config, ranks) if is_open else {}), {}
+        is_open = group.world_size > 1 and not {"batch_size", "gradient_accumulation_steps"} & given.keys()
+        return (_divided_evenly(config, group) if is_open else {}), {}
     step = fastest_step(model, config.step.sequences_per_update, machine, {**given, "shard": shard})
     chosen = {name: value for name, value in step.decided.items() if name not in {*given, "shard"}}
     peak = format_bytes(peak_bytes(model, step))
@@ -150,11 +151,15 @@ def _choose_step_fields(
 
 
 def _choose_shard(
-    config: TrainConfig, fields: Mapping[str, object], model: ModelConfig, compute: Compute, ranks: Ranks
+    config: TrainConfig,
+    fields: Mapping[str, object],
+    model: ModelConfig,
+    compute: Compute,
+    group: ProcessGroup,
 ) -> bool:
     """Whether to divide the model among the processes, where nobody has said: as the fastest step does."""
-    machine = machine_of(compute, ranks.size)
-    if machine is None or ranks.size == 1:
+    machine = machine_of(compute, group.world_size)
+    if machine is None or group.world_size == 1:
         return False
     return fastest_step(model, config.step.sequences_per_update, machine, _step_fields(config, fields)).shard
 
@@ -165,11 +170,11 @@ def _step_fields(config: TrainConfig, fields: Mapping[str, object]) -> StepField
     return cast(StepFields, given | {"optimizer": config.step.optimizer})
 
 
-def _divided_evenly(config: TrainConfig, ranks: Ranks) -> StepFields:
+def _divided_evenly(config: TrainConfig, group: ProcessGroup) -> StepFields:
     """Micro-steps for about the same batch, the same number of them on every process."""
     sequences = config.step.sequences_per_update
-    size = micro_batch_size(sequences, ranks.size, at_most=config.step.batch_size)
+    size = micro_batch_size(sequences, group.world_size, at_most=config.step.batch_size)
     return {
         "batch_size": size,
-        "gradient_accumulation_steps": accumulation_steps(sequences, size, ranks.size),
+        "gradient_accumulation_steps": accumulation_steps(sequences, size, group.world_size),
     }

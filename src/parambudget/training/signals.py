@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it saves at the next step boundary and ends well."""
+"""Signals that ask a run to stop: it saves after the current update and exits normally."""
 
 import signal
 import threading
@@ -7,59 +7,64 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final, NoReturn
 
-_ASKING: Final = tuple(
+_STOP_SIGNALS: Final = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
 )
 
 
-class Stopped(BaseException):
-    """Asked to stop while there is nothing to save. As KeyboardInterrupt, no handler of errors catches it."""
+class StopSignal(BaseException):
+    """A stop was requested while there is nothing to save. Like KeyboardInterrupt, no `except Exception`
+    catches it."""
 
 
 class StopRequest:
-    """Whether somebody has asked the run to stop, and by which signal."""
+    """Whether the run has been asked to stop, and by which signal."""
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
-        self.at_once = False
-        """There is no step boundary to wait for: a signal raises."""
+        self.raises = False
+        """There is no update to finish: a signal raises at once."""
 
-    def stop_at_once(self) -> None:
-        """From now on, and now if a signal has come already.
+    def raise_immediately(self) -> None:
+        """Raise at the next signal, and now if one has come already.
 
-        Not to be called before torch is imported: what is raised in the middle of that is lost, or ends in
-        another error.
+        Not to be called before torch is imported: an exception in the middle of that import is lost, or turns
+        into another error.
         """
-        self.at_once = True
+        self.raises = True
         if self.signal_name is not None:
             self._raise()
 
+    def wait_for_update(self) -> None:
+        """From now on a signal only sets the request, for the run to see after its current update."""
+        self.raises = False
+
     def __call__(self) -> bool:
-        """Whether to stop at this step boundary."""
+        """Whether to stop after this update."""
         return self.signal_name is not None
 
-    def _ask(self, number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal_name == "SIGINT":
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
-        if self.at_once:
+        if self.raises:
             self._raise()
 
     def _raise(self) -> NoReturn:
-        raise KeyboardInterrupt if self.signal_name == "SIGINT" else Stopped(self.signal_name)
+        raise KeyboardInterrupt if self.signal_name == "SIGINT" else StopSignal(self.signal_name)
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def handle_stop_signals() -> Iterator[StopRequest]:
     """SIGTERM, SIGUSR1 and a first SIGINT set the request; a second SIGINT interrupts at once.
 
-    Outside of the main thread, where Python cannot handle signals, nothing is asked.
+    Outside the main thread, where Python cannot handle signals, no request is ever set.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request._ask) for number in _ASKING}
+    before = {number: signal.signal(number, request._handle) for number in _STOP_SIGNALS}
     try:
         yield request
     finally:

@@ -1,10 +1,9 @@
-"""What is trained: the planned module, its optimizer and its loss, on one device."""
+"""What a run trains: the planned module, its optimizer and its loss, on one device."""
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,93 +18,95 @@ from parambudget.text.tokenizer import read_pretrained_tokenizer
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
-from parambudget.training.distributed import ALONE, Ranks, is_piece
-from parambudget.training.loss import NO_EXPERTS, Balance, mean_loss
-from parambudget.training.optimizer import optimizer_for
+from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
+from parambudget.training.loss import NO_EXPERTS, ExpertLoadBalancer, build_loss
+from parambudget.training.optimizer import build_optimizer
 
 
 @dataclass(frozen=True, eq=False)
-class Learner:
-    """What is trained, and what it takes."""
+class TrainState:
+    """The module in training, with its optimizer, its loss and where they are computed."""
 
     module: Transformer
     optimizer: torch.optim.Optimizer
-    loss_of: Callable[[Tensor], Tensor]
+    loss_fn: Callable[[Tensor], Tensor]
+    """From token windows (B, T + 1) to their mean loss."""
     compute: Compute
-    ranks: Ranks = ALONE
-    balance: Balance = NO_EXPERTS
+    group: ProcessGroup = SINGLE_PROCESS
+    balancer: ExpertLoadBalancer = NO_EXPERTS
 
 
-def prepared(
-    model: ModelConfig, config: TrainConfig, compute: Compute, ranks: Ranks = ALONE, *, shard: bool = False
-) -> Learner:
-    """The planned model with the weights that the seed draws, its optimizer and its loss.
+def init_train_state(
+    model: ModelConfig, config: TrainConfig, compute: Compute, group: ProcessGroup = SINGLE_PROCESS, *,
+    shard: bool = False,
+) -> TrainState:  # fmt: skip
+    """The planned model, initialized from the seed, with its optimizer and its loss.
 
-    With `shard`, every process holds a part of it, and never more than that and a layer.
+    With `shard`, every process holds a part of the model, and never more than that and one layer.
     """
-    loss_of: Callable[[Tensor], Tensor]
+    loss_fn: Callable[[Tensor], Tensor]
     if shard:
-        from parambudget.training.fsdp import sharded  # FSDP2: two seconds that no other run needs
+        from parambudget.training.fsdp import shard_module  # FSDP2: not needed by other runs
 
-        module = planned(Transformer(model, device="meta", dtype=torch.float32), model)
-        balance = Balance.of(module)
-        loss_of = mean_loss(module, config, compute, balance, layer_by_layer=True)
-        loss_of = sharded(module, loss_of, config.seed, compute, ranks)
+        module = Transformer(model, device="meta", dtype=torch.float32)
+        require_planned_tensors(module, model)
+        balancer = ExpertLoadBalancer.of(module)
+        loss_fn = build_loss(module, config, compute, balancer, layer_by_layer=True)
+        loss_fn = shard_module(module, loss_fn, config.seed, compute, group)
     else:
-        module = planned(initialised(model, config.seed, compute), model)
-        balance = Balance.of(module)
-        loss_of = ranks.averaging(module, mean_loss(module, config, compute, balance))
-    balance.count_anew()
-    return Learner(module, optimizer_for(module, model, config), loss_of, compute, ranks, balance)
+        module = init_module(model, config.seed, compute)
+        require_planned_tensors(module, model)
+        balancer = ExpertLoadBalancer.of(module)
+        loss_fn = group.data_parallel(module, build_loss(module, config, compute, balancer))
+    balancer.reset_load()
+    return TrainState(module, build_optimizer(module, model, config), loss_fn, compute, group, balancer)
 
 
-def initialised(model: ModelConfig, seed: int, compute: Compute) -> Transformer:
-    """The model with the weights that `seed` draws, in float32 on the device."""
+def init_module(model: ModelConfig, seed: int, compute: Compute) -> Transformer:
+    """The model on the device, in float32, with weights initialized from `seed`."""
     module = Transformer(model, device=compute.device, dtype=torch.float32)
     module.init_weights(torch.Generator(compute.device).manual_seed(seed))
     return module
 
 
-def planned(module: Transformer, model: ModelConfig) -> Transformer:
-    """The module, if it has exactly the tensors that were counted; otherwise `CheckFailed`."""
+def require_planned_tensors(module: Transformer, model: ModelConfig) -> None:
+    """Raise `CheckFailed` unless the module has exactly the tensors that were counted."""
     verify_module(module, model).require_agreement()
-    return module
 
 
-def started_from(
-    init: Path, learner: Learner, data: TokenData, on_notice: Callable[[str], None]
-) -> dict[str, Any]:
-    """Put the weights of a checkpoint, or of a Hugging Face folder, in place; returns which ones they are."""
+def load_initial_weights(
+    init: Path, state: TrainState, data: TokenData, on_notice: Callable[[str], None]
+) -> dict[str, str]:
+    """Load the weights of a checkpoint or of a Hugging Face folder; returns their provenance."""
     if is_pretrained(init):
-        digest, tokenizer_json = _filled(init, learner)
+        digest, tokenizer_json = _load_pretrained(init, state)
     else:
-        # The leading process checks the files, before the others open one that is damaged.
-        learner.ranks.leader_first(lambda: files.read_state(init, check=learner.ranks.leads))
-        state = files.load_weights(init, learner.module, check=False)
-        digest = state["sha256"]["model.safetensors"]
+        # The main process checks the files before the others open a damaged one.
+        state.group.main_process_first(lambda: files.read_state(init, check=state.group.is_main))
+        digest = files.load_weights(init, state.module, check=False)["sha256"]["model.safetensors"]
         tokenizer_json = (init / "tokenizer.json").read_text(encoding="utf-8")
     if tokenizer_json != data.tokenizer_json:
-        on_notice(f"{init} was trained with another tokenizer: its weights know other tokens")
+        on_notice(f"{init} was trained with another tokenizer: its weights are for other tokens")
     return {"init": str(init), "init_sha256": digest}
 
 
-def require_init(init: Path) -> None:
+def require_initial_weights(init: Path) -> None:
     """Refuse what is neither a checkpoint nor a folder of a Hugging Face model."""
     if not is_pretrained(init):
         files.require_checkpoint(init)
 
 
-def _filled(init: Path, learner: Learner) -> tuple[str, str]:
-    """Put the weights of a Hugging Face folder in place; the hash of its files, and its tokenizer."""
-    if any(map(is_piece, learner.module.parameters())):
+def _load_pretrained(init: Path, state: TrainState) -> tuple[str, str]:
+    """Load the weights of a Hugging Face folder; returns the hash of its files, and its tokenizer."""
+    if any(map(is_sharded, state.module.parameters())):
         raise InputError(
-            f"{init} is a folder of Hugging Face, whose weights are not shared out among processes; "
-            "start in one process with --no-shard, and go on from its checkpoint with --init"
+            f"{init} is a Hugging Face folder, whose weights cannot be loaded into a sharded model; "
+            "start in one process with --no-shard, and continue from its checkpoint with --init"
         )
-    fill_from_pretrained(learner.module, init)
+    fill_from_pretrained(state.module, init)
     digest = hashlib.sha256()
     for path in weight_files(init):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    known = (init / "tokenizer.json").is_file()
-    return digest.hexdigest(), read_pretrained_tokenizer(init).json if known else ""
+    has_tokenizer = (init / "tokenizer.json").is_file()
+    return digest.hexdigest(), read_pretrained_tokenizer(init).json if has_tokenizer else ""

@@ -1,4 +1,4 @@
-"""A run reported to Weights & Biases, beside its own metrics.jsonl. The only file that knows of it.
+"""Report a run to Weights & Biases, beside its own metrics.jsonl. The only file that imports wandb.
 
 WANDB_MODE=offline keeps everything in DIR/wandb, for `wandb sync` later; WANDB_* works as its docs say.
 """
@@ -6,35 +6,34 @@ WANDB_MODE=offline keeps everything in DIR/wandb, for `wandb sync` later; WANDB_
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import wandb
 
 from parambudget._files import atomic_write
 from parambudget.errors import InputError
-from parambudget.training.metrics import Step
+from parambudget.training.metrics import StepMetrics
 
 
 @contextmanager
-def tracked(
-    on_step: Callable[[Step], None], project: str, out: Path, config: dict[str, Any]
-) -> Iterator[Callable[[Step], None]]:
-    """`on_step`, reporting each step to a project too. A run that is resumed goes on under its name there."""
-    run: Any = None
+def log_to_wandb(
+    on_step: Callable[[StepMetrics], None], project: str, out: Path, config: Mapping[str, object]
+) -> Iterator[Callable[[StepMetrics], None]]:
+    """`on_step`, which also logs each step to a project. A resumed run continues under its id there."""
+    run: wandb.Run | None = None
 
-    def on_step_and_report(step: Step) -> None:
+    def log_step(step: StepMetrics) -> None:
         nonlocal run
         on_step(step)
-        # Not before the first step: a run that is refused leaves nothing.
-        run = run or _begun(project, out, config)
+        # Not before the first step: a run that is refused leaves nothing behind.
+        run = run or _init_run(project, out, config)
         run.log(step.as_row(), step=step.step)
 
     exit_code = 1
     try:
-        yield on_step_and_report
+        yield log_step
         exit_code = 0
     finally:
         if run is not None:
@@ -47,22 +46,23 @@ def require_account() -> None:
         return
     logging.getLogger("wandb").setLevel(logging.ERROR)
     try:
-        known = wandb.login()
+        logged_in = wandb.login()
     except wandb.errors.UsageError:
-        known = False
-    if not known:
+        logged_in = False
+    if not logged_in:
         raise InputError(
-            "--wandb knows no account; run wandb login, or set WANDB_MODE=offline to keep everything in the "
+            "--wandb found no account; run wandb login, or set WANDB_MODE=offline to keep everything in the "
             "run's folder"
         )
 
 
-def _begun(project: str, out: Path, config: dict[str, Any]) -> Any:
-    kept = out / "wandb" / "id"
-    kept.parent.mkdir(exist_ok=True)
-    if not kept.is_file():
-        atomic_write(kept, secrets.token_hex(8))
+def _init_run(project: str, out: Path, config: Mapping[str, object]) -> wandb.Run:
+    id_file = out / "wandb" / "id"
+    id_file.parent.mkdir(exist_ok=True)
+    if not id_file.is_file():
+        atomic_write(id_file, secrets.token_hex(8))
     return wandb.init(
-        project=project, name=out.resolve().name, id=kept.read_text(), resume="allow", dir=out, config=config,
+        project=project, name=out.resolve().name, id=id_file.read_text(), resume="allow", dir=out,
+        config=dict(config),
         settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True),
     )  # fmt: skip

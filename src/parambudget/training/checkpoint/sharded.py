@@ -1,8 +1,12 @@
-"""Checkpoints of a model that is shared out among processes, by torch's distributed checkpoint (DCP).
+"""Checkpoints of a sharded model, by torch's distributed checkpoint (DCP).
 
-Each process writes the rows that it holds into a file of its own, as safetensors: nothing in it can run code,
-which DCP's usual storage could not promise. The leading process then joins them, a tensor at a time, into the
-files that a run of one process writes. From those each reads back its own rows, however many they are.
+Each process writes the rows that it holds into a file of its own, as safetensors: no file can run code, which
+DCP's usual storage could not promise. The main process then consolidates them, a tensor at a time, into the
+files that a run of one process writes. Any number of processes read their own rows back from those.
+
+The consolidation is not that of `HuggingFaceStorageWriter(enable_consolidation=True)`, which gives its files
+other names (model-00001-of-00002.safetensors), writes an index beside them, and leaves `format` and the
+alignment out of their headers: a checkpoint has the same files whoever wrote it.
 """
 
 import json
@@ -20,25 +24,26 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
-from parambudget.training.distributed import PATIENCE
+from parambudget.training.distributed import TIMEOUT
 
 
 @dataclass(frozen=True, eq=False)
-class Pieces:
-    """The processes as those that write together, in threads that leave the training's messages alone."""
+class ShardedCheckpointWriter:
+    """The processes that write a checkpoint together, in threads that do not disturb the training's
+    messages."""
 
     group: dist.ProcessGroup
     mesh: DeviceMesh
-    """The same processes with the memory of their computers, where the copies lie."""
+    """The same processes with CPU memory, where the copies are."""
 
     @classmethod
-    def of_all(cls) -> Self:
-        """To be called on every process."""
-        group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE))
+    def create(cls) -> Self:
+        """A writer for all processes, each of which has to call this."""
+        group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=TIMEOUT))
         return cls(group, DeviceMesh.from_group(group, "cpu"))
 
-    def copied(self, value: Tensor, copy: Callable[[Tensor], Tensor]) -> Tensor:
-        """A copy in the computer's memory that is shared out as the tensor is; `copy` copies this piece."""
+    def copy_shard(self, value: Tensor, copy: Callable[[Tensor], Tensor]) -> Tensor:
+        """A copy in CPU memory that is sharded as the tensor is; `copy` copies this process's shard."""
         if not isinstance(value, DTensor):
             return copy(value)
         own = copy(value.to_local())
@@ -47,32 +52,32 @@ class Pieces:
         )
 
     def write(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Write this process's pieces, and return when all have written theirs; if one fails, all raise."""
+        """Write this process's shards and return when all have written theirs; if one fails, all raise."""
         storage = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
         try:
             dcp.save(dict(tensors), storage_writer=storage, process_group=self.group)
-        except CheckpointException as told:
-            error, _ = next(iter(told.failures.values()))
+        except CheckpointException as failed:
+            error, _ = next(iter(failed.failures.values()))
             raise error from None
 
 
-def read(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Fill tensors from the safetensors files of a folder: of what is shared out, this process's rows."""
-    _reader(folder)(tensors)
+def read_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Fill tensors from the safetensors files of a folder; of sharded ones, this process's rows."""
+    _shard_reader(folder)(tensors)
 
 
-def join(folder: Path, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write the whole of some tensors, of which `folder` has the pieces, into one safetensors file."""
-    fill = _reader(folder)
+def consolidate(folder: Path, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors whole, of which `folder` has the shards, into one safetensors file."""
+    fill = _shard_reader(folder)
     with path.open("wb") as file:
-        file.write(_header(tensors))
+        file.write(_safetensors_header(tensors))
         for name, tensor in tensors.items():
             whole = torch.empty(tensor.shape)
             fill({name: whole})
             file.write(whole.flatten().numpy().data)
 
 
-def _reader(folder: Path) -> Callable[[Mapping[str, Tensor]], None]:
+def _shard_reader(folder: Path) -> Callable[[Mapping[str, Tensor]], None]:
     """DCP's own steps of loading, without the messages that `dcp.load` would send to other processes."""
     storage = dcp.HuggingFaceStorageReader(str(folder))
     contents = storage.read_metadata()
@@ -86,17 +91,17 @@ def _reader(folder: Path) -> Callable[[Mapping[str, Tensor]], None]:
     return fill
 
 
-def _header(tensors: Mapping[str, Tensor]) -> bytes:
-    """What a safetensors file begins with: the length of the table of contents in 8 bytes, and that as JSON.
+def _safetensors_header(tensors: Mapping[str, Tensor]) -> bytes:
+    """The beginning of a safetensors file: the length of the header in 8 bytes, and the header as JSON.
 
     Source: huggingface.co/docs/safetensors, "Format".
     """
-    contents: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in tensors.items():
         assert tensor.dtype == torch.float32, f"{name} is {tensor.dtype}"
         begin, end = end, end + 4 * tensor.numel()
-        contents[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    text = json.dumps(contents).encode()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # so that the numbers are aligned
     return len(text).to_bytes(8, "little") + text

@@ -1,0 +1,134 @@
+"""What a caller asks of a run, and what the run tells the caller: plain values, known before torch is
+imported."""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parambudget.arch.config import ModelConfig
+from parambudget.cost.params import total
+from parambudget.errors import InputError
+from parambudget.formats.source import Source, load, read_source
+from parambudget.training.metrics import StepMetrics, TrainResult, read_run_config, run_config_path
+from parambudget.units import format_count
+
+if TYPE_CHECKING:
+    from parambudget.training.run import RunStart
+
+
+def launched_processes() -> int:
+    """How many processes `torchrun` has started, this one included; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How long a run is, where it is kept, and what it starts from."""
+
+    out: Path | None = None
+    """Folder of the run; None for the next free one in runs/."""
+    data: Path | None = None
+    """Text to train on; None for that of the run, else Python's standard library."""
+    tokens: int | None = None
+    """Tokens to train on; at most one of tokens, hours and steps is given."""
+    hours: float | None = None
+    resume: bool = False
+    """Resume the run in `out` if there is one."""
+    init: Path | None = None
+    """A checkpoint or a Hugging Face folder whose weights a new run starts from."""
+    shard: bool | None = None
+    """Shard the model among the processes; None leaves it to the plan."""
+    wandb: str | None = None
+    """Project of Weights & Biases to report to."""
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A run as it was asked for, with the model and the config file read."""
+
+    model: ModelConfig
+    out: Path
+    options: RunOptions
+    settings: Mapping[str, Any]
+    """Settings that the caller gives; they take precedence over those of `source`."""
+    source: Source
+    """What the config file says beside the model."""
+    provenance: Mapping[str, Any]
+    """Of the run to resume, else of the run that the config file belongs to: its text is meant."""
+
+
+@dataclass(frozen=True)
+class TrainEvents:
+    """What is called while a run goes on, in the main process alone. Every callback is optional."""
+
+    on_status: Callable[[str | None], None] = lambda _: None
+    """What is being prepared before the first update; None when that is done."""
+    on_start: "Callable[[RunStart], None]" = lambda _: None
+    """The first update is next."""
+    on_step: Callable[[StepMetrics], None] = lambda _: None
+    """After each update."""
+    on_notice: Callable[[str], None] = lambda _: None
+    """Something that the caller should know and that does not end the run."""
+    on_end: Callable[[TrainResult], None] = lambda _: None
+    """The run has finished, or was stopped and saved."""
+
+
+def build_request(
+    source: ModelConfig | str | Path | None, fields: Mapping[str, Any], settings: Mapping[str, Any],
+    options: RunOptions,
+) -> RunRequest:  # fmt: skip
+    """Read the model and the config file, and refuse options that contradict each other.
+
+    `fields` change fields of the model. Without any model, that of the run to resume is meant, or that of the
+    initial weights.
+    """
+    _require_consistent(options, settings.get("steps"))
+    out, provenance, document = options.out, None, Source({})
+    if isinstance(source, ModelConfig):
+        model, name = source.replace(**fields) if fields else source, None
+    else:
+        if source is not None:
+            document = read_source(source)
+        elif not fields and (options.resume or options.init is not None):
+            source = _find_model(out if options.resume else None, options.init)
+        model, name = load(source, dict(fields)).model, source
+    if options.resume and out is not None and (stored := read_run_config(out)) is not None:
+        provenance = stored["provenance"]
+    if out is None:
+        out = next_folder(Path(name).stem if name is not None else format_count(total(model)))
+    if provenance is None:
+        provenance = document.provenance
+    return RunRequest(model, out, options, settings, document, provenance)
+
+
+def next_folder(name: str) -> Path:
+    """The first of runs/NAME-1, runs/NAME-2, ... that does not exist."""
+    n = 1
+    while (folder := Path("runs") / f"{name}-{n}").exists():
+        n += 1
+    return folder
+
+
+def _require_consistent(options: RunOptions, steps: int | None) -> None:
+    lengths = {"--steps": steps, "--tokens": options.tokens, "--hours": options.hours}
+    given = [name for name, value in lengths.items() if value is not None]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} both set the length of the run; give one of them")
+    if options.resume and options.out is None:
+        raise InputError("--resume continues the run in a folder; name it with --out DIR")
+    if options.hours is not None and not (math.isfinite(options.hours) and options.hours > 0):
+        raise InputError(f"--hours {options.hours:g} is not a duration; use a positive number")
+
+
+def _find_model(out: Path | None, init: Path | None) -> str:
+    """The config of the run to resume, or of the initial weights."""
+    path = run_config_path(out) if out is not None else None
+    if path is None and init is not None and (init / "config.json").exists():
+        path = init / "config.json"
+    if path is None:
+        lacking = f"{out} holds no run to resume" if out is not None else f"{init} holds no model"
+        raise InputError(f"{lacking}; give a model: a config file, a preset's name, or flags such as --dim")
+    return str(path)

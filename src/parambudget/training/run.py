@@ -1,0 +1,169 @@
+"""A training run from request to result: join the processes, read the text, resolve the settings, train.
+
+`pb.train` and `parambudget train` call this. It prints nothing: what there is to see goes through
+`TrainEvents`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from parambudget.arch.config import ModelConfig
+from parambudget.errors import MissingExtra
+from parambudget.text.dataset import data_for
+from parambudget.text.token_cache import TokenData
+from parambudget.training.config import TrainConfig
+from parambudget.training.dataloader import require_windows
+from parambudget.training.defaults import ResolvedTrainConfig
+from parambudget.training.device import Compute, explain_missing_kernel, select_device
+from parambudget.training.distributed import ProcessGroup, join_process_group
+from parambudget.training.forecast import Prediction, predict_run
+from parambudget.training.loop import TrainJob, train
+from parambudget.training.metrics import StepMetrics, TrainResult, run_config_path
+from parambudget.training.request import RunRequest, TrainEvents
+from parambudget.training.run_folder import (
+    data_provenance,
+    require_free,
+    run_data_path,
+    warn_about_changed_text,
+)
+from parambudget.training.settings import ResolvedSettings, merge_sources, require_possible, resolve_settings
+from parambudget.training.signals import StopRequest
+from parambudget.training.train_state import require_initial_weights
+
+
+@dataclass(frozen=True, eq=False)
+class RunStart:
+    """A run that is about to make its first update."""
+
+    model: ModelConfig
+    data: TokenData
+    out: Path
+    settings: ResolvedTrainConfig
+    """Complete, each with its reason."""
+    device: str
+    planned: Prediction | None
+    """Predicted memory and speed."""
+    peak_flops: float | None
+    """Dense FLOP/s of all devices; None if not known."""
+    peak_memory_bytes: Callable[[], int | None]
+    """The most memory used so far."""
+
+
+def run(
+    build: Callable[[], RunRequest], *, device: str = "auto", events: TrainEvents | None = None,
+    stop: StopRequest | None = None,
+) -> TrainResult:  # fmt: skip
+    """Train in this process, or together with the others that `torchrun` started beside it.
+
+    `build` makes the request: the main process's is used by all, and an error in any of them ends all.
+    """
+    stop = stop or StopRequest()
+    with join_process_group(device) as (group, own_device), explain_missing_kernel():
+        if group.world_size == 1:
+            stop.raise_immediately()
+        with group.synced_errors():
+            request = group.broadcast(build())
+        heard = events if events is not None and group.is_main else TrainEvents()
+        return _run_in_group(group, request, own_device, heard, stop)
+
+
+def _run_in_group(
+    group: ProcessGroup, request: RunRequest, device: str, events: TrainEvents, stop: StopRequest
+) -> TrainResult:
+    """Read the text, resolve the settings and train; `events` are of the main process."""
+    model, out, options = request.model, request.out, request.options
+    with group.synced_errors():
+        compute, data, settings = _prepare(group, request, device, events)
+    config = settings.resolved.config
+    planned = predict_run(model, config, compute, group, shard=settings.shard)
+    start = RunStart(
+        model, data, out, settings.resolved, compute.name, planned, group.peak_flops(compute),
+        compute.peak_memory_bytes,
+    )  # fmt: skip
+    job = TrainJob(
+        model, config, data, out, settings.shard, options.resume, options.init, settings.provenance
+    )
+    stop.wait_for_update()
+    with _log_steps(events.on_step, request, config, group) as on_step:
+        result = train(
+            job, device=device, group=group, stop_requested=stop, on_start=lambda: events.on_start(start),
+            on_step=on_step, on_notice=events.on_notice,
+        )  # fmt: skip
+    events.on_end(result)
+    return result
+
+
+def _prepare(
+    group: ProcessGroup, request: RunRequest, device: str, events: TrainEvents
+) -> tuple[Compute, TokenData, ResolvedSettings]:
+    """Device, text and settings. What can be refused without the text is refused before it is read."""
+    model, out, options = request.model, request.out, request.options
+    compute = select_device(device)
+    if options.shard:
+        group.require_several()
+    if options.init is not None:
+        require_initial_weights(options.init)
+    if group.is_main:
+        require_free(out, resume=options.resume)
+    if options.wandb is not None:
+        _require_wandb()
+    sets_length = options.tokens is not None or options.hours is not None
+    given = merge_sources(request.source, request.settings, longer=sets_length)
+    given = require_possible(model, given, out if options.resume else None)
+    text = options.data or run_data_path(request.provenance)
+    group.barrier()
+    if options.resume and (read := run_config_path(out)) not in (None, out / "config.json"):
+        events.on_notice(
+            f"{out / 'config.json'} cannot be read; it is replaced by its copy in {read.parent.name}"
+        )
+    if compute.device.type == "cuda" and compute.peak_flops is None:
+        events.on_notice(f"the peak FLOP/s of {compute.name} is not known, so no MFU is given")
+    with _status(events, "reading the text, training a tokenizer and encoding; the result is cached"):
+        data = group.main_process_first(lambda: data_for(text, model.vocab_size))
+    require_windows(data, model.context_length)
+    if options.data is None and not given.stored:
+        warn_about_changed_text(request.provenance, data, events.on_notice)
+    with _status(events, "choosing the settings"):
+        settings = resolve_settings(
+            given, model, data, compute, options.tokens, options.hours, group, shard=options.shard
+        )
+    return compute, data, replace(settings, provenance=settings.provenance | data_provenance(text))
+
+
+@contextmanager
+def _status(events: TrainEvents, text: str) -> Iterator[None]:
+    events.on_status(text)
+    try:
+        yield
+    finally:
+        events.on_status(None)
+
+
+def _require_wandb() -> None:
+    if find_spec("wandb") is None:
+        raise MissingExtra(
+            "--wandb needs wandb, which is not installed; run it as: uv run --extra train --extra wandb "
+            "parambudget train ... (or: pip install 'parambudget[train,wandb]')"
+        )
+    from parambudget.training.wandb_logger import require_account
+
+    require_account()
+
+
+@contextmanager
+def _log_steps(
+    on_step: Callable[[StepMetrics], None], request: RunRequest, config: TrainConfig, group: ProcessGroup
+) -> Iterator[Callable[[StepMetrics], None]]:
+    """`on_step`, which also reports to Weights & Biases if that is asked for."""
+    project = request.options.wandb
+    if project is None or not group.is_main:
+        yield on_step
+        return
+    from parambudget.training.wandb_logger import log_to_wandb
+
+    settings = request.model.model_dump() | config.model_dump()
+    with log_to_wandb(on_step, project, request.out, settings) as log_step:
+        yield log_step
