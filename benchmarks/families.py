@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from support.hf_configs import INSTANTIATED_AS, class_counts, configs
 
-from parambudget.arch.defaults import complete
+from parambudget.arch.defaults import with_defaults
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import count
 from parambudget.formats.hf.families.registry import FAMILIES
@@ -51,7 +51,7 @@ def largest_error(model_type: str, n_configs: int) -> int:
     @settings(max_examples=n_configs, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(configs(model_type))
     def check(config: dict[str, Any]) -> None:
-        ours = count(complete(from_hf(config, model_type).fields).model)
+        ours = count(with_defaults(from_hf(config, model_type).fields).model)
         theirs, active = class_counts(config)
         errors.append(abs(ours.active - active))
         errors.extend(abs(ours.components[name] - theirs.get(name, 0)) for name in ours.components)

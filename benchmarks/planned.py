@@ -28,9 +28,9 @@ import torch
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
-from parambudget.cost.speed.profile import stack_for
-from parambudget.cost.speed.roofline import Work
+from parambudget.cost.speed.profile import profile_for
 from parambudget.cost.speed.throughput import Throughput, throughput
+from parambudget.cost.step import StepConfig
 from parambudget.training.calibrate import random_text, timing_config
 from parambudget.training.device import Compute, select_device
 from parambudget.training.loop import Clock, train_steps
@@ -39,24 +39,36 @@ from parambudget.training.train_state import init_train_state
 
 UPDATES = 4
 """Timed in a turn."""
+
+
+def step_of(batch_size: int, gradient_accumulation_steps: int = 1, **fields: object) -> StepConfig:
+    """A step in few words."""
+    return StepConfig.read(
+        {"batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps, **fields}
+    )
+
+
 SMALL = {"n_heads": 4, "vocab_size": 4096}
-CASES: dict[str, list[tuple[dict[str, int], Work]]] = {
+CASES: dict[str, list[tuple[dict[str, int], StepConfig]]] = {
     "cpu": [
-        ({"dim": 256, "n_layers": 4, "context_length": 128} | SMALL, Work(4)),
-        ({"dim": 256, "n_layers": 4, "context_length": 128} | SMALL, Work(1, 4, "adamw")),
-        ({"dim": 128, "n_layers": 6, "context_length": 512} | SMALL, Work(1, 4)),
-        ({"dim": 192, "n_layers": 3, "context_length": 64, "n_heads": 3, "vocab_size": 8192}, Work(4, 2)),
-        ({"dim": 384, "n_layers": 2, "context_length": 256, "n_heads": 6, "vocab_size": 512}, Work(2)),
-        ({"dim": 128, "n_layers": 12, "context_length": 128} | SMALL, Work(4, gradient_checkpointing=True)),
+        ({"dim": 256, "n_layers": 4, "context_length": 128} | SMALL, step_of(4)),
+        ({"dim": 256, "n_layers": 4, "context_length": 128} | SMALL, step_of(1, 4, optimizer="adamw")),
+        ({"dim": 128, "n_layers": 6, "context_length": 512} | SMALL, step_of(1, 4)),
+        ({"dim": 192, "n_layers": 3, "context_length": 64, "n_heads": 3, "vocab_size": 8192}, step_of(4, 2)),
+        ({"dim": 384, "n_layers": 2, "context_length": 256, "n_heads": 6, "vocab_size": 512}, step_of(2)),
+        ({"dim": 128, "n_layers": 12, "context_length": 128} | SMALL,
+         step_of(4, gradient_checkpointing=True)),
     ],
     "cuda": [
-        ({"dim": 768, "n_layers": 12, "context_length": 1024, "n_heads": 12}, Work(16, 4)),
-        ({"dim": 768, "n_layers": 12, "context_length": 1024, "n_heads": 12}, Work(4, 16, "adamw")),
-        ({"dim": 896, "n_layers": 24, "context_length": 1024, "n_heads": 14}, Work(16, 8)),
-        ({"dim": 1024, "n_layers": 12, "context_length": 512, "n_heads": 8, "vocab_size": 32_768}, Work(32)),
-        ({"dim": 1536, "n_layers": 24, "context_length": 2048, "n_heads": 12}, Work(4, 8)),
+        ({"dim": 768, "n_layers": 12, "context_length": 1024, "n_heads": 12}, step_of(16, 4)),
+        ({"dim": 768, "n_layers": 12, "context_length": 1024, "n_heads": 12},
+         step_of(4, 16, optimizer="adamw")),
+        ({"dim": 896, "n_layers": 24, "context_length": 1024, "n_heads": 14}, step_of(16, 8)),
+        ({"dim": 1024, "n_layers": 12, "context_length": 512, "n_heads": 8, "vocab_size": 32_768},
+         step_of(32)),
+        ({"dim": 1536, "n_layers": 24, "context_length": 2048, "n_heads": 12}, step_of(4, 8)),
         ({"dim": 896, "n_layers": 24, "context_length": 1024, "n_heads": 14},
-         Work(16, 8, gradient_checkpointing=True, loss_chunks=8)),
+         step_of(16, 8, gradient_checkpointing=True, loss_chunks=8)),
     ],
 }  # fmt: skip
 RUN = [sys.executable, "-c", "from parambudget.cli.main import main; main()", "train"]
@@ -109,7 +121,7 @@ def main() -> None:
 
 def compare_in_turns(compute: Compute, turns: int) -> None:
     """Train all shapes in one process and print a table."""
-    cases = [case_of(fields, work, compute) for fields, work in CASES[compute.device.type]]
+    cases = [case_of(fields, step, compute) for fields, step in CASES[compute.device.type]]
     for case in cases:
         for _ in range(2):
             next(case.steps)
@@ -120,12 +132,12 @@ def compare_in_turns(compute: Compute, turns: int) -> None:
     report(cases, compute)
 
 
-def case_of(fields: dict[str, int], work: Work, compute: Compute) -> TrainedShape:
+def case_of(fields: dict[str, int], step: StepConfig, compute: Compute) -> TrainedShape:
     """The plan, and the updates that it is a plan of."""
     model = pb.model(**fields)
-    plan = throughput(model, work, stack_for(compute.name))
+    plan = throughput(model, step, profile_for(compute.name))
     clock = Clock(plan.update_tokens, flops_per_token(model), compute.peak_flops)
-    config = timing_config(work)
+    config = timing_config(step)
     return TrainedShape(
         model,
         plan,
@@ -135,7 +147,7 @@ def case_of(fields: dict[str, int], work: Work, compute: Compute) -> TrainedShap
 
 def report(cases: list[TrainedShape], compute: Compute) -> None:
     """A line each, medians; then how far off they are."""
-    stack = cases[0].plan.stack
+    stack = cases[0].plan.profile
     print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {compute.name}, torch {torch.__version__}, ", end="")
     print(f"{stack.name}; constants {stack.source}")
     print(
@@ -144,12 +156,12 @@ def report(cases: list[TrainedShape], compute: Compute) -> None:
     print("|---|---|---|---|---|---|---|---|")
     errors = []
     for case in cases:
-        m, work, (low, expected, high) = case.model, case.plan.work, case.plan.tokens_per_second
+        m, step, (low, expected, high) = case.model, case.plan.step, case.plan.tokens_per_second
         measured = median(case.rates)
         errors.append(expected / measured - 1)
-        again = ", recomputed" if work.gradient_checkpointing else ""
+        again = ", recomputed" if step.gradient_checkpointing else ""
         shape = f"{m.n_layers} x {m.dim} | {m.vocab_size:,} | {m.context_length:,}"
-        batch = f"{work.own_steps} x {work.batch_size} | {work.optimizer}{again}"
+        batch = f"{step.micro_steps_per_device} x {step.batch_size} | {step.optimizer}{again}"
         print(
             f"| {shape} | {batch} | {expected:,.0f} ({low:,.0f} to {high:,.0f}) | {measured:,.0f} "
             f"| {errors[-1]:+.1%} |"

@@ -22,9 +22,9 @@ import torch
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
-from parambudget.text.corpus import corpus
+from parambudget.text.corpus import read_corpus
 from parambudget.text.token_cache import token_data
-from parambudget.training.defaults import complete
+from parambudget.training.defaults import with_defaults
 from parambudget.training.loop import TrainJob, train
 
 TEXT = {"vocab_size": 512, "context_length": 128}
@@ -52,10 +52,10 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=2, help="runs at a time, of one thread each")
     asked = parser.parse_args()
     model = pb.model(dim=asked.dim, n_layers=asked.layers, n_heads=asked.dim // 32, **TEXT)
-    data = token_data(corpus(), model.vocab_size)
+    data = token_data(read_corpus(), model.vocab_size)
     at_the_end = {name: asked.steps for name in ("steps", "eval_every", "save_every")}
     shared = at_the_end | {"eval_tokens": 2**16}
-    default = complete(shared, model, len(data.train), on_cpu=True).config
+    default = with_defaults(shared, model, len(data.train), on_cpu=True).config
     kinds: dict[str, dict[str, Any]] = {"default": {}} | {
         f"AdamW {times:g}x": {"optimizer": "adamw", "learning_rate": times * default.learning_rate}
         for times in asked.rates
@@ -82,8 +82,8 @@ def finished(out: Path, model: ModelConfig, run: Run) -> dict[str, Any]:
     folder = out / run.name
     summary = folder / "summary.json"
     if not summary.exists() or not json.loads(summary.read_text())["finished"]:
-        data = token_data(corpus(), model.vocab_size)
-        config = complete(run.given, model, len(data.train), on_cpu=True).config
+        data = token_data(read_corpus(), model.vocab_size)
+        config = with_defaults(run.given, model, len(data.train), on_cpu=True).config
         train(TrainJob(model, config, data, folder, resume=True), device="cpu")
     found: dict[str, Any] = json.loads(summary.read_text())
     return found

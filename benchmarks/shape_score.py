@@ -28,12 +28,12 @@ from fractions import Fraction
 import numpy as np
 from expert_models import ROWS
 
-from parambudget.arch.config import ModelConfig, met_width
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import active, active_body, total
 from parambudget.search.engine import Search
-from parambudget.search.lattice import Points
-from parambudget.search.score import WEIGHTS, Weights, shape_score
+from parambudget.search.lattice import Candidates
+from parambudget.search.score import SCORE_WEIGHTS, ScoreWeights, shape_score
 from parambudget.search.space import SearchSpace, choices_of
 
 SIZES = ("n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "intermediate_size")
@@ -60,12 +60,12 @@ class PublishedShape:
     model: ModelConfig
     target: int
     choices: ModelConfig
-    rivals: Points
+    rivals: Candidates
     tuned_on: bool
 
-    def percentile(self, weights: Weights) -> float:
+    def percentile(self, weights: ScoreWeights) -> float:
         """Share of the shapes within tolerance that score strictly better, in percent."""
-        true = Points(
+        true = Candidates(
             *(np.array([getattr(self.model, name)]) for name in SIZES), counted=np.array([self.target])
         )
         mine, others = (
@@ -86,7 +86,7 @@ def dense_shapes() -> Iterator[PublishedShape]:
         seen.add(shape)
         fixed = {"vocab_size": m.vocab_size, "tied": m.tied, "gated": m.gated}
         space = SearchSpace.declare(row.published_count, fixed)
-        rivals = Search(space, row.published_count).within(Fraction(1, 200))
+        rivals = Search(space, row.published_count).candidates_within(Fraction(1, 200))
         yield PublishedShape(name, m, row.published_count, space.choices, rivals, family(name) in TUNED_ON)
 
 
@@ -95,15 +95,15 @@ def family(name: str) -> str:
     return re.match(r"[a-z]+", name)[0]
 
 
-def tune_weights(found: list[PublishedShape]) -> Weights:
+def tune_weights(found: list[PublishedShape]) -> ScoreWeights:
     """Coordinate descent over a small grid on the tuning half, from the weights as they are."""
     half = [case for case in found if case.tuned_on]
 
-    def cost(weights: Weights) -> float:
+    def cost(weights: ScoreWeights) -> float:
         return float(np.mean([case.percentile(weights) for case in half]))
 
-    weights, best = WEIGHTS, cost(WEIGHTS)
-    for name in (field.name for field in fields(Weights) if field.name not in BY_HAND):
+    weights, best = SCORE_WEIGHTS, cost(SCORE_WEIGHTS)
+    for name in (field.name for field in fields(ScoreWeights) if field.name not in BY_HAND):
         for value in GRID:
             tried = replace(weights, **{name: value})
             if (now := cost(tried)) < best - 0.01:
@@ -115,7 +115,7 @@ def tune_weights(found: list[PublishedShape]) -> Weights:
 def rank_dense(*, tune: bool) -> None:
     """Print a line per dense model and the summary of both halves."""
     found = sorted(dense_shapes(), key=lambda case: case.name)
-    weights = tune_weights(found) if tune else WEIGHTS
+    weights = tune_weights(found) if tune else SCORE_WEIGHTS
     head = f"{'model':20} {'half':8} {'layers':>6} {'dim':>6} {'heads':>8} {'ffn':>6} {'rivals':>8}"
     print(f"{head} {'percentile':>10}")
     ranks = {}
@@ -149,12 +149,12 @@ def models_with_experts() -> Iterator[tuple[str, ModelConfig]]:
         seen.add(total(m))
 
 
-def candidate_of(m: ModelConfig) -> Points:
+def candidate_of(m: ModelConfig) -> Candidates:
     """The model as a point of a lattice."""
     sizes = {name: np.array([getattr(m, name)]) for name in SIZES}
     moe = {name: getattr(m.moe, name) for name in OF_EXPERTS}
     sizes |= {name: np.array([value]) for name, value in moe.items() if value is not None}
-    return Points(counted=np.array([total(m)]), active=np.array([active(m)]), **sizes)
+    return Candidates(counted=np.array([total(m)]), active=np.array([active(m)]), **sizes)
 
 
 def percentile_with_experts(m: ModelConfig) -> tuple[int, float]:
@@ -166,7 +166,7 @@ def percentile_with_experts(m: ModelConfig) -> tuple[int, float]:
         if name not in ("n_experts", "n_experts_per_token")
     }
     space = SearchSpace.declare(n, fixed, active=second)
-    rivals = Search(space, n, active=second).within(Fraction(1, 200))
+    rivals = Search(space, n, active=second).candidates_within(Fraction(1, 200))
     mine, others = (
         np.sum(list(shape_score(space.choices, points, space.size).values()), axis=0)
         for points in (candidate_of(m), rivals)
@@ -183,7 +183,7 @@ def print_centres() -> None:
         aspects = [np.log(m.dim / m.n_layers) for m, _ in there]
         size = np.exp(np.mean([np.log(count) for _, count in there]))
         print(f"aspect at {size:.3g}: {np.exp(np.mean(aspects)):.1f}, sd {np.std(aspects):.2f}")
-    met = [np.log(met_width(m.moe) / m.dim) for m in fitted]
+    met = [np.log(m.active_ffn_width / m.dim) for m in fitted]
     print(f"met width / dim: median {np.exp(np.median(met)):.2f}, sd {np.std(met):.2f}")
     heads = [np.log(m.n_heads * m.head_dim / m.dim) for m in fitted if m.mla is None]
     print(f"heads / dim: mean {np.exp(np.mean(heads)):.2f}, sd {np.std(heads):.2f}")

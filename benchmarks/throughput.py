@@ -26,10 +26,11 @@ import numpy as np
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
-from parambudget.cost.hardware import named
+from parambudget.cost.hardware import parse_accelerator
 from parambudget.cost.speed import profile
-from parambudget.cost.speed.profile import Stack
-from parambudget.cost.speed.roofline import Work, tokens_per_second
+from parambudget.cost.speed.profile import DeviceProfile
+from parambudget.cost.speed.roofline import tokens_per_second
+from parambudget.cost.step import StepConfig
 
 HERE = Path(__file__).parent
 FITTED_TO = ("llm.c", "compiled")
@@ -54,7 +55,7 @@ class Point:
     name: str
     model: ModelConfig
     gpu: str
-    work: Work
+    work: StepConfig
     published: float
     """Tokens per second and GPU."""
 
@@ -63,9 +64,9 @@ class Point:
         """What its hardware constants are shared with."""
         return {"a100": "ampere", "h100": "hopper", "rtx-": "ampere"}[self.gpu[:4]]
 
-    def predicted(self, stack: Stack) -> float:
+    def predicted(self, stack: DeviceProfile) -> float:
         """Tokens per second and GPU."""
-        return float(tokens_per_second(self.model, self.work, stack)) / self.work.ranks
+        return float(tokens_per_second(self.model, self.work, stack)) / self.work.world_size
 
 
 Constants = dict[str, float]
@@ -109,10 +110,11 @@ def point_of(row: dict[str, str], facts: dict[str, dict[str, dict[str, str]]]) -
     name, n_gpus = row["model"], int(row["n_gpus"])
     known, context_length = facts["models"].get(name), int(row["context_length"])
     model = pb.model(**known, context_length=context_length) if known else pb.model(name)
-    work = Work(
+    work = StepConfig(
         batch_size=int(row["batch_size"]), gradient_accumulation_steps=int(row["micro_steps"]) * n_gpus,
         optimizer="muon" if row["optimizer"] == "muon" else "adamw",
-        gradient_checkpointing=row["checkpointing"] == "yes", ranks=n_gpus, sharded=row["sharded"] == "yes",
+        gradient_checkpointing=row["checkpointing"] == "yes", world_size=n_gpus,
+        shard=row["sharded"] == "yes",
     )  # fmt: skip
     return Point(
         row["source"], facts["sources"][row["source"]]["software"], name,
@@ -121,13 +123,13 @@ def point_of(row: dict[str, str], facts: dict[str, dict[str, dict[str, str]]]) -
     )  # fmt: skip
 
 
-def stack_of(constants: Constants, point: Point) -> Stack:
+def stack_of(constants: Constants, point: Point) -> DeviceProfile:
     """The stack of a point's GPU with these constants in it."""
     of = {name: constants.get(f"{name}, {point.generation}", constants.get(name, 0.0)) for name in PRIOR}
-    peak = named(point.gpu).bf16_flops
+    peak = parse_accelerator(point.gpu).bf16_flops
     software = {name: of[name] for name in PRIOR if name not in OF_A_GENERATION}
     return replace(
-        profile.preset(named(point.gpu)), matmul_flops=of["matmul"] * peak,
+        profile.preset_profile(parse_accelerator(point.gpu)), matmul_flops=of["matmul"] * peak,
         newton_schulz_flops=of["matmul"] * peak, attention_flops=of["attention"] * peak, **software,
     )  # fmt: skip
 
@@ -178,7 +180,7 @@ def left_out(points: Sequence[Point]) -> list[float]:
 
 def shipped(point: Point) -> float:
     """The error of the preset."""
-    return point.predicted(profile.preset(named(point.gpu))) / point.published - 1
+    return point.predicted(profile.preset_profile(parse_accelerator(point.gpu))) / point.published - 1
 
 
 def line(point: Point, of_preset: float, of_fit: float | None) -> None:

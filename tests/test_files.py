@@ -10,7 +10,14 @@ import pytest
 
 import parambudget as pb
 from parambudget import _files
-from parambudget._files import LARGEST_CONFIG_BYTES, read_json, write_json, write_whole
+from parambudget._files import (
+    LARGEST_CONFIG_BYTES,
+    atomic_folder,
+    atomic_write,
+    read_json,
+    sync_to_disk,
+    write_json,
+)
 from parambudget._tabular import Tabular
 from parambudget.errors import InputError, MissingExtra
 
@@ -68,7 +75,7 @@ def test_a_file_beyond_5_mb_is_refused(tmp_path: Path):
     path = tmp_path / "config.json"
     with path.open("wb") as file:
         file.truncate(LARGEST_CONFIG_BYTES + 1)
-    assert refusal(path) == "PATH has more than the 5,000,000 bytes of any config file"
+    assert refusal(path) == "PATH is larger than 5,000,000 bytes, the most for a config file"
 
 
 def test_what_is_written_reads_back(tmp_path: Path):
@@ -81,19 +88,19 @@ def test_what_is_written_reads_back(tmp_path: Path):
 
 
 def test_writing_leaves_no_temporary_behind(tmp_path: Path):
-    write_whole(tmp_path / "config.json", "new")
+    atomic_write(tmp_path / "config.json", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path):
     (tmp_path / "usual").touch()
-    write_whole(tmp_path / "config.json", "new")
+    atomic_write(tmp_path / "config.json", "new")
     assert (tmp_path / "config.json").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_the_longest_file_name_can_be_written(tmp_path: Path):
     path = tmp_path / ("x" * 255)
-    write_whole(path, "new")
+    atomic_write(path, "new")
     assert path.read_text() == "new"
 
 
@@ -108,7 +115,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(
     path.write_text("old")
     monkeypatch.setattr(_files.os, "fsync", failing)
     with pytest.raises((InputError, KeyboardInterrupt)):
-        write_whole(path, "new")
+        atomic_write(path, "new")
     assert path.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
@@ -126,7 +133,7 @@ def test_a_place_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, n
     (tmp_path / "plain").touch()
     path = tmp_path / name
     with pytest.raises(InputError) as caught:
-        write_whole(path, "new")
+        atomic_write(path, "new")
     assert str(caught.value).startswith(f"cannot write {path}: {why}")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["plain"]
 
@@ -135,7 +142,7 @@ def test_a_place_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, n
 def test_a_folder_without_permission_is_refused(tmp_path: Path):
     tmp_path.chmod(0o500)
     with pytest.raises(InputError, match="Permission denied; nothing was written"):
-        write_whole(tmp_path / "config.json", "new")
+        atomic_write(tmp_path / "config.json", "new")
 
 
 class Table(Tabular):
@@ -189,7 +196,78 @@ def test_a_pipe_is_neither_read_nor_replaced(tmp_path: Path):
     assert pipe.is_fifo()
 
 
+def test_bytes_are_written_as_they_are(tmp_path: Path):
+    atomic_write(tmp_path / "file", b"\r\n\xff")
+    assert (tmp_path / "file").read_bytes() == b"\r\n\xff"
+
+
+def test_a_temporary_file_of_a_killed_process_is_in_nobodys_way(tmp_path: Path):
+    (tmp_path / f".config.json.{os.getpid()}.tmp").touch()
+    write_json(tmp_path / "config.json", 1)
+    assert read_json(tmp_path / "config.json") == 1
+
+
+def test_a_folder_appears_whole_with_all_that_is_in_it(tmp_path: Path):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    with atomic_folder(folder) as unfinished:
+        (unfinished / "inner").mkdir()
+        (unfinished / "inner" / "file").write_text("x")
+        assert not list(folder.iterdir())
+    assert (folder / "inner" / "file").read_text() == "x"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path):
+    def write() -> None:
+        with atomic_folder(tmp_path / "new") as unfinished:
+            (unfinished / "file").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_something_in_it_is_overwritten_only_on_request(tmp_path: Path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "file").touch()
+    with pytest.raises(InputError, match="already exists"), atomic_folder(tmp_path / "old"):
+        pass
+    with atomic_folder(tmp_path / "old", overwrite=True) as unfinished:
+        (unfinished / "other").touch()
+    assert [path.name for path in (tmp_path / "old").iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize("name", ["file", "."])
+def test_windows_syncs_files_it_may_write_and_no_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    flags = []
+    really_open = os.open
+    path = tmp_path / name
+    if name != ".":
+        path.touch()
+    monkeypatch.setattr(_files.os, "open", lambda path, flag: flags.append(flag) or really_open(path, flag))
+    monkeypatch.setattr(_files.os, "name", "nt")
+    sync_to_disk(path)
+    assert flags == ([os.O_RDWR] if name != "." else [])
+
+
+def test_a_folder_that_its_file_system_cannot_sync_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refusing(_: int) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(_files.os, "fsync", refusing)
+    sync_to_disk(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Invalid argument"):
+        sync_to_disk(tmp_path / "file")
+
+
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path):
     path = tmp_path / "config.json"
     path.write_text('{"dim": 64, "dim": 128}')
-    assert "'dim' stands there twice" in refusal(path)
+    assert "'dim' appears twice" in refusal(path)

@@ -20,49 +20,75 @@ from parambudget.errors import (
 )
 
 if TYPE_CHECKING:
-    from parambudget.api import count, formula, model, plan_run, solve, train, verify
+    from parambudget.api import count, formula, machine, model, plan, resize, solve, train, verify
     from parambudget.arch.config import ModelConfig
     from parambudget.arch.presets.registry import preset
     from parambudget.formats.hf.weights import load_pretrained
+    from parambudget.planning.budget import Budget
+    from parambudget.planning.machine import Machine
+    from parambudget.planning.run_plan import RunPlan
+    from parambudget.scaling.loss import LossLaw
+    from parambudget.search.certificate import Certificate
+    from parambudget.search.solutions import Forecast, Solution, Solutions
     from parambudget.training.metrics import StepMetrics, TrainResult
     from parambudget.training.request import TrainEvents
 
 
 __all__ = [
+    "Budget",
+    "Certificate",
     "CheckFailed",
     "ConfigError",
+    "Forecast",
     "InputError",
+    "LossLaw",
+    "Machine",
     "MissingExtra",
     "ModelConfig",
     "NoSolution",
     "ParambudgetError",
+    "RunPlan",
+    "Solution",
+    "Solutions",
     "StepMetrics",
     "TrainEvents",
     "TrainResult",
     "count",
     "formula",
     "load_pretrained",
+    "machine",
     "model",
-    "plan_run",
+    "plan",
     "preset",
+    "resize",
     "solve",
     "train",
     "verify",
 ]
 
-# Opened when first used: pydantic is most of what importing this package costs, and the command line has to
-# say first how it wants it, see `cli.main`.
-_ROOMS: Final = {
+# Imported when first used: pydantic is most of what importing this package costs, and the command line has to
+# configure it first, see `cli.main`.
+_LAZY: Final = {
+    "Budget": "planning.budget",
+    "Certificate": "search.certificate",
+    "Forecast": "search.solutions",
+    "LossLaw": "scaling.loss",
+    "Machine": "planning.machine",
     "ModelConfig": "arch.config",
+    "RunPlan": "planning.run_plan",
+    "Solution": "search.solutions",
+    "Solutions": "search.solutions",
     "StepMetrics": "training.metrics",
     "TrainEvents": "training.request",
     "TrainResult": "training.metrics",
     "count": "api",
     "formula": "api",
     "load_pretrained": "formats.hf.weights",
+    "machine": "api",
     "model": "api",
-    "plan_run": "api",
+    "plan": "api",
     "preset": "arch.presets.registry",
+    "resize": "api",
     "solve": "api",
     "train": "api",
     "verify": "api",
@@ -70,10 +96,10 @@ _ROOMS: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    """A name of the face from its room."""
-    if name not in _ROOMS:
+    """A public name, imported from its module when it is first used."""
+    if name not in _LAZY:
         raise AttributeError(f"module 'parambudget' has no attribute {name!r}")
-    return getattr(import_module(f"parambudget.{_ROOMS[name]}"), name)
+    return getattr(import_module(f"parambudget.{_LAZY[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,36 +1,49 @@
-"""Files are read within bounds and written whole or not at all."""
+"""Files are read within bounds, and written completely or not at all."""
 
+import errno
+import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from parambudget.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    _FULL_SYNC = None
+else:
+    _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
+
 LARGEST_CONFIG_BYTES: Final = 5_000_000
+_FOLDERS_CANNOT_SYNC: Final = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in a file of at most 5 MB; every way this can fail is one line that names the file."""
+    """The JSON value in a file of at most 5 MB; every error is one line that names the file."""
     if os.path.isdir(path):
         raise InputError(f"{path} is a directory; give a JSON file")
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"{path} is a device or a pipe; give a JSON file")
     try:
         with path.open("rb") as file:
-            held = file.read(LARGEST_CONFIG_BYTES + 1)
-        if len(held) > LARGEST_CONFIG_BYTES:
-            raise InputError(f"{path} has more than the {LARGEST_CONFIG_BYTES:,} bytes of any config file")
-        text = held.decode("utf-8-sig")
+            content = file.read(LARGEST_CONFIG_BYTES + 1)
+        if len(content) > LARGEST_CONFIG_BYTES:
+            raise InputError(
+                f"{path} is larger than {LARGEST_CONFIG_BYTES:,} bytes, the most for a config file"
+            )
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; give an existing JSON file") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text; give a JSON file") from None
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice)
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated_keys)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(
@@ -41,71 +54,131 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON document whole, two spaces deep, with a newline at its end."""
-    write_whole(path, json.dumps(value, indent=2) + "\n")
+    """Write a JSON document atomically, indented by two spaces, with a newline at its end."""
+    atomic_write(path, json.dumps(value, indent=2) + "\n")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write text under a temporary name beside `path`, then rename it: a reader never sees half a file.
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old one or the whole new one; every error is one line.
 
-    A link stays a link: its target is written.
+    A link stays a link: its target is written. Text becomes UTF-8 with the newlines it has.
     """
     path = Path(os.path.realpath(path))
     if os.path.isdir(path):
         raise InputError(f"cannot write {path}: it is a directory; give a file name")
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"cannot write {path}: it is a device or a pipe; give a file name")
-    temporary = path.parent / f".{path.name[:40]}.{os.getpid()}.tmp"
+    with write_errors(path, "choose a folder that exists and is writable"), atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_file(path: Path, *, temporary: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to write into, which replaces `path` once everything is on disk and is removed otherwise.
+
+    `temporary` is its name until then, on the same disk; by default one beside `path` that is not used yet.
+    """
+    temporary = temporary or _temporary_name(path)
     try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            yield file
             file.flush()
-            os.fsync(file.fileno())
+            _sync_descriptor(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror}; nothing was written, "
-            "choose a folder that exists and is writable"
-        ) from None
+        sync_to_disk(path.parent)
     finally:
-        # Gone after a success; nowhere to be where the folder is none.
+        # Already renamed after a success; never created if its folder does not exist.
         with suppress(OSError):
             temporary.unlink()
 
 
 @contextmanager
-def folder_whole(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to write into, which gets that name when all is written, and else is gone.
+def atomic_folder(path: Path, *, temporary: Path | None = None, overwrite: bool = False) -> Iterator[Path]:
+    """A folder to write into, which becomes `path` once everything is on disk and is removed otherwise.
 
-    An empty folder may be there already.
+    `path` must not exist, or be an empty folder, unless it may be overwritten. `temporary` is as in
+    `atomic_file`, and may exist.
     """
     path = Path(os.path.abspath(path))
-    temporary = path.parent / f".{path.name[:40]}.{os.getpid()}.tmp"
+    temporary = temporary or _temporary_name(path)
+    if not overwrite and os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise InputError(f"{path} already exists; choose another folder, or remove it")
     try:
-        if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
-            raise InputError(f"{path} is there already; choose another folder, or remove it")
-        temporary.mkdir(parents=True)
+        temporary.mkdir(parents=True, exist_ok=True)
         yield temporary
-        for file in temporary.iterdir():
-            with file.open("r+b") as written:
-                os.fsync(written.fileno())
-            file.chmod(0o644)
+        for entry in (*temporary.rglob("*"), temporary):
+            if entry.is_file():
+                entry.chmod(0o644)  # safetensors lets nobody else read its files
+            sync_to_disk(entry)
         if os.path.isdir(path):
-            path.rmdir()  # Windows renames to no folder that is there
+            # Windows renames to no folder that exists.
+            shutil.rmtree(path, ignore_errors=True) if overwrite else path.rmdir()
         temporary.rename(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"cannot write {path}: {reason}; nothing was written") from None
+        sync_to_disk(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+@contextmanager
+def write_errors(path: Path, hint: str = "") -> Iterator[None]:
+    """What the disk refuses becomes one line that names `path`, for writes that are complete or not done."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.strerror or error}; nothing was written"
+        raise InputError(f"cannot write {path}: {reason}{f', {hint}' if hint else ''}") from None
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, survive a loss of power.
+
+    Windows syncs only descriptors that may write, and opens no folders; some network file systems cannot sync
+    folders either. There the names are left to the system.
+    """
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        _sync_descriptor(descriptor)
+    except OSError as error:
+        if not is_folder or error.errno not in _FOLDERS_CANNOT_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_text(text: str) -> str:
+    """SHA-256 of a text in UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _temporary_name(path: Path) -> Path:
+    """A new hidden name beside `path`. Random, as a process number is often the same in every container."""
+    return path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.tmp"
+
+
+def _sync_descriptor(descriptor: int) -> None:
+    if _FULL_SYNC is not None:
+        # On macOS fsync leaves the data in the drive's own cache.
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, _FULL_SYNC)
+            return
+    os.fsync(descriptor)
+
+
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
-    return found
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} appears twice")
+    return document
 
 
 def _refuse_constant(name: str) -> float:

@@ -1,19 +1,23 @@
-"""Result types that are tables: HTML in a notebook, a pandas DataFrame where pandas is installed."""
+"""Results that are tables: aligned text at a prompt, HTML in a notebook, a pandas DataFrame on request."""
 
-from abc import abstractmethod
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from parambudget.errors import MissingExtra
 
+if TYPE_CHECKING:
+    import pandas
 
-class Tabular:
+
+class Tabular(ABC):
     """A result with `rows()`: a list of dicts with the same keys, one per line of the table."""
 
     @abstractmethod
-    def rows(self) -> list[dict[str, Any]]:
-        """The table, dependency-free."""
+    def rows(self) -> Sequence[Mapping[str, object]]:
+        """The table as plain Python values."""
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> "pandas.DataFrame":
         """The table as a `pandas.DataFrame`."""
         try:
             import pandas
@@ -24,28 +28,35 @@ class Tabular:
     def __repr__(self) -> str:
         """The table as aligned text, for a prompt without HTML."""
         rows = self.rows()
+        if not rows:
+            return ""
         lines = [
             [key.replace("_", " ") for key in rows[0]],
-            *([_cell(v) for v in row.values()] for row in rows),
+            *([_format_cell(value) for value in row.values()] for row in rows),
         ]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join("  ".join(map(str.rjust, line, widths)) for line in lines)
 
     def _repr_html_(self) -> str:
+        """The table for a notebook."""
         from html import escape
 
         rows = self.rows()
+        if not rows:
+            return ""
         head = "".join(f"<th>{escape(key.replace('_', ' '))}</th>" for key in rows[0])
         lines = "".join(
             "<tr>"
-            + "".join(f'<td style="text-align:right">{escape(_cell(value))}</td>' for value in row.values())
+            + "".join(
+                f'<td style="text-align:right">{escape(_format_cell(value))}</td>' for value in row.values()
+            )
             + "</tr>"
             for row in rows
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,29 +1,53 @@
-"""The library's verbs. Each opens the heavy room it needs (numpy, sympy, torch) when it is called, not on
-import."""
+"""The library's verbs: values are parsed here, once, and passed down.
+
+Each verb imports the heavy modules it needs (numpy, sympy, torch) when it is called, not on import.
+"""
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
+from difflib import get_close_matches
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from parambudget.arch.config import ModelConfig
-from parambudget.cost.params import Breakdown
+from parambudget.arch.config import BLOCKS, FIELDS, ModelConfig
+from parambudget.cost.params import ParameterCount
 from parambudget.cost.params import count as count_parameters
 from parambudget.errors import ConfigError
 from parambudget.formats.source import load
-from parambudget.units import parse_count, shortened
+from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank, check_options
+from parambudget.units import parse_count, parse_tolerance, shorten
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from parambudget.cost.formula import Formula
+    from parambudget.cost.step import StepFields
     from parambudget.nn.verify import Verification
+    from parambudget.planning.budget import Budget, Scenario
+    from parambudget.planning.machine import Machine
     from parambudget.planning.run_plan import RunPlan
+    from parambudget.scaling.loss import LossLaw
+    from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Solutions
     from parambudget.training.metrics import TrainResult
     from parambudget.training.request import TrainEvents
 
-ModelLike = ModelConfig | str | Path
-"""A model, a config file's path or a preset's name."""
+
+class HasModel(Protocol):
+    """A result that is about one model: one of a solver's answers, a plan, a count."""
+
+    @property
+    def model(self) -> ModelConfig:
+        """The model."""
+
+
+ModelLike = ModelConfig | HasModel | str | Path
+"""A model, one of a solver's answers, a config file's path or a preset's name."""
+Count = int | str
+"""350_000_000 or "350M"."""
 
 
 def model(source: ModelLike | None = None, /, **fields: Any) -> ModelConfig:
@@ -33,15 +57,18 @@ def model(source: ModelLike | None = None, /, **fields: Any) -> ModelConfig:
     """
     if isinstance(source, ModelConfig):
         return source.replace(**fields) if fields else source
-    if source is not None and not isinstance(source, str | Path):
+    if source is None or isinstance(source, str | Path):
+        return load(source, fields).model
+    held = getattr(source, "model", None)
+    if not isinstance(held, ModelConfig):
         raise ConfigError(
-            f"{shortened(repr(source))} is no model; give a ModelConfig, the path of a config file or a "
-            "preset's name"
+            f"{shorten(repr(source))} is not a model; give a ModelConfig, one of a solver's answers, the "
+            "path of a config file or a preset's name"
         )
-    return load(source, fields).model
+    return held.replace(**fields) if fields else held
 
 
-def count(source: ModelLike | None = None, /, **fields: Any) -> Breakdown:
+def count(source: ModelLike | None = None, /, **fields: Any) -> ParameterCount:
     """Parameters, exactly: `count("gpt2")`, `count(config)`, `count(dim=896, n_layers=24)`."""
     return count_parameters(model(source, **fields))
 
@@ -62,85 +89,167 @@ def verify(source: ModelLike | None = None, /, **fields: Any) -> Verification:
 
 
 def solve(
-    target: str | int | None = None, *, current: ModelLike | None = None, like: ModelLike | None = None,
-    hours: float | None = None, dollars: float | None = None, flops: str | float | None = None,
-    memory: str | int | None = None, gpu: str | None = None, batch_size: int | None = None, **asked: Any,
+    target: Count | None = None, *, budget: Budget | None = None, machine: Machine | str | None = None,
+    law: LossLaw | str | None = None, unique_tokens: Count | None = None, batch_size: int | None = None,
+    active: Count | None = None, counted: CountKind = "total",
+    tolerance: str | float | Fraction = DEFAULT_TOLERANCE, rank: Rank | None = None, top: int = DEFAULT_TOP,
+    like: ModelLike | None = None, **axes: Unpack[SearchFields],
 ) -> Solutions:  # fmt: skip
-    """The models of a budget: `solve("350M", n_layers=24, head_dim=[64, 128], dim="256:4096:64")`; of two,
-    with experts: `solve("8B", active="1B")`.
+    """The best models of a size or for a budget, from a complete search of a declared lattice.
 
-    With `current`, the ways from that model to the budget (see `search.resize`); with `like`, a search of all
-    sizes around that model's choices. Other budgets stand in the place of the target or beside it: hours or
-    dollars on a `gpu`, FLOPs, the memory of one GPU; see `planning.compute_budget`. Everything else is as for
-    `search.solve.solve`.
+    `solve("350M", n_layers=24, head_dim=[64, 128], dim="256:4096:64")`. `target` counts the parameters that
+    `counted` says; `active`, for models with experts, those used per token: `solve("8B", active="1B")`. A
+    `budget` stands in the place of a target or beside it: `solve(budget=pb.Budget(hours=1.5),
+    machine="h100")`, with `law` and `unique_tokens` for the expected loss. A machine alone adds predictions
+    to each answer; `batch_size` fixes the sequences per micro-step and device they are made for.
+
+    Axes are a value, a list, or a range "lo:hi" or "lo:hi:step" (n_layers, dim, head_dim, n_heads, n_kv_heads
+    or kv_groups, intermediate_size; n_experts, n_experts_per_token, n_shared_experts,
+    expert_intermediate_size), bounded by ffn_ratio="1:6" and multiple=64; any other field of a model is a
+    choice. What is left out follows `search.space.default_ranges`; `like` takes the choices of a model.
+
+    Answers are ordered by `rank`; unless given, by the shape score with a target, by expected loss for hours,
+    dollars or FLOPs, by size for a memory alone. "closest" ignores the tolerance.
     """
-    if current is not None and like is not None:
-        raise ConfigError(
-            "current starts from a model's sizes, like only takes its choices; give one of the two"
-        )
-    spent: dict[str, Any] = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory, "gpu": gpu,
-             "batch_size": batch_size}  # fmt: skip
-    spent = {name: value for name, value in spent.items() if value is not None}
-    if current is not None:
-        return _resized(model(current), target, spent, asked)
-    from parambudget.search.solve import solve as search
-    from parambudget.search.space import choices_of
-
-    choices = choices_of(model(like)) if like is not None else {}
-    fields = choices | {name: value for name, value in asked.items() if value is not None}
-    if not spent and fields.get("rank") in (None, "shape", "closest"):
-        if target is None:
+    _check_search_fields("solve", axes)
+    check_options(counted, rank, top)
+    n, second = _parse_count(target, "target"), _parse_count(active, "active")
+    share, fields = parse_tolerance(tolerance), _search_fields(axes, like)
+    if budget is None and machine is None and batch_size is None and rank in (None, "shape", "closest"):
+        if n is None:
             raise ConfigError(
-                "no budget is given; give a --target, or --hours with --gpu, --flops or --memory"
+                "there is nothing to solve for; give a target, or a budget of hours or dollars on a machine "
+                "(gpu), of FLOPs or of memory"
             )
-        return search(target, **fields)
-    from parambudget.planning.compute_budget import solve_for, spending
+        from parambudget.search.solve import solve as search
 
-    return replace(solve_for(spending(**spent), target, **fields), spent=spent)
+        return search(
+            n, fields, active=second, counted=counted, tolerance=share, top=top,
+            rank="closest" if rank == "closest" else "shape",
+        )  # fmt: skip
+    from parambudget.planning.compute_budget import solve_for_budget
+
+    return solve_for_budget(
+        _scenario(budget, machine, law, unique_tokens, batch_size), n, fields, active=second, counted=counted,
+        tolerance=share, rank=rank, top=top,
+    )  # fmt: skip
 
 
-def plan_run(
-    source: ModelLike, /, gpu: str | None = None, *, gpus: int = 1, price: float | None = None,
-    hours: float | None = None, tokens: str | int | None = None, law: str | None = None,
-    unique_tokens: str | int | None = None, bytes_per_token: float | None = None, **way: Any,
-) -> RunPlan:  # fmt: skip
-    """What a training run would take and give: `plan_run("gpt2", "h100", hours=1.5, batch_size=16)`.
+def resize(
+    current: ModelLike, target: Count, *, active: Count | None = None, counted: CountKind = "total",
+    tolerance: str | float | Fraction = DEFAULT_TOLERANCE, machine: Machine | str | None = None,
+    batch_size: int | None = None, **axes: Unpack[SearchFields],
+) -> Solutions:  # fmt: skip
+    """A model brought to another size, one answer per direction: narrower, shallower, thinner and balanced,
+    or wider, deeper, fatter and balanced.
 
-    Without `gpu` the machine's own. `price` is in US dollars per hour and GPU; the law is a name of
-    `scaling.loss.LAWS`. `way` holds what is decided of `cost.speed.roofline.Work`: batch_size (sequences per
-    micro-step), gradient_accumulation_steps, gradient_checkpointing, loss_chunks, optimizer, sharded; the
-    rest is chosen.
+    Its choices, vocabulary, tying, head_dim and kv group stay; axes and choices given here replace those of
+    the current model. A `machine` adds predictions to each answer.
+    """
+    from parambudget.search.resize import resize as search
+
+    _check_search_fields("resize", axes)
+    check_options(counted, None, DEFAULT_TOP)
+    answer = search(
+        model(current), parse_count(target, "target"), _search_fields(axes, None),
+        active=_parse_count(active, "active"), counted=counted, tolerance=parse_tolerance(tolerance),
+    )  # fmt: skip
+    if machine is None and batch_size is None:
+        return answer
+    from parambudget.planning.compute_budget import add_forecasts
+
+    scenario = _scenario(None, machine, None, None, batch_size)
+    return replace(answer, solutions=add_forecasts(answer, scenario))
+
+
+def machine(gpu: str | None = None, *, gpus: int = 1, dollars_per_hour: float | None = None) -> Machine:
+    """What a run would be trained on: `machine("h100", gpus=8)`, "cpu", or without a name this machine.
+
+    `dollars_per_hour` is the price of one GPU, in place of a dated range.
     """
     from parambudget.planning.machine import machine_for
-    from parambudget.planning.run_plan import Goal
-    from parambudget.planning.run_plan import plan_run as planned
-    from parambudget.scaling.loss import DEFAULT_LAW, loss_law
+
+    return machine_for(gpu, gpus=gpus, dollars_per_hour=dollars_per_hour)
+
+
+def plan(
+    source: ModelLike, machine: Machine | str | None = None, /, *, hours: float | None = None,
+    tokens: Count | None = None, law: LossLaw | str | None = None, unique_tokens: Count | None = None,
+    bytes_per_token: float | None = None, **step: Unpack[StepFields],
+) -> RunPlan:  # fmt: skip
+    """What a training run would take and give: `plan("gpt2", "h100", hours=1.5, batch_size=16)`.
+
+    Without a machine, this one. `law` is one of `scaling.loss.LOSS_LAWS` or its name. `step` fixes how an
+    update is executed: batch_size (sequences per micro-step and device), gradient_accumulation_steps,
+    gradient_checkpointing, loss_chunks, optimizer, shard; the rest is chosen.
+    """
+    from parambudget.planning.run_plan import Goal, plan_run
 
     goal = Goal(
-        hours, None if tokens is None else parse_count(tokens, "tokens"),
-        None if unique_tokens is None else parse_count(unique_tokens, "unique_tokens"), bytes_per_token,
-        DEFAULT_LAW if law is None else loss_law(law),
+        hours, _parse_count(tokens, "tokens"),
+        _parse_count(unique_tokens, "unique_tokens"), bytes_per_token,
+        _loss_law(law),
     )  # fmt: skip
-    machine = machine_for(gpu, n_gpus=gpus, dollars_per_hour=price)
-    return planned(model(source), machine, goal, way)
+    return plan_run(model(source), _machine(machine), goal, step)
 
 
-def _resized(
-    current: ModelConfig, target: str | int | None, spent: dict[str, Any], asked: dict[str, Any]
-) -> Solutions:
-    """The ways out of a current model, each with its outlook where a GPU is named."""
-    from parambudget.search.resize import resize
+def _parse_count(given: Count | None, name: str) -> int | None:
+    return None if given is None else parse_count(given, name)
 
-    if target is None or spent.keys() - {"gpu", "batch_size"}:
-        raise ConfigError(
-            "a current model is brought to a --target; leave out hours, dollars, FLOPs and memory"
-        )
-    found = resize(current, target, **asked)
-    if not spent:
-        return found
-    from parambudget.planning.compute_budget import spending, with_outlook
 
-    return replace(found, solutions=with_outlook(found, spending(**spent)), spent=spent)
+def _search_fields(axes: SearchFields, like: ModelLike | None) -> dict[str, object]:
+    """The axes and choices that are given, over the choices of a model."""
+    given = {name: value for name, value in axes.items() if value is not None}
+    if like is None:
+        return given
+    from parambudget.search.space import choices_of
+
+    return choices_of(model(like)) | given
+
+
+def _check_search_fields(verb: str, axes: SearchFields) -> None:
+    """Raise `ConfigError` for a keyword that is neither an axis nor a choice."""
+    known = {*FIELDS, *BLOCKS, "kv_groups", "ffn_ratio", "multiple"}
+    for name in axes.keys() - known:
+        if name == "current":
+            raise ConfigError("solve takes no current model; use resize(current, target)")
+        if verb == "resize" and name in inspect.signature(solve).parameters:
+            raise ConfigError(
+                f"resize takes no {name}: it gives one answer per direction, and a model's size has no other "
+                "budget; leave it out, or use solve"
+            )
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "use an axis or a field of a model"
+        raise ConfigError(f"unknown field {name!r}; {hint}")
+
+
+def _scenario(
+    budget: Budget | None, machine: Machine | str | None, law: LossLaw | str | None,
+    unique_tokens: Count | None, batch_size: int | None,
+) -> Scenario:  # fmt: skip
+    from parambudget.planning.budget import Budget, Scenario
+
+    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+        raise ConfigError(f"batch_size is {shorten(repr(batch_size))}; use a whole number above 0")
+    spent = budget or Budget()
+    on_machine = machine is not None or spent.hours is not None or spent.dollars is not None
+    return Scenario(
+        spent, _machine(machine) if on_machine else None, _loss_law(law),
+        _parse_count(unique_tokens, "unique_tokens"),
+        {} if batch_size is None else {"batch_size": batch_size},
+    )  # fmt: skip
+
+
+def _machine(given: Machine | str | None) -> Machine:
+    return machine(given) if given is None or isinstance(given, str) else given
+
+
+def _loss_law(given: LossLaw | str | None) -> LossLaw:
+    from parambudget.scaling.loss import DEFAULT_LAW, loss_law
+
+    if given is None:
+        return DEFAULT_LAW
+    return loss_law(given) if isinstance(given, str) else given
 
 
 def train(

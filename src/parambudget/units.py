@@ -1,7 +1,7 @@
 """Numbers as people write them: "350M" is 350_000_000, 81_559 MiB is "79.6 GiB", 1% is the exact 1/100.
 
-K, M, B and T are powers of 1000; memory is printed in GiB (2**30). This is the only file that scales a number
-for reading.
+K, M, B and T are powers of 1000; memory is printed in GiB (2**30). This is the only file that scales numbers
+for people.
 """
 
 import re
@@ -30,43 +30,44 @@ def parse_count(text: str | int, what: str = "count") -> int:
         scale = _SCALES.get(letter) if letter.isalpha() else 1
         number = _rational(written[:-1].rstrip() if letter.isalpha() else written)
         if scale is None or number is None:
-            raise InputError(f"{what} {shortened(written)!r} is not a count; use {allowed}")
+            raise InputError(f"{what} {shorten(written)!r} is not a count; use {allowed}")
         value = number * scale
     if value.denominator != 1:
-        raise InputError(f"{what} {shortened(str(text))!r} is not a whole number; use {allowed}")
+        raise InputError(f"{what} {shorten(str(text))!r} is not a whole number; use {allowed}")
     if not 0 < value <= _LARGEST_COUNT:
-        raise InputError(f"{what} {shortened(str(text))!r} is out of range; use {allowed}, at most 10^18")
+        raise InputError(f"{what} {shorten(str(text))!r} is out of range; use {allowed}, at most 10^18")
     return int(value)
 
 
 def parse_size(text: str, what: str) -> int:
-    """A whole size as a flag gives it: `896`, `50_257` or `50,257`. No letters: 32K could mean 32,000 or
+    """A whole size as a flag gives it: `896`, `50_257` or `50,257`. No letters, as 32K could mean 32,000 or
     32,768."""
     match = _NUMBER.fullmatch(text.strip()) if len(text) <= _LONGEST_NUMBER else None
     if match is None or match[1] is None or match[2] or match[4]:
         raise InputError(
-            f"{what} {shortened(text)!r} is not a whole number; write it in full, such as 896 or 50_257"
+            f"{what} {shorten(text)!r} is not a whole number; write it in full, such as 896 or 50_257"
         )
     return int(match[1].replace(",", ""))
 
 
 def parse_bytes(text: str, what: str = "memory") -> int:
-    """A size of memory: `24GB` is 24 * 10**9 bytes, `24GiB` 24 * 2**30; a bare number could mean anything."""
+    """A size of memory: `24GB` is 24 * 10**9 bytes, `24GiB` is 24 * 2**30. A bare number is refused: its unit
+    is not clear."""
     if not isinstance(text, str):
-        raise InputError(f"{what} {shortened(repr(text))} is not a size; use such as '24GB' or '24GiB'")
+        raise InputError(f"{what} {shorten(repr(text))} is not a size; use such as '24GB' or '24GiB'")
     match = re.fullmatch(r"([0-9.,_]+)\s*([KMGT])(i?)B", text.strip(), re.IGNORECASE)
     number = _rational(match[1]) if match else None
     if match is None or number is None or number <= 0:
-        raise InputError(f"{what} {shortened(text)!r} is not a size; use such as 24GB (10^9) or 24GiB (2^30)")
+        raise InputError(f"{what} {shorten(text)!r} is not a size; use such as 24GB (10^9) or 24GiB (2^30)")
     power = "KMGT".index(match[2].upper()) + 1
     size = number * (1024 if match[3] else 1000) ** power
     if not 1 <= size <= _LARGEST_COUNT:
-        raise InputError(f"{what} {shortened(text)!r} is out of range; use 1 byte to 10^18 bytes")
+        raise InputError(f"{what} {shorten(text)!r} is out of range; use 1 byte to 10^18 bytes")
     return int(size)
 
 
 def parse_tolerance(text: str | float | Fraction) -> Fraction:
-    """A relative tolerance, exact: `1%`, `0.01` or 0. A number of 1 or more without % is refused: it could
+    """An exact relative tolerance: `1%`, `0.01` or 0. A number of 1 or more without % is refused, as it could
     mean either."""
     written = str(text).strip()
     percent = written.endswith("%")
@@ -75,7 +76,7 @@ def parse_tolerance(text: str | float | Fraction) -> Fraction:
     else:
         number = _rational(written.removesuffix("%").strip())
     if number is None or number < 0:
-        raise InputError(f"tolerance {shortened(written)!r} is not a share; use 1% or 0.01")
+        raise InputError(f"tolerance {shorten(written)!r} is not a share; use 1% or 0.01")
     if not percent and number >= 1:
         raise InputError(
             f"tolerance {written!r} is ambiguous: 1 or more needs a percent sign; use {written}% or 0.01"
@@ -86,12 +87,13 @@ def parse_tolerance(text: str | float | Fraction) -> Fraction:
     return share
 
 
-def shortened(text: str) -> str:
-    """What was got, short enough for a message of one line."""
+def shorten(text: str) -> str:
+    """A text cut to a length that fits into a message of one line."""
     return text if len(text) <= _LONGEST_NUMBER else f"{text[: _LONGEST_NUMBER - 3]}..."
 
 
 def _rational(written: str) -> Fraction | None:
+    """The exact number that a text writes, or None if it is not one."""
     match = _NUMBER.fullmatch(written) if len(written) <= _LONGEST_NUMBER else None
     if match is None or not (match[1] or match[2]):
         return None
@@ -101,7 +103,7 @@ def _rational(written: str) -> Fraction | None:
 
 
 def format_count(count: float) -> str:
-    """A count in four significant digits at most: 174_604_369_920 is "174.6B"."""
+    """A count in at most four significant digits: 174_604_369_920 is "174.6B"."""
     # The rounded count picks the letter, so that 999,960,000 is "1B" and not "1000M".
     rounded = float(f"{abs(count):.4g}")
     for letter, scale in reversed(_SCALES.items()):
@@ -127,19 +129,19 @@ def format_flop_rate(flops_per_second: float) -> str:
 
 
 def format_mfu(mfu: float, peak_flops: float) -> str:
-    """Model FLOPs utilisation with what it is a share of: "45.1% of 989.4 TFLOP/s dense, full convention"."""
+    """Model FLOPs utilisation and the peak it refers to: "45.1% of 989.4 TFLOP/s dense, full convention"."""
     return f"{mfu:.1%} of {format_flop_rate(peak_flops)} dense, full convention"
 
 
 def format_share(share: float | Fraction, digits: int = 3) -> str:
-    """A signed relative difference: 0.00003 is "+0.003 %"; exactly nothing is "0 %"; 40 is "41 times"."""
+    """A signed relative difference: 0.00003 is "+0.003 %", exactly zero is "0 %", and 40 is "41 times"."""
     if share >= 10:
         return f"{float(share) + 1:,.0f} times"
     return f"{float(share) * 100:+.{digits}f} %" if share else "0 %"
 
 
 def format_tolerance(share: Fraction) -> str:
-    """A tolerance as a flag takes it back, exactly: Fraction(1, 200) is "0.5%"."""
+    """A tolerance exactly as a flag takes it: Fraction(1, 200) is "0.5%"."""
     for part, sign in ((share * 100, "%"), (share, "")):
         with localcontext(prec=16):
             written = f"{Decimal(part.numerator) / part.denominator:f}"

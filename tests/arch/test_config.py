@@ -1,6 +1,6 @@
 """The model's config: validated once, closed, frozen; what is left out is filled in by convention."""
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.strategies import models
 
-from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import DERIVED, complete, ffn_convention, usual_depth
+from parambudget.arch.config import BLOCKS, ModelConfig
+from parambudget.arch.defaults import DERIVED, ffn_convention, usual_depth, with_defaults
+from parambudget.arch.fields import ModelFields
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.arch.validation import divisors
 from parambudget.errors import ConfigError
@@ -58,8 +59,8 @@ def refusal(**changes: Any) -> str:
         ({"block": "parallel_shared_norm", "norm_placement": "reordered"}, "block='parallel_shared_norm' sh"),
         ({"head_dim": 1}, "rotary positions need 2 or more of head_dim=1 rotated, got 1 "
                           "(rotary_fraction=1.0); raise rotary_fraction or set position='none'"),
-        ({"head_dim": 63}, "rotary positions turn pairs, and 63 of head_dim=63 would turn; use an even "
-                           "head_dim, another rotary_fraction, or position='none'"),
+        ({"head_dim": 63}, "rotary positions rotate pairs, and 63 of head_dim=63 would be rotated; "
+                           "use an even head_dim, another rotary_fraction, or position='none'"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_in_one_line(changes: dict[str, Any], says: str):
@@ -88,6 +89,18 @@ def test_a_replacement_is_validated():
         model.replace(n_kv_heads=3)
 
 
+def test_keyword_arguments_have_the_names_and_types_of_the_fields():
+    keywords = get_type_hints(ModelFields)
+    fields = {
+        name: hint
+        for cls in (ModelConfig, *BLOCKS.values())
+        for name, hint in get_type_hints(cls).items()
+        if name in cls.model_fields
+    }
+    assert keywords == fields
+    assert not ModelFields.__required_keys__
+
+
 @given(models())
 def test_any_model_reads_back_from_its_own_json(model: ModelConfig):
     assert ModelConfig.model_validate_json(model.model_dump_json()) == model
@@ -100,11 +113,11 @@ def test_the_divisors_are_all_and_ascending(n: int):
 
 
 def test_the_planning_notes_first_option_is_completed_by_convention():
-    completed = complete({"dim": 896, "n_layers": 24, "n_heads": 14})
+    completed = with_defaults({"dim": 896, "n_layers": 24, "n_heads": 14})
     model = completed.model
     assert (model.head_dim, model.n_kv_heads, model.intermediate_size) == (64, 14, 2560)
     assert (model.vocab_size, model.context_length, model.tied) == (50257, 1024, True)
-    assert completed.filled == (
+    assert completed.defaulted == (
         "head_dim", "n_kv_heads", "intermediate_size", "vocab_size", "context_length", "tied", "norm_bias",
         "final_norm", "activation",
     )  # fmt: skip
@@ -122,7 +135,7 @@ def test_the_planning_notes_first_option_is_completed_by_convention():
     ],
 )
 def test_heads_are_derived_from_what_is_given(given: dict[str, int], heads: tuple[int, int]):
-    model = complete({"n_layers": 2} | given).model
+    model = with_defaults({"n_layers": 2} | given).model
     assert (model.n_heads, model.head_dim) == heads
 
 
@@ -141,7 +154,7 @@ def test_heads_are_derived_from_what_is_given(given: dict[str, int], heads: tupl
 )  # fmt: skip
 def test_what_cannot_be_completed_is_told_in_one_line(given: dict[str, Any], says: str):
     with pytest.raises(ConfigError) as caught:
-        complete({"n_layers": 2} | given)
+        with_defaults({"n_layers": 2} | given)
     assert str(caught.value).startswith(says)
 
 
@@ -151,7 +164,7 @@ def test_what_cannot_be_completed_is_told_in_one_line(given: dict[str, Any], say
 )
 def test_the_conventional_ffn_is_8_thirds_of_the_width_gated_and_4_plain(dim: int, gated: bool, width: int):
     assert ffn_convention(dim, gated) == width
-    assert complete({"dim": dim, "n_layers": 2, "gated": gated}).model.intermediate_size == width
+    assert with_defaults({"dim": dim, "n_layers": 2, "gated": gated}).model.intermediate_size == width
 
 
 def test_the_usual_depth_is_that_of_the_published_dense_models():
@@ -163,7 +176,7 @@ def test_the_usual_depth_is_that_of_the_published_dense_models():
     power, factor = np.polyfit(*np.log(sorted(dense)).T, 1)
     assert (np.exp(factor), power) == pytest.approx((0.548, 0.519), rel=0.01)
     assert [usual_depth(dim) for dim in (1, 768, 896, 4096)] == [2, 18, 18, 42]
-    assert complete({"dim": 896}).filled[0] == "n_layers"
+    assert with_defaults({"dim": 896}).defaulted[0] == "n_layers"
 
 
 @pytest.mark.parametrize(
@@ -177,13 +190,13 @@ def test_the_usual_depth_is_that_of_the_published_dense_models():
     ],
 )
 def test_choices_that_follow_from_others(given: dict[str, Any], derived: dict[str, Any]):
-    model = complete({"dim": 64, "n_layers": 2} | given).model
+    model = with_defaults({"dim": 64, "n_layers": 2} | given).model
     assert {name: getattr(model, name) for name in derived} == derived
     assert set(derived) <= set(DERIVED)
 
 
 @given(models())
 def test_a_complete_model_has_nothing_filled_in(model: ModelConfig):
-    completed = complete(model.model_dump())
+    completed = with_defaults(model.model_dump())
     assert completed.model == model
-    assert completed.filled == ()
+    assert completed.defaulted == ()

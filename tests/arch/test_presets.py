@@ -2,7 +2,7 @@
 
 import pytest
 
-from parambudget.arch.presets.registry import PRESETS, TABLE, Preset, find, preset
+from parambudget.arch.presets.registry import PRESETS, TABLE, Preset, preset, preset_row
 from parambudget.cost.params import count
 from parambudget.errors import ConfigError
 
@@ -36,12 +36,12 @@ def test_no_row_was_lost_to_another_of_the_same_name():
 
 def test_a_preset_is_its_model():
     assert preset("gpt2").dim == 768
-    assert preset("llama-3-8b") == find("llama-3-8b").model
+    assert preset("llama-3-8b") == preset_row("llama-3-8b").model
 
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", "qwen3_0.6b", "QWEN3-0.6B"])
 def test_case_underscores_and_the_owner_do_not_matter(name: str):
-    assert find(name) is PRESETS["qwen3-0.6b"]
+    assert preset_row(name) is PRESETS["qwen3-0.6b"]
 
 
 def test_an_unknown_name_lists_the_nearest():

@@ -111,7 +111,7 @@ class TestSolve:
     def test_350m_is_certified_and_ranked(self, run):
         code, out, err = run("solve", "--target", "350M")
         assert (code, err) == (0, "")
-        assert "complete search: 638,550 points, 1,005 within 0.5% of 350,000,000" in out
+        assert "Checked all 638,550 shapes; 1,005 are within 0.5% of 350,000,000" in out
         assert "350,349,312" in out
 
     @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ class TestSolve:
     def test_the_table_fits_the_terminal(self, run, monkeypatch, columns):
         monkeypatch.setattr("parambudget.render.terminal._PIPED_WIDTH", columns)
         out = run("solve", "--target", "70B")[1]
-        table = out[: out.index("complete search")]
+        table = out[: out.index("Checked all")]
         assert max(map(len, table.splitlines())) <= columns
         assert all(name in table for name in ("balanced", "deep", "wide", "aspect"))
 

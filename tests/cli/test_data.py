@@ -124,11 +124,9 @@ def test_an_interrupted_preparation_is_not_taken_for_whole_and_goes_on(large, ki
     process, workers, said = interrupted(large, out, kill)
     assert process.returncode == {signal.SIGINT: 130}.get(kill, -kill)
     if kill == signal.SIGINT:
-        assert said == b"parambudget: interrupted; the same command goes on where it stopped\n"
+        assert said == b"parambudget: interrupted; run the same command again to continue\n"
     assert not (out / "manifest.json").exists()
-    with pytest.raises(
-        InputError, match="not prepared to the end; run the same parambudget data prepare again"
-    ):
+    with pytest.raises(InputError, match="only partly prepared; run the same parambudget data prepare again"):
         data_for(out, 300)
     deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
@@ -194,8 +192,8 @@ def test_help_says_what_a_command_takes_and_defaults_to(parambudget, monkeypatch
         ("train-00000.bin", "flip", "train-00000.bin is not what was written (another SHA-256)"),
         ("tokenizer.json", b"{}", "tokenizer.json is not what was written"),
         ("manifest.json", b"{", "manifest.json is not valid JSON"),
-        ("manifest.json", b"[]", "manifest.json is no manifest"),
-        ("manifest.json", b'{"format": 7}', "manifest.json is of another format"),
+        ("manifest.json", b"[]", "manifest.json is not a manifest"),
+        ("manifest.json", b'{"format": 7}', "manifest.json has another format"),
     ],
 )
 def test_a_damaged_file_is_named(copied, parambudget, name, damage, message):
@@ -280,9 +278,9 @@ TOKENIZER = ["--tokenizer", "tokenizer.json"]
         (["a.jsonl", "--tokenizer", "bpe", "--vocab-size", "100"], "use at least 257"),
         (["a.jsonl", *TOKENIZER, "--vocab-size", "300"], "--vocab-size is for --tokenizer bpe"),
         (["a.jsonl", *TOKENIZER, "--end-of-text", "<end>"], "has none of <end> to end documents with"),
-        (["a.jsonl", *TOKENIZER, "-o", "texts"], "texts is there and is not empty; choose a new folder"),
+        (["a.jsonl", *TOKENIZER, "-o", "texts"], "texts exists and is not empty; choose a new folder"),
         (["texts", *TOKENIZER, "-o", "texts"], "texts lies in the source texts; choose a folder outside"),
-        (["a.jsonl", *TOKENIZER, "-o", "a.jsonl"], "a.jsonl is there and is not empty"),
+        (["a.jsonl", *TOKENIZER, "-o", "a.jsonl"], "a.jsonl exists and is not empty"),
         (
             ["texts", *TOKENIZER, "-o", "texts/new"],
             "texts/new lies in the source texts; choose a folder outside",
@@ -291,7 +289,7 @@ TOKENIZER = ["--tokenizer", "tokenizer.json"]
         (["a.jsonl", *TOKENIZER, "-o", "out"], "out holds data that was prepared from another source"),
         (
             ["a.jsonl", *TOKENIZER, "-o", "half"],
-            "unfinished preparation that differs in tokenizer, reading,",
+            "unfinished preparation that differs in tokenizer, field or separator,",
         ),
     ],
 )

@@ -16,7 +16,7 @@ def test_a_plan_is_one_screen_that_answers_every_question(run):
         "353,355,520 parameters", "2.384B FLOPs per training token, full convention",
         "989.4 TFLOP/s dense bfloat16", "fits: ", "16 sequences × 8 micro-steps = 131,072 tokens",
         "tokens/s, within",
-        "MFU", "full convention", "no software exceeds", "per parameter", "1.5 h", "as of 20",
+        "MFU", "full convention", "hardware limit", "per parameter", "1.5 h", "as of 20",
         "nats per token expected",
         "compare differences", "learning rate", "micro-batches of up to", "parambudget train --dim 896",
     ):  # fmt: skip
@@ -52,16 +52,16 @@ def test_a_config_files_training_settings_are_planned_with(run, tmp_path):
     ("arguments", "says"),
     [
         (["--gpu", "h1000"], "no GPU is known as 'h1000'"),
-        (["--gpu", "h100", "--hours", "0"], "hours=0 is no time to train for"),
+        (["--gpu", "h100", "--hours", "0"], "hours=0 is not a time to train for"),
         (["--gpu", "h100", "--hours", "1", "--tokens", "1B"], "hours and tokens both say how long"),
-        (["--gpu", "h100", "--price", "-1"], "price -1 is not one"),
+        (["--gpu", "h100", "--price", "-1"], "price -1 is not a price"),
         (["--gpu", "h100", "--gpus", "0"], "number of GPUs is 0"),
         (["--gpu", "h100", "--law", "kaplan"], "unknown loss law 'kaplan'; use "),
         (["--gpu", "h100", "--tokens", "many"], "tokens 'many' is not a count"),
         (["--gpu", "h100", "--batch-size", "0"], "--batch-size"),
         (
             ["--gpu", "h100", "--gpus", "8", *BATCH[:2], "--gradient-accumulation-steps", "3"],
-            "cannot be shared out evenly",
+            "cannot be divided evenly",
         ),
     ],
 )
@@ -83,7 +83,7 @@ def test_a_wrong_setting_in_the_file_is_one_line(run, tmp_path):
 def test_hours_choose_width_depth_and_size_together(run):
     code, out, err = run("solve", "--hours", 1.5, "--gpu", "h100")
     assert (code, err) == (0, "")
-    assert "complete sweep: " in out
+    assert "Predicted all " in out
     assert "tokens/s" in out.splitlines()[0]
     assert "--hours 1.5 --gpu h100" in out.splitlines()[-1]
 

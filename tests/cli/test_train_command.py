@@ -195,7 +195,7 @@ def test_a_damaged_config_of_a_run_is_read_from_its_checkpoint(here, parambudget
         (["--resume", "--steps", "1"], "step-2 is already beyond steps=1"),
         (["--resume", "--data", "other"], "holds a run with another text"),
         (["--out", "new", "--init", "run/checkpoints/step-2", "--dim", "48"], "is of another model"),
-        (["--out", "new", "--hours", "1e-9"], "has no room for one update"),
+        (["--out", "new", "--hours", "1e-9"], "is too short for one update"),
         (["--out", "new", "--hours", "1e300"], "--hours 1e+300 is more than 2,147,483,648 updates"),
         (["--out", "new", "--batch-size", "3000000000"], "batch_size is 3000000000"),
         (["--out", ""], "'' is not a path"),

@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.flops_oracle import hardware_flops_per_token, sequence_flops
 from support.strategies import models
 from support.tiny_model import SMALL, built, random_tokens
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -10,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import parambudget as pb
-from parambudget.arch.dims import with_sizes
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost import flops
 from parambudget.cost.flops import flops_per_token, matmul_parameters
 
@@ -62,23 +63,27 @@ def test_a_forward_pass_of_any_length_costs_the_flops_that_the_table_says(model)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counted() as counter:
         built(model)(tokens)
     n = tokens.shape[1]
-    of_one = flops.sequence_flops(seeing_all(model), n_tokens=n) + 2 * zeros(model) * n * n
+    of_one = sequence_flops(seeing_all(model), n_tokens=n) + 2 * zeros(model) * n * n
     assert counter.get_total_flops() == len(tokens) * of_one
 
 
 @some
 @given(models(), st.booleans(), st.booleans())
-def test_what_is_recomputed_costs_the_hardware_flops_that_the_table_says(model, checkpointing, logits_again):
+def test_what_is_recomputed_costs_the_hardware_flops_that_the_table_says(
+    model, checkpointing, recompute_logits
+):
     module, tokens = built(model), random_tokens(model)
 
     def loss(hidden):
         return module.logits(hidden).logsumexp(-1).sum()
 
     with sdpa_kernel(SDPBackend.MATH), counted() as counter:
-        hidden = module.hidden_states(tokens, gradient_checkpointing=checkpointing)
-        part = checkpoint(loss, hidden, use_reentrant=False) if logits_again else loss(hidden)
+        hidden = module.hidden(tokens, checkpoint=checkpointing)
+        part = checkpoint(loss, hidden, use_reentrant=False) if recompute_logits else loss(hidden)
         part.backward()
-    per_token = flops.hardware_flops_per_token(model, checkpointing=checkpointing, logits_again=logits_again)
+    per_token = hardware_flops_per_token(
+        model, checkpointing=checkpointing, recompute_logits=recompute_logits
+    )
     again = (6 + 2 * checkpointing) * zeros(model) * tokens.shape[1]
     assert counter.get_total_flops() == (per_token + again) * tokens.numel()
 
@@ -86,8 +91,8 @@ def test_what_is_recomputed_costs_the_hardware_flops_that_the_table_says(model, 
 @given(st.integers(1, 40), st.none() | st.integers(1, 50))
 def test_scores_are_the_pairs_that_a_mask_leaves(n_tokens, window):
     pairs = [(q, k) for q in range(n_tokens) for k in range(q + 1) if window is None or q - k < window]
-    assert flops.scores(n_tokens, window, "causal") == len(pairs)
-    assert flops.scores(n_tokens, window, "full") == n_tokens * min(n_tokens, window or n_tokens)
+    assert flops.n_scores(n_tokens, window, "causal") == len(pairs)
+    assert flops.n_scores(n_tokens, window, "full") == n_tokens * min(n_tokens, window or n_tokens)
 
 
 def test_the_flops_of_the_planning_notes_first_option_are_as_published():
@@ -105,7 +110,7 @@ def test_causal_counting_halves_the_scores_and_nothing_else():
 @given(models(), st.sampled_from(["full", "causal"]))
 def test_a_token_costs_a_sequences_share(model, convention):
     whole, of_one = (
-        flops.TRAINING * flops.sequence_flops(model, convention),
+        flops.PASSES * sequence_flops(model, convention),
         flops_per_token(model, convention),
     )
     if model.window is None or convention == "full":
@@ -130,4 +135,4 @@ def test_a_run_of_any_length_does_not_overflow():
 def test_a_mean_that_is_no_whole_number_is_not_rounded():
     model = SMALL.replace(head_dim=2, n_heads=1, n_kv_heads=1, n_layers=1, context_length=12)
     assert flops_per_token(model, "causal") - 6 * matmul_parameters(model) == 6 * 2 * 2 * 13 / 2
-    assert flops._exactly(3, flops.Fraction(1, 2)) == pytest.approx(1.5)
+    assert flops._exact_product(3, flops.Fraction(1, 2)) == pytest.approx(1.5)

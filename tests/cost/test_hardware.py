@@ -5,7 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from parambudget.cost.hardware import ACCELERATORS, detected, device_name, find, given_price, named, price_of
+from parambudget.cost.hardware import (
+    ACCELERATORS,
+    detect_accelerator,
+    find_accelerator,
+    fixed_price,
+    gpu_name,
+    parse_accelerator,
+    price_of,
+)
 from parambudget.errors import InputError
 
 
@@ -23,7 +31,7 @@ from parambudget.errors import InputError
     ],
 )
 def test_a_device_is_found_by_the_name_that_torch_gives_it(device_name, name, teraflops):
-    found = find(device_name)
+    found = find_accelerator(device_name)
     assert found is not None
     assert (found.name, int(found.bf16_flops / 1e12)) == (name, teraflops)
 
@@ -36,7 +44,7 @@ def test_a_device_is_found_by_the_name_that_torch_gives_it(device_name, name, te
     ],
 )  # fmt: skip
 def test_what_is_only_similar_is_not_guessed(device_name):
-    assert find(device_name) is None
+    assert find_accelerator(device_name) is None
 
 
 def test_every_row_has_a_source_and_names_of_its_own():
@@ -46,7 +54,7 @@ def test_every_row_has_a_source_and_names_of_its_own():
 
 
 def test_the_h100_has_the_bytes_that_its_driver_reports():
-    assert find("NVIDIA H100 80GB HBM3").memory_bytes == 81_559 * 2**20
+    assert find_accelerator("NVIDIA H100 80GB HBM3").memory_bytes == 81_559 * 2**20
 
 
 def test_no_row_has_the_sparse_figure():
@@ -65,26 +73,26 @@ def test_no_row_has_the_sparse_figure():
     ],
 )  # fmt: skip
 def test_a_gpu_is_found_by_what_people_type(typed, name):
-    assert named(typed).name == name
+    assert parse_accelerator(typed).name == name
 
 
 def test_every_row_is_found_by_its_own_name():
-    assert [named(row.name) for row in ACCELERATORS] == list(ACCELERATORS)
+    assert [parse_accelerator(row.name) for row in ACCELERATORS] == list(ACCELERATORS)
 
 
 def test_an_unknown_gpu_lists_the_nearest_ones():
     with pytest.raises(InputError, match=r"'h300'; the nearest are .*h100-sxm"):
-        named("h300")
+        parse_accelerator("h300")
 
 
 def test_a_name_that_is_near_nothing_lists_all():
     with pytest.raises(InputError, match=r"no GPU is known as '!'; use one of a100-40-sxm, .* mi300x"):
-        named("!")
+        parse_accelerator("!")
 
 
 def test_a_link_is_given_in_one_direction():
     """NVLink 4 is sold as 900 GB/s and PCIe 4 x16 as 64: both directions together."""
-    assert (named("h100").link_bytes, named("4090").link_bytes) == (450e9, 32e9)
+    assert (parse_accelerator("h100").link_bytes, parse_accelerator("4090").link_bytes) == (450e9, 32e9)
 
 
 def test_every_accelerator_has_a_dated_price_with_a_source():
@@ -96,24 +104,24 @@ def test_every_accelerator_has_a_dated_price_with_a_source():
 
 
 def test_the_middle_price_of_an_h100_is_near_the_published_median():
-    assert price_of(named("h100")).middle == pytest.approx(2.95, rel=0.1)
+    assert price_of(parse_accelerator("h100")).middle == pytest.approx(2.95, rel=0.1)
 
 
 def test_an_accelerator_without_a_price_is_an_error_that_asks_for_one():
     with pytest.raises(InputError, match="no price is known for mine; give one"):
-        price_of(replace(named("h100"), name="mine"))
+        price_of(replace(parse_accelerator("h100"), name="mine"))
 
 
 def test_a_given_price_has_no_range_and_no_date():
-    price = given_price(2.5)
+    price = fixed_price(2.5)
     assert (price.low, price.middle, price.high, price.read_on) == (2.5, 2.5, 2.5, None)
-    assert given_price(0).middle == 0
+    assert fixed_price(0).middle == 0
 
 
 @pytest.mark.parametrize("price", [-0.01, math.nan, math.inf])
 def test_a_price_below_zero_or_without_a_value_is_refused(price):
     with pytest.raises(InputError, match="use US dollars per hour, 0 or more"):
-        given_price(price)
+        fixed_price(price)
 
 
 @pytest.fixture
@@ -131,20 +139,20 @@ def driver(tmp_path, monkeypatch):
 
 def test_the_own_gpu_is_the_first_that_the_driver_names(driver):
     driver("NVIDIA H100 80GB HBM3\\nNVIDIA A100-SXM4-80GB\\n")
-    assert detected() is named("h100")
+    assert detect_accelerator() is parse_accelerator("h100")
 
 
 def test_a_gpu_that_is_not_in_the_table_has_a_name_and_no_row(driver):
     driver("Tesla V100-SXM2-16GB\\n")
-    assert (device_name(), detected()) == ("Tesla V100-SXM2-16GB", None)
+    assert (gpu_name(), detect_accelerator()) == ("Tesla V100-SXM2-16GB", None)
 
 
 @pytest.mark.parametrize(("lines", "code"), [("", 0), ("NVIDIA-SMI has failed\\n", 9)])
 def test_a_driver_without_a_gpu_finds_none(driver, lines, code):
     driver(lines, code)
-    assert (device_name(), detected()) == (None, None)
+    assert (gpu_name(), detect_accelerator()) == (None, None)
 
 
 def test_a_machine_without_a_driver_has_no_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert (device_name(), detected()) == (None, None)
+    assert (gpu_name(), detect_accelerator()) == (None, None)

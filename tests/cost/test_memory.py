@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from support.allocator_peak import peak_of_a_real_update
+from support.steps import step_of
 from support.storage_tracker import learner_of, peak_of_an_update, update, windows
 from support.strategies import models
 from support.tiny_model import SMALL, built
@@ -19,11 +20,11 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import with_sizes
-from parambudget.cost.memory.graph import ON_CPU, Kernels
-from parambudget.cost.memory.peak import MemoryPlan, largest_micro_batch, moments, peak_bytes, training_memory
-from parambudget.cost.memory.state import NONE, inference_memory
+from parambudget.arch.sizes import with_sizes
+from parambudget.cost.memory.peak import largest_micro_batch, memory_timeline, peak_bytes, training_memory
+from parambudget.cost.memory.state import inference_memory
 from parambudget.cost.params import total
+from parambudget.cost.step import NO_OVERHEAD, ON_CPU, Backend, StepConfig
 from parambudget.errors import InputError
 from parambudget.nn.kv_cache import kv_cache
 
@@ -45,10 +46,14 @@ ways = st.fixed_dictionaries(
     }
 )
 plans = st.builds(
-    MemoryPlan, st.integers(1, 64), gradient_accumulation_steps=st.sampled_from([1, 8]),
+    lambda micro_steps, world_size, **fields: step_of(
+        gradient_accumulation_steps=micro_steps * world_size, world_size=world_size, **fields
+    ),
+    micro_steps=st.sampled_from([1, 2, 8]), batch_size=st.integers(1, 64),
     optimizer=st.sampled_from(["adamw", "muon"]), gradient_checkpointing=st.booleans(),
-    loss_chunks=st.sampled_from([1, 3]), z_loss=st.booleans(), n_ranks=st.sampled_from([1, 4]),
-    kernels=st.builds(Kernels, st.sampled_from(["cuda", "cpu"]), st.booleans(), st.booleans()),
+    loss_chunks=st.sampled_from([1, 3]), z_loss=st.sampled_from([0.0, 1e-4]),
+    world_size=st.sampled_from([1, 4]),
+    backend=st.builds(Backend, st.sampled_from(["cuda", "cpu"]), st.booleans(), st.booleans()),
 )  # fmt: skip
 
 
@@ -83,8 +88,8 @@ def tolerance_of(model, *, bf16: bool = False) -> float:
     return max(TOLERANCE[bf16], WRITTEN_OUT) if written_out else TOLERANCE[bf16]
 
 
-def on_cpu(*, bf16: bool = False, **way: object) -> MemoryPlan:
-    return MemoryPlan(kernels=replace(ON_CPU, bf16=bf16), **way)
+def on_cpu(*, bf16: bool = False, **way: object) -> StepConfig:
+    return step_of(backend=replace(ON_CPU, bf16=bf16), **way)
 
 
 @seed(0)
@@ -101,7 +106,7 @@ def test_a_real_update_allocates_what_is_planned(model, way, bf16):
 )
 def test_the_z_loss_takes_what_is_planned(way):
     model = SMALL.replace(dim=128, intermediate_size=384, vocab_size=1000, context_length=128)
-    planned = training_memory(model, on_cpu(batch_size=4, optimizer="adamw", z_loss=True, **way)).peak_bytes
+    planned = training_memory(model, on_cpu(batch_size=4, optimizer="adamw", z_loss=1e-4, **way)).peak_bytes
     without = training_memory(model, on_cpu(batch_size=4, optimizer="adamw", **way)).peak_bytes
     assert planned > 1.1 * without
     real = peak_of_a_real_update(model, batch_size=4, z_loss=1e-4, **way)
@@ -183,30 +188,30 @@ def test_a_compiled_update_allocates_what_is_planned(changes, way):
     )
     torch.compiler.reset()
     real = peak_of_a_real_update(model, bf16=True, compiled=True, batch_size=4, **way)
-    plan = MemoryPlan(4, optimizer="adamw", kernels=Kernels("cpu"), **way)
+    plan = step_of(4, optimizer="adamw", backend=Backend("cpu"), **way)
     assert training_memory(model, plan).peak_bytes == pytest.approx(real, rel=0.05)
 
 
 @settings(max_examples=30)
 @given(models(), plans)
 def test_each_moment_is_affine_in_the_micro_batch(model, plan):
-    plan = replace(plan, loss_chunks=1, overhead=NONE)
-    totals = [[held.total for held in moments(model, replace(plan, batch_size=n))] for n in (3, 4, 10)]
+    plan = plan.replace(loss_chunks=1, overhead=NO_OVERHEAD)
+    totals = [[held.total for held in memory_timeline(model, plan.replace(batch_size=n))] for n in (3, 4, 10)]
     assert all((b - a) * 6 == (c - b) for a, b, c in zip(*totals, strict=True))
 
 
 @settings(max_examples=30)
 @given(models(), plans, st.integers(0, 10**9))
 def test_the_largest_micro_batch_fits_and_the_next_does_not(model, plan, spare_bytes):
-    memory_bytes = peak_bytes(model, replace(plan, batch_size=1)) + spare_bytes
+    memory_bytes = peak_bytes(model, plan.replace(batch_size=1)) + spare_bytes
     largest = largest_micro_batch(model, plan, memory_bytes)
-    assert peak_bytes(model, replace(plan, batch_size=largest)) <= memory_bytes
-    assert peak_bytes(model, replace(plan, batch_size=largest + 1)) > memory_bytes
+    assert peak_bytes(model, plan.replace(batch_size=largest)) <= memory_bytes
+    assert peak_bytes(model, plan.replace(batch_size=largest + 1)) > memory_bytes
 
 
 def test_a_memory_too_small_for_one_sequence_is_refused_with_what_it_takes():
     with pytest.raises(InputError, match=r"not even one sequence of 1024 tokens fits: it takes .* GiB"):
-        largest_micro_batch(pb.model("gpt2"), MemoryPlan(1), 10**9)
+        largest_micro_batch(pb.model("gpt2"), step_of(1), 10**9)
 
 
 @settings(max_examples=50)
@@ -216,9 +221,9 @@ def test_checkpointing_never_needs_more_where_there_are_layers_to_forget(model, 
     more than its input, up to a twentieth above. (Of 4,000 such models the worst were 2.7 % above.)"""
     model = model.replace(n_layers=model.n_layers + 2)
     with_it, without = (
-        peak_bytes(model, replace(plan, gradient_checkpointing=choice)) for choice in (True, False)
+        peak_bytes(model, plan.replace(gradient_checkpointing=choice)) for choice in (True, False)
     )
-    assert with_it <= without * (1.05 if plan.kernels.compiled else 1)
+    assert with_it <= without * (1.05 if plan.backend.compiled else 1)
 
 
 @pytest.mark.parametrize("norm_weight", [True, False])
@@ -235,15 +240,15 @@ def test_what_a_cpu_takes_for_the_gradient_of_a_norm_is_what_is_planned(norm_wei
 
 @settings(max_examples=50)
 @given(models(), plans, st.integers(2, 64))
-def test_sharding_shares_out_the_state_and_copying_adds_the_gradients(model, plan, n_ranks):
-    plan = replace(plan, gradient_accumulation_steps=8 * n_ranks)
+def test_sharding_divides_the_state_and_copying_adds_the_gradients(model, plan, world_size):
+    plan = plan.replace(world_size=1, gradient_accumulation_steps=8 * world_size)
     alone, copied, shared = (
-        training_memory(model, replace(plan, n_ranks=n, sharded=sharded)).parts
-        for n, sharded in ((1, False), (n_ranks, False), (n_ranks, True))
+        training_memory(model, plan.replace(world_size=n, shard=shard)).parts
+        for n, shard in ((1, False), (world_size, False), (world_size, True))
     )
     for part in ("weights", "optimizer"):
         assert copied[part] == alone[part]
-        assert 0 <= n_ranks * shared[part] - alone[part] < n_ranks
+        assert 0 <= world_size * shared[part] - alone[part] < world_size
     assert copied["exchange"] == 4 * total(model)
     assert shared["exchange"] > 0
     assert alone["exchange"] == 0
@@ -286,25 +291,25 @@ def test_the_parts_sum_to_the_peak_which_is_the_largest_phase(model, plan):
 
 def test_a_gpu_holds_a_context_and_what_the_allocator_cannot_use():
     gpu, tensors_alone = (
-        training_memory(SMALL, MemoryPlan(1, n_ranks=n, overhead=overhead))
-        for n, overhead in ((1, None), (1, NONE))
+        training_memory(SMALL, step_of(1, world_size=n, overhead=overhead))
+        for n, overhead in ((1, None), (1, NO_OVERHEAD))
     )
     assert gpu.parts["overhead"] == 800 * 2**20 + tensors_alone.peak_bytes * 6 // 100
-    several = training_memory(SMALL, MemoryPlan(1, n_ranks=2)).parts["overhead"]
+    several = training_memory(SMALL, step_of(1, world_size=2)).parts["overhead"]
     assert several > gpu.parts["overhead"] + 500 * 2**20
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"n_ranks": 0}, "n_ranks=0 is not possible; use 1 or more"),
-        ({"loss_chunks": -1}, "loss_chunks=-1 is not possible"),
-        ({"sharded": True}, "sharded=True shares a model out among several and n_ranks=1"),
+        ({"world_size": 0}, "world_size is 0; it must be greater than or equal to 1"),
+        ({"loss_chunks": -1}, "loss_chunks is -1; it must be greater than or equal to 1"),
+        ({"shard": True}, "shard=True divides a model among several processes and world_size=1"),
     ],
 )
 def test_an_impossible_plan_is_refused(wrong, message):
     with pytest.raises(InputError, match=message):
-        MemoryPlan(1, **wrong)
+        step_of(1, gradient_accumulation_steps=1, **wrong)
 
 
 @settings(max_examples=30, deadline=None)

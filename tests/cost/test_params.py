@@ -7,7 +7,7 @@ from support.strategies import models
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import with_sizes
+from parambudget.arch.sizes import with_sizes
 from parambudget.arch.tensors import COMPONENTS, tensors
 from parambudget.cost.flops import matmul_parameters
 from parambudget.cost.params import active, body, total

@@ -10,18 +10,18 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.saved_activations import saved_activations
 from support.saved_tensors import Kept, kept_by_autograd, kept_compiled
 from support.strategies import models
 from support.tiny_model import SMALL
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import with_sizes
-from parambudget.arch.layers import kinds
+from parambudget.arch.layers import layer_kind_counts
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.flops import head_parameters
 from parambudget.cost.memory.forward import forward
-from parambudget.cost.memory.graph import Kernels
-from parambudget.cost.memory.saved import saved
 from parambudget.cost.params import total
+from parambudget.cost.step import Backend
 
 some = settings(max_examples=60, deadline=None)
 BATCH = 3
@@ -36,10 +36,10 @@ def together(kept: Kept) -> Counter[str, int]:
     return +bytes_of
 
 
-def in_the_table(model: ModelConfig, kernels: Kernels, **asked: bool) -> Kept:
+def in_the_table(model: ModelConfig, backend: Backend, **asked: bool) -> Kept:
     """The rows as autograd could show them: a module, a size, how often."""
     rows, n_tokens = Counter(), BATCH * model.context_length
-    for row in saved(model, kernels, **asked):
+    for row in saved_activations(model, backend, **asked):
         if row.copies:
             rows[row.name.rpartition(".")[0], row.bytes(n_tokens) // row.copies] += row.copies
     return rows
@@ -54,16 +54,16 @@ def tokens_of(model: ModelConfig) -> torch.Tensor:
 @given(model=models(), checkpointing=st.booleans())
 def test_a_forward_pass_keeps_what_the_table_says(model, bf16, checkpointing):
     kept = kept_by_autograd(model, tokens_of(model), bf16=bf16, gradient_checkpointing=checkpointing)
-    kernels = Kernels("cpu", bf16=bf16, compiled=False)
-    table = in_the_table(model, kernels, checkpointing=checkpointing)
+    backend = Backend("cpu", bf16=bf16, compiled=False)
+    table = in_the_table(model, backend, checkpointing=checkpointing)
     assert together(kept) == together(table)
     assert model.moe is not None or kept == table
 
 
-def test_a_loss_in_parts_keeps_what_the_head_multiplies_and_the_targets():
+def test_a_loss_in_chunks_keeps_what_the_head_multiplies_and_the_targets():
     kept = kept_by_autograd(SMALL, tokens_of(SMALL), bf16=True, loss_chunks=4)
-    kernels = Kernels("cpu", bf16=True, compiled=False)
-    assert kept == in_the_table(SMALL, kernels, loss_in_parts=True)
+    backend = Backend("cpu", bf16=True, compiled=False)
+    assert kept == in_the_table(SMALL, backend, loss_in_chunks=True)
 
 
 class OneRMSNorm(torch.autograd.Function):
@@ -97,8 +97,8 @@ def as_on_cuda() -> Iterator[None]:
 def test_with_the_norms_of_cuda_a_forward_pass_keeps_what_the_table_says(model, bf16, checkpointing):
     with as_on_cuda():
         kept = kept_by_autograd(model, tokens_of(model), bf16=bf16, gradient_checkpointing=checkpointing)
-    kernels = Kernels("cuda", bf16=bf16, compiled=False)
-    table = in_the_table(model, kernels, checkpointing=checkpointing)
+    backend = Backend("cuda", bf16=bf16, compiled=False)
+    table = in_the_table(model, backend, checkpointing=checkpointing)
     assert together(kept) == together(table)
     assert model.moe is not None or kept == table
 
@@ -122,7 +122,7 @@ def test_a_compiled_pass_keeps_what_the_table_says_but_for_one_residual_at_most(
     torch.compiler.reset()
     kept = kept_compiled(model, tokens_of(model))
     n_tokens = BATCH * model.context_length
-    planned = sum(row.bytes(n_tokens) for row in saved(model, Kernels("cpu")))
+    planned = sum(row.bytes(n_tokens) for row in saved_activations(model, Backend("cpu")))
     statistics = 4 * n_tokens * (4 * model.n_layers + 2)
     scores = 4 * model.n_heads * model.context_length * n_tokens if model.attention_softcap else 0
     assert planned - 4 * model.dim * n_tokens - statistics - scores <= kept <= planned
@@ -131,15 +131,18 @@ def test_a_compiled_pass_keeps_what_the_table_says_but_for_one_residual_at_most(
 @some
 @given(models())
 def test_the_operations_multiply_and_add_every_parameter_of_the_table(model):
-    passed = forward(model, Kernels(), head_rows=model.vocab_size)
+    passed = forward(model, Backend(), head_rows=model.vocab_size)
     once = sum(part.parameters for part in (passed.embedding, passed.end, passed.loss))
     tied = head_parameters(model) if model.tied else 0
-    layers = sum(many * passed.layers[kind].parameters for kind, many in kinds(model).items())
+    layers = sum(many * passed.layers[kind].parameters for kind, many in layer_kind_counts(model).items())
     assert once + layers == total(model) + tied
 
 
 def test_arrays_of_sizes_keep_what_each_of_them_does():
     widths = [16, 32, 48]
-    whole = sum(row.bytes(7) for row in saved(with_sizes(SMALL, dim=np.array(widths)), Kernels()))
-    each = [sum(row.bytes(7) for row in saved(SMALL.replace(dim=width), Kernels())) for width in widths]
+    whole = sum(row.bytes(7) for row in saved_activations(with_sizes(SMALL, dim=np.array(widths)), Backend()))
+    each = [
+        sum(row.bytes(7) for row in saved_activations(SMALL.replace(dim=width), Backend()))
+        for width in widths
+    ]
     assert whole.tolist() == each

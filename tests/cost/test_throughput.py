@@ -9,34 +9,35 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support.flops_oracle import hardware_flops_per_token
+from support.steps import step_of
 from support.strategies import models
 
 import parambudget as pb
-from parambudget.arch.dims import with_sizes
-from parambudget.arch.layers import mixers
+from parambudget.arch.layers import attention_kinds
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.flops import (
-    RECOMPUTED,
-    TRAINING,
+    PASSES,
+    PASSES_WITH_RECOMPUTE,
     flops_per_token,
-    hardware_flops_per_token,
 )
-from parambudget.cost.hardware import ACCELERATORS, given_price, named, price_of
+from parambudget.cost.hardware import ACCELERATORS, fixed_price, parse_accelerator, price_of
 from parambudget.cost.params import total
-from parambudget.cost.speed.profile import AMPERE, HOPPER, preset
-from parambudget.cost.speed.roofline import FLASH_BACKWARD, Work, parts, tokens_per_second
+from parambudget.cost.speed.profile import AMPERE, HOPPER, preset_profile
+from parambudget.cost.speed.roofline import FLASH_BACKWARD, step_seconds, tokens_per_second
 from parambudget.cost.speed.throughput import throughput
 from parambudget.errors import InputError
 
-H100 = preset(named("h100"))
+H100 = preset_profile(parse_accelerator("h100"))
 OPTION_1 = pb.model(
     dim=896, n_layers=24, n_heads=14, intermediate_size=3584, vocab_size=50257, context_length=1024
 )
 works = st.builds(
-    Work, batch_size=st.integers(1, 64), gradient_accumulation_steps=st.integers(1, 8),
+    step_of, batch_size=st.integers(1, 64), gradient_accumulation_steps=st.integers(1, 8),
     optimizer=st.sampled_from(("muon", "adamw")), gradient_checkpointing=st.booleans(),
     loss_chunks=st.sampled_from((1, 8)),
 )  # fmt: skip
-stacks = st.sampled_from([preset(row) for row in ACCELERATORS])
+stacks = st.sampled_from([preset_profile(row) for row in ACCELERATORS])
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +76,11 @@ class TestPublishedRuns:
             point.source
             for point in points
             for low, _, high in [
-                throughput(point.model, point.work, preset(named(point.gpu))).tokens_per_second
+                throughput(
+                    point.model, point.work, preset_profile(parse_accelerator(point.gpu))
+                ).tokens_per_second
             ]
-            if not low <= point.published * point.work.ranks <= high
+            if not low <= point.published * point.work.world_size <= high
         ]
         assert missed == []
 
@@ -100,13 +103,13 @@ class TestTheLimit:
         assert found.mfu["causal"] < 1
 
     def test_one_h100_can_do_at_most_415_000_tokens_of_the_notes_model_in_the_full_convention(self):
-        found = throughput(OPTION_1, Work(16, 8), H100)
+        found = throughput(OPTION_1, step_of(16, 8), H100)
         rate = found.tokens_per_second.expected / found.mfu["full"]
         assert rate == pytest.approx(415_000, rel=1e-3)
         assert found.limit_tokens_per_second == H100.peak_flops / flops_per_token(OPTION_1, "causal")
 
     def test_where_no_peak_is_known_there_is_neither_limit_nor_mfu(self):
-        found = throughput(OPTION_1, Work(16), replace(H100, peak_flops=None))
+        found = throughput(OPTION_1, step_of(16), replace(H100, peak_flops=None))
         assert (found.limit_tokens_per_second, found.mfu) == (None, None)
         assert found.tokens_per_second.high == H100.fastest * found.tokens_per_second.expected
 
@@ -116,28 +119,28 @@ class TestTheParts:
     def test_matmuls_are_the_flops_of_the_trainer(self, model, work):
         """At a FLOP a second and with free memory they are counted."""
         counting = replace(H100, matmul_flops=1.0, matmul_traffic=0.0)
-        found = parts(model, work, counting)
-        again = {"checkpointing": work.gradient_checkpointing, "logits_again": work.loss_chunks > 1}
+        found = step_seconds(model, work, counting)
+        again = {"checkpointing": work.gradient_checkpointing, "recompute_logits": work.loss_chunks > 1}
         n_tokens = work.batch_size * work.gradient_accumulation_steps * model.context_length
-        runs = RECOMPUTED if work.gradient_checkpointing else TRAINING
+        runs = PASSES_WITH_RECOMPUTE if work.gradient_checkpointing else PASSES
         matmuls = hardware_flops_per_token(model, **again)
-        scored = runs * 2 * model.context_length * sum(row.score_width for row in mixers(model))
+        scored = runs * 2 * model.context_length * sum(row.score_width for row in attention_kinds(model))
         assert found["matmuls"] == pytest.approx(n_tokens * (matmuls - scored))
 
     @given(models(), works)
     def test_attention_is_the_scores_that_its_kernel_computes(self, model, work):
         counting = replace(H100, matmul_flops=1.0, attention_flops=1.0, logit_bytes=0.0)
-        found = parts(model, work, counting)["attention"]
-        runs = RECOMPUTED if work.gradient_checkpointing else TRAINING
+        found = step_seconds(model, work, counting)["attention"]
+        runs = PASSES_WITH_RECOMPUTE if work.gradient_checkpointing else PASSES
         length, expected = model.context_length, 0.0
-        for row in mixers(model):
+        for row in attention_kinds(model):
             if model.attention_softcap or model.attention_sinks:
                 expected += runs * 2 * row.score_width * length**2
                 continue
             causal = model.position != "alibi" and (row.window is None or row.window >= length)
             seen = length * (length + 1) / 2 if causal else 2 * length**2
             wide = 2 * row.copies * row.n_heads * max(row.qk_dim, row.v_dim)
-            expected += (runs - TRAINING + 1 + FLASH_BACKWARD) * 2 * wide * seen
+            expected += (runs - PASSES + 1 + FLASH_BACKWARD) * 2 * wide * seen
         assert found == pytest.approx(work.batch_size * work.gradient_accumulation_steps * expected)
 
     @pytest.mark.parametrize(
@@ -147,7 +150,8 @@ class TestTheParts:
     @pytest.mark.parametrize("stack", [H100, replace(H100, dtype="float32")], ids=["bfloat16", "float32"])
     def test_what_keeps_attention_off_the_causal_kernel_is_slower(self, slower, stack):
         plain, other = (
-            parts(model, Work(1), stack)["attention"] for model in (OPTION_1, OPTION_1.replace(**slower))
+            step_seconds(model, step_of(1), stack)["attention"]
+            for model in (OPTION_1, OPTION_1.replace(**slower))
         )
         assert other > 1.2 * plain
 
@@ -155,22 +159,27 @@ class TestTheParts:
         dense = OPTION_1.replace(intermediate_size=1024)
         choices = {"n_experts": 64, "n_experts_per_token": 4, "expert_intermediate_size": 256}
         single, fused = (dense.replace(**choices, fused_experts=fused) for fused in (False, True))
-        work = Work(16, 8, optimizer="adamw")
+        work = step_of(16, 8, optimizer="adamw")
         counting = replace(H100, matmul_flops=1.0, matmul_traffic=0.0)
         router = 24 * 64 * 896
-        of = {name: parts(m, work, counting)["matmuls"] for name, m in (("dense", dense), ("many", single))}
+        of = {
+            name: step_seconds(m, work, counting)["matmuls"]
+            for name, m in (("dense", dense), ("many", single))
+        }
         assert of["many"] - of["dense"] == pytest.approx(6 * 16 * 8 * 1024 * router)
         moving = replace(H100, matmul_flops=math.inf)
-        assert parts(single, work, moving)["matmuls"] > parts(dense, work, moving)["matmuls"]
+        assert step_seconds(single, work, moving)["matmuls"] > step_seconds(dense, work, moving)["matmuls"]
         for stack in (H100, counting, moving):
-            assert parts(single, work, stack) == pytest.approx(parts(fused, work, stack))
-        assert parts(single, work, H100)["optimizer"] == pytest.approx(
+            assert step_seconds(single, work, stack) == pytest.approx(step_seconds(fused, work, stack))
+        assert step_seconds(single, work, H100)["optimizer"] == pytest.approx(
             40 * total(single) / H100.bandwidth_bytes
         )
 
     def test_many_small_experts_wait_for_their_kernels_to_be_started(self):
         choices = {"n_experts": 128, "n_experts_per_token": 8, "expert_intermediate_size": 64}
-        few, many = (parts(OPTION_1.replace(**choices), Work(n), H100)["launches"] for n in (1, 256))
+        few, many = (
+            step_seconds(OPTION_1.replace(**choices), step_of(n), H100)["launches"] for n in (1, 256)
+        )
         assert few > 24 * 128 * 3 * 5 * 5e-6
         assert many < few / 4
 
@@ -181,58 +190,65 @@ class TestTheParts:
         )
         squares, wide = 4, 3
         expected = 5 * (squares * 6 * 64**3 + wide * (4 * 64**2 * 256 + 2 * 64**3))
-        assert parts(model, Work(1), free)["optimizer"] == pytest.approx(expected)
+        assert step_seconds(model, step_of(1), free)["optimizer"] == pytest.approx(expected)
 
     def test_muon_waits_for_the_launches_of_small_matrices(self):
         model = pb.model(dim=64, n_layers=2, n_heads=1, intermediate_size=256, vocab_size=64)
-        found = parts(model, Work(1), H100)["optimizer"]
+        found = step_seconds(model, step_of(1), H100)["optimizer"]
         assert 14 * H100.matrix_seconds < found < 14.1 * H100.matrix_seconds
 
     def test_adamw_moves_forty_bytes_a_parameter(self):
-        found = parts(OPTION_1, Work(1, optimizer="adamw"), H100)["optimizer"]
+        found = step_seconds(OPTION_1, step_of(1, optimizer="adamw"), H100)["optimizer"]
         assert found == pytest.approx(40 * total(OPTION_1) / H100.bandwidth_bytes)
 
     def test_gradients_of_all_ranks_go_round_once_an_update(self):
-        found = parts(OPTION_1, Work(1, 8, ranks=4), H100)["exchange"]
+        found = step_seconds(OPTION_1, step_of(1, 8, world_size=4), H100)["exchange"]
         assert found == pytest.approx(2 * 4 * 3 / 4 * total(OPTION_1) / H100.link_bytes)
 
     def test_shards_are_exchanged_behind_the_arithmetic_as_far_as_that_lasts(self):
-        large, tiny = Work(16, 8, ranks=8, sharded=True), Work(1, 8, ranks=8, sharded=True)
-        assert parts(OPTION_1, large, H100)["exchange"] == 0
+        large, tiny = step_of(16, 8, world_size=8, shard=True), step_of(1, 8, world_size=8, shard=True)
+        assert step_seconds(OPTION_1, large, H100)["exchange"] == 0
         slow = replace(H100, link_bytes=1e9)
-        without = sum(parts(OPTION_1, replace(tiny, ranks=1, sharded=False, gradient_accumulation_steps=1),
-                            slow).values())  # fmt: skip
-        assert 0 < parts(OPTION_1, tiny, slow)["exchange"] < 6 * total(OPTION_1) / 1e9
+        alone = tiny.replace(world_size=1, shard=False, gradient_accumulation_steps=1)
+        without = sum(step_seconds(OPTION_1, alone, slow).values())
+        assert 0 < step_seconds(OPTION_1, tiny, slow)["exchange"] < 6 * total(OPTION_1) / 1e9
         assert without < throughput(OPTION_1, tiny, slow).update_seconds
 
     def test_float32_has_no_casts_and_operands_twice_as_long(self):
         slow = replace(H100, dtype="float32", matmul_flops=math.inf)
         fast = replace(H100, matmul_flops=math.inf)
-        assert parts(OPTION_1, Work(1), slow)["weights"] == 0 < parts(OPTION_1, Work(1), fast)["weights"]
-        ratio = parts(OPTION_1, Work(1), slow)["matmuls"] / parts(OPTION_1, Work(1), fast)["matmuls"]
+        assert (
+            step_seconds(OPTION_1, step_of(1), slow)["weights"]
+            == 0
+            < step_seconds(OPTION_1, step_of(1), fast)["weights"]
+        )
+        ratio = (
+            step_seconds(OPTION_1, step_of(1), slow)["matmuls"]
+            / step_seconds(OPTION_1, step_of(1), fast)["matmuls"]
+        )
         assert ratio == pytest.approx(2)
 
 
 class TestWhatMakesARunFaster:
     @given(models(), works, stacks)
     def test_more_tokens_in_a_micro_step_are_never_slower_each(self, model, work, stack):
-        more = replace(work, batch_size=2 * work.batch_size)
+        more = work.replace(batch_size=2 * work.batch_size)
         assert tokens_per_second(model, more, stack) >= tokens_per_second(model, work, stack)
 
     @given(models(), works, stacks)
     def test_recomputing_blocks_or_logits_is_slower(self, model, work, stack):
         for name, plain, again in (("gradient_checkpointing", False, True), ("loss_chunks", 1, 8)):
-            slow, fast = replace(work, **{name: again}), replace(work, **{name: plain})
+            slow, fast = work.replace(**{name: again}), work.replace(**{name: plain})
             assert tokens_per_second(model, slow, stack) < tokens_per_second(model, fast, stack)
 
     @given(models(), works)
     def test_an_h200_is_at_least_as_fast_as_an_h100(self, model, work):
         """The same arithmetic, faster memory."""
-        h200 = preset(named("h200"))
+        h200 = preset_profile(parse_accelerator("h200"))
         assert tokens_per_second(model, work, h200) >= tokens_per_second(model, work, H100)
 
     def test_a_generation_without_published_runs_has_a_wider_interval(self):
-        fitted, scaled = H100, preset(named("b200"))
+        fitted, scaled = H100, preset_profile(parse_accelerator("b200"))
         assert scaled.slowest < fitted.slowest < 1 < fitted.fastest < scaled.fastest
         assert "scaled" in scaled.source
         assert "fitted" in fitted.source
@@ -257,34 +273,34 @@ def test_arrays_of_sizes_give_what_each_gives_alone(model, work, factors):
 
 class TestARun:
     def test_hours_are_tokens_over_rate_and_stalls(self):
-        found = throughput(OPTION_1, Work(16, 8), H100)
+        found = throughput(OPTION_1, step_of(16, 8), H100)
         hours = found.hours(10**9, stalls=0.1)
         assert hours.expected == pytest.approx(1e9 / found.tokens_per_second.expected / 3600 / 0.9)
         assert hours.low < hours.expected < hours.high
         assert found.hours(10**9).expected < hours.expected
 
     def test_cost_is_hours_times_price_times_ranks(self):
-        found = throughput(OPTION_1, Work(16, 8, ranks=8), H100)
+        found = throughput(OPTION_1, step_of(16, 8, world_size=8), H100)
         hours = found.hours(10**10)
-        assert found.cost(10**10, given_price(2)) == pytest.approx([16 * each for each in hours])
-        ranged = found.cost(10**10, price_of(named("h100")))
+        assert found.cost(10**10, fixed_price(2)) == pytest.approx([16 * each for each in hours])
+        ranged = found.cost(10**10, price_of(parse_accelerator("h100")))
         assert ranged.low == 8 * 2.0 * hours.low
         assert ranged.high == 8 * 5.0 * hours.high
 
     def test_stalls_of_a_whole_run_are_refused(self):
-        with pytest.raises(InputError, match="stalls=1 is no share"):
-            throughput(OPTION_1, Work(1), H100).hours(1, stalls=1)
+        with pytest.raises(InputError, match="stalls=1 is not a share"):
+            throughput(OPTION_1, step_of(1), H100).hours(1, stalls=1)
 
     def test_the_rows_are_the_parts_and_their_sum(self):
-        found = throughput(OPTION_1, Work(16, 8), H100)
+        found = throughput(OPTION_1, step_of(16, 8), H100)
         *rows, whole = found.rows()
         assert sum(row["milliseconds"] for row in rows) == pytest.approx(whole["milliseconds"])
         assert sum(row["share"] for row in rows) == pytest.approx(1)
-        assert [row["part"] for row in rows] == list(found.parts)
+        assert [row["part"] for row in rows] == list(found.seconds)
         assert "matmuls" in repr(found)
 
     def test_the_document_says_stack_work_and_interval(self):
-        found = throughput(OPTION_1, Work(16, 8), H100)
+        found = throughput(OPTION_1, step_of(16, 8), H100)
         document = found.as_dict()
         assert document["stack"]["device"] == "h100-sxm"
         assert document["work"]["batch_size"] == 16
@@ -292,16 +308,16 @@ class TestARun:
         assert document["update_tokens"] == 16 * 8 * 1024
 
     def test_micro_steps_and_the_rest_make_up_an_update(self):
-        found = throughput(OPTION_1, Work(16, 8), H100)
-        once = found.parts["optimizer"] + found.parts["exchange"]
+        found = throughput(OPTION_1, step_of(16, 8), H100)
+        once = found.seconds["optimizer"] + found.seconds["exchange"]
         assert 8 * found.micro_seconds + once == pytest.approx(found.update_seconds)
 
 
 def test_micro_steps_that_cannot_be_shared_out_are_refused():
-    with pytest.raises(InputError, match=r"gradient_accumulation_steps=6 .* among 4 ranks; use 8"):
-        throughput(OPTION_1, Work(1, 6, ranks=4), H100)
+    with pytest.raises(InputError, match=r"gradient_accumulation_steps=6 .* among 4 processes; use 8"):
+        throughput(OPTION_1, step_of(1, 6, world_size=4), H100)
 
 
 def test_several_devices_with_an_unknown_link_are_refused():
-    with pytest.raises(InputError, match="nothing is known of the link between several h100-sxm"):
-        throughput(OPTION_1, Work(1, 2, ranks=2), replace(H100, link_bytes=0.0))
+    with pytest.raises(InputError, match="the speed of the link between several h100-sxm is unknown"):
+        throughput(OPTION_1, step_of(1, 2, world_size=2), replace(H100, link_bytes=0.0))

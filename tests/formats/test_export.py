@@ -14,8 +14,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging
 
 import parambudget as pb
-from parambudget.arch.config import ModelConfig, flat
-from parambudget.arch.defaults import complete
+from parambudget.arch.config import ModelConfig, flat_fields
+from parambudget.arch.defaults import with_defaults
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cost.params import count, total
 from parambudget.errors import ConfigError
@@ -51,8 +51,8 @@ def our_counts(model: ModelConfig) -> tuple[dict[str, int], int]:
 def read_back(to: str, document: dict) -> ModelConfig:
     """The model that a tool builds from a document, by our reading of its code."""
     if to == "hf":
-        return complete(from_hf(document, "").fields).model
-    return complete((from_litgpt if to == "litgpt" else from_megatron)(document)).model
+        return with_defaults(from_hf(document, "").fields).model
+    return with_defaults((from_litgpt if to == "litgpt" else from_megatron)(document)).model
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -75,7 +75,7 @@ def test_the_folder_of_a_preset_loads_in_transformers_with_the_published_count(n
 @few
 @given(data=st.data())
 def test_a_random_model_of_every_class_loads_in_transformers_with_its_count(kind, data):
-    model = complete(from_hf(data.draw(configs(kind)), "").fields).model
+    model = with_defaults(from_hf(data.draw(configs(kind)), "").fields).model
     for made in (to_hf(model), to_hf(model, COPIES.get(kind, kind))):
         assert class_counts(made.document) == our_counts(model)
         assert made.document["architectures"] == [EXPORTABLE[made.name].model_class]
@@ -102,8 +102,8 @@ def test_any_model_is_the_same_there_or_refused_in_one_line(to, model):
 @given(model=models(), other=models())
 def test_models_without_a_difference_have_the_same_count(model, other):
     """Otherwise a wrong export could pass: every export is checked by `differences`."""
-    theirs = flat(other)
-    for name, value in flat(model).items():
+    theirs = flat_fields(other)
+    for name, value in flat_fields(model).items():
         if theirs.get(name, value) == value:
             continue
         try:

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-from parambudget.arch.config import FIELDS, ModelConfig, flat
-from parambudget.arch.defaults import complete
+from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
+from parambudget.arch.defaults import with_defaults
 from parambudget.arch.presets.registry import preset
 from parambudget.cost.params import total
 from parambudget.errors import ConfigError
@@ -82,13 +82,13 @@ def test_a_model_with_another_choice_is_refused_or_says_so_and_is_built_with_its
         accepted += 1
         assert built_parameters(made) == total(changed), (name, value)
         if name not in INITIALISATION and (kind, name) not in WITHOUT_EFFECT:
-            assert read_back(made)[name] == pytest.approx(flat(changed)[name]), (name, value)
+            assert read_back(made)[name] == pytest.approx(flat_fields(changed)[name]), (name, value)
     assert accepted > 10
 
 
 def read_back(made: Export) -> dict[str, object]:
-    model: ModelConfig = complete(from_hf(made.document, "config.json").fields).model
-    return flat(model)
+    model: ModelConfig = with_defaults(from_hf(made.document, "config.json").fields).model
+    return flat_fields(model)
 
 
 def test_every_dropout_that_a_class_would_have_is_written_as_none():

@@ -11,7 +11,7 @@ from support.tiny_hf_models import FAMILIES, shrunk
 from transformers import PreTrainedModel
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import complete
+from parambudget.arch.defaults import with_defaults
 from parambudget.arch.presets.registry import PRESETS, preset
 from parambudget.arch.tensors import tensors
 from parambudget.formats.hf.importer import from_hf
@@ -110,7 +110,7 @@ def test_the_config_of_the_class_is_read_as_the_model_that_computes_the_same(fam
     """So an imported model computes what the class does: the next test compares logits with the class's."""
     model = shrunk(data.draw, family)
     document = json.loads(family.config(model).to_json_string(use_diff=False))
-    read = complete(from_hf(document, "config.json").fields).model
+    read = with_defaults(from_hf(document, "config.json").fields).model
     assert layer_by_layer(read) == layer_by_layer(model)
 
 

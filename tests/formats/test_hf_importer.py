@@ -10,8 +10,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
 import parambudget as pb
-from parambudget.arch.defaults import complete
-from parambudget.cost.params import Breakdown, count
+from parambudget.arch.defaults import with_defaults
+from parambudget.cost.params import ParameterCount, count
 from parambudget.formats.hf.importer import from_hf
 from parambudget.formats.hf.schema import ABSENT
 
@@ -28,8 +28,8 @@ LOCAL = ("sliding_attention", "local")
 every_kind = pytest.mark.parametrize("kind", SCHEMAS)
 
 
-def read(config) -> Breakdown:
-    return count(complete(from_hf(config, "config.json").fields).model)
+def read(config) -> ParameterCount:
+    return count(with_defaults(from_hf(config, "config.json").fields).model)
 
 
 def our_counts(config):
@@ -51,7 +51,7 @@ def test_random_configs_count_what_the_class_builds(kind, data):
 def test_layers_and_rotations_are_those_of_the_class(kind, data):
     """What no count shows: which layers have windows and positions, and the rotary bases."""
     config = data.draw(configs(kind))
-    model, theirs = complete(from_hf(config, "config.json").fields).model, class_config(config)
+    model, theirs = with_defaults(from_hf(config, "config.json").fields).model, class_config(config)
     kinds = getattr(theirs, "layer_types", None) or getattr(theirs, "attention_layers", None)
     if kinds and model.window:
         layers = range(model.n_layers)
@@ -111,7 +111,7 @@ def test_sizes_missing_from_the_config_are_named_with_the_class_defaults():
 def test_nothing_is_filled_in_where_the_class_decides():
     for kind in SCHEMAS:
         config = {"model_type": kind, SCHEMAS[kind].keys["n_layers"]: 2} | REQUIRED_KEYS.get(kind, {})
-        assert set(complete(from_hf(config, "").fields).filled) <= {"intermediate_size"}, kind
+        assert set(with_defaults(from_hf(config, "").fields).defaulted) <= {"intermediate_size"}, kind
 
 
 @pytest.mark.parametrize(

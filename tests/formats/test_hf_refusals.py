@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.hf_configs import SCHEMAS, class_counts, configs
 from transformers.utils import logging
 
-from parambudget.arch.defaults import complete
+from parambudget.arch.defaults import with_defaults
 from parambudget.cli.main import main
 from parambudget.cost.params import count
 from parambudget.errors import ConfigError
@@ -26,7 +26,7 @@ MIXTRAL = {"model_type": "mixtral"}
 
 
 def our_counts(config):
-    breakdown = count(complete(interpret(config, "config.json").fields).model)
+    breakdown = count(with_defaults(interpret(config, "config.json").fields).model)
     return {name: n for name, n in breakdown.components.items() if n}, breakdown.active
 
 
@@ -123,7 +123,7 @@ def test_a_broken_key_is_counted_as_the_class_does_or_refused_in_one_line(kind, 
 )  # fmt: skip
 def test_what_is_not_supported_is_refused_in_one_line(config, says):
     with pytest.raises(ConfigError) as error:
-        complete(interpret(config, "config.json").fields)
+        with_defaults(interpret(config, "config.json").fields)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -136,12 +136,12 @@ def test_what_is_not_supported_is_refused_in_one_line(config, says):
         (b"[1, 2]", "holds a list; a config file holds an object"),
         (b"null", "holds null; a config file holds an object"),
         ('{"model_type": "llama"}'.encode("utf-16"), "is not UTF-8 text"),
-        (b'{"model_type": "llama", "hidden_size": 8, "hidden_size": 9}', "'hidden_size' stands there twice"),
+        (b'{"model_type": "llama", "hidden_size": 8, "hidden_size": 9}', "'hidden_size' appears twice"),
         (b'{"model_type": "llama", "rms_norm_eps": NaN}', "NaN is not a JSON number"),
         (b'{"model_type": "llama", "vocab_size": 1' + b"0" * 5000 + b"}", "is not usable JSON"),
         (
             b'{"model_type": "llama", "padding": "' + b"x" * 50_000_000 + b'"}',
-            "more than the 5,000,000",
+            "larger than 5,000,000",
         ),
         (json.dumps(MIXTRAL | {"num_local_experts": -8}).encode(), "num_local_experts is -8"),
     ],

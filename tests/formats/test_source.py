@@ -10,7 +10,7 @@ from support.strategies import models
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import complete
+from parambudget.arch.defaults import with_defaults
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.errors import ConfigError, InputError
 from parambudget.formats.source import changed_fields, config_document, interpret, load, read_source
@@ -69,7 +69,7 @@ def test_changes_win_over_the_source(write_config: Any):
 def test_without_a_source_the_fields_alone_are_the_model():
     completed = load(None, FLAT)
     assert completed.model.dim == 896
-    assert "head_dim" in completed.filled
+    assert "head_dim" in completed.defaulted
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,13 @@ def test_an_unknown_field_in_a_file_is_named(write_config: Any):
 
 @given(models())
 def test_the_changed_fields_complete_to_the_model_again(model: ModelConfig):
-    assert complete(changed_fields(model)).model == model
+    assert with_defaults(changed_fields(model)).model == model
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_changed_fields_of_a_preset_complete_to_it_again(name: str):
     model = PRESETS[name].model
-    assert complete(changed_fields(model)).model == model
+    assert with_defaults(changed_fields(model)).model == model
 
 
 def test_fields_that_follow_from_conventions_are_left_out():

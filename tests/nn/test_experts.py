@@ -147,7 +147,7 @@ def test_compiled_the_experts_compute_the_same():
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"n_experts": 8}, "n_experts_per_token is missing (experts that each token is sent to); give it"),
+        ({"n_experts": 8}, "n_experts_per_token is missing (routed experts per token); give it"),
         ({**OF_8, "n_experts": -8}, "n_experts is -8; it must be greater than or equal to 1"),
         ({**OF_8, "n_experts_per_token": 9}, "n_experts_per_token=9 is more than n_experts=8; give "),
         ({**OF_8, "n_first_dense": 4}, "no layer of n_layers=4 has experts "),

@@ -6,7 +6,7 @@ from support.published_counts import PUBLISHED
 from support.tiny_model import SMALL, built, random_tokens
 
 import parambudget as pb
-from parambudget.arch.layers import mixers
+from parambudget.arch.layers import attention_kinds
 from parambudget.errors import ConfigError
 from parambudget.nn.kv_cache import kv_cache
 from parambudget.nn.verify import verify
@@ -26,7 +26,7 @@ def test_a_published_model_is_built_as_counted(name: str):
 
 def test_a_token_of_deepseek_v3_is_576_cached_elements_a_layer():
     # DeepSeek-AI 2024 (V2), arXiv 2405.04434, table 1: 9/2 of a head's 128, for every layer.
-    (row,) = mixers(PUBLISHED["deepseek-v3"].model)
+    (row,) = attention_kinds(PUBLISHED["deepseek-v3"].model)
     assert (row.cached, row.copies) == (576, 61)
     assert (row.n_heads, row.qk_dim, row.v_dim) == (128, 192, 128)
 
@@ -37,7 +37,7 @@ def test_the_latent_and_one_rotated_key_are_all_that_is_remembered():
         hidden(random_tokens(LATENT))
         kept = module.layers[0].attention.cache
     assert [tuple(each.shape) for each in kept] == [(2, 1, 12, 10), (2, 1, 12, 4)]
-    assert sum(each[0, :, 0].numel() for each in kept) == mixers(LATENT)[0].cached
+    assert sum(each[0, :, 0].numel() for each in kept) == attention_kinds(LATENT)[0].cached
 
 
 def test_a_bias_on_queries_keys_and_values_is_one_on_what_leads_to_the_latents():
@@ -59,13 +59,13 @@ def test_heads_are_half_as_wide_for_the_position_and_fill_the_width_without_it()
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"q_lora_rank": 8}, "kv_lora_rank is missing (width of the latent that keys and values grow from"),
+        ({"q_lora_rank": 8}, "kv_lora_rank is missing (width of the latent that keys and values are proj"),
         ({"kv_lora_rank": 0}, "kv_lora_rank is 0; it must be greater than or equal to 1"),
         ({**OF_8, "head_dim": 64}, "head_dim=64 is not qk_nope_head_dim + qk_rope_head_dim = 96; "),
-        ({**OF_8, "n_kv_heads": 1}, "n_kv_heads=1 of n_heads=4: in latent attention every head has "),
+        ({**OF_8, "n_kv_heads": 1}, "n_kv_heads=1 differs from n_heads=4, but in latent attention "),
         ({**OF_8, "qk_norm": "head"}, "qk_norm='head' is not defined in latent attention, which "),
         ({**OF_8, "qk_rope_head_dim": 1}, "rotary positions need 2 or more of qk_rope_head_dim=1 "),
-        ({**OF_8, "qk_rope_head_dim": 5}, "rotary positions turn pairs, and 5 of qk_rope_head_dim=5"),
+        ({**OF_8, "qk_rope_head_dim": 5}, "rotary positions rotate pairs, and 5 of qk_rope_head_dim=5"),
         ({**OF_8, "qk_nope_head_dim": 100}, "n_heads is missing, and qk_nope_head_dim=100 does not "),
         ({**OF_8, "qk_nope_head_dim": "8"}, "qk_nope_head_dim is '8'; it must be a valid integer"),
     ],

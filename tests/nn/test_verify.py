@@ -13,7 +13,7 @@ from support.strategies import models
 from torch import nn
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import sizes_of, with_sizes
+from parambudget.arch.sizes import sizes_of, with_sizes
 from parambudget.arch.tensors import COMPONENTS, tensors
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active, body, count, total

@@ -8,8 +8,8 @@ from support.published_counts import PUBLISHED
 from support.tiny_model import SMALL, built, random_tokens
 
 import parambudget as pb
-from parambudget.arch.config import layers_of, word_of
-from parambudget.arch.layers import Mixer, mixers
+from parambudget.arch.dims import pattern_at, pattern_count
+from parambudget.arch.layers import AttentionKind, attention_kinds
 from parambudget.errors import ConfigError
 from parambudget.nn.attention import alibi_bias, visible_keys
 
@@ -19,8 +19,8 @@ GEMMA_3 = dict(window=512, window_pattern=(*["local"] * 5, "global"))
 
 @given(st.lists(st.sampled_from("ab"), min_size=1), st.integers(0, 100))
 def test_layers_of_a_word_are_those_that_the_pattern_gives_it(pattern: list[str], n_layers: int):
-    words = [word_of(pattern, layer) for layer in range(n_layers)]
-    assert layers_of(pattern, "a", n_layers) == words.count("a")
+    words = [pattern_at(pattern, layer) for layer in range(n_layers)]
+    assert pattern_count(pattern, "a", n_layers) == words.count("a")
     assert words == (pattern * (n_layers + 1))[:n_layers]
 
 
@@ -28,14 +28,14 @@ def test_gemma_3_has_four_global_layers_of_26():
     model = pb.model("gemma-3-1b", **GEMMA_3)
     assert (model.n_local_layers, model.n_global_layers) == (22, 4)
     assert [layer for layer in range(26) if not model.is_local(layer)] == [5, 11, 17, 23]
-    assert mixers(model) == [
-        Mixer("local attention", 22, 4, 256, 256, cached=512, window=512),
-        Mixer("attention", 4, 4, 256, 256, cached=512),
+    assert attention_kinds(model) == [
+        AttentionKind("local attention", 22, 4, 256, 256, cached=512, window=512),
+        AttentionKind("attention", 4, 4, 256, 256, cached=512),
     ]
 
 
 def test_a_window_in_every_layer_leaves_no_row_without_one():
-    assert [row.window for row in mixers(SMALL.replace(window=4))] == [4]
+    assert [row.window for row in attention_kinds(SMALL.replace(window=4))] == [4]
 
 
 @given(st.integers(1, 12), st.integers(0, 12), st.none() | st.integers(1, 30))
@@ -167,7 +167,7 @@ def test_logits_are_scaled_before_they_are_capped():
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"window_pattern": ["local", "global"]}, "window_pattern=local,global needs a window; give its "),
+        ({"window_pattern": ["local", "global"]}, "window_pattern=local,global needs a window; set its "),
         ({"window_pattern": ["near"]}, "window_pattern is 'near'; it must be \"local\" or \"global\""),
         ({"window": 0}, "window is 0; it must be greater than or equal to 1"),
         ({"rope_theta_local": 1e4}, "rope_theta_local is for rotary positions in local layers, and there "),
@@ -175,7 +175,7 @@ def test_logits_are_scaled_before_they_are_capped():
         ({"rotary_pattern": ["none", "rotary"], "position": "alibi"}, "rotary_pattern=none,rotary needs pos"),
         ({"position_offset": 2}, "position_offset=2 needs position='learned', not 'rotary'"),
         ({"embedding_dim": 256}, "embedding_dim=256 is dim, which needs no projection; leave it out"),
-        ({"ffn_clamp": 7.0, "gated": False}, "ffn_clamp cuts off the gate, and gated=false has none; leave "),
+        ({"ffn_clamp": 7.0, "gated": False}, "ffn_clamp clamps the gate, and gated=false has none; leave "),
         ({"qk_norm_bias": True, "qk_norm": "head"}, "qk_norm_bias=true needs a qk_norm with norm='layern"),
         ({"kv_lora_rank": 8, "qkv_clip": 1.0}, "qkv_clip=1.0 is not defined in latent attention; leave"),
     ],

@@ -1,6 +1,6 @@
 import pytest
 
-from parambudget.cost.hardware import find
+from parambudget.cost.hardware import find_accelerator
 from parambudget.errors import InputError
 from parambudget.planning import machine as machine_module
 from parambudget.planning.machine import machine_for
@@ -8,16 +8,16 @@ from parambudget.planning.machine import machine_for
 
 def test_a_named_gpu_comes_with_its_memory_its_speed_and_a_dated_price():
     h100 = machine_for("h100")
-    assert (h100.name, h100.n_gpus) == ("h100-sxm", 1)
+    assert (h100.name, h100.world_size) == ("h100-sxm", 1)
     assert h100.memory_bytes == 81_559 * 2**20  # what the driver reports, not the label
-    assert h100.stack.peak_flops == 989.4e12
+    assert h100.profile.peak_flops == 989.4e12
     assert h100.price is not None
     assert h100.price.read_on is not None
-    assert h100.kernels.compiled
+    assert h100.backend.compiled
 
 
 def test_several_gpus_are_one_machine():
-    assert machine_for("a100", n_gpus=8).name == "8 x a100-80-sxm"
+    assert machine_for("a100", gpus=8).name == "8 x a100-80-sxm"
 
 
 def test_a_given_price_takes_the_place_of_the_range():
@@ -30,13 +30,13 @@ def test_a_given_price_takes_the_place_of_the_range():
     ("asked", "says"),
     [
         ({"gpu": "h1000"}, "no GPU is known as 'h1000'.*h100"),
-        ({"gpu": "h100", "n_gpus": 0}, "number of GPUs is 0; use a whole number from 1"),
+        ({"gpu": "h100", "gpus": 0}, "number of GPUs is 0; use a whole number from 1"),
         (
             {"gpu": "h100", "dollars_per_hour": -1.0},
-            "price -1 is not one; use US dollars per hour, 0 or more",
+            "price -1 is not a price; use US dollars per hour, 0 or more",
         ),
-        ({"gpu": "cpu", "n_gpus": 2}, "--gpus 2 counts GPUs"),
-        ({"gpu": "cpu"}, "nothing is known of the speed of 'CPU'; measure it: parambudget calibrate"),
+        ({"gpu": "cpu", "gpus": 2}, "gpus=2, and no GPU was found on this machine"),
+        ({"gpu": "cpu"}, "the speed of 'CPU' is unknown; measure it with parambudget calibrate"),
     ],
 )
 def test_a_machine_that_cannot_be_is_one_line(asked, says):
@@ -46,7 +46,7 @@ def test_a_machine_that_cannot_be_is_one_line(asked, says):
 
 def test_without_a_name_and_without_a_gpu_one_is_asked_for(monkeypatch):
     monkeypatch.setenv("PATH", "")  # no driver to ask
-    with pytest.raises(InputError, match="no GPU is here to plan for; name one with --gpu, such as h100"):
+    with pytest.raises(InputError, match="no GPU was found to plan for; name one with --gpu, such as h100"):
         machine_for()
 
 
@@ -55,11 +55,11 @@ def test_without_a_name_the_gpu_that_is_here_is_meant(tmp_path, monkeypatch):
     driver.write_text("#!/bin/sh\necho NVIDIA H200\n")
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
-    assert machine_for().accelerator == find("NVIDIA H200")
+    assert machine_for().accelerator == find_accelerator("NVIDIA H200")
     driver.write_text("#!/bin/sh\necho NVIDIA H20\n")
-    with pytest.raises(InputError, match="NVIDIA H20 is here, and not in the table of GPUs"):
+    with pytest.raises(InputError, match="this machine has an NVIDIA H20, which is not in the table of GPUs"):
         machine_for()
 
 
 def test_the_processors_memory_is_that_of_the_machine():
-    assert machine_module._main_memory() > 2**30
+    assert machine_module.main_memory_bytes() > 2**30

@@ -5,13 +5,22 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from support.steps import step_of
 
 import parambudget as pb
-from parambudget.arch.dims import with_sizes
-from parambudget.cost.speed.roofline import Work, tokens_per_second
+from parambudget.arch.sizes import with_sizes
+from parambudget.cost.memory.peak import peak_bytes
+from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.errors import InputError
 from parambudget.planning.machine import Machine, machine_for
-from parambudget.planning.step_search import MOST_MICRO_TOKENS, NONE, WORTH_MEMORY, quickest, take, ways
+from parambudget.planning.step_search import (
+    MAX_MICRO_TOKENS,
+    NOTHING_FITS,
+    WORTH_MEMORY,
+    choose_fastest,
+    fastest_step,
+    step_candidates,
+)
 
 H100 = machine_for("h100")
 MODEL = pb.model(dim=896, n_layers=24, n_heads=14, intermediate_size=3584)
@@ -22,22 +31,22 @@ def with_memory(gib: float) -> Machine:
 
 
 def test_every_way_keeps_the_number_of_sequences():
-    found = ways(1024, 512)
+    found = step_candidates(1024, 512)
     assert all(work.batch_size * work.gradient_accumulation_steps == 512 for work in found)
     assert {work.batch_size for work in found} == {1, 2, 4, 8, 16, 32, 64}
-    assert max(work.batch_size for work in found) * 1024 == MOST_MICRO_TOKENS
+    assert max(work.batch_size for work in found) * 1024 == MAX_MICRO_TOKENS
     assert len(set(found)) == len(found)
 
 
 def test_several_gpus_share_the_sequences_evenly():
-    found = ways(1024, 512, 8)
+    found = step_candidates(1024, 512, world_size=8)
     assert all(work.gradient_accumulation_steps % 8 == 0 for work in found)
-    assert {work.sharded for work in found} == {False, True}
+    assert {work.shard for work in found} == {False, True}
 
 
 def test_what_is_given_is_in_every_way():
     given = {"batch_size": 16, "gradient_accumulation_steps": 8, "optimizer": "adamw", "loss_chunks": 1}
-    found = ways(1024, 128, 1, given)
+    found = step_candidates(1024, 128, given)
     assert {(w.batch_size, w.gradient_accumulation_steps, w.optimizer, w.loss_chunks) for w in found} == {
         (16, 8, "adamw", 1)
     }
@@ -47,17 +56,17 @@ def test_what_is_given_is_in_every_way():
 @pytest.mark.parametrize("gib", [8, 12, 24, 48, 80])
 def test_the_way_taken_fits_and_none_that_fits_is_much_quicker(gib):
     machine = with_memory(gib)
-    work = quickest(MODEL, 512, machine)
-    fitting = [w for w in ways(1024, 512) if machine.peak_bytes(MODEL, w) <= machine.usable_bytes]
+    work = fastest_step(MODEL, 512, machine)
+    fitting = [w for w in step_candidates(1024, 512) if peak_bytes(MODEL, w) <= machine.usable_bytes]
     assert work in fitting
-    best = max(tokens_per_second(MODEL, w, machine.stack) for w in fitting)
+    best = max(tokens_per_second(MODEL, w, machine.profile) for w in fitting)
     # Each step of the way there may be worth just too little.
-    assert tokens_per_second(MODEL, work, machine.stack) >= best / (1 + WORTH_MEMORY) ** 3
+    assert tokens_per_second(MODEL, work, machine.profile) >= best / (1 + WORTH_MEMORY) ** 3
 
 
 def test_more_memory_never_makes_it_slower():
     rates = [
-        tokens_per_second(MODEL, quickest(MODEL, 512, with_memory(gib)), H100.stack)
+        tokens_per_second(MODEL, fastest_step(MODEL, 512, with_memory(gib)), H100.profile)
         for gib in (8, 12, 20, 40, 80)
     ]
     assert all(after >= before / (1 + WORTH_MEMORY) for before, after in pairwise(rates))
@@ -68,18 +77,18 @@ def test_a_lattice_takes_ways_that_fit_and_are_nearly_as_quick_as_each_models_ow
     models = [
         MODEL.replace(dim=d, n_heads=d // 64, n_kv_heads=d // 64, intermediate_size=4 * d) for d in dims
     ]
-    candidates = ways(1024, 64)
+    candidates = step_candidates(1024, 64)
     array = np.array(dims)
     m = with_sizes(MODEL, dim=array, n_heads=array // 64, n_kv_heads=array // 64, intermediate_size=4 * array)
-    many = take(m, candidates, H100)
+    many = choose_fastest(m, candidates, H100)
     for i, model in enumerate(models[:-1]):
-        one = take(model, candidates, H100)
+        one = choose_fastest(model, candidates, H100)
         # The order of the ways is that of the model in the middle.
         assert many.tokens_per_second[i] > 0.8 * float(one.tokens_per_second)
-        way = candidates[many.way[i]]
-        assert many.tokens_per_second[i] == pytest.approx(tokens_per_second(model, way, H100.stack))
-        assert many.peak_bytes[i] == H100.peak_bytes(model, way) <= H100.usable_bytes
-    assert many.way[-1] == NONE
+        way = candidates[many.index[i]]
+        assert many.tokens_per_second[i] == pytest.approx(tokens_per_second(model, way, H100.profile))
+        assert many.peak_bytes[i] == peak_bytes(model, way) <= H100.usable_bytes
+    assert many.index[-1] == NOTHING_FITS
 
 
 @pytest.mark.parametrize(
@@ -94,10 +103,11 @@ def test_a_lattice_takes_ways_that_fit_and_are_nearly_as_quick_as_each_models_ow
 )
 def test_where_nothing_fits_it_says_what_is_needed_and_what_to_do(given, advice):
     with pytest.raises(
-        InputError, match=f"no way of training this model fits on h100-sxm: at least .* GiB.*{advice}"
+        InputError,
+        match=f"training this model does not fit on h100-sxm in any way: it needs at least .* GiB.*{advice}",
     ):
-        quickest(MODEL, 512, with_memory(2), given)
+        fastest_step(MODEL, 512, with_memory(2), given)
 
 
 def test_a_work_of_any_kind_is_a_way():
-    assert ways(1024, 128, 1, vars(Work(16, 8))) == [Work(16, 8)]
+    assert step_candidates(1024, 128, step_of(16, 8).decided) == [step_of(16, 8)]

@@ -12,18 +12,18 @@ from parambudget.arch.dims import Dims
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import total
 from parambudget.errors import NoSolution
-from parambudget.planning.compute_budget import AT_ONCE, Measured, sweep
+from parambudget.planning.compute_budget import AT_ONCE, Measurement, sweep
 from parambudget.search.engine import Search
 from parambudget.search.space import SearchSpace
 
 some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def measure(m: Dims) -> Measured:
+def measure(m: Dims) -> Measurement:
     """Most FLOPs for the parameters, among models of an even count."""
     counts = np.asarray(total(m))
     value = counts / flops_per_token(m)
-    return Measured(value, counts % 2 == 0, {"flops": flops_per_token(m)})
+    return Measurement(value, counts % 2 == 0)
 
 
 def band(best: float) -> float:
@@ -36,7 +36,7 @@ def test_everything_is_every_point_once_whatever_the_pieces(lattice: Declared, a
     counts = lattice.counts()
     assume(counts)
     rows = []
-    for points in lattice.search(1_000).everything(at_once):
+    for points in lattice.search(1_000).all_points(at_once):
         rows += [(*points.sizes(i).values(), int(points.counted[i])) for i in range(len(points))]
     assert len(rows) == len(counts)
     assert {row[:-1]: row[-1] for row in rows} == counts
@@ -51,22 +51,22 @@ def test_the_best_of_a_sweep_is_the_best_of_all_possible_points(lattice: Declare
     search = lattice.search(1_000)
     if not values:
         with pytest.raises(NoSolution, match="none of the"):
-            sweep(search.everything(1_000), search.space.choices, measure, band)
+            sweep(search.all_points(1_000), search.space.choices, measure, band)
         return
-    swept = sweep(search.everything(1_000), search.space.choices, measure, band)
+    swept = sweep(search.all_points(1_000), search.space.choices, measure, band)
     best = min(values.values())
     assert swept.best == pytest.approx(best, rel=1e-12)
-    assert (swept.n_points, swept.possible) == (len(models), len(values))
+    assert (swept.n_points, swept.n_possible) == (len(models), len(values))
     found = [search.space.choices.replace(**swept.points.sizes(i)) for i in range(len(swept.points))]
     assert set(found) == {m for m, value in values.items() if value <= band(swept.best)}
-    assert swept.measured.figures["flops"].tolist() == [flops_per_token(m) for m in found]
+    assert swept.values.tolist() == pytest.approx([values[m] for m in found])
     assert min(swept.by_size.values()) == swept.best
 
 
 def test_by_size_is_the_best_of_each_half_octave():
     search = Search(_space(), 10**6)
-    pieces = search.everything(AT_ONCE)
-    by_total = lambda m: Measured(1.0 / np.asarray(total(m)), total(m) > 0, {})  # noqa: E731
+    pieces = search.all_points(AT_ONCE)
+    by_total = lambda m: Measurement(1.0 / np.asarray(total(m)), total(m) > 0)  # noqa: E731
     swept = sweep(pieces, search.space.choices, by_total, band)
     sizes = list(swept.by_size)
     assert sizes == sorted(sizes)

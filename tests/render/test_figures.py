@@ -26,7 +26,7 @@ def test_experts_grow_with_the_model_in_the_landscape():
 
 
 def test_the_landscape_is_drawn_whole_and_opaque(tmp_path):
-    found = pb.solve("350M", current=CURRENT)
+    found = pb.resize(CURRENT, "350M")
     landscape({s.label: s.model for s in found}, CURRENT, 350_000_000, tmp_path / "sizes.png")
     pixels = imread(tmp_path / "sizes.png")
     assert pixels.shape[:2] == (750, 1200)
@@ -36,5 +36,5 @@ def test_the_landscape_is_drawn_whole_and_opaque(tmp_path):
 
 
 def test_a_picture_that_cannot_be_written_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="No such file or directory; choose a folder that exists"):
+    with pytest.raises(InputError, match="No such file or directory; nothing was written, choose"):
         landscape({}, CURRENT, 350_000_000, tmp_path / "nowhere" / "sizes.png")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from support.strategies import models
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import complete
+from parambudget.arch.defaults import with_defaults
 from parambudget.cli._options import with_model_fields
 from parambudget.render.model import flags
 
@@ -31,7 +31,7 @@ def fields_of(words: list[str]) -> dict[str, Any]:
 @settings(max_examples=60, deadline=None)
 @given(models())
 def test_the_flags_of_a_model_say_that_model(model: ModelConfig):
-    assert complete(fields_of(shlex.split(flags(model)))).model == model
+    assert with_defaults(fields_of(shlex.split(flags(model)))).model == model
 
 
 def test_a_command_receives_the_fields_that_were_used_beside_its_own_options():

@@ -12,7 +12,7 @@ from support.strategies import models
 from parambudget.arch.presets.registry import preset
 from parambudget.cost.params import count
 from parambudget.errors import InputError
-from parambudget.scaling.compute_optimal import compute_optimal, deepseek_allocation
+from parambudget.scaling.compute_optimal import compute_optimal
 from parambudget.scaling.loss import (
     BESIROGLU_2024,
     DEFAULT_LAW,
@@ -73,20 +73,9 @@ def test_rounding_alone_moves_hoffmanns_optimum_by_more_than_half():
     assert ratios == pytest.approx([25.7, 92.6], abs=0.06)
 
 
-@pytest.mark.parametrize(
-    ("flops", "parameters", "tokens"),
-    [(1e18, 78.3e6, 2.13e9), (1e20, 875e6, 19.0e9), (1e22, 9.79e9, 170e9), (5.76e23, 82e9, 1.17e12)],
-)
-def test_deepseeks_division_is_the_published_one(flops, parameters, tokens):
-    division = deepseek_allocation(flops)
-    assert (division.flops_per_token / 6, division.tokens) == pytest.approx((parameters, tokens), rel=3e-3)
-    # The two powers were fitted apart, so their product is the budget only to 1 in 8,000.
-    assert division.flops_per_token * division.tokens == pytest.approx(flops, rel=2e-4)
-
-
 def test_two_independent_fits_agree_on_the_size_up_to_1e21_flops():
     for flops in np.geomspace(1e18, 1e21, 10):
-        there = deepseek_allocation(flops).flops_per_token / 6
+        there = 0.1715 * flops**0.5243 / 6  # DeepSeek-AI 2024, arXiv 2401.02954, see docs/laws.md
         assert compute_optimal(BESIROGLU_2024, flops).n_parameters == pytest.approx(there, rel=0.055)
 
 
@@ -221,13 +210,9 @@ def test_the_law_with_a_term_for_excess_parameters_does_not_point_at_itself():
     assert estimate_loss(MUENNIGHOFF_2023, 1e9, 8e9, 4e9).warnings == ()
 
 
-def test_warnings_stand_by_an_optimum_and_a_division_as_well():
+def test_warnings_stand_by_an_optimum_as_well():
     assert compute_optimal(BESIROGLU_2024, 1e20).warnings == ()
     assert len(compute_optimal(BESIROGLU_2024, 5.76e23).warnings) == 2
-    assert deepseek_allocation(1e20).warnings == ()
-    assert deepseek_allocation(1e24).warnings == (
-        "1e+24 FLOPs: outside the law's range (1e+17 to 3e+20), extrapolated",
-    )
 
 
 @EVERY_LAW
@@ -281,7 +266,7 @@ def test_nonsense_is_refused_in_one_line(arguments, message):
         lambda: bits_per_byte(3.0, 0.0),
         lambda: compute_optimal(DEFAULT_LAW, 0.0),
         lambda: compute_optimal(DEFAULT_LAW, 1e20, -6.0),
-        lambda: deepseek_allocation(math.nan),
+        lambda: compute_optimal(DEFAULT_LAW, math.nan),
         lambda: DEFAULT_LAW.parameters_for(0),
     ],
 )

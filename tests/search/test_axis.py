@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parambudget.errors import InputError
-from parambudget.search.axis import Axis, read_ratio
+from parambudget.search.axis import Axis, parse_ratio
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,11 @@ from parambudget.search.axis import Axis, read_ratio
     ],
 )
 def test_a_value_a_list_and_a_range_name_their_values(given: Any, values: tuple[int, ...]):
-    assert Axis.read(given, "dim").values == values
+    assert Axis.parse(given, "dim").values == values
 
 
 def test_values_are_pythons_own_ints():
-    assert {type(value) for value in Axis.read(np.arange(2, 5), "dim").values} == {int}
+    assert {type(value) for value in Axis.parse(np.arange(2, 5), "dim").values} == {int}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_values_are_pythons_own_ints():
 def test_a_step_makes_a_bare_range_run_over_its_multiples_and_changes_nothing_else(
     given: str, values: tuple[int, ...]
 ):
-    assert Axis.read(given, "dim", 64).values == values
+    assert Axis.parse(given, "dim", 64).values == values
 
 
 @pytest.mark.parametrize(
@@ -66,25 +66,25 @@ def test_a_step_makes_a_bare_range_run_over_its_multiples_and_changes_nothing_el
     ],
 )
 def test_the_text_is_the_shortest_form(given: list[int], text: str):
-    assert Axis.read(given, "n_layers").text == text
+    assert Axis.parse(given, "n_layers").text == text
 
 
 def test_consecutive_values_say_their_step_where_a_bare_range_would_mean_multiples():
-    assert Axis.read([64, 65, 66], "dim", 64).text == "64:66:1"
+    assert Axis.parse([64, 65, 66], "dim", 64).text == "64:66:1"
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=20), st.sampled_from([None, 1, 2, 64]))
 def test_the_text_of_any_values_reads_back_to_them(values: list[int], step: int | None):
-    axis = Axis.read(values, "dim", step)
+    axis = Axis.parse(values, "dim", step)
     assert axis.values == tuple(sorted(set(values)))
-    assert Axis.read(axis.text, "dim", step) == axis
+    assert Axis.parse(axis.text, "dim", step) == axis
 
 
 @given(st.integers(1, 300), st.integers(0, 300), st.integers(1, 90), st.sampled_from([None, 1, 2, 64]))
 def test_the_text_of_any_range_reads_back_to_it(low: int, span: int, by: int, step: int | None):
-    axis = Axis.read(f"{low}:{low + span}:{by}", "dim", step)
+    axis = Axis.parse(f"{low}:{low + span}:{by}", "dim", step)
     assert axis.values == tuple(range(low, low + span + 1, by))
-    assert Axis.read(axis.text, "dim", step) == axis
+    assert Axis.parse(axis.text, "dim", step) == axis
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_the_text_of_any_range_reads_back_to_it(low: int, span: int, by: int, st
         ("1:2:3:4", "dim '1:2:3:4' is not a range"),
         ("9:4", "dim '9:4' runs from high to low; write 4:9"),
         ("4:9:0", "dim '4:9:0' has a step of 0; use 1 or more"),
-        ("10:20", "dim '10:20' holds no multiple of 64; widen it or give --multiple"),
+        ("10:20", "dim '10:20' contains no multiple of 64; widen the range or change multiple"),
         ("1:9000000:1", "dim has 9,000,000 values; at most 1,000,000 are searched, use a larger step"),
         ([], "dim has no values; use a size such as 896, 64,128 or 256:4096:64"),
         (range(0), "dim has no values"),
@@ -117,7 +117,7 @@ def test_the_text_of_any_range_reads_back_to_it(low: int, span: int, by: int, st
 )
 def test_what_is_no_axis_is_refused_in_one_line(given: Any, says: str):
     with pytest.raises(InputError) as caught:
-        Axis.read(given, "dim", 64)
+        Axis.parse(given, "dim", 64)
     assert str(caught.value).startswith(says)
     assert "\n" not in str(caught.value)
 
@@ -135,25 +135,25 @@ def test_what_is_no_axis_is_refused_in_one_line(given: Any, says: str):
     ],
 )
 def test_a_ratio_is_read_exactly(given: Any, bounds: tuple[Fraction, Fraction]):
-    assert read_ratio(given) == bounds
+    assert parse_ratio(given) == bounds
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("x", "ffn-ratio 'x' is not a pair of ratios; use a:b with numbers above 0, such as 1:6 or 8/3:4"),
-        ("1:2:3", "ffn-ratio '1:2:3' is not a pair of ratios"),
-        ("0:4", "ffn-ratio '0:4' is not a pair of ratios"),
-        ("-1:4", "ffn-ratio '-1:4' is not a pair of ratios"),
-        ("1/0:4", "ffn-ratio '1/0:4' is not a pair of ratios"),
-        ("1:2000", "ffn-ratio '1:2000' is not a pair of ratios"),
-        ("", "ffn-ratio '' is not a pair of ratios"),
-        ("1:nan", "ffn-ratio '1:nan' is not a pair of ratios"),
-        ((), "ffn-ratio () is not a pair of ratios"),
-        ("6:1", "ffn-ratio '6:1' runs from high to low; write 1:6"),
+        ("x", "ffn_ratio 'x' is not a pair of ratios; use a:b with numbers above 0, such as 1:6 or 8/3:4"),
+        ("1:2:3", "ffn_ratio '1:2:3' is not a pair of ratios"),
+        ("0:4", "ffn_ratio '0:4' is not a pair of ratios"),
+        ("-1:4", "ffn_ratio '-1:4' is not a pair of ratios"),
+        ("1/0:4", "ffn_ratio '1/0:4' is not a pair of ratios"),
+        ("1:2000", "ffn_ratio '1:2000' is not a pair of ratios"),
+        ("", "ffn_ratio '' is not a pair of ratios"),
+        ("1:nan", "ffn_ratio '1:nan' is not a pair of ratios"),
+        ((), "ffn_ratio () is not a pair of ratios"),
+        ("6:1", "ffn_ratio '6:1' runs from high to low; write 1:6"),
     ],
 )
 def test_what_is_no_ratio_is_refused_in_one_line(given: Any, says: str):
     with pytest.raises(InputError) as caught:
-        read_ratio(given)
+        parse_ratio(given)
     assert str(caught.value).startswith(says)

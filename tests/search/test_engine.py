@@ -15,7 +15,7 @@ from parambudget.cost.params import count
 from parambudget.errors import InputError, NoSolution
 from parambudget.search import engine as search_module
 from parambudget.search.engine import Search
-from parambudget.search.lattice import Points
+from parambudget.search.lattice import Candidates
 from parambudget.search.space import SearchSpace
 
 WORKED: dict[str, Any] = {
@@ -35,7 +35,7 @@ def every_lattice(examples: int) -> Any:
     return lambda test: limits(given(declared(), st.data())(test))
 
 
-def as_set(points: Points) -> set[tuple[int, ...]]:
+def as_set(points: Candidates) -> set[tuple[int, ...]]:
     rows = [list(points.sizes(i).values()) for i in range(len(points))]
     assert len({tuple(row) for row in rows}) == len(rows), "a point was found twice"
     return {tuple(row) for row in rows}
@@ -76,7 +76,7 @@ def test_the_points_within_tolerance_are_all_that_are_and_no_others(lattice: Dec
     target = budget(data, counts)
     tolerance = data.draw(st.fractions(0, 1, max_denominator=1000).filter(lambda share: share < 1))
     expected = {sizes for sizes, n in counts.items() if abs(n - target) <= tolerance * target}
-    points = lattice.search(target).within(tolerance)
+    points = lattice.search(target).candidates_within(tolerance)
     assert as_set(points) == expected
     assert [counts[tuple(points.sizes(i).values())] for i in range(len(points))] == points.counted.tolist()
 
@@ -89,8 +89,8 @@ def test_a_point_exactly_at_the_tolerance_is_within_it(lattice: Declared, data: 
     edge = Fraction(abs(counts[sizes] - target), target)
     assume(0 < edge < 1)
     search = lattice.search(target)
-    assert sizes in as_set(search.within(edge))
-    assert sizes not in as_set(search.within(edge - Fraction(1, 10**12)))
+    assert sizes in as_set(search.candidates_within(edge))
+    assert sizes not in as_set(search.candidates_within(edge - Fraction(1, 10**12)))
 
 
 @every_lattice(100)
@@ -99,7 +99,7 @@ def test_the_nearest_n_come_in_order_with_all_that_tie_with_the_last(lattice: De
     target, n = budget(data, counts), data.draw(st.integers(1, 40))
     errors = {sizes: abs(counted - target) for sizes, counted in counts.items()}
     last = sorted(errors.values())[min(n, len(errors)) - 1]
-    points = lattice.search(target).nearest(n)
+    points = lattice.search(target).nearest_candidates(n)
     assert as_set(points) == {sizes for sizes, error in errors.items() if error <= last}
     found = np.abs(points.counted - target)
     assert (np.diff(found) >= 0).all()
@@ -113,8 +113,10 @@ def test_a_search_in_pieces_finds_the_same(lattice: Declared, data: st.DataObjec
         patch.setattr(search_module, "_ROWS_AT_ONCE", data.draw(st.integers(1, 12)))
         pieces = lattice.search(target)
         assert pieces.certificate(HALF_PERCENT) == whole.certificate(HALF_PERCENT)
-        assert as_set(pieces.within(Fraction(1, 3))) == as_set(whole.within(Fraction(1, 3)))
-        assert as_set(pieces.nearest(5)) == as_set(whole.nearest(5))
+        assert as_set(pieces.candidates_within(Fraction(1, 3))) == as_set(
+            whole.candidates_within(Fraction(1, 3))
+        )
+        assert as_set(pieces.nearest_candidates(5)) == as_set(whole.nearest_candidates(5))
 
 
 @every_lattice(100)
@@ -133,7 +135,7 @@ def test_every_point_is_a_valid_model_of_that_count(lattice: Declared, data: st.
     models = lattice.models()
     assume(models)
     search = lattice.search(10**6)
-    points = search.nearest(data.draw(st.integers(1, 10)))
+    points = search.nearest_candidates(data.draw(st.integers(1, 10)))
     for i in range(len(points)):
         model = search.space.choices.replace(**points.sizes(i))
         assert model == models[tuple(points.sizes(i).values())]
@@ -158,7 +160,7 @@ def test_the_worked_example_is_as_published():
 def test_the_worked_example_holds_as_many_points_as_published(tolerance: str, within: int):
     search = Search(SearchSpace.declare(350_000_000, WORKED), 350_000_000)
     assert search.certificate(Fraction(tolerance)).within_tolerance == within
-    assert len(search.within(Fraction(tolerance))) == within
+    assert len(search.candidates_within(Fraction(tolerance))) == within
 
 
 def test_the_70b_lattice_is_as_published():
@@ -175,8 +177,8 @@ def test_an_uneven_list_of_ffn_widths_is_searched_like_one_width_at_a_time():
         Search(SearchSpace.declare(target, fields | {"intermediate_size": width}), target) for width in widths
     ]
     assert listed.certificate(HALF_PERCENT).lattice_points == sum(s.lattice.n_points for s in alone)
-    assert as_set(listed.within(HALF_PERCENT)) == set().union(
-        *(as_set(s.within(HALF_PERCENT)) for s in alone)
+    assert as_set(listed.candidates_within(HALF_PERCENT)) == set().union(
+        *(as_set(s.candidates_within(HALF_PERCENT)) for s in alone)
     )
 
 
@@ -218,7 +220,7 @@ def test_counts_just_below_the_limit_are_exact():
     target = 9 * 10**15
     fields = sizes | {"dim": 2**21, "intermediate_size": f"{2**30 - 1}:{2**30 + 1}:1"}
     search = Search(SearchSpace.declare(target, fields), target)
-    points = search.nearest(3)
+    points = search.nearest_candidates(3)
     exact = [2**21 * (3 + 1 + 2 + 8 + 3 * ffn) for ffn in (2**30 + 1, 2**30, 2**30 - 1)]
     assert points.counted.tolist() == exact
 
@@ -229,7 +231,7 @@ def test_a_target_far_beyond_the_lattice_still_has_its_nearest_points():
     certificate, (_, largest) = search.certificate(HALF_PERCENT), search.extent()
     assert certificate.best_error == 10**18 - largest
     assert (certificate.ties, certificate.within_tolerance) == (1, 0)
-    assert search.nearest(1).counted.tolist() == [largest]
+    assert search.nearest_candidates(1).counted.tolist() == [largest]
 
 
 def test_more_points_within_tolerance_than_can_be_compared_are_refused():

@@ -14,9 +14,9 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import active, total
 from parambudget.errors import ConfigError, NoSolution
 from parambudget.search import engine as search_module
-from parambudget.search.certificate import least_two
+from parambudget.search.certificate import two_least_errors
 from parambudget.search.engine import Search
-from parambudget.search.lattice import Points, misses
+from parambudget.search.lattice import Candidates, count_errors
 
 Point = tuple[int, ...]
 
@@ -33,7 +33,7 @@ def enumerated(lattice: OfExperts) -> dict[Point, ModelConfig]:
     return models
 
 
-def as_set(points: Points) -> set[Point]:
+def as_set(points: Candidates) -> set[Point]:
     rows = [tuple(points.sizes(i)[name] for name in NAMES) for i in range(len(points))]
     assert len(set(rows)) == len(rows), "a point was found twice"
     return set(rows)
@@ -95,7 +95,7 @@ def test_the_points_within_both_budgets_are_all_that_are_and_no_others(
     models = enumerated(lattice)
     target, second = two_budgets(data, models)
     share = data.draw(st.fractions(0, Fraction(99, 100), max_denominator=200))
-    points = lattice.search(target, second=second).within(share)
+    points = lattice.search(target, second=second).candidates_within(share)
     assert as_set(points) == {
         sizes
         for sizes, m in models.items()
@@ -115,18 +115,17 @@ def test_the_nearest_to_two_budgets_come_in_order_with_all_that_tie(lattice: OfE
         for sizes, m in models.items()
     }
     last = sorted(errors.values())[min(n, len(errors)) - 1]
-    points = lattice.search(target, second=second).nearest(n)
+    points = lattice.search(target, second=second).nearest_candidates(n)
     assert as_set(points) == {sizes for sizes, error in errors.items() if error <= last}
-    assert (
-        misses(points.counts(), [target, second])[1:] >= misses(points.counts(), [target, second])[:-1]
-    ).all()
+    found = count_errors(points.counts(), [target, second])
+    assert (found[1:] >= found[:-1]).all()
 
 
 @every_lattice(15)
 def test_every_point_becomes_a_model_of_its_choices(lattice: OfExperts, data: st.DataObject):
     models = enumerated(lattice)
     search = lattice.search(near(data, [total(m) for m in models.values()]))
-    points = search.nearest(3)
+    points = search.nearest_candidates(3)
     for i in range(len(points)):
         sizes = points.sizes(i)
         assert search.space.choices.replace(**sizes) == models[tuple(sizes[name] for name in NAMES)]
@@ -165,10 +164,10 @@ def test_shares_that_differ_beyond_what_floats_tell_are_told_apart():
     nearer = (off * second - 1) // target
     assert Fraction(off, target) - Fraction(nearer, second) == Fraction(1, target * second)
     counts = [np.array([target - off, target]), np.array([second, second + nearer])]
-    errors = misses(counts, [target, second])
+    errors = count_errors(counts, [target, second])
     assert errors[0] == errors[1]
     expected = (Fraction(nearer, second), 1, Fraction(off, target))
-    assert least_two(errors, counts, [target, second]) == expected
+    assert two_least_errors(errors, counts, [target, second]) == expected
 
 
 def test_no_combination_that_routes_is_said():

@@ -1,7 +1,5 @@
 """From a current model to a budget: each way keeps what it promises and is exact, or says why not."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,12 +18,12 @@ SIZES = {"dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_s
 
 @pytest.fixture(scope="module")
 def note() -> Solutions:
-    return pb.solve("350M", current=NOTE)
+    return pb.resize(NOTE, "350M")
 
 
 @pytest.fixture(scope="module")
 def grown() -> Solutions:
-    return pb.solve("600M", current=NOTE)
+    return pb.resize(NOTE, "600M")
 
 
 def way(found: Solutions, name: str) -> ModelConfig:
@@ -124,7 +122,7 @@ def test_the_certificate_is_of_the_one_lattice_that_holds_every_way(note: Soluti
 @pytest.mark.parametrize("target", ["300M", "1B"])
 def test_heads_that_do_not_fill_the_width_keep_their_share_of_it(target: str):
     now = pb.preset("qwen3-0.6b")
-    found = pb.solve(target, current="qwen3-0.6b")
+    found = pb.resize("qwen3-0.6b", target)
     for solution in found:
         model = solution.model
         assert (model.head_dim, model.kv_group, model.qk_norm) == (128, 2, "head")
@@ -136,36 +134,38 @@ def test_heads_that_do_not_fill_the_width_keep_their_share_of_it(target: str):
 
 @pytest.mark.parametrize("target", ["3B", "10B"])
 def test_multi_query_attention_stays_multi_query(target: str):
-    found = pb.solve(target, current="falcon-7b")
+    found = pb.resize("falcon-7b", target)
     assert len(found) == 4
     assert {solution.model.n_kv_heads for solution in found} == {1}
 
 
 def test_a_way_that_does_not_exist_is_named_with_its_reason():
-    found = pb.solve("200M", current="gpt2-medium")
+    found = pb.resize("gpt2-medium", "200M")
     assert [solution.label for solution in found] == ["narrower", "shallower", "balanced"]
     assert found.current is not None
     assert list(found.current.unavailable) == ["thinner"]
-    assert found.current.unavailable["thinner"].startswith("narrower FFN, dim and layers kept comes to ")
+    assert found.current.unavailable["thinner"].startswith(
+        "narrower FFN, dim and layers kept: the nearest is "
+    )
     assert found.as_dict()["current"]["unavailable"] == found.current.unavailable
 
 
 def test_a_balanced_way_that_would_not_be_balanced_is_named():
-    found = pb.solve("200M", current="gpt2-medium", n_layers=[4, 8, 24], dim=[960, 1024])
+    found = pb.resize("gpt2-medium", "200M", n_layers=[4, 8, 24], dim=[960, 1024])
     assert found.current is not None
     assert found.current.unavailable["balanced"] == (
-        "smaller dim and fewer layers, aspect ratio kept is not to be had within 0.5%"
+        "smaller dim and fewer layers, aspect ratio kept: none within 0.5%"
     )
 
 
 def test_a_single_layer_has_no_shallower_way():
-    found = pb.solve("40M", current=NOTE.replace(n_layers=1), tolerance="5%")
+    found = pb.resize(NOTE.replace(n_layers=1), "40M", tolerance="5%")
     assert found.current is not None
     assert found.current.unavailable["shallower"] == "the lattice has no n_layers other than 1"
 
 
 def test_a_lattice_without_the_current_width_has_no_way_that_keeps_it():
-    found = pb.solve("350M", current=NOTE, dim="512:960:64")
+    found = pb.resize(NOTE, "350M", dim="512:960:64")
     assert found.current is not None
     assert found.current.unavailable["shallower"] == "the lattice has no dim of 1024"
 
@@ -174,22 +174,22 @@ def test_a_budget_that_no_way_meets_names_the_nearest_once():
     with pytest.raises(
         NoSolution, match=r"^no model within 0\.5% of 1,000,000 total.*smallest.*vocab"
     ) as caught:
-        pb.solve("1M", current="gpt2")
+        pb.resize("gpt2", "1M")
     assert str(caught.value).count("nearest is") == 1
 
 
 def test_where_only_other_heads_would_meet_the_budget_every_way_says_why_not():
     with pytest.raises(NoSolution) as caught:
-        pb.solve("380M", current="qwen3-0.6b", n_layers=28, dim=1024)
+        pb.resize("qwen3-0.6b", "380M", n_layers=28, dim=1024)
     reasons = str(caught.value).split("; ")
-    assert reasons[0] == "no narrower one: the lattice has no dim other than 1024"
-    assert reasons[1] == "no shallower one: the lattice has no n_layers other than 28"
-    assert reasons[2].startswith("no thinner one: narrower FFN, dim and layers kept comes to ")
+    assert reasons[0] == "no narrower model: the lattice has no dim other than 1024"
+    assert reasons[1] == "no shallower model: the lattice has no n_layers other than 28"
+    assert reasons[2].startswith("no thinner model: narrower FFN, dim and layers kept: the nearest is ")
 
 
 def test_a_model_within_tolerance_already_is_left_alone():
     with pytest.raises(InputError) as caught:
-        pb.solve("454M", current=NOTE)
+        pb.resize(NOTE, "454M")
     assert str(caught.value) == (
         "the current model has 454,166,528 total parameters, +0.037 % off 454,000,000 and within 0.5% of it "
         "already; give a smaller tolerance to change it all the same"
@@ -197,39 +197,45 @@ def test_a_model_within_tolerance_already_is_left_alone():
 
 
 def test_a_smaller_tolerance_changes_it_all_the_same():
-    found = pb.solve("453M", current=NOTE, tolerance="0.1%")
+    found = pb.resize(NOTE, "453M", tolerance="0.1%")
     assert {abs(solution.error) <= 453_000 for solution in found} == {True}
 
 
 def test_a_thousandfold_growth_is_refused():
     with pytest.raises(InputError, match=r"more than 1,000 times as many; start from a larger one"):
-        pb.solve("1000T", current="gpt2")
+        pb.resize("gpt2", "1000T")
 
 
 def test_the_budget_may_mean_the_body():
-    found = pb.solve("400M", current=NOTE, counted="body")
+    found = pb.resize(NOTE, "400M", counted="body")
     assert found.current is not None
     assert found.current.counted == pb.count(NOTE).body
     assert found[0].label == "narrower"
     for solution in found:
         assert pb.count(solution.model).body == solution.counted
-    assert [s.label for s in pb.solve("440M", current=NOTE, counted="body")] == list(GROWING)
+    assert [s.label for s in pb.resize(NOTE, "440M", counted="body")] == list(GROWING)
 
 
 def test_axes_and_choices_of_ones_own_replace_the_derived_ones():
-    found = pb.solve("350M", current=NOTE, kv_groups=4, multiple=128, ffn_ratio="3:5")
+    found = pb.resize(NOTE, "350M", kv_groups=4, multiple=128, ffn_ratio="3:5")
     for solution in found:
         model = solution.model
         assert model.kv_group == 4
         assert model.intermediate_size % 128 == 0
         assert 3 <= model.intermediate_size / model.dim <= 5
-    listed = pb.solve("350M", current=NOTE, n_kv_heads=2, intermediate_size="2048:4096:64", tolerance="1%")
+    listed = pb.resize(NOTE, "350M", n_kv_heads=2, intermediate_size="2048:4096:64", tolerance="1%")
     assert {solution.model.n_kv_heads for solution in listed} == {2}
 
 
 def test_a_granularity_of_zero_is_refused():
     with pytest.raises(InputError, match="multiple is 0; sizes start at 1"):
-        pb.solve("350M", current=NOTE, multiple=0)
+        pb.resize(NOTE, "350M", multiple=0)
+
+
+@pytest.mark.parametrize("name", ["rank", "top", "like", "budget"])
+def test_what_only_a_search_takes_is_refused_by_its_own_name(name: str):
+    with pytest.raises(InputError, match=rf"^resize takes no {name}: it gives one answer per direction"):
+        pb.resize("gpt2", "350M", **{name: 3})
 
 
 @settings(max_examples=25, deadline=None)
@@ -240,10 +246,9 @@ def test_a_granularity_of_zero_is_refused():
 def test_every_way_from_any_model_keeps_all_but_the_sizes(name: str, factor: float):
     now = pb.preset(name)
     target = int(pb.count(now).total * factor)
-    asked: dict[str, Any] = {"current": now, "tolerance": "1%"}
     if abs(factor - 1) <= 0.011:
         return
-    found = pb.solve(target, **asked)
+    found = pb.resize(now, target, tolerance="1%")
     for solution in found:
         model = solution.model
         assert pb.count(model).total == solution.counted

@@ -9,17 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.presets.registry import find, preset
+from parambudget.arch.presets.registry import preset, preset_row
 from parambudget.cost.params import body, total
-from parambudget.search.lattice import Points
+from parambudget.search.lattice import Candidates
 from parambudget.search.score import (
     ASPECT,
-    TERMS,
-    Weights,
+    ScoreWeights,
     aspect_deviation,
-    centre,
+    aspect_spread,
     shape_score,
-    spread,
+    usual_aspect,
 )
 
 SMALL = {
@@ -40,17 +39,17 @@ LARGE = {
 }
 
 
-def points(*models: ModelConfig) -> Points:
+def points(*models: ModelConfig) -> Candidates:
     names = ("n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "intermediate_size")
     sizes = (np.array([getattr(model, name) for model in models]) for name in names)
-    return Points(*sizes, counted=np.array([total(model) for model in models]))
+    return Candidates(*sizes, counted=np.array([total(model) for model in models]))
 
 
 def scored(
-    sizes: dict[str, int], size: float, weights: Weights | None = None, **choices: Any
+    sizes: dict[str, int], size: float, weights: ScoreWeights | None = None, **choices: Any
 ) -> dict[str, float]:
     model = ModelConfig(**sizes, **choices)
-    terms = shape_score(model, points(model), int(size), weights or Weights())
+    terms = shape_score(model, points(model), int(size), weights or ScoreWeights())
     return {name: float(values[0]) for name, values in terms.items()}
 
 
@@ -59,7 +58,7 @@ def scored(
 )
 def test_a_usual_shape_costs_next_to_nothing(sizes: dict[str, int], size: float):
     score = scored(sizes, size)
-    assert tuple(score) == TERMS
+    assert tuple(score) == ("aspect", "ffn", "heads", "width", "depth", "kv")
     assert sum(score.values()) < 0.2
 
 
@@ -120,38 +119,40 @@ def test_heads_that_do_not_fill_the_width_cost_by_how_far_they_miss():
     assert half == pytest.approx((np.log(2) / 0.35) ** 2)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Weights)])
+@pytest.mark.parametrize("name", [field.name for field in fields(ScoreWeights)])
 def test_every_weight_moves_the_score_of_some_shape(name: str):
     strange = {"dim": 4160, "n_layers": 31, "n_heads": 65, "n_kv_heads": 13, "head_dim": 64,
                "intermediate_size": 20000}  # fmt: skip
     multi_head = LARGE | {"n_kv_heads": 32}
-    doubled = replace(Weights(), **{name: 2 * getattr(Weights(), name)})
+    doubled = replace(ScoreWeights(), **{name: 2 * getattr(ScoreWeights(), name)})
     for_all = [
-        sum(scored(sizes, 8e9, w).values()) for sizes in (strange, multi_head) for w in (Weights(), doubled)
+        sum(scored(sizes, 8e9, w).values())
+        for sizes in (strange, multi_head)
+        for w in (ScoreWeights(), doubled)
     ]
     assert for_all[0] < for_all[1] or for_all[2] < for_all[3]
 
 
 def test_the_centre_passes_through_its_knots_and_is_level_beyond_them():
-    assert [float(centre(knot)) for knot in ASPECT] == pytest.approx(list(ASPECT.values()))
-    assert centre(1e3) == pytest.approx(ASPECT[10e6])
-    assert centre(1e15) == pytest.approx(ASPECT[400e9])
+    assert [float(usual_aspect(knot)) for knot in ASPECT] == pytest.approx(list(ASPECT.values()))
+    assert usual_aspect(1e3) == pytest.approx(ASPECT[10e6])
+    assert usual_aspect(1e15) == pytest.approx(ASPECT[400e9])
 
 
 @given(st.integers(10**7, 4 * 10**11))
 def test_the_centre_lies_between_the_extreme_knots(count: int):
-    assert min(ASPECT.values()) - 1e-9 <= centre(count) <= max(ASPECT.values()) + 1e-9
+    assert min(ASPECT.values()) - 1e-9 <= usual_aspect(count) <= max(ASPECT.values()) + 1e-9
 
 
 def test_small_models_spread_wider_around_the_centre():
-    assert float(spread(1e9 - 1)) > float(spread(1e9))
+    assert float(aspect_spread(1e9 - 1)) > float(aspect_spread(1e9))
 
 
 def test_the_deviation_is_zero_at_the_centre_negative_for_deep_and_positive_for_wide():
     model = ModelConfig(**LARGE)
     size = body(model)
     deviation = aspect_deviation(model, points(model))[0]
-    expected = np.log(4096 / 32 / centre(size)) / spread(size)
+    expected = np.log(4096 / 32 / usual_aspect(size)) / aspect_spread(size)
     assert deviation == pytest.approx(float(expected))
     deep, wide = model.replace(n_layers=64), model.replace(n_layers=16)
     assert aspect_deviation(model, points(deep))[0] < -1
@@ -161,5 +162,5 @@ def test_the_deviation_is_zero_at_the_centre_negative_for_deep_and_positive_for_
 @pytest.mark.parametrize("name", ["llama-3-8b", "llama-3-70b", "llama-3.2-3b", "gpt2-medium"])
 def test_well_known_shapes_are_not_exotic(name: str):
     model = preset(name)
-    terms = shape_score(model, points(model), find(name).published_count)
+    terms = shape_score(model, points(model), preset_row(name).published_count)
     assert sum(float(term[0]) for term in terms.values()) < 4

@@ -1,5 +1,6 @@
 """From a budget to models: what a practitioner would nod at, exact counts, and answers that help."""
 
+import json
 import re
 from fractions import Fraction
 from itertools import combinations
@@ -10,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import parambudget as pb
-from parambudget.arch.config import ModelConfig
+from parambudget import solve
+from parambudget.arch.config import BLOCKS, FIELDS, ModelConfig
 from parambudget.errors import ConfigError, InputError, NoSolution
-from parambudget.search.score import TERMS, centre
+from parambudget.search.fields import SearchFields
+from parambudget.search.score import usual_aspect
 from parambudget.search.solutions import Solutions
-from parambudget.search.solve import solve
+from parambudget.search.space import AXIS_SETTINGS
 from parambudget.units import parse_count
 
+TERMS = ("aspect", "ffn", "heads", "width", "depth", "kv")
 TARGETS = ("60M", "125M", "350M", "760M", "1.3B", "2.7B", "7B", "13B", "70B")
 
 first_rows = pytest.mark.parametrize("target", TARGETS)
@@ -77,7 +81,7 @@ def test_the_first_row_has_an_ffn_near_the_prior_and_aligned(first: ModelConfig,
 
 @first_rows
 def test_the_first_row_has_a_usual_aspect_ratio(first: ModelConfig):
-    ratio = first.dim / first.n_layers / float(centre(pb.count(first).body))
+    ratio = first.dim / first.n_layers / float(usual_aspect(pb.count(first).body))
     assert 1 / 1.5 < ratio < 1.5
 
 
@@ -230,7 +234,7 @@ def test_the_embedding_is_not_blamed_where_the_budget_counts_the_body():
         ({"target": 0}, "target '0' is out of range"),
         ({"tolerance": 5}, "tolerance '5' is ambiguous"),
         ({"counted": "all"}, "counted is 'all'; use total or body or active"),
-        ({"rank": "best"}, "rank is 'best'; use shape or closest"),
+        ({"rank": "best"}, "rank is 'best'; use shape or closest or loss or speed or memory or size"),
         ({"top": 0}, "top is 0; use a whole number from 1 to 1000"),
         ({"top": True}, "top is True; use a whole number from 1 to 1000"),
         ({"top": 1001}, "top is 1001; use a whole number from 1 to 1000"),
@@ -262,16 +266,28 @@ def test_a_field_of_none_beside_like_counts_as_not_given():
     assert {s.model.tied for s in pb.solve("1B", like="qwen3-0.6b", tied=None)} == {True}
 
 
-def test_from_and_like_together_are_refused():
-    with pytest.raises(ConfigError, match="give one of the two"):
-        pb.solve("1B", like="gpt2", current="gpt2")
+def test_a_current_model_is_for_resize():
+    with pytest.raises(ConfigError, match=r"^solve takes no current model; use resize\(current, target\)$"):
+        pb.solve("1B", current="gpt2")
+
+
+def test_an_unknown_keyword_is_refused_without_a_list_of_all_fields():
+    with pytest.raises(ConfigError) as caught:
+        pb.solve("1B", zzz=1)
+    assert str(caught.value) == "unknown field 'zzz'; use an axis or a field of a model"
+
+
+def test_the_keywords_of_a_search_are_the_fields_of_a_model_and_three_of_axes():
+    assert {*SearchFields.__annotations__} == {*FIELDS, *BLOCKS, *AXIS_SETTINGS}
 
 
 def test_solutions_are_a_sequence():
     found = solve("350M", top=3)
     assert len(found) == 3
     assert list(found) == [found[0], found[1], found[2]]
-    assert found[:2] == (found[0], found[1])
+    assert list(found[:2]) == [found[0], found[1]]
+    assert found[:2].certificate == found.certificate
+    assert repr(found[3:]) == ""
     assert found[-1] in found
 
 
@@ -285,6 +301,18 @@ def test_a_solution_shows_itself_in_one_line():
     assert repr(solve("350M", n_layers=24, dim=1024, kv_groups=4, intermediate_size=3200)[0]) == (
         "balanced: 24 layers, dim 1024, 16/4 heads of 64, FFN 3200: 350,357,504 parameters (+357,504)"
     )
+
+
+def test_a_solution_stands_wherever_a_model_does(tmp_path):
+    best = solve("350M", top=1)[0]
+    assert pb.count(best).total == best.total == best.counted
+    assert pb.model(best, tied=False).tied is False
+    best.save(tmp_path / "model.json")
+    assert pb.model(tmp_path / "model.json") == best.model
+    provenance = json.loads((tmp_path / "model.json").read_text())["provenance"]
+    assert (provenance["label"], provenance["count"], provenance["error"]) == (
+        best.label, best.counted, best.error,
+    )  # fmt: skip
 
 
 def test_the_rows_of_solutions_have_the_counted_quantity_as_a_column():

@@ -107,7 +107,7 @@ def test_the_screen_shows_experts_both_errors_and_what_was_searched(run: Callabl
     shown = run("solve", "--target", "30B", "--active", "3B").splitlines()
     assert shown[0].split()[6:12] == ["experts", "width", "ffn/dim", "total", "error", "active"]
     assert any(
-        "of 30,000,000,000 total and 3,000,000,000 active; nearest error 0.0" in line for line in shown
+        "of 30,000,000,000 total and 3,000,000,000 active; the closest is 0.0" in line for line in shown
     )
     assert run("solve", "--target", "8B", "--like", "deepseek-v2-lite").split()[8] == "dense"
 
@@ -170,7 +170,7 @@ def test_the_tolerance_that_is_offered_is_enough():
     ("asked", "says"),
     [
         ({"active": "9B"}, "active is 9,000,000,000, more than the target of 8,000,000,000"),
-        ({"active": "1B", "counted": "active"}, "--active is a second budget, and --counted active makes"),
+        ({"active": "1B", "counted": "active"}, "active is a second target, and counted='active' makes"),
         ({"n_experts": 0}, "n_experts is 0; sizes start at 1"),
         ({"n_shared_experts": "-1"}, "n_shared_experts '-1' is not a whole number"),
         ({"n_experts": 8, "n_experts_per_token": 9}, "n_experts_per_token=9 is more than n_experts=8"),
@@ -181,7 +181,10 @@ def test_the_tolerance_that_is_offered_is_enough():
         ({"kv_lora_rank": 64, "head_dim": 100}, "head_dim=100 is not qk_nope_head_dim + qk_rope_head_dim"),
         ({"kv_lora_rank": 0}, "kv_lora_rank is 0; it must be greater than or equal to 1"),
         ({"kv_lora_rank": 64, "v_head_dim": "x"}, "v_head_dim is 'x'; it must be a valid integer"),
-        ({"active": "1B", "gpu": "h100", "hours": 1.0, "target": None}, "--active is a second budget"),
+        (
+            {"active": "1B", "budget": pb.Budget(hours=1), "machine": "h100", "target": None},
+            "active is a second target beside the first",
+        ),
     ],
 )  # fmt: skip
 def test_what_contradicts_itself_is_refused_in_one_line(asked: dict[str, Any], says: str):
@@ -194,7 +197,7 @@ def test_what_contradicts_itself_is_refused_in_one_line(asked: dict[str, Any], s
 @pytest.mark.parametrize(("name", "target"), [("olmoe-1b-7b", "5B"), ("deepseek-v2-lite", "20B")])
 def test_every_way_out_of_a_model_with_experts_keeps_its_mix_and_latents(name: str, target: str):
     now = pb.preset(name)
-    found = pb.solve(target, current=now, multiple=16)
+    found = pb.resize(now, target, multiple=16)
     assert len(found) == 4
     for solution in found:
         m = solution.model
@@ -209,12 +212,12 @@ def test_every_way_out_of_a_model_with_experts_keeps_its_mix_and_latents(name: s
 
 
 def test_the_ways_out_may_have_two_budgets():
-    found = pb.solve("12B", active="2B", current="deepseek-v2-lite")
+    found = pb.resize("deepseek-v2-lite", "12B", active="2B")
     for solution in found:
         assert abs(solution.active_error) <= 10_000_000
     with pytest.raises(InputError, match="within 1% of it already"):
-        pb.solve("15.7B", active="2.66B", current="deepseek-v2-lite", tolerance="1%")
-    assert pb.solve("15.7B", active="2.2B", current="deepseek-v2-lite", tolerance="1%")
+        pb.resize("deepseek-v2-lite", "15.7B", active="2.66B", tolerance="1%")
+    assert pb.resize("deepseek-v2-lite", "15.7B", active="2.2B", tolerance="1%")
 
 
 SMALL: dict[str, dict[str, Any]] = {

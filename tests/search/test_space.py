@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parambudget.arch.presets.registry import find, preset
+from parambudget.arch.presets.registry import preset, preset_row
 from parambudget.errors import ConfigError, InputError
 from parambudget.search.space import SearchSpace, choices_of
 
@@ -41,7 +41,7 @@ def test_the_box_follows_from_the_target_by_the_published_formula(target: int):
 @pytest.mark.parametrize("name", ["gpt2", "llama-3-8b", "smollm2-135m", "olmo-2-13b", "llama-3.1-405b"])
 def test_the_box_holds_the_published_shape_of_its_size(name: str):
     model = preset(name)
-    space = SearchSpace.declare(find(name).published_count, {})
+    space = SearchSpace.declare(preset_row(name).published_count, {})
     assert model.n_layers in space.n_layers.values
     assert model.dim in space.dim.values
     assert model.head_dim in space.head_dim.values
@@ -151,7 +151,7 @@ def test_the_choices_of_a_model_leave_out_its_sizes():
     [
         (
             {"kv_groups": 2, "n_kv_heads": 4},
-            "kv-groups and n-kv-heads both say how many kv heads there are; give one of them",
+            "kv_groups and n_kv_heads both say how many kv heads there are; give one of them",
         ),
         ({"multiple": 0}, "multiple is 0; sizes start at 1"),
         ({"multiple": True}, "multiple is True; use whole sizes"),
@@ -170,7 +170,7 @@ def test_the_choices_of_a_model_leave_out_its_sizes():
         ({"position": "xpos"}, "position is 'xpos'; it must be"),
         ({"rotary_fraction": "half"}, "rotary_fraction is 'half'; it must be a valid number"),
         ({"norm_bias": True}, "norm_bias=true needs norm='layernorm'"),
-        ({"ffn_ratio": "6:1"}, "ffn-ratio '6:1' runs from high to low"),
+        ({"ffn_ratio": "6:1"}, "ffn_ratio '6:1' runs from high to low"),
     ],
 )
 def test_what_contradicts_itself_is_refused_in_one_line(fields: dict[str, Any], says: str):

@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import parambudget as pb
-from parambudget.arch.config import met_width
 from parambudget.search.engine import Search
-from parambudget.search.lattice import MOST_ROWS, expand
+from parambudget.search.lattice import MOST_ROWS, build_lattice
 from parambudget.search.score import ExpertWeights, experts_term
 from parambudget.search.space import SearchSpace
 
@@ -49,7 +48,7 @@ def test_the_box_holds_depth_width_and_mix_of_the_published_model(name: str):
     assert m.moe.n_experts in space.n_experts.values
     assert m.moe.n_experts_per_token in space.n_experts_per_token.values
     assert m.moe.expert_intermediate_size % space.multiple == 0
-    assert 2 <= met_width(m.moe) / m.dim <= 8
+    assert 2 <= m.active_ffn_width / m.dim <= 8
 
 
 @pytest.mark.parametrize("name", EXPERTS)
@@ -64,7 +63,7 @@ def test_what_is_active_of_a_total_is_guessed_to_within_a_half(name: str):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(10**7, 2 * 10**12), st.floats(0.02, 0.9))
 def test_the_box_of_any_two_budgets_is_small_enough_to_search(target: int, share: float):
-    lattice = expand(SearchSpace.declare(target, {}, active=max(1, int(target * share))))
+    lattice = build_lattice(SearchSpace.declare(target, {}, active=max(1, int(target * share))))
     assert 0 < len(lattice.n_layers) * len(lattice.first) <= MOST_ROWS
 
 
@@ -72,7 +71,7 @@ def point(**changes: int) -> tuple[Any, int]:
     sizes = dict(n_experts=64, n_experts_per_token=8, expert_intermediate_size=1024, dim=2048, n_layers=16)
     model = pb.model(**sizes | changes)
     space = SearchSpace.declare(10**9, {name: sizes[name] for name in sizes} | changes | {"head_dim": 64})
-    return Search(space, pb.count(model).total).nearest(1), 10**9
+    return Search(space, pb.count(model).total).nearest_candidates(1), 10**9
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from typing import Any
 from hypothesis import strategies as st
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import complete
-from parambudget.arch.dims import with_sizes
+from parambudget.arch.defaults import with_defaults
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.params import active, body, total
 from parambudget.errors import ConfigError
 from parambudget.search.engine import Search
-from parambudget.search.space import Counted, SearchSpace
+from parambudget.search.space import CountKind, SearchSpace
 
 Sizes = tuple[int, int, int, int, int, int]
 """n_layers, dim, head_dim, n_heads, n_kv_heads, intermediate_size"""
@@ -26,7 +26,7 @@ class Declared:
 
     fields: dict[str, Any]
     choices: dict[str, Any]
-    counted: Counted
+    counted: CountKind
     values: dict[str, list[int]]
     ratio: tuple[Fraction, Fraction] | None
     multiple: int
@@ -48,7 +48,7 @@ class Declared:
         return {sizes: counter(with_sizes(choices, **_named(sizes))) for sizes in self._points()}
 
     def _choices(self) -> ModelConfig:
-        return complete({"dim": 8, "n_layers": 1, "head_dim": 8} | self.choices).model
+        return with_defaults({"dim": 8, "n_layers": 1, "head_dim": 8} | self.choices).model
 
     def _points(self) -> Iterator[Sizes]:
         v = self.values
@@ -183,7 +183,7 @@ class OfExperts:
         ratio = {"ffn_ratio": self.ratio_text} if self.ratio else {}
         return self.axes | self.choices | ratio | {"multiple": self.multiple}
 
-    def search(self, target: int, counted: Counted = "total", second: int | None = None) -> Search:
+    def search(self, target: int, counted: CountKind = "total", second: int | None = None) -> Search:
         """The lattice as the package searches it."""
         space = SearchSpace.declare(target, self.fields, active=second, counted=counted)
         return Search(space, target, counted, second)
@@ -193,7 +193,7 @@ class OfExperts:
         found = {}
         for sizes in self._candidates():
             try:
-                found[tuple(sizes[name] for name in NAMES)] = complete(self.choices | sizes).model
+                found[tuple(sizes[name] for name in NAMES)] = with_defaults(self.choices | sizes).model
             except ConfigError:
                 continue
         return found

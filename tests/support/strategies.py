@@ -1,10 +1,12 @@
-"""Random models for property tests: small in every size, any in every choice that `ModelConfig` knows."""
+"""Random models for property tests: small in every size, with any value of every choice in `ModelConfig`."""
 
 from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from parambudget.arch.config import BLOCKS, FIELDS, MLA, ModelConfig, MoE, word_of
+from parambudget.arch.blocks import MLAConfig, MoEConfig
+from parambudget.arch.config import BLOCKS, FIELDS, ModelConfig
+from parambudget.arch.dims import pattern_at
 
 SIZES = (
     "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size",
@@ -26,12 +28,12 @@ def models(
     """
     names = [name for name in ModelConfig.model_fields if name not in (*SIZES, *BLOCKS)]
     choose = {name: draw(_values(name)) for name in names}
-    _agree(choose)
+    _repair(choose)
     n_layers = draw(st.integers(1, 3))
     if uniform:
         choose["window_pattern"] = ("local",)
     elif experts:
-        choose["moe"] = draw(st.none() | blocks_of_experts(n_layers))
+        choose["moe"] = draw(st.none() | moe_blocks(n_layers))
     n_kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     head_dim = draw(st.integers(1, 12))
     if choose["position"] == "rotary":
@@ -39,7 +41,7 @@ def models(
         pairs = draw(st.integers(1, head_dim // 2))
         choose["rotary_fraction"] = 2 * pairs / head_dim
     if latents and draw(st.booleans()):
-        choose |= {"mla": draw(blocks_of_latents(head_dim)), "qk_norm": "none", "qkv_clip": None}
+        choose |= {"mla": draw(mla_blocks(head_dim)), "qk_norm": "none", "qkv_clip": None}
         choose["qk_norm_bias"] = None
         n_kv_heads, group = n_kv_heads * group, 1
         head_dim += choose["mla"].qk_nope_head_dim
@@ -60,8 +62,8 @@ def models(
     return model if projected == model.dim else model.replace(embedding_dim=projected)
 
 
-def _agree(choose: dict[str, Any]) -> None:
-    """Take back what contradicts other choices."""
+def _repair(choose: dict[str, Any]) -> None:
+    """Undo what contradicts other choices."""
     if choose["norm"] == "rmsnorm" or not choose["norm_weight"]:
         choose |= {"norm_bias": False, "qk_norm_bias": choose["qk_norm_bias"] and None}
     if choose["qk_norm"] == "none":
@@ -81,18 +83,20 @@ def _agree(choose: dict[str, Any]) -> None:
 
 
 @st.composite
-def blocks_of_experts(draw: st.DrawFn, n_layers: int) -> MoE:
+def moe_blocks(draw: st.DrawFn, n_layers: int) -> MoEConfig:
     """Any valid block for that depth."""
-    names = [name for name in MoE.model_fields if name not in SIZES_OF_MOE]
+    names = [name for name in MoEConfig.model_fields if name not in SIZES_OF_MOE]
     choose = {name: draw(_values(name)) for name in names}
     n_groups, of_group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     chosen_groups, n_shared = draw(st.integers(1, n_groups)), draw(st.integers(0, 2))
     if not n_shared:
         choose["shared_expert_gate"] = False
     n_first_dense = draw(st.integers(0, n_layers - 1))
-    if "experts" not in [word_of(choose["moe_pattern"], layer) for layer in range(n_first_dense, n_layers)]:
+    if "experts" not in [
+        pattern_at(choose["moe_pattern"], layer) for layer in range(n_first_dense, n_layers)
+    ]:
         choose["moe_pattern"] = ("experts",)
-    return MoE(
+    return MoEConfig(
         n_experts=n_groups * of_group,
         n_experts_per_token=draw(st.integers(1, chosen_groups * of_group)),
         expert_intermediate_size=draw(st.integers(1, 20)),
@@ -105,10 +109,10 @@ def blocks_of_experts(draw: st.DrawFn, n_layers: int) -> MoE:
     )
 
 
-def blocks_of_latents(rotated: int) -> st.SearchStrategy[MLA]:
-    """Any valid block with that much of a head for the position."""
+def mla_blocks(rotated: int) -> st.SearchStrategy[MLAConfig]:
+    """Any valid block with heads of which that much is rotated."""
     return st.builds(
-        MLA,
+        MLAConfig,
         kv_lora_rank=st.integers(1, 12),
         q_lora_rank=st.none() | st.integers(1, 12),
         qk_nope_head_dim=st.integers(1, 8),

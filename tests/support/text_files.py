@@ -1,4 +1,4 @@
-"""The same documents as files of every form."""
+"""The same documents as files of every format."""
 
 import json
 import random

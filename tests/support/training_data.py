@@ -4,8 +4,8 @@ import random
 from pathlib import Path
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import complete as complete_model
-from parambudget.text.corpus import corpus
+from parambudget.arch.defaults import with_defaults as complete_model
+from parambudget.text.corpus import read_corpus
 from parambudget.text.token_cache import TokenData, token_data
 from parambudget.training.config import TrainConfig
 
@@ -45,4 +45,4 @@ def write_text(folder: Path, n_documents: int = 40, seed: int = 0) -> Path:
 
 
 def small_data(folder: Path, vocab_size: int = 300) -> TokenData:
-    return token_data(corpus(write_text(folder / "text")), vocab_size, cache=folder / "cache")
+    return token_data(read_corpus(write_text(folder / "text")), vocab_size, cache=folder / "cache")

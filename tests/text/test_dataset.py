@@ -10,23 +10,23 @@ from support.training_data import small_config, small_model, write_text
 from tokenizers import Tokenizer
 
 from parambudget.errors import ConfigError, InputError
-from parambudget.text.corpus import Document, corpus
+from parambudget.text.corpus import Document, read_corpus
 from parambudget.text.token_cache import token_data
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenWindows, permuted_index
-from parambudget.training.defaults import complete
+from parambudget.training.defaults import with_defaults
 from parambudget.training.schedule import learning_rate
 
 
 def texts(documents: tuple[Document, ...]) -> list[str]:
-    return ["".join(document.pieces()) for document in documents]
+    return ["".join(document.read_chunks()) for document in documents]
 
 
 # The corpus
 
 
 def test_the_built_in_corpus_is_the_standard_library_without_packages_and_tests():
-    found = corpus()
+    found = read_corpus()
     names = {document.path.name for document in (*found.train, *found.validation)}
     assert {"argparse.py", "dataclasses.py", "typing.py"} <= names
     assert not any(
@@ -36,14 +36,18 @@ def test_the_built_in_corpus_is_the_standard_library_without_packages_and_tests(
 
 
 def test_the_same_text_has_the_same_hash_wherever_it_lies(tmp_path):
-    assert corpus(write_text(tmp_path / "here")).sha256 == corpus(write_text(tmp_path / "there")).sha256
     assert (
-        corpus(write_text(tmp_path / "here")).sha256 != corpus(write_text(tmp_path / "else", seed=1)).sha256
+        read_corpus(write_text(tmp_path / "here")).sha256
+        == read_corpus(write_text(tmp_path / "there")).sha256
+    )
+    assert (
+        read_corpus(write_text(tmp_path / "here")).sha256
+        != read_corpus(write_text(tmp_path / "else", seed=1)).sha256
     )
 
 
 def test_no_document_is_in_both_parts_and_none_is_lost(tmp_path):
-    found = corpus(write_text(tmp_path))
+    found = read_corpus(write_text(tmp_path))
     everything = {path.read_text() for path in tmp_path.iterdir()}
     train, validation = texts(found.train), texts(found.validation)
     assert set(train) | set(validation) == everything
@@ -54,7 +58,7 @@ def test_no_document_is_in_both_parts_and_none_is_lost(tmp_path):
 def test_a_single_file_is_held_out_from_a_line_near_its_end(tmp_path):
     path = tmp_path / "all.txt"
     path.write_text("".join(f"line {i} änderung\n" for i in range(1_000)), encoding="utf-8")
-    found = corpus(path)
+    found = read_corpus(path)
     (train,), (validation,) = texts(found.train), texts(found.validation)
     assert train + validation == path.read_text(encoding="utf-8")
     assert train.endswith("\n")
@@ -64,7 +68,7 @@ def test_a_single_file_is_held_out_from_a_line_near_its_end(tmp_path):
 def test_a_file_without_lines_is_cut_between_characters(tmp_path):
     path = tmp_path / "all.txt"
     path.write_text("ä" * 1_001, encoding="utf-8")
-    (train,), (validation,) = texts(corpus(path).train), texts(corpus(path).validation)
+    (train,), (validation,) = texts(read_corpus(path).train), texts(read_corpus(path).validation)
     assert train + validation == "ä" * 1_001
 
 
@@ -75,7 +79,7 @@ def test_what_is_empty_binary_hidden_or_a_copy_is_left_out(tmp_path):
     (tmp_path / "image.png").write_bytes(b"\x89PNG\xff\x00")
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git/config").write_text("hidden")
-    found = corpus(tmp_path)
+    found = read_corpus(tmp_path)
     assert len(found.train) + len(found.validation) == 30
     assert found.skipped == 3
 
@@ -85,27 +89,27 @@ def test_data_that_is_no_text_is_one_line(tmp_path, content):
     if content is not None:
         (tmp_path / "data").write_bytes(content)
     with pytest.raises(InputError, match="give a text file or a folder"):
-        corpus(tmp_path / "data")
+        read_corpus(tmp_path / "data")
 
 
 def test_an_empty_folder_is_one_line(tmp_path):
     with pytest.raises(InputError, match=r"no text in .*: 0 files"):
-        corpus(tmp_path)
+        read_corpus(tmp_path)
 
 
-def test_a_long_file_is_read_in_pieces_that_add_up_to_it(tmp_path):
+def test_a_long_file_is_read_in_chunks_that_add_up_to_it(tmp_path):
     path = tmp_path / "all.txt"
     path.write_text("".join(f"line {i} änderung\n" for i in range(40)) + "ä" * 500, encoding="utf-8")
-    pieces = list(Document(path, 0, path.stat().st_size, "").pieces(piece_bytes=50))
-    assert "".join(pieces) == path.read_text(encoding="utf-8")
-    assert max(len(piece.encode()) for piece in pieces) <= 100
+    chunks = list(Document(path, 0, path.stat().st_size, "").read_chunks(chunk_bytes=50))
+    assert "".join(chunks) == path.read_text(encoding="utf-8")
+    assert max(len(chunk.encode()) for chunk in chunks) <= 100
 
 
 # Tokens
 
 
 def test_the_tokens_decode_to_the_text_they_were_made_from(tmp_path):
-    found = corpus(write_text(tmp_path / "text"))
+    found = read_corpus(write_text(tmp_path / "text"))
     data = token_data(found, 300, cache=tmp_path)
     tokenizer = Tokenizer.from_str(data.tokenizer_json)
     for ids, documents in ((data.train, found.train), (data.validation, found.validation)):
@@ -115,7 +119,7 @@ def test_the_tokens_decode_to_the_text_they_were_made_from(tmp_path):
 
 
 def test_the_tokenizer_never_has_more_entries_than_the_vocabulary(tmp_path):
-    found = corpus(write_text(tmp_path / "text"))
+    found = read_corpus(write_text(tmp_path / "text"))
     assert token_data(found, 257, cache=tmp_path).entries == 257
     few = token_data(found, 50_257, cache=tmp_path)
     assert 257 < few.entries < 50_257
@@ -124,20 +128,20 @@ def test_the_tokenizer_never_has_more_entries_than_the_vocabulary(tmp_path):
 
 def test_a_vocabulary_below_the_bytes_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"vocab_size=256 is too small .* use at least 257"):
-        token_data(corpus(write_text(tmp_path / "text")), 256, cache=tmp_path)
+        token_data(read_corpus(write_text(tmp_path / "text")), 256, cache=tmp_path)
 
 
 def test_a_text_that_quotes_the_end_marker_does_not_end_there(tmp_path):
     (tmp_path / "text").mkdir()
     for i in range(30):
         (tmp_path / "text" / f"{i}.txt").write_text(f"say <|endoftext|> {i} times\n" * 5)
-    data = token_data(corpus(tmp_path / "text"), 300, cache=tmp_path)
+    data = token_data(read_corpus(tmp_path / "text"), 300, cache=tmp_path)
     end = Tokenizer.from_str(data.tokenizer_json).token_to_id("<|endoftext|>")
     assert (data.train == end).sum() + (data.validation == end).sum() == 30
 
 
 def test_tokens_are_read_from_the_cache_the_second_time(tmp_path):
-    found = corpus(write_text(tmp_path / "text"))
+    found = read_corpus(write_text(tmp_path / "text"))
     first = token_data(found, 300, cache=tmp_path)
     (folder,) = (tmp_path / "tokens").iterdir()
     written = (folder / "train.bin").stat().st_mtime_ns
@@ -148,7 +152,7 @@ def test_tokens_are_read_from_the_cache_the_second_time(tmp_path):
 
 @pytest.mark.parametrize("name", ["train.bin", "validation.bin", "tokenizer.json", "facts.json"])
 def test_a_damaged_cache_is_made_again(tmp_path, name):
-    found = corpus(write_text(tmp_path / "text"))
+    found = read_corpus(write_text(tmp_path / "text"))
     first = np.array(token_data(found, 300, cache=tmp_path).train)
     (folder,) = (tmp_path / "tokens").iterdir()
     (folder / name).write_bytes((folder / name).read_bytes()[:-3])
@@ -157,8 +161,8 @@ def test_a_damaged_cache_is_made_again(tmp_path, name):
 
 def test_an_unwritable_cache_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot keep tokens in .* XDG_CACHE_HOME"):
-        token_data(corpus(write_text(tmp_path / "text")), 300, cache=tmp_path / "file")
+    with pytest.raises(InputError, match=r"cannot write tokens to .* XDG_CACHE_HOME"):
+        token_data(read_corpus(write_text(tmp_path / "text")), 300, cache=tmp_path / "file")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "text"]
 
 
@@ -221,16 +225,16 @@ def test_every_update_learns(steps, warmup_steps):
 
 def test_defaults_complete_any_subset_of_settings_with_a_reason():
     model = small_model()
-    whole = complete({}, model, 100_000, on_cpu=True)
-    assert complete(whole.config.model_dump(), model, 100_000, on_cpu=True).config == whole.config
+    whole = with_defaults({}, model, 100_000, on_cpu=True)
+    assert with_defaults(whole.config.model_dump(), model, 100_000, on_cpu=True).config == whole.config
     for name in whole.reasons:
-        given_one = complete({name: getattr(whole.config, name)}, model, 100_000, on_cpu=True)
+        given_one = with_defaults({name: getattr(whole.config, name)}, model, 100_000, on_cpu=True)
         assert name not in given_one.reasons
         assert all(given_one.reasons.values())
 
 
 def test_a_default_run_of_a_small_text_is_four_epochs():
-    config = complete({}, small_model(), 100_000, on_cpu=True).config
+    config = with_defaults({}, small_model(), 100_000, on_cpu=True).config
     assert config.steps * config.sequences_per_update * 16 == pytest.approx(400_000, rel=0.01)
 
 
@@ -238,7 +242,7 @@ def test_a_default_run_of_a_large_text_is_twenty_tokens_per_parameter():
     model = small_model(
         dim=1024, n_heads=16, n_layers=24, intermediate_size=4096, vocab_size=50257, context_length=1024
     )
-    config = complete({}, model, 10**12, on_cpu=False).config
+    config = with_defaults({}, model, 10**12, on_cpu=False).config
     assert config.steps * config.sequences_per_update * 1024 == pytest.approx(20 * 454_166_528, rel=0.01)
 
 
@@ -251,13 +255,15 @@ GPT_350M = {
 def test_the_learning_rate_is_step_laws():
     """1.5e-3 for 350M body parameters and 7B tokens (arXiv 2503.04715), and this body has 302M."""
     batch = {"batch_size": 16, "gradient_accumulation_steps": 16}
-    found = complete(batch | {"steps": 7_000_000_000 // 2**18}, small_model(**GPT_350M), 10**12, on_cpu=False)
+    found = with_defaults(
+        batch | {"steps": 7_000_000_000 // 2**18}, small_model(**GPT_350M), 10**12, on_cpu=False
+    )
     assert found.config.learning_rate == pytest.approx(1.5e-3 * (350 / 308.3) ** 0.713, rel=0.03)
 
 
 def test_the_batch_lies_between_the_two_laws():
     """For 350M and 7B tokens Step Law has 0.24M and DeepSeek 0.54M: 2^18 or 2^19."""
-    found = complete({"steps": 7_000_000_000 // 2**18}, small_model(**GPT_350M), 10**12, on_cpu=False)
+    found = with_defaults({"steps": 7_000_000_000 // 2**18}, small_model(**GPT_350M), 10**12, on_cpu=False)
     assert found.config.sequences_per_update * 1024 in (2**18, 2**19)
 
 
@@ -279,7 +285,7 @@ def test_the_batch_lies_between_the_two_laws():
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(given_settings, message):
     with pytest.raises(ConfigError) as caught:
-        complete(given_settings, small_model(), 100_000, on_cpu=True)
+        with_defaults(given_settings, small_model(), 100_000, on_cpu=True)
     assert message in str(caught.value)
 
 

@@ -16,9 +16,9 @@ from support.training_data import small_config, small_model
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from parambudget.text.dataset import data_for
-from parambudget.text.prepare import Request, prepare
+from parambudget.text.prepare import PrepareRequest, prepare
 from parambudget.text.shards import Manifest, Shards
-from parambudget.text.sources import Reading, cut, pieces, stretches
+from parambudget.text.sources import TextLayout, read_chunks, slice_file, slice_source
 from parambudget.text.tokenizer import train_bpe
 from parambudget.training import loop
 from parambudget.training.dataloader import TokenWindows
@@ -32,8 +32,8 @@ def tokenizer(tmp_path_factory) -> str:
     return str(path)
 
 
-def request(source: Path, tokenizer: str, **changes: object) -> Request:
-    return Request(str(source), tokenizer, **{"validation": 0.1} | changes)
+def request(source: Path, tokenizer: str, **changes: object) -> PrepareRequest:
+    return PrepareRequest(str(source), tokenizer, **{"validation": 0.1} | changes)
 
 
 def decoded(out: Path) -> tuple[list[str], list[str]]:
@@ -58,8 +58,8 @@ def test_the_same_documents_come_back_from_every_form_split_the_same_way(form, t
         "files": write_files, "jsonl": write_jsonl, "parquet": write_parquet, "separated": write_separated,
     }[form]  # fmt: skip
     source = write(tmp_path / {"files": "texts", "separated": "texts.txt"}.get(form, f"texts.{form}"), texts)
-    reading = Reading(separator="<|endoftext|>" if form == "separated" else None)
-    manifest = prepare(request(source, tokenizer, reading=reading), tmp_path / "out")
+    layout = TextLayout(separator="<|endoftext|>" if form == "separated" else None)
+    manifest = prepare(request(source, tokenizer, layout=layout), tmp_path / "out")
     train, validation = decoded(tmp_path / "out")
     assert Counter(train + validation) == Counter(texts)
     held_out = prepare(request(write_jsonl(tmp_path / "other.jsonl", texts), tokenizer), tmp_path / "other")
@@ -98,26 +98,28 @@ def test_a_folder_may_hold_every_form_and_what_is_no_text(tmp_path, tokenizer):
 @given(st.integers(1, 3_000), st.sampled_from(["jsonl", "separated", "text"]))
 def test_wherever_a_file_is_cut_its_documents_are_whole(tmp_path_factory, step, form):
     folder, texts = tmp_path_factory.mktemp("cut"), documents(12, n_words=20)
-    reading = Reading(separator="<|endoftext|>" if form == "separated" else None)
+    layout = TextLayout(separator="<|endoftext|>" if form == "separated" else None)
     if form == "text":
         path, texts = folder / "a.txt", ["\n".join(texts)]
         path.write_text(texts[0], encoding="utf-8")
     else:
         path = (write_jsonl if form == "jsonl" else write_separated)(folder / "a", texts)
-    found = list(cut(path, "jsonl" if form == "jsonl" else "text", step, reading))
-    assert [stretch.start for stretch in found[1:]] == [stretch.end for stretch in found[:-1]]
-    read = [piece for stretch in found for piece in pieces(stretch, reading)]
-    assert sum(piece.ends for piece in read) == len(texts)
-    assert "".join(piece.text for piece in read) == "".join(texts)
+    found = list(slice_file(path, "jsonl" if form == "jsonl" else "text", step, layout))
+    assert [part.start for part in found[1:]] == [part.end for part in found[:-1]]
+    read = [chunk for part in found for chunk in read_chunks(part, layout)]
+    assert sum(chunk.ends for chunk in read) == len(texts)
+    assert "".join(chunk.text for chunk in read) == "".join(texts)
 
 
-def test_a_long_text_goes_in_pieces_to_one_side(tmp_path):
+def test_a_long_text_goes_in_chunks_to_one_side(tmp_path):
     path = tmp_path / "long.txt"
     path.write_text("".join(f"line {i}\n" for i in range(400_000)))
-    read = [piece for stretch in stretches(str(path), Reading()) for piece in pieces(stretch, Reading())]
-    assert max(len(piece.text) for piece in read) <= 2_000_000
-    assert len({piece.key for piece in read}) == 1
-    assert [piece.ends for piece in read] == [False] * (len(read) - 1) + [True]
+    read = [
+        chunk for part in slice_source(str(path), TextLayout()) for chunk in read_chunks(part, TextLayout())
+    ]
+    assert max(len(chunk.text) for chunk in read) <= 2_000_000
+    assert len({chunk.key for chunk in read}) == 1
+    assert [chunk.ends for chunk in read] == [False] * (len(read) - 1) + [True]
 
 
 # Tokens
@@ -125,7 +127,7 @@ def test_a_long_text_goes_in_pieces_to_one_side(tmp_path):
 
 def test_a_bpe_is_trained_on_the_source_when_asked(tmp_path):
     source = write_jsonl(tmp_path / "a.jsonl", documents())
-    manifest = prepare(Request(str(source), "bpe", 290), tmp_path / "out")
+    manifest = prepare(PrepareRequest(str(source), "bpe", 290), tmp_path / "out")
     assert manifest.entries == 290
     assert manifest.exact_bytes
     assert manifest.dtype == "uint16"

@@ -11,7 +11,7 @@ from parambudget.cli.main import main
 from parambudget.errors import InputError
 from parambudget.training.autotune import attempts, first_that_fits, settings_for_hours, settings_that_fit
 from parambudget.training.config import TrainConfig
-from parambudget.training.defaults import complete
+from parambudget.training.defaults import with_defaults
 from parambudget.training.device import explain_out_of_memory, select_device
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -66,7 +66,7 @@ def test_where_nothing_fits_one_line_says_so():
 
 
 def test_a_trial_leaves_settings_alone_that_fit(data):
-    found = complete({"steps": 5}, small_model(), len(data.train), on_cpu=True)
+    found = with_defaults({"steps": 5}, small_model(), len(data.train), on_cpu=True)
     assert settings_that_fit(found, small_model(), data, select_device("cpu")).config == found.config
 
 
@@ -82,7 +82,7 @@ def test_running_out_of_memory_is_one_line_that_says_what_to_change():
 
 def test_hours_become_steps_that_fill_them_with_evaluations(data):
     model, compute = small_model(), select_device("cpu")
-    first = complete({}, model, len(data.train), on_cpu=True)
+    first = with_defaults({}, model, len(data.train), on_cpu=True)
     found, seconds = settings_for_hours(first, {}, model, data, compute, 1.0, update_seconds=0.5)
     assert seconds == 0.5
     assert 7200 / (1 + 1 / 6) - 1 <= found.config.steps <= 7200
@@ -92,7 +92,7 @@ def test_hours_become_steps_that_fill_them_with_evaluations(data):
 
 
 def test_hours_too_short_for_an_update_are_refused(data):
-    first = complete({}, small_model(), len(data.train), on_cpu=True)
+    first = with_defaults({}, small_model(), len(data.train), on_cpu=True)
     with pytest.raises(InputError, match=r"--hours 0.0001 .* one update"):
         settings_for_hours(first, {}, small_model(), data, select_device("cpu"), 1e-4, update_seconds=10.0)
 

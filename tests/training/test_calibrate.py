@@ -5,18 +5,19 @@ from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
+from support.steps import step_of
 
 import parambudget as pb
-from parambudget.cost.hardware import named
+from parambudget.cost.hardware import parse_accelerator
 from parambudget.cost.speed import profile
-from parambudget.cost.speed.profile import preset
-from parambudget.cost.speed.roofline import Work
+from parambudget.cost.speed.profile import preset_profile
 from parambudget.cost.speed.throughput import throughput
+from parambudget.cost.step import StepConfig
 from parambudget.errors import InputError
 from parambudget.training import calibrate as measuring
 from parambudget.training.device import select_device
 
-H100 = preset(named("h100"))
+H100 = preset_profile(parse_accelerator("h100"))
 MEASURED = replace(H100, device="NVIDIA H100 80GB HBM3", source="measured", measured_on="2026-11-25")
 CPU = replace(
     H100, device="CPU", name="eager, 1 thread", dtype="float32", peak_flops=None, link_bytes=0.0,
@@ -42,8 +43,8 @@ def measured():
 class TestMeasuring:
     def test_this_processor_gets_constants_that_can_be_kept(self, measured, own_folder):
         stack, _ = measured
-        assert profile.keep(stack) == own_folder
-        assert profile.stack_for("cpu") == stack
+        assert profile.save_profile(stack) == own_folder
+        assert profile.profile_for("cpu") == stack
         assert (stack.device, stack.dtype, stack.peak_flops) == ("CPU", "float32", None)
         assert min(stack.matmul_flops, stack.attention_flops, stack.bandwidth_bytes) > 1e8
         assert stack.newton_schulz_flops > 1e8
@@ -60,7 +61,10 @@ class TestMeasuring:
 
     def test_a_model_it_never_ran_is_predicted_within_a_factor_of_three(self, measured):
         """A moment on a busy machine; what a minute gives is in docs/throughput.md."""
-        model, work = pb.model(dim=128, n_layers=3, n_heads=2, vocab_size=2048, context_length=64), Work(4, 2)
+        model, work = (
+            pb.model(dim=128, n_layers=3, n_heads=2, vocab_size=2048, context_length=64),
+            StepConfig(batch_size=4, gradient_accumulation_steps=2),
+        )
         compute = select_device("cpu")
         seconds = measuring.timed_update_seconds(
             model, measuring.timing_config(work), measuring.random_text(model), compute, seconds=0.2
@@ -79,7 +83,7 @@ class TestMeasuring:
             (64, 1, 8192, 64, 8), (256, 1, 8192, 128, 2),
         ):  # fmt: skip
             model = pb.model(dim=dim, n_layers=layers, vocab_size=vocab, context_length=length)
-            work = Work(batch, optimizer="adamw")
+            work = step_of(batch, optimizer="adamw")
             runs.append((model, work, throughput(model, work, truth).update_seconds))
         start = replace(truth, matmul_flops=9.9e10, matmul_traffic=0.0, element_bytes=0.0)
         found = measuring.fit_constants(start, runs, (1.1, 1.5, 20.0, 100.0, 1e-3, 1e-3))
@@ -92,7 +96,7 @@ class TestMeasuring:
     def test_no_constant_comes_out_negative(self):
         """Updates that take no time at all."""
         model = pb.model(dim=64, n_layers=2, vocab_size=512, context_length=32)
-        runs = [(model, Work(batch, optimizer="adamw"), 1e-9) for batch in (1, 2, 4, 8)]
+        runs = [(model, StepConfig(batch_size=batch, optimizer="adamw"), 1e-9) for batch in (1, 2, 4, 8)]
         found = measuring.fit_constants(replace(CPU, matmul_traffic=0.0), runs, (1.0,) * 6)
         assert min(found.element_bytes, found.logit_bytes, found.micro_seconds, found.layer_seconds) >= 0
         assert found.matmul_flops > 0
@@ -100,27 +104,27 @@ class TestMeasuring:
 
 class TestKeeping:
     def test_without_a_calibration_a_gpu_has_its_preset(self):
-        assert profile.stack_for(named("h100")) == H100
-        assert profile.stack_for("NVIDIA H100 80GB HBM3") == H100
+        assert profile.profile_for(parse_accelerator("h100")) == H100
+        assert profile.profile_for("NVIDIA H100 80GB HBM3") == H100
         assert H100.measured_on is None
 
     def test_what_was_measured_is_preferred_by_row_and_by_name(self):
-        profile.keep(MEASURED)
-        assert profile.stack_for(named("h100")) == MEASURED == profile.stack_for(MEASURED.device)
-        assert profile.stack_for(named("h200")).measured_on is None
+        profile.save_profile(MEASURED)
+        assert (
+            profile.profile_for(parse_accelerator("h100")) == MEASURED == profile.profile_for(MEASURED.device)
+        )
+        assert profile.profile_for(parse_accelerator("h200")).measured_on is None
 
     def test_a_new_measurement_takes_the_place_of_the_old_one_of_that_software(self):
         again, two_threads = replace(CPU, micro_seconds=0.5), replace(CPU, name="eager, 2 threads")
         for stack in (CPU, MEASURED, two_threads, again):
-            profile.keep(stack)
-        assert profile.calibrated() == [MEASURED, two_threads, again]
-        assert profile.stack_for("CPU") == again
+            profile.save_profile(stack)
+        assert profile.calibrated_profiles() == [MEASURED, two_threads, again]
+        assert profile.profile_for("CPU") == again
 
     def test_a_processor_that_was_not_measured_is_an_error_that_says_how(self):
-        with pytest.raises(
-            InputError, match="nothing is known of the speed of 'CPU'; measure it: parambudget"
-        ):
-            profile.stack_for("CPU")
+        with pytest.raises(InputError, match="the speed of 'CPU' is unknown; measure it with parambudget"):
+            profile.profile_for("CPU")
 
     @pytest.mark.parametrize(
         "text",
@@ -137,14 +141,14 @@ class TestKeeping:
         with pytest.raises(
             InputError, match=r"calibration\.json does not hold .*run parambudget calibrate --clear"
         ):
-            profile.stack_for(named("h100"))
-        profile.keep(CPU)
-        assert profile.calibrated() == [CPU]
+            profile.profile_for(parse_accelerator("h100"))
+        profile.save_profile(CPU)
+        assert profile.calibrated_profiles() == [CPU]
 
     def test_a_folder_that_cannot_be_made_is_an_error(self, own_folder):
         own_folder.parent.parent.write_text("a file in the way")
-        with pytest.raises(InputError, match=r"cannot keep constants in .*; set XDG_DATA_HOME"):
-            profile.keep(CPU)
+        with pytest.raises(InputError, match=r"cannot save constants in .*; set XDG_DATA_HOME"):
+            profile.save_profile(CPU)
 
 
 class TestTheCommand:
@@ -159,10 +163,10 @@ class TestTheCommand:
         shown = run("calibrate", "--show")[1]
         assert out.endswith(shown)
         document = json.loads(run("calibrate", "--show", "--json")[1])
-        assert document == {"file": str(own_folder), "stacks": [asdict(profile.stack_for("cpu"))]}
+        assert document == {"file": str(own_folder), "stacks": [asdict(profile.profile_for("cpu"))]}
 
     def test_what_was_measured_is_cleared(self, run, own_folder):
-        profile.keep(CPU)
+        profile.save_profile(CPU)
         assert run("calibrate", "--clear") == (0, f"removed {own_folder}\n", "")
         assert run("calibrate", "--clear") == (0, f"nothing to remove: {own_folder} does not exist\n", "")
         assert json.loads(run("calibrate", "--clear", "--json")[1]) == {"cleared": False}

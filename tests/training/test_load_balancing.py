@@ -8,7 +8,7 @@ from support.training_data import small_config, small_model
 from parambudget.errors import ConfigError
 from parambudget.nn.mlp import load_balancing_loss
 from parambudget.training import loop
-from parambudget.training.defaults import complete
+from parambudget.training.defaults import with_defaults
 from parambudget.training.device import select_device
 from parambudget.training.loop import accumulate_gradients
 from parambudget.training.loss import ROUTER_BIAS_STEP
@@ -146,11 +146,11 @@ def test_a_dense_run_says_nothing_of_experts(data, tmp_path):
     ids=["dense", "loss", "correction"],
 )
 def test_its_weight_follows_from_the_model(model, weight):
-    found = complete({}, model, 10**6, on_cpu=True)
+    found = with_defaults({}, model, 10**6, on_cpu=True)
     assert found.config.balance_loss == weight
     assert found.reasons["balance_loss"]
 
 
 def test_a_dense_model_has_nothing_to_balance():
-    with pytest.raises(ConfigError, match="balances experts, and this model has none; leave it out"):
-        complete({"balance_loss": 0.01}, small_model(), 10**6, on_cpu=True)
+    with pytest.raises(ConfigError, match="balances experts, but this model has none; leave it out"):
+        with_defaults({"balance_loss": 0.01}, small_model(), 10**6, on_cpu=True)

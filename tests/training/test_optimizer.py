@@ -23,7 +23,7 @@ from parambudget.training import loop, train_state
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenWindows
-from parambudget.training.defaults import complete
+from parambudget.training.defaults import with_defaults
 from parambudget.training.device import select_device
 from parambudget.training.loss import build_loss
 from parambudget.training.metrics import StepMetrics
@@ -299,14 +299,14 @@ def test_a_gradient_longer_than_grad_clip_is_scaled_to_it(longest, norm_after):
 
 @pytest.mark.parametrize("given", [{}, {"steps": 50}, {"schedule": "wsd", "optimizer": "adamw", "seed": 3}])
 def test_every_setting_that_was_filled_in_has_its_reason(given):
-    completed = complete(given, small_model(), 10**6, on_cpu=True)
+    completed = with_defaults(given, small_model(), 10**6, on_cpu=True)
     assert completed.given == given.keys()
     assert completed.reasons.keys() == TrainConfig.model_fields.keys() - given.keys()
     assert all(completed.reasons.values())
 
 
 def test_what_is_filled_in_is_what_a_config_has_by_itself():
-    completed = complete({}, small_model(), 10**6, on_cpu=True).config
+    completed = with_defaults({}, small_model(), 10**6, on_cpu=True).config
     fields = TrainConfig.model_fields.items()
     assert all(getattr(completed, name) == field.default for name, field in fields if not field.is_required())
 
@@ -324,5 +324,5 @@ def test_what_is_filled_in_is_what_a_config_has_by_itself():
 )
 def test_a_wrong_setting_is_one_line(wrong, message):
     with pytest.raises(ConfigError) as error:
-        complete(wrong, small_model(), 10**6, on_cpu=True)
+        with_defaults(wrong, small_model(), 10**6, on_cpu=True)
     assert str(error.value) == message

@@ -1,11 +1,12 @@
-"""What a person leaves out is filled in here, once, for flags, files and notebooks alike."""
+"""Conventional values for what a person leaves out, filled in once for flags, files and notebooks alike."""
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from parambudget.arch.config import BLOCKS, ModelConfig, flat, nested, some_dense
+from parambudget.arch.config import BLOCKS, ModelConfig, flat_fields, nest_blocks
+from parambudget.arch.dims import has_dense_layers
 from parambudget.arch.validation import LARGEST_SIZE, divisors
 from parambudget.errors import ConfigError
 
@@ -21,65 +22,60 @@ DERIVED: Final = (
 DERIVED_IN_BLOCKS: Final = (
     "expert_intermediate_size", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"
 )  # fmt: skip
-_SHOWN: Final = (
+_REPORTED: Final = (
     "n_layers", *DERIVED[:4], *DERIVED_IN_BLOCKS, "vocab_size", "context_length", "tied", *DERIVED[4:],
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Completed:
+class ResolvedModel:
     """A complete model and the names of the fields that were not given."""
 
     model: ModelConfig
-    filled: tuple[str, ...]
+    defaulted: tuple[str, ...]
     notes: tuple[str, ...] = ()
     """What a person should know about how the source was read."""
 
 
-def complete(given: Mapping[str, Any]) -> Completed:
+def with_defaults(given: Mapping[str, Any]) -> ResolvedModel:
     """The model that `given` describes, with conventional values for what it leaves out. Fields of the blocks
     may stand beside the others, as flags do.
 
     n_layers by `usual_depth`; head_dim = dim / n_heads; n_heads = dim / head_dim; with neither, heads of 128
     from dim 2048 and of 64 below; n_kv_heads = n_heads; intermediate_size by `ffn_convention`; a LayerNorm
     has a bias, an RMSNorm has none; post-norm models have no final norm; a plain FFN uses gelu, a gated one
-    silu. An expert is as wide as intermediate_size says or the convention; a dense layer beside experts as
-    what a token meets of those. In latent attention keys without their position are as wide as values (128
-    from dim 2048, 64 below), the rotated part is half of that, and head_dim their sum, as in DeepSeek-V2.
+    silu. An expert is as wide as intermediate_size, or as the convention without it; a dense layer beside
+    experts is as wide as the active experts together. In latent attention keys without position are as wide
+    as values (128 from dim 2048, 64 below), the rotated part is half of that, and head_dim is their sum, as
+    in DeepSeek-V2.
     """
-    fields = nested(given)
-    if _heads_can_be_derived(fields):
+    fields = nest_blocks(given)
+    if _can_derive_heads(fields):
         fields.setdefault("n_layers", usual_depth(fields["dim"]))
         if isinstance(fields.get("mla"), dict):
-            _fill_latent_heads(fields, fields["mla"])
+            _set_latent_heads(fields, fields["mla"])
         else:
-            _fill_heads(fields)
+            _set_heads(fields)
         if "n_heads" in fields:
             fields.setdefault("n_kv_heads", fields["n_heads"])
         gated = fields.get("gated", True)
-        _fill_widths(fields, ffn_convention(fields["dim"], bool(gated)))
+        _set_widths(fields, ffn_convention(fields["dim"], bool(gated)))
         fields.setdefault(
             "norm_bias", fields.get("norm") == "layernorm" and fields.get("norm_weight", True) is True
         )
         fields.setdefault("final_norm", fields.get("norm_placement") != "post")
         fields.setdefault("activation", "silu" if gated else "gelu")
     model = ModelConfig.read(fields)
-    said = set(given) | {name for block in BLOCKS for name in _said(given.get(block))}
-    there = flat(model).keys() - ({"intermediate_size"} if not some_dense(model.moe) else set())
-    return Completed(model, tuple(name for name in _SHOWN if name in there and name not in said))
-
-
-def _heads_can_be_derived(fields: Mapping[str, Any]) -> bool:
-    """A missing or malformed size is left to the config, which names it, before arithmetic trips over it."""
-    sizes = [fields.get("dim"), fields.get("n_heads", 1), fields.get("head_dim", 1)]
-    return all(type(size) is int and 0 < size <= LARGEST_SIZE for size in sizes)
+    named = set(given) | {name for block in BLOCKS for name in _names_in(given.get(block))}
+    used = flat_fields(model).keys() - (set() if has_dense_layers(model.moe) else {"intermediate_size"})
+    return ResolvedModel(model, tuple(name for name in _REPORTED if name in used and name not in named))
 
 
 def usual_depth(dim: int) -> int:
-    """Layers of a model this wide, an even number: 0.548 * dim**0.519, at most the 10,000 that can be said.
+    """Layers of a model this wide, an even number: 0.548 * dim**0.519, at most the 10,000 that are allowed.
 
     Source: least squares in logarithms over the 65 shapes of the dense presets, with a standard deviation of
-    41 % about it. It is what people build, not what is best.
+    41 % around it. It is what people build, not what is best.
     """
     pairs = round(0.548 * math.pow(dim, 0.519) / 2)
     return min(2 * max(1, pairs), 10_000)
@@ -95,28 +91,34 @@ def ffn_convention(dim: int, gated: bool) -> int:
     return -(-8 * dim // (3 * 256)) * 256 if gated else 4 * dim
 
 
-def _fill_widths(fields: dict[str, Any], usual: int) -> None:
-    """The width of the FFN, and of experts where there are any."""
+def _can_derive_heads(fields: Mapping[str, Any]) -> bool:
+    """A missing or malformed size is left to the config, whose error names it."""
+    sizes = [fields.get("dim"), fields.get("n_heads", 1), fields.get("head_dim", 1)]
+    return all(type(size) is int and 0 < size <= LARGEST_SIZE for size in sizes)
+
+
+def _set_widths(fields: dict[str, Any], usual: int) -> None:
+    """The width of the FFN, and of experts if there are any."""
     moe = fields.get("moe")
     if isinstance(moe, dict):
         width = moe.setdefault("expert_intermediate_size", fields.get("intermediate_size", usual))
-        met = (moe.get("n_experts_per_token"), moe.get("n_shared_experts", 0), width)
-        if all(type(size) is int for size in met):
-            usual = min(max((met[0] + met[1]) * width, 1), LARGEST_SIZE)
+        active = (moe.get("n_experts_per_token"), moe.get("n_shared_experts", 0), width)
+        if all(type(size) is int for size in active):
+            usual = min(max((active[0] + active[1]) * width, 1), LARGEST_SIZE)
     fields.setdefault("intermediate_size", usual)
 
 
-def _said(block: Any) -> Iterable[str]:
-    """The fields that a block gives, in whichever form."""
+def _names_in(block: Any) -> Iterable[str]:
+    """The names of the fields that a block gives, in whichever form."""
     return block if isinstance(block, Mapping) else (name for name, _ in block or ())
 
 
-def _fill_latent_heads(fields: dict[str, Any], mla: dict[str, Any]) -> None:
+def _set_latent_heads(fields: dict[str, Any], mla: dict[str, Any]) -> None:
     dim = fields["dim"]
     nope = mla.setdefault("qk_nope_head_dim", mla.get("v_head_dim", 128 if dim >= 2048 else 64))
     mla.setdefault("v_head_dim", nope)
     if type(nope) is not int or nope < 1:
-        return  # the config's own check names it
+        return  # the config's own error names it
     rope = mla.setdefault("qk_rope_head_dim", max(nope // 2, 1))
     if type(rope) is int:
         fields.setdefault("head_dim", nope + rope)
@@ -129,7 +131,7 @@ def _fill_latent_heads(fields: dict[str, Any], mla: dict[str, Any]) -> None:
         fields["n_heads"] = dim // nope
 
 
-def _fill_heads(fields: dict[str, Any]) -> None:
+def _set_heads(fields: dict[str, Any]) -> None:
     dim = fields["dim"]
     if "n_heads" not in fields:
         given = "head_dim" in fields

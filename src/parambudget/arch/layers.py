@@ -1,108 +1,105 @@
-"""Which layers are alike: kinds of layers by what they do differently, and how many there are of each."""
+"""Which layers are alike, how many there are of each kind, and which way their attention is computed."""
 
 from dataclasses import dataclass
 from math import lcm
+from typing import Literal
 
 import numpy as np
 
-from parambudget.arch.config import word_of
-from parambudget.arch.dims import Dims, Size
+from parambudget.arch.dims import Dims, Size, has_experts, is_local, is_rotary
+
+AttentionPath = Literal["flash", "masked", "eager"]
+"""flash: a fused kernel with its causal flag; masked: a fused kernel with a mask; eager: no kernel of torch's
+can do it, so all scores are written to memory."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What sets layers of one model apart."""
+class LayerKind:
+    """What makes layers of one model differ."""
 
-    masked: bool
-    """Their attention takes a mask: a causal flag would not say what they see."""
+    needs_mask: bool
+    """Their attention takes a mask, because a causal flag cannot say what a query sees."""
     rotates: bool
     experts: bool
 
 
-def kind_of(m: Dims, layer: int) -> Kind:
+def layer_kind(m: Dims, layer: int) -> LayerKind:
     """The kind of that layer, counted from 0."""
-    local = m.window is not None and word_of(m.window_pattern, layer) == "local"
-    rotates = m.position == "rotary" and word_of(m.rotary_pattern, layer) == "rotary"
-    experts = m.moe is not None and layer >= m.moe.n_first_dense
-    experts = experts and word_of(m.moe.moe_pattern, layer) == "experts"
-    return Kind(masked(m, m.window if local else None), rotates, experts)
+    window = m.window if is_local(m, layer) else None
+    return LayerKind(needs_mask(m, window), is_rotary(m, layer), has_experts(m.moe, layer))
 
 
-def masked(m: Dims, window: int | None) -> bool:
-    """Whether attention with that window takes a mask: a causal flag would not say what its queries see."""
-    narrow = window is not None and window < int(m.context_length)
-    return narrow or m.position == "alibi" or written_out(m)
+def attention_path(m: Dims, window: int | None) -> AttentionPath:
+    """How attention over a full context is computed in layers with that window; None: without one."""
+    if uses_eager_attention(m):
+        return "eager"
+    is_narrow = window is not None and window < int(m.context_length)
+    return "masked" if is_narrow or m.position == "alibi" else "flash"
 
 
-def written_out(m: Dims) -> bool:
-    """Whether no kernel of torch's computes the scores: the trainer writes all of them down."""
+def needs_mask(m: Dims, window: int | None) -> bool:
+    """Whether attention with that window takes a mask: all but a fused kernel with its causal flag does."""
+    return attention_path(m, window) != "flash"
+
+
+def uses_eager_attention(m: Dims) -> bool:
+    """Whether the scores have a soft cap or sinks, which are in no kernel of torch's."""
     return m.attention_softcap is not None or m.attention_sinks
 
 
-def first_regular(m: Dims) -> int:
-    """The layer from which on the kinds follow each other again and again."""
-    return 0 if m.moe is None else int(m.moe.n_first_dense)
-
-
-def period(m: Dims) -> int:
-    """After so many layers the kinds repeat."""
-    patterns = [m.window_pattern, m.rotary_pattern, *([m.moe.moe_pattern] if m.moe else [])]
-    return lcm(*(len(pattern) for pattern in patterns))
-
-
-def kinds(m: Dims) -> dict[Kind, Size]:
-    """How many layers there are of each kind, in the order in which they come first."""
-    first, each = first_regular(m), period(m)
-    if len({kind_of(m, layer) for layer in range(first + each)}) == 1:
-        return {kind_of(m, 0): m.n_layers}
-    found: dict[Kind, Size] = {}
-    for layer in range(first + each):
+def layer_kind_counts(m: Dims) -> dict[LayerKind, Size]:
+    """How many layers there are of each kind, in the order in which the kinds first appear."""
+    first, period = _n_leading_layers(m), _period(m)
+    if len({layer_kind(m, layer) for layer in range(first + period)}) == 1:
+        return {layer_kind(m, 0): m.n_layers}
+    counts: dict[LayerKind, Size] = {}
+    for layer in range(first + period):
         beyond = m.n_layers - layer
         beyond = max(beyond, 0) if isinstance(beyond, int) else np.maximum(beyond, 0)
-        many = (beyond > 0) * 1 if layer < first else (beyond + each - 1) // each
+        many = (beyond > 0) * 1 if layer < first else (beyond + period - 1) // period
         if np.any(many):
-            found[kind_of(m, layer)] = found.get(kind_of(m, layer), 0) + many
-    return found
+            kind = layer_kind(m, layer)
+            counts[kind] = counts.get(kind, 0) + many
+    return counts
 
 
 @dataclass(frozen=True)
-class Place:
-    """A layer, and those before and behind it."""
+class LayerPosition:
+    """A layer, and how many of each kind come before and after it."""
 
     layer: Size
-    kind: Kind
-    before: dict[Kind, Size]
-    behind: dict[Kind, Size]
+    kind: LayerKind
+    before: dict[LayerKind, Size]
+    after: dict[LayerKind, Size]
 
 
-def places(m: Dims) -> list[Place]:
-    """The layers of which one holds the most in the backward pass, the last one first.
+def peak_layer_candidates(m: Dims) -> list[LayerPosition]:
+    """The layers among which the backward pass needs the most memory, the last layer first.
 
-    What is held changes by the same amount from one repetition of the kinds to the next: so it is most at the
-    first or the last of the layers that are a whole number of repetitions apart.
+    From one repetition of the kinds to the next, what is held changes by the same amount. So among layers
+    that are a whole number of repetitions apart, the peak is at the first or the last.
     """
-    counted = kinds(m)
-    if len(counted) == 1:
-        kind, last = next(iter(counted)), m.n_layers - 1
-        return [Place(last, kind, {kind: last}, {kind: 0}), Place(0, kind, {kind: 0}, {kind: last})]
-    first, each, n_layers = first_regular(m), period(m), int(m.n_layers)
-    order = [kind_of(m, layer) for layer in range(n_layers)]
-    of: dict[tuple[bool, int, Kind], list[int]] = {}
+    counts = layer_kind_counts(m)
+    if len(counts) == 1:
+        kind, last = next(iter(counts)), m.n_layers - 1
+        return [
+            LayerPosition(last, kind, {kind: last}, {kind: 0}),
+            LayerPosition(0, kind, {kind: 0}, {kind: last}),
+        ]
+    first, period, n_layers = _n_leading_layers(m), _period(m), int(m.n_layers)
+    order = [layer_kind(m, layer) for layer in range(n_layers)]
+    alike: dict[tuple[bool, int, LayerKind], list[int]] = {}
     for layer, kind in enumerate(order):
-        of.setdefault((layer < first, (layer - first) % each, kind), []).append(layer)
-    chosen = {end for layers in of.values() for end in (layers[0], layers[-1])} | {0, n_layers - 1}
+        alike.setdefault((layer < first, (layer - first) % period, kind), []).append(layer)
+    ends = {end for layers in alike.values() for end in (layers[0], layers[-1])} | {0, n_layers - 1}
     return [
-        Place(layer, order[layer], _counted(order[:layer]), _counted(order[layer + 1 :]))
-        for layer in sorted(chosen, reverse=True)
+        LayerPosition(layer, order[layer], _count_kinds(order[:layer]), _count_kinds(order[layer + 1 :]))
+        for layer in sorted(ends, reverse=True)
     ]
 
 
-def _counted(order: list[Kind]) -> dict[Kind, Size]:
-    return {kind: order.count(kind) for kind in dict.fromkeys(order)}
-
-
 @dataclass(frozen=True)
-class Mixer:
+class AttentionKind:
     """One row: a kind of attention that stands in `copies` layers."""
 
     name: str
@@ -114,9 +111,9 @@ class Mixer:
     v_dim: Size
     """Elements of one head's value."""
     cached: Size
-    """Elements that one layer keeps per token while it generates."""
+    """Elements that one layer caches per token during generation."""
     window: int | None = None
-    """Keys that a query sees at most, its own the last; None: all before it."""
+    """Keys that a query sees at most, its own included; None: all up to its own."""
 
     @property
     def score_width(self) -> Size:
@@ -124,9 +121,9 @@ class Mixer:
         return self.copies * self.n_heads * (self.qk_dim + self.v_dim)
 
 
-def mixers(m: Dims) -> list[Mixer]:
-    """The kinds of attention in `m`. Layers with and without positions are one: a rotation is no matmul and
-    caches nothing."""
+def attention_kinds(m: Dims) -> list[AttentionKind]:
+    """The kinds of attention in `m`. Layers with and without positions are one kind: a rotation is not a
+    matmul and caches nothing."""
     if m.mla is not None:
         name, v_dim = "latent attention", m.mla.v_head_dim
         qk_dim = m.mla.qk_nope_head_dim + m.mla.qk_rope_head_dim
@@ -136,7 +133,22 @@ def mixers(m: Dims) -> list[Mixer]:
         cached = 2 * m.n_kv_heads * m.head_dim
     rows = []
     if m.window is not None and "local" in m.window_pattern:
-        rows.append(Mixer(f"local {name}", m.n_local_layers, m.n_heads, qk_dim, v_dim, cached, m.window))
+        sizes = (m.n_heads, qk_dim, v_dim, cached, m.window)
+        rows.append(AttentionKind(f"local {name}", m.n_local_layers, *sizes))
     if m.window is None or "global" in m.window_pattern:
-        rows.append(Mixer(name, m.n_global_layers, m.n_heads, qk_dim, v_dim, cached))
+        rows.append(AttentionKind(name, m.n_global_layers, m.n_heads, qk_dim, v_dim, cached))
     return rows
+
+
+def _n_leading_layers(m: Dims) -> int:
+    """Layers before the first from which on the kinds repeat."""
+    return 0 if m.moe is None else int(m.moe.n_first_dense)
+
+
+def _period(m: Dims) -> int:
+    """After how many layers the kinds repeat."""
+    return lcm(len(m.window_pattern), len(m.rotary_pattern), len(m.moe.moe_pattern) if m.moe else 1)
+
+
+def _count_kinds(order: list[LayerKind]) -> dict[LayerKind, Size]:
+    return {kind: order.count(kind) for kind in dict.fromkeys(order)}

@@ -2,14 +2,13 @@
 
 The one source of truth: counts, FLOPs, memory and the printed formula are readings of this table. Shapes use
 only + and * of sizes, so a size may be an int, a NumPy array or a SymPy symbol. Rounding belongs to the
-solver, before the table is read.
+solver, before it reads the table.
 """
 
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from parambudget.arch.config import some_dense
-from parambudget.arch.dims import Dims, Size
+from parambudget.arch.dims import Dims, MLADims, MoEDims, Size, has_dense_layers
 
 Role = Literal["lookup", "matmul", "bias", "norm"]
 Component = Literal[
@@ -23,17 +22,17 @@ Component = Literal[
     "lm_head",
 ]
 COMPONENTS: Final[tuple[Component, ...]] = get_args(Component)
-Layers = Literal["all", "dense", "experts"]
-"""Layers that have a row: all, those with one FFN, those with experts."""
+LayerGroup = Literal["all", "dense", "experts"]
+"""The layers that have a tensor: all, those with one FFN, or those with experts."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One row: a tensor that stands `copies` times in the model, `*` in its name running over the layers, and
-    over the experts in a second place.
+    """One row: a tensor that the model has `copies` times. The first `*` in its name stands for the layer, a
+    second one for the expert.
 
-    A row with `shared_with` is another name for that row's tensor: it adds no parameters, yet takes part in
-    the arithmetic (a tied head is still a matmul). Matrices are (out, in), as torch.nn.Linear keeps them.
+    A row with `shared_with` is another name for that row's tensor: it adds no parameters but is computed with
+    (a tied head is still a matmul). Matrices are (out, in), as in torch.nn.Linear.
     """
 
     name: str
@@ -42,34 +41,33 @@ class Tensor:
     component: Component
     copies: Size = 1
     shared_with: str | None = None
-    layers: Layers = "all"
-    """Which layers have it, where its name runs over them."""
-    chosen: Size | None = None
-    """Elements that one token meets of routed experts' tensors; None: it meets every element."""
+    layers: LayerGroup = "all"
+    """Which layers have it, if its name has a `*`."""
+    routed_active: Size | None = None
+    """Elements that one token uses, for tensors of routed experts; None: it uses all of them."""
 
     @property
     def elements(self) -> Size:
-        """Elements of all copies, whether or not they are shared."""
+        """Elements of all copies, shared or not."""
         product, *others = self.shape
         for size in (*others, self.copies):
             product = product * size
         return product
 
     @property
-    def met_by_a_token(self) -> Size:
-        """Elements that one token meets, whether or not they are shared: of routed experts those of the
-        chosen."""
-        return self.elements if self.chosen is None else self.chosen
+    def active_elements(self) -> Size:
+        """Elements used per token, shared or not: for routed experts, those of the token's own."""
+        return self.elements if self.routed_active is None else self.routed_active
 
     @property
     def active(self) -> Size:
-        """Learned parameters this row adds to those that one token meets."""
-        return 0 if self.shared_with else self.met_by_a_token
+        """Learned parameters this row adds to those used per token."""
+        return 0 if self.shared_with else self.active_elements
 
     @property
-    def hidden(self) -> bool:
-        """Whether it is one matrix between the lookups and the head. A head's or a router's rows are classes,
-        each with an embedding of its own; fused experts are many matrices."""
+    def is_hidden_matrix(self) -> bool:
+        """Whether it is one matrix between the embeddings and the head. The rows of a head or router are
+        classes, each with an embedding of its own; fused experts are many matrices."""
         return self.role == "matmul" and self.component not in ("lm_head", "router") and len(self.shape) == 2
 
     @property
@@ -79,7 +77,7 @@ class Tensor:
 
 
 def tensors(m: Dims) -> list[Tensor]:
-    """The table of `m`, in the order in which a token meets the tensors."""
+    """The table of `m`, in the order of the forward pass."""
     rows = _embeddings(m)
     rows += _attention(m)
     rows += _ffn(m)
@@ -90,10 +88,9 @@ def tensors(m: Dims) -> list[Tensor]:
 
 
 def _embeddings(m: Dims) -> list[Tensor]:
-    width = m.dim if m.embedding_dim is None else m.embedding_dim
-    rows = [Tensor("embed.weight", (m.vocab_size, width), "lookup", "token_embedding")]
+    rows = [Tensor("embed.weight", (m.vocab_size, m.embedding_width), "lookup", "token_embedding")]
     if m.embedding_dim is not None:
-        rows.append(Tensor("project_in.weight", (m.dim, width), "matmul", "embedding_projection"))
+        rows.append(Tensor("project_in.weight", (m.dim, m.embedding_dim), "matmul", "embedding_projection"))
     if m.embedding_norm:
         rows += _norm(m, "embed_norm", (m.dim,), 1)
     if m.position == "learned":
@@ -103,7 +100,7 @@ def _embeddings(m: Dims) -> list[Tensor]:
 
 
 def _attention(m: Dims) -> list[Tensor]:
-    rows = _grouped_attention(m) if m.mla is None else _latent_attention(m)
+    rows = _grouped_attention(m) if m.mla is None else _latent_attention(m, m.mla)
     if m.attention_sinks:
         rows.append(Tensor("layers.*.attention.sinks", (m.n_heads,), "bias", "attention", m.n_layers))
     return rows
@@ -130,9 +127,9 @@ def _grouped_attention(m: Dims) -> list[Tensor]:
     return rows
 
 
-def _latent_attention(m: Dims) -> list[Tensor]:
-    """As published, the projections that start from a latent have no bias, whatever `qkv_bias` says."""
-    mla, n_layers = m.mla, m.n_layers
+def _latent_attention(m: Dims, mla: MLADims) -> list[Tensor]:
+    """As published, the projections up from a latent have no bias, whatever `qkv_bias` is."""
+    n_layers = m.n_layers
     queries = m.n_heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim)
     keys_and_values = m.n_heads * (mla.qk_nope_head_dim + mla.v_head_dim)
 
@@ -153,13 +150,13 @@ def _latent_attention(m: Dims) -> list[Tensor]:
 
 def _ffn(m: Dims) -> list[Tensor]:
     rows = []
-    if some_dense(m.moe):
-        kind: Layers = "dense" if m.moe else "all"
+    if has_dense_layers(m.moe):
+        layers: LayerGroup = "dense" if m.moe else "all"
         for name, out, into in _projections(m, m.intermediate_size):
             rows += _linear(
-                f"layers.*.ffn.{name}", "ffn", out, into, m.n_dense_layers, bias=m.ffn_bias, layers=kind
+                f"layers.*.ffn.{name}", "ffn", out, into, m.n_dense_layers, bias=m.ffn_bias, layers=layers
             )
-    return rows + _experts(m) if m.moe else rows
+    return rows + _experts(m, m.moe) if m.moe else rows
 
 
 def _projections(m: Dims, width: Size) -> list[tuple[str, Size, Size]]:
@@ -168,40 +165,39 @@ def _projections(m: Dims, width: Size) -> list[tuple[str, Size, Size]]:
     return [*gate, ("up", width, m.dim), ("down", m.dim, width)]
 
 
-def _experts(m: Dims) -> list[Tensor]:
-    moe, n_layers = m.moe, m.n_moe_layers
+def _experts(m: Dims, moe: MoEDims) -> list[Tensor]:
+    n_layers = m.n_moe_layers
 
     def linear(name: str, component: Component, out: Size, into: Size, *, bias: bool) -> list[Tensor]:
         return _linear(f"layers.*.ffn.{name}", component, out, into, n_layers, bias=bias, layers="experts")
 
     rows = linear("router", "router", moe.n_experts, m.dim, bias=moe.router_bias)
     for name, out, into in _projections(m, moe.expert_intermediate_size):
-        rows += _routed(m, name, (out, into), "matmul", "weight")
+        rows += _routed_rows(moe, n_layers, name, (out, into), "matmul", "weight")
         if moe.expert_bias:
-            rows += _routed(m, name, (out,), "bias", "bias")
-    # How many there are is a choice: no symbol or array stands for it.
+            rows += _routed_rows(moe, n_layers, name, (out,), "bias", "bias")
+    # Their number is a choice: no symbol or array stands for it.
     if moe.n_shared_experts:
-        own = moe.shared_intermediate_size
-        width = moe.n_shared_experts * (moe.expert_intermediate_size if own is None else own)
-        for name, out, into in _projections(m, width):
+        for name, out, into in _projections(m, moe.shared_expert_width):
             rows += linear(f"shared.{name}", "ffn", out, into, bias=m.ffn_bias)
     if moe.shared_expert_gate:
         rows += linear("shared_gate", "router", 1, m.dim, bias=False)
     return rows
 
 
-def _routed(m: Dims, name: str, shape: tuple[Size, ...], role: Role, kind: str) -> list[Tensor]:
-    """A tensor of every expert of every layer with experts: each its own, or all of a layer in one."""
-    moe, n_layers = m.moe, m.n_moe_layers
-    chosen = n_layers * moe.n_experts_per_token
+def _routed_rows(
+    moe: MoEDims, n_layers: Size, name: str, shape: tuple[Size, ...], role: Role, kind: str
+) -> list[Tensor]:
+    """A tensor of every routed expert of every layer with experts: one each, or one for all of a layer."""
+    active = n_layers * moe.n_experts_per_token
     for size in shape:
-        chosen = chosen * size
+        active = active * size
     if moe.fused_experts:
         stacked = (moe.n_experts, *shape)
         place = f"layers.*.ffn.experts.{name}.{kind}"
-        return [Tensor(place, stacked, role, "ffn", n_layers, layers="experts", chosen=chosen)]
+        return [Tensor(place, stacked, role, "ffn", n_layers, layers="experts", routed_active=active)]
     place, copies = f"layers.*.ffn.experts.*.{name}.{kind}", n_layers * moe.n_experts
-    return [Tensor(place, shape, role, "ffn", copies, layers="experts", chosen=chosen)]
+    return [Tensor(place, shape, role, "ffn", copies, layers="experts", routed_active=active)]
 
 
 def _block_norms(m: Dims) -> list[Tensor]:
@@ -217,11 +213,11 @@ def _block_norms(m: Dims) -> list[Tensor]:
 
 
 def _head(m: Dims) -> list[Tensor]:
-    shared, width = "embed.weight" if m.tied else None, m.dim if m.embedding_dim is None else m.embedding_dim
-    rows = []
+    rows, shape = [], (m.vocab_size, m.embedding_width)
     if m.embedding_dim is not None:
-        rows.append(Tensor("project_out.weight", (width, m.dim), "matmul", "embedding_projection"))
-    rows.append(Tensor("lm_head.weight", (m.vocab_size, width), "matmul", "lm_head", shared_with=shared))
+        rows.append(Tensor("project_out.weight", (m.embedding_dim, m.dim), "matmul", "embedding_projection"))
+    shared = "embed.weight" if m.tied else None
+    rows.append(Tensor("lm_head.weight", shape, "matmul", "lm_head", shared_with=shared))
     if m.head_bias:
         rows.append(Tensor("lm_head.bias", (m.vocab_size,), "bias", "lm_head"))
     return rows
@@ -235,7 +231,7 @@ def _linear(
     copies: Size,
     *,
     bias: bool,
-    layers: Layers = "all",
+    layers: LayerGroup = "all",
 ) -> list[Tensor]:
     rows = [Tensor(f"{name}.weight", (out, into), "matmul", component, copies, layers=layers)]
     if bias:

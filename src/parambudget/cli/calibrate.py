@@ -7,7 +7,7 @@ import typer
 
 from parambudget.cli._options import JsonOption, print_json, print_lines, require_torch
 from parambudget.cost.speed import profile
-from parambudget.cost.speed.profile import Stack
+from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.errors import ConfigError
 from parambudget.render.runs import stack_lines
 
@@ -29,12 +29,12 @@ def calibrate(
         raise ConfigError("--show and --clear together: use one of them")
     path = profile.calibration_file()
     if clear:
-        removed = profile.clear()
+        removed = profile.clear_profiles()
         print_json({"cleared": removed}) if as_json else typer.echo(
             f"removed {path}" if removed else f"nothing to remove: {path} does not exist"
         )
         return
-    stacks = profile.calibrated() if show else [_measure(device, quiet=as_json)]
+    stacks = profile.calibrated_profiles() if show else [_measure(device, quiet=as_json)]
     if as_json:
         print_json({"file": str(path), "stacks": [asdict(stack) for stack in stacks]})
         return
@@ -43,7 +43,7 @@ def calibrate(
     typer.echo(f"kept in {path}" if stacks else "nothing has been measured yet: run parambudget calibrate")
 
 
-def _measure(device: str, *, quiet: bool) -> Stack:
+def _measure(device: str, *, quiet: bool) -> DeviceProfile:
     require_torch("calibrate")
     from parambudget.render.progress import calibration_progress, make_console
     from parambudget.training.calibrate import calibrate as measure
@@ -52,5 +52,5 @@ def _measure(device: str, *, quiet: bool) -> Stack:
     compute = select_device(device)
     with calibration_progress(make_console(quiet=quiet)) as on_stage:
         stack = measure(compute, on_stage=on_stage)
-    profile.keep(stack)
+    profile.save_profile(stack)
     return stack

@@ -57,7 +57,7 @@ def count(
         )
         confirmations.append(f"wrote {out}")
     if as_json:
-        document = counted.as_dict() | {"filled": list(completed.filled), "notes": list(completed.notes)}
+        document = counted.as_dict() | {"filled": list(completed.defaulted), "notes": list(completed.notes)}
         document |= {"verified": True} if verify else {}
         print_json(document | (_formula_as_dict(completed.model) if formula or latex else {}))
         return

@@ -1,4 +1,4 @@
-"""`parambudget data`: text made ready to train on."""
+"""`parambudget data`: tokenize text for training."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from parambudget.cli._options import JsonOption, parse_path, print_json, print_l
 from parambudget.errors import InputError
 from parambudget.units import parse_size
 
-data = typer.Typer(name="data", help="Text made ready to train on.", no_args_is_help=True)
+data = typer.Typer(name="data", help="Tokenize text for training.", no_args_is_help=True)
 
 
 @data.command(no_args_is_help=True)
@@ -18,18 +18,18 @@ def prepare(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A file or folder of text, JSON lines or parquet. From the network: openwebtext, "
-            "fineweb-edu or hf:OWNER/NAME/SUBSET of the Hugging Face hub.",
+            help="A file or folder of text, JSON lines or parquet; or, from the network, openwebtext, "
+            "fineweb-edu or hf:OWNER/NAME/SUBSET on the Hugging Face hub.",
         ),
     ],
     out: Annotated[
-        Path, typer.Option("-o", "--out", parser=parse_path, metavar="DIR", help="New folder for tokens.")
+        Path, typer.Option("-o", "--out", parser=parse_path, metavar="DIR", help="New folder for the tokens.")
     ],
     tokenizer: Annotated[
         str,
         typer.Option(
             metavar="TOKENIZER",
-            help="A tokenizer.json, a folder with it or with vocab.json and merges.txt, bpe to train one on "
+            help="A tokenizer.json, a folder with one or with vocab.json and merges.txt, bpe to train one on "
             "the source, or (from the network) hf:NAME, such as hf:gpt2.",
         ),
     ],
@@ -41,8 +41,8 @@ def prepare(
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="Between the documents of a text file, such as '<|endoftext|>'.",
-            show_default="a file is one",
+            help="Separates the documents of a text file, such as '<|endoftext|>'.",
+            show_default="a file is one document",
         ),
     ] = None,
     validation: Annotated[
@@ -51,40 +51,45 @@ def prepare(
             metavar="SHARE",
             min=0,
             max=0.5,
-            help="Of the documents to hold out.",
+            help="Share of the documents to hold out.",
             show_default="0.05, or what gives 10 MB if that is less",
         ),
     ] = None,
     end_of_text: Annotated[
         str | None,
-        typer.Option(metavar="TOKEN", help="What ends a document.", show_default="the tokenizer's usual one"),
+        typer.Option(
+            metavar="TOKEN", help="Token that ends a document.", show_default="the tokenizer's usual one"
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Processes.", show_default="one per processor")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Processes to use.", show_default="one per processor"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make text into files of tokens that training reads without loading them.
+    """Turn text into token files that training maps into memory.
 
-    Streamed, so that the source may be larger than memory; interrupted, the same command goes on.
+    The source is streamed and may be larger than memory. After an interruption, run the same command again.
 
     parambudget data prepare texts/ --tokenizer bpe --vocab-size 32768 -o tokens
     """
     if not source:
-        raise InputError("the source '' is no path; give a file or a folder of text")
+        raise InputError("SOURCE is empty; give a file or a folder of text")
     require_torch("data prepare")
     from parambudget.render.progress import make_console, preparation_progress
     from parambudget.render.runs import preparation_screen
-    from parambudget.text.prepare import Request, prepare
-    from parambudget.text.sources import Reading
+    from parambudget.text.prepare import PrepareRequest, prepare
+    from parambudget.text.sources import TextLayout
 
     entries = parse_size(vocab_size, "vocab_size") if vocab_size else None
-    request = Request(source, tokenizer, entries, Reading(field, separator), validation, end_of_text)
+    request = PrepareRequest(
+        source, tokenizer, entries, TextLayout(field, separator), validation, end_of_text
+    )
     try:
         with preparation_progress(make_console(quiet=as_json)) as on_progress:
             manifest = prepare(request, out, n_workers=workers, on_progress=on_progress)
     except KeyboardInterrupt:
-        typer.echo("parambudget: interrupted; the same command goes on where it stopped", err=True)
+        typer.echo("parambudget: interrupted; run the same command again to continue", err=True)
         raise typer.Exit(130) from None
     if as_json:
         print_json(manifest.as_dict())

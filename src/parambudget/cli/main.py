@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from parambudget._version import __version__
-from parambudget.errors import ParambudgetError, ToldElsewhere
+from parambudget.errors import ParambudgetError, ReportedElsewhere
 
 # Start-up makes many objects and hardly any garbage: a collection at every 700th costs 3 %.
 gc.set_threshold(100_000)
@@ -81,7 +81,7 @@ def main() -> None:
         # All processes of torchrun get the same command line: one of them reports what is wrong with it.
         is_main = os.environ.get("RANK", "0") == "0"
         code = _print_error(_usage_message(error), 2) if is_main else 2
-    except ToldElsewhere as error:
+    except ReportedElsewhere as error:
         code = error.exit_code
     except ParambudgetError as error:
         code = _print_error(str(error), error.exit_code)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from parambudget.api import plan_run
+from parambudget import api
 from parambudget.arch.config import ModelConfig
 from parambudget.cli._options import JsonOption, SourceArgument, print_json, print_lines, with_model_fields
 from parambudget.formats.source import load, read_source
@@ -88,10 +88,11 @@ def plan(
     in_file = read_source(source).train if source is not None else {}
     require_valid(in_file)
     model = load(source, fields).model
+    machine = api.machine(gpu, gpus=gpus, dollars_per_hour=price)
 
     def plan_of(of: ModelConfig, way: Mapping[str, Any]) -> "RunPlan":
-        return plan_run(
-            of, gpu, gpus=gpus, price=price, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
+        return api.plan(
+            of, machine, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
             bytes_per_token=bytes_per_token, **way,
         )  # fmt: skip
 
@@ -99,7 +100,7 @@ def plan(
         name: value
         for name, value in {
             "batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps,
-            "gradient_checkpointing": gradient_checkpointing, "optimizer": optimizer, "sharded": shard,
+            "gradient_checkpointing": gradient_checkpointing, "optimizer": optimizer, "shard": shard,
         }.items()
         if value is not None
     }  # fmt: skip
@@ -108,7 +109,7 @@ def plan(
     others = {_display_name(name): load(name, same).model for name in compare or []}
     first = plan_of(model, given)
     # The others in the same micro-steps, so that memory and speed are comparable.
-    plans = [first, *(plan_of(each, vars(first.work)) for each in others.values())]
+    plans = [first, *(plan_of(each, first.step.decided) for each in others.values())]
     if as_json:
         documents = [each.as_dict() for each in plans]
         print_json(documents[0] if not others else {"plan": documents[0], "compared": documents[1:]})

@@ -48,7 +48,7 @@ def report(
     from parambudget.render.report import build_report, write_report
 
     model = load(source, {}).model
-    machine = machine_for(gpu, n_gpus=gpus, dollars_per_hour=price)
+    machine = machine_for(gpu, gpus=gpus, dollars_per_hour=price)
     report = build_report(
         Path(source).name, model, target, machine, hours=hours, batch_size=batch_size,
         gradient_accumulation_steps=gradient_accumulation_steps,

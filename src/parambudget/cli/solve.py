@@ -1,7 +1,8 @@
-"""`parambudget solve`: which sizes? From a budget to ranked models and a certificate."""
+"""`parambudget solve`: which sizes? From a target or a budget to ranked models and a certificate."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -11,6 +12,13 @@ from parambudget._version import __version__
 from parambudget.cli._options import JsonOption, print_json, print_lines, with_model_fields
 from parambudget.errors import ConfigError
 from parambudget.formats.source import config_document
+from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank
+from parambudget.units import format_tolerance
+
+if TYPE_CHECKING:
+    from parambudget.planning.budget import Budget
+    from parambudget.search.fields import SearchFields
+    from parambudget.search.solutions import Solutions
 
 BUDGET_PANEL = "Other budgets, alone or with --target"
 LATTICE_PANEL = "Lattice: a value (896), a list (64,128) or a range (lo:hi, lo:hi:step)"
@@ -23,27 +31,25 @@ def solve(
     ] = None,
     active: Annotated[
         str | None,
-        typer.Option(metavar="COUNT", help="With --target: of these, parameters that a token meets."),
+        typer.Option(metavar="COUNT", help="With --target: of these, parameters used per token."),
     ] = None,
-    counted: Annotated[
-        Literal["total", "body", "active"], typer.Option(help="What the budget counts.")
-    ] = "total",
-    tolerance: Annotated[str, typer.Option(metavar="SHARE", help="How far off a model may be.")] = "0.5%",
+    counted: Annotated[CountKind, typer.Option(help="Which parameters the target counts.")] = "total",
+    tolerance: Annotated[
+        str, typer.Option(metavar="SHARE", help="How far off the target a model may be.")
+    ] = format_tolerance(DEFAULT_TOLERANCE),
     rank: Annotated[
-        Literal["shape", "closest", "loss", "speed", "memory"] | None,
+        Rank | None,
         typer.Option(
-            help="By the shape score, the error alone, or what is predicted.",
-            show_default="shape; loss where hours or FLOPs are given",
+            help="Order by the shape score, the error alone, or a prediction.",
+            show_default="shape; loss for hours, dollars or FLOPs; size for memory alone",
         ),
     ] = None,
     top: Annotated[
-        int | None, typer.Option(metavar="N", help="How many models to show. \\[default: 5]")
+        int | None, typer.Option(metavar="N", help=f"How many models to show. \\[default: {DEFAULT_TOP}]")
     ] = None,
     current: Annotated[
         str | None,
-        typer.Option(
-            "--from", metavar="MODEL", help="The current model (file or preset): the ways to the budget."
-        ),
+        typer.Option("--from", metavar="MODEL", help="Resize this model (file or preset) to the target."),
     ] = None,
     like: Annotated[
         str | None,
@@ -84,7 +90,7 @@ def solve(
             metavar="N",
             min=1,
             help="Sequences per micro-step.",
-            show_default="the quickest that fits",
+            show_default="the fastest that fits",
             rich_help_panel=BUDGET_PANEL,
         ),
     ] = None,
@@ -98,7 +104,7 @@ def solve(
         str | None,
         typer.Option(
             metavar="A:B",
-            help="Bounds on FFN width (of experts: met by a token) / dim.",
+            help="Bounds on FFN width / dim (with experts: the active width).",
             rich_help_panel=LATTICE_PANEL,
         ),
     ] = None,
@@ -113,7 +119,7 @@ def solve(
     *,
     fields: dict[str, Any],
 ) -> None:
-    """The models of a budget, from a complete search, ranked the way a practitioner would.
+    """Find the models of a size or for a budget by a complete search, ranked by how usual their shape is.
 
     parambudget solve --target 350M
 
@@ -124,41 +130,73 @@ def solve(
     parambudget solve --hours 1.5 --gpu h100
     """
     if current is not None and (like is not None or top is not None or rank is not None):
-        raise ConfigError("--from shows each way from that model once; leave out --like, --top and --rank")
+        raise ConfigError(
+            "--from gives one answer per direction from that model; leave out --like, --top and --rank"
+        )
     lattice = {"kv_groups": kv_groups, "ffn_ratio": ffn_ratio, "multiple": multiple}
-    asked = fields | {
-        k: value
-        for k, value in (lattice | {"active": active, "top": top, "rank": rank}).items()
-        if value is not None
-    }
-    spent = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory, "gpu": gpu,
-             "batch_size": batch_size}  # fmt: skip
-    asked |= {name: value for name, value in spent.items() if value is not None}
-    found = api.solve(target, current=current, like=like, counted=counted, tolerance=tolerance, **asked)
+    axes = cast("SearchFields", fields | {name: v for name, v in lattice.items() if v is not None})
+    limits = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory}
+    if current is None:
+        found = api.solve(
+            target, budget=_budget(hours, dollars, flops, memory), machine=gpu, batch_size=batch_size,
+            active=active, counted=counted, tolerance=tolerance, rank=rank,
+            top=DEFAULT_TOP if top is None else top, like=like, **axes,
+        )  # fmt: skip
+    elif target is None or any(value is not None for value in limits.values()):
+        raise ConfigError(
+            "--from brings a model to a --target; leave out --hours, --dollars, --flops and --memory"
+        )
+    else:
+        found = api.resize(
+            current, target, active=active, counted=counted, tolerance=tolerance, machine=gpu,
+            batch_size=batch_size, **axes,
+        )  # fmt: skip
     if not 1 <= pick <= len(found):
         raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")
     if out:
-        chosen = found[pick - 1]
-        provenance = {"solution": pick, "label": chosen.label, "count": chosen.counted}
-        if chosen.error is not None:
-            provenance["error"] = chosen.error
-        if chosen.active_error is not None:
-            provenance |= {"active": chosen.active, "active_error": chosen.active_error}
-        provenance |= {"certificate": found.certificate.as_dict(), "version": __version__}
-        write_json(out, config_document(chosen.model, provenance))
-    from parambudget.render.model import flags
-    from parambudget.render.solutions import again, commands, solutions_screen
-    from parambudget.render.terminal import dim, terminal_width
-
+        _write_config(found, pick, out)
+    given = {name: value for name, value in limits.items() if value is not None}
+    given |= {name: v for name, v in {"gpu": gpu, "batch_size": batch_size}.items() if v is not None}
     length = f" --hours {hours:g}" if hours is not None else ""
     if as_json:
-        document = found.as_dict() | {"command": again(found, current)}
-        for written, solution in zip(document["solutions"], found, strict=True):
-            written["train"] = f"parambudget train {flags(solution.model)}{length}"
-        print_json(document)
+        print_json(_document(found, given, current, length))
         return
-    print_lines([*solutions_screen(found, terminal_width()), *map(dim, commands(found, current))])
+    from parambudget.render.solutions import next_commands, solutions_screen
+    from parambudget.render.terminal import dim, terminal_width
+
+    print_lines([*solutions_screen(found, terminal_width()), *map(dim, next_commands(found, given, current))])
     if out:
         typer.echo(
             f"wrote {out} (number {pick}); next: parambudget verify {out}, parambudget train {out}{length}"
         )
+
+
+def _budget(
+    hours: float | None, dollars: float | None, flops: str | None, memory: str | None
+) -> "Budget | None":
+    if all(limit is None for limit in (hours, dollars, flops, memory)):
+        return None
+    from parambudget.planning.budget import Budget
+
+    return Budget(hours=hours, dollars=dollars, flops=flops, memory=memory)
+
+
+def _write_config(found: "Solutions", pick: int, out: Path) -> None:
+    """One of the models as a config file, with the search that it comes from."""
+    solution = found[pick - 1]
+    origin = {"certificate": found.certificate.as_dict(), "version": __version__}
+    provenance = {"solution": pick} | solution.provenance() | origin
+    write_json(out, config_document(solution.model, provenance))
+
+
+def _document(
+    found: "Solutions", given: Mapping[str, str | float], current: str | None, length: str
+) -> dict[str, object]:
+    """The answers as one JSON document, with the commands to repeat the search and to train each model."""
+    from parambudget.render.model import flags
+    from parambudget.render.solutions import rerun_command
+
+    document = found.as_dict()
+    for entry, solution in zip(document["solutions"], found, strict=True):
+        entry["train"] = f"parambudget train {flags(solution.model)}{length}"
+    return document | {"command": rerun_command(found, given, current)}

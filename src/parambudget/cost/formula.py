@@ -1,7 +1,7 @@
-"""The closed form of a model's parameter count, factored per component: text, LaTeX, and itself in a
+"""The closed formula of a model's parameter count, factored per component: as text and LaTeX, rendered in a
 notebook.
 
-It is the table of tensors read with symbols for sizes; there is no formula anywhere to keep in step with it.
+It is the table of tensors evaluated on symbols, so there is no second formula to keep in step.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any, Final
 import sympy
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import sizes_of, with_sizes
+from parambudget.arch.sizes import sizes_of, with_sizes
 from parambudget.arch.tensors import COMPONENTS, Component, tensors
 
 SYMBOLS: Final = {
@@ -21,7 +21,7 @@ SYMBOLS: Final = {
     "shared_intermediate_size": "e_s", "kv_lora_rank": "r_kv", "q_lora_rank": "r_q",
     "qk_nope_head_dim": "h_n", "qk_rope_head_dim": "h_r", "v_head_dim": "h_v",
 }  # fmt: skip
-"""Field to letter. They are integers and positive, so that sympy may factor freely."""
+"""Field to letter. The symbols are positive integers, so that sympy may factor freely."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Formula:
     components: dict[Component, sympy.Expr]
     """Factored; only those that have parameters."""
     sizes: dict[str, int]
-    """The sizes of the model that the formula was taken from, by field."""
+    """The sizes of the model that the formula describes, by field."""
 
     @property
     def total(self) -> sympy.Expr:
@@ -40,12 +40,12 @@ class Formula:
 
     @property
     def legend(self) -> dict[str, str]:
-        """Letter to field, of the letters that occur."""
+        """Letter to field, for the letters that occur."""
         letters = {str(symbol) for symbol in self.total.free_symbols}
         return {letter: name for name, letter in SYMBOLS.items() if letter in letters}
 
     def evaluate(self, **sizes: int) -> int:
-        """The count with numbers put in; sizes that are not given are those of the model."""
+        """The count for these sizes; those that are not given are the model's."""
         numbers = {_symbol(name): value for name, value in (self.sizes | sizes).items()}
         return int(sum(expression.subs(numbers) for expression in self.components.values()))
 
@@ -63,7 +63,7 @@ class Formula:
         return {"total": str(self), "components": components, "legend": self.legend, "latex": self.latex()}
 
     def __str__(self) -> str:
-        """The closed form on one line."""
+        """The formula on one line."""
         return " + ".join(str(expression) for expression in self.components.values())
 
     def _repr_latex_(self) -> str:
@@ -71,10 +71,10 @@ class Formula:
 
 
 def formula(model: ModelConfig) -> Formula:
-    """The closed form of the parameter count for the choices of `model`, with its sizes as symbols."""
+    """The closed formula of the parameter count for the choices of `model`, with its sizes as symbols."""
     sizes = sizes_of(model)
     m = with_sizes(model, **{name: _symbol(name) for name in sizes})
-    sums: dict[Component, Any] = dict.fromkeys(COMPONENTS, sympy.Integer(0))
+    sums: dict[Component, sympy.Expr] = dict.fromkeys(COMPONENTS, sympy.Integer(0))
     for row in tensors(m):
         sums[row.component] += row.parameters
     components = {name: sympy.factor(expression) for name, expression in sums.items() if expression != 0}

@@ -1,8 +1,8 @@
 """Accelerators: dense bfloat16 arithmetic, memory and bandwidths, each row with its source.
 
 Vendors print the figure with 2:4 sparsity first, which is twice the dense one, and for GeForce cards the one
-with 16-bit accumulation; these rows are dense with 32-bit accumulation. Memory is what the driver reports: a
-vendor's "80 GB" is a label. Links are given by vendors as both directions together; these rows have one.
+with 16-bit accumulation; these rows are dense, with 32-bit accumulation. Memory is what the driver reports: a
+vendor's "80 GB" is a label. Vendors add up both directions of a link; these rows have one.
 """
 
 import math
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
-from parambudget.errors import InputError
-from parambudget.units import shortened
+from parambudget.errors import InputError, suggest
+from parambudget.units import shorten
 
-_READ: Final = date(2026, 11, 22)
+_READ_ON: Final = date(2026, 11, 22)
 _MIB: Final = 2**20
 
 
@@ -37,12 +37,12 @@ class Accelerator:
     """What `torch.cuda.get_device_name()` calls it."""
 
 
-def _row(
+def _accelerator(
     name: str, memory_mib: int, teraflops: float, bandwidth_tb: float, link_gb: float, source: str,
     *device_names: str,
 ) -> Accelerator:  # fmt: skip
     return Accelerator(
-        name, memory_mib * _MIB, teraflops * 1e12, bandwidth_tb * 1e12, link_gb * 1e9, source, _READ,
+        name, memory_mib * _MIB, teraflops * 1e12, bandwidth_tb * 1e12, link_gb * 1e9, source, _READ_ON,
         device_names,
     )  # fmt: skip
 
@@ -52,64 +52,64 @@ _TITAN: Final = f"data sheet, through torchtitan's get_peak_flops; {_DRIVER}"
 _COMMON: Final = f"as commonly given, not from a data sheet; {_DRIVER}"
 _LLM_C: Final = f"white paper, through llm.c's mfu.h; {_DRIVER}"
 ACCELERATORS: Final = (
-    _row(
+    _accelerator(
         "a100-40-sxm", 40_960, 312, 1.555, 300, f"NVIDIA A100 {_TITAN}", "NVIDIA A100-SXM4-40GB",
     ),
-    _row(
+    _accelerator(
         "a100-80-sxm", 81_920, 312, 2.039, 300, f"NVIDIA A100 {_TITAN}", "NVIDIA A100-SXM4-80GB",
     ),
-    _row(
+    _accelerator(
         "a100-80-pcie", 81_920, 312, 1.935, 32, f"NVIDIA A100 {_TITAN}", "NVIDIA A100 80GB PCIe",
     ),
-    _row(
+    _accelerator(
         "h100-sxm", 81_559, 989.4, 3.35, 450, f"NVIDIA H100 {_TITAN}",
         "NVIDIA H100 80GB HBM3",
     ),
-    _row(
+    _accelerator(
         "h100-pcie", 81_559, 756, 2.0, 64, f"NVIDIA H100 {_TITAN}",
         "NVIDIA H100 PCIe",
     ),
-    _row(
+    _accelerator(
         "h100-nvl", 95_830, 835, 3.9, 300, f"NVIDIA H100 {_TITAN}",
         "NVIDIA H100 NVL",
     ),
-    _row(
+    _accelerator(
         "h200-sxm", 143_771, 989.4, 4.8, 450, f"NVIDIA H200 {_TITAN}",
         "NVIDIA H200",
     ),
-    _row(
+    _accelerator(
         "b200", 183_359, 2_250, 7.7, 900,
         f"NVIDIA Blackwell {_TITAN}; bandwidth from bus width and clock, pytorch/ao#4002",
         "NVIDIA B200",
     ),
-    _row(
+    _accelerator(
         "gb200", 189_471, 2_500, 8.0, 900,
         f"NVIDIA GB200 {_TITAN}", "NVIDIA GB200",
     ),
-    _row("l40s", 46_068, 362, 0.864, 32, f"NVIDIA L40S {_TITAN}", "NVIDIA L40S"),
-    _row(
+    _accelerator("l40s", 46_068, 362, 0.864, 32, f"NVIDIA L40S {_TITAN}", "NVIDIA L40S"),
+    _accelerator(
         "a10g", 23_028, 70, 0.6, 32, _COMMON, "NVIDIA A10G",
     ),
-    _row(
+    _accelerator(
         "rtx-3090", 24_576, 71, 0.936, 32, f"NVIDIA GA102 {_LLM_C}",
         "NVIDIA GeForce RTX 3090",
     ),
-    _row(
+    _accelerator(
         "rtx-4090", 24_564, 165.2, 1.008, 32, f"NVIDIA Ada {_LLM_C}",
         "NVIDIA GeForce RTX 4090",
     ),
-    _row(
+    _accelerator(
         "rtx-5090", 32_607, 209.5, 1.792, 64,
         _COMMON, "NVIDIA GeForce RTX 5090",
     ),
-    _row(
+    _accelerator(
         "mi300x", 196_608, 1_307.4, 5.3, 448, "as commonly given, torchtitan has 1,300; memory is the label",
         "AMD Instinct MI300X",
     ),
 )  # fmt: skip
 
 
-_SHORT: Final = {
+_ALIASES: Final = {
     "a100": "a100-80-sxm", "a10080": "a100-80-sxm", "a10080gb": "a100-80-sxm", "a100sxm": "a100-80-sxm",
     "a10040": "a100-40-sxm", "a10040gb": "a100-40-sxm", "a100pcie": "a100-80-pcie",
     "h100": "h100-sxm", "h10080gb": "h100-sxm", "h200": "h200-sxm",
@@ -117,38 +117,36 @@ _SHORT: Final = {
 }  # fmt: skip
 
 
-def find(device_name: str) -> Accelerator | None:
+def find_accelerator(device_name: str) -> Accelerator | None:
     """The row of a device as torch names it, or None.
 
-    A name that is not known exactly is not guessed: slices (MIG), laptop and export versions differ.
+    An unknown name is not guessed: slices (MIG), laptop and export versions differ.
     """
     wanted = " ".join(device_name.split())
     return next((row for row in ACCELERATORS if wanted in row.device_names), None)
 
 
-def named(name: str) -> Accelerator:
+def parse_accelerator(name: str) -> Accelerator:
     """The row that a person means: `h100`, `A100-80GB`, `rtx_4090`, a device as torch names it.
 
-    Case, spaces and marks do not matter. Where a family has several, the plain name is the SXM one, of an
-    A100 with 80 GB.
+    Case, spaces and punctuation do not matter. The plain name of a family is its SXM version; that of the
+    A100 has 80 GB.
     """
-    known = {_plain(row.name): row for row in ACCELERATORS}
-    known |= {_plain(device): row for row in ACCELERATORS for device in row.device_names}
-    known |= {short: known[_plain(full)] for short, full in _SHORT.items()}
-    wanted = _plain(name)
+    known = {_normalize_name(row.name): row for row in ACCELERATORS}
+    known |= {_normalize_name(device): row for row in ACCELERATORS for device in row.device_names}
+    known |= {short: known[_normalize_name(full)] for short, full in _ALIASES.items()}
+    wanted = _normalize_name(name)
     if wanted in known:
         return known[wanted]
-    raise InputError(f"no GPU is known as {shortened(name)!r}; {_nearest(wanted, known)}")
+    raise InputError(f"no GPU is known as {shorten(name)!r}; {_closest_names(wanted, known)}")
 
 
-def _plain(name: str) -> str:
+def _normalize_name(name: str) -> str:
     return re.sub("nvidia|geforce|amd|instinct|[^a-z0-9]", "", name.lower())
 
 
-def _nearest(wanted: str, known: dict[str, Accelerator]) -> str:
-    from difflib import get_close_matches
-
-    near = dict.fromkeys(known[key].name for key in get_close_matches(wanted, known, n=8, cutoff=0.5))
+def _closest_names(wanted: str, known: dict[str, Accelerator]) -> str:
+    near = dict.fromkeys(known[key].name for key in suggest(wanted, known, most=8))
     if near:
         return f"the nearest are {', '.join(list(near)[:3])}"
     return f"use one of {', '.join(row.name for row in ACCELERATORS)}"
@@ -162,67 +160,67 @@ class Price:
     high: float
     source: str
     read_on: date | None
-    """None for a price that was given."""
+    """None for a price that a person gave."""
     median: float | None = None
     """Where the source has one."""
 
     @property
     def middle(self) -> float:
-        """The median, or else the geometric mean: as many times above the low end as below the high one."""
+        """The median, or else the geometric mean of the two ends."""
         return math.sqrt(self.low * self.high) if self.median is None else self.median
 
 
 _SEEN: Final = "published on-demand prices, from marketplaces to hyperscalers"
-_RECALLED: Final = "as commonly offered; not checked against a price list"
+_UNCHECKED: Final = "as commonly offered; not checked against a price list"
 _PRICES: Final = {
-    "a100-40-sxm": (0.8, 2.0, _RECALLED),
+    "a100-40-sxm": (0.8, 2.0, _UNCHECKED),
     "a100-80-sxm": (0.8, 3.0, f"{_SEEN}, May 2026"),
     "a100-80-pcie": (0.8, 3.0, f"{_SEEN}, May 2026, of the SXM version"),
     "h100-sxm": (2.0, 5.0, f"{_SEEN}, May 2026"),
-    "h100-pcie": (1.8, 3.0, _RECALLED),
-    "h100-nvl": (2.2, 3.5, _RECALLED),
+    "h100-pcie": (1.8, 3.0, _UNCHECKED),
+    "h100-nvl": (2.2, 3.5, _UNCHECKED),
     "h200-sxm": (2.5, 7.0, f"{_SEEN}, March to May 2026"),
     "b200": (4.5, 8.0, "around the 6.03 of Spheron, March 2026"),
     "gb200": (4.5, 10.0, "around half of the 9.08 that Spheron asks for two, March 2026"),
-    "l40s": (0.8, 2.0, _RECALLED),
-    "a10g": (0.5, 1.3, _RECALLED),
-    "rtx-3090": (0.15, 0.4, _RECALLED),
-    "rtx-4090": (0.3, 0.8, _RECALLED),
-    "rtx-5090": (0.45, 1.2, _RECALLED),
-    "mi300x": (1.9, 4.0, _RECALLED),
+    "l40s": (0.8, 2.0, _UNCHECKED),
+    "a10g": (0.5, 1.3, _UNCHECKED),
+    "rtx-3090": (0.15, 0.4, _UNCHECKED),
+    "rtx-4090": (0.3, 0.8, _UNCHECKED),
+    "rtx-5090": (0.45, 1.2, _UNCHECKED),
+    "mi300x": (1.9, 4.0, _UNCHECKED),
 }
 _MEDIANS: Final = {"h100-sxm": 2.95}
 
 
 def price_of(accelerator: Accelerator) -> Price:
-    """What an hour of it costs to rent, as of the date in the answer."""
+    """The price of renting it, as of the date in the answer."""
     if accelerator.name not in _PRICES:
         raise InputError(f"no price is known for {accelerator.name}; give one in US dollars per hour")
     low, high, source = _PRICES[accelerator.name]
-    return Price(low, high, source, _READ, _MEDIANS.get(accelerator.name))
+    return Price(low, high, source, _READ_ON, _MEDIANS.get(accelerator.name))
 
 
-def given_price(dollars_per_hour: float) -> Price:
-    """A price that somebody named; 0 for an accelerator of one's own."""
+def fixed_price(dollars_per_hour: float) -> Price:
+    """A price that a person gave; 0 for an accelerator of their own."""
     if not (math.isfinite(dollars_per_hour) and dollars_per_hour >= 0):
-        raise InputError(f"price {dollars_per_hour:g} is not one; use US dollars per hour, 0 or more")
+        raise InputError(f"price {dollars_per_hour:g} is not a price; use US dollars per hour, 0 or more")
     return Price(dollars_per_hour, dollars_per_hour, "given", None)
 
 
 _PATIENCE_SECONDS = 10.0
 
 
-def device_name() -> str | None:
-    """What the driver calls the first GPU, which is also what torch calls it; None where there is none."""
+def gpu_name() -> str | None:
+    """The driver's name of the first GPU, which is also torch's; None where there is none."""
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=True)
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return next(iter(asked.stdout.splitlines()), "").strip() or None
+    return next(iter(answer.stdout.splitlines()), "").strip() or None
 
 
-def detected() -> Accelerator | None:
-    """The row of the machine's own GPU; None where there is none, or one that is not in the table."""
-    name = device_name()
-    return find(name) if name else None
+def detect_accelerator() -> Accelerator | None:
+    """The row of this machine's GPU; None where there is none, or where it is not in the table."""
+    name = gpu_name()
+    return find_accelerator(name) if name else None

@@ -12,7 +12,7 @@ OUTSIDE_BODY: Final = frozenset({"token_embedding", "position_embedding", "lm_he
 
 
 @dataclass(frozen=True, repr=False)
-class Breakdown(Tabular):
+class ParameterCount(Tabular):
     """The parameters of one model, by component and tensor. Counts are exact ints."""
 
     model: ModelConfig
@@ -20,11 +20,12 @@ class Breakdown(Tabular):
     total: int
     """Unique learned parameters: a tied head once, no buffers."""
     body: int
-    """Total less token and position tables and the output head with its bias."""
+    """Total without token and position embeddings and the output head with its bias."""
     active: int
-    """Parameters that one token meets: the total, embeddings in full, less the routed experts not chosen."""
+    """Parameters used per token: the total, embeddings counted fully, without the experts that a token
+    skips."""
     components: dict[Component, int]
-    """Sums to the total; the same keys for every model."""
+    """Sums to the total; every model has the same keys."""
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict per component that has parameters, and the total."""
@@ -46,15 +47,17 @@ class Breakdown(Tabular):
         }
 
 
-def count(model: ModelConfig) -> Breakdown:
-    """The exact parameter count of a model, with its breakdown. No torch needed; `nn.verify` holds it to a
-    module."""
+def count(model: ModelConfig) -> ParameterCount:
+    """The exact parameter count of a model, with its breakdown. Needs no torch; `nn.verify` checks it against
+    a module."""
     rows = tuple(tensors(model))
     components: dict[Component, int] = dict.fromkeys(COMPONENTS, 0)
     for row in rows:
         components[row.component] += row.parameters
     whole = sum(components.values())
-    return Breakdown(model, rows, total=whole, body=body(model), active=active(model), components=components)
+    return ParameterCount(
+        model, rows, total=whole, body=body(model), active=active(model), components=components
+    )
 
 
 def total(m: Dims) -> Size:
@@ -63,16 +66,17 @@ def total(m: Dims) -> Size:
 
 
 def active(m: Dims) -> Size:
-    """Parameters that one token meets: the total, embeddings in full, less the routed experts not chosen."""
+    """Parameters used per token: the total, embeddings counted fully, without the experts that a token
+    skips."""
     return sum(row.active for row in tensors(m))
 
 
 def body(m: Dims) -> Size:
-    """Parameters less token and position tables and the output head with its bias: the N of most scaling
-    laws."""
+    """Parameters without token and position embeddings and the output head with its bias: the N of most
+    scaling laws."""
     return sum(row.parameters for row in tensors(m) if row.component not in OUTSIDE_BODY)
 
 
 def active_body(m: Dims) -> Size:
-    """Parameters of the body that one token meets."""
+    """Parameters of the body that are used per token."""
     return sum(row.active for row in tensors(m) if row.component not in OUTSIDE_BODY)

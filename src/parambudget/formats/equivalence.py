@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from parambudget._files import write_whole
-from parambudget.arch.config import FIELDS, ModelConfig, flat
+from parambudget._files import atomic_write
+from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
 from parambudget.errors import ConfigError, InputError
 
 _INITIALISATION_FIELDS: Final = ("init_std", "zero_init_out")
@@ -41,7 +41,7 @@ def differences(wanted: ModelConfig, got: ModelConfig) -> list[FieldDifference]:
     ours, theirs = canonical_fields(wanted), canonical_fields(got)
     if wanted.position != got.position:
         ours |= {name: theirs.get(name) for name in (*_ROTARY_FIELDS, "rope_theta_local")}
-    our_fields, their_fields = flat(wanted), flat(got)
+    our_fields, their_fields = flat_fields(wanted), flat_fields(got)
     found = []
     for field in FIELDS:
         if _are_equal(ours.get(field), theirs.get(field)):
@@ -56,7 +56,7 @@ def differences(wanted: ModelConfig, got: ModelConfig) -> list[FieldDifference]:
 def canonical_fields(m: ModelConfig) -> dict[str, Any]:
     """The fields of a model in a form that is the same for all models that compute the same: patterns written
     out layer by layer, shared experts merged into one, defaults filled in, None for fields without effect."""
-    fields = flat(m)
+    fields = flat_fields(m)
     for name in (*_INITIALISATION_FIELDS, *_LAYOUT_FIELDS):
         fields.pop(name, None)
     layers = range(m.n_layers)
@@ -84,7 +84,7 @@ def _canonical_ffn_fields(m: ModelConfig) -> dict[str, Any]:
         return fields
     if not m.n_dense_layers and not moe.n_shared_experts:
         fields["ffn_bias"] = False
-    shared = moe.n_shared_experts * (moe.shared_intermediate_size or moe.expert_intermediate_size)
+    shared = moe.shared_expert_width
     fields |= {"n_shared_experts": int(shared > 0), "shared_intermediate_size": shared}
     fields["moe_pattern"] = tuple(m.has_experts(layer) for layer in range(m.n_layers))
     if moe.n_groups_per_token == moe.n_expert_groups:
@@ -198,7 +198,7 @@ def write_into(folder: Path, export: Export, *, force: bool = False) -> Path:
     path = folder / export.file
     require_free(path, force=force)
     make_folder(folder)
-    write_whole(path, text_of(export))
+    atomic_write(path, text_of(export))
     return path
 
 

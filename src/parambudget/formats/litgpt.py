@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from math import isclose
 from typing import Any, Final
 
-from parambudget.arch.config import ModelConfig, MoE
-from parambudget.arch.defaults import complete
+from parambudget.arch.blocks import MoEConfig
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.defaults import with_defaults
 from parambudget.formats.equivalence import Attempt, Export, first_equivalent
 
 _NORMS: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
@@ -33,7 +34,7 @@ def to_litgpt(model: ModelConfig) -> Export:
     export = Export("litgpt", config, tuple(notes), file="model_config.yaml")
 
     def attempt() -> Attempt:
-        return Attempt(export, complete(from_litgpt(config) | {"tied": model.tied}).model)
+        return Attempt(export, with_defaults(from_litgpt(config) | {"tied": model.tied}).model)
 
     return first_equivalent(model, [attempt], "no config of litgpt")
 
@@ -103,8 +104,8 @@ def _mlp_config(m: ModelConfig) -> dict[str, Any]:
     return config
 
 
-def _moe_config(m: ModelConfig, moe: MoE) -> dict[str, Any]:
-    shared = moe.n_shared_experts * (moe.shared_intermediate_size or moe.expert_intermediate_size)
+def _moe_config(m: ModelConfig, moe: MoEConfig) -> dict[str, Any]:
+    shared = moe.shared_expert_width
     config: dict[str, Any] = {
         "n_expert": moe.n_experts,
         "n_expert_per_token": moe.n_experts_per_token,

@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from parambudget.arch.config import MLA, ModelConfig, MoE
-from parambudget.arch.defaults import complete
+from parambudget.arch.blocks import MLAConfig, MoEConfig
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.defaults import with_defaults
 from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import Attempt, Export, first_equivalent
 
@@ -163,7 +164,7 @@ def to_megatron(model: ModelConfig) -> Export:
     export = Export("Megatron-LM", arguments, tuple(notes), file="megatron_args.txt")
 
     def attempt() -> Attempt:
-        return Attempt(export, complete(from_megatron(arguments)).model)
+        return Attempt(export, with_defaults(from_megatron(arguments)).model)
 
     return first_equivalent(model, [attempt], "no set of arguments of Megatron-LM")
 
@@ -216,7 +217,7 @@ def _attention_arguments(m: ModelConfig) -> dict[str, Any]:
     return arguments
 
 
-def _mla_arguments(mla: MLA) -> dict[str, Any]:
+def _mla_arguments(mla: MLAConfig) -> dict[str, Any]:
     arguments: dict[str, Any] = {"--multi-latent-attention": True}
     if mla.q_lora_rank is not None:
         arguments["--q-lora-rank"] = mla.q_lora_rank
@@ -262,7 +263,7 @@ def _ffn_arguments(m: ModelConfig) -> dict[str, Any]:
     return arguments | (_moe_arguments(m, m.moe) if m.moe else {})
 
 
-def _moe_arguments(m: ModelConfig, moe: MoE) -> dict[str, Any]:
+def _moe_arguments(m: ModelConfig, moe: MoEConfig) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "--num-experts": moe.n_experts,
         "--moe-ffn-hidden-size": moe.expert_intermediate_size,
@@ -272,8 +273,7 @@ def _moe_arguments(m: ModelConfig, moe: MoE) -> dict[str, Any]:
     if m.n_dense_layers:
         arguments["--moe-layer-freq"] = _runs([m.has_experts(layer) for layer in range(m.n_layers)])
     if moe.n_shared_experts:
-        width = moe.shared_intermediate_size or moe.expert_intermediate_size
-        arguments["--moe-shared-expert-intermediate-size"] = moe.n_shared_experts * width
+        arguments["--moe-shared-expert-intermediate-size"] = moe.shared_expert_width
     if moe.shared_expert_gate:
         arguments["--moe-shared-expert-gate"] = True
     if moe.router_scores == "softmax" and not moe.norm_expert_weights:

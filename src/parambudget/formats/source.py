@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from parambudget._files import read_json
-from parambudget.arch.config import FIELDS, ModelConfig, flat
-from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS, Completed, complete
+from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
+from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS, ResolvedModel, with_defaults
 from parambudget.errors import ConfigError
 
 _CONFIG_KEYS: Final = ("model", "provenance", "train")
@@ -81,13 +81,13 @@ def interpret(document: object, name: str) -> Source:
     return Source(parts["model"], parts["provenance"], parts["train"])
 
 
-def load(source: str | Path | None, changes: Mapping[str, Any]) -> Completed:
+def load(source: str | Path | None, changes: Mapping[str, Any]) -> ResolvedModel:
     """The model of a source with some fields changed, or without a source the model of the fields alone."""
     if source is None:
-        return complete(dict(changes))
+        return with_defaults(dict(changes))
     read = read_source(source)
     try:
-        return replace(complete(read.fields | dict(changes)), notes=read.notes)
+        return replace(with_defaults(read.fields | dict(changes)), notes=read.notes)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
 
@@ -102,7 +102,7 @@ def config_document(
 
 def changed_fields(model: ModelConfig) -> dict[str, Any]:
     """The smallest set of fields that `complete` turns back into this model, in the order of the config."""
-    given = {name: value for name, value in flat(model).items() if not _is_default(name, value)}
+    given = {name: value for name, value in flat_fields(model).items() if not _is_default(name, value)}
     for name in (*DERIVED[1:], *DERIVED_IN_BLOCKS):
         without = {key: value for key, value in given.items() if key != name}
         if name in given and _describes(without, model):
@@ -112,7 +112,7 @@ def changed_fields(model: ModelConfig) -> dict[str, Any]:
 
 def _describes(fields: Mapping[str, Any], model: ModelConfig) -> bool:
     try:
-        return complete(fields).model == model
+        return with_defaults(fields).model == model
     except ConfigError:
         return False  # such as n_heads that do not divide dim: head_dim must then be given
 

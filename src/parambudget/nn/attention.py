@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, activate_flash_attention_impl, sdpa_kernel
 
-from parambudget.arch.config import MLA, ModelConfig
-from parambudget.arch.layers import written_out as eager_attention
+from parambudget.arch.blocks import MLAConfig
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.layers import uses_eager_attention
 from parambudget.nn.norms import Norm, cast_for_matmul, qk_norm
 from parambudget.nn.rotary import Rotation, apply_rotary
 
@@ -32,7 +33,7 @@ def attention_mask(m: ModelConfig, n_new: int, start: int, *, local: bool, like:
     if window is not None:
         start = min(start, window - 1)
     visible = visible_keys(n_new, start, window, like.device)
-    if visible is None and m.position != "alibi" and not (eager_attention(m) and n_new > 1):
+    if visible is None and m.position != "alibi" and not (uses_eager_attention(m) and n_new > 1):
         return None
     if visible is None:
         visible = torch.ones(n_new, start + n_new, dtype=torch.bool, device=like.device).tril(start)
@@ -212,7 +213,7 @@ class Attention(nn.Module):
         self.k_norm = qk_norm(m, m.n_kv_heads)
         self.sinks = nn.Parameter(torch.zeros(m.n_heads)) if m.attention_sinks else None
         self.options = ScoreOptions(
-            m.attention_multiplier, m.kv_group, m.attention_softcap, eager_attention(m)
+            m.attention_multiplier, m.kv_group, m.attention_softcap, uses_eager_attention(m)
         )
 
     def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
@@ -250,7 +251,7 @@ class LatentAttention(nn.Module):
     nope and rope are the parts of a head without and with rotary positions, as in DeepSeek's own code.
     """
 
-    def __init__(self, m: ModelConfig, mla: MLA) -> None:
+    def __init__(self, m: ModelConfig, mla: MLAConfig) -> None:
         super().__init__()
         self.mla = mla
         self.q_split = (mla.qk_nope_head_dim, mla.qk_rope_head_dim)
@@ -268,7 +269,7 @@ class LatentAttention(nn.Module):
         self.kv_up = nn.Linear(mla.kv_lora_rank, m.n_heads * sum(self.kv_split), bias=False)
         self.out = nn.Linear(m.n_heads * mla.v_head_dim, m.dim, bias=m.attention_out_bias)
         self.sinks = nn.Parameter(torch.zeros(m.n_heads)) if m.attention_sinks else None
-        self.options = ScoreOptions(m.attention_multiplier, 1, m.attention_softcap, eager_attention(m))
+        self.options = ScoreOptions(m.attention_multiplier, 1, m.attention_softcap, uses_eager_attention(m))
 
     def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
         """The attention output of every token, (B, T, D)."""

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from parambudget.arch.config import ModelConfig, MoE
+from parambudget.arch.blocks import MoEConfig
+from parambudget.arch.config import ModelConfig
 
 ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "silu": F.silu,
@@ -65,14 +66,14 @@ class MixtureOfExperts(nn.Module):
     load_balancing_loss: Tensor | None = None
     """Of the last forward pass whose tokens were counted."""
 
-    def __init__(self, m: ModelConfig, moe: MoE) -> None:
+    def __init__(self, m: ModelConfig, moe: MoEConfig) -> None:
         super().__init__()
         self.moe = moe
         self.router = nn.Linear(m.dim, moe.n_experts, bias=moe.router_bias)
         # A buffer, as in the Hugging Face classes: no gradient reaches it.
         self.register_buffer("correction", torch.zeros(moe.n_experts) if moe.correction_bias else None)
         self.experts = FusedExperts(m, moe) if moe.fused_experts else SeparateExperts(m, moe)
-        width = moe.n_shared_experts * (moe.shared_intermediate_size or moe.expert_intermediate_size)
+        width = moe.shared_expert_width
         self.shared = FeedForward(m, width, bias=m.ffn_bias) if width else None
         self.shared_gate = nn.Linear(m.dim, 1, bias=False) if moe.shared_expert_gate else None
 
@@ -115,7 +116,7 @@ class MixtureOfExperts(nn.Module):
 class SeparateExperts(nn.ModuleList):
     """A feed-forward network for each expert."""
 
-    def __init__(self, m: ModelConfig, moe: MoE) -> None:
+    def __init__(self, m: ModelConfig, moe: MoEConfig) -> None:
         width, bias = moe.expert_intermediate_size, moe.expert_bias
         super().__init__(FeedForward(m, width, bias=bias) for _ in range(moe.n_experts))
 
@@ -127,7 +128,7 @@ class SeparateExperts(nn.ModuleList):
 class FusedExperts(nn.Module):
     """The same networks, each matrix of all experts in one tensor."""
 
-    def __init__(self, m: ModelConfig, moe: MoE) -> None:
+    def __init__(self, m: ModelConfig, moe: MoEConfig) -> None:
         super().__init__()
         width, bias = moe.expert_intermediate_size, moe.expert_bias
         self.activation = FFNActivation(m)
@@ -157,7 +158,7 @@ class StackedLinear(nn.Module):
         return [F.linear(*args) for args in zip(parts, self.weight.unbind(), biases, strict=True)]
 
 
-def select_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> tuple[Tensor, Tensor]:
+def select_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
     """The weights of each token's experts, and which experts they are, (N, K) each.
 
     Sources: Jiang et al. 2024 (Mixtral), arXiv 2401.04088, section 2.1; DeepSeek-AI 2024 (V2 and V3), arXiv
@@ -173,7 +174,7 @@ def select_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoE) -> 
     return weights_NK * moe.routing_multiplier, experts_NK
 
 
-def router_scores(logits_NE: Tensor, moe: MoE) -> Tensor:
+def router_scores(logits_NE: Tensor, moe: MoEConfig) -> Tensor:
     """The router's score of each expert for each token, between 0 and 1."""
     return logits_NE.sigmoid() if moe.router_scores == "sigmoid" else logits_NE.softmax(-1)
 
@@ -192,7 +193,7 @@ def load_balancing_loss(scores_NE: Tensor, load_E: Tensor) -> Tensor:
     return len(load_E) * (load_E / load_E.sum() * share_NE.mean(0)).sum()
 
 
-def _restrict_to_best_groups(choice_NE: Tensor, moe: MoE) -> Tensor:
+def _restrict_to_best_groups(choice_NE: Tensor, moe: MoEConfig) -> Tensor:
     """The scores, minus infinity outside each token's best groups."""
     grouped = choice_NE.unflatten(-1, (moe.n_expert_groups, -1))
     n_counted = 2 if moe.router_scores == "sigmoid" else 1

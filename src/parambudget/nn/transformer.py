@@ -39,7 +39,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.model = model
         with torch.device(device or torch.get_default_device()):
-            dim, width = model.dim, model.embedding_dim or model.dim
+            dim, width = model.dim, model.embedding_width
             self.embed = nn.Embedding(model.vocab_size, width)
             projected = model.embedding_dim is not None
             self.project_in = nn.Linear(width, dim, bias=False) if projected else nn.Identity()

@@ -1,4 +1,4 @@
-"""A training run before it begins: does it fit, how fast, how long, how much, how good."""
+"""A training run before it begins: whether it fits, its speed, length, cost and expected loss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,14 +8,15 @@ from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Size
 from parambudget.cost.flops import flops_per_token, training_flops
-from parambudget.cost.memory.peak import TrainingMemory
-from parambudget.cost.params import Breakdown, count
-from parambudget.cost.speed.roofline import Work
-from parambudget.cost.speed.throughput import STALLS, Range, Throughput, throughput
+from parambudget.cost.memory.peak import MemoryBreakdown, training_memory
+from parambudget.cost.params import ParameterCount, count
+from parambudget.cost.speed.throughput import STALLS, Interval, Throughput, throughput
+from parambudget.cost.step import STEP_FIELDS, StepConfig, StepFields, read_step_fields
 from parambudget.errors import InputError
-from parambudget.planning.advice import caveats, remedies
+from parambudget.planning.advice import suggestions, warnings
+from parambudget.planning.budget import check_hours
 from parambudget.planning.machine import USABLE_SHARE, Machine
-from parambudget.planning.step_search import least, quickest
+from parambudget.planning.step_search import fastest_step, least_memory_step
 from parambudget.scaling.hyperparameters import learning_rate, training_tokens, update_tokens
 from parambudget.scaling.loss import (
     DEFAULT_LAW,
@@ -25,66 +26,63 @@ from parambudget.scaling.loss import (
     expected_loss,
     law_parameters,
 )
-from parambudget.scaling.numbers import positive
+from parambudget.scaling.numbers import require_positive
 from parambudget.units import format_count
 
-MOST_HOURS: Final = 1e6
+_NOTHING: Final[Mapping[str, object]] = {}
 
 
 @dataclass(frozen=True)
 class Goal:
-    """How long to train, and what is known of the text."""
+    """How long to train, and on what text."""
 
     hours: float | None = None
     """Wall time."""
     tokens: int | None = None
     """Tokens to train on; with neither, 20 per parameter or 4 epochs."""
     unique_tokens: int | None = None
-    """Tokens of the text, which is read again when they are used up; None for text without end."""
+    """Tokens of the text, which is repeated when they are used up; None for unlimited text."""
     bytes_per_token: float | None = None
-    """Of the text under its tokenizer: expected losses are given in bits per byte too."""
+    """Of the text under its tokenizer; with it, losses are given in bits per byte too."""
     law: LossLaw = DEFAULT_LAW
 
     def __post_init__(self) -> None:
         if self.hours is not None and self.tokens is not None:
             raise InputError("hours and tokens both say how long the run is; give one of them")
-        if self.hours is not None and not 0 < self.hours <= MOST_HOURS:
-            raise InputError(
-                f"hours={self.hours:g} is no time to train for; use a number above 0, "
-                f"at most {MOST_HOURS:,.0f}"
-            )
+        if self.hours is not None:
+            check_hours(self.hours)
         if self.unique_tokens is not None:
-            positive(self.unique_tokens, "unique_tokens")
+            require_positive(self.unique_tokens, "unique_tokens")
         if self.bytes_per_token is not None:
-            positive(self.bytes_per_token, "bytes_per_token")
+            require_positive(self.bytes_per_token, "bytes_per_token")
 
 
 @dataclass(frozen=True, repr=False)
 class RunPlan(Tabular):
-    """What a run is expected to take and to give; every assumption is a field."""
+    """What a run is expected to cost and achieve; every assumption is a field."""
 
-    breakdown: Breakdown
+    breakdown: ParameterCount
     machine: Machine
     goal: Goal
-    work: Work
+    step: StepConfig
     chosen: tuple[str, ...]
-    """Fields of `work` that nobody gave."""
-    memory: TrainingMemory
+    """Fields of the step that nobody gave."""
+    memory: MemoryBreakdown
     largest_batch_size: int
-    """Sequences per micro-step that fit with everything else as it is; 0 where not one does."""
-    remedies: tuple[str, ...]
+    """Sequences per micro-step that fit with everything else as it is; 0 where not even one does."""
+    suggestions: tuple[str, ...]
     """Where it does not fit, what would make it fit."""
     speed: Throughput
     tokens: int
     updates: int
     why_tokens: str
-    hours: Range
-    """Wall time; of a run that was given hours, those."""
-    cost: Range | None
+    hours: Interval
+    """Wall time; the given hours, where they are given."""
+    cost: Interval | None
     """US dollars; None where no price is known."""
     loss: LossEstimate
     loss_range: tuple[float, float]
-    """Expected loss at the fast and at the slow end of the speed, where the time is given."""
+    """Expected loss at both ends of the speed's interval, where the time is given."""
     learning_rate: float
     why_learning_rate: str
     why_batch: str
@@ -92,7 +90,7 @@ class RunPlan(Tabular):
 
     @property
     def model(self) -> ModelConfig:
-        """What would be trained."""
+        """The model to train."""
         return self.breakdown.model
 
     @property
@@ -111,7 +109,7 @@ class RunPlan(Tabular):
         return training_flops(self.model, self.tokens)
 
     def loss_after(self, hours: Size, tokens_per_second: float | None = None) -> Size:
-        """Expected loss after so much wall time, at the expected speed or at another one; arrays too."""
+        """Expected loss after so much wall time, at the expected speed or another one; takes arrays too."""
         rate = tokens_per_second or self.speed.tokens_per_second.expected
         tokens = hours * (3600 * (1 - STALLS) * rate)
         return expected_loss(self.goal.law, law_parameters(self.model), tokens, self.goal.unique_tokens)
@@ -141,7 +139,7 @@ class RunPlan(Tabular):
             "model": self.model.model_dump(),
             "total": self.breakdown.total, "body": self.breakdown.body, "active": self.breakdown.active,
             "machine": {
-                "name": m.name, "n_gpus": m.n_gpus, "memory_bytes": m.memory_bytes,
+                "name": m.name, "n_gpus": m.world_size, "memory_bytes": m.memory_bytes,
                 "usable_share": USABLE_SHARE,
                 "dollars_per_hour": None if price is None else [price.low, price.high],
                 "price_source": None if price is None else price.source,
@@ -149,7 +147,7 @@ class RunPlan(Tabular):
             },
             "chosen": list(self.chosen),
             "fits": self.fits, "memory": self.memory.as_dict(),
-            "largest_batch_size": self.largest_batch_size, "remedies": list(self.remedies),
+            "largest_batch_size": self.largest_batch_size, "remedies": list(self.suggestions),
             "speed": self.speed.as_dict(),
             "flops_per_token": {
                 "full": flops_per_token(self.model), "causal": flops_per_token(self.model, "causal"),
@@ -171,58 +169,48 @@ class RunPlan(Tabular):
 
 
 def plan_run(
-    model: ModelConfig, machine: Machine, goal: Goal = Goal(), given: Mapping[str, Any] | None = None
+    model: ModelConfig, machine: Machine, goal: Goal = Goal(), given: Mapping[str, object] = _NOTHING
 ) -> RunPlan:  # fmt: skip
-    """The plan of a run; `given` holds fields of `Work` that are decided, the others are chosen.
+    """The plan of a run; `given` holds what is decided of `StepFields`, the rest is chosen.
 
-    What does not fit is planned all the same, in the way that needs least memory, and what would make it fit
-    is said.
+    What does not fit is planned all the same, with the step that needs the least memory, and the plan has
+    suggestions that would make it fit. Raises `InputError` for a field that is unknown or cannot be on this
+    machine.
     """
-    fixed = {name: value for name, value in (given or {}).items() if value is not None}
-    _require_settings(fixed)
-    work, why_batch = _work(model, machine, goal, fixed)
-    speed, memory = throughput(model, work, machine.stack), machine.memory(model, work)
+    fields = read_step_fields(given, world_size=machine.world_size)
+    step, why_batch = _choose_step(model, machine, goal, fields)
+    speed, memory = throughput(model, step, machine.profile), training_memory(model, step)
     tokens, updates, why = _length(model, goal, speed)
     loss = _loss(model, goal, tokens)
     rate, why_rate = learning_rate(model, tokens)
+    fits = memory.peak_bytes <= machine.usable_bytes
     return RunPlan(
-        breakdown=count(model), machine=machine, goal=goal, work=work,
-        chosen=tuple(name for name in vars(work) if name not in fixed and name != "ranks"),
-        memory=memory, largest_batch_size=machine.largest_batch_size(model, work),
-        remedies=remedies(model, work, machine, fixed) if memory.peak_bytes > machine.usable_bytes else (),
+        breakdown=count(model), machine=machine, goal=goal, step=step,
+        chosen=tuple(name for name in STEP_FIELDS if name not in fields),
+        memory=memory, largest_batch_size=machine.largest_batch_size(model, step),
+        suggestions=() if fits else suggestions(model, step, machine, fields),
         speed=speed, tokens=tokens, updates=updates, why_tokens=why, hours=_hours(goal, speed, tokens),
         cost=_cost(goal, speed, machine, tokens), loss=loss,
         loss_range=_loss_range(model, goal, speed, tokens),
         learning_rate=rate, why_learning_rate=why_rate, why_batch=why_batch,
-        warnings=(*loss.warnings, *caveats(model, machine, speed)),
+        warnings=(*loss.warnings, *warnings(model, machine, speed)),
     )  # fmt: skip
 
 
-def _require_settings(fixed: Mapping[str, Any]) -> None:
-    """Refuse what is no setting of an update, and sizes that are none."""
-    allowed = Work.__dataclass_fields__
-    for name, value in fixed.items():
-        if name not in allowed:
-            raise InputError(f"{name} is no setting that a plan depends on; use {', '.join(allowed)}")
-        if allowed[name].type is int and positive(value, name) != int(value):
-            raise InputError(f"{name} is {value}; it must be a whole number")
-    if fixed.get("optimizer", "muon") not in ("muon", "adamw"):
-        raise InputError(f"optimizer is {fixed['optimizer']!r}; it must be 'muon' or 'adamw'")
-
-
-def _work(model: ModelConfig, machine: Machine, goal: Goal, fixed: dict[str, Any]) -> tuple[Work, str]:
-    """The way to compute an update, and why it has as many sequences."""
-    batch, steps = fixed.get("batch_size"), fixed.get("gradient_accumulation_steps")
-    if batch and steps:
-        sequences, why = batch * steps, "given"
+def _choose_step(
+    model: ModelConfig, machine: Machine, goal: Goal, given: StepFields
+) -> tuple[StepConfig, str]:
+    """How to execute an update, and why it has as many sequences."""
+    if "batch_size" in given and "gradient_accumulation_steps" in given:
+        sequences, why = given["batch_size"] * given["gradient_accumulation_steps"], "given"
     else:
         tokens = goal.tokens or training_tokens(model, goal.unique_tokens)[0]
-        wished, why = update_tokens(model, tokens)
-        sequences = max(1, wished // model.context_length)
+        update, why = update_tokens(model, tokens)
+        sequences = max(1, update // model.context_length)
     try:
-        return quickest(model, sequences, machine, fixed), why
+        return fastest_step(model, sequences, machine, given), why
     except InputError:
-        return least(model, sequences, machine, fixed), why
+        return least_memory_step(model, sequences, machine, given), why
 
 
 def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int, str]:
@@ -239,8 +227,8 @@ def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int
     updates = round(tokens / speed.update_tokens)
     if updates < 1 and goal.hours is not None:
         raise InputError(
-            f"hours={goal.hours:g} has no room for one update of {format_count(speed.update_tokens)} tokens; "
-            "give more time or a smaller batch"
+            f"hours={goal.hours:g} is too short for one update of {format_count(speed.update_tokens)} "
+            "tokens; use more time or a smaller batch"
         )
     return max(1, updates) * speed.update_tokens, max(1, updates), why
 
@@ -249,18 +237,18 @@ def _tokens_in(hours: float, tokens_per_second: float) -> int:
     return int(hours * 3600 * (1 - STALLS) * tokens_per_second)
 
 
-def _hours(goal: Goal, speed: Throughput, tokens: int) -> Range:
-    return speed.hours(tokens) if goal.hours is None else Range(goal.hours, goal.hours, goal.hours)
+def _hours(goal: Goal, speed: Throughput, tokens: int) -> Interval:
+    return speed.hours(tokens) if goal.hours is None else Interval(goal.hours, goal.hours, goal.hours)
 
 
-def _cost(goal: Goal, speed: Throughput, machine: Machine, tokens: int) -> Range | None:
+def _cost(goal: Goal, speed: Throughput, machine: Machine, tokens: int) -> Interval | None:
     if machine.price is None:
         return None
     if goal.hours is None:
         return speed.cost(tokens, machine.price)
-    low, middle, high = (machine.n_gpus * goal.hours * each for each in
+    low, middle, high = (machine.world_size * goal.hours * each for each in
                          (machine.price.low, machine.price.middle, machine.price.high))  # fmt: skip
-    return Range(low, middle, high)
+    return Interval(low, middle, high)
 
 
 def _loss(model: ModelConfig, goal: Goal, tokens: float) -> LossEstimate:
@@ -270,7 +258,7 @@ def _loss(model: ModelConfig, goal: Goal, tokens: float) -> LossEstimate:
 
 
 def _loss_range(model: ModelConfig, goal: Goal, speed: Throughput, tokens: int) -> tuple[float, float]:
-    """Expected loss where the run is as fast, and as slow, as the interval of its speed has it."""
+    """Expected loss at the fast and at the slow end of the speed's interval."""
     if goal.hours is None:
         loss = _loss(model, goal, tokens).loss
         return loss, loss

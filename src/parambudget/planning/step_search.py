@@ -1,178 +1,190 @@
-"""How an update is best computed: micro-batch, recomputation and logits in parts, the quickest way that fits.
+"""The fastest way to execute an update that fits: micro-batch size, gradient checkpointing, chunks of the
+logits and sharding, chosen together.
 
-Every way is judged by what is predicted of it, its memory and its time. Among ways that are equally quick to
-within what a prediction can tell, the one that needs less memory is taken.
+Every candidate is judged by its predicted memory and time. Among candidates that are equally fast, as far as
+a prediction can tell, the one that needs less memory wins.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Dims, Size, part
-from parambudget.cost.memory.graph import Kernels
+from parambudget.arch.dims import Dims, Size
+from parambudget.arch.sizes import take_models
 from parambudget.cost.memory.peak import peak_bytes
-from parambudget.cost.speed.roofline import Work, tokens_per_second
+from parambudget.cost.speed.roofline import tokens_per_second
+from parambudget.cost.step import (
+    MANY_CHUNKS,
+    ON_CUDA,
+    Backend,
+    StepConfig,
+    StepFields,
+    accumulation_steps,
+    micro_batch_size,
+)
 from parambudget.errors import InputError
-from parambudget.planning.machine import USABLE_SHARE, Machine, memory_plan, usable
-from parambudget.search.lattice import Floats
+from parambudget.planning.machine import USABLE_SHARE, Machine, usable_bytes
+from parambudget.search.lattice import Bools, Floats
 from parambudget.units import format_bytes
 
-MOST_MICRO_TOKENS: Final = 2**16
-"""A larger micro-step fills no GPU better."""
-MANY_CHUNKS: Final = 8
-"""Of the logits, where they do not fit at once."""
+MAX_MICRO_TOKENS: Final = 2**16
+"""Tokens per micro-step: more do not keep a GPU busier."""
 WORTH_MEMORY: Final = 0.01
-"""A way must be quicker by this share to be worth more memory."""
-NONE: Final = -1
+"""A candidate must be faster by this share to be worth more memory."""
+NOTHING_FITS: Final = -1
+_NOTHING: Final[StepFields] = {}
 
 
 @dataclass(frozen=True, eq=False)
-class Taken:
-    """The way taken for each model; arrays where the sizes are."""
+class StepChoice:
+    """The candidate chosen for each model; arrays where the sizes are."""
 
-    way: Size
-    """Its place in the list of ways; `NONE` where none fits."""
+    index: Size
+    """Into the list of candidates; `NOTHING_FITS` where none fits."""
     tokens_per_second: Size
     """0 where none fits."""
     peak_bytes: Size
-    """Of the way taken, or of the one that needs least where none fits."""
+    """Of the candidate chosen; where none fits, of the one that needs the least."""
 
 
-def ways(
-    context_length: int, sequences: int, n_gpus: int = 1, given: Mapping[str, Any] | None = None
-) -> list[Work]:
-    """Ways to compute an update of so many sequences, those that need less memory first.
+def fastest_step(
+    model: ModelConfig, sequences: int, machine: Machine, given: StepFields = _NOTHING
+) -> StepConfig:
+    """The fastest way to execute an update of about so many sequences that fits on the machine.
 
-    `given` holds fields of `Work` that are not to be chosen; the number of sequences is kept as nearly as the
-    batch and the number of GPUs allow.
+    Raises `InputError` with what is needed where none fits.
     """
-    fixed = {name: value for name, value in (given or {}).items() if name != "ranks"}
-    steps = fixed.pop("gradient_accumulation_steps", None)
-    size = fixed.pop("batch_size", None)
-    sharded = [fixed.pop("sharded")] if "sharded" in fixed else [False] + [True] * (n_gpus > 1)
-    recomputed = _chosen(fixed, "gradient_checkpointing", [True, False])
-    chunks = _chosen(fixed, "loss_chunks", [MANY_CHUNKS, 1])
-    sizes = [size] if size else _sizes(context_length, sequences, n_gpus, steps)
-    return [
-        Work(
-            batch_size=each, gradient_accumulation_steps=steps or _steps(each, sequences, n_gpus),
-            gradient_checkpointing=again, loss_chunks=parts, ranks=n_gpus, sharded=share, **fixed,
+    candidates = step_candidates(
+        model.context_length, sequences, given, world_size=machine.world_size, backend=machine.backend
+    )
+    choice = choose_fastest(model, candidates, machine)
+    if int(choice.index) == NOTHING_FITS:
+        raise InputError(
+            f"training this model does not fit on {machine.name} in any way: it needs at least "
+            f"{format_bytes(float(choice.peak_bytes))} of {format_bytes(machine.memory_bytes)}, "
+            f"of which {USABLE_SHARE:.0%} can be used; {_remedy(machine, given)}"
         )
-        for share in reversed(sharded)
-        for again in recomputed
-        for parts in chunks
-        for each in sizes
+    return candidates[int(choice.index)]
+
+
+def least_memory_step(
+    model: ModelConfig, sequences: int, machine: Machine, given: StepFields = _NOTHING
+) -> StepConfig:
+    """The candidate that needs the least memory, whether or not it fits."""
+    return step_candidates(
+        model.context_length, sequences, given, world_size=machine.world_size, backend=machine.backend
+    )[0]
+
+
+def step_candidates(
+    context_length: int, sequences: int, given: StepFields = _NOTHING, *, world_size: int = 1,
+    backend: Backend = ON_CUDA,
+) -> list[StepConfig]:  # fmt: skip
+    """Ways to execute an update of so many sequences, those that need less memory first.
+
+    What is `given` is not varied; the number of sequences is kept as nearly as the micro-batch and the number
+    of devices allow.
+    """
+    steps, size = given.get("gradient_accumulation_steps"), given.get("batch_size")
+    sizes = [size] if size else _batch_sizes(context_length, sequences, world_size, steps)
+    shards = [given["shard"]] if "shard" in given else [True, False] if world_size > 1 else [False]
+    recompute = [given["gradient_checkpointing"]] if "gradient_checkpointing" in given else [True, False]
+    chunks = [given["loss_chunks"]] if "loss_chunks" in given else [MANY_CHUNKS, 1]
+    base = {**given, "world_size": world_size, "backend": backend}
+    return [
+        StepConfig.read({
+            **base, "batch_size": batch_size,
+            "gradient_accumulation_steps": steps or accumulation_steps(sequences, batch_size, world_size),
+            "gradient_checkpointing": checkpointing, "loss_chunks": loss_chunks, "shard": shard,
+        })
+        for shard in shards
+        for checkpointing in recompute
+        for loss_chunks in chunks
+        for batch_size in sizes
     ]  # fmt: skip
 
 
-def take(m: Dims, candidates: Sequence[Work], machine: Machine, memory_bytes: int | None = None) -> Taken:
-    """The quickest of the ways that fits in the usable part of `memory_bytes`, or else of the machine's.
+def choose_fastest(
+    m: Dims, candidates: Sequence[StepConfig], machine: Machine, memory_bytes: int | None = None
+) -> StepChoice:
+    """The fastest candidate that fits in the usable part of `memory_bytes`, or else of the machine's memory.
 
-    Of a lattice, quickest for the model in its middle: the order of the ways hardly depends on the model.
+    For arrays of sizes, the order of speed is that of the model in the middle: it hardly depends on the
+    model.
     """
-    most = machine.usable_bytes if memory_bytes is None else usable(memory_bytes)
-    order = _quickest_first(_middle(m), candidates, machine)
-    way, peak = _first_that_fits(m, order, lambda of, i: machine.peak_bytes(of, candidates[i]), most)
-    rate = np.zeros(np.shape(way))
-    for i in np.unique(way):
-        if i != NONE:
-            chosen = way == i
-            models = part(m, chosen) if np.ndim(way) else m
-            rate[chosen] = tokens_per_second(models, candidates[i], machine.stack)
-    return Taken(way, rate, peak)
+    most = machine.usable_bytes if memory_bytes is None else usable_bytes(memory_bytes)
+    order = _fastest_first(_median_model(m), candidates, machine)
+    index, peak = _first_that_fits(m, order, lambda of, i: peak_bytes(of, candidates[i]), most)
+    rate = np.zeros(np.shape(index))
+    for i in np.unique(index):
+        if i != NOTHING_FITS:
+            here = index == i
+            models = take_models(m, here) if np.ndim(index) else m
+            rate[here] = tokens_per_second(models, candidates[i], machine.profile)
+    return StepChoice(index, rate, peak)
 
 
-def least_changed(m: Dims, candidates: Sequence[Work], memory_bytes: int) -> Taken:
-    """The last of the ways that fits, where there is no machine to time them on."""
+def choose_last_that_fits(m: Dims, candidates: Sequence[StepConfig], memory_bytes: int) -> StepChoice:
+    """The last candidate that fits, where there is no machine to time them on."""
     order = range(len(candidates) - 1, -1, -1)
-    plans = [memory_plan(work, Kernels()) for work in candidates]
-    way, peak = _first_that_fits(m, order, lambda of, i: peak_bytes(of, plans[i]), usable(memory_bytes))
-    return Taken(way, np.zeros(np.shape(way)), peak)
+    most = usable_bytes(memory_bytes)
+    index, peak = _first_that_fits(m, order, lambda of, i: peak_bytes(of, candidates[i]), most)
+    return StepChoice(index, np.zeros(np.shape(index)), peak)
 
 
-def _quickest_first(m: Dims, candidates: Sequence[Work], machine: Machine) -> list[int]:
-    """Places in the list of ways, the quickest first; of ways that are equally quick the least memory."""
-    rates = [float(tokens_per_second(m, work, machine.stack)) for work in candidates]
-    peaks = [float(machine.peak_bytes(m, work)) for work in candidates]
-    steps = [round(log(rate) / WORTH_MEMORY) for rate in rates]
-    return sorted(range(len(candidates)), key=lambda i: (-steps[i], peaks[i]))
+def _fastest_first(m: Dims, candidates: Sequence[StepConfig], machine: Machine) -> list[int]:
+    """Indices of the candidates, the fastest first; of equally fast ones the least memory first."""
+    rates = [float(tokens_per_second(m, step, machine.profile)) for step in candidates]
+    peaks = [float(peak_bytes(m, step)) for step in candidates]
+    levels = [round(log(rate) / WORTH_MEMORY) for rate in rates]
+    return sorted(range(len(candidates)), key=lambda i: (-levels[i], peaks[i]))
 
 
-def _middle(m: Dims) -> Dims:
+def _median_model(m: Dims) -> Dims:
     """The model in the middle of the arrays; itself where there are none."""
     n = np.size(m.dim * m.n_layers)
     if np.ndim(m.dim * m.n_layers) == 0:
         return m
     volume = np.broadcast_to(m.dim * m.dim * m.n_layers, n)
-    return part(m, int(np.argsort(volume)[n // 2]))
+    return take_models(m, int(np.argsort(volume)[n // 2]))
 
 
 def _first_that_fits(
     m: Dims, order: Iterable[int], peak_of: Callable[[Dims, int], Size], most: int
-) -> tuple[Any, Any]:
-    """For every model the first way with a peak of at most `most`, and that peak; where none fits, the peak
-    of the way that needs least, which is the first in the list."""
+) -> tuple[Size, Size]:
+    """For every model the first candidate with a peak of at most `most`, and that peak; where none fits, the
+    peak of the one that needs the least, which is the first in the list."""
     shape = np.shape(m.dim * m.n_layers)
 
-    def peaks_of(some: Any, i: int) -> Floats:
-        return np.atleast_1d(np.asarray(peak_of(part(m, some) if shape else m, i), dtype=np.float64))
+    def peaks_of(some: Bools, i: int) -> Floats:
+        return np.atleast_1d(np.asarray(peak_of(take_models(m, some) if shape else m, i), dtype=np.float64))
 
     peak = peaks_of(np.ones(shape, dtype=bool), 0)
-    way, left = np.full(peak.shape, NONE), peak <= most
+    index, left = np.full(peak.shape, NOTHING_FITS), peak <= most
     for i in order:
         if not left.any():
             break
         peaks = peaks_of(left, i)
         fits = np.flatnonzero(left)[peaks <= most]
-        peak[fits], way[fits], left[fits] = peaks[peaks <= most], i, False
-    return way.reshape(shape), peak.reshape(shape)
+        peak[fits], index[fits], left[fits] = peaks[peaks <= most], i, False
+    return index.reshape(shape), peak.reshape(shape)
 
 
-def quickest(
-    model: ModelConfig, sequences: int, machine: Machine, given: Mapping[str, Any] | None = None
-) -> Work:
-    """The quickest way that fits on the machine; raises `InputError` with what is needed where none does."""
-    candidates = ways(model.context_length, sequences, machine.n_gpus, given)
-    taken = take(model, candidates, machine)
-    if int(taken.way) == NONE:
-        raise InputError(
-            f"no way of training this model fits on {machine.name}: at least "
-            f"{format_bytes(float(taken.peak_bytes))} are needed, and {format_bytes(machine.memory_bytes)} "
-            f"are there, of which {USABLE_SHARE:.0%} can be used; {_remedy(machine, given)}"
-        )
-    return candidates[int(taken.way)]
-
-
-def least(
-    model: ModelConfig, sequences: int, machine: Machine, given: Mapping[str, Any] | None = None
-) -> Work:
-    """The way that needs least memory, whether or not it fits."""
-    return ways(model.context_length, sequences, machine.n_gpus, given)[0]
-
-
-def _remedy(machine: Machine, given: Mapping[str, Any] | None) -> str:
-    fixed = set(given or {}) & {"batch_size", "gradient_checkpointing", "loss_chunks", "sharded"}
-    if fixed:
-        return f"leave {', '.join(sorted(fixed))} to be chosen, or take a smaller model or more memory"
+def _remedy(machine: Machine, given: StepFields) -> str:
+    open_to_choice = {"batch_size", "gradient_checkpointing", "loss_chunks", "shard"}
+    if fixed := sorted(open_to_choice & given.keys()):
+        return f"leave {', '.join(fixed)} to be chosen, or take a smaller model or more memory"
     more = "more GPUs (--gpus)" if machine.accelerator else "a GPU"
     return f"take a smaller model, a shorter context_length or {more}"
 
 
-def _chosen(fixed: dict[str, Any], name: str, choices: list[Any]) -> list[Any]:
-    return [fixed.pop(name)] if fixed.get(name) is not None else choices
-
-
-def _sizes(context_length: int, sequences: int, n_gpus: int, steps: int | None) -> list[int]:
-    """Sequences of a micro-step: powers of two up to a device's share, or what the given steps leave."""
+def _batch_sizes(context_length: int, sequences: int, world_size: int, steps: int | None) -> list[int]:
+    """Sequences per micro-step: powers of two up to a device's share, or what the given steps leave."""
     if steps is not None:
-        return [max(1, sequences // steps)]
-    most = max(1, min(sequences // n_gpus, MOST_MICRO_TOKENS // context_length))
+        return [micro_batch_size(sequences, steps)]
+    most = micro_batch_size(sequences, world_size, at_most=MAX_MICRO_TOKENS // context_length)
     return [2**power for power in range(most.bit_length())]
-
-
-def _steps(size: int, sequences: int, n_gpus: int) -> int:
-    return max(1, round(sequences / (size * n_gpus))) * n_gpus

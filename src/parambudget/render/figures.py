@@ -1,7 +1,6 @@
 """Pictures: the size landscape, memory by part, expected loss over time, and the loss curves of runs."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -12,11 +11,12 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from parambudget.arch.config import ModelConfig, flat
+from parambudget._files import atomic_file, write_errors
+from parambudget.arch.config import ModelConfig, flat_fields
 from parambudget.arch.description import ffn_in_words
-from parambudget.arch.dims import Size, with_sizes
+from parambudget.arch.dims import Size
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.params import total
-from parambudget.errors import InputError
 from parambudget.planning.run_plan import RunPlan
 from parambudget.training.metrics import Run
 from parambudget.units import format_bytes, format_count
@@ -50,15 +50,8 @@ def _label_log_axis(axis: Axis, form: Callable[[float], str] = format_count) -> 
 
 def _save_png(figure: Figure, path: Path) -> None:
     """Write the picture as a PNG, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable"
-        ) from None
+    with write_errors(path, "choose a folder that exists and is writable"), atomic_file(path) as file:
+        figure.savefig(file, format="png")
 
 
 _STEPS: Final = 120
@@ -113,7 +106,7 @@ def proportional_counts(current: ModelConfig, n_layers: Size, dim: Size) -> Size
     widths = (
         "n_heads", "n_kv_heads", "intermediate_size", "expert_intermediate_size", "shared_intermediate_size"
     )  # fmt: skip
-    sizes = flat(current)
+    sizes = flat_fields(current)
     scaled = {name: sizes[name] * growth for name in widths if sizes.get(name)}
     return total(with_sizes(current, n_layers=n_layers, dim=dim, **scaled)) + 0.0 * (n_layers * dim)
 

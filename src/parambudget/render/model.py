@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from parambudget.arch.config import MLA, ModelConfig, flat
-from parambudget.arch.defaults import Completed
+from parambudget.arch.blocks import MLAConfig
+from parambudget.arch.config import ModelConfig, flat_fields
+from parambudget.arch.defaults import ResolvedModel
 from parambudget.arch.description import ffn_in_words
 from parambudget.arch.tensors import Component, Tensor
-from parambudget.cost.params import Breakdown
+from parambudget.cost.params import ParameterCount
 from parambudget.formats.source import changed_fields
 from parambudget.render.terminal import bold, dim, table, wrap_text
 
@@ -24,7 +25,7 @@ _NAMES = {
 }
 
 
-def count_screen(counted: Breakdown, completed: Completed, width: int) -> list[str]:
+def count_screen(counted: ParameterCount, completed: ResolvedModel, width: int) -> list[str]:
     """The screen of `count`: what the model is, its components, and the three counts."""
     rows = [("component", "tensors", "parameters", "share")]
     for component, parameters in counted.components.items():
@@ -35,7 +36,7 @@ def count_screen(counted: Breakdown, completed: Completed, width: int) -> list[s
             rows.append((component_name(component), shapes, f"{parameters:,}", share))
     rows.append(("total", "", f"{counted.total:,}", ""))
     head, *components, whole = table(rows, left=(0, 1), fluid=1, width=width)
-    remarks = [*([_filled_in(completed)] if completed.filled else []), *completed.notes]
+    remarks = [*([_filled_in(completed)] if completed.defaulted else []), *completed.notes]
     return [
         *map(bold, wrap_text(description(counted.model), width)),
         *(dim(line) for remark in remarks for line in wrap_text(remark, width)),
@@ -92,16 +93,16 @@ def _positions(m: ModelConfig) -> list[str]:
     return parts
 
 
-def _latent_attention(mla: MLA) -> str:
+def _latent_attention(mla: MLAConfig) -> str:
     """Latent attention: what is small, and how wide the parts of a head are."""
     queries = f", queries from {mla.q_lora_rank}" if mla.q_lora_rank else ""
     return f"latent attention from {mla.kv_lora_rank}{queries}, values of {mla.v_head_dim}"
 
 
-def _filled_in(completed: Completed) -> str:
+def _filled_in(completed: ResolvedModel) -> str:
     """Which fields were left out and what they became."""
-    fields = flat(completed.model)
-    values = (f"{name} {_value_in_words(fields[name])}" for name in completed.filled)
+    fields = flat_fields(completed.model)
+    values = (f"{name} {_value_in_words(fields[name])}" for name in completed.defaulted)
     return f"filled in: {', '.join(values)}"
 
 
@@ -133,7 +134,7 @@ def _shared_tensor(rows: Iterable[Tensor]) -> str | None:
     return next((f"shared with {row.shared_with}" for row in rows if row.shared_with), None)
 
 
-def _three_counts(counted: Breakdown) -> list[str]:
+def _three_counts(counted: ParameterCount) -> list[str]:
     counts = (
         ("total", counted.total, "unique parameters; a tied head counts once"),
         ("body", counted.body, "total without embeddings and output head"),

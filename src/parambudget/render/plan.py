@@ -1,10 +1,10 @@
-"""The plan of a run as a screen: every figure with its interval, its convention and what it assumes."""
+"""The plan of a run as a screen: every figure with its interval, its convention and its assumptions."""
 
 from collections.abc import Iterator, Sequence
 
 from parambudget.arch.description import ffn_in_words, shape_in_words
 from parambudget.cost.flops import flops_per_token
-from parambudget.cost.speed.throughput import STALLS, Range
+from parambudget.cost.speed.throughput import STALLS, Interval
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
 from parambudget.render.model import flags
@@ -20,12 +20,12 @@ from parambudget.units import (
 
 
 def plan_screen(plan: RunPlan, width: int) -> list[str]:
-    """The screen of `plan`: a line or two a question."""
+    """The screen of `plan`: a line or two per question."""
     answers = {
         "model": _model(plan), "machine": _machine(plan), "memory": _memory(plan), "update": _update(plan),
         "warnings": list(plan.warnings),
     }  # fmt: skip
-    if plan.fits:  # how fast it would be, if it could be, is no answer
+    if plan.fits:  # the speed of what cannot run is no answer
         answers |= {
             "speed": _speed(plan), "run": _run(plan), "cost": _cost(plan), "loss": _loss(plan),
             "settings": [
@@ -34,8 +34,8 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
             "warnings": answers.pop("warnings"), "next": [train_command(plan)],
         }  # fmt: skip
     lines = []
-    for name, said in answers.items():
-        for i, text in enumerate(said):
+    for name, paragraphs in answers.items():
+        for i, text in enumerate(paragraphs):
             for j, line in enumerate(wrap_text(text, max(40, width - 10))):
                 head = name if i == j == 0 else ""
                 lines.append(f"{bold(head.ljust(9)) if head else ' ' * 9} {'  ' * (j > 0)}{line}".rstrip())
@@ -43,7 +43,7 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
 
 
 def comparison(plans: Sequence[RunPlan], names: Sequence[str], width: int) -> list[str]:
-    """Plans side by side, each figure against the first one's."""
+    """Plans side by side, each figure relative to the first plan's."""
     first = plans[0]
     rows = [["", *names]]
     for what, cells in _compared(plans, first):
@@ -54,16 +54,16 @@ def comparison(plans: Sequence[RunPlan], names: Sequence[str], width: int) -> li
 
 def train_command(plan: RunPlan) -> str:
     """The command that trains as planned."""
-    work, words = plan.work, ["parambudget train", flags(plan.model)]
-    words += [f"--batch-size {work.batch_size}"]
-    words += [f"--gradient-accumulation-steps {work.gradient_accumulation_steps}"]
-    words += ["--gradient-checkpointing" if work.gradient_checkpointing else "--no-gradient-checkpointing"]
-    words += ["--optimizer adamw"] if work.optimizer == "adamw" else []
-    words += ["--shard"] if work.sharded else []
+    step, words = plan.step, ["parambudget train", flags(plan.model)]
+    words += [f"--batch-size {step.batch_size}"]
+    words += [f"--gradient-accumulation-steps {step.gradient_accumulation_steps}"]
+    words += ["--gradient-checkpointing" if step.gradient_checkpointing else "--no-gradient-checkpointing"]
+    words += ["--optimizer adamw"] if step.optimizer == "adamw" else []
+    words += ["--shard"] if step.shard else []
     words += [f"--hours {plan.goal.hours:g}" if plan.goal.hours else f"--steps {plan.updates}"]
     line = " ".join(words)
-    if work.ranks > 1:
-        line = f"torchrun --standalone --nproc-per-node {work.ranks} --no-python {line}"
+    if step.world_size > 1:
+        line = f"torchrun --standalone --nproc-per-node {step.world_size} --no-python {line}"
     return line
 
 
@@ -79,47 +79,47 @@ def _model(plan: RunPlan) -> list[str]:
 
 
 def _machine(plan: RunPlan) -> list[str]:
-    machine, stack = plan.machine, plan.machine.stack
-    peak = f", {format_flop_rate(stack.peak_flops)} dense {stack.dtype}" if stack.peak_flops else ""
-    measured = f", measured on {stack.measured_on}" if stack.measured_on else ""
+    machine, profile = plan.machine, plan.machine.profile
+    peak = f", {format_flop_rate(profile.peak_flops)} dense {profile.dtype}" if profile.peak_flops else ""
+    measured = f", measured on {profile.measured_on}" if profile.measured_on else ""
     return [
         f"{machine.name}{peak}, {format_bytes(machine.memory_bytes)}",
-        f"speeds: {stack.name}; {stack.source}{measured}",
+        f"speeds: {profile.name}; {profile.source}{measured}",
     ]
 
 
 def _memory(plan: RunPlan) -> Iterator[str]:
     peak, there = plan.memory.peak_bytes, plan.machine.memory_bytes
-    says = "fits" if plan.fits else "DOES NOT FIT"
+    verdict = "fits" if plan.fits else "DOES NOT FIT"
     yield (
-        f"{says}: {format_bytes(peak)} at the peak ({plan.memory.peak_phase}) of {format_bytes(there)}, "
+        f"{verdict}: {format_bytes(peak)} at the peak ({plan.memory.peak_phase}) of {format_bytes(there)}, "
         f"of which {USABLE_SHARE:.0%} can be used; {_largest(plan.largest_batch_size)}"
     )
     parts = sorted(plan.memory.parts.items(), key=lambda part: -part[1])
     yield ", ".join(
         f"{name.replace('_', ' ')} {format_bytes(size)}" for name, size in parts if size >= 0.005 * peak
     )
-    for remedy in plan.remedies:
-        yield f"would fit: {remedy}"
+    for suggestion in plan.suggestions:
+        yield f"would fit: {suggestion}"
 
 
 def _largest(sequences: int) -> str:
     return (
-        f"micro-batches of up to {sequences:,} fit" if sequences else "not even one sequence at a time does"
+        f"micro-batches of up to {sequences:,} fit" if sequences else "not even one sequence at a time fits"
     )
 
 
 def _update(plan: RunPlan) -> list[str]:
-    work = plan.work
+    step = plan.step
     ways = [
-        f"optimizer {work.optimizer}",
-        "recomputed blocks" if work.gradient_checkpointing else "nothing recomputed",
+        f"optimizer {step.optimizer}",
+        "gradient checkpointing" if step.gradient_checkpointing else "no gradient checkpointing",
     ]
-    ways += [f"logits in {work.loss_chunks} parts"] if work.loss_chunks > 1 else []
-    ways += ["sharded"] if work.sharded else []
+    ways += [f"logits in {step.loss_chunks} chunks"] if step.loss_chunks > 1 else []
+    ways += ["sharded"] if step.shard else []
     chosen = f" (chosen: {', '.join(plan.chosen)})" if plan.chosen else ""
     return [
-        f"{work.batch_size} sequences × {work.gradient_accumulation_steps} micro-steps = "
+        f"{step.batch_size} sequences × {step.gradient_accumulation_steps} micro-steps = "
         f"{plan.speed.update_tokens:,} tokens in {format_seconds(plan.speed.update_seconds)}; "
         f"{', '.join(ways)}{chosen}"
     ]
@@ -127,25 +127,25 @@ def _update(plan: RunPlan) -> list[str]:
 
 def _speed(plan: RunPlan) -> list[str]:
     speed, rate = plan.speed, plan.speed.tokens_per_second
-    said = [f"{rate.expected:,.0f} tokens/s, within {rate.low:,.0f} to {rate.high:,.0f}"]
-    if speed.mfu is not None and speed.stack.peak_flops is not None:
-        peak = speed.stack.peak_flops * speed.work.ranks
-        said.append(
+    lines = [f"{rate.expected:,.0f} tokens/s, within {rate.low:,.0f} to {rate.high:,.0f}"]
+    if speed.mfu is not None and speed.profile.peak_flops is not None:
+        peak = speed.profile.peak_flops * speed.step.world_size
+        lines.append(
             f"MFU {format_mfu(speed.mfu['full'], peak)} ({speed.mfu['causal']:.1%} causal); "
-            f"no software exceeds {speed.limit_tokens_per_second:,.0f} tokens/s there"
+            f"hardware limit: {speed.limit_tokens_per_second:,.0f} tokens/s"
         )
-    return said
+    return lines
 
 
 def _run(plan: RunPlan) -> list[str]:
     return [
         f"{format_count(plan.tokens)} tokens ({plan.why_tokens}), "
         f"{plan.tokens_per_parameter:.3g} per parameter, {plan.updates:,} updates, {plan.flops:.3g} FLOPs",
-        f"{_times(plan.hours)}, {STALLS:.0%} of it for evaluations, saves and data",
+        f"{_times(plan.hours)}, {STALLS:.0%} of it for evaluations, checkpoints and data",
     ]
 
 
-def _times(hours: Range) -> str:
+def _times(hours: Interval) -> str:
     expected = format_seconds(3600 * hours.expected)
     if hours.low == hours.high:
         return expected
@@ -155,7 +155,7 @@ def _times(hours: Range) -> str:
 def _cost(plan: RunPlan) -> list[str]:
     price = plan.machine.price
     if plan.cost is None or price is None:
-        return ["no price is known; give one with --price"]
+        return ["no price is known; set one with --price"]
     if price.read_on is None:
         return [f"{_dollars(plan.cost)} at ${price.low:g} an hour"]
     return [
@@ -164,7 +164,7 @@ def _cost(plan: RunPlan) -> list[str]:
     ]
 
 
-def _dollars(cost: Range) -> str:
+def _dollars(cost: Interval) -> str:
     if cost.low == cost.high:
         return f"${cost.expected:,.2f}"
     return f"${cost.expected:,.2f}, within ${cost.low:,.2f} to ${cost.high:,.2f}"
@@ -174,8 +174,8 @@ def _loss(plan: RunPlan) -> list[str]:
     best, worst = plan.loss_range
     interval = f", {best:.3f} to {worst:.3f} by the speed" if best != worst else ""
     bits = plan.loss.bits_per_byte
-    said = f"{plan.loss.loss:.3f} nats per token expected{interval}"
-    return [said + (f", {bits:.4f} bits per byte" if bits is not None else ""), dim(plan.loss.meaning)]
+    text = f"{plan.loss.loss:.3f} nats per token expected{interval}"
+    return [text + (f", {bits:.4f} bits per byte" if bits is not None else ""), dim(plan.loss.meaning)]
 
 
 def _compared(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, list[str]]]:
@@ -189,7 +189,7 @@ def _compared(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, l
     yield "shape", [f"{p.model.n_layers} × {p.model.dim}, {', '.join(ffn_in_words(p.model))}" for p in plans]
     yield against("parameters", [p.breakdown.total for p in plans], lambda v: f"{v:,}")
     yield against("FLOPs per token", [flops_per_token(p.model) for p in plans], format_count)
-    yield "micro-batch", [f"{p.work.batch_size} × {p.work.gradient_accumulation_steps}" for p in plans]
+    yield "micro-batch", [f"{p.step.batch_size} × {p.step.gradient_accumulation_steps}" for p in plans]
     yield against("peak memory", [p.memory.peak_bytes for p in plans], format_bytes)
     yield "fits", ["yes" if p.fits else "no" for p in plans]
     yield "largest micro-batch", [f"{p.largest_batch_size:,}" for p in plans]

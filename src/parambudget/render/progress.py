@@ -31,12 +31,12 @@ def make_console(*, quiet: bool = False) -> Console:
 
 
 @contextmanager
-def preparation_progress(console: Console) -> Iterator[Callable[[prepare.Progress], None]]:
+def preparation_progress(console: Console) -> Iterator[Callable[[prepare.PrepareProgress], None]]:
     """Gives the function to call as `data prepare` advances."""
     started = perf_counter()
-    first: prepare.Progress | None = None
+    first: prepare.PrepareProgress | None = None
 
-    def figures(now: prepare.Progress) -> str:
+    def figures(now: prepare.PrepareProgress) -> str:
         nonlocal first
         first = first or now
         rate = (now.n_bytes - first.n_bytes) / max(1e-9, perf_counter() - started)
@@ -56,11 +56,11 @@ def preparation_progress(console: Console) -> Iterator[Callable[[prepare.Progres
 
 
 def _print_now_and_then(
-    console: Console, figures: Callable[[prepare.Progress], str]
-) -> Callable[[prepare.Progress], None]:
+    console: Console, figures: Callable[[prepare.PrepareProgress], str]
+) -> Callable[[prepare.PrepareProgress], None]:
     last = perf_counter()
 
-    def show(now: prepare.Progress) -> None:
+    def show(now: prepare.PrepareProgress) -> None:
         nonlocal last
         line = figures(now)
         if perf_counter() - last > _PLAIN_SECONDS:

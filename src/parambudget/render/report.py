@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from parambudget._files import write_whole
+from parambudget._files import atomic_write
 from parambudget._version import __version__
-from parambudget.arch.config import ModelConfig, flat
+from parambudget.arch.config import ModelConfig, flat_fields
 from parambudget.arch.description import shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.formula import Formula, formula
-from parambudget.cost.params import Breakdown
+from parambudget.cost.params import ParameterCount
 from parambudget.cost.speed.throughput import STALLS
 from parambudget.errors import ConfigError, InputError
 from parambudget.planning.compute_budget import better_size
@@ -19,11 +19,17 @@ from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.run_plan import Goal, RunPlan, plan_run
 from parambudget.render.model import component_name, flags, products
 from parambudget.render.plan import train_command
-from parambudget.render.solutions import better_said
-from parambudget.search.certificate import Certificate
+from parambudget.render.solutions import better_size_note
 from parambudget.search.resize import resize
-from parambudget.search.solutions import Better, Solutions
-from parambudget.units import format_bytes, format_count, format_flop_rate, format_seconds, format_share
+from parambudget.search.solutions import BetterSize, Solutions
+from parambudget.units import (
+    format_bytes,
+    format_count,
+    format_flop_rate,
+    format_seconds,
+    format_share,
+    parse_count,
+)
 
 
 @dataclass(frozen=True)
@@ -39,17 +45,17 @@ class Report:
     formula: Formula
     verified: str | None
     """The result of checking the first option against its built module; None where torch is not installed."""
-    better: Better | None
+    better: BetterSize | None
     figures: Mapping[str, str]
     """File names of the pictures by what they show; none where matplotlib is not installed."""
     version: str
 
     @property
-    def certificate(self) -> Certificate:
-        """What the search has shown."""
-        certificate = self.found.certificate
-        assert isinstance(certificate, Certificate), "a search for a parameter count"
-        return certificate
+    def target(self) -> int:
+        """Parameters that are wanted."""
+        target = self.found.certificate.target
+        assert target is not None, "a search for a parameter count"
+        return target
 
 
 def markdown(report: Report) -> str:
@@ -62,7 +68,7 @@ def markdown(report: Report) -> str:
 
 
 def _heading(report: Report) -> list[str]:
-    total, target = report.current.breakdown.total, report.certificate.target
+    total, target = report.current.breakdown.total, report.target
     return [
         f"# From {format_count(total)} to {format_count(target)} parameters",
         "",
@@ -72,8 +78,8 @@ def _heading(report: Report) -> list[str]:
 
 
 def _current_model(report: Report) -> list[str]:
-    plan, c = report.current, report.certificate
-    off = format_share(plan.breakdown.total / c.target - 1, 2)
+    plan, target = report.current, report.target
+    off = format_share(plan.breakdown.total / target - 1, 2)
     return [
         "## The current model",
         "",
@@ -82,11 +88,11 @@ def _current_model(report: Report) -> list[str]:
         "",
         *_counts(plan.breakdown),
         "",
-        f"That is {off} from the target of {c.target:,} {c.counted} parameters.",
+        f"That is {off} from the target of {target:,} {report.found.certificate.counted} parameters.",
     ]
 
 
-def _counts(counted: Breakdown) -> list[str]:
+def _counts(counted: ParameterCount) -> list[str]:
     rows = []
     for component, parameters in counted.components.items():
         tensors = [row for row in counted.tensors if row.component == component]
@@ -98,7 +104,7 @@ def _counts(counted: Breakdown) -> list[str]:
 
 
 def _options(report: Report) -> list[str]:
-    c = report.certificate
+    c = report.found.certificate
     rows = [_option("current", report.current, report)]
     rows += [_option(name, plan, report) for name, plan in report.options.items()]
     lines = [
@@ -110,7 +116,7 @@ def _options(report: Report) -> list[str]:
         ),
         "",
         f"The options come from a search that checked all {c.lattice_points:,} shapes of a declared space; "
-        f"{c.within_tolerance:,} are within {float(c.tolerance):.2%} of the budget, and the closest is "
+        f"{c.within_tolerance:,} are within {float(c.tolerance or 0):.2%} of the budget, and the closest is "
         f"{c.best_error:,} parameters off.",
     ]
     unavailable = report.found.current.unavailable if report.found.current else {}
@@ -118,7 +124,7 @@ def _options(report: Report) -> list[str]:
 
 
 def _option(name: str, plan: RunPlan, report: Report) -> list[str]:
-    off = plan.breakdown.total / report.certificate.target - 1
+    off = plan.breakdown.total / report.target - 1
     return [
         name, shape_in_words(plan.model), f"{plan.breakdown.total:,}",
         format_share(off, 2), format_count(flops_per_token(plan.model)),
@@ -131,7 +137,7 @@ def _effects(report: Report) -> list[str]:
     now = report.current
     rows = [_effect("current", now, now)]
     rows += [_effect(name, plan, now) for name, plan in report.options.items()]
-    work = now.work
+    work = now.step
     lines = [
         "## What to expect",
         "",
@@ -145,7 +151,7 @@ def _effects(report: Report) -> list[str]:
         f"{now.loss.meaning[0].upper()}{now.loss.meaning[1:]}.",
     ]
     if report.better is not None:
-        lines += ["", f"**Note:** {better_said(report.better)}."]
+        lines += ["", f"**Note:** {better_size_note(report.better)}."]
     return lines
 
 
@@ -175,7 +181,7 @@ def _pictures(report: Report) -> list[str]:
 def _formula(report: Report) -> list[str]:
     name, plan = next(iter(report.options.items()))
     formula = report.formula
-    sizes = flat(plan.model)
+    sizes = flat_fields(plan.model)
     letters = ", ".join(
         f"{letter} = {sizes.get(field, getattr(plan.model, field, None)):,} ({field})"
         for letter, field in formula.legend.items()
@@ -229,7 +235,7 @@ def _assumptions(report: Report) -> list[str]:
 
 
 def _assumptions_of(plan: RunPlan) -> Iterator[str]:
-    machine, stack = plan.machine, plan.machine.stack
+    machine, stack = plan.machine, plan.machine.profile
     peak = (
         f"{format_flop_rate(stack.peak_flops)} dense {stack.dtype}"
         if stack.peak_flops
@@ -261,19 +267,19 @@ def build_report(
 
     Without `hours`, those that the first option takes for 20 tokens per parameter.
     """
-    found = resize(current, target)
+    found = resize(current, parse_count(target, "target"), {})
     given = {"batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps}
     if hours is None:
         hours = plan_run(found[0].model, machine, Goal(), given).hours.expected
     goal = Goal(hours=float(f"{hours:.3g}"))
     now = plan_run(current, machine, goal, given)
     # In the same micro-steps, so that memory and speed compare; the largest that fits is a column.
-    options = {option.label: plan_run(option.model, machine, goal, vars(now.work)) for option in found}
+    options = {option.label: plan_run(option.model, machine, goal, now.step.decided) for option in found}
     first = next(iter(options.values()))
     if not any(plan.fits for plan in (now, *options.values())):
         peak = format_bytes(min(plan.memory.peak_bytes for plan in options.values()))
         raise InputError(
-            f"none of the models fits on {machine.name} in micro-steps of {now.work.batch_size} sequences: "
+            f"none of the models fits on {machine.name} in micro-steps of {now.step.batch_size} sequences: "
             f"at least {peak} are needed; give a smaller --batch-size, more --gpus or another --gpu"
         )
     return Report(
@@ -292,7 +298,7 @@ def write_report(report: Report, out: Path) -> list[Path]:
         raise ConfigError(f"{out} is not a Markdown file; use a name that ends in .md")
     pictures = _draw_figures(report, out) if find_spec("matplotlib") else {}
     figures = {what: path.name for what, path in pictures.items()}
-    write_whole(out, markdown(replace(report, figures=figures)))
+    atomic_write(out, markdown(replace(report, figures=figures)))
     return [out, *pictures.values()]
 
 
@@ -302,7 +308,7 @@ def _draw_figures(report: Report, out: Path) -> dict[str, Path]:
     plans: dict[str, RunPlan] = {"current": report.current, **report.options}
     models = {name: plan.model for name, plan in report.options.items()}
     sizes, memory, hours = (out.with_name(f"{out.stem}-{what}.png") for what in ("sizes", "memory", "hours"))
-    landscape(models, report.current.model, report.certificate.target, sizes)
+    landscape(models, report.current.model, report.target, sizes)
     memory_by_part(plans, memory)
     loss_over_hours(plans, hours)
     return {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parambudget.cost.speed.profile import Stack
+from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.render.terminal import table
 from parambudget.training.metrics import Run
 from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
@@ -82,7 +82,7 @@ def preparation_screen(manifest: Manifest, out: Path) -> list[str]:
     return table(rows, left=(0, 1))
 
 
-def stack_lines(stack: Stack) -> list[str]:
+def stack_lines(stack: DeviceProfile) -> list[str]:
     """What a device reaches with its software, and the interval that predictions for it claim."""
     once, most = format_seconds(stack.micro_seconds), format_share(stack.fastest - 1, 0)
     least = format_seconds(stack.matrix_seconds)

@@ -18,8 +18,8 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.render.progress import make_console
 from parambudget.text.token_cache import TokenData
-from parambudget.training.defaults import Completed
-from parambudget.training.forecast import Expected
+from parambudget.training.defaults import ResolvedTrainConfig
+from parambudget.training.forecast import Prediction
 from parambudget.training.metrics import StepMetrics, TrainResult
 from parambudget.training.run import RunStart
 from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
@@ -109,13 +109,13 @@ def _unused_rows(model: ModelConfig, data: TokenData) -> str:
     return f", all that the text supports; {rows} will not be used (--vocab-size {data.entries})"
 
 
-def settings_table(completed: Completed, model: ModelConfig) -> Group:
+def settings_table(completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
     """Every setting, with the reason for those that were not given."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("setting", "value", "why"):
         table.add_column(heading)
     config = completed.config
-    update_tokens = config.sequences_per_update * model.context_length
+    update_tokens = config.step.tokens_per_update(model.context_length)
     for name, value in config.model_dump().items():
         why = completed.reasons.get(name, "given" if name in completed.given else "")
         table.add_row(name, _format_setting(value), why)
@@ -176,7 +176,7 @@ SMOOTHING: Final = 0.95
 @contextmanager
 def live_progress(
     console: Console, n_steps: int, peak_flops: float | None, peak_memory: Callable[[], int | None],
-    planned: Expected | None = None,
+    planned: Prediction | None = None,
 ) -> Iterator[Callable[[StepMetrics], None]]:  # fmt: skip
     """Yield what to call after each update: it keeps a progress bar and the latest metrics on the terminal.
 
@@ -215,7 +215,7 @@ class StepLine:
     peak_flops: float | None
     """What the MFU is a share of."""
     peak_memory: Callable[[], int | None]
-    planned: Expected | None = None
+    planned: Prediction | None = None
     _sum: float = 0.0
     _weight: float = 0.0
     _last_step: int = -1
@@ -231,7 +231,7 @@ class StepLine:
         """Loss and smoothed loss, learning rate, speed and memory."""
         self.add(step)
         loss = f"loss {step.loss:.4f}" if step.loss is not None else "loss not finite"
-        rate, peak = (None, None) if self.planned is None else self.planned.shown
+        rate, peak = (None, None) if self.planned is None else self.planned.formatted
         parts = [loss, f"lr {step.lr:.2e}", f"{step.tokens_per_second:,.0f} tok/s{_in_plan(rate)}"]
         if self._weight:
             parts.insert(1, f"smoothed {self._sum / self._weight:.4f}")
@@ -255,7 +255,7 @@ def _in_plan(planned: str | None) -> str:
     return "" if planned is None else f" (planned {planned})"
 
 
-def _planned_time(planned: Expected | None, n_steps: int) -> str:
+def _planned_time(planned: Prediction | None, n_steps: int) -> str:
     """How long all updates were predicted to take."""
     if planned is None or planned.update_seconds is None:
         return ""

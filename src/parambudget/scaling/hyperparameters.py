@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import with_sizes
+from parambudget.arch.sizes import with_sizes
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active, body
 from parambudget.scaling.loss import FREE_EPOCHS
-from parambudget.scaling.numbers import Range, positive
+from parambudget.scaling.numbers import FittedRange, require_positive
 from parambudget.units import format_count
 
 
@@ -28,7 +28,7 @@ class RateLaw:
     """Where a law of rates and batches comes from."""
 
     name: str
-    ranges: Mapping[str, Range]
+    ranges: Mapping[str, FittedRange]
     """What was varied in the runs behind it, and how far."""
     recipe: str
     source: str
@@ -38,14 +38,14 @@ class RateLaw:
         """The ranges in words."""
         return ", ".join(f"{bounds} {what}" for what, bounds in self.ranges.items())
 
-    def suggestion(self, value: float, quantities: Mapping[str, float]) -> "Suggestion":
+    def suggestion(self, value: float, quantities: Mapping[str, float]) -> "LawEstimate":
         """`value` with a warning for each quantity that lies outside its range."""
         found = (self.ranges[what].warning(number, what) for what, number in quantities.items())
-        return Suggestion(value, self, tuple(warning for warning in found if warning))
+        return LawEstimate(value, self, tuple(warning for warning in found if warning))
 
 
 @dataclass(frozen=True)
-class Suggestion:
+class LawEstimate:
     """What one law says."""
 
     value: float
@@ -57,25 +57,25 @@ class Suggestion:
 STEP_LAW: Final = RateLaw(
     name="Step Law",
     # Tokens: of the dense models whose losses the authors show.
-    ranges={"body parameters": Range(59e6, 1.074e9), "tokens": Range(4e9, 100e9)},
+    ranges={"body parameters": FittedRange(59e6, 1.074e9), "tokens": FittedRange(4e9, 100e9)},
     recipe="AdamW, a cosine down to 1e-5, RMSNorm, SwiGLU",
     source="Li et al. 2025, arXiv 2503.04715",
 )
 DEEPSEEK: Final = RateLaw(
     name="DeepSeek",
     # Of the fit; one grid at 1e20 confirmed it.
-    ranges={"FLOPs": Range(1e17, 2e19)},
+    ranges={"FLOPs": FittedRange(1e17, 2e19)},
     recipe="AdamW, constant and then down in two steps",
     source="DeepSeek-AI 2024, arXiv 2401.02954, section 3.1",
 )
 
 
 @dataclass(frozen=True)
-class BatchSuggestion:
+class BatchEstimates:
     """Tokens per update, by both laws."""
 
-    step_law: Suggestion
-    deepseek: Suggestion
+    step_law: LawEstimate
+    deepseek: LawEstimate
 
     @property
     def middle(self) -> float:
@@ -83,23 +83,17 @@ class BatchSuggestion:
         return math.sqrt(self.step_law.value * self.deepseek.value)
 
 
-def step_law_rate(body_parameters: float, tokens: float) -> Suggestion:
+def step_law_rate(body_parameters: float, tokens: float) -> LawEstimate:
     """Peak learning rate: smaller for larger models, larger for longer runs."""
-    size, trained = positive(body_parameters, "body_parameters"), positive(tokens, "tokens")
+    size, trained = require_positive(body_parameters, "body_parameters"), require_positive(tokens, "tokens")
     rate = 1.79 * size**-0.713 * trained**0.307
     return STEP_LAW.suggestion(rate, {"body parameters": size, "tokens": trained})
 
 
-def deepseek_rate(flops: float) -> Suggestion:
-    """Peak learning rate from training FLOPs without those of the output head."""
-    compute = positive(flops, "flops")
-    return DEEPSEEK.suggestion(0.3118 * compute**-0.1250, {"FLOPs": compute})
-
-
-def batch_tokens(tokens: float, flops: float) -> BatchSuggestion:
+def batch_tokens(tokens: float, flops: float) -> BatchEstimates:
     """Tokens per update for `tokens` of training that take `flops` without those of the output head."""
-    trained, compute = positive(tokens, "tokens"), positive(flops, "flops")
-    return BatchSuggestion(
+    trained, compute = require_positive(tokens, "tokens"), require_positive(flops, "flops")
+    return BatchEstimates(
         STEP_LAW.suggestion(0.58 * trained**0.571, {"tokens": trained}),
         DEEPSEEK.suggestion(0.2920 * compute**0.3271, {"FLOPs": compute}),
     )
@@ -146,36 +140,3 @@ def learning_rate(model: ModelConfig, tokens: int) -> tuple[float, str]:
     if law > HIGHEST_LEARNING_RATE:
         return HIGHEST_LEARNING_RATE, f"{reason} says {law:.2g}, outside its range; this is the highest used"
     return float(f"{law:.3g}"), reason
-
-
-BODY_PARAMETERS: Final = Range(33e6, 3e9)
-"""Of the models behind the law."""
-_MULTIPLE: Final = 64
-"""Such a head multiplies fast (Anthony et al. 2024, arXiv 2401.14489)."""
-
-
-@dataclass(frozen=True)
-class VocabularySuggestion:
-    """A vocabulary for a body, and whether the law was fitted there."""
-
-    vocab_size: int
-    """A multiple of 64."""
-    vocabulary_parameters: float
-    """vocab_size * dim of one table, before rounding."""
-    warnings: tuple[str, ...]
-
-
-def suggest_vocabulary(body_parameters: float, dim: float) -> VocabularySuggestion:
-    """V dim = 3,145,728 (body / 33M)^0.8354: the vocabulary grows more slowly than the body.
-
-    For compute-optimal training on English text; longer training and more languages deserve more. Small
-    models mostly inherit a vocabulary several times as large.
-
-    Source: Tao et al. 2024, arXiv 2407.13623, approach 2, constants read in the authors' repository,
-    sail-sg/scaling-with-vocab, optimal_Nv_predict.py.
-    """
-    size, width = positive(body_parameters, "body_parameters"), positive(dim, "dim")
-    wanted = 3_145_728 * (size / 33e6) ** 0.8353974035228025
-    warning = BODY_PARAMETERS.warning(size, "body parameters")
-    entries = max(1, round(wanted / width / _MULTIPLE)) * _MULTIPLE
-    return VocabularySuggestion(entries, wanted, (warning,) if warning else ())

@@ -9,7 +9,6 @@ Left out on purpose: the rounded constants in the body text of Hoffmann et al. 2
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import exp, log
 from types import MappingProxyType
 from typing import Final
@@ -18,9 +17,9 @@ import numpy as np
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import tensors
-from parambudget.errors import InputError
-from parambudget.scaling.numbers import Range, plain, positive, positives
-from parambudget.units import format_count, shortened
+from parambudget.errors import InputError, suggest
+from parambudget.scaling.numbers import FittedRange, as_float, require_all_positive, require_positive
+from parambudget.units import format_count, shorten
 
 REPETITIONS: Final = 15.387756
 """R*: after so many repetitions a further one is worth 1/e of its tokens. However often it is read, text is
@@ -33,27 +32,30 @@ LAST_EPOCHS: Final = 16
 
 def epochs(tokens: Size, unique_tokens: Size) -> Size:
     """How often the text is read; below 1 where there is more of it than is trained on."""
-    return positives(tokens, "tokens") / positives(unique_tokens, "unique_tokens")
+    return require_all_positive(tokens, "tokens") / require_all_positive(unique_tokens, "unique_tokens")
 
 
 def effective_tokens(tokens: Size, unique_tokens: Size) -> Size:
     """Fresh tokens that would teach as much: D' = U + U R* (1 - exp(-(D / U - 1) / R*)); D itself up to one
     epoch."""
-    trained, unique = positives(tokens, "tokens"), positives(unique_tokens, "unique_tokens")
+    trained, unique = (
+        require_all_positive(tokens, "tokens"),
+        require_all_positive(unique_tokens, "unique_tokens"),
+    )
     read = np.minimum(unique, trained)
     worth = read - read * REPETITIONS * np.expm1(-(trained / read - 1) / REPETITIONS)
-    return plain(np.minimum(worth, trained))  # rounding alone may be above
+    return as_float(np.minimum(worth, trained))  # rounding alone may be above
 
 
 def worth_of_next_token(tokens: Size, unique_tokens: Size) -> Size:
     """The share of a fresh token that the next one read is worth: exp(-(D / U - 1) / R*), 1 up to one
     epoch."""
-    return plain(np.exp(-np.maximum(epochs(tokens, unique_tokens) - 1, 0) / REPETITIONS))
+    return as_float(np.exp(-np.maximum(epochs(tokens, unique_tokens) - 1, 0) / REPETITIONS))
 
 
 def repetition_warning(tokens: float, unique_tokens: float) -> str | None:
     """One line from more than 4 epochs on, and another from more than 16; None up to 4."""
-    trained, unique = positive(tokens, "tokens"), positive(unique_tokens, "unique_tokens")
+    trained, unique = require_positive(tokens, "tokens"), require_positive(unique_tokens, "unique_tokens")
     times = trained / unique
     if times <= FREE_EPOCHS:
         return None
@@ -65,7 +67,7 @@ def repetition_warning(tokens: float, unique_tokens: float) -> str | None:
 
 FEWEST_PARAMETERS: Final = 50e6
 """Below it the embeddings dominate, and the laws count them like any other parameter."""
-TOKENS_PER_PARAMETER: Final = Range(1, 500)
+TOKENS_PER_PARAMETER: Final = FittedRange(1, 500)
 """A cautious bound of this project, not of a paper."""
 
 
@@ -85,8 +87,8 @@ class LossLaw:
     not."""
     fitted_on: str
     """Text and tokenizer."""
-    parameters: Range
-    tokens: Range
+    parameters: FittedRange
+    tokens: FittedRange
     source: str
     evidence: str
     """Where the constants were read, and what was only recalled."""
@@ -98,19 +100,19 @@ class LossLaw:
 
     def parameters_for(self, tokens: Size) -> Size:
         """The N for which `tokens` are compute-optimal: G (G D)^(beta / alpha)."""
-        fresh = positives(tokens, "tokens")
+        fresh = require_all_positive(tokens, "tokens")
         return self.balance * (self.balance * fresh) ** (self.beta / self.alpha)
 
 
 _MASSIVE_TEXT: Final = "MassiveText, a SentencePiece vocabulary of 32,000"
 # 500 billion from the abstract; 875 million is the least that was seen among their runs, which others have
 # read off the figures (the data set open-athena/isoflop-experiments).
-_CHINCHILLA_TOKENS: Final = Range(875e6, 500e9)
+_CHINCHILLA_TOKENS: Final = FittedRange(875e6, 500e9)
 
 BESIROGLU_2024: Final = LossLaw(
     name="besiroglu-2024", E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658,
     excess_parameters=None, fitted_on=_MASSIVE_TEXT,
-    parameters=Range(FEWEST_PARAMETERS, 16e9), tokens=_CHINCHILLA_TOKENS,
+    parameters=FittedRange(FEWEST_PARAMETERS, 16e9), tokens=_CHINCHILLA_TOKENS,
     source="Besiroglu et al. 2024, arXiv 2404.10102: refit of 240 runs of Hoffmann et al., read off a figure",
     evidence="constants seen in several public copies; standard errors E 0.03, A 125, B 1293, alpha 0.02, "
     "beta 0.02; the range is that of Hoffmann et al., from 50M",
@@ -118,7 +120,7 @@ BESIROGLU_2024: Final = LossLaw(
 HOFFMANN_2022: Final = LossLaw(
     name="hoffmann-2022", E=1.6934, A=406.4, B=410.7, alpha=0.3392, beta=0.2849,
     excess_parameters=None, fitted_on=_MASSIVE_TEXT,
-    parameters=Range(FEWEST_PARAMETERS, 16e9), tokens=_CHINCHILLA_TOKENS,
+    parameters=FittedRange(FEWEST_PARAMETERS, 16e9), tokens=_CHINCHILLA_TOKENS,
     source="Hoffmann et al. 2022, arXiv 2203.15556, approach 3, unrounded as in its TeX source",
     evidence="through Besiroglu et al. 2024, who quote the TeX source and show that this fit stopped early",
 )  # fmt: skip
@@ -126,7 +128,7 @@ MUENNIGHOFF_2023: Final = LossLaw(
     name="muennighoff-2023", E=exp(0.6254804), A=exp(6.255414), B=exp(7.3049974),
     alpha=0.3526596, beta=0.3526596, excess_parameters=5.309743,
     fitted_on="C4, GPT-2's vocabulary of 50,257",
-    parameters=Range(FEWEST_PARAMETERS, 9e9), tokens=Range(100e6, 900e9),
+    parameters=FittedRange(FEWEST_PARAMETERS, 9e9), tokens=FittedRange(100e6, 900e9),
     source="Muennighoff et al. 2023, arXiv 2305.16264, equations 5, 6 and 17",
     evidence="constants and formula read in the authors' repository, huggingface/datablations, and the TeX "
     "source; 182 runs from 7M parameters on, of which those below 50M are mostly embeddings",
@@ -143,13 +145,13 @@ def loss_law(name: str) -> LossLaw:
     """The law of that name; an unknown one lists all, the nearest first."""
     if name in LOSS_LAWS:
         return LOSS_LAWS[name]
-    near = get_close_matches(str(name), LOSS_LAWS, n=len(LOSS_LAWS), cutoff=0.0)
-    raise InputError(f"unknown loss law {shortened(repr(name))}; use {', '.join(near)}")
+    near = suggest(str(name), LOSS_LAWS, most=len(LOSS_LAWS), cutoff=0)
+    raise InputError(f"unknown loss law {shorten(repr(name))}; use {', '.join(near)}")
 
 
 def law_parameters(m: Dims) -> Size:
     """N as all laws of the table count it: every parameter but those of an output head of its own; of routed
-    experts those that a token meets.
+    experts those used per token.
 
     The published counts behind them fit one table of tokens (docs/laws.md). To count a second one would
     promise from a lookup what the fit found in layers. The laws are of dense models, and a model with experts
@@ -169,15 +171,15 @@ def expected_loss(
     without repetition. In other laws N stays: those were fitted on fresh text with such models among them,
     and have no term for it. So for repeated text and a too large model theirs is the one to ask.
     """
-    size, trained = positives(n_parameters, "n_parameters"), positives(tokens, "tokens")
+    size, trained = require_all_positive(n_parameters, "n_parameters"), require_all_positive(tokens, "tokens")
     fresh = trained
     if unique_tokens is not None:
-        unique = positives(unique_tokens, "unique_tokens")
+        unique = require_all_positive(unique_tokens, "unique_tokens")
         fresh, trained = np.minimum(unique, trained), effective_tokens(trained, unique)
     if law.excess_parameters is not None:
         size = _effective_parameters(size, law.parameters_for(fresh), law.excess_parameters)
     loss = law.E + law.A / size**law.alpha + law.B / trained**law.beta
-    return plain(loss)
+    return as_float(loss)
 
 
 def _effective_parameters(size: Size, supported: Size, decay: float) -> Size:
@@ -217,12 +219,12 @@ def estimate_loss(
     bytes_per_token: float | None = None,
 ) -> LossEstimate:  # fmt: skip
     """The expected loss of one run, with a warning for every way in which it leaves the range of the law."""
-    size, trained = positive(n_parameters, "n_parameters"), positive(tokens, "tokens")
+    size, trained = require_positive(n_parameters, "n_parameters"), require_positive(tokens, "tokens")
     if bytes_per_token is not None:
-        positive(bytes_per_token, "bytes_per_token")
+        require_positive(bytes_per_token, "bytes_per_token")
     warnings = range_warnings(law, size, trained)
     if unique_tokens is not None:
-        warnings += _repetition_warnings(law, size, trained, positive(unique_tokens, "unique_tokens"))
+        warnings += _repetition_warnings(law, size, trained, require_positive(unique_tokens, "unique_tokens"))
     return LossEstimate(expected_loss(law, size, trained, unique_tokens), law, warnings, bytes_per_token)
 
 
@@ -256,4 +258,6 @@ def bits_per_byte(loss: Size, bytes_per_token: Size) -> Size:
 
     `bytes_per_token` is that of the text under the tokenizer that `loss` is measured with.
     """
-    return positives(loss, "loss") / (positives(bytes_per_token, "bytes_per_token") * log(2))
+    return require_all_positive(loss, "loss") / (
+        require_all_positive(bytes_per_token, "bytes_per_token") * log(2)
+    )

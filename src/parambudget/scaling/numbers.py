@@ -1,19 +1,17 @@
-"""Numbers that a law takes: refused at the door when they make no sense, held against the range it was fitted
-on."""
+"""Numbers that a law takes: refused when they make no sense, compared with the range a law was fitted in."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from parambudget.arch.dims import Size
 from parambudget.errors import InputError
-from parambudget.units import format_count, shortened
+from parambudget.units import format_count, shorten
 
 
 @dataclass(frozen=True)
-class Range:
+class FittedRange:
     """Where a law holds, both ends included."""
 
     low: float
@@ -23,16 +21,16 @@ class Range:
         """One line when `value` lies outside, None when it lies within."""
         if self.low <= value <= self.high:
             return None
-        return f"{_written(value)} {what}: outside the law's range ({self}), extrapolated"
+        return f"{_format(value)} {what}: outside the law's range ({self}), extrapolated"
 
     def __str__(self) -> str:
-        return f"{_written(self.low)} to {_written(self.high)}"
+        return f"{_format(self.low)} to {_format(self.high)}"
 
 
-def positive(value: Any, what: str) -> float:
+def require_positive(value: object, what: str) -> float:
     """`value` as a float, finite and above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise InputError(f"{what} is {shortened(repr(value))}; it must be a number above 0")
+        raise InputError(f"{what} is {shorten(repr(value))}; it must be a number above 0")
     try:
         number = float(value)
     except OverflowError:
@@ -42,10 +40,10 @@ def positive(value: Any, what: str) -> float:
     return number
 
 
-def positives(value: Any, what: str) -> Size:
+def require_all_positive(value: Size, what: str) -> Size:
     """`value` as a float, or as an array of them where it is an array; all finite and above 0."""
     if not isinstance(value, np.ndarray):
-        return positive(value, what)
+        return require_positive(value, what)
     if value.dtype.kind not in "iuf":
         raise InputError(f"{what} is an array of {value.dtype}; it must hold numbers above 0")
     numbers = value.astype(np.float64)
@@ -55,11 +53,11 @@ def positives(value: Any, what: str) -> Size:
     return numbers
 
 
-def plain(number: Size) -> Size:
+def as_float(number: Size) -> Size:
     """A NumPy scalar as a float; an array as it is."""
     return number if isinstance(number, np.ndarray) else float(number)
 
 
-def _written(number: float) -> str:
+def _format(number: float) -> str:
     """Counts as people write them; FLOPs of a whole run, which outgrow the letters, as powers of ten."""
     return format_count(number) if number < 1e16 else f"{number:.2g}"

@@ -3,69 +3,102 @@
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
-from parambudget.search.lattice import Ints
-from parambudget.search.space import Counted
+from parambudget.search.lattice import Bools, Floats, Ints
+from parambudget.search.options import CountKind, Rank
+
+Error = int | Fraction
+"""A distance from a target in parameters; with two targets the larger relative error."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Certificate:
-    """What a complete search of the lattice has shown."""
+    """What a complete search of the lattice has shown: how near a count comes to its target, or, where any
+    size may be the answer, the best value of what was predicted of every point.
 
-    target: int
-    counted: Counted
-    tolerance: Fraction
+    The fields of the kind that was not asked for are None.
+    """
+
+    counted: CountKind
     lattice: dict[str, str]
     """Every axis as flag text."""
     lattice_points: int
-    within_tolerance: int
-    best_error: int | Fraction
-    """Of the nearest point |count - target|; with two budgets the larger of the two shares that it is off by.
-    """
-    ties: int
+
+    target: int | None = None
+    tolerance: Fraction | None = None
+    within_tolerance: int | None = None
+    best_error: Error | None = None
+    """Of the nearest point |count - target|; with two targets the larger of the two relative errors."""
+    ties: int | None = None
     """Points at best_error, the first included."""
-    next_best_error: int | Fraction | None
+    next_best_error: Error | None = None
     """The next distinct error; None when every point ties."""
     active: int | None = None
-    """The second budget, of what a token meets."""
+    """The second target, for the active count."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values; the tolerance and errors of two budgets as floats."""
-        written = {name: _plain(value) for name, value in self.__dict__.items()}
-        return {name: value for name, value in written.items() if name != "active" or value is not None}
+    objective: Rank | None = None
+    """loss: least; size: greatest."""
+    possible: int | None = None
+    """Points that fit in the memory."""
+    best: float | None = None
+    """Of the objective, among all points: a loss includes the penalty of unusual aspect ratios."""
+    by_size: dict[int, float] | None = None
+    """The best of every size, two sizes an octave."""
+
+    def __repr__(self) -> str:
+        """Only the fields that apply."""
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if value is not None)
+        return f"Certificate({fields})"
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain JSON values; the tolerance and errors of two targets as floats."""
+        if self.target is None:
+            return {
+                "objective": self.objective, "counted": self.counted, "lattice": self.lattice,
+                "lattice_points": self.lattice_points, "possible": self.possible, "best": self.best,
+                "by_size": self.by_size,
+            }  # fmt: skip
+        document: dict[str, object] = {
+            "target": self.target, "counted": self.counted, "tolerance": _as_json(self.tolerance),
+            "lattice": self.lattice, "lattice_points": self.lattice_points,
+            "within_tolerance": self.within_tolerance, "best_error": _as_json(self.best_error),
+            "ties": self.ties, "next_best_error": _as_json(self.next_best_error),
+        }  # fmt: skip
+        return document if self.active is None else document | {"active": self.active}
 
 
-def least_two(errors: Any, counts: list[Ints], targets: list[int]) -> tuple[Any, int, Any]:
+def two_least_errors(
+    errors: Ints | Floats, counts: list[Ints], targets: list[int]
+) -> tuple[Error, int, Error | None]:
     """The least error, how many points have it, and the next distinct one or None; all exact.
 
-    `errors` are those of `points.misses`: floats of two budgets keep the order of the exact shares, but two
-    that differ may look equal.
+    `errors` are those of `lattice.count_errors`: with two targets floats keep the order of the exact shares,
+    but two that differ may look equal.
     """
     best = errors.min()
     others = errors > best
     if len(counts) == 1:
         ties = len(errors) - np.count_nonzero(others)
         return int(best), int(ties), int(errors[others].min()) if others.any() else None
-    first = _exact(errors == best, counts, targets)
+    first = _exact_shares(errors == best, counts, targets)
     if len(first) > 1:
         return first[0][0], first[0][1], first[1][0]
     if not others.any():
         return *first[0], None
-    return *first[0], _exact(errors == errors[others].min(), counts, targets)[0][0]
+    return *first[0], _exact_shares(errors == errors[others].min(), counts, targets)[0][0]
 
 
-def _exact(where: Any, counts: list[Ints], targets: list[int]) -> list[tuple[Any, int]]:
+def _exact_shares(where: Bools, counts: list[Ints], targets: list[int]) -> list[tuple[Fraction, int]]:
     """The distinct exact shares of some points in order, and how many points have each."""
-    off = [np.abs(some[where] - target) for some, target in zip(counts, targets, strict=True)]
-    pairs = Counter(zip(*(each.tolist() for each in off), strict=True))
-    found: Counter[Any] = Counter()
-    for pair, many in pairs.items():
-        found[max(Fraction(d, target) for d, target in zip(pair, targets, strict=True))] += many
-    return sorted(found.items())
+    off = [np.abs(count[where] - target) for count, target in zip(counts, targets, strict=True)]
+    pairs = Counter(zip(*(distances.tolist() for distances in off), strict=True))
+    shares: Counter[Fraction] = Counter()
+    for pair, n_points in pairs.items():
+        shares[max(Fraction(d, target) for d, target in zip(pair, targets, strict=True))] += n_points
+    return sorted(shares.items())
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Error | None) -> int | float | None:
     return float(value) if isinstance(value, Fraction) else value

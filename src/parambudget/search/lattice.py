@@ -5,21 +5,25 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
-from parambudget.arch.config import ModelConfig, met_width, routable
-from parambudget.arch.dims import Dims, Size, with_sizes
+from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import Dims, Size, active_expert_width, can_route
+from parambudget.arch.fields import ModelFields
+from parambudget.arch.sizes import with_sizes
 from parambudget.arch.validation import LARGEST_SIZE
 from parambudget.errors import InputError
-from parambudget.search.space import MIX, SearchSpace
+from parambudget.search.axis import Axis
+from parambudget.search.space import EXPERT_AXES, SearchSpace
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Strings = np.ndarray[Any, np.dtype[np.str_]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
-
+Index = Ints | Bools | slice
+"""What selects some of an array's elements and keeps it an array."""
 
 MOST_ROWS: Final = 10**8
 _UNBOUNDED: Final = 2**62
@@ -46,9 +50,38 @@ class Lattice:
         return len(self.n_layers) * int(self.run.sum())
 
 
+def build_lattice(space: SearchSpace) -> Lattice:
+    """The lattice of a search space; combinations that make no model (a group that does not divide, more
+    experts per token than there are) are no points."""
+    kv_axis = space.kv_groups or space.n_kv_heads
+    axes = [axis.values if axis else (0,) for axis in (space.dim, space.head_dim, kv_axis, space.n_heads)]
+    shape, runs = [len(values) for values in axes], _ffn_runs(space)
+    mixes = [axis.values for axis in _axes_of_mixes(space).values()]
+    n_rows = prod(shape) * len(runs) * len(space.n_layers.values) * prod(map(len, mixes))
+    if n_rows > MOST_ROWS:
+        raise InputError(f"the lattice has more than {MOST_ROWS:,} rows; use larger steps or fewer values")
+    dims, head_dims, kvs, heads = map(_int_array, axes)
+    d, h, kv = dims[:, None, None, None], head_dims[:, None, None], kvs[:, None]
+    if space.n_heads is None:
+        fits = (d % h == 0) & (d // h % kv == 0)
+    else:
+        fits = np.broadcast_to(heads % kv == 0, shape)
+    width, head_at, kv_at, heads_at = np.nonzero(fits)
+    mix = _expert_mixes(space)
+    first, many = (of_dims[..., width] for of_dims in _ffn_widths(space, runs, mix))
+    piece, mixed, column = np.nonzero(many)
+    dim, head_dim, kv = dims[width[column]], head_dims[head_at[column]], kvs[kv_at[column]]
+    n_heads = dim // head_dim if space.n_heads is None else heads[heads_at[column]]
+    n_kv_heads = n_heads // kv if space.kv_groups else kv
+    sizes = {"dim": dim, "head_dim": head_dim, "n_heads": n_heads, "n_kv_heads": n_kv_heads}
+    sizes |= {name: values[mixed] for name, values in mix.sizes.items()}
+    at = (piece, mixed, column)
+    return Lattice(_int_array(space.n_layers.values), sizes, first[at], many[at], runs[0].step)
+
+
 @dataclass(frozen=True, eq=False)
-class _Mixes:
-    """What one token's experts come to, a mix each: per_width * width + fixed is the width that it meets.
+class _ExpertMixes:
+    """The possible numbers of experts, one mix an element: per_width * width + fixed is the active FFN width.
 
     A dense model has one mix, of one FFN.
     """
@@ -58,60 +91,30 @@ class _Mixes:
     fixed: Ints
 
 
-def expand(space: SearchSpace) -> Lattice:
-    """The lattice of a search space; combinations that make no model (a group that does not divide, more
-    experts for a token than there are) are no points."""
-    kv_axis = space.kv_groups or space.n_kv_heads
-    axes = [axis.values if axis else (0,) for axis in (space.dim, space.head_dim, kv_axis, space.n_heads)]
-    shape, runs = [len(values) for values in axes], _ffn_runs(space)
-    mixes = [axis.values for axis in _axes_of_mixes(space).values()]
-    n_rows = prod(shape) * len(runs) * len(space.n_layers.values) * prod(map(len, mixes))
-    if n_rows > MOST_ROWS:
-        raise InputError(f"the lattice has more than {MOST_ROWS:,} rows; use larger steps or fewer values")
-    dims, head_dims, kvs, heads = map(_array, axes)
-    d, h, kv = dims[:, None, None, None], head_dims[:, None, None], kvs[:, None]
-    if space.n_heads is None:
-        fits = (d % h == 0) & (d // h % kv == 0)
-    else:
-        fits = np.broadcast_to(heads % kv == 0, shape)
-    width, head_at, kv_at, heads_at = np.nonzero(fits)
-    mix = _mixes(space)
-    first, many = (of_dims[..., width] for of_dims in _ffn_widths(space, runs, mix))
-    piece, mixed, column = np.nonzero(many)
-    dim, head_dim, kv = dims[width[column]], head_dims[head_at[column]], kvs[kv_at[column]]
-    n_heads = dim // head_dim if space.n_heads is None else heads[heads_at[column]]
-    n_kv_heads = n_heads // kv if space.kv_groups else kv
-    sizes = {"dim": dim, "head_dim": head_dim, "n_heads": n_heads, "n_kv_heads": n_kv_heads}
-    sizes |= {name: values[mixed] for name, values in mix.sizes.items()}
-    at = (piece, mixed, column)
-    return Lattice(_array(space.n_layers.values), sizes, first[at], many[at], runs[0].step)
-
-
-def _axes_of_mixes(space: SearchSpace) -> dict[str, Any]:
+def _axes_of_mixes(space: SearchSpace) -> dict[str, Axis]:
     """The axes that a mix of experts is a choice from; none without experts."""
     if space.choices.moe is None:
         return {}
-    axes = {name: getattr(space, name) for name in (*MIX, "intermediate_size")}
+    axes = {name: space.axis(name) for name in (*EXPERT_AXES, "intermediate_size")}
     return {name: axis for name, axis in axes.items() if axis is not None}
 
 
-def _mixes(space: SearchSpace) -> _Mixes:
-    """Every possible mix, and what a token meets of it."""
+def _expert_mixes(space: SearchSpace) -> _ExpertMixes:
     axes, moe = _axes_of_mixes(space), space.choices.moe
     if moe is None:
-        return _Mixes({}, _array([1]), _array([0]))
-    every = _array(list(product(*(axis.values for axis in axes.values())))).T
-    chosen = routable(every[0], every[1], moe.n_expert_groups, moe.n_groups_per_token)
-    sizes = dict(zip(axes, every[:, chosen], strict=True))
+        return _ExpertMixes({}, _int_array([1]), _int_array([0]))
+    every = _int_array(list(product(*(axis.values for axis in axes.values())))).T
+    possible = can_route(every[0], every[1], moe.n_expert_groups, moe.n_groups_per_token)
+    sizes = dict(zip(axes, every[:, possible], strict=True))
     per_token, n_shared = sizes["n_experts_per_token"], sizes["n_shared_experts"]
     if moe.shared_intermediate_size is None:
-        return _Mixes(sizes, per_token + n_shared, 0 * n_shared)
+        return _ExpertMixes(sizes, per_token + n_shared, 0 * n_shared)
     sizes["shared_intermediate_size"] = np.full_like(n_shared, moe.shared_intermediate_size)
-    return _Mixes(sizes, per_token, n_shared * moe.shared_intermediate_size)
+    return _ExpertMixes(sizes, per_token, n_shared * moe.shared_intermediate_size)
 
 
 def _ffn_runs(space: SearchSpace) -> list[range]:
-    """Widths as arithmetic runs: one for the multiples or for an even list, one a width for an uneven."""
+    """Widths as arithmetic runs: one for multiples or an even list, one per width for an uneven list."""
     axis = space.expert_intermediate_size if space.choices.moe else space.intermediate_size
     if axis is None:
         return [range(space.multiple, LARGEST_SIZE + 1, space.multiple)]
@@ -121,22 +124,22 @@ def _ffn_runs(space: SearchSpace) -> list[range]:
     return [even] if values == tuple(even) else [range(value, value + 1) for value in values]
 
 
-def _ffn_widths(space: SearchSpace, runs: list[range], mixes: _Mixes) -> tuple[Ints, Ints]:
-    """Of every run, under every mix and every dim, the first width with which a token meets no less and no
-    more than the exact bounds of the ratio, and how many there are."""
+def _ffn_widths(space: SearchSpace, runs: list[range], mixes: _ExpertMixes) -> tuple[Ints, Ints]:
+    """Of every run, under every mix and every dim: the first width whose active width is within the exact
+    bounds of the ratio, and how many there are."""
     low, high = space.ffn_ratio or (Fraction(0), Fraction(_UNBOUNDED))
     # Python's ints: a ratio of many digits would overflow the array's.
     (a, b), (c, d) = low.as_integer_ratio(), high.as_integer_ratio()
-    at_least = _array([-(-a * dim // b) for dim in space.dim.values])
-    at_most = _array([min(c * dim // d, _UNBOUNDED) for dim in space.dim.values])
-    start, stop, step = _array([(run.start, run.stop, run.step) for run in runs]).T[:, :, None, None]
+    at_least = _int_array([-(-a * dim // b) for dim in space.dim.values])
+    at_most = _int_array([min(c * dim // d, _UNBOUNDED) for dim in space.dim.values])
+    start, stop, step = _int_array([(run.start, run.stop, run.step) for run in runs]).T[:, :, None, None]
     per_width, fixed = mixes.per_width[:, None], mixes.fixed[:, None]
     narrowest, widest = -((fixed - at_least) // per_width), (at_most - fixed) // per_width
     first = start + np.maximum(-((start - narrowest) // step), 0) * step
     return first, np.maximum((np.minimum(widest, stop - 1) - first) // step + 1, 0)
 
 
-def _array(values: Sequence[Any]) -> Ints:
+def _int_array(values: Sequence[int] | Sequence[tuple[int, ...]]) -> Ints:
     return np.asarray(values, dtype=np.int64)
 
 
@@ -144,7 +147,7 @@ _COUNTS: Final = ("counted", "active")
 
 
 @dataclass(frozen=True, eq=False)
-class Points:
+class Candidates:
     """Points of a lattice as equally long arrays; None where the choices have no such size."""
 
     n_layers: Ints
@@ -161,46 +164,46 @@ class Points:
     expert_intermediate_size: Ints | None = None
     shared_intermediate_size: Ints | None = None
     active: Ints | None = None
-    """What counts against a second budget, of what a token meets; None without one."""
+    """Active parameters, where they have a target of their own; None elsewhere."""
 
     def __len__(self) -> int:
         return len(self.counted)
 
-    def at(self, index: Any) -> "Points":
-        """The points at an index array or mask."""
-        return Points(**{name: values[index] for name, values in self._there().items()})
+    def select(self, index: Index) -> "Candidates":
+        """The points at an index array, a mask or a slice."""
+        return Candidates(**{name: values[index] for name, values in self._arrays().items()})
 
     def columns(self) -> dict[str, Ints]:
         """The sizes by name, for `with_sizes`."""
-        return {name: values for name, values in self._there().items() if name not in _COUNTS}
+        return {name: values for name, values in self._arrays().items() if name not in _COUNTS}
 
-    def sizes(self, i: int) -> dict[str, int]:
+    def sizes(self, i: int) -> ModelFields:
         """The sizes of point i as plain ints, ready for `ModelConfig.replace`."""
-        return {name: int(values[i]) for name, values in self.columns().items()}
+        return cast(ModelFields, {name: int(values[i]) for name, values in self.columns().items()})
 
     def counts(self) -> list[Ints]:
-        """What the points count against each budget."""
+        """What the points count against each target."""
         return [self.counted] if self.active is None else [self.counted, self.active]
 
     @property
     def ffn_width(self) -> Ints:
-        """Width of what a token meets in an FFN's place: of its experts and the shared ones, side by side."""
-        width: Ints = self.intermediate_size if self.n_experts is None else met_width(self)
+        """The active FFN width: of a token's experts and the shared ones, side by side."""
+        width: Ints = self.intermediate_size if self.n_experts is None else active_expert_width(self)
         return width
 
-    def _there(self) -> dict[str, Ints]:
+    def _arrays(self) -> dict[str, Ints]:
         return {name: values for name, values in self.__dict__.items() if values is not None}
 
     @classmethod
-    def joined(cls, parts: "Sequence[Points]") -> "Points":
+    def concatenate(cls, parts: "Sequence[Candidates]") -> "Candidates":
         """The points of all parts, one or more."""
-        there = [part._there() for part in parts]
-        return cls(**{name: np.concatenate([part[name] for part in there]) for name in there[0]})
+        arrays = [part._arrays() for part in parts]
+        return cls(**{name: np.concatenate([part[name] for part in arrays]) for name in arrays[0]})
 
 
-def models(choices: ModelConfig, points: Points) -> Iterator[tuple[Any, Dims]]:
+def candidate_models(choices: ModelConfig, points: Candidates) -> Iterator[tuple[Index, Dims]]:
     """The points as models of the choices, with where they are; those with as many shared experts together,
-    which to the table are a choice and no array."""
+    which to the table are a choice and not an array."""
     columns = points.columns()
     shared = columns.pop("n_shared_experts", None)
     if shared is None:
@@ -212,18 +215,19 @@ def models(choices: ModelConfig, points: Points) -> Iterator[tuple[Any, Dims]]:
         yield here, with_sizes(choices, **sizes, n_shared_experts=n_shared)
 
 
-def reading(choices: ModelConfig, points: Points, read: Callable[[Any], Size]) -> Floats:
-    """What `read` says of every point."""
-    found = np.empty(len(points))
-    for here, m in models(choices, points):
-        found[here] = read(m)
-    return found
+def evaluate(choices: ModelConfig, points: Candidates, quantity: Callable[[Dims], Size]) -> Floats:
+    """A quantity of every point."""
+    values = np.empty(len(points))
+    for here, m in candidate_models(choices, points):
+        values[here] = quantity(m)
+    return values
 
 
-def misses(counts: Sequence[Ints], targets: Sequence[int]) -> Any:
-    """How far points are from their budget in parameters; from two budgets the larger of the shares."""
-    off = [np.abs(some - target) for some, target in zip(counts, targets, strict=True)]
+def count_errors(counts: Sequence[Ints], targets: Sequence[int]) -> Ints | Floats:
+    """How far points are from their target in parameters; with two targets, the larger relative error."""
+    off = [np.abs(count - target) for count, target in zip(counts, targets, strict=True)]
     if len(off) == 1:
         return off[0]
     # Correctly rounded quotients of whole numbers: equal shares are equal floats.
-    return np.maximum(*(each / target for each, target in zip(off, targets, strict=True)))
+    larger: Floats = np.maximum(off[0] / targets[0], off[1] / targets[1])
+    return larger

@@ -1,85 +1,23 @@
 """The shape score: how far a shape is from what practitioners build at that size. Lower is better; 0 is the
-centre.
+most usual shape.
 
 A prior over published models, not a prediction of loss: at a fixed count the loss depends only weakly on
 shape (Kaplan et al. 2020, arXiv 2001.08361, section 3.1). It ranks, it never cuts. How its weights were
 chosen and how published models rank under it is in docs/solving.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import active_body, body
-from parambudget.search.lattice import Bools, Floats, Ints, Points, Strings, misses, reading
+from parambudget.search.lattice import Bools, Candidates, Floats, Ints, Strings, count_errors, evaluate
 
-EXPERT_ASPECT: Final = {500e6: 45, 2.2e9: 75, 12e9: 90}
-"""Active body parameters to dim / n_layers: geometric means of the tuning half around each size."""
-SPREAD: Final = 0.35
-"""Standard deviation of ln(dim / n_layers) around that."""
-MET_WIDTH: Final = (np.log(4.0), 0.36)
-"""Median and standard deviation of ln(width a token meets / dim): Qwen3 3, OLMoE and gpt-oss 4, Mixtral 7.
-"""
-FILLING: Final = (np.log(1.27), 0.42)
-"""The same of ln(n_heads * head_dim / dim): most fill dim, Qwen3 twice and GLM-4.5 2.4 to 3 times."""
-LATENT_HEADS: Final = (np.log(1.5), 0.48)
-"""Mean and standard deviation of ln(n_heads * v_head_dim / dim) in latent attention: DeepSeek-V3 2.3,
-Moonlight 1."""
-
-
-@dataclass(frozen=True)
-class ExpertWeights:
-    """The price of each departure, in the units of `rank.Weights`."""
-
-    unaligned: float = 3.0
-    """expert_intermediate_size not a multiple of 128, of 64 below 1B active."""
-    number: float = 2.0
-    """n_experts no power of two; half of it for a multiple of 32."""
-    chosen: float = 2.0
-    """Fine-grained, from 32 experts on: other than 8 for a token; half of it for 6, three quarters for 4.
-    Coarse, below 32: other than 2; half of it for 4. Half as much again for what neither knows."""
-    coarse: float = 1.0
-    """Fewer than 32 experts: since DeepSeekMoE (Dai et al. 2024, arXiv 2401.06066) most have more,
-    narrower ones."""
-    wide: float = 1.0
-    """One of 32 or more experts wider than dim."""
-
-
-EXPERT_WEIGHTS: Final = ExpertWeights()
-
-
-def experts_term(points: Points, size: int, weights: ExpertWeights = EXPERT_WEIGHTS) -> Floats:
-    """The penalty of each point's number, share and width of experts; `size` is what is active."""
-    w, n, chosen, width = (
-        weights,
-        points.n_experts,
-        points.n_experts_per_token,
-        points.expert_intermediate_size,
-    )
-    assert n is not None and chosen is not None and width is not None  # noqa: PT018
-    fine, unit = n >= 32, 128 if size >= 1e9 else 64
-    of_fine = np.select([chosen == 8, chosen == 6, chosen == 4], [0.0, 0.5, 0.75], 1.5)
-    of_coarse = np.select([chosen == 2, chosen == 4, chosen == 1], [0.0, 0.5, 2.0], 1.5)
-    uneven = np.where((n & (n - 1)) == 0, 0.0, np.where(n % 32 == 0, 0.5, 1.0))
-    found: Floats = (
-        w.unaligned * (width % unit > 0)
-        + w.number * uneven
-        + w.chosen * np.where(fine, of_fine, of_coarse)
-        + w.coarse * ~fine
-        + w.wide * (fine & (width > points.dim))
-    )
-    return found
-
-
-def aspect(active_body: Any) -> Any:
-    """The conventional dim / n_layers: log-linear between the knots of `EXPERT_ASPECT`, level beyond them."""
-    return np.exp(
-        np.interp(np.log(active_body), np.log(list(EXPERT_ASPECT)), np.log(list(EXPERT_ASPECT.values())))
-    )
-
+FloatLike = float | Floats
 
 ASPECT: Final = {
     10e6: 40, 100e6: 46, 300e6: 48, 1e9: 80, 2.5e9: 87,
@@ -89,11 +27,21 @@ ASPECT: Final = {
 it was depth that grew (Llama: 32 x 4096, 40 x 5120, 80 x 8192), so the curve is not monotone."""
 
 
-TERMS: Final = ("aspect", "ffn", "heads", "width", "depth", "kv")
+EXPERT_ASPECT: Final = {500e6: 45, 2.2e9: 75, 12e9: 90}
+"""Active body parameters to dim / n_layers: geometric means of the tuning half around each size."""
+SPREAD: Final = 0.35
+"""Standard deviation of ln(dim / n_layers) around that."""
+EXPERT_FFN_RATIO: Final = (np.log(4.0), 0.36)
+"""Median and standard deviation of ln(active FFN width / dim): Qwen3 3, OLMoE and gpt-oss 4, Mixtral 7."""
+EXPERT_HEAD_FILLING: Final = (np.log(1.27), 0.42)
+"""The same of ln(n_heads * head_dim / dim): most fill dim, Qwen3 twice and GLM-4.5 2.4 to 3 times."""
+LATENT_HEADS: Final = (np.log(1.5), 0.48)
+"""Mean and standard deviation of ln(n_heads * v_head_dim / dim) in latent attention: DeepSeek-V3 2.3,
+Moonlight 1."""
 
 
 @dataclass(frozen=True)
-class Weights:
+class ScoreWeights:
     """The price of each departure, in units of one squared standard deviation of the aspect prior."""
 
     ffn: float = 1.0
@@ -116,41 +64,38 @@ class Weights:
     multi_head: float = 2.0
     """Multi-head attention from 3B."""
     kv_heads: float = 1.0
-    """Each of: grouped kv heads that are no power of two; fewer than 8 of them from 3B."""
+    """Each of: a number of grouped kv heads that is not a power of two; fewer than 8 of them from 3B."""
 
 
-WEIGHTS: Final = Weights()
+SCORE_WEIGHTS: Final = ScoreWeights()
 
 
-def centre(body_count: Any) -> Any:
-    """The conventional dim / n_layers at a body count: log-linear between the knots of `ASPECT`, level beyond
-    them."""
-    return np.exp(np.interp(np.log(body_count), np.log(list(ASPECT)), np.log(list(ASPECT.values()))))
+@dataclass(frozen=True)
+class ExpertWeights:
+    """The price of each departure, in the units of `ScoreWeights`."""
+
+    unaligned: float = 3.0
+    """expert_intermediate_size not a multiple of 128, of 64 below 1B active."""
+    number: float = 2.0
+    """n_experts not a power of two; half of it for a multiple of 32."""
+    per_token: float = 2.0
+    """Fine-grained, from 32 experts on: other than 8 per token; half of it for 6, three quarters for 4.
+    Coarse, below 32: other than 2; half of it for 4. Half as much again for anything else."""
+    coarse: float = 1.0
+    """Fewer than 32 experts: since DeepSeekMoE (Dai et al. 2024, arXiv 2401.06066) most have more,
+    narrower ones."""
+    wide: float = 1.0
+    """One of 32 or more experts wider than dim."""
 
 
-def spread(body_count: Any) -> Any:
-    """Standard deviation of ln(dim / n_layers) around the centre among published models: wider below 1B."""
-    return np.where(body_count < 1e9, 0.5, 0.35)
-
-
-def aspect_deviation(choices: ModelConfig, points: Points) -> Floats:
-    """How many standard deviations wider (+) or deeper (-) each point is than is conventional at its size: of
-    the body, with experts at what is active of it."""
-    if choices.moe is None:
-        bodies = reading(choices, points, body)
-        usual, deviation = centre(bodies), spread(bodies)
-    else:
-        bodies = reading(choices, points, active_body)
-        usual, deviation = aspect(bodies), SPREAD
-    ratio: Floats = np.log(points.dim / points.n_layers / usual) / deviation
-    return ratio
+EXPERT_SCORE_WEIGHTS: Final = ExpertWeights()
 
 
 def shape_score(
-    choices: ModelConfig, points: Points, size: int, weights: Weights = WEIGHTS
+    choices: ModelConfig, points: Candidates, size: int, weights: ScoreWeights = SCORE_WEIGHTS
 ) -> dict[str, Floats]:
-    """The penalty of each point, term by term (`TERMS`, and "experts" where there are any); `size` is the
-    budget, of a model with experts the active one, which sets what is conventional."""
+    """The penalty of each point, term by term ("experts" only where there are any); `size`, the target or
+    with experts the active count, decides what is usual."""
     w, dim, layers = weights, points.dim, points.n_layers
     width_unit = 512 if size >= 7e9 else 256 if size >= 1e9 else 128 if size >= 100e6 else 64
     terms = {
@@ -164,19 +109,19 @@ def shape_score(
     return terms | ({"experts": experts_term(points, size)} if choices.moe else {})
 
 
-def _ffn(choices: ModelConfig, points: Points, size: int, w: Weights) -> Floats:
+def _ffn(choices: ModelConfig, points: Candidates, size: int, w: ScoreWeights) -> Floats:
     # Medians of intermediate_size / dim among published models: 3.46 gated; 4 plain, hardly anything else.
-    centre, spread = (1.24, 0.27) if choices.gated else (np.log(4), 0.10)
+    usual, spread = (1.24, 0.27) if choices.gated else (np.log(4), 0.10)
     unaligned = points.intermediate_size % (256 if size >= 1e9 else 128) > 0
     if choices.moe:  # the width of an expert is a term of its own
-        (centre, spread), unaligned = MET_WIDTH, unaligned & False
+        (usual, spread), unaligned = EXPERT_FFN_RATIO, unaligned & False
     ffn: Floats = (
-        w.ffn_unaligned * unaligned + w.ffn * ((np.log(points.ffn_width / points.dim) - centre) / spread) ** 2
+        w.ffn_unaligned * unaligned + w.ffn * ((np.log(points.ffn_width / points.dim) - usual) / spread) ** 2
     )
     return ffn
 
 
-def _heads(choices: ModelConfig, points: Points, size: int, w: Weights) -> Floats:
+def _heads(choices: ModelConfig, points: Candidates, size: int, w: ScoreWeights) -> Floats:
     heads, head_dim = points.n_heads, points.head_dim
     head_unit = 8 if size >= 3e9 else 4 if size >= 350e6 else 1
     of_number = w.odd_heads * (heads % 2) + w.unaligned_heads * (heads % head_unit > 0)
@@ -185,14 +130,14 @@ def _heads(choices: ModelConfig, points: Points, size: int, w: Weights) -> Float
         of_values: Floats = ((np.log(heads * choices.mla.v_head_dim / points.dim) - usual) / spread) ** 2
         return np.asarray(of_number + of_values)
     # Heads need not fill dim; among published models they mostly do.
-    usual, spread = FILLING if choices.moe else (0.0, 0.35)
+    usual, spread = EXPERT_HEAD_FILLING if choices.moe else (0.0, 0.35)
     filling: Floats = ((np.log(heads * head_dim / points.dim) - usual) / spread) ** 2
     usual_head = head_dim == 128 if size >= 1e9 else (head_dim == 128) | (head_dim == 64)
     heads_term: Floats = of_number + filling + w.head_dim * ~usual_head
     return heads_term
 
 
-def _kv(points: Points, size: int, w: Weights) -> Floats:
+def _kv(points: Candidates, size: int, w: ScoreWeights) -> Floats:
     kv_heads, group = points.n_kv_heads, points.n_heads // points.n_kv_heads
     unusual_group = (group != 1) & (group != 2) & (group != 4) & (group != 8)
     rare_group = group == 2 if size >= 3e9 else (group > 1) & (size < 350e6)
@@ -200,6 +145,59 @@ def _kv(points: Points, size: int, w: Weights) -> Floats:
     multi_head = (group == 1) & (size >= 3e9)
     kv: Floats = w.group * (unusual_group + rare_group) + w.multi_head * multi_head + w.kv_heads * unusual_kv
     return kv
+
+
+def experts_term(points: Candidates, size: int, weights: ExpertWeights = EXPERT_SCORE_WEIGHTS) -> Floats:
+    """The penalty of each point's number, share and width of experts; `size` is the active count."""
+    w, n, per_token = weights, points.n_experts, points.n_experts_per_token
+    width = points.expert_intermediate_size
+    assert n is not None and per_token is not None and width is not None  # noqa: PT018
+    fine, unit = n >= 32, 128 if size >= 1e9 else 64
+    of_fine = np.select([per_token == 8, per_token == 6, per_token == 4], [0.0, 0.5, 0.75], 1.5)
+    of_coarse = np.select([per_token == 2, per_token == 4, per_token == 1], [0.0, 0.5, 2.0], 1.5)
+    uneven = np.where((n & (n - 1)) == 0, 0.0, np.where(n % 32 == 0, 0.5, 1.0))
+    penalty: Floats = (
+        w.unaligned * (width % unit > 0)
+        + w.number * uneven
+        + w.per_token * np.where(fine, of_fine, of_coarse)
+        + w.coarse * ~fine
+        + w.wide * (fine & (width > points.dim))
+    )
+    return penalty
+
+
+def aspect_deviation(choices: ModelConfig, points: Candidates) -> Floats:
+    """How many standard deviations wider (+) or deeper (-) each point is than is usual at its size: that of
+    the body, with experts of its active part."""
+    if choices.moe is None:
+        bodies = evaluate(choices, points, body)
+        usual, deviation = usual_aspect(bodies), aspect_spread(bodies)
+    else:
+        bodies = evaluate(choices, points, active_body)
+        usual, deviation = usual_expert_aspect(bodies), np.asarray(SPREAD)
+    ratio: Floats = np.log(points.dim / points.n_layers / usual) / deviation
+    return ratio
+
+
+def usual_aspect(body_count: FloatLike) -> Floats:
+    """The usual dim / n_layers of dense models, by their body parameters."""
+    return _interpolate(body_count, ASPECT)
+
+
+def aspect_spread(body_count: FloatLike) -> Floats:
+    """Standard deviation of ln(dim / n_layers) around the usual among published models: wider below 1B."""
+    return np.where(body_count < 1e9, 0.5, 0.35)
+
+
+def usual_expert_aspect(active_body_count: FloatLike) -> Floats:
+    """The usual dim / n_layers of models with experts, by their active body parameters."""
+    return _interpolate(active_body_count, EXPERT_ASPECT)
+
+
+def _interpolate(count: FloatLike, knots: Mapping[float, float]) -> Floats:
+    """Log-linear between the knots, level beyond them."""
+    aspect: Floats = np.exp(np.interp(np.log(count), np.log(list(knots)), np.log(list(knots.values()))))
+    return aspect
 
 
 LABELS: Final = ("deep", "balanced", "wide")
@@ -216,13 +214,15 @@ FFN_CLASSES: Final = tuple(Fraction(n, 6) for n in (13, 19, 23, 27, 33, 42))
 """
 
 
-def order(points: Points, score: Floats, target: int, active: int | None = None, *, closest: bool) -> Ints:
+def rank_candidates(
+    points: Candidates, score: Floats, target: int, active: int | None = None, *, closest: bool
+) -> Ints:
     """Indices from best to worst. By score then error, or by error then score; ties by fewer layers, smaller
     dim, smaller head_dim, more kv heads, smaller FFN and fewer experts, so that the answer never depends on
     how the lattice was written."""
     # Rounded, so that the last bit of a logarithm does not order what is equal.
     rounded = np.round(score, 6)
-    error = misses(points.counts(), [target] if active is None else [target, active])
+    error = count_errors(points.counts(), [target] if active is None else [target, active])
     first = (error, rounded) if closest else (rounded, error)
     ties = (
         points.n_layers,
@@ -233,11 +233,11 @@ def order(points: Points, score: Floats, target: int, active: int | None = None,
         points.intermediate_size,
         *(getattr(points, name) for name in _OF_EXPERTS if getattr(points, name) is not None),
     )
-    found: Ints = np.lexsort((*reversed(ties), *reversed(first)))
-    return found
+    ranking: Ints = np.lexsort((*reversed(ties), *reversed(first)))
+    return ranking
 
 
-def diverse(points: Points, ranked: Ints, n: int, labels: Strings | None = None) -> Ints:
+def pick_diverse(points: Candidates, ranked: Ints, n: int, labels: Strings | None = None) -> Ints:
     """n of the ranking that differ from each other, in the order of the ranking, its first always among them.
 
     Any two differ in at least two of layers, dim, kv heads and FFN class, and not only in kv heads and FFN
@@ -251,39 +251,39 @@ def diverse(points: Points, ranked: Ints, n: int, labels: Strings | None = None)
     wanted = (
         [] if labels is None else [labels[ranked] == name for name in dict.fromkeys(labels[ranked].tolist())]
     )
-    chosen: list[int] = []
-    while len(chosen) < n and open_.any():
-        within = next((here for here in wanted if not here[chosen].any() and (here & open_).any()), True)
+    picked: list[int] = []
+    while len(picked) < n and open_.any():
+        within = next((here for here in wanted if not here[picked].any() and (here & open_).any()), True)
         pick = int(np.argmax(open_ & within))
-        chosen.append(pick)
+        picked.append(pick)
         different = traits != traits[:, pick : pick + 1]
         open_ &= different.sum(axis=0) >= differ_in
         if shape_is_free:
             open_ &= different[:of_shape].any(axis=0)
         open_[pick] = False
-    return ranked[np.sort(np.array(chosen, dtype=np.int64))]
+    return ranked[np.sort(np.array(picked, dtype=np.int64))]
 
 
-def free_traits(points: Points) -> Bools:
+def free_traits(points: Candidates) -> Bools:
     """Which of layers, dim, experts, kv heads and FFN class are not the same for all points."""
     traits = _traits(points)
     free: Bools = (traits != traits[:, :1]).any(axis=1)
     return free
 
 
-def _traits(points: Points) -> Ints:
+def _traits(points: Candidates) -> Ints:
     experts = [] if points.n_experts is None else [points.n_experts]
     return np.stack([points.n_layers, points.dim, *experts, points.n_kv_heads, ffn_class(points)])
 
 
-def ffn_class(points: Points) -> Ints:
+def ffn_class(points: Candidates) -> Ints:
     """Class of each point's FFN ratio, 0 for the narrowest."""
     ratio = points.ffn_width / points.dim
-    found: Ints = np.digitize(ratio, [float(bound) for bound in FFN_CLASSES])
-    return found
+    classes: Ints = np.digitize(ratio, [float(bound) for bound in FFN_CLASSES])
+    return classes
 
 
-def labels(aspect_deviation: Floats) -> Strings:
-    """deep, balanced or wide: the thirds of dim / n_layers around what is conventional at that size."""
-    named: Strings = np.array(LABELS)[np.digitize(aspect_deviation, (-_THIRD, _THIRD))]
-    return named
+def shape_labels(aspect_deviation: Floats) -> Strings:
+    """deep, balanced or wide: the thirds of dim / n_layers around what is usual at that size."""
+    names: Strings = np.array(LABELS)[np.digitize(aspect_deviation, (-_THIRD, _THIRD))]
+    return names

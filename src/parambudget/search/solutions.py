@@ -1,61 +1,65 @@
 """What a search hands back: ranked models with their errors and scores, and the certificate."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final, overload
 
+from parambudget._files import write_json
 from parambudget._tabular import Tabular
+from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.description import shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active, total
 from parambudget.search.certificate import Certificate
-from parambudget.search.space import MIX, SIZES, Counted
+from parambudget.search.options import DEFAULT_TOP, Rank
+from parambudget.search.space import EXPERT_AXES, SIZES
 
 EQUAL_NATS: Final = 0.005
-"""Losses that differ by less are equal to what a law can tell: seeds alone differ by a few thousandths."""
+"""Losses that differ by less are equal as far as a law can tell: seeds alone differ by a few thousandths."""
 EQUAL_SHARE: Final = 0.01
-"""The same of speeds and memories."""
+"""The same for speeds and memory, as a share."""
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What is predicted of one model; None where it was not asked for."""
+class Forecast:
+    """What is predicted for one model; None where it was not asked for."""
 
     tokens_per_second: float | None
     peak_bytes: float | None
     batch_size: int | None
-    """Sequences per micro-step of the quickest way that fits."""
+    """Sequences per micro-step of the fastest step that fits."""
     gradient_checkpointing: bool | None
     tokens: float | None
-    """That the budget has room for."""
+    """Trained on within the budget."""
     loss: float | None
     """Expected after them, nats per token of the law's text: to compare, not to promise."""
     ranked_loss: float | None
     """The same with a penalty for unusual proportions: what `--rank loss` orders by."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain JSON values."""
         return dict(vars(self))
 
 
 @dataclass(frozen=True, repr=False)
 class Solution:
-    """One model that answers the budget."""
+    """One model that meets the target or the budget."""
 
     model: ModelConfig
     label: str
-    """deep, balanced or wide; with a current model, the way out: narrower, shallower, thinner, ..."""
+    """deep, balanced or wide; of a resized model the direction: narrower, shallower, thinner, ..."""
     counted: int
-    """Parameters in the sense of the budget (total or body)."""
+    """Parameters as the search counts them (total, body or active)."""
     error: int | None
-    """counted - target; None where no count was asked for."""
+    """counted - target; None without a target."""
     score: dict[str, float]
     """The shape score, term by term; the lower the sum the more usual the shape."""
-    outlook: Outlook | None = None
-    """What is predicted of it, where a machine or another budget is named."""
+    forecast: Forecast | None = None
+    """What is predicted for it, where a machine or a budget is given."""
     active_error: int | None = None
-    """What is active less a second budget of that; None without one."""
+    """The active count less the target for it; None without one."""
 
     def __repr__(self) -> str:
         """One line: a model is long when all of its choices are spelled out."""
@@ -64,8 +68,13 @@ class Solution:
         return f"{self.label}: {shape_in_words(self.model)}: {self.counted:,} parameters{error}{active}"
 
     @property
+    def total(self) -> int:
+        """All parameters."""
+        return int(total(self.model))
+
+    @property
     def active(self) -> int:
-        """Parameters that one token meets; all of a dense model's."""
+        """Parameters used per token; all of a dense model's."""
         return int(active(self.model))
 
     @property
@@ -73,46 +82,42 @@ class Solution:
         """The sum that ranks."""
         return sum(self.score.values())
 
+    def save(self, path: str | Path) -> None:
+        """Write the model to a config file, with where it comes from."""
+        provenance = self.provenance() | {"version": __version__}
+        write_json(Path(path), {"model": self.model.model_dump(), "provenance": provenance})
+
+    def provenance(self) -> dict[str, object]:
+        """What a config file says of how the model came about."""
+        return {
+            "label": self.label,
+            "count": self.counted,
+            **({} if self.error is None else {"error": self.error}),
+            **(
+                {}
+                if self.active_error is None
+                else {"active": self.active, "active_error": self.active_error}
+            ),
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
             "label": self.label,
             "model": self.model.model_dump(),
             "counted": self.counted,
-            "total": total(self.model),
+            "total": self.total,
             "active": self.active,
             **({} if self.error is None else {"error": self.error}),
             **({} if self.active_error is None else {"active_error": self.active_error}),
             "score": round(self.total_score, 6),
             "score_terms": {name: round(value, 6) for name, value in self.score.items()},
-        } | ({"outlook": self.outlook.as_dict()} if self.outlook else {})
+        } | ({"outlook": self.forecast.as_dict()} if self.forecast else {})
 
 
 @dataclass(frozen=True)
-class SweepCertificate:
-    """What measuring every point of a lattice has shown, where no count is the budget."""
-
-    objective: str
-    """loss: least; size: greatest."""
-    counted: Counted
-    lattice: dict[str, str]
-    """Every axis as flag text."""
-    lattice_points: int
-    possible: int
-    """Points that fit in the memory."""
-    best: float
-    """Of the objective, among all points: a loss has the penalty of unusual aspect ratios in it."""
-    by_size: dict[int, float]
-    """The best of every size, two sizes an octave."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dict(vars(self))
-
-
-@dataclass(frozen=True)
-class Better:
-    """That a model of another size is expected to do better with the same budget."""
+class BetterSize:
+    """A model of another size that is expected to end at a lower loss with the same budget."""
 
     model: ModelConfig
     counted: int
@@ -120,7 +125,7 @@ class Better:
     than: float
     """Expected loss of the best model of the size that was asked for."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain JSON values."""
         return {
             "counted": self.counted,
@@ -131,13 +136,13 @@ class Better:
 
 
 @dataclass(frozen=True)
-class Current:
+class CurrentModel:
     """The model that a search started from, and what each solution changes."""
 
     model: ModelConfig
     counted: int
     unavailable: dict[str, str] = field(default_factory=dict)
-    """Ways out that the lattice does not offer, each with the reason."""
+    """Directions in which the lattice has no model of the target size, each with the reason."""
 
     def change(self, other: ModelConfig) -> dict[str, int]:
         """Differences other - current in total parameters, FLOPs per token (full convention) and layers."""
@@ -147,7 +152,7 @@ class Current:
             "n_layers": other.n_layers - self.model.n_layers,
         }
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain JSON values."""
         return {
             "model": self.model.model_dump(),
@@ -163,22 +168,24 @@ class Solutions(Tabular, Sequence[Solution]):
     """The models shown, best first, never empty; an empty answer is a `NoSolution`."""
 
     solutions: tuple[Solution, ...]
-    certificate: Certificate | SweepCertificate
+    certificate: Certificate
     tying_was_assumed: bool = False
-    current: Current | None = None
-    rank: str = "shape"
-    top: int = 5
-    better: Better | None = None
+    current: CurrentModel | None = None
+    """The model that was resized; None where none was."""
+    rank: Rank = "shape"
+    top: int = DEFAULT_TOP
+    """How many were asked for."""
+    better: BetterSize | None = None
     """A size that the same budget is better spent on."""
-    spent: Mapping[str, Any] = field(default_factory=dict)
-    """The budget beside the target, as it was given."""
 
     @overload
     def __getitem__(self, index: int) -> Solution: ...
     @overload
-    def __getitem__(self, index: slice) -> tuple[Solution, ...]: ...
-    def __getitem__(self, index: int | slice) -> Solution | tuple[Solution, ...]:
-        """One solution, or several."""
+    def __getitem__(self, index: slice) -> "Solutions": ...
+    def __getitem__(self, index: int | slice) -> "Solution | Solutions":
+        """One solution, or some of them under the same certificate."""
+        if isinstance(index, slice):
+            return replace(self, solutions=self.solutions[index])
         return self.solutions[index]
 
     def __len__(self) -> int:
@@ -199,14 +206,14 @@ class Solutions(Tabular, Sequence[Solution]):
                 "n_heads": s.model.n_heads,
                 "n_kv_heads": s.model.n_kv_heads,
                 "head_dim": s.model.head_dim,
-                **_widths(s.model),
+                **_width_columns(s.model),
                 self.certificate.counted: s.counted,
                 **({} if s.error is None else {"error": s.error}),
-                **_active(s),
+                **_active_columns(s),
                 "score": round(s.total_score, 3),
             }
             | ({f"change_of_{k}": v for k, v in self.current.change(s.model).items()} if self.current else {})
-            | (s.outlook.as_dict() if s.outlook else {})
+            | (s.forecast.as_dict() if s.forecast else {})
             for s in self.solutions
         ]
 
@@ -225,14 +232,16 @@ class Solutions(Tabular, Sequence[Solution]):
         }
 
 
-def _widths(m: ModelConfig) -> dict[str, Any]:
+def _width_columns(m: ModelConfig) -> dict[str, int]:
     """Columns of the FFN, or of experts and of the dense layers beside them."""
     dense = {"intermediate_size": m.intermediate_size} if m.n_dense_layers else {}
-    return dense | ({} if m.moe is None else {name: getattr(m.moe, name) for name in (*MIX, SIZES[-1])})
+    return dense | (
+        {} if m.moe is None else {name: getattr(m.moe, name) for name in (*EXPERT_AXES, SIZES[-1])}
+    )
 
 
-def _active(s: Solution) -> dict[str, Any]:
-    """Columns of what is active, where that is not all."""
+def _active_columns(s: Solution) -> dict[str, int]:
+    """Columns of the active count, where that is not the total."""
     if s.model.moe is None:
         return {}
     return {"active": s.active} | ({} if s.active_error is None else {"active_error": s.active_error})

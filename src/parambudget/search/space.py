@@ -1,332 +1,37 @@
-"""The axes of a lattice from what a person gives: read, completed by the published rule, and freed of values
-that make no model."""
+"""Which shapes are searched: the axes that are given, the default ranges of the others, and the choices they
+are declared around.
+
+`default_ranges` is the published rule for what is not given.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from itertools import product
 from math import ceil, floor
-from typing import Any, Final, Literal
+from typing import Final, TypeGuard, cast
 
-from parambudget.arch.config import BLOCKS, MLA, ModelConfig, MoE, flat, routable, some_dense
-from parambudget.arch.defaults import complete
+from parambudget.arch.blocks import MLAConfig, MoEConfig
+from parambudget.arch.config import BLOCKS, ModelConfig, flat_fields
+from parambudget.arch.defaults import with_defaults
+from parambudget.arch.dims import can_route, has_dense_layers
 from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError
-from parambudget.search.axis import Axis, read_ratio
-
-SMALL: Final = 30_000_000
-USUAL_EXPERTS: Final = (8, 16, 32, 64, 96, 128, 160, 192, 256, 384, 512)
-"""Numbers of experts that are searched: powers of two, and the multiples of 32 between that are published."""
-_FINEST_EXPERTS: Final = 64
-"""Widths of experts are multiples of this at most: 1408 (DeepSeek) and 2880 (gpt-oss) are of 128 or 64."""
-_SPARSITY: Final = 0.81
-"""Power of n_experts / n_experts_per_token by which the total exceeds the active count: least squares over
-the 31 models of benchmarks/expert_models.py."""
-
-
-def granularity(target: int) -> int:
-    """The step of dim and of FFN widths at a size, where none is given."""
-    steps = ((SMALL, 32), (10**9, 64), (10**10, 128), (10**11, 256), (10**12, 512))
-    return next((step for below, step in steps if target < below), 1024)
-
-
-def granularity_of_experts(size: int) -> int:
-    """The same of the width of experts, by what is active: 64 from 30M, at any size."""
-    return min(granularity(size), _FINEST_EXPERTS)
-
-
-def granularity_of_dim(size: int) -> int:
-    """The same of dim beside experts, which multiply the lattice: twice as coarse from 100B active."""
-    return granularity(size) * (2 if size >= 10**11 else 1)
-
-
-def fill_experts(axes: dict[str, Axis]) -> None:
-    """From 8 to 512 experts, 1, 2, 4, 6 or 8 of them for a token, and none shared."""
-    axes.setdefault("n_experts", Axis.of(USUAL_EXPERTS, "n_experts"))
-    axes.setdefault("n_experts_per_token", Axis.of((1, 2, 4, 6, 8), "n_experts_per_token"))
-    axes.setdefault("n_shared_experts", Axis.of((0,), "n_shared_experts", least=0))
-
-
-def active_of(total: int, axes: dict[str, Axis]) -> int:
-    """About what is active of a total, at the middle of the axes of experts."""
-    experts, chosen = (
-        values[len(values) // 2] for values in (axes["n_experts"].values, axes["n_experts_per_token"].values)
-    )
-    share: float = min(1.0, chosen / experts) ** _SPARSITY
-    return max(1, round(total * share))
-
-
-def fill_depth_and_width(axes: dict[str, Axis], size: int, step: int) -> None:
-    """n_layers from L0/3 to 3*L0 and dim from d0/3 to 2*d0 in that step, around L0 = 0.225 * size**0.228 and
-    d0 = 0.640 * size**0.382; with one of the two given, the other spans all that the budget could fill at 8
-    to 28 dim^2 parameters a layer."""
-    if "dim" not in axes and "n_layers" not in axes:
-        layers, width = 0.225 * size**0.228, 0.640 * size**0.382
-        axes["n_layers"] = Axis.of(range(max(1, floor(layers / 3)), ceil(3 * layers) + 1), "n_layers")
-        low, high = floor(width / 3 / step), ceil(2 * width / step)
-        axes["dim"] = Axis.of(range(max(1, low) * step, high * step + 1, step), "dim")
-    elif "n_layers" not in axes:
-        deepest = ceil(size / (8 * axes["dim"].values[0] ** 2))
-        axes["n_layers"] = Axis.of(range(1, min(max(deepest, 1), 1000) + 1), "n_layers")
-    elif "dim" not in axes:
-        narrowest = (size / (28 * axes["n_layers"].values[-1])) ** 0.5 / 4
-        widest = (size / (8 * axes["n_layers"].values[0])) ** 0.5
-        low, high = max(1, floor(narrowest / step)), max(1, ceil(widest / step))
-        axes["dim"] = Axis.of(range(low * step, high * step + 1, step), "dim")
-
-
-def latent_parts(given: dict[str, Any], size: int) -> dict[str, Any]:
-    """What latent attention leaves out: values of 128 from 1B and of 64 below, keys without their position as
-    wide, a rotated part of half that."""
-    usual = 128 if size >= 10**9 else 64
-    value = given.get("v_head_dim", usual)
-    nope = given.get("qk_nope_head_dim", value if type(value) is int else usual)
-    parts = {"qk_nope_head_dim": nope, "v_head_dim": nope}
-    return parts | ({"qk_rope_head_dim": max(nope // 2, 1)} if type(nope) is int else {})
-
-
-def fill_free_heads(axes: dict[str, Axis], width: int) -> None:
-    """Heads of that width, of their values in latent attention, that are free of dim: they fill from half of
-    the narrowest dim to 2.5 times the widest, in multiples of 4, 8, 16, ... so that there are 20 at most."""
-    narrowest, widest = axes["dim"].values[0], axes["dim"].values[-1]
-    most = max(1, ceil(2.5 * widest / width))
-    step = 4 if most >= 8 else 1
-    while most > 18 * step:
-        step *= 2
-    least = max(step, narrowest // (2 * width) // step * step)
-    axes.setdefault("n_heads", Axis.of(range(least, -(-most // step) * step + 1, step), "n_heads"))
-
-
-Counted = Literal["total", "body", "active"]
+from parambudget.search.axis import Axis, AxisLike, RatioLike, parse_ratio
+from parambudget.search.options import CountKind
 
 SIZES: Final = (
     "n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "kv_groups", "intermediate_size",
     "expert_intermediate_size",
 )  # fmt: skip
 """Sizes that a lattice searches around the choices of a model."""
-MIX: Final = ("n_experts", "n_experts_per_token", "n_shared_experts")
-"""Sizes that are axes too, and that a model's choices keep."""
-AXES: Final = (*SIZES[:-1], *MIX, SIZES[-1])
-LATENT_SIZES: Final = tuple(MLA.model_fields)
+EXPERT_AXES: Final = ("n_experts", "n_experts_per_token", "n_shared_experts")
+"""Sizes that are axes too, and that belong to a model's choices."""
+AXES: Final = (*SIZES[:-1], *EXPERT_AXES, SIZES[-1])
+LATENT_SIZES: Final = tuple(MLAConfig.model_fields)
 """Sizes of latent attention: one value each."""
-_LAYOUT: Final = ("dim", "head_dim", "n_heads", "n_kv_heads", "kv_groups")
-UNTIED_FROM: Final = 1_000_000_000
-"""Budgets from here on get an untied head when nothing is said: published models below about 1B are mostly
-tied (SmolLM2, MobileLLM, Qwen3-0.6B), larger ones mostly untied (Llama, OLMo 2, Qwen from 7B)."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a person asks for: a budget and fields, of which some are axes."""
-
-    target: int
-    fields: dict[str, Any]
-    active: int | None
-    counted: Counted
-
-    @classmethod
-    def of(cls, target: int, fields: Mapping[str, Any], active: int | None, counted: Counted) -> "Given":
-        """The fields that are given, those of blocks by their own names."""
-        blocks = {name: fields[name] for name in BLOCKS if fields.get(name) is not None}
-        own = flat((name, value) for name, value in fields.items() if name not in BLOCKS)
-        said = {name: value for block in blocks.values() for name, value in dict(block).items()} | own
-        if active is not None and counted == "active":
-            raise ConfigError(
-                "--active is a second budget, and --counted active makes the target one of the same; "
-                "leave out one of them"
-            )
-        if active is not None and active > target:
-            raise ConfigError(
-                f"active is {active:,}, more than the target of {target:,}; a token meets a part of all "
-                "parameters"
-            )
-        return cls(
-            target, {name: value for name, value in said.items() if value is not None}, active, counted
-        )
-
-    @cached_property
-    def experts(self) -> bool:
-        """Whether models with experts are meant."""
-        return self.active is not None or not self.fields.keys().isdisjoint(MoE.model_fields)
-
-    @cached_property
-    def latent(self) -> bool:
-        """Whether models with latent attention are meant."""
-        return not self.fields.keys().isdisjoint(LATENT_SIZES)
-
-
-@dataclass
-class Axes:
-    """The axes while they are read."""
-
-    given: Given
-    size: int
-    """The count whose usual shapes are meant."""
-    multiple: int
-    ratio: tuple[Fraction, Fraction] | None
-    axes: dict[str, Axis]
-    fields: dict[str, Any] = field(default_factory=dict)
-    """Fields that are no axis."""
-
-
-def read_axes(given: Given) -> tuple[Axes, ModelConfig]:
-    """Every axis of the lattice, and the choices that it is declared around."""
-    fields = dict(given.fields)
-    axes: dict[str, Axis] = {
-        name: Axis.read(fields.pop(name), name, least=int(name != MIX[2])) for name in MIX if name in fields
-    }
-    if given.experts:
-        fill_experts(axes)
-    size = _size(given, axes)
-    usual = granularity_of_experts(size) if given.experts else granularity(size)
-    read = Axes(given, size, read_multiple(fields.pop("multiple", usual)), None, axes, fields)
-    _read_sizes(read)
-    step = granularity_of_dim(size) if given.experts else read.multiple
-    fill_depth_and_width(axes, size, step)
-    if given.latent:
-        _fill_latents(read)
-    else:
-        _fill_heads(read)
-    fields.setdefault("tied", given.target < UNTIED_FROM)
-    _check_bounds(axes)
-    _leave_out_the_width_of_embeddings(read)
-    choices = _choices(read)
-    axes["n_layers"] = _possible_depths(axes["n_layers"], choices)
-    return read, choices
-
-
-def read_multiple(given: Any) -> int:
-    """The granularity of FFN widths, and of dim in ranges without a step, from an int or text."""
-    values = Axis.read(given, "multiple").values
-    if len(values) > 1 or values[0] > LARGEST_SIZE:
-        raise ConfigError(
-            f"multiple is {given!r}; use one whole number, such as 64, at most {LARGEST_SIZE:,}"
-        )
-    return values[0]
-
-
-def _size(given: Given, axes: dict[str, Axis]) -> int:
-    """The count whose usual shapes are meant: of a model with experts what is active."""
-    if given.active is not None:
-        return given.active
-    return active_of(given.target, axes) if given.experts and given.counted != "active" else given.target
-
-
-def _read_sizes(read: Axes) -> None:
-    """The axes that are given, and the ratio."""
-    fields, axes = read.fields, read.axes
-    if "kv_groups" in fields and "n_kv_heads" in fields:
-        raise ConfigError("kv-groups and n-kv-heads both say how many kv heads there are; give one of them")
-    read.ratio = read_ratio(fields.pop("ffn_ratio")) if "ffn_ratio" in fields else None
-    steps = {name: read.multiple for name in ("dim", "intermediate_size", "expert_intermediate_size")}
-    for name in SIZES:
-        if name in fields:
-            axes[name] = Axis.read(fields.pop(name), name, steps.get(name))
-    widths = "expert_intermediate_size" if read.given.experts else "intermediate_size"
-    if read.ratio is None and widths not in axes:
-        read.ratio = (Fraction(2), Fraction(8))
-
-
-def _fill_heads(read: Axes) -> None:
-    """The layout of heads. With experts, where nothing is said of it or of dim, heads are free of dim, as
-    those of Qwen3, GLM-4.5 and gpt-oss."""
-    axes = read.axes
-    if read.given.experts and read.given.fields.keys().isdisjoint(_LAYOUT):
-        fill_free_heads(axes, 128 if read.size >= SMALL else 64)
-    if "head_dim" not in axes:
-        axes["head_dim"] = Axis.of((32, 64) if read.size < SMALL else (64, 128), "head_dim")
-    if "kv_groups" not in axes and "n_kv_heads" not in axes:
-        axes["kv_groups"] = Axis.of((1, 2, 4, 8), "kv_groups")
-    if read.fields.get("position", "rotary") == "rotary":
-        axes["head_dim"] = _buildable_heads(axes["head_dim"], read.fields.get("rotary_fraction", 1.0))
-
-
-def _fill_latents(read: Axes) -> None:
-    """Heads of latent attention: their parts, and how many there are."""
-    axes, fields = read.axes, read.fields
-    told = next((name for name in ("kv_groups", "n_kv_heads") if name in axes), None)
-    if told:
-        raise ConfigError(f"in latent attention every head has keys of its own; leave {told} out")
-    for name, value in latent_parts(fields, read.size).items():
-        fields.setdefault(name, value)
-    parts = [fields["qk_nope_head_dim"], fields.get("qk_rope_head_dim"), fields["v_head_dim"]]
-    if not all(type(part) is int and 0 < part <= LARGEST_SIZE for part in parts):
-        return  # the config's own check names it
-    axes.setdefault("head_dim", Axis.of([parts[0] + parts[1]], "head_dim"))
-    axes["kv_groups"] = Axis.of([1], "kv_groups")
-    fill_free_heads(axes, parts[2])
-
-
-def _check_bounds(axes: dict[str, Axis]) -> None:
-    if axes["n_layers"].values[-1] > MOST_LAYERS:
-        raise ConfigError(f"n_layers is {axes['n_layers'].values[-1]:,}; at most {MOST_LAYERS:,}")
-    for name, axis in axes.items():
-        if axis.values[-1] > LARGEST_SIZE:
-            raise ConfigError(f"{name} is {axis.values[-1]:,}; at most {LARGEST_SIZE:,}")
-
-
-def _choices(read: Axes) -> ModelConfig:
-    """The fields that are no axis as a validated model, of any sizes that are on the axes and possible."""
-    axes, fields = read.axes, read.fields
-    sizes: dict[str, Any] = {name: axes[name].values[-1] for name in ("dim", "n_layers") if name in axes}
-    sizes |= {"head_dim": axes["head_dim"].values[-1]} if "head_dim" in axes else {}
-    sizes |= {"n_heads": 1, "intermediate_size": 1}
-    if not read.given.experts:
-        return complete(sizes | fields).model
-    mixes = list(product(*(axes[name].values for name in MIX[:2])))
-    groups = (fields.get("n_expert_groups", 1), fields.get("n_groups_per_token", 1))
-    counted = all(type(group) is int and group > 0 for group in groups)
-    mix = next((mix for mix in mixes if counted and routable(mix[0], mix[1], *groups)), mixes[0])
-    sizes |= {"expert_intermediate_size": 1, **dict(zip(MIX, mix, strict=False))}
-    *others, last = axes["n_shared_experts"].values
-    model = complete(sizes | fields | {"n_shared_experts": last}).model
-    for n_shared in others:
-        model.replace(n_shared_experts=n_shared)  # refuses a gate of experts that there are not
-    if "intermediate_size" in axes and not some_dense(model.moe):
-        raise ConfigError(
-            "intermediate_size is the width of dense layers, and every layer has experts; say "
-            "expert_intermediate_size, or n_first_dense or moe_pattern for dense layers"
-        )
-    return model
-
-
-def _possible_depths(depths: Axis, choices: ModelConfig) -> Axis:
-    """The depths at which there are layers of every kind that the choices speak of; deeper ones have them
-    too."""
-    if choices.moe is None and choices.rope_theta_local is None:
-        return depths
-    for i, n_layers in enumerate(depths.values):
-        try:
-            choices.replace(n_layers=n_layers)
-        except ConfigError:
-            continue
-        return depths if i == 0 else Axis.of(depths.values[i:], "n_layers")
-    raise AssertionError("the choices were validated at the greatest depth")
-
-
-def _leave_out_the_width_of_embeddings(read: Axes) -> None:
-    """A projection from a width to the same is no point of the lattice."""
-    width, dims = read.fields.get("embedding_dim"), read.axes["dim"]
-    others = [dim for dim in dims.values if dim != width]
-    if others and len(others) < len(dims.values):
-        read.axes["dim"] = Axis.of(others, "dim")
-
-
-def _buildable_heads(heads: Axis, rotated_share: Any) -> Axis:
-    """Rotary positions turn pairs: an odd rotated width is no point of the lattice."""
-    if not isinstance(rotated_share, int | float):
-        return heads  # named by the config's own check
-    fits = [
-        value
-        for value in heads.values
-        if int(value * rotated_share) >= 2 and int(value * rotated_share) % 2 == 0
-    ]
-    if not fits:
-        raise ConfigError(
-            f"head_dim {heads.text} leaves an odd width to rotate; use even values, or position none"
-        )
-    return heads if len(fits) == len(heads.values) else Axis.of(fits, "head_dim")
+AXIS_SETTINGS: Final = ("kv_groups", "ffn_ratio", "multiple")
+"""What describes axes without being a field of a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,16 +44,16 @@ class SearchSpace:
     their own.
 
     With experts a point also has n_experts, n_experts_per_token, n_shared_experts and
-    expert_intermediate_size. The ratio then compares dim with the width that a token meets, of its own and
-    of the shared experts together; dense layers beside experts are as wide as that, unless an axis is given.
-    In latent attention every head has keys of its own.
+    expert_intermediate_size. The ratio then compares dim with the active width: a token's routed experts and
+    the shared ones together. Dense layers beside experts are that wide too, unless an axis is given. In
+    latent attention every head has keys of its own.
     """
 
     choices: ModelConfig
     """Supplies every field that is not an axis (vocabulary, tying, norms, biases, ...); its own sizes are not
     read."""
     size: int
-    """The count whose usual shapes are meant: the target, or with experts what is active of it."""
+    """The count whose usual shapes are meant: the target, or with experts its active part."""
     n_layers: Axis
     dim: Axis
     head_dim: Axis
@@ -365,32 +70,21 @@ class SearchSpace:
 
     @classmethod
     def declare(
-        cls, target: int, fields: Mapping[str, Any], *, active: int | None = None, counted: Counted = "total"
-    ) -> "SearchSpace":
-        """The lattice for a target, from the axes and choices given; what is not given follows the published
-        rule.
+        cls, target: int, fields: Mapping[str, object], *, active: int | None = None,
+        counted: CountKind = "total",
+    ) -> "SearchSpace":  # fmt: skip
+        """The lattice for a target, from the axes and choices given (the keys of `SearchFields`); what is not
+        given follows `default_ranges`.
 
-        The rule is a plain box around the shapes of published models of that size: with L0 = 0.225 * N**0.228
-        and d0 = 0.640 * N**0.382 (a fit over 89 published models), n_layers from L0/3 to 3*L0 and dim from
-        d0/3 to 2*d0; dim and FFN widths in multiples of 64 (32 below 30M, 128 from 1B, 256 from 10B, 512 from
-        100B, 1024 from 1T); head_dim 64 and 128 (32 and 64 below 30M); 1, 2, 4 or 8 query heads per kv head;
-        FFN widths from 2 to 8 times dim. With only one of n_layers and dim given, the other spans all that
-        the budget could fill at 8 to 28 dim^2 parameters a layer.
-
-        With experts, which any field of theirs or an `active` budget asks for, N is what is active (of a
-        total alone about total / (n_experts / n_experts_per_token)**0.81), experts are the numbers of
-        `box.USUAL_EXPERTS`, 1, 2, 4, 6 or 8 for a token, and their widths multiples of 64 at most. Heads
-        are free of dim where nothing is said of dim or heads, and always in latent attention, see
-        `box.fill_free_heads`.
+        Any field of experts or an `active` target asks for models with experts, any field of latent attention
+        for models with that.
         """
-        read, choices = read_axes(Given.of(target, fields, active, counted))
-        return cls(
-            choices=choices,
-            size=read.size,
-            multiple=read.multiple,
-            ffn_ratio=read.ratio,
-            **{name: read.axes.get(name) for name in AXES},  # type: ignore[arg-type]  # the three that must be there are
-        )
+        return SpaceBuilder(target, fields, active, counted).build()
+
+    def axis(self, name: str) -> Axis | None:
+        """The axis of that name; None where the lattice has none."""
+        found: Axis | None = getattr(self, name)
+        return found
 
     def flags(self) -> dict[str, str]:
         """Every axis as flag text: what `parambudget solve` takes to search this very lattice again."""
@@ -398,7 +92,7 @@ class SearchSpace:
         texts = {
             name: axis.text
             for name in AXES
-            if (axis := getattr(self, name)) is not None and name not in implied and axis.values != (0,)
+            if (axis := self.axis(name)) is not None and name not in implied and axis.values != (0,)
         }
         latents = self.choices.mla or ()
         texts |= {name: str(value) for name, value in latents if value is not None}
@@ -407,15 +101,365 @@ class SearchSpace:
         return texts | {"multiple": str(self.multiple)}
 
 
-def choices_of(model: ModelConfig) -> dict[str, Any]:
+def choices_of(model: ModelConfig) -> dict[str, object]:
     """A model's choices, vocabulary and context, its numbers of experts and the widths of its latents,
     without the sizes that a lattice searches."""
-    return {name: value for name, value in flat(model).items() if name not in SIZES}
+    return {name: value for name, value in flat_fields(model).items() if name not in SIZES}
+
+
+SMALL: Final = 30_000_000
+UNTIED_FROM: Final = 1_000_000_000
+"""Targets from here on get an untied head unless tying is given: published models below about 1B are mostly
+tied (SmolLM2, MobileLLM, Qwen3-0.6B), larger ones mostly untied (Llama, OLMo 2, Qwen from 7B)."""
+DEFAULT_FFN_RATIO: Final = (Fraction(2), Fraction(8))
+DEFAULT_EXPERTS: Final = (8, 16, 32, 64, 96, 128, 160, 192, 256, 384, 512)
+"""Numbers of experts that are searched: powers of two, and the multiples of 32 between that are published."""
+_FINEST_EXPERTS: Final = 64
+"""Widths of experts are multiples of this at most: 1408 (DeepSeek) and 2880 (gpt-oss) are of 128 or 64."""
+_SPARSITY: Final = 0.81
+"""Power of n_experts / n_experts_per_token by which the total exceeds the active count: least squares over
+the 31 models of benchmarks/expert_models.py."""
+
+
+def default_ranges(
+    given: Mapping[str, Axis], size: int, dim_step: int, *, free_heads_of: int | None = None,
+    latent: bool = False,
+) -> dict[str, Axis]:  # fmt: skip
+    """The axes of a search around a size: those given, and for the others the published rule.
+
+    It is a plain box around the shapes of published models of that size N: with L0 = 0.225 * N**0.228 and
+    d0 = 0.640 * N**0.382 (a fit over 89 published models), n_layers from L0/3 to 3*L0 and dim from d0/3 to
+    2*d0; dim and FFN widths in multiples of 64 (`default_multiple`); head_dim 64 and 128 (32 and 64 below
+    30M); 1, 2, 4 or 8 query heads per kv head; FFN widths from 2 to 8 times dim (`DEFAULT_FFN_RATIO`). With
+    only one of n_layers and dim given, the other spans all that the target could fill at 8 to 28 dim^2
+    parameters a layer.
+
+    With experts, N is the active count (`estimate_active`), experts are those of `default_expert_ranges`, and
+    their widths are multiples of 64 at most. Heads are free of dim (of the width `free_heads_of`) where
+    neither dim nor heads are given, and always in latent attention.
+    """
+    axes = dict(given)
+    _set_depth_and_width(axes, size, dim_step)
+    if free_heads_of is not None:
+        axes.setdefault("n_heads", _free_heads(axes["dim"], free_heads_of))
+    if latent:
+        axes["kv_groups"] = Axis.from_values([1], "kv_groups")
+    axes.setdefault("head_dim", Axis.from_values((32, 64) if size < SMALL else (64, 128), "head_dim"))
+    if "n_kv_heads" not in axes:
+        axes.setdefault("kv_groups", Axis.from_values((1, 2, 4, 8), "kv_groups"))
+    return axes
+
+
+def default_multiple(size: int) -> int:
+    """The step of dim and of FFN widths: 32 below 30M, 64, 128 from 1B, 256 from 10B, 512 from 100B and 1024
+    from 1T."""
+    steps = ((SMALL, 32), (10**9, 64), (10**10, 128), (10**11, 256), (10**12, 512))
+    return next((step for below, step in steps if size < below), 1024)
+
+
+def default_expert_multiple(active: int) -> int:
+    """The same for the width of experts, by the active count: 64 from 30M, at any size."""
+    return min(default_multiple(active), _FINEST_EXPERTS)
+
+
+def default_dim_step_beside_experts(active: int) -> int:
+    """The same for dim beside experts, which multiply the lattice: twice as coarse from 100B active."""
+    return default_multiple(active) * (2 if active >= 10**11 else 1)
+
+
+def default_expert_ranges(given: Mapping[str, Axis]) -> dict[str, Axis]:
+    """From 8 to 512 experts, 1, 2, 4, 6 or 8 of them per token, and none shared, unless given."""
+    return {
+        "n_experts": Axis.from_values(DEFAULT_EXPERTS, "n_experts"),
+        "n_experts_per_token": Axis.from_values((1, 2, 4, 6, 8), "n_experts_per_token"),
+        "n_shared_experts": Axis.from_values((0,), "n_shared_experts", least=0),
+    } | dict(given)
+
+
+def estimate_active(total: int, axes: Mapping[str, Axis]) -> int:
+    """About the active part of a total, at the middle of the axes of experts: total / (n_experts /
+    n_experts_per_token)**0.81."""
+    experts, per_token = (
+        values[len(values) // 2] for values in (axes["n_experts"].values, axes["n_experts_per_token"].values)
+    )
+    share: float = min(1.0, per_token / experts) ** _SPARSITY
+    return max(1, round(total * share))
+
+
+def conventional_depth(size: float) -> float:
+    """L0, the layers of published models of that size."""
+    return float(0.225 * size**0.228)
+
+
+def conventional_width(size: float) -> float:
+    """d0, the dim of published models of that size."""
+    return float(0.640 * size**0.382)
+
+
+def _set_depth_and_width(axes: dict[str, Axis], size: int, step: int) -> None:
+    """Add n_layers and dim where they are missing."""
+    if "dim" not in axes and "n_layers" not in axes:
+        layers, width = conventional_depth(size), conventional_width(size)
+        depths = range(max(1, floor(layers / 3)), ceil(3 * layers) + 1)
+        axes["n_layers"] = Axis.from_values(depths, "n_layers")
+        low, high = floor(width / 3 / step), ceil(2 * width / step)
+        axes["dim"] = Axis.from_values(range(max(1, low) * step, high * step + 1, step), "dim")
+    elif "n_layers" not in axes:
+        deepest = ceil(size / (8 * axes["dim"].values[0] ** 2))
+        axes["n_layers"] = Axis.from_values(range(1, min(max(deepest, 1), 1000) + 1), "n_layers")
+    elif "dim" not in axes:
+        narrowest = (size / (28 * axes["n_layers"].values[-1])) ** 0.5 / 4
+        widest = (size / (8 * axes["n_layers"].values[0])) ** 0.5
+        low, high = max(1, floor(narrowest / step)), max(1, ceil(widest / step))
+        axes["dim"] = Axis.from_values(range(low * step, high * step + 1, step), "dim")
+
+
+def _free_heads(dim: Axis, width: int) -> Axis:
+    """Numbers of heads of that width that are free of dim: together they are from half as wide as the
+    narrowest dim to 2.5 times as wide as the widest, in multiples of 4, 8, 16, ... so that there are 20 at
+    most."""
+    narrowest, widest = dim.values[0], dim.values[-1]
+    most = max(1, ceil(2.5 * widest / width))
+    step = 4 if most >= 8 else 1
+    while most > 18 * step:
+        step *= 2
+    least = max(step, narrowest // (2 * width) // step * step)
+    return Axis.from_values(range(least, -(-most // step) * step + 1, step), "n_heads")
+
+
+def _default_latent_sizes(given: Mapping[str, object], size: int) -> dict[str, object]:
+    """The sizes of latent attention that are not given: values of 128 from 1B and of 64 below, keys without
+    their position as wide, a rotated part of half that."""
+    usual = 128 if size >= 10**9 else 64
+    value = given.get("v_head_dim", usual)
+    nope = given.get("qk_nope_head_dim", value if type(value) is int else usual)
+    sizes = {"qk_nope_head_dim": nope, "v_head_dim": nope}
+    return sizes | ({"qk_rope_head_dim": max(nope // 2, 1)} if type(nope) is int else {})
+
+
+class SpaceBuilder:
+    """A search space while it is put together: axes are parsed, completed and rid of values that make no
+    model."""
+
+    def __init__(
+        self, target: int, fields: Mapping[str, object], active: int | None, counted: CountKind
+    ) -> None:
+        _check_active(target, active, counted)
+        self.given = _named_fields(fields)
+        self.with_experts = active is not None or not self.given.keys().isdisjoint(MoEConfig.model_fields)
+        self.is_latent = not self.given.keys().isdisjoint(LATENT_SIZES)
+        self.fields = dict(self.given)
+        """Fields that are not an axis, once the axes are parsed."""
+        self.axes: dict[str, Axis] = {
+            name: self._parse_axis(name, least=int(name != "n_shared_experts"))
+            for name in EXPERT_AXES
+            if name in self.fields
+        }
+        if self.with_experts:
+            self.axes = default_expert_ranges(self.axes)
+        if active is not None:
+            self.size = active
+        elif self.with_experts and counted != "active":
+            self.size = estimate_active(target, self.axes)
+        else:
+            self.size = target
+        self.multiple = self._parse_multiple()
+        self.fields.setdefault("tied", target < UNTIED_FROM)
+
+    def build(self) -> SearchSpace:
+        """The finished space."""
+        self._parse_sizes()
+        ratio = self._parse_ratio()
+        dim_step = default_dim_step_beside_experts(self.size) if self.with_experts else self.multiple
+        if self.is_latent:
+            self._complete_latent(dim_step)
+        else:
+            self._complete(dim_step)
+        self._check_bounds()
+        self._drop_embedding_width()
+        choices = self._choices()
+        axes = self.axes
+        return SearchSpace(
+            choices=choices,
+            size=self.size,
+            n_layers=_possible_depths(axes["n_layers"], choices),
+            dim=axes["dim"],
+            head_dim=axes["head_dim"],
+            kv_groups=axes.get("kv_groups"),
+            n_kv_heads=axes.get("n_kv_heads"),
+            n_heads=axes.get("n_heads"),
+            intermediate_size=axes.get("intermediate_size"),
+            ffn_ratio=ratio,
+            multiple=self.multiple,
+            n_experts=axes.get("n_experts"),
+            n_experts_per_token=axes.get("n_experts_per_token"),
+            n_shared_experts=axes.get("n_shared_experts"),
+            expert_intermediate_size=axes.get("expert_intermediate_size"),
+        )
+
+    def _parse_axis(self, name: str, step: int | None = None, least: int = 1) -> Axis:
+        return Axis.parse(cast(AxisLike, self.fields.pop(name)), name, step, least)
+
+    def _parse_multiple(self) -> int:
+        usual = default_expert_multiple(self.size) if self.with_experts else default_multiple(self.size)
+        return parse_multiple(self.fields.pop("multiple", usual))
+
+    def _parse_sizes(self) -> None:
+        if "kv_groups" in self.fields and "n_kv_heads" in self.fields:
+            raise ConfigError(
+                "kv_groups and n_kv_heads both say how many kv heads there are; give one of them"
+            )
+        steps = dict.fromkeys(("dim", "intermediate_size", "expert_intermediate_size"), self.multiple)
+        for name in SIZES:
+            if name in self.fields:
+                self.axes[name] = self._parse_axis(name, steps.get(name))
+
+    def _parse_ratio(self) -> tuple[Fraction, Fraction] | None:
+        """The bounds on FFN widths; None where widths are an axis and no bounds are given."""
+        if "ffn_ratio" in self.fields:
+            return parse_ratio(cast(RatioLike, self.fields.pop("ffn_ratio")))
+        widths = "expert_intermediate_size" if self.with_experts else "intermediate_size"
+        return None if widths in self.axes else DEFAULT_FFN_RATIO
+
+    def _complete(self, dim_step: int) -> None:
+        """Depth, width and heads. With experts, where neither dim nor heads are given, heads are free of dim,
+        as those of Qwen3, GLM-4.5 and gpt-oss."""
+        layout = ("dim", "head_dim", "n_heads", "n_kv_heads", "kv_groups")
+        free = self.with_experts and self.given.keys().isdisjoint(layout)
+        width = 128 if self.size >= SMALL else 64
+        self.axes = default_ranges(self.axes, self.size, dim_step, free_heads_of=width if free else None)
+        if self.fields.get("position", "rotary") == "rotary":
+            fraction = self.fields.get("rotary_fraction", 1.0)
+            self.axes["head_dim"] = _buildable_heads(self.axes["head_dim"], fraction)
+
+    def _complete_latent(self, dim_step: int) -> None:
+        """Depth, width and the heads of latent attention: their parts, and how many there are."""
+        axes, fields = self.axes, self.fields
+        needless = next((name for name in ("kv_groups", "n_kv_heads") if name in axes), None)
+        if needless:
+            raise ConfigError(f"in latent attention every head has keys of its own; leave {needless} out")
+        for name, size in _default_latent_sizes(fields, self.size).items():
+            fields.setdefault(name, size)
+        nope, rope = fields["qk_nope_head_dim"], fields.get("qk_rope_head_dim")
+        value = fields["v_head_dim"]
+        if _is_size(nope) and _is_size(rope) and _is_size(value):
+            axes.setdefault("head_dim", Axis.from_values([nope + rope], "head_dim"))
+            self.axes = default_ranges(axes, self.size, dim_step, free_heads_of=value, latent=True)
+        else:
+            _set_depth_and_width(axes, self.size, dim_step)  # the config's own check names the wrong size
+
+    def _check_bounds(self) -> None:
+        for name, axis in self.axes.items():
+            most = MOST_LAYERS if name == "n_layers" else LARGEST_SIZE
+            if axis.values[-1] > most:
+                raise ConfigError(f"{name} is {axis.values[-1]:,}; at most {most:,}")
+
+    def _drop_embedding_width(self) -> None:
+        """A projection from a width to the same is no point of the lattice."""
+        width = self.fields.get("embedding_dim")
+        values = [value for value in self.axes["dim"].values if value != width]
+        if values and len(values) < len(self.axes["dim"].values):
+            self.axes["dim"] = Axis.from_values(values, "dim")
+
+    def _choices(self) -> ModelConfig:
+        """The fields that are not an axis as a validated model, of any possible sizes on the axes."""
+        axes, fields = self.axes, self.fields
+        sizes: dict[str, object] = {name: axes[name].values[-1] for name in ("dim", "n_layers")}
+        sizes |= {"head_dim": axes["head_dim"].values[-1]} if "head_dim" in axes else {}
+        sizes |= {"n_heads": 1, "intermediate_size": 1}
+        if not self.with_experts:
+            return with_defaults(sizes | fields).model
+        sizes |= {"expert_intermediate_size": 1, **self._routable_experts()}
+        *others, last = axes["n_shared_experts"].values
+        model = with_defaults(sizes | fields | {"n_shared_experts": last}).model
+        for n_shared in others:
+            model.replace(n_shared_experts=n_shared)  # refuses a gate for shared experts that do not exist
+        if "intermediate_size" in axes and not has_dense_layers(model.moe):
+            raise ConfigError(
+                "intermediate_size is the width of dense layers, and every layer has experts; give "
+                "expert_intermediate_size instead, or n_first_dense or moe_pattern for dense layers"
+            )
+        return model
+
+    def _routable_experts(self) -> dict[str, int]:
+        """Numbers of experts on the axes that the groups allow; the first ones where none are."""
+        pairs = list(product(self.axes["n_experts"].values, self.axes["n_experts_per_token"].values))
+        groups = self.fields.get("n_expert_groups", 1)
+        per_token = self.fields.get("n_groups_per_token", 1)
+        found = pairs[0]
+        if _is_size(groups) and _is_size(per_token):
+            found = next((pair for pair in pairs if can_route(*pair, groups, per_token)), found)
+        return {"n_experts": found[0], "n_experts_per_token": found[1]}
+
+
+def parse_multiple(given: object) -> int:
+    """The granularity of FFN widths, and of dim in ranges without a step, from an int or text."""
+    values = Axis.parse(cast(AxisLike, given), "multiple").values
+    if len(values) > 1 or values[0] > LARGEST_SIZE:
+        raise ConfigError(
+            f"multiple is {given!r}; use one whole number, such as 64, at most {LARGEST_SIZE:,}"
+        )
+    return values[0]
+
+
+def _check_active(target: int, active: int | None, counted: CountKind) -> None:
+    if active is not None and counted == "active":
+        raise ConfigError(
+            "active is a second target, and counted='active' makes the first one count the same; leave out "
+            "one of them"
+        )
+    if active is not None and active > target:
+        raise ConfigError(
+            f"active is {active:,}, more than the target of {target:,}; only part of all parameters is used "
+            "per token"
+        )
+
+
+def _named_fields(fields: Mapping[str, object]) -> dict[str, object]:
+    """The fields that are given, those of blocks by their own names."""
+    blocks = {name: fields[name] for name in BLOCKS if fields.get(name) is not None}
+    own = flat_fields((name, value) for name, value in fields.items() if name not in BLOCKS)
+    in_blocks = {
+        name: value
+        for block in blocks.values()
+        for name, value in dict(cast(Mapping[str, object], block)).items()
+    }
+    return {name: value for name, value in (in_blocks | own).items() if value is not None}
+
+
+def _is_size(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 < value <= LARGEST_SIZE
+
+
+def _possible_depths(depths: Axis, choices: ModelConfig) -> Axis:
+    """The depths at which there are layers of every kind that the choices name; deeper ones have them too."""
+    if choices.moe is None and choices.rope_theta_local is None:
+        return depths
+    for i, n_layers in enumerate(depths.values):
+        try:
+            choices.replace(n_layers=n_layers)
+        except ConfigError:
+            continue
+        return depths if i == 0 else Axis.from_values(depths.values[i:], "n_layers")
+    raise AssertionError("the choices were validated at the greatest depth")
+
+
+def _buildable_heads(heads: Axis, rotary_fraction: object) -> Axis:
+    """Rotary positions turn pairs: an odd rotated width is no point of the lattice."""
+    if not isinstance(rotary_fraction, int | float):
+        return heads  # the config's own check names it
+    widths = {value: int(value * rotary_fraction) for value in heads.values}
+    even = [value for value, width in widths.items() if width >= 2 and width % 2 == 0]
+    if not even:
+        raise ConfigError(
+            f"head_dim {heads.text} leaves an odd width to rotate; use even values, or position none"
+        )
+    return heads if len(even) == len(heads.values) else Axis.from_values(even, "head_dim")
 
 
 def _ratio_text(bound: Fraction) -> str:
     """The bound as a decimal where that is exact and short, else as a quotient."""
     if bound.denominator == 1:
         return str(bound)
-    written = f"{float(bound):.6g}"
-    return written if Fraction(written) == bound else str(bound)
+    text = f"{float(bound):.6g}"
+    return text if Fraction(text) == bound else str(bound)

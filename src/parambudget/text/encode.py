@@ -1,11 +1,11 @@
-"""One stretch of a source made into token files: what one process does at a time."""
+"""Part of a source made into token files: what one process does at a time."""
 
 import hashlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -17,59 +17,64 @@ from typing import Any, BinaryIO, Final, Self, TypeVar
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from parambudget._files import read_json, write_json
+from parambudget._files import read_json, sync_to_disk, write_json
 from parambudget.errors import InputError
 from parambudget.text.shards import TOKENIZER, WORK, id_type
-from parambudget.text.sources import Piece, Reading, Stretch, pieces
-from parambudget.text.tokenizer import bytes_of_token, prepared
+from parambudget.text.sources import Chunk, SourceSlice, TextLayout, read_chunks
+from parambudget.text.tokenizer import as_text_tokenizer, bytes_of_token
 
-SIDES: Final = ("train", "validation")
+SPLITS: Final = ("train", "validation")
 _BATCH_BYTES: Final = 1_000_000
 
 
 @dataclass(frozen=True)
-class Split:
+class HoldOut:
     """Which documents are held out: a share of them by the hash of their beginning, and no very long one.
 
-    The same text falls on the same side wherever it stands.
+    Equal texts are always on the same side, wherever they stand.
     """
 
     share: float
     longest_bytes: int | None
 
-    def holds_out(self, piece: Piece) -> bool:
-        """Whether the document of this piece is for validation."""
-        if self.longest_bytes is not None and piece.document_bytes > self.longest_bytes:
+    def includes(self, chunk: Chunk) -> bool:
+        """Whether the document of this chunk is held out."""
+        if self.longest_bytes is not None and chunk.document_bytes > self.longest_bytes:
             return False
-        drawn = int.from_bytes(hashlib.sha256(piece.key).digest()[:8], "big")
-        return drawn < self.share * 2**64
+        draw = int.from_bytes(hashlib.sha256(chunk.key).digest()[:8], "big")
+        return draw < self.share * 2**64
 
 
 @dataclass(frozen=True)
-class Job:
-    """A part of a source to encode into a folder: all that another process needs to know."""
+class ShardJob:
+    """Slices of a source to encode into one shard: all that another process needs to know."""
 
     out: Path
     number: int
-    part: tuple[Stretch, ...]
-    reading: Reading
-    split: Split
+    slices: tuple[SourceSlice, ...]
+    layout: TextLayout
+    hold_out: HoldOut
     tokenizer_sha256: str
     end_of_text: str
 
-    def file(self, side: str) -> Path:
-        """Where the ids of one side go until everything is done."""
-        return self.out / WORK / f"{side}-{self.number:05}.bin"
+    def file(self, split: str) -> Path:
+        """Where the ids of one split go until everything is done."""
+        return self.out / WORK / f"{split}-{self.number:05}.bin"
 
     @property
-    def facts_file(self) -> Path:
-        """Written last: with it the part is done."""
+    def result_file(self) -> Path:
+        """Written last: if it exists, the job is done."""
         return self.out / WORK / f"{self.number:05}.json"
+
+    @property
+    def n_bytes(self) -> int:
+        """Approximate bytes of text; 0 if unknown."""
+        return sum(part.n_bytes for part in self.slices)
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What was written for one side."""
+class SplitTotals:
+    """What was written for one split."""
 
     n_tokens: int
     n_documents: int
@@ -78,84 +83,99 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What became of a part."""
+class ShardResult:
+    """What a job has written."""
 
     number: int
-    train: Counted
-    validation: Counted
+    train: SplitTotals
+    validation: SplitTotals
     text_sha256: str
     exact_bytes: bool
-    """The bytes behind the ids are the bytes of the text."""
+    """The bytes of the ids are the bytes of the text."""
 
     @property
     def n_tokens(self) -> int:
-        """Of both sides."""
+        """Of both splits."""
         return self.train.n_tokens + self.validation.n_tokens
 
     @property
     def n_bytes(self) -> int:
-        """Of both sides."""
+        """Of both splits."""
         return self.train.n_bytes + self.validation.n_bytes
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The facts in a file."""
+        """The result in a file."""
         document = read_json(path)
-        document |= {side: Counted(**document[side]) for side in SIDES}
-        return cls(**document)
+        try:
+            return cls(**document | {split: SplitTotals(**document[split]) for split in SPLITS})
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged ({error}); remove it, and its part is done again") from None
 
 
-def encode(job: Job) -> Facts:
-    """Write the ids of a part, then its facts."""
-    tokenizer = _loaded(str(job.out / WORK / TOKENIZER), job.tokenizer_sha256, job.end_of_text)
+def encode(job: ShardJob) -> ShardResult:
+    """Write the ids of a job, then its result."""
+    tokenizer = _load_tokenizer(
+        _TokenizerFile(job.out / WORK / TOKENIZER, job.tokenizer_sha256, job.end_of_text)
+    )
     ids_type, text_digest, exact_bytes = id_type(tokenizer.entries), hashlib.sha256(), True
     with job.file("train").open("wb") as train, job.file("validation").open("wb") as validation:
         writers = _Writer(train), _Writer(validation)
-        for batch in _batched(piece for stretch in job.part for piece in pieces(stretch, job.reading)):
-            encoded = tokenizer.encoded([piece.text for piece in batch])
-            for piece, encoding in zip(batch, encoded, strict=True):
-                ids, text = np.array(encoding.ids, ids_type), piece.text.encode()
+        chunks = (chunk for part in job.slices for chunk in read_chunks(part, job.layout))
+        for batch in _batches(chunks):
+            encodings = tokenizer.encode_batch([chunk.text for chunk in batch])
+            for chunk, encoding in zip(batch, encodings, strict=True):
+                ids, text = np.array(encoding.ids, ids_type), chunk.text.encode()
                 exact_bytes &= int(tokenizer.n_bytes[ids].sum()) == len(text)
-                if piece.ends:
+                if chunk.ends:
                     ids = np.append(ids, ids_type.type(tokenizer.end))
-                writers[job.split.holds_out(piece)].write(ids, len(text), ends=piece.ends)
-                text_digest.update(text + b"\0" * piece.ends)
-        of_train, of_validation = (writer.finished() for writer in writers)
-    facts = Facts(job.number, of_train, of_validation, text_digest.hexdigest(), exact_bytes)
-    write_json(job.facts_file, asdict(facts))
-    return facts
+                writers[job.hold_out.includes(chunk)].write(ids, len(text), ends=chunk.ends)
+                text_digest.update(text + b"\0" * chunk.ends)
+    for split in SPLITS:
+        sync_to_disk(job.file(split))
+    result = ShardResult(
+        job.number, writers[0].totals(), writers[1].totals(), text_digest.hexdigest(), exact_bytes
+    )
+    write_json(job.result_file, asdict(result))
+    return result
 
 
 class _Writer:
-    """Ids into a file, counted and hashed on their way."""
+    """Writes ids to a file, and counts and hashes them."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._digest = file, hashlib.sha256()
         self._n_tokens = self._n_documents = self._n_bytes = 0
 
     def write(self, ids: np.ndarray[Any, Any], n_bytes: int, *, ends: bool) -> None:
-        written = ids.tobytes()
-        self._file.write(written)
-        self._digest.update(written)
+        content = ids.tobytes()
+        self._file.write(content)
+        self._digest.update(content)
         self._n_tokens += len(ids)
         self._n_documents += ends
         self._n_bytes += n_bytes
 
-    def finished(self) -> Counted:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return Counted(self._n_tokens, self._n_documents, self._n_bytes, self._digest.hexdigest())
+    def totals(self) -> SplitTotals:
+        return SplitTotals(self._n_tokens, self._n_documents, self._n_bytes, self._digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class _TokenizerFile:
+    """A tokenizer.json by path and content: a later preparation may have another one at the same path."""
+
+    path: Path
+    sha256: str
+    end_of_text: str
 
 
 @dataclass(frozen=True, eq=False)
-class _Loaded:
+class _Encoder:
     tokenizer: Tokenizer
     end: int
     entries: int
     n_bytes: np.ndarray[Any, Any]
 
-    def encoded(self, texts: list[str]) -> list[Encoding]:
+    def encode_batch(self, texts: list[str]) -> list[Encoding]:
         try:
             return self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         except Exception as error:  # tokenizers raises no narrower class
@@ -163,22 +183,23 @@ class _Loaded:
 
 
 @cache
-def _loaded(path: str, sha256: str, end_of_text: str) -> _Loaded:  # noqa: ARG001 - tells files of one name apart
+def _load_tokenizer(file: _TokenizerFile) -> _Encoder:
     """The tokenizer, read once by each process."""
-    text_tokenizer = prepared(Tokenizer.from_file(path), path, end_of_text)
+    path = str(file.path)
+    text_tokenizer = as_text_tokenizer(Tokenizer.from_file(path), path, file.end_of_text)
     tokenizer = text_tokenizer.tokenizer
-    return _Loaded(tokenizer, text_tokenizer.end, text_tokenizer.entries, bytes_of_token(tokenizer))
+    return _Encoder(tokenizer, text_tokenizer.end, text_tokenizer.entries, bytes_of_token(tokenizer))
 
 
-def _batched(found: Iterator[Piece]) -> Iterator[list[Piece]]:
-    batch: list[Piece] = []
-    held = 0
-    for piece in found:
-        batch.append(piece)
-        held += len(piece.text)
-        if held >= _BATCH_BYTES:
+def _batches(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
+    batch: list[Chunk] = []
+    size = 0
+    for chunk in chunks:
+        batch.append(chunk)
+        size += len(chunk.text)
+        if size >= _BATCH_BYTES:
             yield batch
-            batch, held = [], 0
+            batch, size = [], 0
     if batch:
         yield batch
 
@@ -187,7 +208,7 @@ JobType = TypeVar("JobType")
 ResultType = TypeVar("ResultType")
 
 
-def in_processes(
+def map_in_processes(
     work: Callable[[JobType], ResultType], jobs: Sequence[JobType], n_workers: int
 ) -> Iterator[ResultType]:
     """The results as they come; a single job or worker needs no other process."""
@@ -195,15 +216,15 @@ def in_processes(
         yield from map(work, jobs)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(n_workers, len(jobs)), context, initializer=_start)
+    pool = ProcessPoolExecutor(min(n_workers, len(jobs)), context, initializer=_start_worker)
     try:
         for done in as_completed([pool.submit(work, job) for job in jobs]):
             yield done.result()
         pool.shutdown()
     except BrokenProcessPool:
         raise InputError(
-            "a worker process was killed, perhaps for want of memory; run the same command again to go on "
-            "where it stopped, with fewer --workers"
+            "a worker process was killed, perhaps because memory ran out; run the same command again to "
+            "continue where it stopped, with fewer --workers"
         ) from None
     finally:
         for process in multiprocessing.active_children():
@@ -216,14 +237,14 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends its workers
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends its workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each worker has one processor
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """A worker whose parent was killed would wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,4 +1,7 @@
-"""Data sets of the Hugging Face hub, streamed: nothing is downloaded but what is read."""
+"""Data sets of the Hugging Face hub, streamed: only what is read is downloaded.
+
+A file of its own because `datasets` is optional and takes seconds to import; `sources` opens it on demand.
+"""
 
 from collections.abc import Iterator
 from functools import cache
@@ -11,21 +14,21 @@ from tqdm import tqdm
 
 from parambudget.errors import InputError
 
-# A lock between processes would be left behind by a worker that is ended, and Python warns of that.
+# A worker that is terminated would leave a lock between processes behind, and Python warns about that.
 tqdm.set_lock(RLock())
 datasets.disable_progress_bars()
-logging.set_verbosity_error()  # each of its attempts to connect would be told
+logging.set_verbosity_error()  # it would report every attempt to connect
 
 
-def n_parts(name: str, most: int) -> int:
-    """In how many parts the training split can be read side by side."""
-    return min(most, int(_opened(name).num_shards))
+def n_shards(name: str, most: int) -> int:
+    """How many shards of the training split can be read independently."""
+    return min(most, int(_open_dataset(name).num_shards))
 
 
-def texts(name: str, index: int, of: int, field: str) -> Iterator[str]:
-    """The texts of part `index`."""
+def read_texts(name: str, index: int, n_shards: int, field: str) -> Iterator[str]:
+    """The texts of shard `index`."""
     try:
-        for row in _opened(name).shard(num_shards=of, index=index, contiguous=True):
+        for row in _open_dataset(name).shard(num_shards=n_shards, index=index, contiguous=True):
             if field not in row:
                 raise InputError(
                     f"{name} has no column {field!r}, only {', '.join(row)}; name the text with --field"
@@ -36,12 +39,14 @@ def texts(name: str, index: int, of: int, field: str) -> Iterator[str]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"cannot read on in {name}: {_reason(error)}; run the same again to go on") from None
+        raise InputError(
+            f"cannot read more of {name}: {_reason(error)}; run the same command again to continue"
+        ) from None
 
 
 @cache
-def _opened(name: str) -> Any:
-    """`hf:OWNER/NAME`, `hf:OWNER/NAME/SUBSET`, or `hf:./FOLDER` of files of a form that `datasets` reads."""
+def _open_dataset(name: str) -> Any:
+    """`hf:OWNER/NAME`, `hf:OWNER/NAME/SUBSET`, or `hf:./FOLDER` with files that `datasets` reads."""
     where = name.removeprefix("hf:")
     subset = None
     if not where.startswith((".", "/")) and where.count("/") == 2:
@@ -53,5 +58,5 @@ def _opened(name: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """One line of an error, which may be of `datasets`, of a file format or of an HTTP library."""
+    """One line of an error, which may come from `datasets`, a file format or an HTTP library."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,4 +1,7 @@
-"""Parquet files: the text column, a bounded number of rows at a time."""
+"""Parquet files: the text column, a bounded number of rows at a time.
+
+A file of its own because `pyarrow` is optional and large; `sources` opens it on demand.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +16,8 @@ _ROWS_AT_ONCE: Final = 1_000
 
 
 def row_groups(path: Path, step: int, field: str) -> Iterator[tuple[int, int, int]]:
-    """Runs of row groups of at least `step` bytes of text: first, one behind the last, bytes."""
-    metadata = _opened(str(path), field).metadata
+    """Runs of row groups with at least `step` bytes of text: first, one after the last, bytes."""
+    metadata = _open_file(str(path), field).metadata
     names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
     column = names.index(field)
     start = n_bytes = 0
@@ -25,10 +28,12 @@ def row_groups(path: Path, step: int, field: str) -> Iterator[tuple[int, int, in
             start, n_bytes = i + 1, 0
 
 
-def texts(path: str, start: int, end: int, field: str) -> Iterator[str]:
-    """The texts of row groups start to end - 1; null is the empty text."""
+def read_texts(path: str, start: int, end: int, field: str) -> Iterator[str]:
+    """The texts of row groups start to end - 1; null becomes the empty text."""
     try:
-        rows = _opened(path, field).iter_batches(_ROWS_AT_ONCE, row_groups=range(start, end), columns=[field])
+        rows = _open_file(path, field).iter_batches(
+            _ROWS_AT_ONCE, row_groups=range(start, end), columns=[field]
+        )
         for batch in rows:
             for text in batch.column(0):
                 yield text.as_py() or ""
@@ -36,7 +41,7 @@ def texts(path: str, start: int, end: int, field: str) -> Iterator[str]:
         raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}; get it again") from None
 
 
-def _opened(path: str, field: str) -> pyarrow.parquet.ParquetFile:
+def _open_file(path: str, field: str) -> pyarrow.parquet.ParquetFile:
     try:
         file = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:

@@ -1,8 +1,7 @@
-"""A source of any size made into shards of tokens: streamed, by several processes, a part of it at a time.
+"""A source of any size made into shards of tokens: streamed, by several processes, one job at a time.
 
-Work that is done is kept until the whole is: the same request goes on where it was interrupted. What a
-process was in the middle of is done again, and the manifest comes last: nothing half-written is taken for
-whole.
+Finished jobs are kept until all are done: the same request continues where it was interrupted. A job that was
+interrupted is done again, and the manifest comes last, so that nothing half-written is taken for complete.
 """
 
 import hashlib
@@ -18,11 +17,18 @@ from typing import Any, Final
 import numpy as np
 from tokenizers import Tokenizer
 
-from parambudget._files import read_json, write_json, write_whole
+from parambudget._files import (
+    atomic_file,
+    atomic_write,
+    read_json,
+    sha256_of_file,
+    sha256_of_text,
+    write_json,
+)
 from parambudget._version import __version__
 from parambudget.errors import InputError
 from parambudget.text.corpus import MOST_VALIDATION_BYTES, VALIDATION_SHARE
-from parambudget.text.encode import Facts, Job, Split, available_cpus, encode, in_processes
+from parambudget.text.encode import HoldOut, ShardJob, ShardResult, available_cpus, encode, map_in_processes
 from parambudget.text.shards import (
     MANIFEST,
     TOKENIZER,
@@ -33,243 +39,142 @@ from parambudget.text.shards import (
     id_type,
     require_whole,
 )
-from parambudget.text.sources import Reading, Stretch, pieces, step_bytes, stretches
-from parambudget.text.token_cache import file_sha256, mapped
+from parambudget.text.sources import SourceSlice, TextLayout, read_chunks, slice_bytes, slice_source
+from parambudget.text.token_cache import memory_map
 from parambudget.text.tokenizer import (
     SAMPLE_BYTES,
     TextTokenizer,
+    as_text_tokenizer,
     bytes_of_token,
-    prepared,
     read_tokenizer,
     require_vocabulary,
     train_bpe,
 )
 
-_BLOCK_BYTES = 4_000_000
-_Ids = np.ndarray[Any, Any]
-
-
-def finish(
-    jobs: Sequence[Job], found: Sequence[Facts], source: str, tokenizer: TextTokenizer, made_from: str
-) -> Manifest:
-    """Give the shards their names, put the held-out documents into one file, write the manifest."""
-    out, exact_bytes = jobs[0].out, all(facts.exact_bytes for facts in found)
-    filled = [(job, facts) for job, facts in zip(jobs, found, strict=True) if facts.train.n_tokens]
-    if not filled:
-        raise InputError(f"no text in {source} to train on: every document is empty or held out")
-    shards = [_named(n, facts) for n, (_, facts) in enumerate(filled)]
-    validation = _joined(jobs, found)
-    if not validation.n_tokens:
-        last = filled.pop()[0].file("train")
-        shards[-1], validation = _end_held_out(last, shards, tokenizer, exact_bytes=exact_bytes)
-    for (job, _), shard in zip(filled, shards, strict=False):
-        if job.file("train").exists():
-            job.file("train").rename(out / shard.file)
-    write_whole(out / TOKENIZER, tokenizer.json)
-    texts = hashlib.sha256("\n".join(facts.text_sha256 for facts in found).encode())
-    manifest = Manifest(
-        source=source, text_sha256=texts.hexdigest(), made_from=made_from,
-        tokenizer=tokenizer.name, tokenizer_sha256=file_sha256(out / TOKENIZER), entries=tokenizer.entries,
-        end_of_text=tokenizer.end_text, exact_bytes=exact_bytes, dtype=id_type(tokenizer.entries).name,
-        train=tuple(shards), validation=validation, version=__version__,
-    )  # fmt: skip
-    manifest.write(out)
-    return manifest
-
-
-def _named(n: int, facts: Facts) -> Shard:
-    counted = facts.train
-    return Shard(f"train-{n:05}.bin", counted.n_tokens, counted.n_documents, counted.n_bytes, counted.sha256)
-
-
-def _joined(jobs: Sequence[Job], found: Sequence[Facts]) -> Shard:
-    """The held-out documents of all parts, in order, in one file."""
-
-    def blocks() -> Iterable[bytes]:
-        for job in jobs:
-            with job.file("validation").open("rb") as file:
-                while block := file.read(_BLOCK_BYTES):
-                    yield block
-
-    sides = [facts.validation for facts in found]
-    return Shard(
-        VALIDATION, sum(side.n_tokens for side in sides), sum(side.n_documents for side in sides),
-        sum(side.n_bytes for side in sides), _write(jobs[0].out / VALIDATION, blocks()),
-    )  # fmt: skip
-
-
-def _end_held_out(
-    path: Path, shards: Sequence[Shard], tokenizer: TextTokenizer, *, exact_bytes: bool
-) -> tuple[Shard, Shard]:
-    """Where no document was held out, the end of the last shard is: whole documents of its second half, if
-    any begins there, else the end of the last one."""
-    last = shards[-1]
-    ids = mapped(path, id_type(tokenizer.entries).name)
-    goal = min(VALIDATION_SHARE * sum(shard.n_tokens for shard in shards), last.n_tokens / 2)
-    starts = np.flatnonzero(ids == tokenizer.end)[:-1] + 1
-    wished = last.n_tokens - max(1, round(goal))
-    near = starts[starts >= last.n_tokens / 2]
-    cut = int(near[np.abs(near - wished).argmin()]) if len(near) else wished
-    head, tail = ids[:cut], ids[cut:]
-    n_bytes = round(last.n_bytes * len(tail) / len(ids))
-    if exact_bytes:
-        n_bytes = int(bytes_of_token(tokenizer.tokenizer)[tail].sum())
-    ended = int((tail == tokenizer.end).sum())
-    out = path.parent.parent
-    shortened = Shard(
-        last.file, len(head), last.n_documents - ended + (not len(near)), last.n_bytes - n_bytes,
-        _write(out / last.file, [head]),
-    )  # fmt: skip
-    return shortened, Shard(VALIDATION, len(tail), ended, n_bytes, _write(out / VALIDATION, [tail]))
-
-
-def _write(path: Path, blocks: Iterable[bytes | _Ids]) -> str:
-    """Write a file whole, and return its hash."""
-    temporary, digest = path.with_suffix(".tmp"), hashlib.sha256()
-    with temporary.open("wb") as file:
-        for block in blocks:
-            written = (block.data if isinstance(block, np.ndarray) else memoryview(block)).cast("B")
-            file.write(written)
-            digest.update(written)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    return digest.hexdigest()
-
-
-TRAINED: Final = "bpe"
+BPE: Final = "bpe"
 """The tokenizer that is trained on the source."""
 UNKNOWN_SIZE_SHARE: Final = 0.0005
 _PLAN: Final = "plan.json"
+_LAYOUT: Final = "reading"
 _STATE: Final = "state of the source"
-Parts = Sequence[tuple[Stretch, ...]]
+_BLOCK_BYTES: Final = 4_000_000
+_Ids = np.ndarray[Any, Any]
+_SliceGroups = Sequence[tuple[SourceSlice, ...]]
+"""What becomes one shard each."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to prepare: all that decides the tokens, beside the text."""
+class PrepareRequest:
+    """What to prepare: everything but the text itself that decides the tokens."""
 
     source: str
     tokenizer: str
     vocab_size: int | None = None
-    """Of a tokenizer that is trained, and of no other."""
-    reading: Reading = field(default_factory=Reading)
+    """Only for a tokenizer that is trained."""
+    layout: TextLayout = field(default_factory=TextLayout)
     validation: float | None = None
-    """Share of the documents to hold out; without it 5 %, or what gives 10 MB if that is less."""
+    """Share of the documents to hold out; by default 5 %, or what gives 10 MB if that is less."""
     end_of_text: str | None = None
 
 
 @dataclass(frozen=True)
-class Progress:
+class PrepareProgress:
     """How far a preparation has come."""
 
     share: float
     n_bytes: int
-    """Of text, in tokens already."""
+    """Bytes of text that are tokens already."""
     n_tokens: int
 
 
 def prepare(
-    request: Request, out: Path, *, n_workers: int | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    request: PrepareRequest, out: Path, *, n_workers: int | None = None,
+    on_progress: Callable[[PrepareProgress], None] = lambda _: None,
 ) -> Manifest:  # fmt: skip
-    """The source as shards in `out`; at once if they are there already."""
+    """The source as shards in `out`; returns at once if they exist already."""
     source = Path(request.source)
     if source.is_dir() and source.resolve() in (out.resolve(), *out.resolve().parents):
-        raise InputError(f"{out} lies in the source {request.source}; choose a folder outside of it with -o")
-    tokenizer = _given_tokenizer(request)
-    parts = _parts(stretches(request.source, request.reading))
-    split = _split(request, parts)
-    plan = _plan(request, tokenizer, parts)
-    made_from = _sha256(json.dumps(plan))
+        raise InputError(f"{out} lies in the source {request.source}; choose a folder outside it with -o")
+    tokenizer = _read_given_tokenizer(request)
+    groups = _group_slices(slice_source(request.source, request.layout))
+    hold_out = _choose_hold_out(request, groups)
+    plan = _plan(request, tokenizer, groups)
+    made_from = sha256_of_text(json.dumps(plan))
     if (out / MANIFEST).is_file():
-        return _finished_before(out, made_from)
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+        return _existing_manifest(out, made_from)
+    new_folders = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        _claim(out, plan)
-        tokenizer = _kept(out / WORK / TOKENIZER, tokenizer or _trained(request, parts, split, out))
-        sha256 = _sha256(tokenizer.json)
-        jobs = [
-            Job(out, n, part, request.reading, split, sha256, tokenizer.end_text)
-            for n, part in enumerate(parts)
-        ]
-        found = _encoded(jobs, n_workers, on_progress)
-        manifest = finish(jobs, found, request.source, tokenizer, made_from)
+        _open_work_folder(out, plan)
+        if tokenizer is None:
+            tokenizer = _train_tokenizer(request, groups, hold_out, out)
+        atomic_write(out / WORK / TOKENIZER, tokenizer.json)
+        jobs = _shard_jobs(request, groups, hold_out, tokenizer, out)
+        results = _encode_all(jobs, n_workers, on_progress)
+        manifest = _finish(jobs, results, request.source, tokenizer, made_from)
     except OSError as error:
-        raise _cannot_go_on(error, out) from None
+        raise _disk_error(error, out) from None
     finally:
         if not (out / WORK / TOKENIZER).exists() and not (out / MANIFEST).exists():
-            _unclaim(out, missing)
+            _remove_empty_work(out, new_folders)
     shutil.rmtree(out / WORK, ignore_errors=True)
     return manifest
 
 
-def _unclaim(out: Path, missing: Sequence[Path]) -> None:
-    """Leave nothing of a preparation that has no tokenizer yet: there is no work to keep."""
-    if (out / WORK).is_dir() and {path.name for path in (out / WORK).iterdir()} <= {_PLAN}:
-        shutil.rmtree(out / WORK, ignore_errors=True)
-    for folder in missing:
-        with suppress(OSError):
-            folder.rmdir()
-
-
-def _cannot_go_on(error: OSError, out: Path) -> InputError:
-    if error.filename is not None and not Path(error.filename).is_relative_to(out):
-        return InputError(f"cannot read {error.filename}: {error.strerror}; make it readable first")
-    return InputError(
-        f"cannot write {out}: {error.strerror or error}; what is done stays: put that right and run the same "
-        "command again, or choose another folder with -o"
-    )
-
-
-def _given_tokenizer(request: Request) -> TextTokenizer | None:
-    if request.tokenizer != TRAINED:
+def _read_given_tokenizer(request: PrepareRequest) -> TextTokenizer | None:
+    """The tokenizer that the request names; None if one is to be trained."""
+    if request.tokenizer != BPE:
         if request.vocab_size is not None:
             raise InputError(
-                f"--vocab-size is for --tokenizer {TRAINED}; leave it out: {request.tokenizer} has its own"
+                f"--vocab-size is for --tokenizer {BPE}; leave it out: {request.tokenizer} has its own"
             )
         return read_tokenizer(request.tokenizer, request.end_of_text)
     if request.vocab_size is None:
-        raise InputError(
-            f"--tokenizer {TRAINED} needs --vocab-size, the most entries it may have, such as 32768"
-        )
+        raise InputError(f"--tokenizer {BPE} needs --vocab-size, the most entries it may have, such as 32768")
     require_vocabulary(request.vocab_size)
     return None
 
 
-def _parts(found: Sequence[Stretch]) -> Parts:
-    """Small stretches that follow each other together, so that there are few files."""
-    step = step_bytes(sum(stretch.n_bytes for stretch in found))
-    parts: list[tuple[Stretch, ...]] = []
-    held = step
-    for stretch in found:
-        if stretch.kind == "hosted" or held + stretch.n_bytes > step:
-            parts.append(())
-            held = 0
-        parts[-1] = (*parts[-1], stretch)
-        held += stretch.n_bytes
-    return parts
+def _group_slices(slices: Sequence[SourceSlice]) -> _SliceGroups:
+    """Small slices that follow each other together, so that there are few shards."""
+    step = slice_bytes(sum(part.n_bytes for part in slices))
+    groups: list[tuple[SourceSlice, ...]] = []
+    size = step
+    for part in slices:
+        if part.kind == "hosted" or size + part.n_bytes > step:
+            groups.append(())
+            size = 0
+        groups[-1] = (*groups[-1], part)
+        size += part.n_bytes
+    return groups
 
 
-def _split(request: Request, parts: Parts) -> Split:
-    total = sum(stretch.n_bytes for part in parts for stretch in part)
+def _choose_hold_out(request: PrepareRequest, groups: _SliceGroups) -> HoldOut:
+    total = sum(part.n_bytes for group in groups for part in group)
     usual = min(VALIDATION_SHARE, MOST_VALIDATION_BYTES / total) if total else UNKNOWN_SIZE_SHARE
     share = usual if request.validation is None else request.validation
-    return Split(share, round(share * total) if total else None)
+    return HoldOut(share, round(share * total) if total else None)
 
 
-def _plan(request: Request, tokenizer: TextTokenizer | None, parts: Parts) -> dict[str, Any]:
-    """All that decides the tokens, as plain JSON: equal plans give equal shards."""
-    files = sorted({stretch.path for part in parts for stretch in part if stretch.kind != "hosted"})
-    changed = {path: os.stat(path).st_mtime_ns for path in files}
-    state = [[[asdict(stretch) for stretch in part] for part in parts], changed]
-    return asdict(request) | {
-        "tokenizer": _sha256(tokenizer.json) if tokenizer else request.tokenizer,
-        _STATE: _sha256(json.dumps(state)),
+def _plan(
+    request: PrepareRequest, tokenizer: TextTokenizer | None, groups: _SliceGroups
+) -> dict[str, object]:
+    """Everything that decides the tokens, as plain JSON: equal plans give equal shards."""
+    files = sorted({part.path for group in groups for part in group if part.kind != "hosted"})
+    modified = {path: os.stat(path).st_mtime_ns for path in files}
+    state = [[[asdict(part) for part in group] for group in groups], modified]
+    return {
+        "source": request.source,
+        "tokenizer": sha256_of_text(tokenizer.json) if tokenizer else request.tokenizer,
+        "vocab_size": request.vocab_size,
+        _LAYOUT: asdict(request.layout),
+        "validation": request.validation,
+        "end_of_text": request.end_of_text,
+        _STATE: sha256_of_text(json.dumps(state)),
     }
 
 
-def _finished_before(out: Path, made_from: str) -> Manifest:
+def _existing_manifest(out: Path, made_from: str) -> Manifest:
+    """The manifest of a folder that is complete already, if it was made by the same request."""
     manifest = Manifest.read(out)
     if manifest.made_from != made_from:
         raise InputError(
@@ -280,72 +185,180 @@ def _finished_before(out: Path, made_from: str) -> Manifest:
     return manifest
 
 
-def _claim(out: Path, plan: dict[str, Any]) -> None:
-    """Make `out` the folder of this preparation, or find that it is already."""
+def _open_work_folder(out: Path, plan: dict[str, object]) -> None:
+    """Make `out` the folder of this plan, or see that it is so already."""
     if (out / WORK / _PLAN).is_file():
         before = read_json(out / WORK / _PLAN)
         differ = [name for name in plan if before.get(name) != plan[name]]
         if not differ:
             return
         if differ != [_STATE]:
+            names = ", ".join("field or separator" if name == _LAYOUT else name for name in differ)
             raise InputError(
-                f"{out} holds an unfinished preparation that differs in {', '.join(differ)}; remove it, or "
-                "choose another folder with -o"
+                f"{out} holds an unfinished preparation that differs in {names}; remove it, or choose "
+                "another folder with -o"
             )
-        shutil.rmtree(out / WORK)  # its text was changed, perhaps repaired: what is done is of the old one
+        shutil.rmtree(out / WORK)  # the text was changed, perhaps repaired: finished jobs are of the old one
     if out.exists() and (not out.is_dir() or any(path.name != WORK for path in out.iterdir())):
-        raise InputError(f"{out} is there and is not empty; choose a new folder with -o")
+        raise InputError(f"{out} exists and is not empty; choose a new folder with -o")
     (out / WORK).mkdir(parents=True, exist_ok=True)
     write_json(out / WORK / _PLAN, plan)
 
 
-def _trained(request: Request, parts: Parts, split: Split, out: Path) -> TextTokenizer:
-    """A BPE trained on 64 MB of what is not held out, evenly from all parts; kept when it was interrupted."""
+def _remove_empty_work(out: Path, new_folders: Sequence[Path]) -> None:
+    """Leave nothing of a preparation that has no tokenizer yet: there is no work to keep."""
+    if (out / WORK).is_dir() and {path.name for path in (out / WORK).iterdir()} <= {_PLAN}:
+        shutil.rmtree(out / WORK, ignore_errors=True)
+    for folder in new_folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _disk_error(error: OSError, out: Path) -> InputError:
+    if error.filename is not None and not Path(error.filename).is_relative_to(out):
+        return InputError(f"cannot read {error.filename}: {error.strerror}; make it readable first")
+    return InputError(
+        f"cannot write {out}: {error.strerror or error}; finished work is kept: solve this and run the same "
+        "command again, or choose another folder with -o"
+    )
+
+
+def _train_tokenizer(
+    request: PrepareRequest, groups: _SliceGroups, hold_out: HoldOut, out: Path
+) -> TextTokenizer:
+    """A BPE trained on 64 MB of what is not held out, evenly from all slices; an interrupted preparation has
+    kept it."""
     path = out / WORK / TOKENIZER
     if path.is_file():
         tokenizer = Tokenizer.from_file(str(path))
     else:
-        tokenizer = train_bpe(_sample(request.reading, parts, split), int(request.vocab_size or 0))
-    return prepared(tokenizer, f"{TRAINED} of {request.vocab_size:,}", request.end_of_text)
+        texts = _sample_texts(request.layout, groups, hold_out)
+        tokenizer = train_bpe(texts, int(request.vocab_size or 0))
+    return as_text_tokenizer(tokenizer, f"{BPE} of {request.vocab_size:,}", request.end_of_text)
 
 
-def _sample(reading: Reading, parts: Parts, split: Split) -> Iterator[str]:
-    for part in parts:
-        left = SAMPLE_BYTES // len(parts)
-        for piece in (piece for stretch in part for piece in pieces(stretch, reading)):
+def _sample_texts(layout: TextLayout, groups: _SliceGroups, hold_out: HoldOut) -> Iterator[str]:
+    for group in groups:
+        left = SAMPLE_BYTES // len(groups)
+        for chunk in (chunk for part in group for chunk in read_chunks(part, layout)):
             if left <= 0:
                 break
-            if not split.holds_out(piece):
-                yield piece.text
-                left -= len(piece.text.encode())
+            if not hold_out.includes(chunk):
+                yield chunk.text
+                left -= len(chunk.text.encode())
 
 
-def _kept(path: Path, tokenizer: TextTokenizer) -> TextTokenizer:
-    write_whole(path, tokenizer.json)
-    return tokenizer
+def _shard_jobs(
+    request: PrepareRequest, groups: _SliceGroups, hold_out: HoldOut, tokenizer: TextTokenizer, out: Path
+) -> list[ShardJob]:
+    sha256 = sha256_of_text(tokenizer.json)
+    return [
+        ShardJob(out, n, group, request.layout, hold_out, sha256, tokenizer.end_text)
+        for n, group in enumerate(groups)
+    ]
 
 
-def _encoded(
-    jobs: Sequence[Job], n_workers: int | None, on_progress: Callable[[Progress], None]
-) -> list[Facts]:
-    """The facts of every part: read where it is done, else made."""
-    found = {job.number: Facts.read(job.facts_file) for job in jobs if job.facts_file.is_file()}
-    sizes = [max(1, sum(stretch.n_bytes for stretch in job.part)) for job in jobs]
+def _encode_all(
+    jobs: Sequence[ShardJob], n_workers: int | None, on_progress: Callable[[PrepareProgress], None]
+) -> list[ShardResult]:
+    """The result of every job: read if it is done, else made now."""
+    results = {job.number: ShardResult.read(job.result_file) for job in jobs if job.result_file.is_file()}
+    sizes = [max(1, job.n_bytes) for job in jobs]
 
-    def tell() -> None:
-        share = sum(sizes[number] for number in found) / sum(sizes)
-        texts = found.values()
-        on_progress(
-            Progress(share, sum(facts.n_bytes for facts in texts), sum(facts.n_tokens for facts in texts))
-        )
+    def report() -> None:
+        share = sum(sizes[number] for number in results) / sum(sizes)
+        n_bytes = sum(result.n_bytes for result in results.values())
+        on_progress(PrepareProgress(share, n_bytes, sum(result.n_tokens for result in results.values())))
 
-    tell()
-    todo = [job for job in jobs if job.number not in found]
-    for facts in in_processes(encode, todo, n_workers or available_cpus()):
-        found[facts.number] = facts
-        tell()
-    return [found[job.number] for job in jobs]
+    report()
+    missing = [job for job in jobs if job.number not in results]
+    for result in map_in_processes(encode, missing, n_workers or available_cpus()):
+        results[result.number] = result
+        report()
+    return [results[job.number] for job in jobs]
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _finish(
+    jobs: Sequence[ShardJob], results: Sequence[ShardResult], source: str, tokenizer: TextTokenizer,
+    made_from: str,
+) -> Manifest:  # fmt: skip
+    """Give the shards their names, put the held-out documents into one file, write the manifest."""
+    out, exact_bytes = jobs[0].out, all(result.exact_bytes for result in results)
+    filled = [(job, result) for job, result in zip(jobs, results, strict=True) if result.train.n_tokens]
+    if not filled:
+        raise InputError(f"no text in {source} to train on: every document is empty or held out")
+    shards = [_train_shard(n, result) for n, (_, result) in enumerate(filled)]
+    validation = _join_validation(jobs, results)
+    if not validation.n_tokens:
+        last = filled.pop()[0].file("train")
+        shards[-1], validation = _hold_out_end(last, shards, tokenizer, exact_bytes=exact_bytes)
+    for (job, _), shard in zip(filled, shards, strict=False):
+        if job.file("train").exists():
+            job.file("train").rename(out / shard.file)
+    atomic_write(out / TOKENIZER, tokenizer.json)
+    manifest = Manifest(
+        source=source, text_sha256=sha256_of_text("\n".join(result.text_sha256 for result in results)),
+        made_from=made_from, tokenizer=tokenizer.name, tokenizer_sha256=sha256_of_file(out / TOKENIZER),
+        entries=tokenizer.entries, end_of_text=tokenizer.end_text, exact_bytes=exact_bytes,
+        dtype=id_type(tokenizer.entries).name, train=tuple(shards), validation=validation,
+        version=__version__,
+    )  # fmt: skip
+    manifest.write(out)
+    return manifest
+
+
+def _train_shard(n: int, result: ShardResult) -> Shard:
+    totals = result.train
+    return Shard(f"train-{n:05}.bin", totals.n_tokens, totals.n_documents, totals.n_bytes, totals.sha256)
+
+
+def _join_validation(jobs: Sequence[ShardJob], results: Sequence[ShardResult]) -> Shard:
+    """The held-out documents of all jobs, in order, in one file."""
+
+    def blocks() -> Iterable[bytes]:
+        for job in jobs:
+            with job.file("validation").open("rb") as file:
+                while block := file.read(_BLOCK_BYTES):
+                    yield block
+
+    totals = [result.validation for result in results]
+    return Shard(
+        VALIDATION, sum(split.n_tokens for split in totals), sum(split.n_documents for split in totals),
+        sum(split.n_bytes for split in totals), _write_ids(jobs[0].out, VALIDATION, blocks()),
+    )  # fmt: skip
+
+
+def _hold_out_end(
+    path: Path, shards: Sequence[Shard], tokenizer: TextTokenizer, *, exact_bytes: bool
+) -> tuple[Shard, Shard]:
+    """The last shard split in two, where no document was held out: its end is whole documents of its second
+    half, if any begins there, else the end of the last one."""
+    last = shards[-1]
+    ids = memory_map(path, id_type(tokenizer.entries).name)
+    goal = min(VALIDATION_SHARE * sum(shard.n_tokens for shard in shards), last.n_tokens / 2)
+    starts = np.flatnonzero(ids == tokenizer.end)[:-1] + 1
+    target = last.n_tokens - max(1, round(goal))
+    late_starts = starts[starts >= last.n_tokens / 2]
+    cut = int(late_starts[np.abs(late_starts - target).argmin()]) if len(late_starts) else target
+    head, tail = ids[:cut], ids[cut:]
+    n_bytes = round(last.n_bytes * len(tail) / len(ids))
+    if exact_bytes:
+        n_bytes = int(bytes_of_token(tokenizer.tokenizer)[tail].sum())
+    n_documents = int((tail == tokenizer.end).sum())
+    out = path.parent.parent
+    remaining = Shard(
+        last.file, len(head), last.n_documents - n_documents + (not len(late_starts)),
+        last.n_bytes - n_bytes, _write_ids(out, last.file, [head]),
+    )  # fmt: skip
+    return remaining, Shard(VALIDATION, len(tail), n_documents, n_bytes, _write_ids(out, VALIDATION, [tail]))
+
+
+def _write_ids(out: Path, name: str, blocks: Iterable[bytes | _Ids]) -> str:
+    """Write a file of ids atomically, and return its hash."""
+    digest = hashlib.sha256()
+    with atomic_file(out / name, temporary=out / WORK / f"{name}.tmp") as file:
+        for block in blocks:
+            content = (block.data if isinstance(block, np.ndarray) else memoryview(block)).cast("B")
+            file.write(content)
+            digest.update(content)
+    return digest.hexdigest()

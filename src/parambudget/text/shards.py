@@ -1,11 +1,11 @@
-"""A folder of prepared tokens: memory-mapped files of ids, and a manifest that names and hashes each.
+"""A folder of prepared tokens: memory-mapped files of ids, and a manifest with the hash of each.
 
-    DIR/manifest.json       written last: without it the folder is not prepared
+    DIR/manifest.json       written last: without it the folder is not complete
         tokenizer.json
         train-00000.bin     ids, uint16 or (with more than 65,536 entries) uint32; and so on
         validation.bin
 
-Ids of a shard are those of whole documents, each with the end-of-text id behind it, but for a long text's.
+A shard holds the ids of whole documents, each followed by the end-of-text id. Only a long text is cut.
 """
 
 import hashlib
@@ -17,23 +17,23 @@ from typing import Any, Final, Self
 import numpy as np
 from tokenizers import Tokenizer
 
-from parambudget._files import read_json, write_json
+from parambudget._files import read_json, sha256_of_file, write_json
 from parambudget.errors import InputError
-from parambudget.text.token_cache import TokenData, file_sha256, mapped
+from parambudget.text.token_cache import TokenData, memory_map
 from parambudget.text.tokenizer import bytes_of_token
 
 MANIFEST: Final = "manifest.json"
 TOKENIZER: Final = "tokenizer.json"
 VALIDATION: Final = "validation.bin"
 WORK: Final = ".unfinished"
-"""In a folder that is being prepared."""
+"""Work in progress, in a folder that is being prepared."""
 FORMAT: Final = 1
 _Ids = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of ids, whole."""
+    """One complete file of ids."""
 
     file: str
     n_tokens: int
@@ -45,19 +45,19 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared folder holds."""
+    """What a prepared folder contains."""
 
     source: str
     text_sha256: str
     made_from: str
-    """Hash of all that decides the tokens: the same request gives the same value."""
+    """Hash of everything that decides the tokens: the same request gives the same value."""
     tokenizer: str
     tokenizer_sha256: str
     """Of tokenizer.json."""
     entries: int
     end_of_text: str
     exact_bytes: bool
-    """Every id stands for a known number of bytes; else bits per byte take the mean."""
+    """Every id has a known number of bytes; otherwise bits per byte use the mean."""
     dtype: str
     train: tuple[Shard, ...]
     validation: Shard
@@ -76,7 +76,7 @@ class Manifest:
 
     @property
     def n_documents(self) -> int:
-        """Documents in both parts."""
+        """Documents in both splits."""
         return self.validation.n_documents + sum(shard.n_documents for shard in self.train)
 
     @property
@@ -89,17 +89,17 @@ class Manifest:
         return {"format": FORMAT, "n_tokens": self.n_tokens, **asdict(self)}
 
     def write(self, folder: Path) -> None:
-        """Declare the folder prepared."""
+        """Write manifest.json, which declares the folder complete."""
         write_json(folder / MANIFEST, self.as_dict())
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The manifest of a folder; one line where it is not one."""
+        """The manifest of a folder; the error is one line."""
         document = read_json(folder / MANIFEST)
         try:
             if document.pop("format") != FORMAT:
                 raise InputError(
-                    f"{folder / MANIFEST} is of another format than this version's; prepare the data again"
+                    f"{folder / MANIFEST} has another format than this version reads; prepare the data again"
                 )
             del document["n_tokens"]
             train = tuple(Shard(**shard) for shard in document.pop("train"))
@@ -107,12 +107,12 @@ class Manifest:
             return cls(**document, train=train, validation=validation)
         except (AttributeError, KeyError, TypeError) as error:
             raise InputError(
-                f"{folder / MANIFEST} is no manifest ({error}); prepare the data again"
+                f"{folder / MANIFEST} is not a manifest ({error}); prepare the data again"
             ) from None
 
 
 class Shards:
-    """Several arrays of ids as one, of which slices are taken."""
+    """Several arrays of ids that are sliced as one."""
 
     def __init__(self, arrays: list[_Ids]) -> None:
         self._arrays = arrays
@@ -123,14 +123,14 @@ class Shards:
 
     def __getitem__(self, wanted: slice) -> _Ids:
         start, stop, _ = wanted.indices(len(self))
-        nth = int(np.searchsorted(self._starts, start, side="right")) - 1
-        found = [self._arrays[0][:0]]
+        i = int(np.searchsorted(self._starts, start, side="right")) - 1
+        parts = [self._arrays[0][:0]]
         while start < stop:
-            offset = start - int(self._starts[nth])
-            found.append(self._arrays[nth][offset : offset + stop - start])
-            start += len(found[-1])
-            nth += 1
-        return np.concatenate(found) if len(found) > 2 else found[-1]
+            offset = start - int(self._starts[i])
+            parts.append(self._arrays[i][offset : offset + stop - start])
+            start += len(parts[-1])
+            i += 1
+        return np.concatenate(parts) if len(parts) > 2 else parts[-1]
 
 
 def id_type(entries: int) -> np.dtype[Any]:
@@ -143,20 +143,20 @@ def is_prepared(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() or (folder / WORK).is_dir()
 
 
-def read_prepared(folder: Path, vocab_size: int) -> TokenData:
-    """The tokens of a prepared folder, if they fit the vocabulary and every file is as it was written."""
+def read_prepared_folder(folder: Path, vocab_size: int) -> TokenData:
+    """The tokens of a prepared folder, which must fit the vocabulary and be as they were written."""
     if not (folder / MANIFEST).is_file():
         raise InputError(
-            f"{folder} is not prepared to the end; run the same parambudget data prepare again to go on"
+            f"{folder} is only partly prepared; run the same parambudget data prepare again to continue"
         )
     manifest = Manifest.read(folder)
     if manifest.entries > vocab_size:
         raise InputError(
-            f"the tokens in {folder} are of a tokenizer with {manifest.entries:,} entries, more than "
+            f"the tokens in {folder} are from a tokenizer with {manifest.entries:,} entries, more than "
             f"vocab_size={vocab_size:,}; use --vocab-size {manifest.entries} or prepare the data with fewer"
         )
     require_whole(folder, manifest)
-    arrays = {shard.file: mapped(folder / shard.file, manifest.dtype) for shard in manifest.shards}
+    arrays = {shard.file: memory_map(folder / shard.file, manifest.dtype) for shard in manifest.shards}
     tokenizer_json = (folder / TOKENIZER).read_text(encoding="utf-8")
     hashes = "\n".join(shard.sha256 for shard in manifest.train)
     return TokenData(
@@ -172,15 +172,15 @@ def read_prepared(folder: Path, vocab_size: int) -> TokenData:
 
 
 def require_whole(folder: Path, manifest: Manifest) -> None:
-    """Refuse a folder of which a file is not as it was written; names it."""
+    """Refuse a folder with a file that is not as it was written, and name that file."""
     itemsize = np.dtype(manifest.dtype).itemsize
 
-    def damage(file: str, sha256: str, size: int | None) -> str | None:
+    def find_damage(file: str, sha256: str, size: int | None) -> str | None:
         try:
-            there = (folder / file).stat().st_size
-            if size is not None and there != size:
-                return f"{file} has {there:,} bytes where {size:,} were written"
-            if file_sha256(folder / file) != sha256:
+            actual = (folder / file).stat().st_size
+            if size is not None and actual != size:
+                return f"{file} has {actual:,} bytes where {size:,} were written"
+            if sha256_of_file(folder / file) != sha256:
                 return f"{file} is not what was written (another SHA-256)"
         except OSError as error:
             return f"{file} cannot be read ({error.strerror})"
@@ -188,10 +188,12 @@ def require_whole(folder: Path, manifest: Manifest) -> None:
 
     files = [(shard.file, shard.sha256, shard.n_tokens * itemsize) for shard in manifest.shards]
     with ThreadPoolExecutor() as threads:
-        found = threads.map(damage, *zip(*files, (TOKENIZER, manifest.tokenizer_sha256, None), strict=True))
-        damaged = [each for each in found if each]
-    if damaged:
-        raise InputError(f"{folder} is damaged: {'; '.join(damaged)}; remove the folder and prepare it again")
+        found = threads.map(
+            find_damage, *zip(*files, (TOKENIZER, manifest.tokenizer_sha256, None), strict=True)
+        )
+        damage = [line for line in found if line]
+    if damage:
+        raise InputError(f"{folder} is damaged: {'; '.join(damage)}; remove the folder and prepare it again")
 
 
 def _token_bytes(tokenizer_json: str, manifest: Manifest) -> _Ids:

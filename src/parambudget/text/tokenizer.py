@@ -1,4 +1,4 @@
-"""Tokenizers: read from Hugging Face's or GPT-2's files, or trained here; and the bytes behind their ids."""
+"""Tokenizers: read from Hugging Face's or GPT-2's files, or trained here; and the bytes of each id."""
 
 import json
 from collections.abc import Iterable
@@ -14,27 +14,27 @@ from parambudget.errors import ConfigError, InputError
 
 END_OF_TEXT: Final = "<|endoftext|>"
 FEWEST_ENTRIES: Final = 257
-"""One for each byte and one for the end of a document."""
+"""One per byte, and one for the end of a document."""
 MIN_FREQUENCY: Final = 16
-"""An entry seen fewer times than this in the text could hardly be learned."""
+"""Entries seen fewer times than this in the text could hardly be learned."""
 SAMPLE_BYTES: Final = 64_000_000
-"""Of text that a tokenizer is trained on."""
-HOSTED: Final = "hf:"
+"""Bytes of text that a tokenizer is trained on."""
+HUB_PREFIX: Final = "hf:"
 _KNOWN_ENDS: Final = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 
 
 @dataclass(frozen=True, eq=False)
 class TextTokenizer:
-    """A tokenizer and what its ids mean for a stream of documents."""
+    """A tokenizer, and the id that ends a document in a stream of them."""
 
     name: str
     tokenizer: Tokenizer
     end: int
-    """The id that stands after every document."""
+    """The id after every document."""
 
     @property
     def entries(self) -> int:
-        """All ids are below it."""
+        """All ids are below this."""
         return 1 + max(self.tokenizer.get_vocab().values())
 
     @property
@@ -54,17 +54,17 @@ def read_tokenizer(source: str, end_of_text: str | None = None) -> TextTokenizer
     `end_of_text` names the token that ends documents; without it, the usual names are tried.
     """
     try:
-        tokenizer = _hosted(source) if source.startswith(HOSTED) else _from_files(Path(source))
+        tokenizer = _from_hub(source) if source.startswith(HUB_PREFIX) else _from_files(Path(source))
     except InputError:
         raise
     except Exception as error:  # tokenizers raises no narrower class
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{source} is not a tokenizer that can be read ({reason})") from None
-    return prepared(tokenizer, source, end_of_text)
+    return as_text_tokenizer(tokenizer, source, end_of_text)
 
 
-def prepared(tokenizer: Tokenizer, name: str, end_of_text: str | None = None) -> TextTokenizer:
-    """A tokenizer set to encode documents: all of a text and nothing else."""
+def as_text_tokenizer(tokenizer: Tokenizer, name: str, end_of_text: str | None = None) -> TextTokenizer:
+    """A tokenizer set up to encode documents: the whole text and nothing else."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     # A document that quotes the marker must not end there.
@@ -81,7 +81,7 @@ def prepared(tokenizer: Tokenizer, name: str, end_of_text: str | None = None) ->
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE as GPT-2's, of at most `vocab_size` entries."""
+    """A byte-level BPE like GPT-2's, of at most `vocab_size` entries."""
     require_vocabulary(vocab_size)
     tokenizer = Tokenizer(models.BPE())
     trainer = trainers.BpeTrainer(
@@ -102,7 +102,7 @@ def require_vocabulary(vocab_size: int) -> None:
 
 
 def bytes_of_token(tokenizer: Tokenizer) -> np.ndarray[Any, Any]:
-    """UTF-8 bytes of each id of a byte-level tokenizer; 0 for what marks something and is no text.
+    """UTF-8 bytes of each id of a byte-level tokenizer; 0 for special tokens, which are not text.
 
     Byte-level BPE writes each byte as one character: a token has as many characters as bytes.
     """
@@ -129,17 +129,20 @@ def _from_files(path: Path) -> Tokenizer:
     if not path.is_file():
         raise InputError(
             f"no tokenizer at {path}; give bpe (trained on the source), a tokenizer.json, a folder with "
-            f"vocab.json and merges.txt, or {HOSTED}NAME from the Hugging Face hub, such as {HOSTED}gpt2"
+            f"vocab.json and merges.txt, or {HUB_PREFIX}NAME from the Hugging Face hub, such as "
+            f"{HUB_PREFIX}gpt2"
         )
-    json.loads(path.read_text(encoding="utf-8"))  # says where a file is broken; tokenizers does not
+    json.loads(
+        path.read_text(encoding="utf-8")
+    )  # its error says where a file is broken, that of tokenizers does not
     return Tokenizer.from_file(str(path))
 
 
-def _hosted(source: str) -> Tokenizer:
-    from huggingface_hub.utils import logging  # comes with tokenizers; half a second that files do not need
+def _from_hub(source: str) -> Tokenizer:
+    from huggingface_hub.utils import logging  # takes half a second that local files need not pay for
 
-    logging.set_verbosity_error()  # each of its attempts would be told
-    return Tokenizer.from_pretrained(source.removeprefix(HOSTED))
+    logging.set_verbosity_error()  # it would report every attempt to connect
+    return Tokenizer.from_pretrained(source.removeprefix(HUB_PREFIX))
 
 
 def _byte_level(tokenizer: Tokenizer) -> Tokenizer:
@@ -149,12 +152,12 @@ def _byte_level(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def tokenizer_files(tokenizer: TextTokenizer, context_length: int) -> dict[str, str]:
-    """Names and texts of the files, which give the same ids. A document begins behind the end of another: the
-    end is the start too.
+    """Names and contents of the files that give transformers the same ids. A document begins after the end of
+    another one, so the end token is also the beginning.
 
-    Unlike here, a text that quotes the end is cut there, as everywhere in transformers.
+    Unlike here, transformers cuts a text that quotes the end token at that point.
     """
-    told = {
+    config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": tokenizer.end_text,
         "eos_token": tokenizer.end_text,
@@ -163,24 +166,24 @@ def tokenizer_files(tokenizer: TextTokenizer, context_length: int) -> dict[str, 
     }
     return {
         "tokenizer.json": tokenizer.json,
-        "tokenizer_config.json": json.dumps(told, indent=2) + "\n",
-        "generation_config.json": json.dumps(ends(tokenizer), indent=2) + "\n",
+        "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+        "generation_config.json": json.dumps(end_token_ids(tokenizer), indent=2) + "\n",
     }
 
 
-def ends(tokenizer: TextTokenizer) -> dict[str, int]:
-    """What a config.json says of the tokens that begin and end a document."""
+def end_token_ids(tokenizer: TextTokenizer) -> dict[str, int]:
+    """The keys of a config.json for the tokens that begin and end a document."""
     return {"bos_token_id": tokenizer.end, "eos_token_id": tokenizer.end}
 
 
 def read_pretrained_tokenizer(folder: Path) -> TextTokenizer:
-    """The tokenizer in a folder of a Hugging Face model, which says itself how its documents end."""
+    """The tokenizer in the folder of a Hugging Face model, with the end token that its config names."""
     if not (folder / "tokenizer.json").is_file():
         raise InputError(f"{folder} has no tokenizer.json; put the model's tokenizer.json into it")
-    told: Any = {}
+    config: Any = {}
     if (folder / "tokenizer_config.json").is_file():
-        told = read_json(folder / "tokenizer_config.json")
-    end = told.get("eos_token") if isinstance(told, dict) else None
+        config = read_json(folder / "tokenizer_config.json")
+    end = config.get("eos_token") if isinstance(config, dict) else None
     if isinstance(end, dict):
         end = end.get("content")
     return read_tokenizer(str(folder), end if isinstance(end, str) else None)

@@ -1,4 +1,4 @@
-"""Settings that fit the memory and the time, found by trying, once, before the run begins."""
+"""Settings that fit the memory and the time, found by trial before the run begins."""
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -7,17 +7,18 @@ from functools import partial
 from itertools import islice
 from statistics import median
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import total
+from parambudget.cost.step import MANY_CHUNKS, MAX_COUNT
 from parambudget.errors import InputError
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
-from parambudget.training.defaults import Completed, complete
+from parambudget.training.defaults import ResolvedTrainConfig, with_defaults
 from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.loop import Clock, train_steps
@@ -25,87 +26,80 @@ from parambudget.training.metrics import StepMetrics
 from parambudget.training.train_state import init_train_state
 from parambudget.units import format_seconds
 
-MANY_CHUNKS: Final = 8
-"""Of the logits, when they do not fit at once."""
 BUSY_TOKENS: Final = 4096
 """A micro-step of fewer tokens leaves much of a GPU idle."""
 WARM_UP_UPDATES: Final = 2
-MOST_STEPS: Final = 2**31
-"""As many as `TrainConfig.steps` may be."""
 TIMED_SECONDS: Final = 3.0
 FEWEST_TIMED: Final = 3
 EVALUATION_SHARE: Final = 1 / 3
-"""Of the time of a training token that a validation token takes: the forward pass alone."""
-
-_TIMED: Final = ("batch_size", "gradient_accumulation_steps", "loss_chunks", "gradient_checkpointing")
-"""Settings that the time of an update depends on."""
+"""The time of a validation token, as a share of that of a training token: the forward pass alone."""
 
 
 def settings_that_fit(
-    found: Completed, model: ModelConfig, data: TokenData, compute: Compute,
-    ranks: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False,
-) -> Completed:  # fmt: skip
-    """The settings, if two updates of them fit in the memory; else with the first change that makes them fit.
+    resolved: ResolvedTrainConfig, model: ModelConfig, data: TokenData, compute: Compute,
+    group: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False,
+) -> ResolvedTrainConfig:  # fmt: skip
+    """The settings, if two updates with them fit in memory; else with the first change that makes them fit.
 
     Nothing that was given is changed, and never the number of sequences in an update. With several processes,
-    they fit where they fit on each.
+    they must fit on each.
     """
-    tries = attempts(found.config, found.given, model.context_length, ranks.world_size)
-    config = first_that_fits(tries, partial(_try, model, data, compute, ranks, shard), ranks)
-    changed = [name for name, value in found.config if getattr(config, name) != value]
+    tries = attempts(resolved.config, resolved.given, model.context_length, group.world_size)
+    config = first_that_fits(tries, partial(_try, model, data, compute, group, shard), group)
+    before = resolved.config.model_dump()
+    changed = [name for name, value in config.model_dump().items() if before[name] != value]
     reason = f"the largest choice that fits in the memory of {compute.name}"
-    return replace(found, config=config, reasons=found.reasons | dict.fromkeys(changed, reason))
+    return replace(resolved, config=config, reasons=resolved.reasons | dict.fromkeys(changed, reason))
 
 
 def attempts(
-    config: TrainConfig, given: Set[str], context_length: int, n_processes: int = 1
+    config: TrainConfig, given: Set[str], context_length: int, world_size: int = 1
 ) -> Iterator[TrainConfig]:
-    """The settings as they are, and then such that need less and less memory, the quicker ones first.
+    """The settings as they are, and then with less and less memory, the faster ones first.
 
-    The logits in parts; smaller micro-steps, as long as they keep a GPU busy; recomputed blocks.
+    The logits in chunks; smaller micro-steps, as long as they keep a GPU busy; gradient checkpointing.
     """
-    chunks = [config.loss_chunks] if "loss_chunks" in given else [config.loss_chunks, MANY_CHUNKS]
-    sizes = [config.batch_size]
+    step = config.step
+    chunks = [step.loss_chunks] if "loss_chunks" in given else [step.loss_chunks, MANY_CHUNKS]
+    sizes = [step.batch_size]
     if not {"batch_size", "gradient_accumulation_steps"} & given:
-        whole = config.sequences_per_update
-        even = [n for n in range(config.batch_size, 0, -1) if whole % (n * n_processes) == 0]
-        sizes = _halving(even)
+        whole = step.sequences_per_update
+        sizes = _halving([n for n in range(step.batch_size, 0, -1) if whole % (n * world_size) == 0])
     busy = [size for size in sizes if size * context_length >= BUSY_TOKENS] or sizes[:1]
-    may_recompute = "gradient_checkpointing" not in given or config.gradient_checkpointing
-    plain = [] if config.gradient_checkpointing else [(size, False) for size in busy]
-    recomputed = [(size, True) for size in sizes] if may_recompute else []
+    may_recompute = "gradient_checkpointing" not in given or step.gradient_checkpointing
+    plain = [] if step.gradient_checkpointing else [(size, False) for size in busy]
+    recompute = [(size, True) for size in sizes] if may_recompute else []
     last = [] if may_recompute else [(size, False) for size in sizes if size not in busy]
-    for size, checkpointing in plain + recomputed + last:
+    for size, checkpointing in plain + recompute + last:
         for n_chunks in chunks:
-            smaller = {
-                "batch_size": size, "gradient_accumulation_steps": config.sequences_per_update // size,
-                "loss_chunks": n_chunks, "gradient_checkpointing": checkpointing,
-            }  # fmt: skip
-            yield TrainConfig.read(config.model_dump() | smaller)
+            smaller = step.with_batch_size(size).replace(
+                loss_chunks=n_chunks, gradient_checkpointing=checkpointing
+            )
+            yield config.replace(**smaller.model_dump())
 
 
 def first_that_fits(
     configs: Iterator[TrainConfig],
     try_one: Callable[[TrainConfig], None],
-    ranks: ProcessGroup = SINGLE_PROCESS,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainConfig:
-    """The first of the settings that every process can try without running out of memory."""
+    """The first settings that every process can try without running out of memory."""
     for config in configs:
-        refused = _refused(try_one, config)
-        # By now the error is forgotten, and with it what the trial held.
+        error = _out_of_memory(try_one, config)
+        # By now the exception is gone, and with it what the trial had allocated.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if not ranks.all_reduce_any(refused is not None):
+        if not group.all_reduce_any(error is not None):
             return config
-    refused = refused or "of another process"
     raise InputError(
-        f"not even batch_size={config.batch_size} fits in the memory of this device ({refused}); "
-        "use a smaller model or context, or --gradient-checkpointing"
+        f"not even batch_size={config.step.batch_size} fits in the memory of this device "
+        f"({error or 'another process ran out of it'}); use a smaller model or context, or "
+        "--gradient-checkpointing"
     )
 
 
-def _refused(try_one: Callable[[TrainConfig], None], config: TrainConfig) -> str | None:
+def _out_of_memory(try_one: Callable[[TrainConfig], None], config: TrainConfig) -> str | None:
     try:
         try_one(config)
     except torch.OutOfMemoryError as error:
@@ -116,32 +110,31 @@ def _refused(try_one: Callable[[TrainConfig], None], config: TrainConfig) -> str
 
 
 def _halving(sizes: list[int]) -> list[int]:
-    """Of falling sizes the first, and then always the next one that is at most half."""
-    kept = sizes[:1]
+    """Of descending sizes the first, and then always the next one that is at most half."""
+    halves = sizes[:1]
     for size in sizes:
-        if size <= kept[-1] / 2:
-            kept.append(size)
-    return kept
+        if size <= halves[-1] / 2:
+            halves.append(size)
+    return halves
 
 
 def _try(
     model: ModelConfig,
     data: TokenData,
     compute: Compute,
-    ranks: ProcessGroup,
+    group: ProcessGroup,
     shard: bool,
     config: TrainConfig,
 ) -> None:
-    """Two updates of at most two micro-steps: gradients are added up and the optimizer has its state.
+    """Two updates of at most two micro-steps: gradients are accumulated and the optimizer has its state.
 
     Waits for no other process, so that it may fail on one of them.
     """
-    n_each = min(2, len(ranks.own_micro_steps(config)))
-    tried = ranks.fake_group() if shard else SINGLE_PROCESS
-    few = {"gradient_accumulation_steps": n_each * tried.world_size}
-    config = TrainConfig.read(config.model_dump() | few)
+    n_each = min(2, len(group.own_micro_steps(config)))
+    tried = group.fake_group() if shard else SINGLE_PROCESS
+    config = config.replace(gradient_accumulation_steps=n_each * tried.world_size)
     # Where every process holds the whole model, DistributedDataParallel averages copies of the gradients.
-    averaged = torch.empty(0 if shard or ranks.world_size == 1 else total(model), device=compute.device)
+    averaged = torch.empty(0 if shard or group.world_size == 1 else total(model), device=compute.device)
     for _ in islice(_trial(model, data, compute, config, tried, shard=shard)[0], 2):
         pass
     del averaged
@@ -152,73 +145,72 @@ def _trial(
     data: TokenData,
     compute: Compute,
     config: TrainConfig,
-    ranks: ProcessGroup,
+    group: ProcessGroup,
     *,
     shard: bool,
 ) -> tuple[Iterator[StepMetrics], Clock]:
-    """Updates of a model that is then forgotten, without evaluations."""
-    many = {"steps": 2**31, "eval_every": 2**31, "save_every": 2**31}
-    config = TrainConfig.read(config.model_dump() | many)
-    clock = Clock(
-        config.sequences_per_update * model.context_length, flops_per_token(model), compute.peak_flops
-    )
-    learner = init_train_state(model, config, compute, ranks, shard=shard)
-    return train_steps(learner, model, config, data, 0, clock), clock
+    """Updates of a model that is then discarded, without evaluations."""
+    config = config.replace(steps=MAX_COUNT, eval_every=MAX_COUNT, save_every=MAX_COUNT)
+    update_tokens = config.step.tokens_per_update(model.context_length)
+    clock = Clock(update_tokens, flops_per_token(model), compute.peak_flops)
+    state = init_train_state(model, config, compute, group, shard=shard)
+    return train_steps(state, model, config, data, 0, clock), clock
 
 
 def settings_for_hours(
-    first: Completed, fields: Mapping[str, Any], model: ModelConfig, data: TokenData, compute: Compute,
-    hours: float, update_seconds: float | None, ranks: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False,
-) -> tuple[Completed, float]:  # fmt: skip
-    """The settings with as many steps as `hours` have room for, evaluations included; seconds per update.
+    first: ResolvedTrainConfig, fields: Mapping[str, object], model: ModelConfig, data: TokenData,
+    compute: Compute, hours: float, update_seconds: float | None, group: ProcessGroup = SINGLE_PROCESS, *,
+    shard: bool = False,
+) -> tuple[ResolvedTrainConfig, float]:  # fmt: skip
+    """The settings with as many steps as `hours` allow, evaluations included; and the seconds per update.
 
-    `first` is what `fields` are completed to without the hours. Its updates are timed here unless an earlier
-    start of the run has done so: the number of steps, and with it the schedule, stays the same.
+    `first` is what `fields` resolve to without the hours. Its updates are timed here unless an earlier start
+    of the run has done so: then the number of steps, and with it the schedule, stays the same.
     """
-    seconds = update_seconds or timed_update_seconds(model, first.config, data, compute, ranks, shard=shard)
-    timed = {name: getattr(first.config, name) for name in _TIMED}
+    seconds = update_seconds or timed_update_seconds(model, first.config, data, compute, group, shard=shard)
+    timed = first.config.step.model_dump()
 
-    def with_steps(steps: int) -> Completed:
+    def with_steps(steps: int) -> ResolvedTrainConfig:
         on_cpu = compute.device.type == "cpu"
-        return complete({**fields, **timed, "steps": steps}, model, len(data.train), on_cpu=on_cpu)
+        return with_defaults({**fields, **timed, "steps": steps}, model, len(data.train), on_cpu=on_cpu)
 
     whole = hours * 3600 / seconds
     if whole < 1:
         raise InputError(
-            f"--hours {hours:g} has no room for one update, which takes {format_seconds(seconds)}"
+            f"--hours {hours:g} is too short for one update, which takes {format_seconds(seconds)}"
         )
-    if whole > MOST_STEPS:
-        most = MOST_STEPS * seconds / 3600
+    if whole > MAX_COUNT:
+        most = MAX_COUNT * seconds / 3600
         raise InputError(
-            f"--hours {hours:g} is more than {MOST_STEPS:,} updates of {format_seconds(seconds)}; "
+            f"--hours {hours:g} is more than {MAX_COUNT:,} updates of {format_seconds(seconds)}; "
             f"use at most {most:,.0f}"
         )
     share = _evaluation_share(with_steps(int(whole)).config, model)
-    found = with_steps(max(1, int(whole / (1 + share))))
+    resolved = with_steps(max(1, int(whole / (1 + share))))
     reasons = {name: reason for name, reason in first.reasons.items() if name in timed}
     reasons["steps"] = f"{hours:g} h at {format_seconds(seconds)} an update, evaluations included"
-    return replace(found, given=first.given, reasons=found.reasons | reasons), seconds
+    return replace(resolved, given=first.given, reasons=resolved.reasons | reasons), seconds
 
 
 def timed_update_seconds(
     model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute,
-    ranks: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False, seconds: float = TIMED_SECONDS,
+    group: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False, seconds: float = TIMED_SECONDS,
 ) -> float:  # fmt: skip
-    """Seconds of one update, the median of a few after a warm-up, on a model that is then forgotten.
+    """Seconds of one update, the median of a few after a warm-up, on a model that is then discarded.
 
-    Several processes make them in step, as many as the leading one says, and its time counts.
+    Several processes run the same number of updates, as the main one decides, and its time counts.
     """
-    steps, clock = _trial(model, data, compute, config, ranks, shard=shard)
+    steps, clock = _trial(model, data, compute, config, group, shard=shard)
     for _ in islice(steps, WARM_UP_UPDATES):
         pass
     rates: list[float] = []
     started = perf_counter()
-    while ranks.broadcast(len(rates) < FEWEST_TIMED or perf_counter() - started < seconds):
+    while group.broadcast(len(rates) < FEWEST_TIMED or perf_counter() - started < seconds):
         rates.append(next(steps).tokens_per_second)
-    return ranks.broadcast(clock.tokens_per_update / median(rates))
+    return group.broadcast(clock.tokens_per_update / median(rates))
 
 
 def _evaluation_share(config: TrainConfig, model: ModelConfig) -> float:
     """Time of the evaluations, as a share of that of the updates."""
-    between = config.eval_every * config.sequences_per_update * model.context_length
+    between = config.eval_every * config.step.tokens_per_update(model.context_length)
     return EVALUATION_SHARE * config.eval_tokens / between

@@ -20,10 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import complete
-from parambudget.cost.hardware import find
-from parambudget.cost.speed.profile import LINK_SHARE, SOFTWARE, Stack
-from parambudget.cost.speed.roofline import FLASH_BACKWARD, NEWTON_SCHULZ_STEPS, Work, parts
+from parambudget.arch.defaults import with_defaults
+from parambudget.cost.hardware import find_accelerator
+from parambudget.cost.speed.profile import LINK_SHARE, SOFTWARE, DeviceProfile
+from parambudget.cost.speed.roofline import FLASH_BACKWARD, NEWTON_SCHULZ_STEPS, step_seconds
+from parambudget.cost.step import StepConfig
 from parambudget.text.token_cache import TokenData
 from parambudget.training.autotune import timed_update_seconds
 from parambudget.training.config import TrainConfig
@@ -46,7 +47,7 @@ SMALLEST: Final = (64, 64)
 
 @dataclass(frozen=True)
 class MeasuredRates:
-    """Rates and times that kernels alone show, as in `cost.speed.profile.Stack`."""
+    """Rates and times that kernels alone show, as in `cost.speed.profile.DeviceProfile`."""
 
     bandwidth_bytes: float
     matmul_flops: float
@@ -152,8 +153,9 @@ _SHAPES: Final[dict[str, tuple[tuple[int, ...], ...]]] = {
 _EXPECTED: Final = {
     "cpu": (1.1, 1.5, 20.0, 100.0, 1e-3, 1e-3), "cuda": (1.1, 1.5, 4.5, 7.0, 1e-3, 1e-4),
 }  # fmt: skip
-"""How much slower matmuls are than alone, and the other constants of `Stack` that only training shows. They
-are a weak prior of the least-squares fit: what the measured models cannot tell apart stays here."""
+"""How much slower matmuls are than alone, and the other constants of `DeviceProfile` that only training
+shows. They are a weak prior of the least-squares fit: what the measured models cannot tell apart stays
+here."""
 _PRIOR_WEIGHT: Final = 0.03
 
 
@@ -170,7 +172,7 @@ def calibrate(
     *,
     seconds: float = SECONDS,
     on_stage: Callable[[CalibrationProgress], None] = lambda _: None,
-) -> Stack:
+) -> DeviceProfile:
     """Measure this device in about `seconds`, not counting compilation; the result is not stored here."""
 
     def on_kernel(nth: int, doing: str) -> None:
@@ -184,20 +186,20 @@ def calibrate(
                 1 / 3 + 2 / 3 * i / len(shapes), f"training, {i + 1} of {len(shapes)} small models"
             )
         )
-        model, work = _model(shape), Work(shape[-1], optimizer="adamw")
+        model, step = _model(shape), StepConfig(batch_size=shape[-1], optimizer="adamw")
         each = 2 / 3 * seconds / len(shapes)
-        taken = timed_update_seconds(model, timing_config(work), random_text(model), compute, seconds=each)
+        taken = timed_update_seconds(model, timing_config(step), random_text(model), compute, seconds=each)
         torch.compiler.reset()
-        runs.append((model, work, taken))
+        runs.append((model, step, taken))
     return fit_constants(start, runs, _EXPECTED[compute.device.type])
 
 
 def fit_constants(
-    start: Stack, runs: list[tuple[ModelConfig, Work, float]], expected: tuple[float, ...]
-) -> Stack:
+    start: DeviceProfile, runs: list[tuple[ModelConfig, StepConfig, float]], expected: tuple[float, ...]
+) -> DeviceProfile:
     """`start` with the constants that best explain the measured times of the updates."""
     scale, taken = np.array(expected), np.array([seconds for _, _, seconds in runs])
-    unknown, known = zip(*(_seconds_per_unit(start, model, work) for model, work, _ in runs), strict=True)
+    unknown, known = zip(*(_seconds_per_unit(start, model, step) for model, step, _ in runs), strict=True)
     columns = np.array(unknown, float) / taken[:, None] * scale
     found = _nonnegative_least_squares(columns, 1 - np.array(known, float) / taken) * scale
     slower, traffic, element_bytes, logit_bytes, micro_seconds, layer_seconds = found.tolist()
@@ -208,14 +210,16 @@ def fit_constants(
     )  # fmt: skip
 
 
-def _seconds_per_unit(start: Stack, model: ModelConfig, work: Work) -> tuple[list[float], float]:
+def _seconds_per_unit(
+    start: DeviceProfile, model: ModelConfig, step: StepConfig
+) -> tuple[list[float], float]:
     """Seconds of an update per unit of each unknown constant, and the seconds that are already known."""
     one = replace(
         start, matmul_traffic=0.0, element_bytes=1.0, logit_bytes=1.0, micro_seconds=1.0, layer_seconds=0.0
     )
-    of = parts(model, work, one)
-    moved = parts(model, work, replace(one, matmul_traffic=1.0))["matmuls"] - of["matmuls"]
-    layers = work.own_steps * model.n_layers
+    of = step_seconds(model, step, one)
+    moved = step_seconds(model, step, replace(one, matmul_traffic=1.0))["matmuls"] - of["matmuls"]
+    layers = step.micro_steps_per_device * model.n_layers
     unknown = [of["matmuls"], moved, of["elementwise"], of["loss"], of["launches"], layers]
     return unknown, of["attention"] + of["weights"] + of["optimizer"]
 
@@ -230,13 +234,11 @@ def random_text(model: ModelConfig, n_tokens: int = 2**20) -> TokenData:
     )  # fmt: skip
 
 
-def timing_config(work: Work) -> TrainConfig:
+def timing_config(step: StepConfig) -> TrainConfig:
     """Settings for updates that are only timed: no evaluation, no checkpoint, a tiny learning rate."""
     return TrainConfig(
-        steps=2**31, batch_size=work.batch_size, gradient_accumulation_steps=work.gradient_accumulation_steps,
-        optimizer=work.optimizer, gradient_checkpointing=work.gradient_checkpointing,
-        loss_chunks=work.loss_chunks, learning_rate=1e-5, final_learning_rate=0.0, warmup_steps=0,
-        eval_every=2**31, eval_tokens=1, save_every=2**31,
+        steps=2**31, step=step, learning_rate=1e-5, final_learning_rate=0.0, warmup_steps=0, eval_every=2**31,
+        eval_tokens=1, save_every=2**31,
     )  # fmt: skip
 
 
@@ -256,18 +258,19 @@ def _nonnegative_least_squares(columns: Floats, target: Floats) -> Floats:
 
 def _model(shape: tuple[int, ...]) -> ModelConfig:
     dim, n_layers, n_heads, vocab_size, context_length, _ = shape
-    return complete({
+    return with_defaults({
         "dim": dim, "n_layers": n_layers, "n_heads": n_heads, "intermediate_size": 4 * dim,
         "vocab_size": vocab_size, "context_length": context_length,
     }).model  # fmt: skip
 
 
-def _stack(compute: Compute, rates: MeasuredRates) -> Stack:
+def _stack(compute: Compute, rates: MeasuredRates) -> DeviceProfile:
     """The constants that the kernels alone give, and where they were measured."""
-    on_cpu, known, n_threads = compute.device.type == "cpu", find(compute.name), torch.get_num_threads()
+    on_cpu, n_threads = compute.device.type == "cpu", torch.get_num_threads()
+    known = find_accelerator(compute.name)
     threads = f"{n_threads} thread{'s' if n_threads > 1 else ''}"
     where = f"{platform.machine()}, {threads}" if on_cpu else compute.name
-    return Stack(
+    return DeviceProfile(
         device=compute.name, name=f"eager, {threads}" if on_cpu else SOFTWARE,
         dtype="bfloat16" if compute.bf16 else "float32", peak_flops=compute.peak_flops, **vars(rates),
         matmul_traffic=0.0, element_bytes=0.0, logit_bytes=0.0, micro_seconds=0.0, layer_seconds=0.0,

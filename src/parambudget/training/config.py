@@ -1,33 +1,39 @@
-"""How to train: every setting of a run, complete and validated once."""
+"""Every setting of a training run, complete and validated once."""
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
-from parambudget.arch.validation import one_line
+from parambudget.arch.validation import format_validation_error
+from parambudget.cost.step import SETTINGS, NonNegativeFloat, OptimizerName, PositiveInt, StepConfig
 from parambudget.errors import ConfigError
 
-Count = Annotated[int, Field(ge=1, le=2**31)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class TrainConfig(BaseModel):
-    """Everything that decides which numbers a run computes, beside the model and the data.
+    """Everything that decides what a run computes, beside the model and the data.
 
-    Frozen, strict and closed. To have what is left out filled in, go through `training.defaults.complete`.
+    Frozen, strict and closed. The settings of an update are those of its `StepConfig`; in JSON and in the
+    constructor they stand beside the others. To fill in what is left out, use
+    `training.defaults.with_defaults`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    steps: Count = Field(description="Optimizer updates.")
-    batch_size: Count = Field(description="Sequences per micro-step and device.")
-    gradient_accumulation_steps: Count = Field(description="Micro-steps per update.")
-    optimizer: Literal["muon", "adamw"] = Field(
-        "muon",
-        description="Muon for the matrices between embedding and head, AdamW for the rest; or AdamW for all.",
-    )
+    steps: PositiveInt = Field(description="Optimizer updates.")
+    step: StepConfig = Field(exclude=True, description="How one update is executed.")
     learning_rate: PositiveFloat = Field(description="Peak learning rate.")
     final_learning_rate: NonNegativeFloat = Field(description="Learning rate that the decay ends at.")
     warmup_steps: Annotated[int, Field(ge=0, le=2**31)] = Field(
@@ -36,8 +42,8 @@ class TrainConfig(BaseModel):
     schedule: Literal["linear", "cosine", "wsd"] = Field(
         "linear",
         description=(
-            "The fall of the learning rate after the warm-up: all the way along a line or a half cosine, or "
-            "constant at first and then in the last `decay_share` of the steps (warm-up, stable, decay)."
+            "Decay of the learning rate after the warm-up: linear or half a cosine all the way, or constant "
+            "and then over the last `decay_share` of the steps (warm-up, stable, decay)."
         ),
     )
     decay_share: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -48,41 +54,29 @@ class TrainConfig(BaseModel):
     beta1: Share = Field(0.9, description="AdamW's decay of the mean gradient.")
     beta2: Share = Field(0.95, description="AdamW's decay of the mean squared gradient.")
     grad_clip: PositiveFloat | None = Field(
-        1.0, description="Largest norm of the whole gradient; a longer one is scaled down to it. null: none."
-    )
-    z_loss: NonNegativeFloat = Field(
-        0.0,
-        description="Weight of the mean squared log of the softmax's denominator in what is minimised.",
+        1.0, description="Largest norm of the whole gradient; a longer one is scaled down. null: no clipping."
     )
     balance_loss: NonNegativeFloat = Field(
         0.0, description="Weight of the load-balancing loss of experts in what is minimised."
     )
-    gradient_checkpointing: bool = Field(
-        False,
-        description="Recompute each block in the backward pass: a third more arithmetic, far less memory.",
-    )
-    loss_chunks: Count = Field(
-        1,
-        description="Parts in which the logits are made, used and forgotten: less memory, more work.",
-    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         0, description="Decides the initial weights and the order of the data."
     )
-    eval_every: Count = Field(
-        description="Updates between evaluations; the last update is always followed by one."
+    eval_every: PositiveInt = Field(
+        description="Updates between evaluations; there is always one at the end."
     )
-    eval_tokens: Count = Field(
-        description="Validation tokens that one evaluation reads at most; always the same ones."
+    eval_tokens: PositiveInt = Field(
+        description="The most validation tokens per evaluation; always the same ones."
     )
-    save_every: Count = Field(
-        description="Updates between checkpoints; the last update is always followed by one."
+    save_every: PositiveInt = Field(
+        description="Updates between checkpoints; there is always one at the end."
     )
-    keep: Count = Field(
-        2, description="Checkpoints that stay, the newest ones; older ones are removed after each save."
+    keep: PositiveInt = Field(
+        2, description="Newest checkpoints to keep; older ones are removed after each save."
     )
 
     @model_validator(mode="after")
-    def _agrees(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.warmup_steps > self.steps:
             raise ValueError(
                 f"warmup_steps={self.warmup_steps} is more than steps={self.steps}; use at most {self.steps}"
@@ -94,15 +88,68 @@ class TrainConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nest_step(cls, fields: object) -> object:
+        if not isinstance(fields, Mapping) or isinstance(fields.get("step"), StepConfig):
+            return fields
+        if "step" in fields:
+            raise ValueError("unknown field 'step'; did you mean 'steps'?")
+        step = {name: fields[name] for name in SETTINGS if name in fields}
+        return {name: value for name, value in fields.items() if name not in SETTINGS} | {"step": step}
+
+    @model_serializer(mode="wrap")
+    def _flatten_step(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        own = dump(self)
+        return {name: getattr(self.step, name) if name in SETTINGS else own[name] for name in TRAIN_FIELDS}
+
     @property
-    def sequences_per_update(self) -> int:
-        """Sequences that one update on one device sees."""
-        return self.batch_size * self.gradient_accumulation_steps
+    def batch_size(self) -> int:
+        """Of the step."""
+        return self.step.batch_size
+
+    @property
+    def gradient_accumulation_steps(self) -> int:
+        """Of the step."""
+        return self.step.gradient_accumulation_steps
+
+    @property
+    def optimizer(self) -> OptimizerName:
+        """Of the step."""
+        return self.step.optimizer
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Of the step."""
+        return self.step.gradient_checkpointing
+
+    @property
+    def loss_chunks(self) -> int:
+        """Of the step."""
+        return self.step.loss_chunks
+
+    @property
+    def z_loss(self) -> float:
+        """Of the step."""
+        return self.step.z_loss
 
     @classmethod
-    def read(cls, fields: dict[str, Any]) -> Self:
-        """Settings from a complete set of fields; what is wrong is one line, not pydantic's report."""
+    def read(cls, fields: Mapping[str, object]) -> Self:
+        """Settings from a complete set of fields; raises `ConfigError` with one line instead of pydantic's
+        report."""
         try:
-            return cls(**fields)
+            return cls(**cast(dict[str, Any], dict(fields)))
         except ValidationError as error:
-            raise ConfigError(one_line(error, cls)) from None
+            raise ConfigError(format_validation_error(error, cls)) from None
+
+    def replace(self, **changes: object) -> Self:
+        """A validated copy."""
+        return type(self).read(self.model_dump() | changes)
+
+
+TRAIN_FIELDS: Final[dict[str, FieldInfo]] = {
+    name: info
+    for own, whole in TrainConfig.model_fields.items()
+    for name, info in (SETTINGS if own == "step" else {own: whole}).items()
+}
+"""Every setting of a run by its own name, those of a step too."""

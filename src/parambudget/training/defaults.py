@@ -1,6 +1,6 @@
-"""What a person leaves out of a run is filled in here, each value with the reason that is shown beside it.
+"""The settings that a person leaves out of a run are filled in here, each with the reason shown beside it.
 
-laws        of tokens, batch and learning rate: `plan/recipe.py`
+Laws        of tokens, batch and learning rate: `scaling/hyperparameters.py`
 GPT-3       Brown et al. 2020, arXiv 2005.14165, appendix B: AdamW's constants, clipping and weight decay
 Moonlight   Liu et al. 2025, arXiv 2502.16982: Muon with updates of AdamW's size, at its rate and decay
 """
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
+from parambudget.cost.step import StepConfig, accumulation_steps, micro_batch_size
 from parambudget.errors import ConfigError
 from parambudget.scaling.hyperparameters import learning_rate, training_tokens, update_tokens
-from parambudget.training.config import TrainConfig
+from parambudget.training.config import TRAIN_FIELDS, TrainConfig
 from parambudget.units import format_count
 
 FINAL_LEARNING_RATE: Final = 1e-5
@@ -22,19 +23,19 @@ MICRO_STEP_TOKENS: Final = {"cpu": 2**10, "accelerator": 2**14}
 _ALWAYS: Final = {
     "optimizer": "lower loss than AdamW at its best rate for the same tokens, measured: docs/training.md",
     "schedule": "a line to nearly zero ends lower than a cosine (Bergsma et al. 2025)",
-    "decay_share": "of wsd alone; a fifth is enough to end as a cosine does (Hägele et al. 2024)",
+    "decay_share": "only for schedule=wsd: a fifth matches a cosine (Hägele et al. 2024)",
     "weight_decay": "as for GPT-3 and Llama; with Muon as for Moonlight",
-    "momentum": "of Muon alone; as its author has it (Jordan 2024)",
+    "momentum": "only for Muon: its author's value (Jordan 2024)",
     "beta1": "as for GPT-3 and Llama",
-    "beta2": "as for GPT-3 and Llama: the last 20 updates count, not the last 1,000",
+    "beta2": "as for GPT-3 and Llama: averages over 20 updates, not 1,000",
     "grad_clip": "as for GPT-3 and Llama",
-    "z_loss": "none; 1e-4 (PaLM) where the logits drift in a long run",
-    "gradient_checkpointing": "only where memory is short: it costs a third more arithmetic",
-    "loss_chunks": "in one; more only where memory is short: the head is multiplied once more",
-    "seed": "any number does as well",
-    "keep": "the best one stays, too",
+    "z_loss": "off; use 1e-4 (PaLM) if the logits drift in a long run",
+    "gradient_checkpointing": "only if memory is short: it costs a third more arithmetic",
+    "loss_chunks": "one; more only if memory is short: the head is computed once more",
+    "seed": "any number is as good",
+    "keep": "the best one is kept as well",
 }
-"""Why the settings that do not depend on model, text or device have the default that `TrainConfig` gives."""
+"""Why the settings that depend on neither model, text nor device have their default."""
 _PROBE: Final[dict[str, Any]] = {
     "steps": 2**31, "batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": 1e300,
     "final_learning_rate": 0.0, "warmup_steps": 0, "eval_every": 1, "eval_tokens": 1, "save_every": 1,
@@ -42,38 +43,43 @@ _PROBE: Final[dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Completed:
-    """Complete settings, and why each of those that were not given has its value."""
+class ResolvedTrainConfig:
+    """Complete settings, and why each one that was not given has its value."""
 
     config: TrainConfig
     given: frozenset[str]
     reasons: dict[str, str]
 
 
-def complete(
-    given: Mapping[str, Any], model: ModelConfig, data_tokens: int, *, on_cpu: bool,
+def with_defaults(
+    given: Mapping[str, object], model: ModelConfig, data_tokens: int, *, on_cpu: bool,
     train_tokens: int | None = None,
-) -> Completed:  # fmt: skip
-    """The settings that `given` describes, with the rest from the model, the text and the device.
+) -> ResolvedTrainConfig:  # fmt: skip
+    """The given settings, and the rest derived from the model, the text and the device.
 
-    `train_tokens` is how many tokens to train on, for who thinks in tokens rather than in `steps`.
+    `train_tokens` is the number of tokens to train on, in place of `steps`.
     """
     require_valid(given)  # a wrong field is reported as itself, not as the arithmetic it breaks below
     if given.get("balance_loss") and model.moe is None:
         raise ConfigError(
-            f"balance_loss={given['balance_loss']:g} balances experts, and this model has none; leave it out"
+            f"balance_loss={given['balance_loss']:g} balances experts, but this model has none; leave it out"
         )
-    fields, reasons = dict(given), {}
+    fields: dict[str, Any] = dict(given)
+    reasons: dict[str, str] = {}
 
-    def fill(name: str, value: Any, reason: str) -> None:
+    def fill(name: str, value: object, reason: str) -> None:
         if name not in fields:
             fields[name], reasons[name] = value, reason
 
     planned, why_planned = training_tokens(model, data_tokens)
     if train_tokens is not None:
         planned, why_planned = train_tokens, "given"
-    _fill_batch(fields, fill, model, planned, "cpu" if on_cpu else "accelerator")
-    tokens = fields["batch_size"] * fields["gradient_accumulation_steps"] * model.context_length
+    for name, (value, reason) in _batch(fields, model, planned, "cpu" if on_cpu else "accelerator").items():
+        fill(name, value, reason)
+    step = StepConfig(
+        batch_size=fields["batch_size"], gradient_accumulation_steps=fields["gradient_accumulation_steps"]
+    )
+    tokens = step.tokens_per_update(model.context_length)
     fewest = f", and an update has {tokens:,}" if planned < tokens else ""
     fill("steps", max(1, round(planned / tokens)), f"{format_count(planned)} tokens: {why_planned}{fewest}")
     rate, why = learning_rate(model, fields["steps"] * tokens)
@@ -86,35 +92,39 @@ def complete(
     fill("warmup_steps", min(2_000, math.ceil(fields["steps"] / 10)), "a tenth of the steps, at most 2,000")
     fill("eval_every", math.ceil(fields["steps"] / 10), "10 times in the run")
     affordable = max(model.context_length, fields["eval_every"] * tokens // 2)
-    fill("eval_tokens", min(MOST_EVAL_TOKENS, affordable), "evaluation takes a seventh of the run at most")
+    fill("eval_tokens", min(MOST_EVAL_TOKENS, affordable), "evaluation takes at most a seventh of the run")
     fill("save_every", math.ceil(fields["steps"] / 10), "10 times in the run")
     fill("balance_loss", *_balance_loss(model))
     for name, reason in _ALWAYS.items():
-        fill(name, TrainConfig.model_fields[name].default, reason)
-    return Completed(TrainConfig.read(fields), frozenset(given), reasons)
+        fill(name, TRAIN_FIELDS[name].default, reason)
+    return ResolvedTrainConfig(TrainConfig.read(fields), frozenset(given), reasons)
 
 
 def _balance_loss(model: ModelConfig) -> tuple[float, str]:
     """Sources: Muennighoff et al. 2024 (OLMoE), arXiv 2409.02060; DeepSeek-AI 2024 (V3), arXiv 2412.19437,
     section 4.2."""
     if model.moe is None:
-        return 0.0, "there are no experts"
+        return 0.0, "the model has no experts"
     if model.moe.correction_bias:
-        return 1e-4, "as for DeepSeek-V3, whose correction of the choice does the rest"
+        return 1e-4, "as for DeepSeek-V3, whose router bias does the rest"
     return 0.01, "as for OLMoE"
 
 
-def require_valid(given: Mapping[str, Any]) -> None:
-    """Refuse settings of which one alone is wrong already."""
+def require_valid(given: Mapping[str, object]) -> None:
+    """Refuse settings of which one is wrong by itself."""
     TrainConfig.read(_PROBE | dict(given))
 
 
-def _fill_batch(fields: dict[str, Any], fill: Any, model: ModelConfig, planned: int, kind: str) -> None:
-    """Sequences per update as the laws have it, in micro-steps of a size that suits the device."""
+def _batch(
+    fields: Mapping[str, Any], model: ModelConfig, planned: int, kind: str
+) -> dict[str, tuple[int, str]]:
+    """Sequences per update as the laws have it, in micro-steps of a size that suits the device, and why."""
     tokens, why = update_tokens(model, planned, fields.get("steps"))
     sequences = max(1, tokens // model.context_length)
-    micro = max(1, min(sequences, MICRO_STEP_TOKENS[kind] // model.context_length))
-    if "gradient_accumulation_steps" in fields:
-        micro = max(1, min(micro, sequences // fields["gradient_accumulation_steps"]))
-    fill("batch_size", micro, f"at most {MICRO_STEP_TOKENS[kind]:,} tokens a micro-step on this device")
-    fill("gradient_accumulation_steps", max(1, round(sequences / fields["batch_size"])), why)
+    most, steps = MICRO_STEP_TOKENS[kind], fields.get("gradient_accumulation_steps", 1)
+    size = micro_batch_size(sequences, steps, at_most=most // model.context_length)
+    steps = accumulation_steps(sequences, fields.get("batch_size", size))
+    return {
+        "batch_size": (size, f"at most {most:,} tokens a micro-step on this device"),
+        "gradient_accumulation_steps": (steps, why),
+    }

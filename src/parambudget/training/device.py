@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from parambudget._version import __version__
-from parambudget.cost.hardware import find
+from parambudget.cost.hardware import find_accelerator
+from parambudget.cost.step import Backend
 from parambudget.errors import InputError
 from parambudget.nn.attention import NO_KERNEL, prefer_flash_3
 from parambudget.training.config import TrainConfig
@@ -27,6 +28,13 @@ class Compute:
     """The loss is compiled with torch.compile."""
     peak_flops: float | None
     """Dense bfloat16 FLOP/s of the device; None if not known."""
+
+    @property
+    def backend(self) -> Backend:
+        """The same as the memory model knows it."""
+        return Backend(
+            "cuda" if self.device.type == "cuda" else "cpu", bf16=self.bf16, compiled=self.compiled
+        )
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context for forward passes."""
@@ -66,7 +74,7 @@ def select_device(name: str = "auto") -> Compute:
             f"device {name!r} was not found; torch sees {torch.cuda.device_count()}, from cuda:0 on"
         )
     gpu = torch.cuda.get_device_name(device)
-    accelerator = find(gpu)
+    accelerator = find_accelerator(gpu)
     prefer_flash_3(device)
     peak_flops = accelerator.bf16_flops if accelerator else None
     return Compute(device, gpu, bf16=True, compiled=True, peak_flops=peak_flops)

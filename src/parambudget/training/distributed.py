@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from parambudget.errors import InputError, ParambudgetError, ToldElsewhere
+from parambudget.errors import InputError, ParambudgetError, ReportedElsewhere
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.request import launched_processes
@@ -108,7 +108,7 @@ class ProcessGroup:
                     raise
                 self._all_gather(error if isinstance(error, ParambudgetError) else InputError(str(error)))
         except _SyncedError as synced:
-            raise synced.error if self.is_main else ToldElsewhere(synced.error.exit_code) from None
+            raise synced.error if self.is_main else ReportedElsewhere(synced.error.exit_code) from None
 
     def _all_gather(self, value: Value) -> list[Value]:
         values = [value] * self.world_size

@@ -9,7 +9,7 @@ from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import Export
 from parambudget.formats.hf.exporter import to_hf
 from parambudget.formats.hf.weights import save_pretrained
-from parambudget.text.tokenizer import ends, tokenizer_files
+from parambudget.text.tokenizer import end_token_ids, tokenizer_files
 from parambudget.training.generate import LoadedModel
 
 TOKENIZER_OF_ITS_OWN: Final = ("qwen2",)
@@ -40,19 +40,19 @@ def require_same_model(requested: ModelConfig, loaded: LoadedModel) -> None:
             )
 
 
-def export_weights(loaded: LoadedModel, out: Path, kind: str | None = None) -> ExportedWeights:
+def export_weights(loaded: LoadedModel, out: Path, model_type: str | None = None) -> ExportedWeights:
     """Write config, weights and tokenizer into a new folder: all of it or nothing.
 
     Refuses a model for which every class would compute other logits.
     """
     model, tokenizer = loaded.module.model, loaded.tokenizer
-    made = to_hf(model, kind)
+    made = to_hf(model, model_type)
     if made.unsupported:
         raise ConfigError(
             f"no class of transformers gives these weights the same logits: {made.name} computes "
             f"{', '.join(made.unsupported)}; export the config alone, without --weights"
         )
-    document = made.document | ends(tokenizer) | {"dtype": "float32"}
+    document = made.document | end_token_ids(tokenizer) | {"dtype": "float32"}
     files = save_pretrained(loaded.module, document, out, tokenizer_files(tokenizer, model.context_length))
     notes = made.notes
     if made.name in TOKENIZER_OF_ITS_OWN:

@@ -1,11 +1,11 @@
-"""What the planner expects of a run on the device at hand.
+"""What the planner predicts of a run on the device at hand.
 
-The trainer chooses and refuses by it, and shows it beside what it measures.
+The trainer chooses and refuses settings by it, and shows it beside what it measures.
 """
 
 import os
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,27 +13,26 @@ import torch
 from torch import nn
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cost.hardware import Accelerator, find
-from parambudget.cost.memory.graph import Kernels
+from parambudget.cost.hardware import Accelerator, find_accelerator
 from parambudget.cost.memory.peak import peak_bytes
-from parambudget.cost.memory.state import NONE, optimizer_bytes, weight_bytes
-from parambudget.cost.speed.profile import calibrated, stack_for
-from parambudget.cost.speed.roofline import Work
+from parambudget.cost.memory.state import optimizer_bytes, weight_bytes
+from parambudget.cost.speed.profile import calibrated_profiles, profile_for
 from parambudget.cost.speed.throughput import throughput
+from parambudget.cost.step import NO_OVERHEAD, StepConfig
 from parambudget.errors import InputError
-from parambudget.planning.advice import remedies
-from parambudget.planning.machine import CPU, Machine, memory_plan
+from parambudget.planning.advice import suggestions
+from parambudget.planning.machine import CPU, Machine, main_memory_bytes
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.units import format_bytes
 
-SURE_SHARE: Final = 0.75
-"""Of the memory: a plan that takes less is not tried before the run. Trying it costs a compilation."""
+AMPLE_SHARE: Final = 0.75
+"""Of the memory: a step that takes less is not tried before the run. A trial costs a compilation."""
 
 
 @dataclass(frozen=True)
-class Expected:
+class Prediction:
     """Predictions for a run, to stand beside its measured figures."""
 
     peak_memory_bytes: int
@@ -43,11 +42,11 @@ class Expected:
     slowest: float | None
     fastest: float | None
     update_seconds: float | None
-    """Of one update; a run takes as many of these as it has steps, and evaluations and saves."""
+    """Of one update; a run takes its steps times this, and evaluations and saves."""
 
     @property
-    def shown(self) -> tuple[str | None, str]:
-        """Tokens per second and peak memory as they stand beside measured ones."""
+    def formatted(self) -> tuple[str | None, str]:
+        """Tokens per second and peak memory, to stand beside measured ones."""
         rate = None if self.tokens_per_second is None else f"{self.tokens_per_second:,.0f}"
         return rate, format_bytes(self.peak_memory_bytes)
 
@@ -56,122 +55,99 @@ class Expected:
         return asdict(self)
 
 
-def expected(
+def predict_run(
     model: ModelConfig,
     config: TrainConfig,
     compute: Compute,
-    ranks: ProcessGroup = SINGLE_PROCESS,
+    group: ProcessGroup = SINGLE_PROCESS,
     *,
     shard: bool = False,
-) -> Expected | None:
-    """What is predicted of these settings here; None of a model with choices that are not modelled."""
-    work, machine = work_of(config, ranks, shard=shard), machine_of(compute, ranks)
-    peak = tensor_bytes(model, work, compute)
+) -> Prediction:
+    """What is predicted of these settings on this device."""
+    step, machine = step_of_run(config, compute, group, shard=shard), machine_of(compute, group.world_size)
+    peak = tensor_bytes(model, step)
     if compute.device.type == "cpu":
         peak = _with_saves(peak, model, config) + _resident_bytes()
     if machine is None:
-        return Expected(peak, None, None, None, None)
-    speed = throughput(model, work, machine.stack)
+        return Prediction(peak, None, None, None, None)
+    speed = throughput(model, step, machine.profile)
     rate = speed.tokens_per_second
-    return Expected(peak, rate.expected, rate.low, rate.high, speed.update_seconds)
+    return Prediction(peak, rate.expected, rate.low, rate.high, speed.update_seconds)
 
 
-def work_of(config: TrainConfig, ranks: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False) -> Work:
-    """The settings as far as speed and memory depend on them."""
-    return Work(
-        config.batch_size, config.gradient_accumulation_steps, config.optimizer,
-        config.gradient_checkpointing, config.loss_chunks, ranks.world_size, shard,
-    )  # fmt: skip
+def step_of_run(
+    config: TrainConfig, compute: Compute, group: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False
+) -> StepConfig:
+    """The step of these settings as it is executed here, by these processes."""
+    return config.step.replace(world_size=group.world_size, shard=shard, backend=compute.backend)
 
 
-def machine_of(compute: Compute, ranks: ProcessGroup = SINGLE_PROCESS) -> Machine | None:
-    """The device as the planner knows it; None where its speed, or the link between several, is not known."""
-    known = _known(compute)
+def machine_of(compute: Compute, world_size: int = 1) -> Machine | None:
+    """The device as the planner knows it; None where its speed, or the link between several, is unknown."""
+    known = _accelerator(compute)
     device = CPU if compute.device.type == "cpu" else compute.name
-    if known is None and not any(stack.device.lower() == device.lower() for stack in calibrated()):
+    if known is None and not any(
+        profile.device.lower() == device.lower() for profile in calibrated_profiles()
+    ):
         return None
-    stack = stack_for(device)
-    if ranks.world_size > 1 and not stack.link_bytes:
+    profile = profile_for(device)
+    if world_size > 1 and not profile.link_bytes:
         return None
-    return Machine(known, stack, ranks.world_size, memory_bytes(compute), price=None)
-
-
-def kernels_of(compute: Compute) -> Kernels:
-    """Whose operations run, as the memory model tells them apart."""
-    kind = "cuda" if compute.device.type == "cuda" else "cpu"
-    return Kernels(kind, bf16=compute.bf16, compiled=compute.compiled)  # type: ignore[arg-type]
+    return Machine(known, profile, world_size, memory_bytes(compute), price=None)
 
 
 def memory_bytes(compute: Compute) -> int:
     """Of the device, or of the whole machine where that is the processor."""
     if compute.device.type == "cuda":
         return torch.cuda.get_device_properties(compute.device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return main_memory_bytes()
 
 
-def tensor_bytes(model: ModelConfig, work: Work, compute: Compute) -> int:
-    """The most that torch holds in tensors on the device: what it counts as allocated."""
-    return int(peak_bytes(model, replace(memory_plan(work, kernels_of(compute)), overhead=NONE)))
+def tensor_bytes(model: ModelConfig, step: StepConfig) -> int:
+    """The peak of the tensors on one device: what torch counts as allocated."""
+    return int(peak_bytes(model, step.replace(overhead=NO_OVERHEAD)))
 
 
-def require_room(
-    model: ModelConfig,
-    config: TrainConfig,
-    compute: Compute,
-    ranks: ProcessGroup = SINGLE_PROCESS,
-    *,
-    shard: bool = False,
-) -> None:
-    """Refuse, before anything is allocated, settings whose tensors alone are more than the memory holds.
+def require_room(model: ModelConfig, step: StepConfig, compute: Compute) -> None:
+    """Refuse, before anything is allocated, a step whose tensors alone exceed the memory.
 
-    What is assumed beside the tensors refuses nothing: it has been measured on too few machines.
+    The overhead assumed beside the tensors refuses nothing: it has been measured on too few machines.
     """
-    work, there = work_of(config, ranks, shard=shard), memory_bytes(compute)
-    needed = tensor_bytes(model, work, compute)
+    needed, there = tensor_bytes(model, step), memory_bytes(compute)
     if needed <= there:
         return
-    machine = machine_of(compute, ranks)
-    ways_out = remedies(model, work, machine, {}) if machine is not None else ()
-    advice = (
-        ways_out[0] if ways_out else "use a smaller batch_size, gradient_checkpointing or a smaller model"
-    )
+    machine = machine_of(compute, step.world_size)
+    advice = "use a smaller batch_size, gradient_checkpointing or a smaller model"
+    if machine is not None:
+        advice = next(iter(suggestions(model, step, machine, {})), advice)
     raise InputError(
-        f"batch_size={config.batch_size} cannot fit: its tensors alone take {format_bytes(needed)} and "
+        f"batch_size={step.batch_size} cannot fit: its tensors alone take {format_bytes(needed)} and "
         f"{compute.name} has {format_bytes(there)}; {advice}"
     )
 
 
-def surely_fits(
-    model: ModelConfig,
-    config: TrainConfig,
-    compute: Compute,
-    ranks: ProcessGroup = SINGLE_PROCESS,
-    *,
-    shard: bool = False,
-) -> bool:
-    """Whether so much memory is left over that the settings need not be tried first."""
-    plan = memory_plan(work_of(config, ranks, shard=shard), kernels_of(compute))
-    return bool(peak_bytes(model, plan) <= SURE_SHARE * memory_bytes(compute))
+def has_ample_room(model: ModelConfig, step: StepConfig, compute: Compute) -> bool:
+    """Whether so much memory is left that the settings need no trial before the run."""
+    return bool(peak_bytes(model, step) <= AMPLE_SHARE * memory_bytes(compute))
 
 
-def _known(compute: Compute) -> Accelerator | None:
-    return find(compute.name) if compute.device.type == "cuda" else None
+def _accelerator(compute: Compute) -> Accelerator | None:
+    return find_accelerator(compute.name) if compute.device.type == "cuda" else None
 
 
 def _with_saves(peak: int, model: ModelConfig, config: TrainConfig) -> int:
-    """The most that a run on a CPU holds: while it learns, or while a checkpoint is written, or while both
-    happen.
+    """The peak of a run on a CPU: during an update, while a checkpoint is written, or during both at once.
 
-    A checkpoint on its way from the memory to the disk is a copy of all, and of one file its bytes. That of
-    the last update meets no activations.
+    A checkpoint on its way to the disk is a copy of everything, and the bytes of one file. The one after the
+    last update coincides with no activations.
     """
-    weights, optimizer = int(weight_bytes(model)), int(optimizer_bytes(model, config.optimizer))
+    weights, optimizer = int(weight_bytes(model)), int(optimizer_bytes(model, config.step.optimizer))
     saved = weights + optimizer + max(weights, optimizer)
     return peak + saved if config.save_every < config.steps else max(peak, weights + optimizer + saved)
 
 
 def _resident_bytes() -> int:
-    """What this process holds now: Python, the text, and torch with what it only loads for an update."""
+    """The memory of this process now: Python, the text, and torch with what it loads for the first update."""
     if sys.platform != "linux":
         return 0
     matrix = nn.Parameter(torch.zeros(2, 2))

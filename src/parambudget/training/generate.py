@@ -15,7 +15,11 @@ from parambudget.formats.hf.weights import is_pretrained, load_pretrained
 from parambudget.formats.source import load
 from parambudget.nn.kv_cache import kv_cache
 from parambudget.nn.transformer import Transformer
-from parambudget.text.tokenizer import TextTokenizer, prepared, read_pretrained_tokenizer
+from parambudget.text.tokenizer import (
+    TextTokenizer,
+    as_text_tokenizer,
+    read_pretrained_tokenizer,
+)
 from parambudget.training.checkpoint import files
 from parambudget.training.device import Compute
 from parambudget.training.metrics import list_checkpoints
@@ -81,7 +85,9 @@ def load_checkpoint(
         saved = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception as error:  # tokenizers raises no narrower class
         raise InputError(f"{folder / 'tokenizer.json'} cannot be read ({error})") from None
-    return LoadedModel(folder, module.eval(), prepared(saved, str(folder / "tokenizer.json")), compute)
+    return LoadedModel(
+        folder, module.eval(), as_text_tokenizer(saved, str(folder / "tokenizer.json")), compute
+    )
 
 
 def _newest_valid_checkpoint(run: Path, on_notice: Callable[[str], None]) -> Path:

@@ -29,7 +29,7 @@ from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenArray, TokenWindows, require_windows
 from parambudget.training.device import Compute, environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
-from parambudget.training.forecast import Expected, expected
+from parambudget.training.forecast import Prediction, predict_run
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
 from parambudget.training.optimizer import clip_grad_norm, set_learning_rate
 from parambudget.training.resume import require_same_run, restore_newest_checkpoint
@@ -95,7 +95,7 @@ class _Session:
     state: TrainState
     metadata: files.RunMetadata
     clock: "Clock"
-    planned: Expected | None
+    planned: Prediction | None
 
     def result_after(self, step: StepMetrics) -> TrainResult:
         """The run as it is after `step`, which is saved or about to be."""
@@ -121,7 +121,7 @@ def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callabl
         group.require_even_split(config)
         if job.shard:
             group.require_several()
-        planned = expected(model, config, compute, group, shard=job.shard)
+        planned = predict_run(model, config, compute, group, shard=job.shard)
         state = init_train_state(model, config, compute, group, shard=job.shard)
         origin = {} if job.init is None else load_initial_weights(job.init, state, data, on_notice)
         document = run_folder.run_config_document(model, config, data, {**job.provenance, **origin})
@@ -131,7 +131,7 @@ def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callabl
     shard_writer = create_shard_writer() if job.shard else None
     settings = environment(compute.name, group.world_size, shard=job.shard)
     metadata = files.RunMetadata(document, data.tokenizer_json, settings, shard_writer)
-    update_tokens = config.sequences_per_update * model.context_length
+    update_tokens = config.step.tokens_per_update(model.context_length)
     clock = Clock(update_tokens, flops_per_token(model), group.peak_flops(compute))
     return _Session(job, state, metadata, clock, planned)
 
@@ -269,7 +269,7 @@ def micro_batches(
 ) -> Iterator[Tensor]:  # fmt: skip
     """This process's windows of every update after the first `n_done`, batch_size at a time, on the
     device."""
-    for first in count(n_done * config.sequences_per_update, config.sequences_per_update):
+    for first in count(n_done * config.step.sequences_per_update, config.step.sequences_per_update):
         for micro_step in group.own_micro_steps(config):
             batch = windows.batch(first + micro_step * config.batch_size, config.batch_size)
             tokens_BT = torch.from_numpy(batch)

@@ -104,7 +104,7 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float | None) -
 def _select_group(row: TableRow, groups: ParameterGroups) -> list[nn.Parameter]:
     if row.role != "matmul":
         return groups.undecayed
-    return groups.hidden if row.hidden else groups.ends
+    return groups.hidden if row.is_hidden_matrix else groups.ends
 
 
 def _build_muon(matrices: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:

@@ -16,10 +16,10 @@ from parambudget.text.dataset import data_for
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import require_windows
-from parambudget.training.defaults import Completed
+from parambudget.training.defaults import ResolvedTrainConfig
 from parambudget.training.device import Compute, explain_missing_kernel, select_device
 from parambudget.training.distributed import ProcessGroup, join_process_group
-from parambudget.training.forecast import Expected, expected
+from parambudget.training.forecast import Prediction, predict_run
 from parambudget.training.loop import TrainJob, train
 from parambudget.training.metrics import StepMetrics, TrainResult, run_config_path
 from parambudget.training.request import RunRequest, TrainEvents
@@ -29,7 +29,7 @@ from parambudget.training.run_folder import (
     run_data_path,
     warn_about_changed_text,
 )
-from parambudget.training.settings import Settled, require_possible, said, settled
+from parambudget.training.settings import ResolvedSettings, merge_sources, require_possible, resolve_settings
 from parambudget.training.signals import StopRequest
 from parambudget.training.train_state import require_initial_weights
 
@@ -41,10 +41,10 @@ class RunStart:
     model: ModelConfig
     data: TokenData
     out: Path
-    settings: Completed
+    settings: ResolvedTrainConfig
     """Complete, each with its reason."""
     device: str
-    planned: Expected | None
+    planned: Prediction | None
     """Predicted memory and speed."""
     peak_flops: float | None
     """Dense FLOP/s of all devices; None if not known."""
@@ -77,10 +77,10 @@ def _run_in_group(
     model, out, options = request.model, request.out, request.options
     with group.synced_errors():
         compute, data, settings = _prepare(group, request, device, events)
-    config = settings.completed.config
-    planned = expected(model, config, compute, group, shard=settings.shard)
+    config = settings.resolved.config
+    planned = predict_run(model, config, compute, group, shard=settings.shard)
     start = RunStart(
-        model, data, out, settings.completed, compute.name, planned, group.peak_flops(compute),
+        model, data, out, settings.resolved, compute.name, planned, group.peak_flops(compute),
         compute.peak_memory_bytes,
     )  # fmt: skip
     job = TrainJob(
@@ -98,7 +98,7 @@ def _run_in_group(
 
 def _prepare(
     group: ProcessGroup, request: RunRequest, device: str, events: TrainEvents
-) -> tuple[Compute, TokenData, Settled]:
+) -> tuple[Compute, TokenData, ResolvedSettings]:
     """Device, text and settings. What can be refused without the text is refused before it is read."""
     model, out, options = request.model, request.out, request.options
     compute = select_device(device)
@@ -111,7 +111,7 @@ def _prepare(
     if options.wandb is not None:
         _require_wandb()
     sets_length = options.tokens is not None or options.hours is not None
-    given = said(request.source, request.settings, longer=sets_length)
+    given = merge_sources(request.source, request.settings, longer=sets_length)
     given = require_possible(model, given, out if options.resume else None)
     text = options.data or run_data_path(request.provenance)
     group.barrier()
@@ -127,7 +127,7 @@ def _prepare(
     if options.data is None and not given.stored:
         warn_about_changed_text(request.provenance, data, events.on_notice)
     with _status(events, "choosing the settings"):
-        settings = settled(
+        settings = resolve_settings(
             given, model, data, compute, options.tokens, options.hours, group, shard=options.shard
         )
     return compute, data, replace(settings, provenance=settings.provenance | data_provenance(text))

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
-from parambudget._files import read_json, write_whole
+from parambudget._files import read_json, atomic_write
 from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
@@ -136,7 +136,7 @@ class MetricsFile:
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         steps = [step for line in lines if (step := _parse_row(line)) and step.step <= last_step]
-        write_whole(self.path, "".join(json.dumps(step.as_row()) + "\n" for step in steps))
+        atomic_write(self.path, "".join(json.dumps(step.as_row()) + "\n" for step in steps))
         return steps
 
     def add(self, step: StepMetrics) -> None:

@@ -1,155 +1,180 @@
-"""The settings of a run: from flags, the config file, the run that it goes on with, and the time there is."""
+"""The settings of a run: from flags, the config file, the run that it resumes, and the time there is."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 from parambudget.arch.config import ModelConfig
+from parambudget.cost.memory.peak import peak_bytes
+from parambudget.cost.step import STEP_FIELDS, StepFields, accumulation_steps, micro_batch_size
 from parambudget.formats.source import Source
-from parambudget.planning.step_search import quickest
+from parambudget.planning.step_search import fastest_step
 from parambudget.text.token_cache import TokenData
 from parambudget.training.autotune import settings_for_hours, settings_that_fit
 from parambudget.training.config import TrainConfig
-from parambudget.training.defaults import Completed, complete
+from parambudget.training.defaults import ResolvedTrainConfig, with_defaults
 from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
-from parambudget.training.forecast import machine_of, require_room, surely_fits
+from parambudget.training.forecast import has_ample_room, machine_of, require_room, step_of_run
 from parambudget.training.metrics import read_run_config
 from parambudget.training.resume import require_same_model, require_same_settings
 from parambudget.units import format_bytes
 
-WAYS = ("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "loss_chunks")
-"""Settings that change how an update is computed and hardly what it computes."""
-GIVEN = "given"
+GIVEN: Final = "given"
 """Where the provenance of a run lists the settings that a person gave."""
-_PLANNED = ("hours", "update_seconds")
-"""What the provenance of a run holds of the time it was planned for."""
+_PLANNED: Final = ("hours", "update_seconds")
+"""The keys of the provenance for the time that a run was planned for."""
 
 
 @dataclass(frozen=True)
-class Given:
-    """What is said about the settings before any of them is filled in."""
+class RequestedSettings:
+    """The settings as requested, before any of them is filled in."""
 
-    fields: dict[str, Any]
-    by_hand: frozenset[str]
-    """Those of `fields` that a person has chosen; the rest was filled in for an earlier run."""
-    stored: dict[str, Any] = field(default_factory=dict)
-    """Settings of the run that is gone on with."""
+    fields: dict[str, object]
+    given: frozenset[str]
+    """Those of `fields` that a person chose; the rest was filled in for an earlier run."""
+    stored: dict[str, object] = field(default_factory=dict)
+    """Settings of the run that is resumed."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Of that run."""
 
+    @property
+    def merged(self) -> dict[str, object]:
+        """The settings of the resumed run, overridden by the requested ones."""
+        return {**self.stored, **self.fields}
+
 
 @dataclass(frozen=True)
-class Settled:
+class ResolvedSettings:
     """Complete settings, and what the run's provenance should say of them."""
 
-    completed: Completed
+    resolved: ResolvedTrainConfig
     provenance: dict[str, Any]
     shard: bool
-    """Whether the model is shared out among the processes."""
+    """Whether the model is divided among the processes."""
 
 
-def said(source: Source, flags: Mapping[str, Any], *, longer: bool) -> Given:
-    """What a config file and flags say, the flags before the file.
+def merge_sources(source: Source, flags: Mapping[str, object], *, longer: bool) -> RequestedSettings:
+    """The settings of a config file and of flags, which win over the file.
 
-    A run's own file says which of its settings a person gave. Where the length is another one (`longer`: in
-    tokens or hours, or other `steps`), only these stay and the rest is chosen anew. A file that does not tell
-    them apart was written by a person: all of it stays.
+    A run's own file lists which of its settings a person gave. Where the run gets another length (`longer`:
+    in tokens or hours, or other `steps`), only these stay and the rest is derived anew. A file without that
+    list was written by a person: all of it stays.
     """
-    by_hand = frozenset(source.provenance.get(GIVEN, source.train)) & source.train.keys()
+    given = frozenset(source.provenance.get(GIVEN, source.train)) & source.train.keys()
     in_file = source.train
     if longer or flags.get("steps", in_file.get("steps")) != in_file.get("steps"):
-        in_file = {name: value for name, value in in_file.items() if name in by_hand}
-    return Given({**in_file, **flags}, by_hand | flags.keys())
+        in_file = {name: value for name, value in in_file.items() if name in given}
+    return RequestedSettings({**in_file, **flags}, given | flags.keys())
 
 
-def require_possible(model: ModelConfig, given: Given, resumed: Path | None) -> Given:
-    """The same and what is stored of the run, if nothing in it is wrong and `resumed` has this model."""
+def require_possible(
+    model: ModelConfig, requested: RequestedSettings, resumed: Path | None
+) -> RequestedSettings:
+    """The same with what is stored of the run to resume, after a check that nothing in it is wrong and that
+    the run has this model."""
     stored = read_run_config(resumed) if resumed is not None else None
     if resumed is not None and stored is not None:
         require_same_model(resumed, stored, model.model_dump())
-        given = replace(given, stored=stored["train"], provenance=stored["provenance"])
-    fields = complete({**given.stored, **given.fields}, model, data_tokens=1, on_cpu=True).config.model_dump()
+        requested = replace(requested, stored=stored["train"], provenance=stored["provenance"])
+    config = with_defaults(requested.merged, model, data_tokens=1, on_cpu=True).config
     if resumed is not None and stored is not None:
-        require_same_settings(resumed, stored, fields)
-    return given
+        require_same_settings(resumed, stored, config.model_dump())
+    return requested
 
 
-def settled(
-    given: Given, model: ModelConfig, data: TokenData, compute: Compute,
-    train_tokens: int | None, hours: float | None, ranks: ProcessGroup = SINGLE_PROCESS, *,
+def resolve_settings(
+    requested: RequestedSettings, model: ModelConfig, data: TokenData, compute: Compute,
+    train_tokens: int | None, hours: float | None, group: ProcessGroup = SINGLE_PROCESS, *,
     shard: bool | None = False,
-) -> Settled:  # fmt: skip
-    """The settings given and those of the run that is gone on with; the rest from model, text and device."""
-    fields = {**given.stored, **given.fields}
-    planned = {name: given.provenance[name] for name in _PLANNED if name in given.provenance}
+) -> ResolvedSettings:  # fmt: skip
+    """The settings requested and those of the run that is resumed; the rest from model, text and device."""
+    fields = requested.merged
     if train_tokens is not None or hours is not None:
         fields.pop("steps", None)
     on_cpu = compute.device.type == "cpu"
 
-    def completed() -> Completed:
-        return complete(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
+    def resolve() -> ResolvedTrainConfig:
+        return with_defaults(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
 
     if shard:
-        ranks.require_several()
+        group.require_several()
     why: dict[str, str] = {}
-    found = completed()
-    shard = chosen_sharing(found.config, fields, model, compute, ranks) if shard is None else shard
-    if not given.stored:
-        chosen, why = chosen_ways(found.config, fields, model, compute, ranks, shard=shard)
-        fields |= chosen
-        found = completed()
-    ranks.require_even_split(found.config)
-    require_room(model, found.config, compute, ranks, shard=shard)
-    if not on_cpu and not given.stored and not surely_fits(model, found.config, compute, ranks, shard=shard):
-        found = settings_that_fit(found, model, data, compute, ranks, shard=shard)
+    resolved = resolve()
+    shard = _choose_shard(resolved.config, fields, model, compute, group) if shard is None else shard
+    if not requested.stored:
+        chosen, why = _choose_step_fields(resolved.config, fields, model, compute, group, shard=shard)
+        fields.update(chosen)
+        resolved = resolve()
+    step = step_of_run(resolved.config, compute, group, shard=shard)
+    require_room(model, step, compute)
+    if not on_cpu and not requested.stored and not has_ample_room(model, step, compute):
+        resolved = settings_that_fit(resolved, model, data, compute, group, shard=shard)
+    planned: dict[str, Any] = {
+        name: requested.provenance[name] for name in _PLANNED if name in requested.provenance
+    }
     if hours is not None:
         timed = planned.get("update_seconds")
-        found, seconds = settings_for_hours(
-            found, fields, model, data, compute, hours, timed, ranks, shard=shard
+        resolved, seconds = settings_for_hours(
+            resolved, fields, model, data, compute, hours, timed, group, shard=shard
         )
         planned = {"hours": hours, "update_seconds": seconds}
-    kept = {name: "as in the run so far" for name in given.stored.keys() - given.fields.keys()}
-    kept |= {name: "as in the config file" for name in given.fields.keys() - given.by_hand}
-    found = replace(found, given=given.by_hand, reasons=kept | why | found.reasons)
-    by_hand = given.by_hand | frozenset(given.provenance.get(GIVEN, given.stored))
-    return ranks.broadcast(Settled(found, {**planned, GIVEN: sorted(by_hand)}, shard))
+    resolved = replace(resolved, given=requested.given, reasons=_reasons(requested, why, resolved))
+    given = requested.given | frozenset(requested.provenance.get(GIVEN, requested.stored))
+    return group.broadcast(ResolvedSettings(resolved, {**planned, GIVEN: sorted(given)}, shard))
 
 
-def chosen_ways(
-    config: TrainConfig, fields: Mapping[str, Any], model: ModelConfig, compute: Compute,
-    ranks: ProcessGroup, *, shard: bool,
-) -> tuple[dict[str, Any], dict[str, str]]:  # fmt: skip
-    """How to compute the update, as far as it is open: the planner's choice where the device is known, else
-    micro-steps that can be shared out; and why."""
-    machine = machine_of(compute, ranks)
+def _reasons(
+    requested: RequestedSettings, why: Mapping[str, str], resolved: ResolvedTrainConfig
+) -> dict[str, str]:
+    reasons = {name: "as in the run so far" for name in requested.stored.keys() - requested.fields.keys()}
+    reasons |= {name: "as in the config file" for name in requested.fields.keys() - requested.given}
+    return {**reasons, **why, **resolved.reasons}
+
+
+def _choose_step_fields(
+    config: TrainConfig, fields: Mapping[str, object], model: ModelConfig, compute: Compute,
+    group: ProcessGroup, *, shard: bool,
+) -> tuple[StepFields, dict[str, str]]:  # fmt: skip
+    """How to execute the update, as far as it is open, and why: the planner's choice where the device is
+    known, else micro-steps that can be divided evenly."""
+    machine, given = machine_of(compute, group.world_size), _step_fields(config, fields)
     if machine is None:
-        open_ = ranks.world_size > 1 and not {"batch_size", "gradient_accumulation_steps"} & fields.keys()
-        return (shared_out(config, ranks) if open_ else {}), {}
-    work = quickest(model, config.sequences_per_update, machine, _fixed(config, fields) | {"sharded": shard})
-    chosen = {name: getattr(work, name) for name in WAYS if name not in fields}
-    peak = format_bytes(machine.peak_bytes(model, work))
-    reason = f"the quickest that fits, as planned for {machine.name}: {peak} at the peak"
-    return chosen, dict.fromkeys(chosen, reason)
+        is_open = group.world_size > 1 and not {"batch_size", "gradient_accumulation_steps"} & given.keys()
+        return (_divided_evenly(config, group) if is_open else {}), {}
+    step = fastest_step(model, config.step.sequences_per_update, machine, {**given, "shard": shard})
+    chosen = {name: value for name, value in step.decided.items() if name not in {*given, "shard"}}
+    peak = format_bytes(peak_bytes(model, step))
+    reason = f"the fastest that fits, as planned for {machine.name}: {peak} at the peak"
+    return cast(StepFields, chosen), dict.fromkeys(chosen, reason)
 
 
-def chosen_sharing(
-    config: TrainConfig, fields: Mapping[str, Any], model: ModelConfig, compute: Compute, ranks: ProcessGroup
+def _choose_shard(
+    config: TrainConfig,
+    fields: Mapping[str, object],
+    model: ModelConfig,
+    compute: Compute,
+    group: ProcessGroup,
 ) -> bool:
-    """Whether to share the model out, where nobody has said: as the quickest way that fits does."""
-    machine = machine_of(compute, ranks)
-    if machine is None or ranks.world_size == 1:
+    """Whether to divide the model among the processes, where nobody has said: as the fastest step does."""
+    machine = machine_of(compute, group.world_size)
+    if machine is None or group.world_size == 1:
         return False
-    return quickest(model, config.sequences_per_update, machine, _fixed(config, fields)).sharded
+    return fastest_step(model, config.step.sequences_per_update, machine, _step_fields(config, fields)).shard
 
 
-def _fixed(config: TrainConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: fields[name] for name in WAYS if name in fields} | {"optimizer": config.optimizer}
+def _step_fields(config: TrainConfig, fields: Mapping[str, object]) -> StepFields:
+    """What is decided of a step: the fields that are given, and the optimizer."""
+    given = {name: fields[name] for name in STEP_FIELDS if name in fields}
+    return cast(StepFields, given | {"optimizer": config.step.optimizer})
 
 
-def shared_out(config: TrainConfig, ranks: ProcessGroup) -> dict[str, int]:
-    """Micro-steps for about the same batch, of which every process has as many."""
-    size = max(1, min(config.batch_size, config.sequences_per_update // ranks.world_size))
-    rounds = max(1, round(config.sequences_per_update / (size * ranks.world_size)))
-    return {"batch_size": size, "gradient_accumulation_steps": rounds * ranks.world_size}
+def _divided_evenly(config: TrainConfig, group: ProcessGroup) -> StepFields:
+    """Micro-steps for about the same batch, the same number of them on every process."""
+    sequences = config.step.sequences_per_update
+    size = micro_batch_size(sequences, group.world_size, at_most=config.step.batch_size)
+    return {
+        "batch_size": size,
+        "gradient_accumulation_steps": accumulation_steps(sequences, size, group.world_size),
+    }

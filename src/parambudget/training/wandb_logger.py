@@ -12,7 +12,7 @@ from pathlib import Path
 
 import wandb
 
-from parambudget._files import write_whole
+from parambudget._files import atomic_write
 from parambudget.errors import InputError
 from parambudget.training.metrics import StepMetrics
 
@@ -60,7 +60,7 @@ def _init_run(project: str, out: Path, config: Mapping[str, object]) -> wandb.Ru
     id_file = out / "wandb" / "id"
     id_file.parent.mkdir(exist_ok=True)
     if not id_file.is_file():
-        write_whole(id_file, secrets.token_hex(8))
+        atomic_write(id_file, secrets.token_hex(8))
     return wandb.init(
         project=project, name=out.resolve().name, id=id_file.read_text(), resume="allow", dir=out,
         config=dict(config),

@@ -1,51 +1,51 @@
-"""Published dense decoders in the line of GPT: what a family shares stands once, then one row per model.
+"""Published dense decoders in the line of GPT: first what a family shares, then one row per model.
 
-A row says what differs from the defaults of `arch.defaults.complete`. Every count is that of the instantiated
-Hugging Face class (transformers 5, unique parameters), never ours.
+A row gives what differs from the defaults of `arch.defaults.with_defaults`. Every count is that of the
+instantiated Hugging Face class (transformers 5, unique parameters), never ours.
 """
 
 from typing import Any, Final
 
-from parambudget.arch.presets.row import dense
+from parambudget.arch.presets.row import dense_family
 
-# Two matrices, LayerNorm, a bias everywhere: the GPT-2 kind.
+# As in GPT-2: two matrices, LayerNorm, biases everywhere.
 _BIASED: Final[dict[str, Any]] = dict(
     norm="layernorm", gated=False, qkv_bias=True, attention_out_bias=True, ffn_bias=True
 )
-# GPT-J and its children: one norm for both branches, bias in the FFN and the head.
+# GPT-J and its descendants: one norm for both branches, biases in the FFN and the head.
 _GPTJ: Final[dict[str, Any]] = dict(
     norm="layernorm", block="parallel_shared_norm", gated=False, activation="gelu_tanh", ffn_bias=True,
     head_bias=True, tied=False, context_length=2048, rotary_interleaved=True,
 )  # fmt: skip
 
 # fmt: off
-_gpt2 = dense("openai-community", "GPT2LMHeadModel", "Radford et al. 2019",
+_gpt2 = dense_family("openai-community", "GPT2LMHeadModel", "Radford et al. 2019",
     **_BIASED, position="learned", activation="gelu_tanh")
-_cerebras = dense("cerebras", "GPT2LMHeadModel", "arXiv 2304.03208",
+_cerebras = dense_family("cerebras", "GPT2LMHeadModel", "arXiv 2304.03208",
     **_BIASED, position="learned", context_length=2048)
-_neo = dense("EleutherAI", "GPTNeoForCausalLM", "Black et al. 2021",
+_neo = dense_family("EleutherAI", "GPTNeoForCausalLM", "Black et al. 2021",
     **_BIASED | dict(qkv_bias=False), position="learned", activation="gelu_tanh", attention_multiplier=1.0,
     context_length=2048, window=256, window_pattern=("global", "local"))
-_opt = dense("facebook", "OPTForCausalLM", "arXiv 2205.01068",
+_opt = dense_family("facebook", "OPTForCausalLM", "arXiv 2205.01068",
     **_BIASED, position="learned", position_offset=2, activation="relu", vocab_size=50272,
     context_length=2048)
-_bloom = dense("bigscience", "BloomForCausalLM", "arXiv 2211.05100",
+_bloom = dense_family("bigscience", "BloomForCausalLM", "arXiv 2211.05100",
     **_BIASED, position="alibi", embedding_norm=True, activation="gelu_tanh", vocab_size=250880,
     context_length=2048)
-_mpt = dense("mosaicml", "MptForCausalLM", "MosaicML 2023, model card",
+_mpt = dense_family("mosaicml", "MptForCausalLM", "MosaicML 2023, model card",
     norm="layernorm", norm_bias=False, gated=False, position="alibi", vocab_size=50432, context_length=2048)
-_gptj = dense("EleutherAI", "GPTJForCausalLM", "Wang and Komatsuzaki 2021", **_GPTJ, vocab_size=50400)
-_codegen = dense("Salesforce", "CodeGenForCausalLM", "arXiv 2203.13474", **_GPTJ, vocab_size=51200)
-_pythia = dense("EleutherAI", "GPTNeoXForCausalLM", "arXiv 2304.01373; GPT-NeoX: 2204.06745",
+_gptj = dense_family("EleutherAI", "GPTJForCausalLM", "Wang and Komatsuzaki 2021", **_GPTJ, vocab_size=50400)
+_codegen = dense_family("Salesforce", "CodeGenForCausalLM", "arXiv 2203.13474", **_GPTJ, vocab_size=51200)
+_pythia = dense_family("EleutherAI", "GPTNeoXForCausalLM", "arXiv 2304.01373; GPT-NeoX: 2204.06745",
     **_BIASED, block="parallel", tied=False, rotary_fraction=0.25, vocab_size=50304, context_length=2048)
-_starcoder = dense("bigcode", "GPTBigCodeForCausalLM", "arXiv 2305.06161",
+_starcoder = dense_family("bigcode", "GPTBigCodeForCausalLM", "arXiv 2305.06161",
     **_BIASED, position="learned", activation="gelu_tanh", vocab_size=49152, context_length=8192)
-_starcoder2 = dense("bigcode", "Starcoder2ForCausalLM", "arXiv 2402.19173",
+_starcoder2 = dense_family("bigcode", "Starcoder2ForCausalLM", "arXiv 2402.19173",
     **_BIASED, activation="gelu_tanh", vocab_size=49152, context_length=16384, window=4096,
     init_std=0.018042)
-_falcon = dense("tiiuae", "FalconForCausalLM", "arXiv 2311.16867",
+_falcon = dense_family("tiiuae", "FalconForCausalLM", "arXiv 2311.16867",
     norm="layernorm", block="parallel", gated=False, vocab_size=65024, context_length=2048)
-_phi = dense("microsoft", "PhiForCausalLM", "arXiv 2309.05463",
+_phi = dense_family("microsoft", "PhiForCausalLM", "arXiv 2309.05463",
     **_BIASED, block="parallel_shared_norm", activation="gelu_tanh", head_bias=True, tied=False,
     vocab_size=51200, context_length=2048)
 

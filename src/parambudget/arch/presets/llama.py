@@ -1,78 +1,79 @@
-"""Published dense decoders in the line of Llama: what a family shares stands once, then one row per model.
+"""Published dense decoders in the line of Llama: first what a family shares, then one row per model.
 
-A row says what differs from the defaults of `arch.defaults.complete`. Every count is that of the instantiated
-Hugging Face class (transformers 5, unique parameters), never ours. Left unsaid, because `ModelConfig` has no
-word for it and it has no parameters: rescaled rotary frequencies (Llama 3.1 and later, Phi-4-mini).
+A row gives what differs from the defaults of `arch.defaults.with_defaults`. Every count is that of the
+instantiated Hugging Face class (transformers 5, unique parameters), never ours. Left out, because
+`ModelConfig` has no field for it and it has no parameters: rescaled rotary frequencies (Llama 3.1 and later,
+Phi-4-mini).
 """
 
 from typing import Any, Final
 
-from parambudget.arch.presets.row import dense
+from parambudget.arch.presets.row import dense_family
 
 # fmt: off
-_phi3 = dense("microsoft", "Phi3ForCausalLM", "arXiv 2404.14219, 2412.08905, 2503.01743",
+_phi3 = dense_family("microsoft", "Phi3ForCausalLM", "arXiv 2404.14219, 2412.08905, 2503.01743",
     tied=False, vocab_size=32064, context_length=4096, window=2047)
-_llama = dense("huggyllama", "LlamaForCausalLM", "arXiv 2302.13971",
+_llama = dense_family("huggyllama", "LlamaForCausalLM", "arXiv 2302.13971",
     tied=False, vocab_size=32000, context_length=2048, norm_eps=1e-6)
-_llama2 = dense("meta-llama", "LlamaForCausalLM", "arXiv 2307.09288",
+_llama2 = dense_family("meta-llama", "LlamaForCausalLM", "arXiv 2307.09288",
     tied=False, vocab_size=32000, context_length=4096)
-_llama3 = dense("meta-llama", "LlamaForCausalLM", "arXiv 2407.21783",
+_llama3 = dense_family("meta-llama", "LlamaForCausalLM", "arXiv 2407.21783",
     tied=False, vocab_size=128256, context_length=131072, rope_theta=500_000.0)
-_tinyllama = dense("TinyLlama", "LlamaForCausalLM", "arXiv 2401.02385",
+_tinyllama = dense_family("TinyLlama", "LlamaForCausalLM", "arXiv 2401.02385",
     tied=False, vocab_size=32000, context_length=2048)
-_smollm2 = dense("HuggingFaceTB", "LlamaForCausalLM", "arXiv 2502.02737",
+_smollm2 = dense_family("HuggingFaceTB", "LlamaForCausalLM", "arXiv 2502.02737",
     vocab_size=49152, context_length=8192, rope_theta=100_000.0)
-_smollm3 = dense("HuggingFaceTB", "SmolLM3ForCausalLM", "model card",
+_smollm3 = dense_family("HuggingFaceTB", "SmolLM3ForCausalLM", "model card",
     vocab_size=128256, context_length=65536, rope_theta=5_000_000.0, norm_eps=1e-6,
     rotary_pattern=("rotary", "rotary", "rotary", "none"))
-_mobilellm = dense("facebook", "LlamaForCausalLM", "arXiv 2402.14905",
+_mobilellm = dense_family("facebook", "LlamaForCausalLM", "arXiv 2402.14905",
     vocab_size=32000, context_length=2048)
-_mistral = dense("mistralai", "MistralForCausalLM", "arXiv 2310.06825 and model cards",
+_mistral = dense_family("mistralai", "MistralForCausalLM", "arXiv 2310.06825 and model cards",
     tied=False, vocab_size=32768, context_length=32768, rope_theta=1_000_000.0)
-_qwen25 = dense("Qwen", "Qwen2ForCausalLM", "arXiv 2412.15115",
+_qwen25 = dense_family("Qwen", "Qwen2ForCausalLM", "arXiv 2412.15115",
     qkv_bias=True, vocab_size=151936, context_length=32768, rope_theta=1_000_000.0, norm_eps=1e-6)
 _QWEN25_LARGE: Final[dict[str, Any]] = dict(tied=False, vocab_size=152064, context_length=131072)
-_qwen3 = dense("Qwen", "Qwen3ForCausalLM", "arXiv 2505.09388",
+_qwen3 = dense_family("Qwen", "Qwen3ForCausalLM", "arXiv 2505.09388",
     qk_norm="head", head_dim=128, vocab_size=151936, context_length=40960, rope_theta=1_000_000.0,
     norm_eps=1e-6)
-_gemma = dense("google", "GemmaForCausalLM", "arXiv 2403.08295",
+_gemma = dense_family("google", "GemmaForCausalLM", "arXiv 2403.08295",
     head_dim=256, activation="gelu_tanh", vocab_size=256000, context_length=8192, norm_eps=1e-6)
-_gemma2 = dense("google", "Gemma2ForCausalLM", "arXiv 2408.00118",
+_gemma2 = dense_family("google", "Gemma2ForCausalLM", "arXiv 2408.00118",
     norm_placement="sandwich", logit_softcap=30.0, activation="gelu_tanh", vocab_size=256000,
     context_length=8192, norm_eps=1e-6, attention_softcap=50.0, window=4096,
     window_pattern=("local", "global"))
-_gemma3 = dense("google", "Gemma3ForCausalLM", "arXiv 2503.19786",
+_gemma3 = dense_family("google", "Gemma3ForCausalLM", "arXiv 2503.19786",
     norm_placement="sandwich", qk_norm="head", head_dim=256, activation="gelu_tanh", vocab_size=262144,
     context_length=32768, rope_theta=1_000_000.0, norm_eps=1e-6, rope_theta_local=10_000.0, window=512,
     window_pattern=("local",) * 5 + ("global",))
-_olmo = dense("allenai", "OlmoForCausalLM", "arXiv 2402.00838",
+_olmo = dense_family("allenai", "OlmoForCausalLM", "arXiv 2402.00838",
     norm="layernorm", norm_weight=False, vocab_size=50304, context_length=2048)
-_olmo2 = dense("allenai", "Olmo2ForCausalLM", "arXiv 2501.00656",
+_olmo2 = dense_family("allenai", "Olmo2ForCausalLM", "arXiv 2501.00656",
     norm_placement="reordered", qk_norm="full", tied=False, vocab_size=100352, context_length=4096,
     rope_theta=500_000.0, norm_eps=1e-6)
-_deepseek = dense("deepseek-ai", "LlamaForCausalLM", "arXiv 2401.02954",
+_deepseek = dense_family("deepseek-ai", "LlamaForCausalLM", "arXiv 2401.02954",
     tied=False, vocab_size=102400, context_length=4096, norm_eps=1e-6)
-_baichuan = dense("baichuan-inc", "LlamaForCausalLM", "model card",
+_baichuan = dense_family("baichuan-inc", "LlamaForCausalLM", "model card",
     tied=False, vocab_size=64000, context_length=4096, norm_eps=1e-6)
-_yi = dense("01-ai", "LlamaForCausalLM", "arXiv 2403.04652",
+_yi = dense_family("01-ai", "LlamaForCausalLM", "arXiv 2403.04652",
     tied=False, vocab_size=64000, context_length=4096, rope_theta=5_000_000.0)
-_stablelm = dense("stabilityai", "StableLmForCausalLM", "arXiv 2402.17834",
+_stablelm = dense_family("stabilityai", "StableLmForCausalLM", "arXiv 2402.17834",
     norm="layernorm", tied=False, rotary_fraction=0.25, vocab_size=50304, context_length=4096)
-_granite = dense("ibm-granite", "GraniteForCausalLM", "model card",
+_granite = dense_family("ibm-granite", "GraniteForCausalLM", "model card",
     vocab_size=49155, context_length=131072, embedding_multiplier=12.0, residual_multiplier=0.22)
-_cohere = dense("CohereLabs", "CohereForCausalLM", "model card",
+_cohere = dense_family("CohereLabs", "CohereForCausalLM", "model card",
     norm="layernorm", norm_bias=False, block="parallel_shared_norm", vocab_size=256000, context_length=8192,
     rotary_interleaved=True)
-_cohere2 = dense("CohereLabs", "Cohere2ForCausalLM", "model card",
+_cohere2 = dense_family("CohereLabs", "Cohere2ForCausalLM", "model card",
     norm="layernorm", norm_bias=False, block="parallel_shared_norm", vocab_size=256000, context_length=8192,
     rotary_interleaved=True, window=4096, window_pattern=("local",) * 3 + ("global",),
     rotary_pattern=("rotary",) * 3 + ("none",))
-_minitron = dense("nvidia", "NemotronForCausalLM", "arXiv 2407.14679",
+_minitron = dense_family("nvidia", "NemotronForCausalLM", "arXiv 2407.14679",
     norm="layernorm", gated=False, activation="relu2", tied=False, head_dim=128, rotary_fraction=0.5,
     vocab_size=256000, context_length=4096)
-_glm = dense("zai-org", "GlmForCausalLM", "arXiv 2406.12793",
+_glm = dense_family("zai-org", "GlmForCausalLM", "arXiv 2406.12793",
     qkv_bias=True, tied=False, rotary_fraction=0.5, vocab_size=151552, rotary_interleaved=True)
-_glm0414 = dense("zai-org", "Glm4ForCausalLM", "arXiv 2406.12793",
+_glm0414 = dense_family("zai-org", "Glm4ForCausalLM", "arXiv 2406.12793",
     norm_placement="sandwich", qkv_bias=True, tied=False, rotary_fraction=0.5, vocab_size=151552,
     rotary_interleaved=True)
 

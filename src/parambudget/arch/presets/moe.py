@@ -1,16 +1,17 @@
-"""Published decoders with a mixture of experts: what a family shares stands once, then one row per model.
+"""Published decoders with a mixture of experts: first what a family shares, then one row per model.
 
-A row says what differs from the defaults of `arch.defaults.complete`. Every count is that of the instantiated
-Hugging Face class (transformers 5, unique parameters; active: less the routed experts that a token does not
-meet), never ours. Left unsaid, because `ModelConfig` has no word for it and it has no parameters: rescaled
-rotary frequencies (DeepSeek, Kimi, gpt-oss), Phi's sparse mixer, layers for predicting further tokens.
+A row gives what differs from the defaults of `arch.defaults.with_defaults`. Every count is that of the
+instantiated Hugging Face class (transformers 5, unique parameters; active: without the routed experts that a
+token does not use), never ours. Left out, because `ModelConfig` has no field for it and it has no parameters:
+rescaled rotary frequencies (DeepSeek, Kimi, gpt-oss), Phi's sparse mixer, multi-token
+prediction layers.
 """
 
 from typing import Any, Final
 
-from parambudget.arch.presets.row import with_experts
+from parambudget.arch.presets.row import moe_family
 
-# DeepSeek-V2 and its children: latent attention, a dense layer first, norms with an epsilon of their own.
+# DeepSeek-V2 and its descendants: latent attention, a dense first layer, and their own norm epsilon.
 _LATENT: Final[dict[str, Any]] = dict(
     kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, rotary_interleaved=True,
     n_first_dense=1, tied=False, norm_eps=1e-6,
@@ -18,35 +19,35 @@ _LATENT: Final[dict[str, Any]] = dict(
 _SIGMOID: Final[dict[str, Any]] = dict(router_scores="sigmoid", correction_bias=True)
 
 # fmt: off
-_mixtral = with_experts("mistralai", "MixtralForCausalLM", "arXiv 2401.04088",
+_mixtral = moe_family("mistralai", "MixtralForCausalLM", "arXiv 2401.04088",
     tied=False, vocab_size=32000, context_length=32768, rope_theta=1_000_000.0)
-_qwen2 = with_experts("Qwen", "Qwen2MoeForCausalLM", "arXiv 2407.10671",
+_qwen2 = moe_family("Qwen", "Qwen2MoeForCausalLM", "arXiv 2407.10671",
     qkv_bias=True, norm_expert_weights=False, n_shared_experts=1, shared_expert_gate=True, tied=False,
     vocab_size=151936, rope_theta=1_000_000.0, norm_eps=1e-6)
-_qwen3 = with_experts("Qwen", "Qwen3MoeForCausalLM", "arXiv 2505.09388",
+_qwen3 = moe_family("Qwen", "Qwen3MoeForCausalLM", "arXiv 2505.09388",
     qk_norm="head", head_dim=128, tied=False, vocab_size=151936, context_length=40960,
     rope_theta=1_000_000.0, norm_eps=1e-6)
-_phi = with_experts("microsoft", "PhimoeForCausalLM", "arXiv 2404.14219",
+_phi = moe_family("microsoft", "PhimoeForCausalLM", "arXiv 2404.14219",
     norm="layernorm", qkv_bias=True, attention_out_bias=True, head_bias=True, norm_expert_weights=False,
     tied=False, vocab_size=32064, context_length=131072, window=131072)
-_olmoe = with_experts("allenai", "OlmoeForCausalLM", "arXiv 2409.02060",
+_olmoe = moe_family("allenai", "OlmoeForCausalLM", "arXiv 2409.02060",
     qk_norm="full", norm_expert_weights=False, tied=False, vocab_size=50304, context_length=4096)
-_granite = with_experts("ibm-granite", "GraniteMoeForCausalLM", "model card",
+_granite = moe_family("ibm-granite", "GraniteMoeForCausalLM", "model card",
     vocab_size=49155, context_length=4096, norm_eps=1e-6, embedding_multiplier=12.0, residual_multiplier=0.22,
     attention_multiplier=1 / 64, logit_multiplier=1 / 6)
-_glm = with_experts("zai-org", "Glm4MoeForCausalLM", "arXiv 2508.06471",
+_glm = moe_family("zai-org", "Glm4MoeForCausalLM", "arXiv 2508.06471",
     **_SIGMOID, qkv_bias=True, head_dim=128, rotary_fraction=0.5, n_shared_experts=1, tied=False,
     vocab_size=151552, context_length=131072, rope_theta=1_000_000.0)
-_gpt_oss = with_experts("openai", "GptOssForCausalLM", "arXiv 2508.10925",
+_gpt_oss = moe_family("openai", "GptOssForCausalLM", "arXiv 2508.10925",
     qkv_bias=True, attention_out_bias=True, attention_sinks=True, head_dim=64, window=128,
     window_pattern=("local", "global"), activation="quick_gelu", ffn_clamp=7.0, expert_bias=True,
     router_bias=True, tied=False, vocab_size=201088, context_length=131072, rope_theta=150_000.0)
-_deepseek2 = with_experts("deepseek-ai", "DeepseekV2ForCausalLM", "arXiv 2405.04434",
+_deepseek2 = moe_family("deepseek-ai", "DeepseekV2ForCausalLM", "arXiv 2405.04434",
     **_LATENT, n_shared_experts=2, norm_expert_weights=False, vocab_size=102400, context_length=163840)
-_deepseek3 = with_experts("deepseek-ai", "DeepseekV3ForCausalLM", "arXiv 2412.19437",
+_deepseek3 = moe_family("deepseek-ai", "DeepseekV3ForCausalLM", "arXiv 2412.19437",
     **_LATENT | dict(n_first_dense=3), **_SIGMOID, q_lora_rank=1536, n_shared_experts=1, n_expert_groups=8,
     n_groups_per_token=4, routing_multiplier=2.5, vocab_size=129280, context_length=163840)
-_moonshot = with_experts("moonshotai", "DeepseekV3ForCausalLM", "arXiv 2502.16982, 2507.20534",
+_moonshot = moe_family("moonshotai", "DeepseekV3ForCausalLM", "arXiv 2502.16982, 2507.20534",
     **_LATENT, **_SIGMOID, vocab_size=163840, context_length=8192, rope_theta=50_000.0)
 
 ROWS: Final = (

@@ -1,4 +1,4 @@
-"""Published decoders by name, each with the exact count of the published model."""
+"""Published models by name, each with the exact count of the published weights."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,9 +7,7 @@ from typing import Final
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets import gpt, llama, moe
 from parambudget.arch.presets.row import Preset
-from parambudget.errors import ConfigError
-
-__all__ = ["PRESETS", "TABLE", "Preset", "find", "preset"]
+from parambudget.errors import ConfigError, suggest
 
 TABLE: Final = gpt.ROWS + llama.ROWS + moe.ROWS
 
@@ -20,16 +18,14 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
 
 def preset(name: str) -> ModelConfig:
     """The published model of that name; case, `_` for `-` and a leading owner (`Qwen/`) do not matter."""
-    return find(name).model
+    return preset_row(name).model
 
 
-def find(name: str) -> Preset:
-    """The table's row of that name, with its count and source; an unknown name lists the nearest."""
+def preset_row(name: str) -> Preset:
+    """The row of that name, with count and source; the error for an unknown name lists the nearest."""
     owner, _, own = name.rpartition("/")
     key = (name if owner.startswith(".") or "/" in owner else own).lower().replace("_", "-")
     if key in PRESETS:
         return PRESETS[key]
-    from difflib import get_close_matches
-
-    near = get_close_matches(key, PRESETS, n=5, cutoff=0.0)
+    near = suggest(key, PRESETS, most=5, cutoff=0)
     raise ConfigError(f"unknown preset {name!r}; the nearest are {', '.join(near)}")

@@ -1,13 +1,14 @@
-"""One published model as a row of a table: what it states, its exact counts, where it was published."""
+"""One published model as a row of a table: its fields, its exact counts, and where it was published."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import complete
+from parambudget.arch.defaults import with_defaults
+from parambudget.arch.fields import ModelFields
 
 
 @dataclass(frozen=True)
@@ -16,28 +17,31 @@ class Preset:
 
     name: str
     given: Mapping[str, Any]
-    """What the model states; the rest are defaults."""
+    """The fields in which it differs from the defaults."""
     published_count: int
     """Unique parameters of the published model, a tied head once."""
     source: str
     """Where the configuration was published, and what was counted."""
     published_active: int | None = None
-    """Those that one token meets, of models with experts."""
+    """Parameters used per token, for models with experts."""
 
     @cached_property
     def model(self) -> ModelConfig:
-        """The complete model, validated when first asked for: the tables themselves stay free to import."""
-        return complete(self.given).model
+        """The complete model, validated on first use: importing the tables costs nothing."""
+        return with_defaults(self.given).model
 
 
-def dense(owner: str, counted: str, paper: str, **shared: Any) -> Callable[..., Preset]:
-    """A function that makes the rows of one family, in the order of the table's columns."""
+def dense_family(
+    owner: str, counted: str, paper: str, **shared: Unpack[ModelFields]
+) -> Callable[..., Preset]:
+    """A function that makes the rows of one family; its arguments are the columns of the table."""
 
     def row(
         name: str, repo: str, published_count: int,
-        n_layers: int, dim: int, n_heads: int, n_kv_heads: int, intermediate_size: int, **own: Any,
+        n_layers: int, dim: int, n_heads: int, n_kv_heads: int, intermediate_size: int,
+        /, **own: Unpack[ModelFields],
     ) -> Preset:  # fmt: skip
-        sizes = {
+        sizes: ModelFields = {
             "n_layers": n_layers, "dim": dim, "n_heads": n_heads, "n_kv_heads": n_kv_heads,
             "intermediate_size": intermediate_size,
         }  # fmt: skip
@@ -47,15 +51,17 @@ def dense(owner: str, counted: str, paper: str, **shared: Any) -> Callable[..., 
     return row
 
 
-def with_experts(owner: str, counted: str, paper: str, **shared: Any) -> Callable[..., Preset]:
-    """The same for models with experts; heads of latent attention share no keys, so they have one number."""
+def moe_family(owner: str, counted: str, paper: str, **shared: Unpack[ModelFields]) -> Callable[..., Preset]:
+    """The same for models with experts. With latent attention every head has its own keys, so one number of
+    heads is enough."""
 
     def row(
         name: str, repo: str, published_count: int, published_active: int, n_layers: int, dim: int,
-        heads: int | tuple[int, int], n_experts: int, n_experts_per_token: int, width: int, **own: Any,
+        heads: int | tuple[int, int], n_experts: int, n_experts_per_token: int, width: int,
+        /, **own: Unpack[ModelFields],
     ) -> Preset:  # fmt: skip
         n_heads, n_kv_heads = heads if isinstance(heads, tuple) else (heads, heads)
-        sizes = {
+        sizes: ModelFields = {
             "n_layers": n_layers, "dim": dim, "n_heads": n_heads, "n_kv_heads": n_kv_heads,
             "n_experts": n_experts, "n_experts_per_token": n_experts_per_token,
             "expert_intermediate_size": width,

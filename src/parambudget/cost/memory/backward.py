@@ -1,7 +1,7 @@
-"""The backward pass over a part of the forward pass: what is held while each operation makes its gradients.
+"""The backward pass over a segment: what is held while each operation computes its gradients.
 
-As autograd does it: operations in reverse order; a gradient is let go once its operation has used it, and a
-kept tensor once no operation before needs it; the sum of two gradients of one tensor is a third one.
+As in autograd: operations run in reverse order; a gradient is freed once its operation has used it, and a
+saved tensor once no operation before needs it; the sum of two gradients of one tensor is a third one.
 """
 
 from collections import Counter
@@ -11,109 +11,118 @@ from dataclasses import dataclass
 import numpy as np
 
 from parambudget.arch.dims import Size
-from parambudget.cost.memory.forward import Part
-from parambudget.cost.memory.graph import FLOAT32, Kernels, Op, Value, total_bytes
+from parambudget.cost.memory.forward import Segment
+from parambudget.cost.memory.graph import Activation, Op, total_bytes
+from parambudget.cost.step import FLOAT32, Backend
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What a part holds at one moment of its backward pass."""
+class BackwardSnapshot:
+    """What a segment holds at one moment of its backward pass."""
 
-    kept_bytes: Size
-    """Per token: what the forward pass kept and is still needed."""
+    saved_bytes: Size
+    """Per token: what the forward pass saved and is still needed."""
     in_flight_bytes: Size
-    """Per token: gradients of what is no parameter, and what it takes to make them."""
-    finished: Size
-    """Elements of the parameters whose gradients there are."""
-    making_bytes: Size
-    """Gradients of parameters on their way."""
-    copied: Size
-    """Elements of matrices whose bfloat16 copies are still needed."""
+    """Per token: gradients of activations, and scratch space."""
+    finished_parameters: Size
+    """Elements of the parameters whose gradients are complete."""
+    unfinished_bytes: Size
+    """Gradients of parameters that are being computed."""
+    copied_elements: Size
+    """Of the matrices whose bfloat16 copies are still needed."""
 
 
-def backward(part: Part, kernels: Kernels, *, again: bool = False) -> list[Moment]:
-    """Every moment of a part's backward pass, which starts with the gradient of its output.
+def backward(segment: Segment, backend: Backend, *, recompute: bool = False) -> list[BackwardSnapshot]:
+    """Every moment of a segment's backward pass, which starts with the gradient of its output.
 
-    With `again` the forward pass is run once more when what it kept is needed first. The part's input, from
-    which that starts, is not counted: someone else holds it.
+    With `recompute` the forward pass is run again when something that it saved is first needed. The segment's
+    input, from which that starts, is not counted here.
     """
-    keepers = Counter(value for op in part.ops for value in op.kept)
-    if again:
-        del keepers[part.input]
-    kept, gradients = total_bytes(keepers), {part.output: _like(part.output)}
-    copied, finished, slices = part.copied, 0, 0
-    moments = list(_while_running_again(part)) if again else []
+    users = Counter(value for op in segment.ops for value in op.saved_storages)
+    if recompute:
+        del users[segment.input]
+    saved_bytes, gradients = total_bytes(users), {segment.output: _gradient_of(segment.output)}
+    copied, finished, slices = segment.copied_elements, 0, 0
+    snapshots = list(_recompute_snapshots(segment)) if recompute else []
 
-    def note(op: Op, in_flight: Size, making: Size = 0) -> None:
-        if not op.in_between:
-            moments.append(Moment(kept, in_flight, finished, making + slices * FLOAT32, copied))
+    def note(op: Op, in_flight: Size, unfinished: Size = 0) -> None:
+        if not op.is_middle_expert:
+            snapshots.append(
+                BackwardSnapshot(saved_bytes, in_flight, finished, unfinished + slices * FLOAT32, copied)
+            )
 
-    for op in reversed(part.ops):
-        taken = gradients.pop(op.output)
-        others = [gradients.pop(value) for value in op.also]
-        made = {value: taken if _shares(op, value) else _like(value) for value in op.inputs}
-        making = op.matrix * kernels.matmul_bytes + op.others * FLOAT32
-        if again and op.keeps:
-            again, left = False, _left_by_running_again(part, op) - keepers.keys()
-            note(op, total_bytes([taken, *gradients.values(), *left]))
-        note(
-            op, total_bytes([taken, *others, *made.values(), *gradients.values()]) + op.scratch_bytes, making
-        )
-        needed, keepers = keepers, keepers - Counter(op.kept)
-        kept = kept - total_bytes(needed.keys() - keepers.keys())
-        left_over = total_bytes([*made.values(), *gradients.values()])
-        if op.copies:
+    for op in reversed(segment.ops):
+        incoming = gradients.pop(op.output)
+        others = [gradients.pop(value) for value in op.other_outputs]
+        outgoing = {
+            value: incoming if _shares_storage(op, value) else _gradient_of(value) for value in op.inputs
+        }
+        unfinished = op.matrix_elements * backend.matmul_bytes + op.other_parameters * FLOAT32
+        if recompute and op.saved:
+            recompute, left = False, _left_by_recompute(segment, op) - users.keys()
+            note(op, total_bytes([incoming, *gradients.values(), *left]))
+        flying = total_bytes([incoming, *others, *outgoing.values(), *gradients.values()])
+        note(op, flying + op.scratch_bytes, unfinished)
+        needed, users = users, users - Counter(op.saved_storages)
+        saved_bytes = saved_bytes - total_bytes(needed.keys() - users.keys())
+        left_over = total_bytes([*outgoing.values(), *gradients.values()])
+        if op.has_weight_copy:
             # The gradient of the matrix becomes float32.
-            copied = copied - op.matrix
-            note(op, left_over, making + op.matrix * FLOAT32)
-        if op.stack is None:
-            finished = finished + op.matrix
+            copied = copied - op.matrix_elements
+            note(op, left_over, unfinished + op.matrix_elements * FLOAT32)
+        if op.stacked_elements is None:
+            finished = finished + op.matrix_elements
         else:
-            slices = slices + op.matrix
-            if np.any(op.stack):
-                note(op, left_over, op.stack * FLOAT32)
+            slices = slices + op.matrix_elements
+            if np.any(op.stacked_elements):
+                note(op, left_over, op.stacked_elements * FLOAT32)
                 finished, slices = finished + slices, 0
-        finished = finished + op.others
-        for value in made.keys() & gradients.keys():
-            made[value], summed = _like(value), [made[value], gradients[value]]
-            note(op, total_bytes([*made.values(), *gradients.values(), *summed]))
-        gradients |= made
-    return moments
+        finished = finished + op.other_parameters
+        for value in outgoing.keys() & gradients.keys():
+            outgoing[value], summed = _gradient_of(value), [outgoing[value], gradients[value]]
+            note(op, total_bytes([*outgoing.values(), *gradients.values(), *summed]))
+        gradients |= outgoing
+    return snapshots
 
 
-def _while_running_again(part: Part) -> Iterator[Moment]:
-    """The moments of the second forward pass in which much is there that nobody keeps."""
-    kept: set[Value] = set()
-    for op in part.ops:
-        if op.beside:
-            there = {*op.inputs, op.output, *op.beside, _like(part.output)}
-            yield Moment(total_bytes(kept), total_bytes(there - kept), 0, 0, part.copied)
-        kept |= op.kept - {part.input}
+def compiled_recompute_bound(segment: Segment) -> BackwardSnapshot:
+    """The most that a compiled backward pass may hold of a segment that is recomputed.
 
-
-def at_once(part: Part) -> Moment:
-    """The most that a compiled backward pass may hold of a part whose forward pass is run again.
-
-    The compiler leaves the gradients of such a part's weights for last. Until then it holds of every matmul
-    what it takes, and the gradients of that and of what it makes: at most all of these, which is how they are
-    counted here. How many of them are there at once is the compiler's choice.
+    The compiler leaves the gradients of such a segment's weights for last. Until then it holds the input of
+    every matmul, and the gradients of its input and output: at most all of these, which is what is counted
+    here. How many are held at once is the compiler's choice.
     """
-    matmuls = [op for op in part.ops if op.multiplies]
+    matmuls = [op for op in segment.ops if op.is_matmul]
     gradients = sum((op.output.bytes + op.inputs[0].bytes for op in matmuls), start=0)
-    kept = total_bytes(part.kept.keys() - {part.input})
-    return Moment(kept, gradients + part.output.bytes, finished=0, making_bytes=0, copied=part.copied)
+    saved_bytes = total_bytes(segment.saved.keys() - {segment.input})
+    return BackwardSnapshot(
+        saved_bytes, gradients + segment.output.bytes, finished_parameters=0, unfinished_bytes=0,
+        copied_elements=segment.copied_elements,
+    )  # fmt: skip
 
 
-def _left_by_running_again(part: Part, last: Op) -> set[Value]:
-    """What is there beside what is kept when all of that is there. That is so before the last operation that
-    keeps something, unless it keeps what it makes."""
-    makes = last.kept - {*last.inputs}
-    return {*part.variables, last.output} if makes else {*part.variables}
+def _recompute_snapshots(segment: Segment) -> Iterator[BackwardSnapshot]:
+    """The moments of the second forward pass that hold much which is not saved."""
+    saved: set[Activation] = set()
+    for op in segment.ops:
+        if op.held_by_callers:
+            held = {*op.inputs, op.output, *op.held_by_callers, _gradient_of(segment.output)}
+            yield BackwardSnapshot(
+                total_bytes(saved), total_bytes(held - saved), 0, 0, segment.copied_elements
+            )
+        saved |= op.saved_storages - {segment.input}
 
 
-def _shares(op: Op, value: Value) -> bool:
-    return op.passes_on and value.element_bytes == op.output.element_bytes
+def _left_by_recompute(segment: Segment, last: Op) -> set[Activation]:
+    """What is held beside everything saved at the moment when all of that is there: before the last operation
+    that saves something, unless it saves what it computes."""
+    saves_own_result = last.saved_storages - {*last.inputs}
+    return {*segment.variables, last.output} if saves_own_result else {*segment.variables}
 
 
-def _like(value: Value) -> Value:
-    return Value(value.elements, value.element_bytes)
+def _shares_storage(op: Op, value: Activation) -> bool:
+    return op.passes_gradient_on and value.element_bytes == op.output.element_bytes
+
+
+def _gradient_of(value: Activation) -> Activation:
+    return Activation(value.elements, value.element_bytes)

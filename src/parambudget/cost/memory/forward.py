@@ -1,235 +1,424 @@
-"""The forward pass of the model that `nn.transformer` builds, and of the trainer's loss, told in sizes.
+"""The forward pass of the model that `nn.transformer` builds, and of the trainer's loss, in sizes.
 
-Written after that module and never made from it: tests hold what is kept here against what autograd keeps
-there, storage by storage.
+Written by hand beside that module and never generated from it: tests compare what is saved here with what
+autograd saves there, storage by storage.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Final, TypeVar
 
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.layers import Kind, kinds, masked, written_out
-from parambudget.cost.memory.graph import FLOAT32, INT64, Kernels, Op, Tape, Value, largest, total_bytes
+from parambudget.arch.layers import LayerKind, layer_kind_counts, needs_mask, uses_eager_attention
+from parambudget.cost.memory.graph import Activation, Op, OpGraph, largest, total_bytes
+from parambudget.cost.step import FLOAT32, INT64, Backend
+
+LAYER: Final = "layers.*"
+T = TypeVar("T")
 
 
-def attention(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
-    """What every token gathers from itself and the ones before it."""
-    gathered = _latent(tape, m, name, x, kind) if m.mla else _grouped(tape, m, name, x, kind)
-    return tape.linear(f"{name}.out", gathered, m.dim, bias=m.attention_out_bias)
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive operations."""
+
+    input: Activation
+    ops: tuple[Op, ...]
+    output: Activation
+    variables: tuple[Activation, ...] = ()
+    """What the function still refers to when it returns, saved or not."""
+
+    @cached_property
+    def saved(self) -> dict[Activation, str]:
+        """Each storage that is saved for the backward pass, named after the first op that saves it and what
+        it is there."""
+        first: dict[Activation, str] = {}
+        for op in self.ops:
+            for label, value in op.saved:
+                first.setdefault(value.storage, f"{op.name}.{label}".lstrip("."))
+        return first
+
+    @cached_property
+    def saved_bytes(self) -> Size:
+        """Per token."""
+        return total_bytes(self.saved)
+
+    @cached_property
+    def parameters(self) -> Size:
+        """Elements of all parameters that it reads."""
+        return sum((op.matrix_elements + op.other_parameters for op in self.ops), start=0)
+
+    @cached_property
+    def copied_elements(self) -> Size:
+        """Of the matrices that it multiplies with bfloat16 copies of."""
+        return sum((op.matrix_elements for op in self.ops if op.has_weight_copy), start=0)
+
+    @cached_property
+    def cached_elements(self) -> Size:
+        """Those of them whose copies autocast itself keeps."""
+        return sum((op.matrix_elements for op in self.ops if op.autocast_caches_copy), start=0)
 
 
-def _grouped(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
-    queries, keys = m.n_heads * m.head_dim, m.n_kv_heads * m.head_dim
+@dataclass(frozen=True)
+class ForwardPass:
+    """The segments of a pass, one for each kind of layers."""
 
-    def projected(which: str, out: Size) -> Value:
-        flat = tape.linear(f"{name}.{which}", x, out, bias=m.qkv_bias)
-        # A compiled norm cuts off what it takes, and does so again.
-        normed = tape.kernels.compiled and m.qk_norm != "none" and which != "v"
-        return flat if m.qkv_clip is None or normed else tape.clamp(name, flat)
+    embedding: Segment
+    layers: dict[LayerKind, Segment]
+    end: Segment
+    """From the last layer to the input of the output head."""
+    loss: Segment
 
-    def turned(which: str, flat: Value, n_heads: Size) -> Value:
+    @cached_property
+    def layer_parameters(self) -> Size:
+        """Elements of the largest layer."""
+        return largest(layer.parameters for layer in self.layers.values())
+
+
+def forward(
+    m: Dims, backend: Backend, head_rows: Size, n_sequences: Size = 2, *, z_loss: bool = False
+) -> ForwardPass:
+    """The pass of `m` over so many sequences, with an output head of `head_rows` rows."""
+    single = bool(np.array_equal(n_sequences, 1))
+    # The residual stream is float32 from the embedding on, under autocast too.
+    residual = Activation(m.dim, FLOAT32)
+    end = _end(m, residual, backend)
+    loss = _loss(m, end.output, backend, head_rows, z_loss=z_loss)
+    layers = {
+        kind: _layer(m, kind, residual, OpGraph(backend, single_sequence=single))
+        for kind in layer_kind_counts(m)
+    }
+    return ForwardPass(_embedding(m, backend), layers, end, loss)
+
+
+def masks(m: Dims) -> tuple[Size, Size]:
+    """The number of attention masks, each shared by all layers that take it, and their elements."""
+    n_masks = (m.n_local_layers > 0) * needs_mask(m, m.window) + (m.n_global_layers > 0) * needs_mask(m, None)
+    n_heads = m.n_heads if m.position == "alibi" else 1
+    return n_masks, n_heads * int(m.context_length) ** 2
+
+
+def _embedding(m: Dims, backend: Backend) -> Segment:
+    graph = OpGraph(backend)
+    x = graph.look_up("embed", m.vocab_size, m.embedding_width)
+    if m.embedding_multiplier != 1:
+        x = graph.scale("", x)
+    if m.embedding_dim is not None:
+        x = graph.linear("project_in", graph.cast_for_matmul("project_in", x), m.dim, bias=False)
+        x = graph.cast_to_float32("", x)
+    if m.embedding_norm:
+        x = graph.norm("embed_norm", x, m)
+    x = graph.cast("", x, FLOAT32)
+    if m.position == "learned":
+        x = graph.add_positions("", x, m.context_length + m.position_offset)
+    return Segment(Activation(0, FLOAT32), tuple(graph.ops), x)
+
+
+def _layer(m: Dims, kind: LayerKind, x: Activation, graph: OpGraph) -> Segment:
+    norm_before = m.norm_placement != "reordered"
+    norm_behind = m.norm_placement in ("reordered", "sandwich")
+
+    def branch(which: str, source: Activation) -> Activation:
+        name = f"{LAYER}.{which}"
+        if which == "attention":
+            out = _attention(graph, m, name, source, kind)
+        elif kind.experts:
+            out = _experts(graph, m, name, source)
+        else:
+            out = _feed_forward(graph, m, name, source, m.intermediate_size)
+        if norm_behind:
+            out = graph.norm(f"{LAYER}.{which}_out_norm", out, m)
+        return out if m.residual_multiplier == 1 else graph.scale(LAYER, out)
+
+    def norm(which: str, source: Activation) -> Activation:
+        return graph.norm(f"{LAYER}.{which}_norm", source, m)
+
+    def branch_input(which: str, source: Activation) -> Activation:
+        return graph.cast_for_matmul(LAYER, norm(which, source) if norm_before else source)
+
+    if m.norm_placement == "post":
+        attended = branch("attention", graph.cast_for_matmul(LAYER, x))
+        between = norm("attention", graph.add(LAYER, x, attended))
+        fed = branch("ffn", graph.cast_for_matmul(LAYER, between))
+        out = norm("ffn", graph.add(LAYER, between, fed))
+        return Segment(x, tuple(graph.ops), out, variables=(between,))
+    first = branch_input("attention", x)
+    attended = branch("attention", first)
+    between = graph.add(LAYER, x, attended)
+    if m.block == "parallel_shared_norm":
+        second = first
+    else:
+        second = branch_input("ffn", between if m.block == "sequential" else x)
+    out = graph.add(LAYER, between, branch("ffn", second))
+    return Segment(x, tuple(graph.ops), out, variables=(attended, between))
+
+
+def _end(m: Dims, x: Activation, backend: Backend) -> Segment:
+    graph = OpGraph(backend)
+    normed = graph.norm("norm", x, m) if m.final_norm else x
+    out = graph.cast_for_matmul("", normed)
+    if m.embedding_dim is not None:
+        out = graph.linear("project_out", out, m.embedding_width, bias=False)
+    return Segment(x, tuple(graph.ops), out)
+
+
+def _loss(m: Dims, x: Activation, backend: Backend, head_rows: Size, *, z_loss: bool) -> Segment:
+    graph = OpGraph(backend)
+    logits = graph.linear("lm_head", x, head_rows, bias=m.head_bias)
+    if m.logit_multiplier != 1:
+        logits = graph.scale("", logits)
+    if m.logit_softcap is not None:
+        logits = graph.softcap("", logits)
+    logits = graph.cast_to_float32("", logits)
+    out = graph.cross_entropy("", logits, z_loss=z_loss)
+    return Segment(x, tuple(graph.ops), out, variables=(logits,))
+
+
+def _attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: LayerKind) -> Activation:
+    compute = _latent_attention if m.mla else _grouped_attention
+    return graph.linear(f"{name}.out", compute(graph, m, name, x, kind), m.dim, bias=m.attention_out_bias)
+
+
+def _grouped_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: LayerKind) -> Activation:
+    q_width, kv_width = m.n_heads * m.head_dim, m.n_kv_heads * m.head_dim
+    is_multi_head = np.array_equal(m.n_heads, m.n_kv_heads)
+
+    def project(which: str, out: Size) -> Activation:
+        flat = graph.linear(f"{name}.{which}", x, out, bias=m.qkv_bias)
+        # A compiled norm clamps its own input, and does so again in its backward.
+        norm_clamps = graph.backend.compiled and m.qk_norm != "none" and which != "v"
+        return flat if m.qkv_clip is None or norm_clamps else graph.clamp(name, flat)
+
+    def norm_and_rotate(which: str, flat: Activation, n_heads: Size) -> Activation:
         if m.qk_norm != "none":
-            flat = tape.norm(
+            flat = graph.norm(
                 f"{name}.{which}_norm", flat, m, n_rows=1 if m.qk_norm == "full" else n_heads,
                 scale=m.head_dim if m.qk_norm == "head" else None, per_head=m.qk_norm == "per_head",
                 bias=m.qk_norm_bias,
             )  # fmt: skip
-        return tape.rotate(name, flat) if kind.rotates else tape.for_matmul(name, flat)
+        return graph.rotate(name, flat) if kind.rotates else graph.cast_for_matmul(name, flat)
 
-    v = projected("v", keys)
-    q = turned("q", projected("q", queries), m.n_heads)
-    k = turned("k", projected("k", keys), m.n_kv_heads)
-    given = (q, k, v)
-    if kind.masked and not np.array_equal(m.n_heads, m.n_kv_heads):
-        k, v = (tape.copied(name, each, queries) for each in (k, v))
-    if written_out(m):
-        one = tape.alone or np.array_equal(m.n_heads, 1)
-        q, k, v = (each if one else tape.copied(name, each) for each in (q, k, v))
-        # Values of groups are repeated before there are scores, others laid out anew behind them.
-        beside = given if np.array_equal(m.n_heads, m.n_kv_heads) else (*given, v)
-        return _written_out(tape, m, name, (q, k, v), queries, beside)
-    return _by_kernel(tape, name, (q, k, v), m.n_heads)
+    v = project("v", kv_width)
+    q = norm_and_rotate("q", project("q", q_width), m.n_heads)
+    k = norm_and_rotate("k", project("k", kv_width), m.n_kv_heads)
+    before_copies = (q, k, v)
+    if kind.needs_mask and not is_multi_head:
+        k, v = (graph.copy(name, x, q_width) for x in (k, v))
+    if not uses_eager_attention(m):
+        return _fused_attention(graph, name, (q, k, v), m.n_heads)
+    if not (graph.single_sequence or np.array_equal(m.n_heads, 1)):
+        q, k, v = (graph.copy(name, x) for x in (q, k, v))
+    # Values of groups are repeated before there are scores, others are copied to another layout after them.
+    held_by_callers = before_copies if is_multi_head else (*before_copies, v)
+    return _eager_attention(graph, m, name, (q, k, v), q_width, held_by_callers)
 
 
-def _latent(tape: Tape, m: Dims, name: str, x: Value, kind: Kind) -> Value:
+def _latent_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: LayerKind) -> Activation:
     mla, n_heads = m.mla, m.n_heads
-    width, two = mla.qk_nope_head_dim + mla.qk_rope_head_dim, mla.qk_nope_head_dim + mla.v_head_dim
-    down = tape.linear(f"{name}.kv_down", x, mla.kv_lora_rank + mla.qk_rope_head_dim, bias=m.qkv_bias)
-    latent, key = tape.split(name, down, mla.kv_lora_rank, mla.qk_rope_head_dim)
+    qk_dim = mla.qk_nope_head_dim + mla.qk_rope_head_dim
+    down = graph.linear(f"{name}.kv_down", x, mla.kv_lora_rank + mla.qk_rope_head_dim, bias=m.qkv_bias)
+    latent, rope_key = graph.split(name, down, mla.kv_lora_rank, mla.qk_rope_head_dim)
     if kind.rotates:
-        key = tape.rotate(name, key)
-    latent = tape.for_matmul(name, tape.norm(f"{name}.kv_latent_norm", latent, m))
-    if mla.q_lora_rank is None:
-        flat = tape.linear(f"{name}.q", x, n_heads * width, bias=False)
-    else:
-        small = tape.linear(f"{name}.q_down", x, mla.q_lora_rank, bias=m.qkv_bias)
-        small = tape.for_matmul(name, tape.norm(f"{name}.q_latent_norm", small, m))
-        flat = tape.linear(f"{name}.q_up", small, n_heads * width, bias=False)
-    turning = 0 if tape.kernels.compiled or not kind.rotates else 2 * FLOAT32 * mla.qk_rope_head_dim
-    q = tape.did(name, (flat,), Value(flat.elements, flat.element_bytes), scratch_bytes=n_heads * turning)
-    grown = tape.linear(f"{name}.kv_up", latent, n_heads * two, bias=False)
-    still, v = tape.split(name, grown, n_heads * mla.qk_nope_head_dim, n_heads * mla.v_head_dim)
+        rope_key = graph.rotate(name, rope_key)
+    latent = graph.cast_for_matmul(name, graph.norm(f"{name}.kv_latent_norm", latent, m))
+    q = _latent_queries(graph, m, name, x, kind)
+    up_width = n_heads * (mla.qk_nope_head_dim + mla.v_head_dim)
+    up = graph.linear(f"{name}.kv_up", latent, up_width, bias=False)
+    nope_key, v = graph.split(name, up, n_heads * mla.qk_nope_head_dim, n_heads * mla.v_head_dim)
     # The gradients of the parts are parts of the gradient of the whole.
-    k = tape.did(name, (still, key), Value(n_heads * width, still.element_bytes), passes_on=True)
-    if written_out(m):
-        beside = (q, k, grown, key)
-        if not (tape.alone or np.array_equal(n_heads, 1)):
-            q, v = tape.copied(name, q), tape.copied(name, v)
-        return _written_out(tape, m, name, (q, k, v), n_heads * mla.v_head_dim, beside)
-    if np.array_equal(width, mla.v_head_dim):
-        return _by_kernel(tape, name, (q, k, v), n_heads)
-    # A kernel wants heads of one width: the narrower ones end in zeros.
-    wide, of_values = n_heads * largest((width, mla.v_head_dim)), n_heads * mla.v_head_dim
-    q, k, v = (
-        each if np.array_equal(each.elements, wide) else tape.copied(name, each, wide) for each in (q, k, v)
+    k = graph.record(
+        Op(
+            name, (nope_key, rope_key), Activation(n_heads * qk_dim, nope_key.element_bytes),
+            passes_gradient_on=True,
+        )
+    )  # fmt: skip
+    if not uses_eager_attention(m):
+        return _padded_fused_attention(graph, m, name, (q, k, v))
+    held_by_callers = (q, k, up, rope_key)
+    if not (graph.single_sequence or np.array_equal(n_heads, 1)):
+        q, v = graph.copy(name, q), graph.copy(name, v)
+    return _eager_attention(graph, m, name, (q, k, v), n_heads * mla.v_head_dim, held_by_callers)
+
+
+def _latent_queries(graph: OpGraph, m: Dims, name: str, x: Activation, kind: LayerKind) -> Activation:
+    mla, width = m.mla, m.n_heads * (m.mla.qk_nope_head_dim + m.mla.qk_rope_head_dim)
+    if mla.q_lora_rank is None:
+        flat = graph.linear(f"{name}.q", x, width, bias=False)
+    else:
+        latent = graph.linear(f"{name}.q_down", x, mla.q_lora_rank, bias=m.qkv_bias)
+        latent = graph.cast_for_matmul(name, graph.norm(f"{name}.q_latent_norm", latent, m))
+        flat = graph.linear(f"{name}.q_up", latent, width, bias=False)
+    rotates = kind.rotates and not graph.backend.compiled
+    scratch_bytes = m.n_heads * (2 * FLOAT32 * mla.qk_rope_head_dim if rotates else 0)
+    output = Activation(flat.elements, flat.element_bytes)
+    return graph.record(Op(name, (flat,), output, scratch_bytes=scratch_bytes))
+
+
+def _padded_fused_attention(
+    graph: OpGraph, m: Dims, name: str, qkv: tuple[Activation, Activation, Activation]
+) -> Activation:
+    """A kernel wants heads of one width: the narrower ones are padded with zeros."""
+    n_heads, v_dim = m.n_heads, m.mla.v_head_dim
+    qk_dim = m.mla.qk_nope_head_dim + m.mla.qk_rope_head_dim
+    if np.array_equal(qk_dim, v_dim):
+        return _fused_attention(graph, name, qkv, n_heads)
+    width = n_heads * largest((qk_dim, v_dim))
+    q, k, v = (x if np.array_equal(x.elements, width) else graph.copy(name, x, width) for x in qkv)
+    out = _fused_attention(graph, name, (q, k, v), n_heads)
+    # The padding is cut off again. Where there is one head, or one element each, the result is contiguous.
+    is_view = np.array_equal(n_heads, 1) or np.array_equal(v_dim, 1)
+    return graph.record(
+        Op(name, (out,), Activation(n_heads * v_dim, out.element_bytes, out if is_view else None))
     )
-    out = _by_kernel(tape, name, (q, k, v), n_heads)
-    # Which are cut off again, or the heads are put in order: what is one head, or one element each, is.
-    in_order = np.array_equal(n_heads, 1) or np.array_equal(mla.v_head_dim, 1)
-    return tape.did(name, (out,), Value(of_values, out.element_bytes, out if in_order else None))
 
 
-def _by_kernel(tape: Tape, name: str, taken: tuple[Value, Value, Value], n_heads: Size) -> Value:
+def _fused_attention(
+    graph: OpGraph, name: str, qkv: tuple[Activation, Activation, Activation], n_heads: Size
+) -> Activation:
     """Of the scores only the log of every row's sum of exponentials is stored."""
-    q, k, v = taken
-    out, logsumexp = Value(q.elements, q.element_bytes), Value(n_heads, FLOAT32)
-    kept = (("queries", q), ("keys", k), ("values", v), ("output", out), ("logsumexp", logsumexp))
-    return tape.did(name, (q, k, v), out, *kept)
+    q, k, v = qkv
+    out, logsumexp = Activation(q.elements, q.element_bytes), Activation(n_heads, FLOAT32)
+    saved = (("queries", q), ("keys", k), ("values", v), ("output", out), ("logsumexp", logsumexp))
+    return graph.record(Op(name, qkv, out, saved=saved))
 
 
-def _written_out(
-    tape: Tape, m: Dims, name: str, taken: tuple[Value, Value, Value], out_width: Size,
-    beside: tuple[Value, ...],
-) -> Value:  # fmt: skip
-    """Every score of every head written down, in several steps. Its callers hold on to what stands
-    `beside` until it is done."""
-    (q, k, v), n_scores = taken, m.n_heads * m.context_length
+def _eager_attention(
+    graph: OpGraph, m: Dims, name: str, qkv: tuple[Activation, Activation, Activation], out_width: Size,
+    held_by_callers: tuple[Activation, ...],
+) -> Activation:  # fmt: skip
+    """All scores of all heads written to memory, in several operations."""
+    (q, k, v), n_scores = qkv, m.n_heads * m.context_length
     n_weights = n_scores + m.n_heads if m.attention_sinks else n_scores
-    scores = tape.product(name, q, k, n_scores)
-    if tape.kernels.compiled:
-        # The softmax is computed again from what it takes; a cap from what it bends, and with sinks there
-        # are two numbers a row.
-        weights, others = Value(n_scores, tape.kernels.matmul_bytes), m.n_heads if m.attention_sinks else 0
-        kept = [("taken", Value(n_weights, FLOAT32))]
-        kept += [("scores", scores)] * (m.attention_softcap is not None)
-        kept += [("rows", Value(2 * m.n_heads, FLOAT32))] * m.attention_sinks
-        tape.did(name, (scores,), weights, *kept, others=others)
-        out = tape.product(name, weights, v, out_width)
-        return tape.copied(name, out)
-    scores = tape.scale(name, tape.cast(name, scores, FLOAT32))
+    scores = graph.product(name, q, k, n_scores)
+    if graph.backend.compiled:
+        weights = _compiled_softmax(graph, m, name, scores, n_weights)
+        return graph.copy(name, graph.product(name, weights, v, out_width))
+    scores = graph.scale(name, graph.cast(name, scores, FLOAT32))
     if m.attention_softcap is not None:
-        scores = tape.softcap(name, tape.scale(name, scores))
-    scores = tape.did(name, (scores,), Value(n_scores, FLOAT32), passes_on=True)
+        scores = graph.softcap(name, graph.scale(name, scores))
+    scores = graph.record(Op(name, (scores,), Activation(n_scores, FLOAT32), passes_gradient_on=True))
     without_sinks = scores
     if m.attention_sinks:
-        scores = tape.did(name, (scores,), Value(n_weights, FLOAT32), passes_on=True, others=m.n_heads)
-    weights = Value(n_weights, FLOAT32)
-    tape.did(name, (scores,), weights, ("weights", weights), beside=(*beside, without_sinks))
+        with_sinks = Activation(n_weights, FLOAT32)
+        scores = graph.record(
+            Op(name, (scores,), with_sinks, passes_gradient_on=True, other_parameters=m.n_heads)
+        )
+    weights = Activation(n_weights, FLOAT32)
+    held = (*held_by_callers, without_sinks)
+    graph.record(Op(name, (scores,), weights, saved=(("weights", weights),), held_by_callers=held))
     if m.attention_sinks:
-        weights = tape.did(name, (weights,), Value(n_scores, FLOAT32, part_of=weights))
-    weights = tape.for_matmul(name, weights)
-    out = tape.product(name, weights, v, out_width)
-    return tape.did(name, (out,), Value(out_width, out.element_bytes), passes_on=True)
+        weights = graph.record(Op(name, (weights,), Activation(n_scores, FLOAT32, part_of=weights)))
+    weights = graph.cast_for_matmul(name, weights)
+    out = graph.product(name, weights, v, out_width)
+    return graph.record(Op(name, (out,), Activation(out_width, out.element_bytes), passes_gradient_on=True))
 
 
-def masks(m: Dims) -> tuple[Size, Size]:
-    """How many tensors scores are raised by, each made once for all layers that take it, and their
-    elements."""
-    many = (m.n_local_layers > 0) * masked(m, m.window) + (m.n_global_layers > 0) * masked(m, None)
-    each = m.n_heads if m.position == "alibi" else 1
-    return many, each * int(m.context_length) ** 2
+def _compiled_softmax(graph: OpGraph, m: Dims, name: str, scores: Activation, n_weights: Size) -> Activation:
+    """The softmax is recomputed from its input, a soft cap from its own; with sinks there are two numbers a
+    row beside them."""
+    saved = [("softmax_input", Activation(n_weights, FLOAT32))]
+    saved += [("scores", scores)] * (m.attention_softcap is not None)
+    saved += [("rows", Activation(2 * m.n_heads, FLOAT32))] * m.attention_sinks
+    return graph.record(
+        Op(
+            name, (scores,), Activation(scores.elements, graph.backend.matmul_bytes), saved=tuple(saved),
+            other_parameters=m.n_heads if m.attention_sinks else 0,
+        )
+    )  # fmt: skip
 
 
-def feed_forward(tape: Tape, m: Dims, name: str, x: Value, width: Size) -> Value:
-    """Two matrices around an activation, or three with a gate."""
-    gate = tape.linear(f"{name}.gate", x, width, bias=m.ffn_bias) if m.gated else None
-    up = tape.linear(f"{name}.up", x, width, bias=m.ffn_bias)
-    return tape.linear(f"{name}.down", inner(tape, m, name, gate, up), m.dim, bias=m.ffn_bias)
+def _feed_forward(graph: OpGraph, m: Dims, name: str, x: Activation, width: Size) -> Activation:
+    """Two matrices around an activation function, or three with a gate."""
+    gate = graph.linear(f"{name}.gate", x, width, bias=m.ffn_bias) if m.gated else None
+    up = graph.linear(f"{name}.up", x, width, bias=m.ffn_bias)
+    return graph.linear(f"{name}.down", _activate(graph, m, name, gate, up), m.dim, bias=m.ffn_bias)
 
 
-def inner(tape: Tape, m: Dims, name: str, gate: Value | None, up: Value) -> Value:
+def _activate(graph: OpGraph, m: Dims, name: str, gate: Activation | None, up: Activation) -> Activation:
     """What happens between the matrices."""
     if gate is None:
-        return tape.activation(name, up, m.activation)
-    if tape.kernels.compiled:
-        return tape.multiply(name, gate, up)
+        return graph.activation(name, up, m.activation)
+    if graph.backend.compiled:
+        return graph.multiply(name, gate, up)
     if m.ffn_clamp is not None:
-        gate, up = tape.clamp(name, gate), tape.scale(name, tape.clamp(name, up))
-    return tape.multiply(name, tape.activation(name, gate, m.activation), up)
+        gate, up = graph.clamp(name, gate), graph.scale(name, graph.clamp(name, up))
+    return graph.multiply(name, graph.activation(name, gate, m.activation), up)
 
 
-def experts(tape: Tape, m: Dims, name: str, x: Value) -> Value:
-    """Routed experts, and shared ones that every token meets."""
-    shared = _shared(tape, m, name, x)
-    # How many tokens an expert gets is not known to a compiler: what depends on it runs as it is written.
-    eager = Tape(Kernels(tape.kernels.device, tape.kernels.bf16, compiled=False))
-    weights = _weights(eager, m, name, x)
-    routed = _routed(eager, m, name, x, weights)
-    tape.ops += eager.ops
-    return routed if shared is None else tape.add(name, routed, shared)
+def _experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation:
+    """Routed experts, and shared ones that every token uses."""
+    shared = _shared_experts(graph, m, name, x)
+    # A compiler does not know how many tokens an expert gets: what depends on it runs eagerly.
+    eager = OpGraph(replace(graph.backend, compiled=False))
+    weights = _expert_weights(eager, m, name, x)
+    routed = _routed_experts(eager, m, name, x, weights)
+    graph.ops += eager.ops
+    return routed if shared is None else graph.add(name, routed, shared)
 
 
-def _shared(tape: Tape, m: Dims, name: str, x: Value) -> Value | None:
+def _shared_experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation | None:
     moe = m.moe
     if not moe.n_shared_experts:
         return None
-    own = moe.shared_intermediate_size
-    width = moe.n_shared_experts * (moe.expert_intermediate_size if own is None else own)
-    fed = feed_forward(tape, m, f"{name}.shared", x, width)
+    out = _feed_forward(graph, m, f"{name}.shared", x, moe.shared_expert_width)
     if not moe.shared_expert_gate:
-        return fed
-    logit = tape.linear(f"{name}.shared_gate", x, 1, bias=False)
-    opened = Value(1, logit.element_bytes)
-    tape.did(name, (logit,), opened, ("opened", opened))
-    return tape.did(
-        name, (opened, fed), Value(m.dim, fed.element_bytes), ("opened", opened), ("shared_output", fed)
-    )
+        return out
+    logit = graph.linear(f"{name}.shared_gate", x, 1, bias=False)
+    gate = Activation(1, logit.element_bytes)
+    graph.record(Op(name, (logit,), gate, saved=(("gate", gate),)))
+    gated = Activation(m.dim, out.element_bytes)
+    return graph.record(Op(name, (gate, out), gated, saved=(("gate", gate), ("shared_output", out))))
 
 
-def _weights(tape: Tape, m: Dims, name: str, x: Value) -> Value:
-    """Of the answers of every token's experts: the router's, in float32."""
+def _expert_weights(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation:
+    """The router's weights of every token's experts, in float32."""
     moe, n_chosen = m.moe, m.moe.n_experts_per_token
-    exact = tape.cast(name, x, FLOAT32)
-    logits = tape.did(
-        name, (exact,), Value(moe.n_experts, FLOAT32), ("router_input", exact),
-        others=moe.n_experts * (m.dim + (1 if moe.router_bias else 0)),
-    )  # fmt: skip
-    scores, weights = Value(moe.n_experts, FLOAT32), Value(n_chosen, FLOAT32)
-    tape.did(name, (logits,), scores, ("scores", scores))
-    tape.did(name, (scores,), weights, ("chosen", Value(n_chosen, INT64)))
-    if moe.norm_expert_weights:
-        whole = Value(1, FLOAT32)
-        tape.did(name, (weights,), whole)
-        weights = tape.did(
-            name, (weights, whole), Value(n_chosen, FLOAT32), ("weights", weights), ("whole", whole)
+    router_input = graph.cast(name, x, FLOAT32)
+    logits = graph.record(
+        Op(
+            name, (router_input,), Activation(moe.n_experts, FLOAT32),
+            saved=(("router_input", router_input),),
+            other_parameters=moe.n_experts * (m.dim + (1 if moe.router_bias else 0)),
         )
-    return tape.scale(name, weights)
-
-
-def _routed(tape: Tape, m: Dims, name: str, x: Value, weights: Value) -> Value:
-    """The weighted sum of what each token's experts make of it."""
-    n_chosen = m.moe.n_experts_per_token
-    gathered = Value(n_chosen * m.dim, x.element_bytes)
-    tape.did(name, (x,), gathered, ("order", Value(n_chosen, INT64)))
-    answers = (_fused if m.moe.fused_experts else _single)(tape, m, f"{name}.experts", gathered)
-    fed = tape.did(name, answers, Value(gathered.elements, answers[0].element_bytes), passes_on=True)
-    back = Value(fed.elements, fed.element_bytes)
-    tape.did(name, (fed,), back, ("order_back", Value(n_chosen, INT64)))
-    taken = tape.for_matmul(name, weights)
-    weighted = tape.did(
-        name, (back, taken), Value(fed.elements, fed.element_bytes), ("answers", back), ("weights", taken),
-        scratch_bytes=fed.bytes,
     )  # fmt: skip
-    # The gradient of a sum is no tensor of its own.
-    return tape.did(name, (weighted,), Value(m.dim, fed.element_bytes), passes_on=True)
+    scores, weights = Activation(moe.n_experts, FLOAT32), Activation(n_chosen, FLOAT32)
+    graph.record(Op(name, (logits,), scores, saved=(("scores", scores),)))
+    graph.record(Op(name, (scores,), weights, saved=(("indices", Activation(n_chosen, INT64)),)))
+    if moe.norm_expert_weights:
+        sums = graph.record(Op(name, (weights,), Activation(1, FLOAT32)))
+        saved = (("weights", weights), ("sum", sums))
+        weights = graph.record(Op(name, (weights, sums), Activation(n_chosen, FLOAT32), saved=saved))
+    return graph.scale(name, weights)
 
 
-def _shares(m: Dims, width: Size) -> tuple[Size, Size, Size]:
-    """Elements per token of the first expert, of all between, and of the last one; of one expert, the first
-    alone has any."""
+def _routed_experts(graph: OpGraph, m: Dims, name: str, x: Activation, weights: Activation) -> Activation:
+    """The weighted sum of the outputs of each token's experts."""
+    n_chosen = m.moe.n_experts_per_token
+    gathered = Activation(n_chosen * m.dim, x.element_bytes)
+    graph.record(Op(name, (x,), gathered, saved=(("order", Activation(n_chosen, INT64)),)))
+    run = _fused_experts if m.moe.fused_experts else _single_experts
+    outputs = run(graph, m, f"{name}.experts", gathered)
+    element_bytes = outputs[0].element_bytes
+    joined = Activation(gathered.elements, element_bytes)
+    graph.record(Op(name, outputs, joined, passes_gradient_on=True))
+    reordered = Activation(joined.elements, element_bytes)
+    graph.record(Op(name, (joined,), reordered, saved=(("order_back", Activation(n_chosen, INT64)),)))
+    factors = graph.cast_for_matmul(name, weights)
+    weighted = graph.record(
+        Op(
+            name, (reordered, factors), Activation(joined.elements, element_bytes),
+            saved=(("expert_outputs", reordered), ("weights", factors)), scratch_bytes=joined.bytes,
+        )
+    )  # fmt: skip
+    # The gradient of a sum is not a tensor of its own.
+    return graph.record(Op(name, (weighted,), Activation(m.dim, element_bytes), passes_gradient_on=True))
+
+
+def _split_over_experts(m: Dims, width: Size) -> tuple[Size, Size, Size]:
+    """Elements per token of the first expert, of all in between, and of the last one; a single expert is the
+    first."""
     moe = m.moe
     whole = moe.n_experts_per_token * width
     first = -(-whole // moe.n_experts)
@@ -237,213 +426,76 @@ def _shares(m: Dims, width: Size) -> tuple[Size, Size, Size]:
     return first, whole - first - last, last
 
 
-def _matrices(m: Dims) -> tuple[Size, Size, Size]:
-    """How many experts each of these shares is of."""
+def _n_experts_each(m: Dims) -> tuple[Size, Size, Size]:
+    """The number of experts in each part of that split."""
     n_experts = m.moe.n_experts
     several = (n_experts > 1) * 1
     return 1 + 0 * several, n_experts - 1 - several, several
 
 
-def _single(tape: Tape, m: Dims, name: str, x: Value) -> tuple[Value, ...]:
-    """One expert after the other."""
-    parts = tape.split(name, x, *_shares(m, m.dim))
+def _single_experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> tuple[Activation, ...]:
+    """One expert after another, each with matrices of its own."""
+    parts = graph.split(name, x, *_split_over_experts(m, m.dim))
 
-    def fed(apart: Tape, one: tuple[Value, Size, Size]) -> Value:
-        part, width, many = one
-        gate = _linear(apart, m, f"{name}.*.gate", part, width, many) if m.gated else None
-        up = _linear(apart, m, f"{name}.*.up", part, width, many)
-        between = inner(apart, m, f"{name}.*", gate, up)
-        return _linear(apart, m, f"{name}.*.down", between, part.elements, many)
+    def run(own: OpGraph, expert: tuple[Activation, Size, Size]) -> Activation:
+        part, width, n_experts = expert
+        gate = _expert_linear(own, m, f"{name}.*.gate", part, width, n_experts) if m.gated else None
+        up = _expert_linear(own, m, f"{name}.*.up", part, width, n_experts)
+        between = _activate(own, m, f"{name}.*", gate, up)
+        return _expert_linear(own, m, f"{name}.*.down", between, part.elements, n_experts)
 
-    widths = _shares(m, m.moe.expert_intermediate_size)
-    return tuple(_one_by_one(tape, fed, zip(parts, widths, _matrices(m), strict=True)))
+    widths = _split_over_experts(m, m.moe.expert_intermediate_size)
+    return tuple(_run_in_turn(graph, run, zip(parts, widths, _n_experts_each(m), strict=True)))
 
 
-def _fused(tape: Tape, m: Dims, name: str, x: Value) -> tuple[Value, ...]:
-    """Projection by projection, in each one expert after the other."""
-    parts = tape.split(name, x, *_shares(m, m.dim))
+def _fused_experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> tuple[Activation, ...]:
+    """One projection after another, and in each of them one expert after another."""
+    parts = graph.split(name, x, *_split_over_experts(m, m.dim))
 
-    def projected(which: str, taken: Sequence[Value], width: Size) -> list[Value]:
-        each = zip(taken, _shares(m, width), _matrices(m), (m.moe.n_experts, 0, 0), strict=True)
-        return _one_by_one(
-            tape, lambda apart, one: _linear(apart, m, f"{name}.{which}", *one[:3], stack=one[3]), each
+    def project(which: str, sources: Sequence[Activation], width: Size) -> list[Activation]:
+        def run(own: OpGraph, expert: tuple[Activation, Size, Size, Size]) -> Activation:
+            source, out, n_experts, n_stacked = expert
+            return _expert_linear(own, m, f"{name}.{which}", source, out, n_experts, n_stacked=n_stacked)
+
+        stacks = (m.moe.n_experts, 0, 0)
+        return _run_in_turn(
+            graph, run, zip(sources, _split_over_experts(m, width), _n_experts_each(m), stacks, strict=True)
         )
 
+    def activate(own: OpGraph, gate_and_up: tuple[Activation | None, Activation]) -> Activation:
+        return _activate(own, m, name, *gate_and_up)
+
     width = m.moe.expert_intermediate_size
-    gates = projected("gate", parts, width) if m.gated else [None] * 3
-    ups = projected("up", parts, width)
-    between = _one_by_one(tape, lambda apart, one: inner(apart, m, name, *one), zip(gates, ups, strict=True))
-    return tuple(projected("down", between, m.dim))
+    gates: Sequence[Activation | None] = project("gate", parts, width) if m.gated else [None] * 3
+    ups = project("up", parts, width)
+    return tuple(project("down", _run_in_turn(graph, activate, zip(gates, ups, strict=True)), m.dim))
 
 
-def _one_by_one(tape: Tape, do: Callable[[Tape, Any], Value], each: Iterable[Any]) -> list[Value]:
-    """What is done with the first expert, with those between, of which none holds more than one of these two,
-    and with the last one."""
-    made = []
-    for i, one in enumerate(each):
-        apart = Tape(tape.kernels)
-        made.append(do(apart, one))
-        tape.ops += [replace(op, in_between=i == 1) for op in apart.ops]
-    return made
+def _run_in_turn(
+    graph: OpGraph, run: Callable[[OpGraph, T], Activation], experts: Iterable[T]
+) -> list[Activation]:
+    """Run the first expert, those in between, none of which holds more than it or the last, and the last."""
+    outputs = []
+    for i, expert in enumerate(experts):
+        own = OpGraph(graph.backend)
+        outputs.append(run(own, expert))
+        graph.ops += [replace(op, is_middle_expert=i == 1) for op in own.ops]
+    return outputs
 
 
-def _linear(tape: Tape, m: Dims, name: str, x: Value, out: Size, many: Size, *, stack: Size = None) -> Value:
-    """The same projection of so many experts, each on its own part of `x`; the gradients of a stack of them
-    are put together by the first."""
+def _expert_linear(
+    graph: OpGraph, m: Dims, name: str, x: Activation, out: Size, n_experts: Size, *,
+    n_stacked: Size | None = None,
+) -> Activation:  # fmt: skip
+    """The same projection of so many experts, each on its own part of `x`. The gradient of a tensor of
+    `n_stacked` matrices is put together by the first of them."""
     wide, narrow = m.moe.expert_intermediate_size, m.dim
     bias = narrow if name.endswith(".down") else wide
-    return tape.did(
-        name, (x,), Value(out, tape.kernels.matmul_bytes), ("input", x), multiplies=True,
-        matrix=many * wide * narrow, others=many * bias if m.moe.expert_bias else 0,
-        stack=None if stack is None else stack * wide * narrow,
+    return graph.record(
+        Op(
+            name, (x,), Activation(out, graph.backend.matmul_bytes), saved=(("input", x),), is_matmul=True,
+            matrix_elements=n_experts * wide * narrow,
+            other_parameters=n_experts * bias if m.moe.expert_bias else 0,
+            stacked_elements=None if n_stacked is None else n_stacked * wide * narrow,
+        )
     )  # fmt: skip
-
-
-LAYER = "layers.*"
-
-
-@dataclass(frozen=True)
-class Part:
-    """Operations in a row."""
-
-    input: Value
-    ops: tuple[Op, ...]
-    output: Value
-    variables: tuple[Value, ...] = ()
-    """What the function still refers to when it ends, kept or not."""
-
-    @property
-    def kept(self) -> dict[Value, str]:
-        """Each storage that is kept for the backward pass, by who keeps it first and what it is there."""
-        first: dict[Value, str] = {}
-        for op in self.ops:
-            for label, value in op.keeps:
-                first.setdefault(value, f"{op.name}.{label}".lstrip("."))
-        return first
-
-    @property
-    def kept_bytes(self) -> Size:
-        """Per token."""
-        return total_bytes(self.kept)
-
-    @property
-    def parameters(self) -> Size:
-        """Elements of what it multiplies with, looks up or adds."""
-        return sum((op.matrix + op.others for op in self.ops), start=0)
-
-    @property
-    def copied(self) -> Size:
-        """Elements of the matrices that it multiplies with bfloat16 copies of."""
-        return sum((op.matrix for op in self.ops if op.copies), start=0)
-
-    @property
-    def cached(self) -> Size:
-        """Of those the ones that autocast itself holds on to."""
-        return sum((op.matrix for op in self.ops if op.cached), start=0)
-
-
-@dataclass(frozen=True)
-class Forward:
-    """A pass in parts, one for each kind of layers."""
-
-    embedding: Part
-    layers: dict[Kind, Part]
-    end: Part
-    """From the last layer to what the output head multiplies."""
-    loss: Part
-
-    @property
-    def layer_parameters(self) -> Size:
-        """Elements of the largest layer."""
-        return largest(part.parameters for part in self.layers.values())
-
-
-def forward(
-    m: Dims, kernels: Kernels, head_rows: Size, n_sequences: Size = 2, *, z_loss: bool = False
-) -> Forward:
-    """The pass of `m` over so many sequences, its output head multiplied as if it had `head_rows`."""
-    alone = np.array_equal(n_sequences, 1)
-    # The residual stream is float32 from the embedding on, under autocast too.
-    between = Value(m.dim, FLOAT32)
-    end = _end(m, between, kernels)
-    loss = _loss(m, end.output, kernels, head_rows, z_loss=z_loss)
-    layers = {kind: _layer(m, kind, between, Tape(kernels, alone=alone)) for kind in kinds(m)}
-    return Forward(_embedding(m, kernels), layers, end, loss)
-
-
-def _embedding(m: Dims, kernels: Kernels) -> Part:
-    tape = Tape(kernels)
-    x = tape.look_up("embed", m.vocab_size, _width(m))
-    if m.embedding_multiplier != 1:
-        x = tape.scale("", x)
-    if m.embedding_dim is not None:
-        x = tape.linear("project_in", tape.for_matmul("project_in", x), m.dim, bias=False)
-        x = tape.in_float32("", x)
-    if m.embedding_norm:
-        x = tape.norm("embed_norm", x, m)
-    x = tape.cast("", x, FLOAT32)
-    if m.position == "learned":
-        x = tape.shift("", x, m.context_length + m.position_offset)
-    return Part(Value(0, FLOAT32), tuple(tape.ops), x)
-
-
-def _width(m: Dims) -> Size:
-    """Of the table of tokens, and of what the head multiplies."""
-    return m.dim if m.embedding_dim is None else m.embedding_dim
-
-
-def _layer(m: Dims, kind: Kind, x: Value, tape: Tape) -> Part:
-    before, behind = m.norm_placement != "reordered", m.norm_placement in ("reordered", "sandwich")
-
-    def branch(which: str, taken: Value) -> Value:
-        name = f"{LAYER}.{which}"
-        if which == "attention":
-            out = attention(tape, m, name, taken, kind)
-        elif kind.experts:
-            out = experts(tape, m, name, taken)
-        else:
-            out = feed_forward(tape, m, name, taken, m.intermediate_size)
-        if behind:
-            out = tape.norm(f"{LAYER}.{which}_out_norm", out, m)
-        return out if m.residual_multiplier == 1 else tape.scale(LAYER, out)
-
-    def normed(which: str, taken: Value) -> Value:
-        return tape.norm(f"{LAYER}.{which}_norm", taken, m)
-
-    def ready(which: str, taken: Value) -> Value:
-        return tape.for_matmul(LAYER, normed(which, taken) if before else taken)
-
-    if m.norm_placement == "post":
-        between = normed("attention", tape.add(LAYER, x, branch("attention", tape.for_matmul(LAYER, x))))
-        out = normed("ffn", tape.add(LAYER, between, branch("ffn", tape.for_matmul(LAYER, between))))
-        return Part(x, tuple(tape.ops), out, variables=(between,))
-    first = ready("attention", x)
-    attended = branch("attention", first)
-    between = tape.add(LAYER, x, attended)
-    if m.block == "parallel_shared_norm":
-        second = first
-    else:
-        second = ready("ffn", between if m.block == "sequential" else x)
-    out = tape.add(LAYER, between, branch("ffn", second))
-    return Part(x, tuple(tape.ops), out, variables=(attended, between))
-
-
-def _end(m: Dims, x: Value, kernels: Kernels) -> Part:
-    tape = Tape(kernels)
-    normed = tape.norm("norm", x, m) if m.final_norm else x
-    out = tape.for_matmul("", normed)
-    if m.embedding_dim is not None:
-        out = tape.linear("project_out", out, _width(m), bias=False)
-    return Part(x, tuple(tape.ops), out)
-
-
-def _loss(m: Dims, x: Value, kernels: Kernels, head_rows: Size, *, z_loss: bool) -> Part:
-    tape = Tape(kernels)
-    logits = tape.linear("lm_head", x, head_rows, bias=m.head_bias)
-    if m.logit_multiplier != 1:
-        logits = tape.scale("", logits)
-    if m.logit_softcap is not None:
-        logits = tape.softcap("", logits)
-    logits = tape.in_float32("", logits)
-    out = tape.cross_entropy("", logits, z_loss=z_loss)
-    return Part(x, tuple(tape.ops), out, variables=(logits,))

@@ -1,56 +1,30 @@
-"""Operations told in sizes: what each makes, and what it keeps for its backward pass.
+"""Operations of a training step in sizes: what each of them produces and saves for its backward pass.
 
-The operations are those of PyTorch 2.13: what they keep stands in its derivatives.yaml, what runs in float32
-under autocast in ATen/autocast_mode.h. Compiled, a forward pass keeps what the min-cut partitioner leaves
-over: inputs of matmuls and norms, attention, and the statistics of norms; what lies between them, element by
-element, is computed again. Sizes are elements per token and may be arrays.
+The operations are those of PyTorch 2.13: what they save is in its derivatives.yaml, what runs in float32
+under autocast in ATen/autocast_mode.h. A compiled forward pass saves what the min-cut partitioner leaves:
+inputs of matmuls and norms, attention, and the statistics of norms; everything element-wise in between is
+recomputed. Sizes are elements per token and may be arrays.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Final, Literal
 
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
-
-FLOAT32: Final = 4
-BFLOAT16: Final = 2
-INT64: Final = 8
-BOOL: Final = 1
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """Whose operations run: not all keep the same."""
-
-    device: Literal["cuda", "cpu"] = "cuda"
-    bf16: bool = True
-    """Matrices are multiplied in bfloat16 under autocast; the weights stay float32."""
-    compiled: bool = True
-
-    @property
-    def matmul_bytes(self) -> int:
-        """Bytes per element of what matrices are multiplied with."""
-        return BFLOAT16 if self.bf16 else FLOAT32
-
-
-ON_CUDA: Final = Kernels()
-"""Those of the trainer on a GPU."""
-ON_CPU: Final = Kernels("cpu", bf16=False, compiled=False)
-"""Those of the trainer on a CPU."""
+from parambudget.cost.step import BFLOAT16, BOOL, FLOAT32, INT64, Backend
 
 
 @dataclass(frozen=True, eq=False)
-class Value:
-    """A tensor with a storage of its own; views of it are the same value."""
+class Activation:
+    """A tensor with a storage of its own; its views are the same activation."""
 
     elements: Size
     """Per token."""
     element_bytes: int
-    part_of: "Value | None" = None
-    """The value whose storage it is a part of: whoever keeps the part keeps all of that."""
+    part_of: "Activation | None" = None
+    """The activation whose storage this is a part of: to save the part is to save all of that."""
 
     @property
     def bytes(self) -> Size:
@@ -58,241 +32,265 @@ class Value:
         return self.elements * self.element_bytes
 
     @property
-    def stored(self) -> "Value":
-        """What is kept with it."""
-        return self if self.part_of is None else self.part_of.stored
+    def storage(self) -> "Activation":
+        """What is saved with it."""
+        return self if self.part_of is None else self.part_of.storage
 
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """One node of the backward pass."""
+    """One node of the graph."""
 
     name: str
-    """The module that runs it, * for the number of a layer."""
-    inputs: tuple[Value, ...]
-    """What its backward makes gradients of."""
-    output: Value
-    keeps: tuple[tuple[str, Value], ...] = ()
-    multiplies: bool = False
-    """It is a matmul with a weight."""
-    matrix: Size = 0
-    """Elements of that weight."""
-    others: Size = 0
+    """The module that runs it, with * for the number of a layer."""
+    inputs: tuple[Activation, ...]
+    """What its backward computes gradients of."""
+    output: Activation
+    saved: tuple[tuple[str, Activation], ...] = ()
+    """What it saves for its backward, by what that is there."""
+    is_matmul: bool = False
+    """It multiplies with a weight."""
+    matrix_elements: Size = 0
+    """Of that weight."""
+    other_parameters: Size = 0
     """Elements of its other parameters."""
-    passes_on: bool = False
-    """The gradient of its output is that of its inputs."""
+    passes_gradient_on: bool = False
+    """The gradient of its output is that of its inputs, unchanged."""
     scratch_bytes: Size = 0
-    """Per token, held while its backward runs beside what that takes and makes."""
-    also: tuple[Value, ...] = ()
-    """What it makes beside its output: its backward takes their gradients too."""
-    beside: tuple[Value, ...] = ()
-    """What its callers still hold while it runs forward, where that is much and not kept."""
-    in_between: bool = False
-    """It stands for many that run one after the other, none of which holds more than the first or the last of
-    their kind, which stand apart."""
-    stack: Size = None
-    """Elements of the tensor of many matrices that its backward puts together, or 0 where it is one of these
-    and another does; None where its matrix is a parameter by itself."""
+    """Per token: what its backward allocates beside gradients."""
+    other_outputs: tuple[Activation, ...] = ()
+    """Their gradients go into its backward too."""
+    held_by_callers: tuple[Activation, ...] = ()
+    """What its callers still refer to while it runs forward, where that is much and not saved."""
+    is_middle_expert: bool = False
+    """It stands for many that run one after another, none of which holds more than the first or the last,
+    which are ops of their own."""
+    stacked_elements: Size | None = None
+    """Elements of the tensor of many matrices whose gradient its backward puts together; 0 where it is one of
+    these and another op does that; None where its matrix is a parameter by itself."""
 
     @property
-    def copies(self) -> bool:
-        """Whether it multiplies with a bfloat16 copy of its matrix, and keeps that."""
-        return self.multiplies and self.output.element_bytes == BFLOAT16
+    def has_weight_copy(self) -> bool:
+        """Whether it multiplies with a bfloat16 copy of its matrix, and saves that."""
+        return self.is_matmul and self.output.element_bytes == BFLOAT16
 
     @property
-    def cached(self) -> bool:
-        """Whether autocast holds on to that copy until the loss is there, kept or not."""
-        return self.copies and self.stack is None
+    def autocast_caches_copy(self) -> bool:
+        """Whether autocast itself keeps that copy until the loss is there, saved or not."""
+        return self.has_weight_copy and self.stacked_elements is None
 
     @property
-    def kept(self) -> set[Value]:
-        """The storages that it keeps."""
-        return {value for _, value in self.keeps}
+    def saved_storages(self) -> set[Activation]:
+        """Each once."""
+        return {value.storage for _, value in self.saved}
 
 
-class Tape:
+class OpGraph:
     """Operations in the order in which they run."""
 
-    def __init__(self, kernels: Kernels, *, alone: bool = False) -> None:
-        self.kernels = kernels
-        # One sequence by itself: its heads need not be laid out anew to be multiplied.
-        self.alone = alone
+    def __init__(self, backend: Backend, *, single_sequence: bool = False) -> None:
+        self.backend = backend
+        # The heads of a single sequence need no copy in another layout to be multiplied.
+        self.single_sequence = single_sequence
         self.ops: list[Op] = []
 
-    def cast(self, name: str, x: Value, element_bytes: int) -> Value:
+    def record(self, op: Op) -> Activation:
+        """Append an operation; returns its output."""
+        self.ops.append(op)
+        return op.output
+
+    def cast(self, name: str, x: Activation, element_bytes: int) -> Activation:
         """`x` in another precision; itself where it has that already."""
         if x.element_bytes == element_bytes:
             return x
-        return self.did(name, (x,), Value(x.elements, element_bytes))
+        return self.record(Op(name, (x,), Activation(x.elements, element_bytes)))
 
-    def for_matmul(self, name: str, x: Value) -> Value:
+    def cast_for_matmul(self, name: str, x: Activation) -> Activation:
         """`x` in the precision of matmuls."""
-        return self.cast(name, x, self.kernels.matmul_bytes)
+        return self.cast(name, x, self.backend.matmul_bytes)
 
-    def in_float32(self, name: str, x: Value) -> Value:
-        """`x` in float32; a compiled pass reads it so and does not store it."""
-        return x if self.kernels.compiled else self.cast(name, x, FLOAT32)
+    def cast_to_float32(self, name: str, x: Activation) -> Activation:
+        """`x` in float32; a compiled pass casts as it reads and stores nothing."""
+        return x if self.backend.compiled else self.cast(name, x, FLOAT32)
 
-    def linear(self, name: str, x: Value, out: Size, *, bias: bool) -> Value:
-        """A matrix, perhaps with a bias, times every token."""
-        return self.did(
-            name, (x,), Value(out, self.kernels.matmul_bytes), ("input", x),
-            multiplies=True, matrix=x.elements * out, others=out if bias else 0,
-        )  # fmt: skip
-
-    def product(self, name: str, a: Value, b: Value, out: Size) -> Value:
-        """A product of two values, neither of them a weight."""
-        return self.did(name, (a, b), Value(out, self.kernels.matmul_bytes), ("left", a), ("right", b))
-
-    def look_up(self, name: str, n_rows: Size, width: Size) -> Value:
-        """A row of a table for every token."""
-        return self.did(name, (), Value(width, FLOAT32), others=n_rows * width)
-
-    def shift(self, name: str, x: Value, n_rows: Size) -> Value:
-        """`x` plus a row of a table."""
-        return self.did(name, (x,), Value(x.elements, FLOAT32), others=n_rows * x.elements, passes_on=True)
-
-    def add(self, name: str, x: Value, branch: Value) -> Value:
-        """The sum, in the wider precision of the two."""
-        summed = Value(x.elements, max(x.element_bytes, branch.element_bytes))
-        return self.did(name, (x, branch), summed, passes_on=True)
-
-    def scale(self, name: str, x: Value) -> Value:
-        """`x` times a plain number."""
-        return self.did(name, (x,), Value(x.elements, x.element_bytes))
-
-    def split(self, name: str, x: Value, *widths: Size) -> tuple[Value, ...]:
-        """Parts of `x` side by side, in its storage."""
-        parts = tuple(Value(width, x.element_bytes, part_of=x) for width in widths)
-        self.did(name, (x,), parts[0], also=parts[1:])
-        return parts
-
-    def copied(self, name: str, x: Value, elements: Size = None) -> Value:
-        """`x` in another order, or as often as it is needed, or with zeros behind it."""
-        return self.did(name, (x,), Value(x.elements if elements is None else elements, x.element_bytes))
-
-    def clamp(self, name: str, x: Value) -> Value:
-        """`x` cut off on both sides. Compiled, where that is so is a byte each."""
-        kept = Value(x.elements, BOOL) if self.kernels.compiled else x
-        return self.did(name, (x,), Value(x.elements, x.element_bytes), ("unclamped", kept))
-
-    def rotate(self, name: str, x: Value) -> Value:
-        """Heads turned in float32, and back in the precision of matmuls."""
-        if self.kernels.compiled:
-            return self.did(name, (x,), Value(x.elements, self.kernels.matmul_bytes))
-        # The halves of the gradient, times cosine and times sine.
-        turned = self.did(name, (x,), Value(x.elements, FLOAT32), scratch_bytes=x.elements * FLOAT32)
-        return self.for_matmul(name, turned)
-
-    def norm(
-        self, name: str, x: Value, m: Dims, *, n_rows: Size = 1, scale: Size = None, per_head: bool = False,
-        bias: bool | None = None,
-    ) -> Value:  # fmt: skip
-        """RMSNorm or LayerNorm of `n_rows` rows per token, with a scale of so many elements or of as many as
-        `x`; with `per_head` the rows have scales of their own. `bias` overrules the model's."""
-        compiled, on_cuda = self.kernels.compiled, self.kernels.device == "cuda"
-        shift = m.norm_bias if bias is None else bias
-        learned = (x.elements if scale is None else scale) * (m.norm_weight + shift)
-        in_float32 = m.norm_weight or (on_cuda and self.kernels.bf16)
-        out_bytes = FLOAT32 if in_float32 else x.element_bytes
-        if m.norm == "rmsnorm" and not on_cuda and not compiled:
-            normed = self._rms_norm_in_steps(name, x, n_rows)
-            return (
-                self._scaled(name, normed, learned) if m.norm_weight else self.cast(name, normed, out_bytes)
+    def linear(self, name: str, x: Activation, out: Size, *, bias: bool) -> Activation:
+        """Every token times a matrix, perhaps with a bias."""
+        return self.record(
+            Op(
+                name, (x,), Activation(out, self.backend.matmul_bytes), saved=(("input", x),),
+                is_matmul=True, matrix_elements=x.elements * out, other_parameters=out if bias else 0,
             )
-        taken = x if compiled else self.cast(name, x, out_bytes)
-        rstd, mean = (Value(n_rows, FLOAT32 if compiled else out_bytes) for _ in range(2))
-        kept = [("input", taken), ("rstd", rstd)] + [("mean", mean)] * (m.norm == "layernorm")
-        apart = m.norm_weight and per_head and not compiled
-        others = 0 if apart else learned
-        normed = self.did(name, (taken,), Value(x.elements, out_bytes), *kept, others=others)
-        return self._scaled(name, normed, learned) if apart else normed
-
-    def _rms_norm_in_steps(self, name: str, x: Value, n_rows: Size) -> Value:
-        """What torch does where it has no kernel for it: each step by itself, in float32."""
-        taken, rstd, normed = self.cast(name, x, FLOAT32), Value(n_rows, FLOAT32), Value(x.elements, FLOAT32)
-        kept = (("input", taken), ("rstd", rstd))
-        # Backward through the mean of squares: the mean's gradient, x once more, and twice that.
-        self.did(name, (taken,), rstd, *kept, scratch_bytes=3 * taken.bytes)
-        return self.did(name, (taken, rstd), normed, *kept, scratch_bytes=normed.bytes)
-
-    def _scaled(self, name: str, normed: Value, learned: Size) -> Value:
-        """Times a learned scale, as a step of its own."""
-        return self.did(
-            name, (normed,), Value(normed.elements, FLOAT32), ("normed", normed), others=learned,
-            scratch_bytes=normed.bytes,
         )  # fmt: skip
 
-    def activation(self, name: str, x: Value, kind: str) -> Value:
-        """An activation of the FFN; `relu2` and `quick_gelu` are several steps."""
-        out = Value(x.elements, x.element_bytes)
-        if kind == "quick_gelu" and not self.kernels.compiled:
-            bent = self.did(name, (self.scale(name, x),), out, ("sigmoid", out))
-            bowed = Value(x.elements, x.element_bytes)
-            return self.did(name, (x, bent), bowed, ("activation_input", x), ("sigmoid", bent))
-        if self.kernels.compiled:
-            # Of what ReLU takes only the sign is needed: one byte each.
-            needed = ("positive", Value(x.elements, BOOL)) if kind == "relu" else ("activation_input", x)
-            return self.did(name, (x,), out, needed)
-        if not kind.startswith("relu"):
-            return self.did(name, (x,), out, ("activation_input", x))
-        self.did(name, (x,), out, ("positive", out))
-        if kind == "relu":
-            return out
-        squared = Value(x.elements, x.element_bytes)
-        return self.did(name, (out,), squared, ("positive", out), scratch_bytes=2 * x.bytes)
+    def product(self, name: str, a: Activation, b: Activation, out: Size) -> Activation:
+        """A product of two activations."""
+        output = Activation(out, self.backend.matmul_bytes)
+        return self.record(Op(name, (a, b), output, saved=(("left", a), ("right", b))))
 
-    def multiply(self, name: str, gate: Value, up: Value) -> Value:
-        """A gate times what goes through it. A compiled pass activates the gate here, and once more in the
-        backward pass."""
-        return self.did(
-            name, (gate, up), Value(up.elements, up.element_bytes), ("gate_output", gate), ("up_output", up)
+    def look_up(self, name: str, n_rows: Size, width: Size) -> Activation:
+        """A row of a table for every token."""
+        return self.record(Op(name, (), Activation(width, FLOAT32), other_parameters=n_rows * width))
+
+    def add_positions(self, name: str, x: Activation, n_rows: Size) -> Activation:
+        """`x` plus a row of a table."""
+        output = Activation(x.elements, FLOAT32)
+        return self.record(
+            Op(name, (x,), output, other_parameters=n_rows * x.elements, passes_gradient_on=True)
         )
 
-    def softcap(self, name: str, logits: Value) -> Value:
-        """cap * tanh(logits / cap)."""
-        if self.kernels.compiled:
-            return self.scale(name, logits)
-        bent = Value(logits.elements, logits.element_bytes)
-        self.did(name, (logits,), bent, ("tanh", bent))
-        return self.scale(name, bent)
+    def add(self, name: str, x: Activation, branch: Activation) -> Activation:
+        """The sum, in the wider precision of the two."""
+        output = Activation(x.elements, max(x.element_bytes, branch.element_bytes))
+        return self.record(Op(name, (x, branch), output, passes_gradient_on=True))
 
-    def cross_entropy(self, name: str, logits: Value, *, z_loss: bool) -> Value:
-        """The loss of every token, in float32 and summed; with the z-loss as well."""
-        targets, loss = ("targets", Value(1, INT64)), Value(0, FLOAT32)
-        given, logsumexp = ("logits", logits), Value(1, FLOAT32)
-        if self.kernels.compiled:
-            largest = Value(1, FLOAT32)
-            return self.did(name, (logits,), loss, given, ("largest", largest), ("logsumexp", logsumexp))
-        kept = ("log_probabilities", Value(logits.elements, FLOAT32))
-        self.did(name, (logits,), kept[1], kept)
-        self.did(name, (kept[1],), loss, kept, targets)
+    def scale(self, name: str, x: Activation) -> Activation:
+        """`x` times a constant."""
+        return self.record(Op(name, (x,), Activation(x.elements, x.element_bytes)))
+
+    def split(self, name: str, x: Activation, *widths: Size) -> tuple[Activation, ...]:
+        """Parts of `x` side by side, in its storage."""
+        parts = tuple(Activation(width, x.element_bytes, part_of=x) for width in widths)
+        self.record(Op(name, (x,), parts[0], other_outputs=parts[1:]))
+        return parts
+
+    def copy(self, name: str, x: Activation, elements: Size | None = None) -> Activation:
+        """`x` in another layout, repeated, or padded with zeros."""
+        size = x.elements if elements is None else elements
+        return self.record(Op(name, (x,), Activation(size, x.element_bytes)))
+
+    def clamp(self, name: str, x: Activation) -> Activation:
+        """`x` limited on both sides. A compiled pass saves one byte per element: whether it was within."""
+        saved = Activation(x.elements, BOOL) if self.backend.compiled else x
+        output = Activation(x.elements, x.element_bytes)
+        return self.record(Op(name, (x,), output, saved=(("unclamped", saved),)))
+
+    def rotate(self, name: str, x: Activation) -> Activation:
+        """Heads rotated in float32, and cast back to the precision of matmuls."""
+        if self.backend.compiled:
+            return self.record(Op(name, (x,), Activation(x.elements, self.backend.matmul_bytes)))
+        # The halves of the gradient, times cosine and times sine.
+        rotated = Activation(x.elements, FLOAT32)
+        self.record(Op(name, (x,), rotated, scratch_bytes=x.elements * FLOAT32))
+        return self.cast_for_matmul(name, rotated)
+
+    def norm(
+        self, name: str, x: Activation, m: Dims, *, n_rows: Size = 1, scale: Size | None = None,
+        per_head: bool = False, bias: bool | None = None,
+    ) -> Activation:  # fmt: skip
+        """RMSNorm or LayerNorm of `n_rows` rows per token, with a scale of `scale` elements, or of as many as
+        `x` has; with `per_head` each row has a scale of its own. `bias` overrides the model's."""
+        compiled, on_cuda = self.backend.compiled, self.backend.device == "cuda"
+        shift = m.norm_bias if bias is None else bias
+        learned = (x.elements if scale is None else scale) * (m.norm_weight + shift)
+        in_float32 = m.norm_weight or (on_cuda and self.backend.bf16)
+        out_bytes = FLOAT32 if in_float32 else x.element_bytes
+        if m.norm == "rmsnorm" and not on_cuda and not compiled:
+            normed = self._decomposed_rms_norm(name, x, n_rows)
+            if m.norm_weight:
+                return self._scale_by_weight(name, normed, learned)
+            return self.cast(name, normed, out_bytes)
+        source = x if compiled else self.cast(name, x, out_bytes)
+        rstd, mean = (Activation(n_rows, FLOAT32 if compiled else out_bytes) for _ in range(2))
+        saved = [("input", source), ("rstd", rstd)] + [("mean", mean)] * (m.norm == "layernorm")
+        has_own_scale_op = m.norm_weight and per_head and not compiled
+        normed = self.record(
+            Op(
+                name, (source,), Activation(x.elements, out_bytes), saved=tuple(saved),
+                other_parameters=0 if has_own_scale_op else learned,
+            )
+        )  # fmt: skip
+        return self._scale_by_weight(name, normed, learned) if has_own_scale_op else normed
+
+    def _decomposed_rms_norm(self, name: str, x: Activation, n_rows: Size) -> Activation:
+        """What torch runs where it has no kernel for it: each step by itself, in float32."""
+        source, rstd = self.cast(name, x, FLOAT32), Activation(n_rows, FLOAT32)
+        normed = Activation(x.elements, FLOAT32)
+        saved = (("input", source), ("rstd", rstd))
+        # Backward through the mean of squares: the mean's gradient, x once more, and twice that.
+        self.record(Op(name, (source,), rstd, saved=saved, scratch_bytes=3 * source.bytes))
+        return self.record(Op(name, (source, rstd), normed, saved=saved, scratch_bytes=normed.bytes))
+
+    def _scale_by_weight(self, name: str, normed: Activation, learned: Size) -> Activation:
+        """Times a learned scale, as an operation of its own."""
+        return self.record(
+            Op(
+                name, (normed,), Activation(normed.elements, FLOAT32), saved=(("normed", normed),),
+                other_parameters=learned, scratch_bytes=normed.bytes,
+            )
+        )  # fmt: skip
+
+    def activation(self, name: str, x: Activation, kind: str) -> Activation:
+        """An activation function of the FFN; `relu2` and `quick_gelu` are several operations."""
+        out = Activation(x.elements, x.element_bytes)
+        if kind == "quick_gelu" and not self.backend.compiled:
+            sigmoid = self.record(Op(name, (self.scale(name, x),), out, saved=(("sigmoid", out),)))
+            output = Activation(x.elements, x.element_bytes)
+            return self.record(
+                Op(name, (x, sigmoid), output, saved=(("activation_input", x), ("sigmoid", sigmoid)))
+            )
+        if self.backend.compiled:
+            # ReLU needs only the sign: one byte per element.
+            positive = ("positive", Activation(x.elements, BOOL))
+            needed = positive if kind == "relu" else ("activation_input", x)
+            return self.record(Op(name, (x,), out, saved=(needed,)))
+        if not kind.startswith("relu"):
+            return self.record(Op(name, (x,), out, saved=(("activation_input", x),)))
+        self.record(Op(name, (x,), out, saved=(("positive", out),)))
+        if kind == "relu":
+            return out
+        squared = Activation(x.elements, x.element_bytes)
+        return self.record(Op(name, (out,), squared, saved=(("positive", out),), scratch_bytes=2 * x.bytes))
+
+    def multiply(self, name: str, gate: Activation, up: Activation) -> Activation:
+        """A gate times what it gates. A compiled pass applies the activation function of the gate here, and
+        again in the backward pass."""
+        output = Activation(up.elements, up.element_bytes)
+        return self.record(Op(name, (gate, up), output, saved=(("gate_output", gate), ("up_output", up))))
+
+    def softcap(self, name: str, logits: Activation) -> Activation:
+        """cap * tanh(logits / cap)."""
+        if self.backend.compiled:
+            return self.scale(name, logits)
+        tanh = Activation(logits.elements, logits.element_bytes)
+        self.record(Op(name, (logits,), tanh, saved=(("tanh", tanh),)))
+        return self.scale(name, tanh)
+
+    def cross_entropy(self, name: str, logits: Activation, *, z_loss: bool) -> Activation:
+        """The loss of every token, in float32 and summed, perhaps with the z-loss."""
+        targets, loss = ("targets", Activation(1, INT64)), Activation(0, FLOAT32)
+        source, logsumexp = ("logits", logits), Activation(1, FLOAT32)
+        if self.backend.compiled:
+            row_maximum = Activation(1, FLOAT32)
+            saved = (source, ("largest", row_maximum), ("logsumexp", logsumexp))
+            return self.record(Op(name, (logits,), loss, saved=saved))
+        log_probabilities = Activation(logits.elements, FLOAT32)
+        label = ("log_probabilities", log_probabilities)
+        self.record(Op(name, (logits,), log_probabilities, saved=(label,)))
+        self.record(Op(name, (log_probabilities,), loss, saved=(label, targets)))
         if not z_loss:
             return loss
-        self.did(name, (logits,), logsumexp, given, ("logsumexp", logsumexp), scratch_bytes=2 * logits.bytes)
-        penalty = self.did(name, (logsumexp,), Value(0, FLOAT32))
+        self.record(
+            Op(
+                name, (logits,), logsumexp, saved=(source, ("logsumexp", logsumexp)),
+                scratch_bytes=2 * logits.bytes,
+            )
+        )  # fmt: skip
+        penalty = self.record(Op(name, (logsumexp,), Activation(0, FLOAT32)))
         return self.add(name, loss, penalty)
 
-    def did(
-        self, name: str, inputs: tuple[Value, ...], output: Value, *keeps: tuple[str, Value], **facts: Any
-    ) -> Value:
-        """Note an operation, with what it keeps and what it is there; returns its output."""
-        self.ops.append(Op(name, inputs, output, tuple((what, x.stored) for what, x in keeps), **facts))
-        return output
 
-
-def total_bytes(values: Iterable[Value]) -> Size:
-    """Per token, each value once."""
-    return sum((value.bytes for value in set(values)), start=0)
+def total_bytes(activations: Iterable[Activation]) -> Size:
+    """Per token, each once."""
+    return sum((activation.bytes for activation in set(activations)), start=0)
 
 
 def largest(sizes: Iterable[Size]) -> Size:
-    """Plain ints stay plain: they do not overflow."""
+    """The maximum, element by element of arrays; plain ints stay plain and do not overflow."""
     return reduce(lambda a, b: np.maximum(a, b) if _are_arrays(a, b) else max(a, b), sizes)
 
 
 def smallest(sizes: Iterable[Size]) -> Size:
-    """Plain ints stay plain."""
+    """The minimum, element by element of arrays; plain ints stay plain."""
     return reduce(lambda a, b: np.minimum(a, b) if _are_arrays(a, b) else min(a, b), sizes)
 
 

@@ -1,38 +1,37 @@
-"""An update moment by moment: what one device holds while the trainer makes it.
+"""An update moment by moment: what one device holds while the trainer executes it.
 
-The backward pass is followed through the loss, the last layer (when all others still hold what they kept),
-the first layer (when all others have their gradients) and the embedding; then the optimizer's step. Where
-all layers are alike, none between these two holds more than the larger of them; where not, the layers that
-may are followed too.
+The backward pass is followed through the loss, the last layer (when all others still hold what they saved),
+the first layer (when all others have their gradients) and the embedding; then comes the optimizer's step.
+Where all layers are alike, none in between holds more than the larger of these two; where they are not, the
+layers that may are followed too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from math import prod
-from types import SimpleNamespace
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Dims, Size, part
-from parambudget.arch.layers import Kind, Place, kinds, places, written_out
+from parambudget.arch.dims import Dims, Size
+from parambudget.arch.layers import (
+    LayerKind,
+    LayerPosition,
+    layer_kind_counts,
+    peak_layer_candidates,
+    uses_eager_attention,
+)
+from parambudget.arch.sizes import take_models
 from parambudget.arch.tensors import tensors
 from parambudget.cost.flops import head_parameters
-from parambudget.cost.memory.backward import Moment, at_once, backward
-from parambudget.cost.memory.forward import forward, masks
-from parambudget.cost.memory.graph import BFLOAT16, FLOAT32, INT64, ON_CUDA, Kernels, largest, total_bytes
-from parambudget.cost.memory.state import (
-    CUDA,
-    NONE,
-    OptimizerName,
-    Overhead,
-    optimizer_bytes,
-    step_bytes,
-    weight_bytes,
-)
+from parambudget.cost.memory.backward import BackwardSnapshot, backward, compiled_recompute_bound
+from parambudget.cost.memory.forward import ForwardPass, forward, masks
+from parambudget.cost.memory.graph import largest, total_bytes
+from parambudget.cost.memory.state import optimizer_bytes, optimizer_scratch_bytes, weight_bytes
 from parambudget.cost.params import total
+from parambudget.cost.step import BFLOAT16, FLOAT32, INT64, MAX_COUNT, StepConfig
 from parambudget.errors import InputError
 from parambudget.units import format_bytes
 
@@ -42,289 +41,55 @@ Phase = Literal[
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
 HEAD_MULTIPLE: Final = 64
 """Rows that the trainer pads the output head to on a GPU."""
-WINDOWS_AHEAD: Final = 2
-"""Micro-batches of token windows on the device: the one in work, and the next."""
+MICRO_BATCHES_LOADED: Final = 2
+"""Micro-batches of token windows on the device: the current one, and the next."""
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
-    """How a model is trained, as far as its memory depends on that. Names as in `TrainConfig`."""
-
-    batch_size: Size
-    """Sequences of full context per micro-step and device."""
-    gradient_accumulation_steps: int = 1
-    """Micro-steps of an update, over all devices."""
-    optimizer: OptimizerName = "muon"
-    gradient_checkpointing: bool = False
-    loss_chunks: int = 1
-    z_loss: bool = False
-    n_ranks: int = 1
-    """Processes, each with a device of its own."""
-    sharded: bool = False
-    """Weights, gradients and optimizer are shared out among them (FSDP2), or else copied (DDP)."""
-    kernels: Kernels = ON_CUDA
-    overhead: Overhead | None = None
-    """None: that of the device."""
-
-    def __post_init__(self) -> None:
-        for name in ("gradient_accumulation_steps", "loss_chunks", "n_ranks"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} is not possible; use 1 or more")
-        if self.sharded and self.n_ranks == 1:
-            raise InputError("sharded=True shares a model out among several and n_ranks=1; use 2 or more")
-
-    def overhead_bytes(self, tensors_bytes: Size) -> Size:
-        """Beside so many bytes of tensors."""
-        of = self.overhead or (CUDA if self.kernels.device == "cuda" else NONE)
-        exchange = of.exchange_bytes if self.n_ranks > 1 else 0
-        return of.context_bytes + exchange + tensors_bytes * of.unused_percent // 100
-
-    @property
-    def accumulates(self) -> bool:
-        """Whether a device makes several micro-steps of an update, and gradients wait for the next one."""
-        return self.gradient_accumulation_steps > self.n_ranks
-
-
-@dataclass(frozen=True)
-class Held:
+class MemorySnapshot:
     """Bytes on one device at one moment."""
 
     phase: Phase
     weights: Size
     gradients: Size
     optimizer: Size
-    """Its state, and in its step what that takes."""
+    """Its state."""
     weight_copies: Size
     """Matrices in bfloat16."""
     activations: Size
-    """What the layers keep for the backward pass."""
+    """What the layers save for the backward pass."""
     logits: Size
-    """What the output head and the loss keep."""
+    """What the output head and the loss save."""
     in_flight: Size
-    """Gradients of activations and logits, and what it takes to make them."""
+    """Gradients of activations and logits, and the scratch space of backward and optimizer."""
     inputs: Size
-    """Token windows, and tables of rotary angles."""
+    """Token windows, attention masks, and tables of rotary angles."""
     exchange: Size
-    """DDP: copies of the gradients that are averaged. FSDP2: layers made whole, gradients on their way."""
+    """DDP: copies of the gradients that are averaged. FSDP2: gathered layers, and gradients to be reduced."""
     overhead: Size
 
     @property
     def total(self) -> Size:
-        """Of all of it."""
-        return sum((getattr(self, part) for part in PARTS), start=0)
+        """The sum of the parts."""
+        return sum((getattr(self, name) for name in PARTS), start=0)
 
 
-PARTS: Final = tuple(each.name for each in fields(Held))[1:]
-
-
-def moments(m: Dims, plan: MemoryPlan) -> Iterator[Held]:
-    """The moments of an update of which one holds the most."""
-    return _Update(m, plan).moments()
-
-
-class _Update:
-    def __init__(self, m: Dims, plan: MemoryPlan) -> None:
-        self.m, self.plan, self.kernels = m, plan, plan.kernels
-        rows = m.vocab_size
-        if self.kernels.device == "cuda":
-            rows = -(-rows // HEAD_MULTIPLE) * HEAD_MULTIPLE
-        self.passed = forward(m, plan.kernels, rows, plan.batch_size, z_loss=plan.z_loss)
-        self.n_tokens = plan.batch_size * m.context_length
-        self.chunk_tokens = -(-self.n_tokens // plan.loss_chunks)
-        self.total = total(m)
-        # Read from the table once: a lattice has many moments.
-        self.weights = self._shared_out(weight_bytes(m))
-        self.optimizer = self._shared_out(optimizer_bytes(m, plan.optimizer))
-        self.head_matrix = head_parameters(m)
-        self.places, self.kinds = places(m), kinds(m)
-        self.parameters = {kind: layer.parameters for kind, layer in self.passed.layers.items()}
-        self.all_layers = sum(many * self.parameters[kind] for kind, many in self.kinds.items())
-        self.mask_bytes = prod(masks(m)) * self.kernels.matmul_bytes
-        self.head_and_bias = sum(row.elements for row in tensors(m) if row.component == "lm_head")
-
-    def moments(self) -> Iterator[Held]:
-        if self.plan.gradient_checkpointing and not self.kernels.compiled:
-            yield self._after_forward()
-        yield from self._in_loss()
-        last, first = self.places[0], self.places[-1]
-        yield from self._in_layer("last layer", last)
-        for place in self.places[1:-1]:
-            yield from self._in_layer("a layer between", place)
-        yield from self._in_layer("first layer", first)
-        yield from self._in_embedding()
-        yield self._held(
-            "optimizer", gradients=self._shared_out(self.total * FLOAT32), exchange=self._averaged_bytes,
-            in_flight=step_bytes(self.m, self.plan.optimizer, sharded=self.plan.sharded),
-        )  # fmt: skip
-
-    def _after_forward(self) -> Held:
-        """Under autocast every copy lives until the loss is there, those of layers that forget theirs too."""
-        loss, layers = self.passed.loss, {} if self.plan.sharded else self.kinds
-        logits = total_bytes({*loss.kept, *loss.variables})
-        ends = sum(part.copied for part in (self.passed.embedding, self.passed.end, loss))
-        copied = sum((many * self.passed.layers[kind].cached for kind, many in layers.items()), start=ends)
-        return self._in_pass(
-            "forward", None, activations=self._activations(self.kinds, end=True),
-            logits=self.chunk_tokens * logits, copied=copied,
-        )  # fmt: skip
-
-    def _in_loss(self) -> Iterator[Held]:
-        loss, end, chunked = self.passed.loss, self.passed.end, self.plan.loss_chunks > 1
-        kept, copied = self._activations(self.kinds, end=True), self._copied(self.kinds)
-        # In parts, each has a gradient of what the head multiplies, and one of the head's matrix.
-        head = self.head_matrix * self.kernels.matmul_bytes
-        whole = self.n_tokens * loss.input.bytes if chunked else 0
-        outside = whole + self.n_tokens * INT64 if chunked else 0
-        other_parts = (self.n_tokens - self.chunk_tokens) * loss.input.bytes
-        for moment in backward(loss, self.kernels, again=chunked):
-            yield self._in_pass(
-                "loss", moment, activations=kept, copied=copied + end.copied + moment.copied,
-                logits=self.chunk_tokens * moment.kept_bytes + outside, pending=head if chunked else 0,
-                in_flight=self.chunk_tokens * moment.in_flight_bytes + other_parts,
-            )  # fmt: skip
-        if chunked:
-            # The sum of the matrix's gradients until then and of this part's is a third one.
-            yield self._in_pass(
-                "loss", None, activations=kept, copied=copied + end.copied, logits=outside,
-                in_flight=whole, pending=3 * head,
-            )  # fmt: skip
-        for moment in backward(end, self.kernels):
-            kept = self._activations(self.kinds) + self.n_tokens * moment.kept_bytes
-            yield self._in_pass(
-                "loss", moment, activations=kept, copied=copied + moment.copied, ends=self.head_and_bias,
-                in_flight=self.n_tokens * moment.in_flight_bytes + whole,
-            )  # fmt: skip
-
-    def _in_layer(self, phase: Phase, place: Place) -> Iterator[Held]:
-        """The backward pass of a layer."""
-        layer, again = self.passed.layers[place.kind], self.plan.gradient_checkpointing
-        # Experts are not compiled: what is run again with them is run as it is written.
-        apart = [at_once(layer)] if again and self.kernels.compiled and not place.kind.experts else None
-        own = self.n_tokens * layer.input.bytes if again else 0
-        for moment in apart or backward(layer, self.kernels, again=again):
-            kept = self._activations(place.before) + own + self.n_tokens * moment.kept_bytes
-            yield self._in_pass(
-                phase, moment, activations=kept, in_flight=self.n_tokens * moment.in_flight_bytes,
-                copied=self._copied(place.before) + (0 if self.plan.sharded else moment.copied),
-                done=self._parameters(place.behind), ends=self._ends,
-            )  # fmt: skip
-
-    def _in_embedding(self) -> Iterator[Held]:
-        for moment in backward(self.passed.embedding, self.kernels):
-            yield self._in_pass(
-                "embedding", moment, activations=self.n_tokens * moment.kept_bytes,
-                in_flight=self.n_tokens * moment.in_flight_bytes, copied=moment.copied,
-                done=self.all_layers, ends=self._ends,
-            )  # fmt: skip
-        if self.m.tied and not self.kernels.bf16 and self.plan.loss_chunks == 1:
-            # The table's two gradients meet. The head's is a transposed view, to which autograd adds nothing
-            # in place: their sum is a third one. A cast or a sum of parts is no view.
-            table = self.head_matrix
-            yield self._in_pass(
-                "embedding", None, done=self.all_layers, pending=2 * table * FLOAT32,
-                ends=self._ends + self.passed.embedding.parameters - table,
-            )  # fmt: skip
-
-    def _in_pass(
-        self, phase: Phase, moment: Moment | None, *, done: Size = 0, ends: Size = 0, pending: Size = 0,
-        copied: Size = 0, **held: Size,
-    ) -> Held:  # fmt: skip
-        """A moment when so many parameters of layers have their gradients, and so many outside of them."""
-        gathered = 0
-        if self.plan.sharded:
-            # What is outside of the layers; two layers, of which the next is on its way; gradients of one.
-            outside, layer = self.total - self.all_layers, self.passed.layer_parameters
-            gathered = outside * FLOAT32 + layer * (2 * self.kernels.matmul_bytes + FLOAT32)
-        gradients = self._waiting(phase, done, ends, moment) + pending
-        return self._held(
-            phase, gradients=gradients, weight_copies=copied * BFLOAT16,
-            exchange=self._averaged_bytes + gathered, **held,
-        )  # fmt: skip
-
-    def _waiting(self, phase: Phase, layers: Size, ends: Size, moment: Moment | None) -> Size:
-        """Gradients of parameters: of the micro-steps before, and of this one until now."""
-        finished, making = (moment.finished, moment.making_bytes) if moment is not None else (0, 0)
-        before = self.total if self.plan.accumulates else 0
-        if self.plan.sharded:
-            # A layer's are sent off when it is done, those outside of the layers when all is done.
-            shared = self._shared_out((before if self.plan.accumulates else layers) * FLOAT32)
-            return shared + (ends + finished) * FLOAT32 + making
-        if self.plan.accumulates and not (self.kernels.compiled and self.m.moe is None):
-            # Each is added to the ones before when it is there; a tied head's waits for the embedding's.
-            waits = self.m.tied and phase not in ("forward", "loss")
-            return (before + (self.head_matrix if waits else 0)) * FLOAT32 + making
-        # A compiled backward pass hands over all of them at its end; experts cut it into many.
-        return (before + layers + ends + finished) * FLOAT32 + making
-
-    def _held(
-        self, phase: Phase, *, gradients: Size, exchange: Size, weight_copies: Size = 0,
-        activations: Size = 0, logits: Size = 0, in_flight: Size = 0,
-    ) -> Held:  # fmt: skip
-        m, plan = self.m, self.plan
-        windows = WINDOWS_AHEAD * plan.batch_size * (m.context_length + 1) * INT64
-        turned = m.mla.qk_rope_head_dim if m.mla else m.head_dim
-        tables = (m.position == "rotary") * (1 if m.rope_theta_local is None else 2)
-        angles = tables * m.context_length * turned * FLOAT32
-        masked = self.mask_bytes if phase not in ("embedding", "optimizer") and self._masks_stay else 0
-        held = Held(
-            phase, weights=self.weights, gradients=gradients, optimizer=self.optimizer,
-            weight_copies=weight_copies,
-            activations=activations, logits=logits, in_flight=in_flight, inputs=windows + angles + masked,
-            exchange=exchange, overhead=0,
-        )  # fmt: skip
-        return replace(held, overhead=plan.overhead_bytes(held.total))
-
-    def _activations(self, layers: dict[Kind, Size], *, end: bool = False) -> Size:
-        """Of the embedding and of so many layers of each kind."""
-        again = self.plan.gradient_checkpointing
-        parts = ((many, self.passed.layers[kind]) for kind, many in layers.items())
-        each = sum(many * (layer.input.bytes if again else layer.kept_bytes) for many, layer in parts)
-        ends = self.passed.embedding.kept_bytes + (self.passed.end.kept_bytes if end else 0)
-        return self.n_tokens * (each + ends)
-
-    def _copied(self, layers: dict[Kind, Size]) -> Size:
-        """Elements of the embedding and of layers that are copied until their backward pass. What is run
-        again is copied again; what is made whole from its shares is so in bfloat16."""
-        if self.plan.gradient_checkpointing or self.plan.sharded:
-            layers = {}
-        each = (many * self.passed.layers[kind].copied for kind, many in layers.items())
-        return sum(each, start=self.passed.embedding.copied)
-
-    def _parameters(self, layers: dict[Kind, Size]) -> Size:
-        return sum((many * self.parameters[kind] for kind, many in layers.items()), start=0)
-
-    @property
-    def _masks_stay(self) -> bool:
-        """Whether someone needs them for the backward pass: scores that are written out do not, unless it
-        is to run the layer again."""
-        return self.plan.gradient_checkpointing or not written_out(self.m)
-
-    @property
-    def _ends(self) -> Size:
-        return self.head_and_bias + self.passed.end.parameters
-
-    @property
-    def _averaged_bytes(self) -> Size:
-        """DistributedDataParallel averages gradients in copies, for which it has room all the time."""
-        return 0 if self.plan.sharded or self.plan.n_ranks == 1 else self.total * FLOAT32
-
-    def _shared_out(self, size_bytes: Size) -> Size:
-        return -(-size_bytes // self.plan.n_ranks) if self.plan.sharded else size_bytes
+PARTS: Final = tuple(each.name for each in fields(MemorySnapshot))[1:]
 
 
 @dataclass(frozen=True, repr=False)
-class TrainingMemory(Tabular):
+class MemoryBreakdown(Tabular):
     """What one device holds while a model is trained. Bytes."""
 
     model: ModelConfig
-    plan: MemoryPlan
+    step: StepConfig
     peak_bytes: int
     peak_phase: Phase
     """The phase that holds the most."""
     parts: dict[str, int]
     """What is held at the peak; sums to `peak_bytes`."""
     phases: dict[Phase, int]
-    """The most that is held in each phase."""
+    """The peak of each phase."""
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict per part of the peak, and the peak."""
@@ -345,50 +110,51 @@ class TrainingMemory(Tabular):
         }
 
 
-def training_memory(model: ModelConfig, plan: MemoryPlan) -> TrainingMemory:
-    """What the bundled trainer holds on each device while it trains `model` so, in the steady state.
+def training_memory(model: ModelConfig, step: StepConfig) -> MemoryBreakdown:
+    """What the bundled trainer holds on each device while it trains `model`, after the first update.
 
-    No torch needed; tests hold it against torch's own tracker of a step. What is assumed of a GPU beside the
-    tensors is in `cost.memory.state`.
+    Needs no torch; tests compare it with torch's own tracker of a step. What is assumed of a GPU beside the
+    tensors is `cost.step.CUDA_OVERHEAD`.
     """
-    by_phase: dict[Phase, Held] = {}
-    for held in moments(model, plan):
-        if held.phase not in by_phase or held.total > by_phase[held.phase].total:
-            by_phase[held.phase] = held
-    peak = max(by_phase.values(), key=lambda held: held.total)
-    return TrainingMemory(
-        model, plan, peak_bytes=peak.total, peak_phase=peak.phase,
-        parts={part: getattr(peak, part) for part in PARTS},
+    by_phase: dict[Phase, MemorySnapshot] = {}
+    for snapshot in memory_timeline(model, step):
+        known = by_phase.get(snapshot.phase)
+        if known is None or snapshot.total > known.total:
+            by_phase[snapshot.phase] = snapshot
+    peak = max(by_phase.values(), key=lambda snapshot: snapshot.total)
+    return MemoryBreakdown(
+        model, step, peak_bytes=peak.total, peak_phase=peak.phase,
+        parts={name: getattr(peak, name) for name in PARTS},
         phases={phase: by_phase[phase].total for phase in PHASES if phase in by_phase},
     )  # fmt: skip
 
 
-def peak_bytes(m: Dims, plan: MemoryPlan) -> Size:
+def peak_bytes(m: Dims, step: StepConfig) -> Size:
     """The most that one device holds: an array where the sizes of `m` are arrays."""
-    if not np.ndim(m.n_layers) or len(kinds(m)) == 1:
-        return largest(held.total for held in moments(m, plan))
+    if not np.ndim(m.n_layers) or len(layer_kind_counts(m)) == 1:
+        return largest(snapshot.total for snapshot in memory_timeline(m, step))
     # Which layers come before which is known for one depth at a time.
-    found = np.zeros(np.shape(m.n_layers), dtype=np.int64)
+    peaks = np.zeros(np.shape(m.n_layers), dtype=np.int64)
     for n_layers in np.unique(m.n_layers[m.n_layers > 0]):
-        there = m.n_layers == n_layers
-        one = SimpleNamespace(**vars(part(m, there)) | {"n_layers": int(n_layers)})
-        found[there] = largest(held.total for held in moments(cast(Dims, one), plan))
-    return found
+        here = m.n_layers == n_layers
+        one_depth = take_models(m, here, n_layers=int(n_layers))
+        peaks[here] = largest(snapshot.total for snapshot in memory_timeline(one_depth, step))
+    return peaks
 
 
-def largest_micro_batch(model: ModelConfig, plan: MemoryPlan, memory_bytes: int) -> int:
+def largest_micro_batch(model: ModelConfig, step: StepConfig, memory_bytes: int) -> int:
     """The most sequences per micro-step with which training stays within `memory_bytes` on a device.
 
-    The plan's own batch size does not matter. Found by trying: the more sequences, the more is held.
+    The step's own batch size does not matter. Found by bisection: more sequences need more memory.
     """
 
     def fits(n: int) -> bool:
-        return bool(peak_bytes(model, replace(plan, batch_size=n)) <= memory_bytes)
+        return n <= MAX_COUNT and bool(peak_bytes(model, step.replace(batch_size=n)) <= memory_bytes)
 
     if not fits(1):
-        least = format_bytes(peak_bytes(model, replace(plan, batch_size=1)))
+        needed = format_bytes(peak_bytes(model, step.replace(batch_size=1)))
         raise InputError(
-            f"not even one sequence of {model.context_length} tokens fits: it takes {least} and there are "
+            f"not even one sequence of {model.context_length} tokens fits: it needs {needed} of "
             f"{format_bytes(memory_bytes)}; use gradient checkpointing, loss chunks, more devices or a "
             "smaller model"
         )
@@ -399,3 +165,253 @@ def largest_micro_batch(model: ModelConfig, plan: MemoryPlan, memory_bytes: int)
         middle = (below + above) // 2
         below, above = (middle, above) if fits(middle) else (below, middle)
     return below
+
+
+def memory_timeline(m: Dims, step: StepConfig) -> Iterator[MemorySnapshot]:
+    """The moments of an update of which one holds the most."""
+    update = _Update.of(m, step)
+    if step.gradient_checkpointing and not step.backend.compiled:
+        yield _after_forward(update)
+    yield from _in_loss(update)
+    last, *between, first = update.places
+    yield from _in_layer(update, "last layer", last)
+    for place in between:
+        yield from _in_layer(update, "a layer between", place)
+    yield from _in_layer(update, "first layer", first)
+    yield from _in_embedding(update)
+    yield _snapshot(
+        update, "optimizer", gradients=update.own_share(update.total * FLOAT32),
+        exchange=update.averaging_bytes,
+        in_flight=optimizer_scratch_bytes(m, step.optimizer, shard=step.shard),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Update:
+    """The sizes that stay the same throughout an update."""
+
+    m: Dims
+    step: StepConfig
+    passed: ForwardPass
+    places: list[LayerPosition]
+    """The layers that are followed, the last one first."""
+    kinds: dict[LayerKind, Size]
+    """The number of layers of each kind."""
+    total: Size
+    """Parameters of the model."""
+    head_matrix: Size
+    """Elements of the output head."""
+    head_and_bias: Size
+    weights_bytes: Size
+    optimizer_bytes: Size
+    input_bytes: Size
+    """Token windows and tables of rotary angles."""
+    mask_bytes: Size
+
+    @classmethod
+    def of(cls, m: Dims, step: StepConfig) -> "_Update":
+        """Read from the table of tensors once: arrays of models have many moments."""
+        rows = m.vocab_size
+        if step.backend.device == "cuda":
+            rows = -(-rows // HEAD_MULTIPLE) * HEAD_MULTIPLE
+        windows = MICRO_BATCHES_LOADED * step.batch_size * (m.context_length + 1) * INT64
+        rotated = m.mla.qk_rope_head_dim if m.mla else m.head_dim
+        n_tables = (m.position == "rotary") * (1 if m.rope_theta_local is None else 2)
+        return cls(
+            m, step, forward(m, step.backend, rows, step.batch_size, z_loss=step.z_loss > 0),
+            peak_layer_candidates(m), layer_kind_counts(m), total=total(m), head_matrix=head_parameters(m),
+            head_and_bias=sum(row.elements for row in tensors(m) if row.component == "lm_head"),
+            weights_bytes=_own_share(weight_bytes(m), step),
+            optimizer_bytes=_own_share(optimizer_bytes(m, step.optimizer), step),
+            input_bytes=windows + n_tables * m.context_length * rotated * FLOAT32,
+            mask_bytes=prod(masks(m)) * step.backend.matmul_bytes,
+        )  # fmt: skip
+
+    @property
+    def n_tokens(self) -> Size:
+        """Of a micro-step."""
+        return self.step.batch_size * self.m.context_length
+
+    @property
+    def chunk_tokens(self) -> Size:
+        """Of a chunk of the logits."""
+        return -(-self.n_tokens // self.step.loss_chunks)
+
+    @property
+    def end_parameters(self) -> Size:
+        """Behind the last layer."""
+        return self.head_and_bias + self.passed.end.parameters
+
+    @property
+    def averaging_bytes(self) -> Size:
+        """DistributedDataParallel averages gradients in copies, which it keeps allocated."""
+        return 0 if self.step.shard or self.step.world_size == 1 else self.total * FLOAT32
+
+    @property
+    def masks_are_saved(self) -> bool:
+        """Whether the backward pass needs the attention masks: that of eager attention does not, unless it
+        recomputes the layer."""
+        return self.step.gradient_checkpointing or not uses_eager_attention(self.m)
+
+    def own_share(self, size_bytes: Size) -> Size:
+        """Of what is divided among the devices where the model is."""
+        return _own_share(size_bytes, self.step)
+
+    def saved_bytes(self, layers: Mapping[LayerKind, Size], *, end: bool = False) -> Size:
+        """Saved by the embedding and so many layers of each kind, and by the end."""
+        per_token = self.passed.embedding.saved_bytes + (self.passed.end.saved_bytes if end else 0)
+        for kind, n_layers in layers.items():
+            layer = self.passed.layers[kind]
+            saved = layer.input.bytes if self.step.gradient_checkpointing else layer.saved_bytes
+            per_token = per_token + n_layers * saved
+        return self.n_tokens * per_token
+
+    def copied_elements(self, layers: Mapping[LayerKind, Size]) -> Size:
+        """Elements of the embedding and of layers whose bfloat16 copies wait for their backward pass. What is
+        recomputed is copied again; what is gathered from shards is gathered in bfloat16."""
+        if self.step.gradient_checkpointing or self.step.shard:
+            layers = {}
+        copied = (n * self.passed.layers[kind].copied_elements for kind, n in layers.items())
+        return sum(copied, start=self.passed.embedding.copied_elements)
+
+    def layer_parameters(self, layers: Mapping[LayerKind, Size]) -> Size:
+        """Of so many layers of each kind."""
+        return sum((n * self.passed.layers[kind].parameters for kind, n in layers.items()), start=0)
+
+
+def _own_share(size_bytes: Size, step: StepConfig) -> Size:
+    return -(-size_bytes // step.world_size) if step.shard else size_bytes
+
+
+def _after_forward(update: _Update) -> MemorySnapshot:
+    """Autocast keeps every copy until the loss is there, also those of layers that save only their input."""
+    passed, layers = update.passed, {} if update.step.shard else update.kinds
+    logits = total_bytes({*passed.loss.saved, *passed.loss.variables})
+    ends = sum(segment.copied_elements for segment in (passed.embedding, passed.end, passed.loss))
+    copied = sum((n * passed.layers[kind].cached_elements for kind, n in layers.items()), start=ends)
+    return _in_pass(
+        update, "forward", None, activations=update.saved_bytes(update.kinds, end=True),
+        logits=update.chunk_tokens * logits, copied=copied,
+    )  # fmt: skip
+
+
+def _in_loss(update: _Update) -> Iterator[MemorySnapshot]:
+    """The backward pass of the loss, the output head and what stands between them and the last layer."""
+    loss, end, backend = update.passed.loss, update.passed.end, update.step.backend
+    is_chunked = update.step.loss_chunks > 1
+    saved, copied = update.saved_bytes(update.kinds, end=True), update.copied_elements(update.kinds)
+    # With chunks, there is a gradient of the head's input, and in each chunk one of the head's matrix.
+    head = update.head_matrix * backend.matmul_bytes
+    input_gradient = update.n_tokens * loss.input.bytes if is_chunked else 0
+    outside = input_gradient + update.n_tokens * INT64 if is_chunked else 0
+    other_chunks = (update.n_tokens - update.chunk_tokens) * loss.input.bytes
+    for moment in backward(loss, backend, recompute=is_chunked):
+        yield _in_pass(
+            update, "loss", moment, activations=saved,
+            copied=copied + end.copied_elements + moment.copied_elements,
+            logits=update.chunk_tokens * moment.saved_bytes + outside, pending=head if is_chunked else 0,
+            in_flight=update.chunk_tokens * moment.in_flight_bytes + other_chunks,
+        )  # fmt: skip
+    if is_chunked:
+        # The sum of the matrix's gradients so far and of this chunk's is a third one.
+        yield _in_pass(
+            update, "loss", None, activations=saved, copied=copied + end.copied_elements, logits=outside,
+            in_flight=input_gradient, pending=3 * head,
+        )  # fmt: skip
+    for moment in backward(end, backend):
+        yield _in_pass(
+            update, "loss", moment,
+            activations=update.saved_bytes(update.kinds) + update.n_tokens * moment.saved_bytes,
+            copied=copied + moment.copied_elements, end_parameters=update.head_and_bias,
+            in_flight=update.n_tokens * moment.in_flight_bytes + input_gradient,
+        )  # fmt: skip
+
+
+def _in_layer(update: _Update, phase: Phase, place: LayerPosition) -> Iterator[MemorySnapshot]:
+    """The backward pass of a layer."""
+    step, layer = update.step, update.passed.layers[place.kind]
+    recompute = step.gradient_checkpointing
+    # Experts are not compiled: with them, a layer is recomputed eagerly.
+    if recompute and step.backend.compiled and not place.kind.experts:
+        moments = [compiled_recompute_bound(layer)]
+    else:
+        moments = backward(layer, step.backend, recompute=recompute)
+    own_input = update.n_tokens * layer.input.bytes if recompute else 0
+    for moment in moments:
+        own = own_input + update.n_tokens * moment.saved_bytes
+        yield _in_pass(
+            update, phase, moment, activations=update.saved_bytes(place.before) + own,
+            in_flight=update.n_tokens * moment.in_flight_bytes,
+            copied=update.copied_elements(place.before) + (0 if step.shard else moment.copied_elements),
+            layer_parameters=update.layer_parameters(place.after), end_parameters=update.end_parameters,
+        )  # fmt: skip
+
+
+def _in_embedding(update: _Update) -> Iterator[MemorySnapshot]:
+    """The backward pass of the embedding."""
+    step, all_layers = update.step, update.layer_parameters(update.kinds)
+    for moment in backward(update.passed.embedding, step.backend):
+        yield _in_pass(
+            update, "embedding", moment, activations=update.n_tokens * moment.saved_bytes,
+            in_flight=update.n_tokens * moment.in_flight_bytes, copied=moment.copied_elements,
+            layer_parameters=all_layers, end_parameters=update.end_parameters,
+        )  # fmt: skip
+    if update.m.tied and not step.backend.bf16 and step.loss_chunks == 1:
+        # The two gradients of the table are added. The head's is a transposed view, to which autograd adds
+        # nothing in place, so the sum is a third one. A cast or a sum of chunks is not a view.
+        table = update.head_matrix
+        yield _in_pass(
+            update, "embedding", None, layer_parameters=all_layers, pending=2 * table * FLOAT32,
+            end_parameters=update.end_parameters + update.passed.embedding.parameters - table,
+        )  # fmt: skip
+
+
+def _in_pass(
+    update: _Update, phase: Phase, moment: BackwardSnapshot | None, *, layer_parameters: Size = 0,
+    end_parameters: Size = 0, pending: Size = 0, copied: Size = 0, activations: Size = 0, logits: Size = 0,
+    in_flight: Size = 0,
+) -> MemorySnapshot:  # fmt: skip
+    """A moment when so many parameters of layers have their gradients, and so many behind the layers."""
+    gathered = 0
+    if update.step.shard:
+        # What is outside of the layers; two layers, of which the next is on its way; gradients of one.
+        outside, layer = update.total - update.layer_parameters(update.kinds), update.passed.layer_parameters
+        gathered = outside * FLOAT32 + layer * (2 * update.step.backend.matmul_bytes + FLOAT32)
+    gradients = _gradient_bytes(update, phase, layer_parameters, end_parameters, moment) + pending
+    return _snapshot(
+        update, phase, gradients=gradients, weight_copies=copied * BFLOAT16,
+        exchange=update.averaging_bytes + gathered, activations=activations, logits=logits,
+        in_flight=in_flight,
+    )  # fmt: skip
+
+
+def _gradient_bytes(
+    update: _Update, phase: Phase, layers: Size, ends: Size, moment: BackwardSnapshot | None
+) -> Size:
+    """Gradients of parameters: the sum of the micro-steps before, and those of this one so far."""
+    finished, unfinished = (moment.finished_parameters, moment.unfinished_bytes) if moment else (0, 0)
+    step = update.step
+    before = update.total if step.accumulates else 0
+    if step.shard:
+        # A layer's are reduced when it is done, those outside of the layers when everything is done.
+        reduced = update.own_share((before if step.accumulates else layers) * FLOAT32)
+        return reduced + (ends + finished) * FLOAT32 + unfinished
+    if step.accumulates and not (step.backend.compiled and update.m.moe is None):
+        # Each is added to the ones before as soon as it is there; a tied head's waits for the embedding's.
+        waits = update.m.tied and phase not in ("forward", "loss")
+        return (before + (update.head_matrix if waits else 0)) * FLOAT32 + unfinished
+    # A compiled backward pass hands over all gradients at its end; experts cut it into many passes.
+    return (before + layers + ends + finished) * FLOAT32 + unfinished
+
+
+def _snapshot(
+    update: _Update, phase: Phase, *, gradients: Size, exchange: Size, weight_copies: Size = 0,
+    activations: Size = 0, logits: Size = 0, in_flight: Size = 0,
+) -> MemorySnapshot:  # fmt: skip
+    has_masks = phase not in ("embedding", "optimizer") and update.masks_are_saved
+    snapshot = MemorySnapshot(
+        phase, weights=update.weights_bytes, gradients=gradients, optimizer=update.optimizer_bytes,
+        weight_copies=weight_copies, activations=activations, logits=logits, in_flight=in_flight,
+        inputs=update.input_bytes + (update.mask_bytes if has_masks else 0), exchange=exchange, overhead=0,
+    )  # fmt: skip
+    return replace(snapshot, overhead=update.step.overhead_bytes(snapshot.total))

@@ -1,16 +1,15 @@
-"""What is held for every parameter: weights, gradients and the optimizer's state, all float32."""
+"""Memory per parameter: weights, gradients and optimizer state, all float32; and the memory of inference."""
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any
 
 from parambudget._tabular import Tabular
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.layers import Mixer, mixers
+from parambudget.arch.layers import AttentionKind, attention_kinds
 from parambudget.arch.tensors import Tensor, tensors
-from parambudget.cost.memory.graph import BFLOAT16, FLOAT32, largest, smallest
+from parambudget.cost.memory.graph import largest, smallest
 from parambudget.cost.params import total
-
-OptimizerName = Literal["muon", "adamw"]
+from parambudget.cost.step import BFLOAT16, FLOAT32, OptimizerName
 
 
 def weight_bytes(m: Dims) -> Size:
@@ -19,26 +18,27 @@ def weight_bytes(m: Dims) -> Size:
 
 
 def optimizer_bytes(m: Dims, optimizer: OptimizerName) -> Size:
-    """Of what the optimizer remembers: AdamW two means of every parameter, Muon one of a hidden matrix."""
+    """Of the optimizer state: AdamW has two moments per parameter, Muon one per element of a hidden
+    matrix."""
     hidden = _hidden_parameters(m) if optimizer == "muon" else 0
     return (2 * total(m) - hidden) * FLOAT32
 
 
-def step_bytes(m: Dims, optimizer: OptimizerName, *, sharded: bool = False) -> Size:
-    """What a step of the optimizer takes at most for a moment. Fused AdamW works in place.
+def optimizer_scratch_bytes(m: Dims, optimizer: OptimizerName, *, shard: bool = False) -> Size:
+    """The most that an optimizer step allocates temporarily. Fused AdamW works in place.
 
-    Muon goes from matrix to matrix: the smoothed gradient in float32, and in bfloat16 the orthogonalised one,
-    the next of the iteration and two squares of the shorter side. Sharded, each process does this for one of
-    several matrices that are sent around: six of a matrix in bfloat16, and the squares.
+    Muon goes from matrix to matrix: it holds the smoothed gradient in float32, and in bfloat16 the
+    orthogonalised one, the next iterate and two squares of the shorter side. With shards, each process does
+    this for one of several matrices that are exchanged: six times a matrix in bfloat16, and the squares.
     """
     if optimizer == "adamw":
         return 0
-    element_bytes = 6 * BFLOAT16 if sharded else FLOAT32 + 2 * BFLOAT16
-    return largest(_orthogonalising_bytes(row, element_bytes) for row in tensors(m) if row.hidden)
+    element_bytes = 6 * BFLOAT16 if shard else FLOAT32 + 2 * BFLOAT16
+    return largest(_orthogonalising_bytes(row, element_bytes) for row in tensors(m) if row.is_hidden_matrix)
 
 
 def _hidden_parameters(m: Dims) -> Size:
-    return sum(row.parameters for row in tensors(m) if row.hidden)
+    return sum(row.parameters for row in tensors(m) if row.is_hidden_matrix)
 
 
 def _orthogonalising_bytes(row: Tensor, element_bytes: int) -> Size:
@@ -47,41 +47,17 @@ def _orthogonalising_bytes(row: Tensor, element_bytes: int) -> Size:
     return rows * columns * element_bytes + 2 * BFLOAT16 * shorter * shorter
 
 
-@dataclass(frozen=True)
-class Overhead:
-    """What a process holds that is no tensor of the step."""
-
-    context_bytes: int
-    """Device context, kernels and workspaces of the matmul library."""
-    exchange_bytes: int
-    """Buffers of the library through which several processes talk, where there are several."""
-    unused_percent: int
-    """Of the tensors' bytes: what the allocator has reserved beside them, in pieces that nothing fits in."""
-    source: str
-
-
-NONE: Final = Overhead(0, 0, 0, "tensors alone")
-CUDA: Final = Overhead(
-    context_bytes=800 * 2**20, exchange_bytes=500 * 2**20, unused_percent=6,
-    source=(
-        "assumed, not measured here: contexts of 0.3 to 0.6 GB, cuBLAS workspaces of 8 to 32 MiB and NCCL's "
-        "0.2 to 1 GB are as commonly given; reserved beside allocated memory is 3 to 10 % of it in public "
-        "logs of training (8.8 % in one of modded-nanogpt on H100s)"
-    ),
-)  # fmt: skip
-
-
 @dataclass(frozen=True, repr=False)
 class InferenceMemory(Tabular):
     """Bytes; arrays where the sizes of the model are."""
 
     weights_bytes: Size
     cache_bytes: Size
-    """Keys and values."""
+    """Of keys and values."""
 
     @property
     def total_bytes(self) -> Size:
-        """Both. The activations of a few tokens at a time, not counted, are little beside them."""
+        """The sum. Activations of a few tokens at a time are small beside it and not counted."""
         return self.weights_bytes + self.cache_bytes
 
     def rows(self) -> list[dict[str, Any]]:
@@ -95,15 +71,15 @@ class InferenceMemory(Tabular):
 
 
 def inference_memory(m: Dims, batch_size: int, n_tokens: int, *, element_bytes: int = 2) -> InferenceMemory:
-    """What it takes to write `batch_size` texts of `n_tokens` tokens at once, prompts included.
+    """The memory to generate `batch_size` sequences of `n_tokens` tokens at once, prompts included.
 
     Weights and cache have elements of the same size, 2 bytes in bfloat16.
     """
-    cached = sum(_cached(row, n_tokens) for row in mixers(m))
+    cached = sum(_cached_elements(row, n_tokens) for row in attention_kinds(m))
     return InferenceMemory(total(m) * element_bytes, batch_size * cached * element_bytes)
 
 
-def _cached(row: Mixer, n_tokens: int) -> Size:
-    """Elements that all layers of a kind remember of one text; with a window, of what is in it alone."""
-    remembered = n_tokens if row.window is None else min(n_tokens, row.window)
-    return row.copies * row.cached * remembered
+def _cached_elements(row: AttentionKind, n_tokens: int) -> Size:
+    """Elements that all layers of a kind cache for one sequence; with a window, only of the tokens in it."""
+    n_cached = n_tokens if row.window is None else min(n_tokens, row.window)
+    return row.copies * row.cached * n_cached

@@ -1,8 +1,9 @@
-"""What a GPU and its software reach: the few constants that the throughput model has, each with its source.
+"""What a GPU and its software achieve: the few constants of the throughput model, each with its source.
 
 A constant is a property of the hardware (a rate) or of the software (how often its kernels move the same
-bytes). The software's are the same on every GPU, which is what lets a preset stand for a GPU that nobody has
-published runs of. `benchmarks/throughput.py` fits them to published runs and holds this table to its result.
+bytes). Those of the software are the same on every GPU, which is why a preset can stand for a GPU without
+published runs. `benchmarks/throughput.py` fits them to published runs and checks this table against its
+result.
 """
 
 import math
@@ -13,13 +14,13 @@ from typing import Any, Final
 import platformdirs
 
 from parambudget._files import read_json, write_json
-from parambudget.cost.hardware import Accelerator, find
+from parambudget.cost.hardware import Accelerator, find_accelerator
 from parambudget.errors import InputError
 
 BANDWIDTH_SHARE: Final = 0.88
-"""Of the memory's: an H200 copies at 4.3 of 4.8 TB/s, an A100 at 0.85 to 0.9 of its own."""
+"""Achieved of the memory bandwidth: an H200 copies at 4.3 of 4.8 TB/s, an A100 at 0.85 to 0.9 of its own."""
 LINK_SHARE: Final = 0.75
-"""Of the link's, one direction: what NCCL's ring all-reduce usually reaches within a machine. Not fitted."""
+"""Achieved of the link, in one direction: usual for NCCL's ring all-reduce within a machine. Not fitted."""
 LAUNCH_SECONDS: Final = 5e-6
 """From one small kernel to the next, where the host cannot run ahead. Not fitted."""
 _NEWTON_SCHULZ_KERNELS: Final = 23
@@ -27,8 +28,8 @@ _NEWTON_SCHULZ_KERNELS: Final = 23
 
 
 @dataclass(frozen=True)
-class Stack:
-    """A device with its software, in rates and seconds: all that `cost.speed.throughput` needs to know."""
+class DeviceProfile:
+    """A device with its software, in rates and seconds: everything that `cost.speed.throughput` needs."""
 
     device: str
     """As torch names it, or the name of a row of accelerators."""
@@ -37,32 +38,33 @@ class Stack:
     dtype: str
     """Of the matmuls."""
     peak_flops: float | None
-    """Dense FLOP/s of that dtype as published; None where nothing is, as for a CPU."""
+    """Dense FLOP/s of that dtype as published; None where nothing is published, as for a CPU."""
     matmul_flops: float
-    """FLOP/s of the arithmetic of a matmul, apart from the moving of its operands."""
+    """FLOP/s of the arithmetic of a matmul, without moving its operands."""
     matmul_traffic: float
-    """How often every operand of a matmul is moved between memory and chip."""
+    """Times that every operand of a matmul is moved between memory and chip."""
     attention_flops: float
     """FLOP/s of the scores that a causal mask leaves."""
     bandwidth_bytes: float
-    """Reached, per second."""
+    """Achieved, per second."""
     element_bytes: float
-    """Moved by what is no matmul, forward and backward, per token and element of the layers' outputs of
-    matmuls."""
+    """Moved by everything but matmuls, forward and backward, per token and element of the outputs of the
+    layers' matmuls."""
     logit_bytes: float
     """Moved per token and entry of the vocabulary by the loss, forward and backward."""
     micro_seconds: float
-    """Of a micro-step whatever its size: launches, and the host."""
+    """Of every micro-step, whatever its size: kernel launches and the host."""
     layer_seconds: float
-    """The same, of every layer."""
+    """The same, per layer."""
     newton_schulz_flops: float
     """FLOP/s of the bfloat16 products of Muon."""
     matrix_seconds: float
-    """That Muon takes for any matrix at least."""
+    """The least that Muon takes for a matrix."""
     link_bytes: float
-    """Reached between the accelerators of a machine, per second and direction; 0 where there is but one."""
+    """Achieved between the accelerators of a machine, per second and direction; 0 where there is only one."""
     slowest: float
-    """Share of the expected tokens per second that a run may fall to; `fastest`: that it may reach."""
+    """The expected tokens per second times this is the low end of the interval; times `fastest`, the high
+    end."""
     fastest: float
     source: str
     measured_on: str | None = None
@@ -79,45 +81,46 @@ MATMUL_TRAFFIC: Final = 1.66
 ELEMENT_BYTES: Final = 4.52
 LOGIT_BYTES: Final = 7.08
 MICRO_SECONDS: Final = 0.000997
-"""The software's constants of every preset: fitted with those below, see there. The last one is hardly more
-than the prior of the fit, 1 ms: the published runs have large micro-steps."""
+"""The constants of the software in every preset: fitted together with those below. The last one is little
+more than the prior of the fit, 1 ms: the published runs have large micro-steps."""
 
 
 @dataclass(frozen=True)
-class Reached:
-    """Shares of a generation's published peak."""
+class Efficiency:
+    """Achieved shares of a generation's published peak."""
 
     matmul: float
     attention: float
 
 
-AMPERE: Final = Reached(matmul=0.889, attention=0.553)
-HOPPER: Final = Reached(matmul=0.729, attention=0.362)
-"""Fitted by benchmarks/throughput.py to ten runs of llm.c, modded-nanogpt and nanochat. That the larger chip
-reaches the smaller share is in the data: at full load its clock falls."""
+AMPERE: Final = Efficiency(matmul=0.889, attention=0.553)
+HOPPER: Final = Efficiency(matmul=0.729, attention=0.362)
+"""Fitted by benchmarks/throughput.py to ten runs of llm.c, modded-nanogpt and nanochat. The larger chip
+achieves the smaller share in these data: at full load its clock drops."""
 _FITTED: Final = {
     "a100-40-sxm": AMPERE, "a100-80-sxm": AMPERE, "h100-sxm": HOPPER, "h200-sxm": HOPPER,
 }  # fmt: skip
 _AS_AMPERE: Final = frozenset({"a100-80-pcie", "l40s", "a10g", "rtx-3090", "rtx-4090", "rtx-5090"})
-"""Their matmuls are issued warp by warp, as an A100's; all others' are taken to be like Hopper's."""
+"""Their matmuls are issued warp by warp, as on an A100; those of all others are assumed to be like
+Hopper's."""
 
 
-def preset(accelerator: Accelerator) -> Stack:
-    """What the bundled trainer is expected to reach there: compiled, flash attention, bfloat16 autocast."""
+def preset_profile(accelerator: Accelerator) -> DeviceProfile:
+    """What the bundled trainer should achieve there: compiled, with flash attention and bfloat16 autocast."""
     fitted = accelerator.name in _FITTED
     by_kind = AMPERE if accelerator.name in _AS_AMPERE else HOPPER
-    reached, peak = _FITTED.get(accelerator.name, by_kind), accelerator.bf16_flops
-    kind = "Ampere" if reached is AMPERE else "Hopper"
+    efficiency, peak = _FITTED.get(accelerator.name, by_kind), accelerator.bf16_flops
+    kind = "Ampere" if efficiency is AMPERE else "Hopper"
     source = f"fitted to published runs on {kind}" if fitted else f"scaled from the constants of {kind}"
-    # Without a run of that generation to look at the interval is wider; how wide, nobody has measured.
+    # Without published runs of that generation the interval is wider; by how much has not been measured.
     slowest, fastest = (0.75, 1.15) if fitted else (0.55, 1.25)
-    return Stack(
+    return DeviceProfile(
         device=accelerator.name, name=SOFTWARE, dtype="bfloat16", peak_flops=peak,
-        matmul_flops=reached.matmul * peak, matmul_traffic=MATMUL_TRAFFIC,
-        attention_flops=reached.attention * peak,
+        matmul_flops=efficiency.matmul * peak, matmul_traffic=MATMUL_TRAFFIC,
+        attention_flops=efficiency.attention * peak,
         bandwidth_bytes=BANDWIDTH_SHARE * accelerator.bandwidth_bytes, element_bytes=ELEMENT_BYTES,
         logit_bytes=LOGIT_BYTES, micro_seconds=MICRO_SECONDS, layer_seconds=0.0,
-        newton_schulz_flops=reached.matmul * peak, matrix_seconds=_NEWTON_SCHULZ_KERNELS * LAUNCH_SECONDS,
+        newton_schulz_flops=efficiency.matmul * peak, matrix_seconds=_NEWTON_SCHULZ_KERNELS * LAUNCH_SECONDS,
         link_bytes=LINK_SHARE * accelerator.link_bytes, slowest=slowest, fastest=fastest, source=source,
     )  # fmt: skip
 
@@ -127,26 +130,27 @@ _TEXTS: Final = frozenset({"device", "name", "dtype", "source", "measured_on"})
 _OPTIONAL: Final = frozenset({"peak_flops", "measured_on"})
 
 
-def stack_for(device: Accelerator | str) -> Stack:
-    """The constants to predict with: the newest that were measured on that device, else its preset.
+def profile_for(device: Accelerator | str) -> DeviceProfile:
+    """The constants to predict with: the newest measured on that device, else its preset.
 
-    `device` is a row of accelerators, or what torch calls one; the processor is "cpu", and has no preset.
+    `device` is a row of the table of accelerators, or a name that torch gives one; the processor is "cpu",
+    and has no preset.
     """
     names = device.device_names if isinstance(device, Accelerator) else (device,)
-    asked = {name.lower() for name in names}
-    measured = [stack for stack in calibrated() if stack.device.lower() in asked]
+    wanted = {name.lower() for name in names}
+    measured = [profile for profile in calibrated_profiles() if profile.device.lower() in wanted]
     if measured:
         return measured[-1]
-    row = device if isinstance(device, Accelerator) else find(device)
+    row = device if isinstance(device, Accelerator) else find_accelerator(device)
     if row is None:
         raise InputError(
-            f"nothing is known of the speed of {device!r}; measure it: parambudget calibrate, or name a GPU"
+            f"the speed of {device!r} is unknown; measure it with parambudget calibrate, or name a GPU"
         )
-    return preset(row)
+    return preset_profile(row)
 
 
-def calibrated() -> list[Stack]:
-    """Every stack that was measured, the newest last."""
+def calibrated_profiles() -> list[DeviceProfile]:
+    """Every measured profile, the newest last."""
     path = calibration_file()
     if not path.exists():
         return []
@@ -154,7 +158,7 @@ def calibrated() -> list[Stack]:
         document = read_json(path)
         if document["layout"] != _LAYOUT:
             raise ValueError(f"layout {document['layout']!r}")
-        return [_stack(row) for row in document["stacks"]]
+        return [_read_profile(row) for row in document["stacks"]]
     except (InputError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} does not hold measured constants ({error}); run parambudget calibrate --clear, "
@@ -162,45 +166,45 @@ def calibrated() -> list[Stack]:
         ) from None
 
 
-def keep(stack: Stack) -> Path:
-    """Add measured constants to the file, in place of older ones of that device and software; returns it."""
+def save_profile(profile: DeviceProfile) -> Path:
+    """Save measured constants, in place of older ones of that device and software; returns the file."""
     path = calibration_file()
     try:
-        before = calibrated()
+        before = calibrated_profiles()
     except InputError:
-        before = []  # what cannot be read is measured anew
-    others = [other for other in before if (other.device, other.name) != (stack.device, stack.name)]
+        before = []  # an unreadable file is replaced
+    others = [other for other in before if (other.device, other.name) != (profile.device, profile.name)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"cannot keep constants in {path.parent}: {error.strerror}; "
-            "set XDG_DATA_HOME to a folder that is writable"
+            f"cannot save constants in {path.parent}: {error.strerror}; "
+            "set XDG_DATA_HOME to a writable folder"
         ) from None
-    write_json(path, {"layout": _LAYOUT, "stacks": [asdict(each) for each in (*others, stack)]})
+    write_json(path, {"layout": _LAYOUT, "stacks": [asdict(each) for each in (*others, profile)]})
     return path
 
 
-def clear() -> bool:
-    """Forget everything that was measured; whether there was anything."""
+def clear_profiles() -> bool:
+    """Delete everything that was measured; whether there was anything."""
     path = calibration_file()
-    there = path.exists()
+    existed = path.exists()
     path.unlink(missing_ok=True)
-    return there
+    return existed
 
 
 def calibration_file() -> Path:
-    """Where the constants are kept; XDG_DATA_HOME moves it."""
+    """Where measured constants are saved; XDG_DATA_HOME moves it."""
     return platformdirs.user_data_path("parambudget") / "calibration.json"
 
 
-def _stack(row: dict[str, Any]) -> Stack:
-    if row.keys() != {field.name for field in fields(Stack)}:
-        raise ValueError("other fields than expected")
+def _read_profile(row: dict[str, Any]) -> DeviceProfile:
+    if row.keys() != {field.name for field in fields(DeviceProfile)}:
+        raise ValueError("unexpected fields")
     for name, value in row.items():
         if value is None and name in _OPTIONAL:
             continue
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not (isinstance(value, str) if name in _TEXTS else number and value >= 0):
             raise ValueError(f"{name} is {value!r}")
-    return Stack(**row)
+    return DeviceProfile(**row)

@@ -1,68 +1,46 @@
 """How long an update of the bundled trainer takes: a roofline for every matmul and every memory-bound part.
 
     matmul       2 M K N / matmul_flops + traffic * (M K + K N + M N) elements / bandwidth, per pass
-    attention    the scores under the causal mask, backward 2.5 times forward, / attention_flops; with another
-                 mask all of them at another speed, and those that are written out: see `cost.speed.roofline`
+    attention    the scores under the causal mask, backward 2.5 times forward, / attention_flops; with
+                 another mask all of them at another speed; eager attention: see `_attention_row_seconds`
     elementwise  norms, residuals, activations, rotations: bytes per output of a layer's matmuls / bandwidth
     loss         softmax and its gradient: bytes per token and entry of the vocabulary / bandwidth
     weights      casts of the weights to bfloat16 and of their gradients back, and adding gradients up
-    launches     seconds per micro-step and layer; those of experts, as far as their matmuls do not hide them
+    launches     seconds per micro-step and layer; those of experts, unless their matmuls hide them
     optimizer    the bytes of AdamW and of clipping; Muon's momentum and its Newton-Schulz products
     exchange     the all-reduce of gradients, or with shards the all-gathers and the reduce-scatter
 
-The parts are added up: on one device they follow each other. The constants are a `Stack`. Sizes may be NumPy
-arrays, so that a lattice is evaluated in one call. Of experts every weight is moved, and every token is
-multiplied with those that it meets; each is taken to get as many tokens as any other.
+The parts are added: on one device they follow each other. The constants are a `DeviceProfile`. Sizes may be
+NumPy arrays, so that many models are evaluated in one call. Of experts every weight is moved, and every token
+is multiplied with those that it is routed to; all are assumed to get equally many tokens.
 """
 
-from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.layers import Mixer, masked, mixers, written_out
+from parambudget.arch.layers import (
+    AttentionKind,
+    attention_kinds,
+    needs_mask,
+    uses_eager_attention,
+)
 from parambudget.arch.tensors import Tensor, tensors
-from parambudget.cost.flops import RECOMPUTED, TRAINING, passes, scores
+from parambudget.cost.flops import PASSES, PASSES_WITH_RECOMPUTE, forward_equivalents, n_scores
 from parambudget.cost.memory.graph import largest
 from parambudget.cost.params import total
-from parambudget.cost.speed.profile import LAUNCH_SECONDS, Stack
+from parambudget.cost.speed.profile import LAUNCH_SECONDS, DeviceProfile
+from parambudget.cost.step import StepConfig
 from parambudget.errors import InputError
 
 FLASH_BACKWARD: Final = 2.5
 """Of a flash attention's forward FLOPs. Dao et al. 2022, arXiv 2205.14135."""
 MASKED_SHARE: Final = {"bfloat16": 0.5, "float32": 1.6}
-"""Speed per score with a mask, of that without one. On a GPU assumed: the kernels that take a mask are of the
-generation before FlashAttention 2, which is about twice as fast (Dao 2023, arXiv 2307.08691). On a CPU, which
-does not stop at the diagonal sooner, 1.4 to 2.0 at 1024 and 256 tokens (torch 2.13, one thread)."""
-
-
-def attention_seconds(m: Dims, stack: Stack, *, again: bool) -> Size:
-    """Of one sequence of full context, forward and backward; with `again` forward once more."""
-    return sum(_seconds(m, row, stack, again=again) for row in mixers(m))
-
-
-def _seconds(m: Dims, row: Mixer, stack: Stack, *, again: bool) -> Size:
-    length, whole = int(m.context_length), int(m.context_length) ** 2
-    if written_out(m):
-        runs = RECOMPUTED if again else TRAINING
-        products = runs * 2.0 * row.score_width * whole / stack.matmul_flops
-        moved = _steps(m, stack) * stack.logit_bytes * row.copies * row.n_heads * whole
-        return products + runs / TRAINING * moved / stack.bandwidth_bytes
-    # Heads of two widths are computed as if both were the wider.
-    width = row.copies * row.n_heads * 2 * largest((row.qk_dim, row.v_dim))
-    seen = whole / MASKED_SHARE[stack.dtype] if masked(m, row.window) else scores(length, None, "causal")
-    forward = 2 if again else 1
-    return (forward + FLASH_BACKWARD) * 2.0 * width * seen / stack.attention_flops
-
-
-def _steps(m: Dims, stack: Stack) -> int:
-    """Kernels between the two products: compiled, one of them all."""
-    if stack.dtype == "bfloat16":
-        return 1
-    return 3 + (3 if m.attention_softcap is not None else 0) + (2 if m.attention_sinks else 0)
-
-
+"""Speed per score with a mask, relative to that without one. On a GPU it is assumed: the kernels that take a
+mask are of the generation before FlashAttention 2, which is about twice as fast (Dao 2023, arXiv 2307.08691).
+On a CPU, whose causal kernel does not stop at the diagonal, 1.4 to 2.0 at 1024 and 256 tokens (torch 2.13,
+one thread)."""
 CLIP_BYTES: Final = 12
 """Per parameter: the gradient is read for its norm, and read and written by the scaling."""
 ADAMW_BYTES: Final = 28
@@ -73,190 +51,198 @@ division 6, decay 8, update 10."""
 CAST_BYTES: Final = 12
 """Per weight and micro-step under autocast: float32 to bfloat16, and its gradient back."""
 ACCUMULATE_BYTES: Final = 12
-"""Per parameter and micro-step but the first."""
+"""Per parameter and micro-step, except the first."""
 NEWTON_SCHULZ_STEPS: Final = 5
-KERNELS_OF_A_MATRIX: Final = 7
-"""Of an expert, forward and backward: three products, two casts, and its share of what lies between. Counted,
-not measured."""
-ORDERED: Final = 3
-"""Values of every token and chosen expert that are put in order, put back, and weighted."""
+KERNELS_PER_EXPERT_MATRIX: Final = 7
+"""Forward and backward: three products, two casts, and its share of what lies between. Counted, not
+measured."""
+PERMUTED_VALUES: Final = 3
+"""Times that the values of every token and routed expert are moved: sorted, put back, and weighted."""
 
 
-@dataclass(frozen=True)
-class Work:
-    """How an update is computed; the words are those of the trainer's settings."""
-
-    batch_size: int
-    """Sequences per micro-step and device."""
-    gradient_accumulation_steps: int = 1
-    """Micro-steps per update, of all ranks together."""
-    optimizer: Literal["muon", "adamw"] = "muon"
-    gradient_checkpointing: bool = False
-    loss_chunks: int = 1
-    ranks: int = 1
-    """Accelerators of one machine."""
-    sharded: bool = False
-    """Weights, gradients and optimizer state are divided among the ranks (FSDP, ZeRO-3)."""
-
-    @property
-    def own_steps(self) -> int:
-        """Micro-steps per update that each rank computes."""
-        own, left = divmod(self.gradient_accumulation_steps, self.ranks)
-        if left:
-            raise InputError(
-                f"gradient_accumulation_steps={self.gradient_accumulation_steps} cannot be shared out evenly "
-                f"among {self.ranks} ranks; use {(own + 1) * self.ranks}"
-            )
-        return own
-
-
-def parts(m: Dims, work: Work, stack: Stack) -> dict[str, Size]:
+def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str, Size]:
     """Expected seconds of one update, part by part; arrays where the sizes are."""
-    n_tokens = work.batch_size * int(m.context_length)
+    n_tokens = step.batch_size * int(m.context_length)
     micro = {
-        "matmuls": _matmuls(m, work, stack, n_tokens),
-        "attention": work.batch_size * attention_seconds(m, stack, again=work.gradient_checkpointing),
-        "elementwise": _elementwise(m, work, stack, n_tokens),
-        "loss": _loss(m, work, stack, n_tokens),
-        "weights": _weights(m, work, stack),
-        "launches": stack.micro_seconds
-        + _runs(work) / TRAINING * stack.layer_seconds * m.n_layers
-        + _launches_of_experts(m, work, stack, n_tokens),
+        "matmuls": _matmul_total(m, step, profile, n_tokens),
+        "attention": step.batch_size * attention_seconds(m, profile, recompute=step.gradient_checkpointing),
+        "elementwise": _elementwise(m, step, profile, n_tokens),
+        "loss": _loss(m, step, profile, n_tokens),
+        "weights": _weights(m, step, profile),
+        "launches": profile.micro_seconds
+        + _n_layer_passes(step) / PASSES * profile.layer_seconds * m.n_layers
+        + _expert_kernel_launch(m, step, profile, n_tokens),
     }
     once = {
-        "optimizer": _optimizer(m, work, stack) / (work.ranks if work.sharded else 1),
-        "exchange": _exchange(m, work, stack, sum(micro.values())),
+        "optimizer": _optimizer(m, step, profile) / (step.world_size if step.shard else 1),
+        "exchange": _communication(m, step, profile, sum(micro.values())),
     }
-    return {name: work.own_steps * seconds for name, seconds in micro.items()} | once
+    return {name: step.micro_steps_per_device * seconds for name, seconds in micro.items()} | once
 
 
-def tokens_per_second(m: Dims, work: Work, stack: Stack) -> Size:
-    """Expected training tokens per second of all ranks together; arrays where the sizes are."""
-    return update_tokens(m, work) / sum(parts(m, work, stack).values())
+def tokens_per_second(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
+    """Expected training tokens per second of all devices together; arrays where the sizes are."""
+    return step.tokens_per_update(m.context_length) / sum(step_seconds(m, step, profile).values())
 
 
-def update_tokens(m: Dims, work: Work) -> int:
-    """Tokens of one update, of all ranks together."""
-    return work.batch_size * work.gradient_accumulation_steps * int(m.context_length)
-
-
-def matmul_seconds(stack: Stack, flops: float, m: Size, k: Size, n: Size) -> Size:
+def matmul_seconds(profile: DeviceProfile, flops: float, m: Size, k: Size, n: Size) -> Size:
     """One product of (m, k) and (k, n), its arithmetic at `flops` per second."""
-    moved = stack.matmul_traffic * stack.element_size * (m * k + k * n + m * n)
-    return 2.0 * m * k * n / flops + moved / stack.bandwidth_bytes
+    moved = profile.matmul_traffic * profile.element_size * (m * k + k * n + m * n)
+    return 2.0 * m * k * n / flops + moved / profile.bandwidth_bytes
 
 
-class Matrix(NamedTuple):
-    """A matmul row of the table: so many matrices of (out, into), each met by a share of the tokens."""
+class WeightMatrix(NamedTuple):
+    """A matmul row of the table: `n_matrices` of (out_dim, in_dim), each multiplied with a share of the
+    tokens."""
 
     row: Tensor
-    out: Size
-    into: Size
-    many: Size
-    share: Size
+    out_dim: Size
+    in_dim: Size
+    n_matrices: Size
+    token_share: Size
 
     @property
-    def routed(self) -> bool:
-        """Whether it is of routed experts."""
-        return self.row.chosen is not None
+    def is_routed(self) -> bool:
+        """Whether it belongs to routed experts."""
+        return self.row.routed_active is not None
 
 
-def matrices(m: Dims) -> list[Matrix]:
-    """The matmul rows of the table; all experts of a layer in one tensor are as many matrices."""
-    found = []
+def matrices(m: Dims) -> list[WeightMatrix]:
+    """The matmul rows of the table; a tensor of all experts of a layer is as many matrices."""
+    rows = []
     for row in tensors(m):
         if row.role == "matmul":
-            *stacked, out, into = row.shape
-            share = 1 if row.chosen is None else m.moe.n_experts_per_token / m.moe.n_experts
-            found.append(Matrix(row, out, into, row.copies * (stacked[0] if stacked else 1), share))
-    return found
+            *stacked, out_dim, in_dim = row.shape
+            share = 1 if row.routed_active is None else m.moe.n_experts_per_token / m.moe.n_experts
+            n_matrices = row.copies * (stacked[0] if stacked else 1)
+            rows.append(WeightMatrix(row, out_dim, in_dim, n_matrices, share))
+    return rows
 
 
-def _matmuls(m: Dims, work: Work, stack: Stack, n_tokens: int) -> Size:
-    return sum(_product_seconds(each, m, work, stack, n_tokens) for each in matrices(m))
+def attention_seconds(m: Dims, profile: DeviceProfile, *, recompute: bool) -> Size:
+    """Of one sequence of full context, forward and backward; with `again` forward once more."""
+    return sum(_attention_row_seconds(m, row, profile, recompute=recompute) for row in attention_kinds(m))
 
 
-def _product_seconds(matrix: Matrix, m: Dims, work: Work, stack: Stack, n_tokens: int) -> Size:
-    # A pass is worth one product of the same three sizes: forward, and backward to the input and the weight.
-    one = matmul_seconds(stack, stack.matmul_flops, n_tokens * matrix.share, matrix.into, matrix.out)
-    return _passes(matrix.row, m, work) * matrix.many * one
+def _attention_row_seconds(m: Dims, row: AttentionKind, profile: DeviceProfile, *, recompute: bool) -> Size:
+    length, whole = int(m.context_length), int(m.context_length) ** 2
+    if uses_eager_attention(m):
+        runs = PASSES_WITH_RECOMPUTE if recompute else PASSES
+        products = runs * 2.0 * row.score_width * whole / profile.matmul_flops
+        moved = _n_softmax_kernels(m, profile) * profile.logit_bytes * row.copies * row.n_heads * whole
+        return products + runs / PASSES * moved / profile.bandwidth_bytes
+    # Heads of two widths are computed as if both were the wider.
+    width = row.copies * row.n_heads * 2 * largest((row.qk_dim, row.v_dim))
+    masked = needs_mask(m, row.window)
+    seen = whole / MASKED_SHARE[profile.dtype] if masked else n_scores(length, None, "causal")
+    forward = 2 if recompute else 1
+    return (forward + FLASH_BACKWARD) * 2.0 * width * seen / profile.attention_flops
 
 
-def _launches_of_experts(m: Dims, work: Work, stack: Stack, n_tokens: int) -> Size:
-    """Experts run one after the other: the host waits to hear how many tokens each got, and then starts the
-    kernels of one matrix after another. What their matmuls take hides that."""
-    routed = [each for each in matrices(m) if each.routed]
+def _n_softmax_kernels(m: Dims, profile: DeviceProfile) -> int:
+    """Kernels between the two products; compiled, they are one."""
+    if profile.dtype == "bfloat16":
+        return 1
+    return 3 + (3 if m.attention_softcap is not None else 0) + (2 if m.attention_sinks else 0)
+
+
+def _matmul_total(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
+    return sum(_weight_product_seconds(each, m, step, profile, n_tokens) for each in matrices(m))
+
+
+def _weight_product_seconds(
+    matrix: WeightMatrix, m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int
+) -> Size:
+    # Every pass is a product of the same three sizes: forward, and backward to the input and to the weight.
+    one = matmul_seconds(
+        profile, profile.matmul_flops, n_tokens * matrix.token_share, matrix.in_dim, matrix.out_dim
+    )
+    return _n_passes(matrix.row, m, step) * matrix.n_matrices * one
+
+
+def _expert_kernel_launch(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
+    """Experts run one after another: the host waits for the number of tokens of each, and then launches the
+    kernels of one matrix after another. The time of their matmuls hides that."""
+    routed = [each for each in matrices(m) if each.is_routed]
     if not routed:
         return 0.0
-    kernels = KERNELS_OF_A_MATRIX * sum(each.many for each in routed)
-    hidden = sum(_product_seconds(each, m, work, stack, n_tokens) for each in routed)
-    return np.maximum(_runs(work) / TRAINING * kernels * LAUNCH_SECONDS - hidden, 0.0)
+    kernels = KERNELS_PER_EXPERT_MATRIX * sum(each.n_matrices for each in routed)
+    hidden = sum(_weight_product_seconds(each, m, step, profile, n_tokens) for each in routed)
+    return np.maximum(_n_layer_passes(step) / PASSES * kernels * LAUNCH_SECONDS - hidden, 0.0)
 
 
-def _elementwise(m: Dims, work: Work, stack: Stack, n_tokens: int) -> Size:
+def _elementwise(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
     outputs = sum(
-        _passes(each.row, m, work) / TRAINING * each.out * each.many * each.share
+        _n_passes(each.row, m, step) / PASSES * each.out_dim * each.n_matrices * each.token_share
         for each in matrices(m)
         if each.row.component != "lm_head"
     )
     if m.moe:
-        ordered = ORDERED * m.n_moe_layers * m.moe.n_experts_per_token * m.dim
-        outputs = outputs + _runs(work) / TRAINING * ordered
-    return outputs * (n_tokens * stack.element_bytes / stack.bandwidth_bytes)
+        permuted = PERMUTED_VALUES * m.n_moe_layers * m.moe.n_experts_per_token * m.dim
+        outputs = outputs + _n_layer_passes(step) / PASSES * permuted
+    return outputs * (n_tokens * profile.element_bytes / profile.bandwidth_bytes)
 
 
-def _loss(m: Dims, work: Work, stack: Stack, n_tokens: int) -> Size:
-    again = (RECOMPUTED if work.loss_chunks > 1 else TRAINING) / TRAINING
-    return m.vocab_size * (again * n_tokens * stack.logit_bytes / stack.bandwidth_bytes)
+def _loss(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
+    passes = (PASSES_WITH_RECOMPUTE if step.loss_chunks > 1 else PASSES) / PASSES
+    return m.vocab_size * (passes * n_tokens * profile.logit_bytes / profile.bandwidth_bytes)
 
 
-def _weights(m: Dims, work: Work, stack: Stack) -> Size:
-    added_up = ACCUMULATE_BYTES * (work.own_steps - 1) / work.own_steps * total(m)
-    cast = CAST_BYTES * sum(each.row.elements for each in matrices(m)) if stack.element_size == 2 else 0
-    return (cast + added_up) / stack.bandwidth_bytes
+def _weights(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
+    accumulated = (
+        ACCUMULATE_BYTES * (step.micro_steps_per_device - 1) / step.micro_steps_per_device * total(m)
+    )
+    cast = CAST_BYTES * sum(each.row.elements for each in matrices(m)) if profile.element_size == 2 else 0
+    return (cast + accumulated) / profile.bandwidth_bytes
 
 
-def _optimizer(m: Dims, work: Work, stack: Stack) -> Size:
-    hidden = [each for each in matrices(m) if each.row.hidden]
-    if work.optimizer == "adamw":
+def _optimizer(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
+    hidden = [each for each in matrices(m) if each.row.is_hidden_matrix]
+    if step.optimizer == "adamw":
         hidden = []
     n_hidden = sum(each.row.elements for each in hidden)
     moved = (CLIP_BYTES + ADAMW_BYTES) * (total(m) - n_hidden) + (CLIP_BYTES + MUON_BYTES) * n_hidden
     products = sum(
-        each.many * np.maximum(_newton_schulz(stack, each.out, each.into), stack.matrix_seconds)
+        each.n_matrices
+        * np.maximum(_newton_schulz(profile, each.out_dim, each.in_dim), profile.matrix_seconds)
         for each in hidden
     )
-    return moved / stack.bandwidth_bytes + products
+    return moved / profile.bandwidth_bytes + products
 
 
-def _newton_schulz(stack: Stack, out: Size, into: Size) -> Size:
+def _newton_schulz(profile: DeviceProfile, out: Size, into: Size) -> Size:
     """The products of one matrix: Jordan 2024, as torch.optim.Muon has them."""
-    short, long, flops = np.minimum(out, into), np.maximum(out, into), stack.newton_schulz_flops
-    gram = matmul_seconds(stack, flops, short, long, short)
-    square = matmul_seconds(stack, flops, short, short, short)
-    back = matmul_seconds(stack, flops, short, short, long)
+    short, long, flops = np.minimum(out, into), np.maximum(out, into), profile.newton_schulz_flops
+    gram = matmul_seconds(profile, flops, short, long, short)
+    square = matmul_seconds(profile, flops, short, short, short)
+    back = matmul_seconds(profile, flops, short, short, long)
     return NEWTON_SCHULZ_STEPS * (gram + square + back)
 
 
-def _exchange(m: Dims, work: Work, stack: Stack, micro_seconds: Size) -> Size:
-    """What the ranks wait for each other, in an update.
+def _communication(m: Dims, step: StepConfig, profile: DeviceProfile, micro_seconds: Size) -> Size:
+    """Seconds of an update that are spent waiting for other devices.
 
-    The all-reduce of float32 gradients hides behind nothing: a compiled step hands them over all at once.
-    Shards travel in bfloat16, twice gathered and once reduced in every micro-step, behind the arithmetic.
+    The all-reduce of float32 gradients overlaps with nothing: a compiled step hands them over all at once.
+    Shards travel in bfloat16, gathered twice and reduced once per micro-step, overlapping with the
+    arithmetic.
     """
-    if work.ranks == 1:
+    if step.world_size == 1:
         return 0.0
-    if not stack.link_bytes:
-        raise InputError(f"nothing is known of the link between several {stack.device}; use ranks=1")
-    ring = (work.ranks - 1) / work.ranks * total(m) / stack.link_bytes
-    if not work.sharded:
+    if not profile.link_bytes:
+        raise InputError(
+            f"the speed of the link between several {profile.device} is unknown; use world_size=1"
+        )
+    ring = (step.world_size - 1) / step.world_size * total(m) / profile.link_bytes
+    if not step.shard:
         return 2 * 4 * ring
-    return work.own_steps * np.maximum(3 * 2 * ring - micro_seconds, 0.0)
+    return step.micro_steps_per_device * np.maximum(3 * 2 * ring - micro_seconds, 0.0)
 
 
-def _runs(work: Work) -> int:
-    return RECOMPUTED if work.gradient_checkpointing else TRAINING
+def _n_layer_passes(step: StepConfig) -> int:
+    return PASSES_WITH_RECOMPUTE if step.gradient_checkpointing else PASSES
 
 
-def _passes(row: Tensor, m: Dims, work: Work) -> int:
-    return passes(row, m, checkpointing=work.gradient_checkpointing, logits_again=work.loss_chunks > 1)
+def _n_passes(row: Tensor, m: Dims, step: StepConfig) -> int:
+    return forward_equivalents(
+        row, m, checkpointing=step.gradient_checkpointing, recompute_logits=step.loss_chunks > 1
+    )

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from parambudget.arch.config import ModelConfig, flat
-from parambudget.arch.defaults import complete
+from parambudget.arch.config import ModelConfig, flat_fields
+from parambudget.arch.defaults import with_defaults
 from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import Attempt, Export, first_equivalent
 from parambudget.formats.hf.families.registry import FAMILIES
@@ -64,13 +64,13 @@ def _attempt(model_type: str, model: ModelConfig) -> Attempt:
     )
     notes = (note,) if imported.unsupported else ()
     export = Export(model_type, document, notes, imported.unsupported)
-    return Attempt(export, complete(imported.fields).model)
+    return Attempt(export, with_defaults(imported.fields).model)
 
 
 def _hf_config(model_type: str, family: Family, model: ModelConfig) -> dict[str, Any]:
     """The class's keys with the model's values."""
     schema = family.config
-    fields = flat(model)
+    fields = flat_fields(model)
     values = {key: fields.get(field) for field, key in schema.keys.items()}
     if "activation" in schema.keys:
         values[schema.keys["activation"]] = _activation(model)
@@ -144,7 +144,7 @@ def _shared_expert_width(m: ModelConfig) -> int:
     """The width of all shared experts together."""
     if m.moe is None:
         return 0
-    return m.moe.n_shared_experts * (m.moe.shared_intermediate_size or m.moe.expert_intermediate_size)
+    return m.moe.shared_expert_width
 
 
 def _n_shared_experts(m: ModelConfig) -> int | None:
@@ -202,7 +202,7 @@ _KEYS: Final[Mapping[str, _Value]] = {
     "embedding_multiplier": lambda m: m.embedding_multiplier,
     "residual_multiplier": lambda m: m.residual_multiplier,
     "logits_scaling": lambda m: 1 / m.logit_multiplier,
-    "word_embed_proj_dim": lambda m: m.embedding_dim or m.dim, "afn": _openai_gpt_activation,
+    "word_embed_proj_dim": lambda m: m.embedding_width, "afn": _openai_gpt_activation,
     "ffn_hidden_size": lambda m: m.intermediate_size,
     # Experts; a class without dense layers calls their width intermediate_size
     "intermediate_size": _moe_field("expert_intermediate_size"),

@@ -22,9 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from parambudget._files import folder_whole, read_json, write_json
+from parambudget._files import atomic_folder, read_json, write_errors, write_json
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import complete
+from parambudget.arch.defaults import with_defaults
 from parambudget.errors import ConfigError, InputError
 from parambudget.formats.hf.families.registry import find_family
 from parambudget.formats.hf.importer import from_hf
@@ -60,7 +60,7 @@ def load_pretrained(
     imported = from_hf(read_json(path / "config.json"), str(path / "config.json"))
     for note in imported.notes:
         on_notice(f"{path}: {note}")
-    module = Transformer(complete(imported.fields).model, device=device, dtype=torch.float32)
+    module = Transformer(with_defaults(imported.fields).model, device=device, dtype=torch.float32)
     fill_from_pretrained(module, path)
     return module.eval()
 
@@ -104,7 +104,7 @@ def save_pretrained(
             rows = stored_tensors(names, parts, module.model)
         except ConfigError as error:
             raise ConfigError(f"model_type {config['model_type']!r} cannot hold the model: {error}") from None
-        with _one_line_errors(path), folder_whole(path) as unfinished:
+        with _one_line_errors(path), write_errors(path), atomic_folder(path) as unfinished:
             _write_shards(unfinished, _shards(rows, parts, shard_bytes), parts, module.model)
             write_json(unfinished / "config.json", config)
             for name, text in (others or {}).items():

@@ -1,10 +1,9 @@
 """All families that are read, by `model_type`."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Final
 
-from parambudget.errors import ConfigError
+from parambudget.errors import ConfigError, suggest
 from parambudget.formats.hf.families.gpt import GPT_FAMILIES
 from parambudget.formats.hf.families.llama import LLAMA_FAMILIES
 from parambudget.formats.hf.families.moe import MOE_FAMILIES
@@ -20,7 +19,7 @@ def find_family(model_type: object) -> Family:
     """The family of a `model_type`; raises `ConfigError` with the closest known ones."""
     if isinstance(model_type, str) and model_type in FAMILIES:
         return FAMILIES[model_type]
-    near = get_close_matches(str(model_type)[:100], FAMILIES, n=3, cutoff=0.5)
+    near = suggest(str(model_type), FAMILIES)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise ConfigError(
         f"model_type {short_repr(model_type)} is not supported{hint}; supported are {', '.join(FAMILIES)}"

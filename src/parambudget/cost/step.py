@@ -1,0 +1,221 @@
+"""How one update is executed: the type that memory model, speed model, planner and trainer share.
+
+An update is a number of micro-steps whose gradients are added up before the optimizer takes its step. With
+several devices each of them computes an equal share of the micro-steps.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, Self, TypedDict, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from parambudget.arch.dims import Size
+from parambudget.arch.validation import format_validation_error
+from parambudget.errors import InputError
+
+FLOAT32: Final = 4
+BFLOAT16: Final = 2
+INT64: Final = 8
+BOOL: Final = 1
+"""Bytes per element."""
+
+MANY_CHUNKS: Final = 8
+"""Chunks of the logits where they do not fit at once."""
+MAX_COUNT: Final = 2**31
+
+PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+OptimizerName = Literal["muon", "adamw"]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Whose kernels run: not all of them save the same tensors for the backward pass."""
+
+    device: Literal["cuda", "cpu"] = "cuda"
+    bf16: bool = True
+    """Matrices are multiplied in bfloat16 under autocast; the weights stay float32."""
+    compiled: bool = True
+
+    @property
+    def matmul_bytes(self) -> int:
+        """Bytes per element of the operands of a matmul."""
+        return BFLOAT16 if self.bf16 else FLOAT32
+
+
+ON_CUDA: Final = Backend()
+"""The trainer's on a GPU."""
+ON_CPU: Final = Backend("cpu", bf16=False, compiled=False)
+"""The trainer's on a CPU."""
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Memory that a process takes beside the tensors of an update."""
+
+    context_bytes: int
+    """Device context, kernels and workspaces of the matmul library."""
+    exchange_bytes: int
+    """Buffers of the communication library, where there are several processes."""
+    unused_percent: int
+    """Reserved by the allocator in pieces that nothing fits in, as a share of the tensors' bytes."""
+    source: str
+
+
+NO_OVERHEAD: Final = Overhead(0, 0, 0, "tensors alone")
+CUDA_OVERHEAD: Final = Overhead(
+    context_bytes=800 * 2**20, exchange_bytes=500 * 2**20, unused_percent=6,
+    source=(
+        "assumed, not measured here: contexts of 0.3 to 0.6 GB, cuBLAS workspaces of 8 to 32 MiB and NCCL's "
+        "0.2 to 1 GB are as commonly given; reserved beside allocated memory is 3 to 10 % of it in public "
+        "logs of training (8.8 % in one of modded-nanogpt on H100s)"
+    ),
+)  # fmt: skip
+
+
+class StepConfig(BaseModel):
+    """How one update is executed.
+
+    Frozen, strict and closed. The settings come first: a run's config file holds them. Where the update is
+    executed comes last (`shard`, `world_size`, `backend`): a run may be resumed with other values of these,
+    so they are not dumped.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    batch_size: PositiveInt = Field(description="Sequences per micro-step and device.")
+    gradient_accumulation_steps: PositiveInt = Field(
+        1, description="Micro-steps per update, of all processes together."
+    )
+    optimizer: OptimizerName = Field(
+        "muon",
+        description="Muon for the matrices between embedding and head, AdamW for the rest; or AdamW for all.",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Recompute each block in the backward pass: a third more arithmetic, far less memory.",
+    )
+    loss_chunks: PositiveInt = Field(
+        1, description="Chunks in which the logits are computed and discarded: less memory, more arithmetic."
+    )
+    z_loss: NonNegativeFloat = Field(
+        0.0,
+        description="Weight of the mean squared log of the softmax's denominator in what is minimised.",
+    )
+    shard: bool = Field(
+        False,
+        exclude=True,
+        description="Divide weights, gradients and optimizer state among the processes (FSDP2, ZeRO-3).",
+    )
+    world_size: PositiveInt = Field(1, exclude=True, description="Processes, each with a device of its own.")
+    backend: Backend = Field(ON_CUDA, exclude=True, description="Device and precision.")
+    overhead: Overhead | None = Field(
+        None, exclude=True, description="Memory beside the tensors; that of the device where absent."
+    )
+
+    @model_validator(mode="after")
+    def _check_world_size(self) -> Self:
+        if self.shard and self.world_size == 1:
+            raise ValueError(
+                "shard=True divides a model among several processes and world_size=1; use 2 or more"
+            )
+        whole, left = divmod(self.gradient_accumulation_steps, self.world_size)
+        if left:
+            raise ValueError(
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps} cannot be divided evenly "
+                f"among {self.world_size} processes; use {(whole + 1) * self.world_size}"
+            )
+        return self
+
+    @classmethod
+    def read(cls, fields: Mapping[str, object]) -> Self:
+        """A step from its fields; raises `InputError` with one line instead of pydantic's report."""
+        try:
+            return cls(**cast(dict[str, Any], dict(fields)))
+        except ValidationError as error:
+            raise InputError(format_validation_error(error, cls)) from None
+
+    def replace(self, **changes: object) -> Self:
+        """A validated copy."""
+        return type(self).read(vars(self) | changes)
+
+    @property
+    def micro_steps_per_device(self) -> int:
+        """Micro-steps of an update that each device computes."""
+        return self.gradient_accumulation_steps // self.world_size
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether a device computes several micro-steps of an update, and keeps gradients between them."""
+        return self.micro_steps_per_device > 1
+
+    @property
+    def sequences_per_update(self) -> int:
+        """Sequences that all devices together see in one update."""
+        return self.batch_size * self.gradient_accumulation_steps
+
+    def tokens_per_update(self, context_length: Size) -> int:
+        """Tokens that all devices together see in one update."""
+        return self.sequences_per_update * int(context_length)
+
+    def with_batch_size(self, batch_size: int) -> Self:
+        """About the same update in micro-steps of another size."""
+        steps = accumulation_steps(self.sequences_per_update, batch_size, self.world_size)
+        return self.replace(batch_size=batch_size, gradient_accumulation_steps=steps)
+
+    def overhead_bytes(self, tensor_bytes: Size) -> Size:
+        """Memory beside so many bytes of tensors."""
+        default = CUDA_OVERHEAD if self.backend.device == "cuda" else NO_OVERHEAD
+        overhead = default if self.overhead is None else self.overhead
+        communication = overhead.exchange_bytes if self.world_size > 1 else 0
+        return overhead.context_bytes + communication + tensor_bytes * overhead.unused_percent // 100
+
+    @property
+    def decided(self) -> "StepFields":
+        """Every field that a person can decide, as it is here."""
+        return cast(StepFields, {name: getattr(self, name) for name in STEP_FIELDS})
+
+
+SETTINGS: Final[dict[str, FieldInfo]] = {
+    name: info for name, info in StepConfig.model_fields.items() if not info.exclude
+}
+"""The fields that a run's config file holds."""
+
+
+class StepFields(TypedDict, total=False):
+    """What is decided of a step; what is absent is left to be chosen."""
+
+    batch_size: int
+    gradient_accumulation_steps: int
+    optimizer: OptimizerName
+    gradient_checkpointing: bool
+    loss_chunks: int
+    shard: bool
+
+
+STEP_FIELDS: Final = tuple(StepFields.__annotations__)
+
+
+def read_step_fields(given: Mapping[str, object], *, world_size: int = 1) -> StepFields:
+    """The fields that are given, if a step of so many processes can have them; None stands for not given."""
+    fields = {name: value for name, value in given.items() if value is not None}
+    for name in fields:
+        if name not in STEP_FIELDS:
+            raise InputError(f"{name} is not a setting of an update; use {', '.join(STEP_FIELDS)}")
+    StepConfig.read(
+        {"batch_size": 1, "gradient_accumulation_steps": world_size, "world_size": world_size} | fields
+    )
+    return cast(StepFields, fields)
+
+
+def accumulation_steps(sequences: int, batch_size: int, world_size: int = 1) -> int:
+    """Micro-steps per update, of all processes together, that come closest to so many sequences."""
+    return max(1, round(sequences / (batch_size * world_size))) * world_size
+
+
+def micro_batch_size(sequences: int, micro_steps: int = 1, *, at_most: int | None = None) -> int:
+    """Sequences per micro-step, for an update of so many sequences in at least so many micro-steps."""
+    size = sequences // micro_steps
+    return max(1, size if at_most is None else min(size, at_most))

@@ -1,0 +1,143 @@
+"""What a training run may take, and where it runs."""
+
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Final
+
+from parambudget.cost.step import StepConfig, StepFields
+from parambudget.errors import InputError
+from parambudget.planning.machine import Machine
+from parambudget.planning.step_search import step_candidates
+from parambudget.scaling.loss import DEFAULT_LAW, LossLaw
+from parambudget.units import parse_bytes, shorten
+
+MOST_HOURS: Final = 1e6
+USUAL_UPDATE_TOKENS: Final = 2**19
+"""Tokens of the update by which a lattice is timed, where no batch is given: it hardly matters."""
+
+
+@dataclass(frozen=True, init=False)
+class Budget:
+    """What a training run may take: at most one of hours, dollars and FLOPs, and the memory of one GPU."""
+
+    hours: float | None
+    dollars: float | None
+    flops: float | None
+    memory_bytes: int | None
+
+    def __init__(
+        self, *, hours: float | None = None, dollars: float | None = None, flops: str | float | None = None,
+        memory: str | int | None = None,
+    ) -> None:  # fmt: skip
+        """Take FLOPs as a number or "1e19" and memory as bytes or "24GB"; raises `InputError` where parts
+        contradict each other or are impossible."""
+        lengths = {"hours": hours, "dollars": dollars, "flops": flops}
+        if len(given := [name for name, value in lengths.items() if value is not None]) > 1:
+            raise InputError(f"{' and '.join(given)} each say how long the run is; give one of them")
+        for name, value in (("hours", hours), ("dollars", dollars)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise InputError(f"{name} is {shorten(repr(value))}; it must be a number")
+        if hours is not None:
+            check_hours(hours)
+        if dollars is not None and not (isfinite(dollars) and dollars > 0):
+            raise InputError(f"dollars={dollars:g} is not a budget; use a number above 0")
+        object.__setattr__(self, "hours", hours)
+        object.__setattr__(self, "dollars", dollars)
+        object.__setattr__(self, "flops", None if flops is None else _parse_flops(flops))
+        object.__setattr__(self, "memory_bytes", None if memory is None else _parse_memory(memory))
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A run as it is predicted: what it may take, on which machine, by which law."""
+
+    budget: Budget = field(default_factory=Budget)
+    machine: Machine | None = None
+    law: LossLaw = DEFAULT_LAW
+    unique_tokens: int | None = None
+    """Tokens of the text, which is read again when they are used up; None for text without end."""
+    step: StepFields = field(default_factory=StepFields)
+    """What is decided of the way an update is executed."""
+
+    def __post_init__(self) -> None:
+        if self.machine is None and (self.budget.hours is not None or self.budget.dollars is not None):
+            raise InputError("hours and dollars are a budget on a machine; give a machine (gpu) as well")
+        if self.budget.dollars is not None:
+            check_hours(self._hours_for(self.budget.dollars))
+        if self.step and self.memory_bytes is None:
+            raise InputError(
+                f"{', '.join(self.step)} decides what fits in memory; give a machine (gpu) or a memory too"
+            )
+
+    @property
+    def hours(self) -> float | None:
+        """Wall time: as given, or what the dollars pay for."""
+        return self.budget.hours if self.budget.dollars is None else self._hours_for(self.budget.dollars)
+
+    @property
+    def flops(self) -> float | None:
+        """Arithmetic of the run, where that is the budget."""
+        return self.budget.flops
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Of one accelerator: as given, or the machine's; None where neither is."""
+        if self.budget.memory_bytes is not None:
+            return self.budget.memory_bytes
+        return None if self.machine is None else self.machine.memory_bytes
+
+    @property
+    def limits_training(self) -> bool:
+        """Whether the budget decides how long the run is."""
+        return self.hours is not None or self.flops is not None
+
+    def step_candidates(self, context_length: int) -> list[StepConfig]:
+        """The ways to execute an update that are open."""
+        if self.machine is None:
+            return step_candidates(context_length, 1, {"batch_size": 1, **self.step})
+        sequences = max(1, USUAL_UPDATE_TOKENS // context_length)
+        candidates = step_candidates(
+            context_length, sequences, self.step, world_size=self.machine.world_size,
+            backend=self.machine.backend,
+        )  # fmt: skip
+        sizes = {step.batch_size for step in candidates}
+        # Every second power of two: a lattice is predicted once for each candidate.
+        fewer = {4**power for power in range(20)} if len(sizes) > 1 else sizes
+        return [step for step in candidates if step.batch_size in fewer]
+
+    def _hours_for(self, dollars: float) -> float:
+        assert self.machine is not None
+        price = self.machine.price
+        if price is None or price.middle == 0:
+            raise InputError(f"no price is known for {self.machine.name}; give hours instead of dollars")
+        return dollars / (price.middle * self.machine.world_size)
+
+
+def check_hours(hours: float) -> None:
+    """Raise `InputError` where so many hours cannot be trained for."""
+    if not 0 < hours <= MOST_HOURS:
+        raise InputError(
+            f"hours={hours:g} is not a time to train for; use a number above 0, at most {MOST_HOURS:,.0f}"
+        )
+
+
+def _parse_flops(given: str | float) -> float:
+    try:
+        flops = float(given)
+    except (TypeError, ValueError):
+        flops = 0.0
+    if not 1e12 <= flops <= 1e30:
+        raise InputError(
+            f"flops {shorten(str(given))!r} is not a budget; use a number such as 1e19, from 1e12 to 1e30"
+        )
+    return flops
+
+
+def _parse_memory(given: str | int) -> int:
+    if isinstance(given, str):
+        return parse_bytes(given)
+    if type(given) is not int or given <= 0:
+        raise InputError(
+            f"memory {given!r} is not a size; use such as '24GB' or '24GiB', or a number of bytes"
+        )
+    return given
