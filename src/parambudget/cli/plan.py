@@ -106,7 +106,7 @@ def plan(
     others = {_named(name): load(name, same).model for name in compare or []}
     first = planned(model, given)
     # The others in the same micro-steps, so that memory and speed compare.
-    plans = [first, *(planned(each, first.step.decided) for each in others.values())]
+    plans = [first, *(planned(each, first.step.step_fields) for each in others.values())]
     if as_json:
         documents = [each.as_dict() for each in plans]
         print_json(documents[0] if not others else {"plan": documents[0], "compared": documents[1:]})

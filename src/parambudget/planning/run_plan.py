@@ -230,8 +230,8 @@ def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int
     updates = round(tokens / speed.update_tokens)
     if updates < 1 and goal.hours is not None:
         raise InputError(
-            f"hours={goal.hours:g} is too short for one update of {format_count(speed.update_tokens)} tokens; "
-            "use more time or a smaller batch"
+            f"hours={goal.hours:g} is too short for one update of {format_count(speed.update_tokens)} "
+            "tokens; use more time or a smaller batch"
         )
     return max(1, updates) * speed.update_tokens, max(1, updates), why
 

@@ -264,7 +264,7 @@ def proposal(
     goal = Goal(hours=float(f"{hours:.3g}"))
     now = plan_run(current, machine, goal, given)
     # In the same micro-steps, so that memory and speed compare; the room for larger ones is a column.
-    options = {way.label: plan_run(way.model, machine, goal, now.step.decided) for way in found}
+    options = {way.label: plan_run(way.model, machine, goal, now.step.step_fields) for way in found}
     first = next(iter(options.values()))
     if not any(plan.fits for plan in (now, *options.values())):
         peak = format_bytes(min(plan.memory.peak_bytes for plan in options.values()))
