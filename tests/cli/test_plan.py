@@ -54,7 +54,7 @@ def test_a_config_files_training_settings_are_planned_with(run, tmp_path):
         (["--gpu", "h1000"], "no GPU is known as 'h1000'"),
         (["--gpu", "h100", "--hours", "0"], "hours=0 is not a time to train for"),
         (["--gpu", "h100", "--hours", "1", "--tokens", "1B"], "hours and tokens both say how long"),
-        (["--gpu", "h100", "--price", "-1"], "price -1 is not one"),
+        (["--gpu", "h100", "--price", "-1"], "price -1 is not a price"),
         (["--gpu", "h100", "--gpus", "0"], "number of GPUs is 0"),
         (["--gpu", "h100", "--law", "kaplan"], "unknown loss law 'kaplan'; use "),
         (["--gpu", "h100", "--tokens", "many"], "tokens 'many' is not a count"),

@@ -87,7 +87,7 @@ class StepConfig(BaseModel):
 
     batch_size: PositiveInt = Field(description="Sequences per micro-step and device.")
     gradient_accumulation_steps: PositiveInt = Field(
-        1, description="Micro-steps per update, of all processes together."
+        description="Micro-steps per update, of all processes together."
     )
     optimizer: OptimizerName = Field(
         "muon",

@@ -175,7 +175,8 @@ def calibrate(
     shapes, runs = _SHAPES[compute.device.type], []
     for i, shape in enumerate(shapes):
         on_stage(Stage(1 / 3 + 2 / 3 * i / len(shapes), f"training, {i + 1} of {len(shapes)} small models"))
-        model, work = _model(shape), StepConfig(batch_size=shape[-1], optimizer="adamw")
+        model = _model(shape)
+        work = StepConfig(batch_size=shape[-1], gradient_accumulation_steps=1, optimizer="adamw")
         each = 2 / 3 * seconds / len(shapes)
         taken = timed_update_seconds(model, settings_of(work), random_text(model), compute, seconds=each)
         torch.compiler.reset()
