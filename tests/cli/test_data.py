@@ -170,7 +170,7 @@ def test_the_end_says_what_there_is_and_how_to_train_on_it(copied, parambudget):
     [
         (["data", "prepare"], "openwebtext, fineweb-edu or hf:OWNER/NAME/SUBSET"),
         (["runs", "show"], "for one run, DIR/loss.png"),
-        (["sample"], "0 takes the likeliest token"),
+        (["sample"], "0 always takes the most likely token"),
         (["train"], "Python's standard library"),
     ],
 )

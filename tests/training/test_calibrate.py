@@ -168,11 +168,15 @@ class TestTheCommand:
     def test_what_was_measured_is_cleared(self, run, own_folder):
         profile.save_profile(CPU)
         assert run("calibrate", "--clear") == (0, f"removed {own_folder}\n", "")
-        assert run("calibrate", "--clear") == (0, f"nothing to forget: there is no {own_folder}\n", "")
+        assert run("calibrate", "--clear") == (0, f"nothing to remove: {own_folder} does not exist\n", "")
         assert json.loads(run("calibrate", "--clear", "--json")[1]) == {"cleared": False}
 
     def test_nothing_to_show_says_what_to_run(self, run):
-        assert run("calibrate", "--show") == (0, "nothing was measured yet: run parambudget calibrate\n", "")
+        assert run("calibrate", "--show") == (
+            0,
+            "nothing has been measured yet: run parambudget calibrate\n",
+            "",
+        )
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
