@@ -16,7 +16,7 @@ from parambudget.training.fsdp import ShardedMuon
 from parambudget.training.loop import accumulate_gradients
 from parambudget.training.optimizer import clip_grad_norm
 from parambudget.training.run.autotune import _try, attempts, first_that_fits, settings_that_fit
-from parambudget.training.run.defaults import complete
+from parambudget.training.run.defaults import with_defaults
 from parambudget.training.train_state import TrainState, init_train_state
 
 CPU = select_device("cpu")
@@ -133,5 +133,5 @@ def settings_that_fit_are_agreed_on(group: ProcessGroup, folder: Path) -> None:
         sizes = attempts(config, {"loss_chunks", "gradient_checkpointing"}, 1024, group.world_size)
         assert first_that_fits(sizes, partial(try_one, shard), group).batch_size == 2
     assert tried == [8, 4, 2, 8, 4, 2]
-    found = complete({"gradient_accumulation_steps": 2}, model, len(data.train), on_cpu=True)
+    found = with_defaults({"gradient_accumulation_steps": 2}, model, len(data.train), on_cpu=True)
     assert settings_that_fit(found, model, data, CPU, group, shard=True).config == found.config

@@ -10,9 +10,7 @@ Tensors and JSON only: loading a checkpoint cannot run code. The files are the s
 them or several, each its own rows (`sharded`).
 """
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from parambudget._files import publish_folder, sha256_of_file
 from parambudget.errors import InputError
 from parambudget.training.distributed import is_sharded
 from parambudget.training.metrics import StepMetrics, list_checkpoints
@@ -88,14 +87,10 @@ def write_checkpoint(checkpoints: Path, snapshot: Snapshot) -> Path:
             _write_tensors(unfinished, snapshot)
             (unfinished / "config.json").write_text(json.dumps(metadata.config, indent=2), encoding="utf-8")
             (unfinished / "tokenizer.json").write_text(metadata.tokenizer_json, encoding="utf-8")
-            hashes = {path.name: _sha256(path) for path in sorted(unfinished.iterdir())}
+            hashes = {path.name: sha256_of_file(path) for path in sorted(unfinished.iterdir())}
             state = json.dumps(_state_document(snapshot) | {"sha256": hashes}, indent=2)
             (unfinished / "state.json").write_text(state, encoding="utf-8")
-            for path in (*unfinished.iterdir(), unfinished):
-                path.chmod(0o755 if path.is_dir() else 0o644)
-                _flush(path)
-            unfinished.rename(final)
-            _flush(checkpoints)
+            publish_folder(unfinished, final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return final
@@ -179,7 +174,7 @@ def read_state(folder: Path, *, check: bool = True) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         hashes = state["sha256"].items() if check else ()
-        changed = [name for name, digest in hashes if _sha256(folder / name) != digest]
+        changed = [name for name, digest in hashes if sha256_of_file(folder / name) != digest]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"checkpoint {folder} is not complete ({error}); use another one") from None
     if changed:
@@ -282,16 +277,3 @@ def _val_loss(folder: Path) -> float | None:
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return loss if isinstance(loss, float) else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
