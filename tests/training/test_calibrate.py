@@ -172,7 +172,11 @@ class TestTheCommand:
         assert json.loads(run("calibrate", "--clear", "--json")[1]) == {"cleared": False}
 
     def test_nothing_to_show_says_what_to_run(self, run):
-        assert run("calibrate", "--show") == (0, "nothing has been measured yet: run parambudget calibrate\n", "")
+        assert run("calibrate", "--show") == (
+            0,
+            "nothing has been measured yet: run parambudget calibrate\n",
+            "",
+        )
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
