@@ -68,7 +68,7 @@ def main() -> None:
     with ProcessPoolExecutor(asked.at_once, mp_context=get_context("spawn")) as pool:
         found = pool.map(finished, [asked.out] * len(runs), [model] * len(runs), runs.values())
         results = dict(zip(runs, found, strict=True))
-    tokens = asked.steps * default.sequences_per_update * model.context_length
+    tokens = asked.steps * default.step.tokens_per_update(model.context_length)
     machine = f"{platform.machine()} with {os.cpu_count()} CPUs, torch {torch.__version__}"
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}, one thread a run")
     print(f"{pb.count(model).body:,} body parameters, {pb.count(model).total:,} in all; {tokens:,} tokens in")

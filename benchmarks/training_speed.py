@@ -120,7 +120,7 @@ def held_by_others(compute: Compute) -> int | None:
 def ours(model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute) -> Contender:
     """The trainer itself: batches, step, clipping, the check for what is not finite, metrics."""
     before = held_by_others(compute)
-    clock = Clock(config.sequences_per_update * model.context_length, flops_per_token(model), None)
+    clock = Clock(config.step.tokens_per_update(model.context_length), flops_per_token(model), None)
     steps = train_steps(init_train_state(model, config, compute), model, config, data, 0, clock)
     return Contender("parambudget", lambda: next(steps), peak_bytes=before)
 
@@ -193,7 +193,7 @@ def plain_batches(text: TokenWindows, config: TrainConfig, compute: Compute) -> 
 
 def report(contenders: list[Contender], model: ModelConfig, config: TrainConfig, compute: Compute) -> None:
     """One line each, medians; then the ratio."""
-    update_tokens = config.sequences_per_update * model.context_length
+    update_tokens = config.step.tokens_per_update(model.context_length)
     print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, torch {torch.__version__}, {compute.name}, ", end="")
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, {pb.count(model).total:,} parameters")
     shape = f"{config.gradient_accumulation_steps} x {config.batch_size} x {model.context_length}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
-from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from parambudget.arch.config import BLOCKS, FIELDS, ModelConfig
 from parambudget.cost.params import ParameterCount
 from parambudget.cost.params import count as count_parameters
-from parambudget.errors import ConfigError
+from parambudget.errors import ConfigError, suggest
 from parambudget.formats.source import load
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank, check_options
 from parambudget.units import parse_count, parse_tolerance, shorten
@@ -218,7 +217,7 @@ def _check_search_fields(verb: str, axes: SearchFields) -> None:
                 f"resize takes no {name}: it gives one answer per direction, and a model's size has no other "
                 "budget; leave it out, or use solve"
             )
-        near = get_close_matches(name, known, n=1)
+        near = suggest(name, known, most=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}?" if near else "use an axis or a field of a model"
         raise ConfigError(f"unknown field {name!r}; {hint}")
 

@@ -110,4 +110,4 @@ def test_where_nothing_fits_it_says_what_is_needed_and_what_to_do(given, advice)
 
 
 def test_a_work_of_any_kind_is_a_way():
-    assert step_candidates(1024, 128, step_of(16, 8).decided) == [step_of(16, 8)]
+    assert step_candidates(1024, 128, step_of(16, 8).step_fields) == [step_of(16, 8)]

@@ -64,7 +64,7 @@ def saved_activations(
 
 
 def _rows(segment: Segment, copies: Size) -> list[SavedActivation]:
-    saved = segment.saved.items()
+    saved = segment.saved_activations.items()
     rows = [SavedActivation(name, value.elements, value.element_bytes, copies) for value, name in saved]
     return rows + [
         SavedActivation(f"{op.name}.weight", op.matrix_elements, BFLOAT16, copies, per_token=False)

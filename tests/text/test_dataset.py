@@ -235,7 +235,7 @@ def test_defaults_complete_any_subset_of_settings_with_a_reason():
 
 def test_a_default_run_of_a_small_text_is_four_epochs():
     config = with_defaults({}, small_model(), 100_000, on_cpu=True).config
-    assert config.steps * config.sequences_per_update * 16 == pytest.approx(400_000, rel=0.01)
+    assert config.steps * config.step.sequences_per_update * 16 == pytest.approx(400_000, rel=0.01)
 
 
 def test_a_default_run_of_a_large_text_is_twenty_tokens_per_parameter():
@@ -243,7 +243,7 @@ def test_a_default_run_of_a_large_text_is_twenty_tokens_per_parameter():
         dim=1024, n_heads=16, n_layers=24, intermediate_size=4096, vocab_size=50257, context_length=1024
     )
     config = with_defaults({}, model, 10**12, on_cpu=False).config
-    assert config.steps * config.sequences_per_update * 1024 == pytest.approx(20 * 454_166_528, rel=0.01)
+    assert config.steps * config.step.sequences_per_update * 1024 == pytest.approx(20 * 454_166_528, rel=0.01)
 
 
 GPT_350M = {
@@ -264,7 +264,7 @@ def test_the_learning_rate_is_step_laws():
 def test_the_batch_lies_between_the_two_laws():
     """For 350M and 7B tokens Step Law has 0.24M and DeepSeek 0.54M: 2^18 or 2^19."""
     found = with_defaults({"steps": 7_000_000_000 // 2**18}, small_model(**GPT_350M), 10**12, on_cpu=False)
-    assert found.config.sequences_per_update * 1024 in (2**18, 2**19)
+    assert found.config.step.sequences_per_update * 1024 in (2**18, 2**19)
 
 
 @pytest.mark.parametrize(

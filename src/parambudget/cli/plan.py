@@ -109,7 +109,7 @@ def plan(
     others = {_display_name(name): load(name, same).model for name in compare or []}
     first = plan_of(model, given)
     # The others in the same micro-steps, so that memory and speed are comparable.
-    plans = [first, *(plan_of(each, first.step.decided) for each in others.values())]
+    plans = [first, *(plan_of(each, first.step.step_fields) for each in others.values())]
     if as_json:
         documents = [each.as_dict() for each in plans]
         print_json(documents[0] if not others else {"plan": documents[0], "compared": documents[1:]})

@@ -87,7 +87,7 @@ class StepConfig(BaseModel):
 
     batch_size: PositiveInt = Field(description="Sequences per micro-step and device.")
     gradient_accumulation_steps: PositiveInt = Field(
-        1, description="Micro-steps per update, of all processes together."
+        description="Micro-steps per update, of all processes together."
     )
     optimizer: OptimizerName = Field(
         "muon",
@@ -173,7 +173,7 @@ class StepConfig(BaseModel):
         return overhead.context_bytes + communication + tensor_bytes * overhead.unused_percent // 100
 
     @property
-    def decided(self) -> "StepFields":
+    def step_fields(self) -> "StepFields":
         """Every field that a person can decide, as it is here."""
         return cast(StepFields, {name: getattr(self, name) for name in STEP_FIELDS})
 

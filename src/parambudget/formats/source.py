@@ -101,7 +101,7 @@ def config_document(
 
 
 def changed_fields(model: ModelConfig) -> dict[str, Any]:
-    """The smallest set of fields that `complete` turns back into this model, in the order of the config."""
+    """The fewest fields that `with_defaults` turns back into this model, in the order of the config."""
     given = {name: value for name, value in flat_fields(model).items() if not _is_default(name, value)}
     for name in (*DERIVED[1:], *DERIVED_IN_BLOCKS):
         without = {key: value for key, value in given.items() if key != name}

@@ -28,10 +28,10 @@ def suggestions(model: ModelConfig, step: StepConfig, machine: Machine, given: S
     }
     for name, changed in changes.items():
         if changed != step and peak_bytes(model, changed) <= machine.usable_bytes:
-            lines.append(f"{name}: {_compared(model, step, changed, machine)}")
+            lines.append(f"{name}: {_comparison(model, step, changed, machine)}")
     smaller = _smaller_micro_batch(model, step, machine)
     if smaller is not None:
-        lines.append(f"{_batch_flags(smaller)}: {_compared(model, step, smaller, machine)}")
+        lines.append(f"{_batch_flags(smaller)}: {_comparison(model, step, smaller, machine)}")
     return (
         *lines,
         *_planners_choice(model, step, machine, given),
@@ -51,7 +51,7 @@ def _batch_flags(step: StepConfig) -> str:
     return f"--batch-size {step.batch_size} --gradient-accumulation-steps {step.gradient_accumulation_steps}"
 
 
-def _compared(model: ModelConfig, before: StepConfig, after: StepConfig, machine: Machine) -> str:
+def _comparison(model: ModelConfig, before: StepConfig, after: StepConfig, machine: Machine) -> str:
     rates = [tokens_per_second(model, step, machine.profile) for step in (before, after)]
     change = rates[1] / rates[0] - 1
     speed = "equally fast" if abs(change) < 0.005 else f"{format_share(change, 0)} tokens/s"
@@ -64,7 +64,7 @@ def _planners_choice(
     """What would be chosen if the optimizer alone stayed as given, where something else is given."""
     best = _best_step(model, step, machine, given)
     if best is not None and given.keys() - {"optimizer"}:
-        yield f"chosen by the planner, {_flags(best)}: {_compared(model, step, best, machine)}"
+        yield f"chosen by the planner, {_flags(best)}: {_comparison(model, step, best, machine)}"
 
 
 def _best_step(

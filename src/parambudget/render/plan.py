@@ -46,7 +46,7 @@ def comparison(plans: Sequence[RunPlan], names: Sequence[str], width: int) -> li
     """Plans side by side, each figure relative to the first plan's."""
     first = plans[0]
     rows = [["", *names]]
-    for what, cells in _compared(plans, first):
+    for what, cells in _comparison_rows(plans, first):
         rows.append([what, *cells])
     lines = table(rows, left=(0,), width=width)
     return [bold(lines[0]), *lines[1:]]
@@ -178,7 +178,7 @@ def _loss(plan: RunPlan) -> list[str]:
     return [text + (f", {bits:.4f} bits per byte" if bits is not None else ""), dim(plan.loss.meaning)]
 
 
-def _compared(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, list[str]]]:
+def _comparison_rows(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, list[str]]]:
     def against(name: str, values: Sequence[float], form: object) -> tuple[str, list[str]]:
         cells = [form(value) for value in values]  # type: ignore[operator]
         return name, [

@@ -274,7 +274,7 @@ def build_report(
     goal = Goal(hours=float(f"{hours:.3g}"))
     now = plan_run(current, machine, goal, given)
     # In the same micro-steps, so that memory and speed compare; the largest that fits is a column.
-    options = {option.label: plan_run(option.model, machine, goal, now.step.decided) for option in found}
+    options = {option.label: plan_run(option.model, machine, goal, now.step.step_fields) for option in found}
     first = next(iter(options.values()))
     if not any(plan.fits for plan in (now, *options.values())):
         peak = format_bytes(min(plan.memory.peak_bytes for plan in options.values()))

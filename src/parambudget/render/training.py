@@ -231,7 +231,7 @@ class StepLine:
         """Loss and smoothed loss, learning rate, speed and memory."""
         self.add(step)
         loss = f"loss {step.loss:.4f}" if step.loss is not None else "loss not finite"
-        rate, peak = (None, None) if self.planned is None else self.planned.formatted
+        rate, peak = (None, None) if self.planned is None else self.planned.table_cells
         parts = [loss, f"lr {step.lr:.2e}", f"{step.tokens_per_second:,.0f} tok/s{_in_plan(rate)}"]
         if self._weight:
             parts.insert(1, f"smoothed {self._sum / self._weight:.4f}")

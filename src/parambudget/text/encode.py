@@ -12,16 +12,16 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self, TypeVar
+from typing import BinaryIO, Final, Self, TypeVar
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from parambudget._files import read_json, sync_to_disk, write_json
 from parambudget.errors import InputError
-from parambudget.text.shards import TOKENIZER, WORK, id_type
+from parambudget.text.shards import TOKENIZER, WORK
 from parambudget.text.sources import Chunk, SourceSlice, TextLayout, read_chunks
-from parambudget.text.tokenizer import as_text_tokenizer, bytes_of_token
+from parambudget.text.tokenizer import TokenBytes, TokenIds, as_text_tokenizer, bytes_of_token, id_type
 
 SPLITS: Final = ("train", "validation")
 _BATCH_BYTES: Final = 1_000_000
@@ -147,7 +147,7 @@ class _Writer:
         self._file, self._digest = file, hashlib.sha256()
         self._n_tokens = self._n_documents = self._n_bytes = 0
 
-    def write(self, ids: np.ndarray[Any, Any], n_bytes: int, *, ends: bool) -> None:
+    def write(self, ids: TokenIds, n_bytes: int, *, ends: bool) -> None:
         content = ids.tobytes()
         self._file.write(content)
         self._digest.update(content)
@@ -173,7 +173,7 @@ class _Encoder:
     tokenizer: Tokenizer
     end: int
     entries: int
-    n_bytes: np.ndarray[Any, Any]
+    n_bytes: TokenBytes
 
     def encode_batch(self, texts: list[str]) -> list[Encoding]:
         try:

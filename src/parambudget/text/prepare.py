@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -36,7 +36,6 @@ from parambudget.text.shards import (
     WORK,
     Manifest,
     Shard,
-    id_type,
     require_whole,
 )
 from parambudget.text.sources import SourceSlice, TextLayout, read_chunks, slice_bytes, slice_source
@@ -44,8 +43,10 @@ from parambudget.text.token_cache import memory_map
 from parambudget.text.tokenizer import (
     SAMPLE_BYTES,
     TextTokenizer,
+    TokenIds,
     as_text_tokenizer,
     bytes_of_token,
+    id_type,
     read_tokenizer,
     require_vocabulary,
     train_bpe,
@@ -58,7 +59,6 @@ _PLAN: Final = "plan.json"
 _LAYOUT: Final = "reading"
 _STATE: Final = "state of the source"
 _BLOCK_BYTES: Final = 4_000_000
-_Ids = np.ndarray[Any, Any]
 _SliceGroups = Sequence[tuple[SourceSlice, ...]]
 """What becomes one shard each."""
 
@@ -353,7 +353,7 @@ def _hold_out_end(
     return remaining, Shard(VALIDATION, len(tail), n_documents, n_bytes, _write_ids(out, VALIDATION, [tail]))
 
 
-def _write_ids(out: Path, name: str, blocks: Iterable[bytes | _Ids]) -> str:
+def _write_ids(out: Path, name: str, blocks: Iterable[bytes | TokenIds]) -> str:
     """Write a file of ids atomically, and return its hash."""
     digest = hashlib.sha256()
     with atomic_file(out / name, temporary=out / WORK / f"{name}.tmp") as file:

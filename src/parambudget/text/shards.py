@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from parambudget._files import read_json, sha256_of_file, write_json
 from parambudget.errors import InputError
 from parambudget.text.token_cache import TokenData, memory_map
-from parambudget.text.tokenizer import bytes_of_token
+from parambudget.text.tokenizer import TokenBytes, TokenIds, bytes_of_token
 
 MANIFEST: Final = "manifest.json"
 TOKENIZER: Final = "tokenizer.json"
@@ -28,7 +28,6 @@ VALIDATION: Final = "validation.bin"
 WORK: Final = ".unfinished"
 """Work in progress, in a folder that is being prepared."""
 FORMAT: Final = 1
-_Ids = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -114,14 +113,14 @@ class Manifest:
 class Shards:
     """Several arrays of ids that are sliced as one."""
 
-    def __init__(self, arrays: list[_Ids]) -> None:
+    def __init__(self, arrays: list[TokenIds]) -> None:
         self._arrays = arrays
         self._starts = np.cumsum([0, *map(len, arrays)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def __getitem__(self, wanted: slice) -> _Ids:
+    def __getitem__(self, wanted: slice) -> TokenIds:
         start, stop, _ = wanted.indices(len(self))
         i = int(np.searchsorted(self._starts, start, side="right")) - 1
         parts = [self._arrays[0][:0]]
@@ -131,11 +130,6 @@ class Shards:
             start += len(parts[-1])
             i += 1
         return np.concatenate(parts) if len(parts) > 2 else parts[-1]
-
-
-def id_type(entries: int) -> np.dtype[Any]:
-    """The smallest type that holds every id below `entries`."""
-    return np.dtype(np.uint16 if entries <= 2**16 else np.uint32)
 
 
 def is_prepared(folder: Path) -> bool:
@@ -196,7 +190,7 @@ def require_whole(folder: Path, manifest: Manifest) -> None:
         raise InputError(f"{folder} is damaged: {'; '.join(damage)}; remove the folder and prepare it again")
 
 
-def _token_bytes(tokenizer_json: str, manifest: Manifest) -> _Ids:
+def _token_bytes(tokenizer_json: str, manifest: Manifest) -> TokenBytes:
     tokenizer = Tokenizer.from_str(tokenizer_json)
     if manifest.exact_bytes:
         return bytes_of_token(tokenizer)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import platformdirs
@@ -23,7 +23,10 @@ from parambudget.text.tokenizer import (
     END_OF_TEXT,
     MIN_FREQUENCY,
     SAMPLE_BYTES,
+    TokenBytes,
+    TokenIds,
     bytes_of_token,
+    id_type,
     require_vocabulary,
     train_bpe,
 )
@@ -37,7 +40,7 @@ class Tokens(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, wanted: slice, /) -> np.ndarray[Any, Any]: ...
+    def __getitem__(self, wanted: slice, /) -> TokenIds: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +56,10 @@ class TokenData:
     entries: int
     """Tokenizer entries: ids are below this, and it is at most the model's vocab_size."""
     train: Tokens
-    validation: np.ndarray[Any, Any]
+    validation: TokenIds
     train_bytes: int
     validation_bytes: int
-    bytes_of_token: np.ndarray[Any, Any]
+    bytes_of_token: TokenBytes
     """UTF-8 bytes of each id; 0 for the end of a document."""
     tokenizer_json: str
     tokens_sha256: str
@@ -108,7 +111,7 @@ def _read(folder: Path, corpus: Corpus) -> TokenData | None:
     )  # fmt: skip
 
 
-def memory_map(path: Path, dtype: str) -> np.ndarray[Any, Any]:
+def memory_map(path: Path, dtype: str) -> TokenIds:
     """The ids in a file, read from disk as they are used."""
     if not path.stat().st_size:  # an empty file cannot be mapped
         return np.zeros(0, dtype)
@@ -119,7 +122,7 @@ def _write(folder: Path, corpus: Corpus, vocab_size: int) -> None:
     with atomic_folder(folder, overwrite=True) as unfinished:
         tokenizer = _train_tokenizer(corpus, vocab_size)
         (unfinished / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
-        dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32)
+        dtype = id_type(tokenizer.get_vocab_size())
         for split, documents in (("train", corpus.train), ("validation", corpus.validation)):
             _encode(tokenizer, documents, unfinished / f"{split}.bin", dtype)
         facts = {
@@ -143,7 +146,9 @@ def _train_tokenizer(corpus: Corpus, vocab_size: int) -> Tokenizer:
     return train_bpe((chunk for i, chunk in enumerate(chunks) if i % stride == 0), vocab_size)
 
 
-def _encode(tokenizer: Tokenizer, documents: Iterable[Document], path: Path, dtype: np.dtype[Any]) -> None:
+def _encode(
+    tokenizer: Tokenizer, documents: Iterable[Document], path: Path, dtype: np.dtype[np.unsignedinteger]
+) -> None:
     end = np.array([tokenizer.token_to_id(END_OF_TEXT)], dtype)
     with path.open("wb") as file:
         for batch in _batches(documents):

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from parambudget._files import read_json
 from parambudget.errors import ConfigError, InputError
 
+TokenIds = npt.NDArray[np.integer]
+TokenBytes = npt.NDArray[np.number]
+"""By id, the bytes of UTF-8 that it stands for."""
 END_OF_TEXT: Final = "<|endoftext|>"
 FEWEST_ENTRIES: Final = 257
 """One per byte, and one for the end of a document."""
@@ -101,7 +105,12 @@ def require_vocabulary(vocab_size: int) -> None:
         )
 
 
-def bytes_of_token(tokenizer: Tokenizer) -> np.ndarray[Any, Any]:
+def id_type(entries: int) -> np.dtype[np.unsignedinteger]:
+    """The smallest type that holds every id below `entries`."""
+    return np.dtype(np.uint16 if entries <= 2**16 else np.uint32)
+
+
+def bytes_of_token(tokenizer: Tokenizer) -> TokenBytes:
     """UTF-8 bytes of each id of a byte-level tokenizer; 0 for special tokens, which are not text.
 
     Byte-level BPE writes each byte as one character: a token has as many characters as bytes.

@@ -186,7 +186,10 @@ def calibrate(
                 1 / 3 + 2 / 3 * i / len(shapes), f"training, {i + 1} of {len(shapes)} small models"
             )
         )
-        model, step = _model(shape), StepConfig(batch_size=shape[-1], optimizer="adamw")
+        model, step = (
+            _model(shape),
+            StepConfig(batch_size=shape[-1], gradient_accumulation_steps=1, optimizer="adamw"),
+        )
         each = 2 / 3 * seconds / len(shapes)
         taken = timed_update_seconds(model, timing_config(step), random_text(model), compute, seconds=each)
         torch.compiler.reset()

@@ -45,7 +45,7 @@ class Prediction:
     """Of one update; a run takes its steps times this, and evaluations and saves."""
 
     @property
-    def formatted(self) -> tuple[str | None, str]:
+    def table_cells(self) -> tuple[str | None, str]:
         """Tokens per second and peak memory, to stand beside measured ones."""
         rate = None if self.tokens_per_second is None else f"{self.tokens_per_second:,.0f}"
         return rate, format_bytes(self.peak_memory_bytes)

@@ -40,7 +40,7 @@ class RequestedSettings:
     """Of that run."""
 
     @property
-    def merged(self) -> dict[str, object]:
+    def merged_fields(self) -> dict[str, object]:
         """The settings of the resumed run, overridden by the requested ones."""
         return {**self.stored, **self.fields}
 
@@ -78,7 +78,7 @@ def require_possible(
     if resumed is not None and stored is not None:
         require_same_model(resumed, stored, model.model_dump())
         requested = replace(requested, stored=stored["train"], provenance=stored["provenance"])
-    config = with_defaults(requested.merged, model, data_tokens=1, on_cpu=True).config
+    config = with_defaults(requested.merged_fields, model, data_tokens=1, on_cpu=True).config
     if resumed is not None and stored is not None:
         require_same_settings(resumed, stored, config.model_dump())
     return requested
@@ -90,7 +90,7 @@ def resolve_settings(
     shard: bool | None = False,
 ) -> ResolvedSettings:  # fmt: skip
     """The settings requested and those of the run that is resumed; the rest from model, text and device."""
-    fields = requested.merged
+    fields = requested.merged_fields
     if train_tokens is not None or hours is not None:
         fields.pop("steps", None)
     on_cpu = compute.device.type == "cpu"
@@ -144,7 +144,7 @@ def _choose_step_fields(
         is_open = group.world_size > 1 and not {"batch_size", "gradient_accumulation_steps"} & given.keys()
         return (_divided_evenly(config, group) if is_open else {}), {}
     step = fastest_step(model, config.step.sequences_per_update, machine, {**given, "shard": shard})
-    chosen = {name: value for name, value in step.decided.items() if name not in {*given, "shard"}}
+    chosen = {name: value for name, value in step.step_fields.items() if name not in {*given, "shard"}}
     peak = format_bytes(peak_bytes(model, step))
     reason = f"the fastest that fits, as planned for {machine.name}: {peak} at the peak"
     return cast(StepFields, chosen), dict.fromkeys(chosen, reason)

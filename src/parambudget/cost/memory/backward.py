@@ -85,7 +85,7 @@ def backward(segment: Segment, backend: Backend, *, recompute: bool = False) -> 
     return snapshots
 
 
-def compiled_recompute_bound(segment: Segment) -> BackwardSnapshot:
+def compiled_recompute_maximum(segment: Segment) -> BackwardSnapshot:
     """The most that a compiled backward pass may hold of a segment that is recomputed.
 
     The compiler leaves the gradients of such a segment's weights for last. Until then it holds the input of
@@ -94,7 +94,7 @@ def compiled_recompute_bound(segment: Segment) -> BackwardSnapshot:
     """
     matmuls = [op for op in segment.ops if op.is_matmul]
     gradients = sum((op.output.bytes + op.inputs[0].bytes for op in matmuls), start=0)
-    saved_bytes = total_bytes(segment.saved.keys() - {segment.input})
+    saved_bytes = total_bytes(segment.saved_activations.keys() - {segment.input})
     return BackwardSnapshot(
         saved_bytes, gradients + segment.output.bytes, finished_parameters=0, unfinished_bytes=0,
         copied_elements=segment.copied_elements,

@@ -31,7 +31,7 @@ class Segment:
     """What the function still refers to when it returns, saved or not."""
 
     @cached_property
-    def saved(self) -> dict[Activation, str]:
+    def saved_activations(self) -> dict[Activation, str]:
         """Each storage that is saved for the backward pass, named after the first op that saves it and what
         it is there."""
         first: dict[Activation, str] = {}
@@ -43,7 +43,7 @@ class Segment:
     @cached_property
     def saved_bytes(self) -> Size:
         """Per token."""
-        return total_bytes(self.saved)
+        return total_bytes(self.saved_activations)
 
     @cached_property
     def parameters(self) -> Size:

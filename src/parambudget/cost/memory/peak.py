@@ -26,7 +26,7 @@ from parambudget.arch.layers import (
 from parambudget.arch.sizes import take_models
 from parambudget.arch.tensors import tensors
 from parambudget.cost.flops import head_parameters
-from parambudget.cost.memory.backward import BackwardSnapshot, backward, compiled_recompute_bound
+from parambudget.cost.memory.backward import BackwardSnapshot, backward, compiled_recompute_maximum
 from parambudget.cost.memory.forward import ForwardPass, forward, masks
 from parambudget.cost.memory.graph import largest, total_bytes
 from parambudget.cost.memory.state import optimizer_bytes, optimizer_scratch_bytes, weight_bytes
@@ -286,7 +286,7 @@ def _own_share(size_bytes: Size, step: StepConfig) -> Size:
 def _after_forward(update: _Update) -> MemorySnapshot:
     """Autocast keeps every copy until the loss is there, also those of layers that save only their input."""
     passed, layers = update.passed, {} if update.step.shard else update.kinds
-    logits = total_bytes({*passed.loss.saved, *passed.loss.variables})
+    logits = total_bytes({*passed.loss.saved_activations, *passed.loss.variables})
     ends = sum(segment.copied_elements for segment in (passed.embedding, passed.end, passed.loss))
     copied = sum((n * passed.layers[kind].cached_elements for kind, n in layers.items()), start=ends)
     return _in_pass(
@@ -333,7 +333,7 @@ def _in_layer(update: _Update, phase: Phase, place: LayerPosition) -> Iterator[M
     recompute = step.gradient_checkpointing
     # Experts are not compiled: with them, a layer is recomputed eagerly.
     if recompute and step.backend.compiled and not place.kind.experts:
-        moments = [compiled_recompute_bound(layer)]
+        moments = [compiled_recompute_maximum(layer)]
     else:
         moments = backward(layer, step.backend, recompute=recompute)
     own_input = update.n_tokens * layer.input.bytes if recompute else 0

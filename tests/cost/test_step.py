@@ -1,0 +1,94 @@
+"""How an update is executed: one type, and its arithmetic in one place."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.steps import step_of
+from support.training_data import small_config
+
+from parambudget.cost.step import (
+    SETTINGS,
+    STEP_FIELDS,
+    StepConfig,
+    accumulation_steps,
+    micro_batch_size,
+    read_step_fields,
+)
+from parambudget.errors import ConfigError, InputError
+from parambudget.training.config import TRAIN_FIELDS, TrainConfig
+
+
+def test_what_a_person_can_decide_are_fields_of_a_step():
+    assert set(STEP_FIELDS) <= StepConfig.model_fields.keys()
+    assert set(step_of(4).step_fields) == set(STEP_FIELDS)
+
+
+def test_where_an_update_is_executed_is_not_a_setting_of_a_run():
+    assert StepConfig.model_fields.keys() - SETTINGS.keys() == {"shard", "world_size", "backend", "overhead"}
+    assert step_of(4, 8, world_size=2, shard=True).model_dump() == step_of(4, 8).model_dump()
+
+
+def test_a_training_config_holds_a_step_and_its_json_is_flat():
+    config = small_config(batch_size=3, gradient_accumulation_steps=5, loss_chunks=2)
+    assert config.step == step_of(3, 5, loss_chunks=2, optimizer=config.optimizer)
+    document = json.loads(config.model_dump_json())
+    assert document.keys() == TRAIN_FIELDS.keys() >= SETTINGS.keys()
+    assert TrainConfig.read(document) == config
+    assert config.replace(batch_size=4).step == config.step.replace(batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"step": 5}, "unknown field 'step'; did you mean 'steps'?"),
+        ({"shard": True}, "unknown field 'shard'"),
+        ({"batchsize": 2}, "unknown field 'batchsize'; did you mean 'batch_size'?"),
+        ({"loss_chunks": 0}, "loss_chunks is 0; it must be greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_setting_of_a_run_is_one_line(wrong, message):
+    with pytest.raises(ConfigError) as error:
+        TrainConfig.read(small_config().model_dump() | wrong)
+    assert str(error.value).startswith(message)
+
+
+def test_a_missing_batch_size_is_named():
+    fields = small_config().model_dump()
+    del fields["batch_size"]
+    with pytest.raises(ConfigError, match=r"batch_size is missing \(sequences per micro-step and device\)"):
+        TrainConfig.read(fields)
+
+
+@given(st.integers(1, 64), st.integers(1, 8), st.integers(1, 8))
+def test_the_micro_steps_of_all_devices_make_up_an_update(batch_size, per_device, world_size):
+    step = step_of(batch_size, per_device * world_size, world_size=world_size)
+    assert step.micro_steps_per_device == per_device
+    assert step.accumulates == (per_device > 1)
+    assert step.tokens_per_update(16) == 16 * batch_size * per_device * world_size
+    assert step.with_batch_size(batch_size) == step
+
+
+@given(st.integers(1, 10**6), st.integers(1, 64), st.integers(1, 8))
+def test_accumulation_comes_as_near_to_a_number_of_sequences_as_it_can(sequences, batch_size, world_size):
+    steps = accumulation_steps(sequences, batch_size, world_size)
+    assert steps % world_size == 0
+    assert steps == world_size or abs(steps * batch_size - sequences) <= batch_size * world_size / 2
+
+
+@given(st.integers(1, 10**6), st.integers(1, 64), st.none() | st.integers(0, 64))
+def test_a_micro_batch_is_never_empty_and_never_more_than_allowed(sequences, micro_steps, at_most):
+    size = micro_batch_size(sequences, micro_steps, at_most=at_most)
+    assert 1 <= size <= max(1, sequences // micro_steps)
+    assert at_most is None or size <= max(1, at_most)
+
+
+def test_fields_that_are_none_are_not_given():
+    assert read_step_fields({"batch_size": None, "loss_chunks": 2}) == {"loss_chunks": 2}
+
+
+@pytest.mark.parametrize("unknown", ["ranks", "world_size", "sharded", "backend", "z_loss"])
+def test_what_is_not_to_be_decided_is_refused_by_name(unknown):
+    with pytest.raises(InputError, match=f"{unknown} is not a setting of an update; use batch_size, "):
+        read_step_fields({unknown: 4})
