@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from parambudget.training.autotune import _try, attempts, first_that_fits, settings_that_fit
 from parambudget.training.config import TrainConfig
-from parambudget.training.defaults import complete
+from parambudget.training.defaults import with_defaults
 from parambudget.training.device import Compute, select_device
 from parambudget.training.distributed import ProcessGroup
 from parambudget.training.fsdp import ShardedMuon
@@ -133,5 +133,5 @@ def settings_that_fit_are_agreed_on(group: ProcessGroup, folder: Path) -> None:
         sizes = attempts(config, {"loss_chunks", "gradient_checkpointing"}, 1024, group.world_size)
         assert first_that_fits(sizes, partial(try_one, shard), group).batch_size == 2
     assert tried == [8, 4, 2, 8, 4, 2]
-    found = complete({"gradient_accumulation_steps": 2}, model, len(data.train), on_cpu=True)
+    found = with_defaults({"gradient_accumulation_steps": 2}, model, len(data.train), on_cpu=True)
     assert settings_that_fit(found, model, data, CPU, group, shard=True).config == found.config

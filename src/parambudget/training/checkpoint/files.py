@@ -10,9 +10,7 @@ Tensors and JSON only: loading a checkpoint cannot run code. The files are the s
 them or several, each its own rows (`sharded`).
 """
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from parambudget._files import atomic_folder, sha256_of_file
 from parambudget.errors import InputError
 from parambudget.training.distributed import is_sharded
 from parambudget.training.metrics import RunConfigDocument, StepMetrics, list_checkpoints
@@ -95,22 +94,22 @@ def take_snapshot(
 
 
 def write_checkpoint(checkpoints: Path, snapshot: Snapshot) -> Path:
-    """Write `checkpoints/step-N` under a temporary name, flush it to the disk, then rename it."""
+    """Write `checkpoints/step-N` under a temporary name, sync it to the disk, then rename it."""
     final, unfinished = checkpoints / f"step-{snapshot.step.step}", _unfinished_path(checkpoints, snapshot)
     metadata = snapshot.metadata
     try:
         with _explain_write_errors(final):
-            _write_tensors(unfinished, snapshot)
-            (unfinished / "config.json").write_text(json.dumps(metadata.config, indent=2), encoding="utf-8")
-            (unfinished / "tokenizer.json").write_text(metadata.tokenizer_json, encoding="utf-8")
-            hashes = {path.name: _sha256(path) for path in sorted(unfinished.iterdir())}
-            state = json.dumps(_state_document(snapshot, hashes), indent=2)
-            (unfinished / "state.json").write_text(state, encoding="utf-8")
-            for path in (*unfinished.iterdir(), unfinished):
-                path.chmod(0o755 if path.is_dir() else 0o644)
-                _flush(path)
-            unfinished.rename(final)
-            _flush(checkpoints)
+            if metadata.shard_writer is not None:
+                # Before anything that can fail, and it creates the folder: the other processes wait here.
+                metadata.shard_writer.write(unfinished / _SHARDS, snapshot.weights | snapshot.optimizer)
+            with atomic_folder(final, temporary=unfinished):
+                _write_tensors(unfinished, snapshot)
+                config = json.dumps(metadata.config, indent=2)
+                (unfinished / "config.json").write_text(config, encoding="utf-8")
+                (unfinished / "tokenizer.json").write_text(metadata.tokenizer_json, encoding="utf-8")
+                hashes = {path.name: sha256_of_file(path) for path in sorted(unfinished.iterdir())}
+                state = json.dumps(_state_document(snapshot, hashes), indent=2)
+                (unfinished / "state.json").write_text(state, encoding="utf-8")
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return final
@@ -196,7 +195,7 @@ def read_state(folder: Path, *, check: bool = True) -> CheckpointState:
     try:
         state: CheckpointState = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         hashes = state["sha256"].items() if check else ()
-        changed = [name for name, digest in hashes if _sha256(folder / name) != digest]
+        changed = [name for name, digest in hashes if sha256_of_file(folder / name) != digest]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"checkpoint {folder} is not complete ({error}); use another one") from None
     if changed:
@@ -221,16 +220,12 @@ def _unfinished_path(checkpoints: Path, snapshot: Snapshot) -> Path:
 
 def _write_tensors(folder: Path, snapshot: Snapshot) -> None:
     files = {"model.safetensors": snapshot.weights, "optimizer.safetensors": snapshot.optimizer}
-    writer = snapshot.metadata.shard_writer
-    if writer is None:
-        folder.mkdir(exist_ok=True)
+    if snapshot.metadata.shard_writer is None:
         for name, tensors in files.items():
             save_file(tensors, folder / name, {"format": "pt"})
         return
     from parambudget.training.checkpoint.sharded import consolidate
 
-    # Before anything else, and it creates the folder: the other processes wait here, even if this one fails.
-    writer.write(folder / _SHARDS, snapshot.weights | snapshot.optimizer)
     for name, tensors in files.items():
         consolidate(folder / _SHARDS, tensors, folder / name)
     shutil.rmtree(folder / _SHARDS)
@@ -299,16 +294,3 @@ def _val_loss(folder: Path) -> float | None:
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return loss if isinstance(loss, float) else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
