@@ -1,7 +1,7 @@
 """How exactly Hugging Face configs are read: the table of docs/families.md.
 
 For every supported type, two comparisons: its presets with the published counts of their class, which
-tests/formats/test_hf_classes.py compares with the class itself; and random configs with what the class builds
+tests/formats/hf/test_classes.py compares with the class itself; and random configs with what the class builds
 of them on the meta device, by total, component and active parameters. The largest error is in parameters.
 
 python benchmarks/families.py [CONFIGS]

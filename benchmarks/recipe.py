@@ -24,8 +24,8 @@ import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.text.corpus import read_corpus
 from parambudget.text.token_cache import token_data
-from parambudget.training.defaults import with_defaults
 from parambudget.training.loop import TrainJob, train
+from parambudget.training.run.defaults import with_defaults
 
 TEXT = {"vocab_size": 512, "context_length": 128}
 

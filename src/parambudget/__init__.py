@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from parambudget.search.certificate import Certificate
     from parambudget.search.solutions import Forecast, Solution, Solutions
     from parambudget.training.metrics import StepMetrics, TrainResult
-    from parambudget.training.request import TrainEvents
+    from parambudget.training.run.request import TrainEvents
 
 
 __all__ = [
@@ -79,7 +79,7 @@ _LAZY: Final = {
     "Solution": "search.solutions",
     "Solutions": "search.solutions",
     "StepMetrics": "training.metrics",
-    "TrainEvents": "training.request",
+    "TrainEvents": "training.run.request",
     "TrainResult": "training.metrics",
     "count": "api",
     "formula": "api",

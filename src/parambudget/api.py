@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Solutions
     from parambudget.training.metrics import TrainResult
-    from parambudget.training.request import TrainEvents
+    from parambudget.training.run.request import TrainEvents
 
 
 class HasModel(Protocol):
@@ -263,8 +263,8 @@ def train(
     With `resume`, the run in `out` is resumed if there is one. `init` is a checkpoint or a Hugging Face
     folder whose weights a new run starts from.
     """
-    from parambudget.training.request import RunOptions, build_request
-    from parambudget.training.run import run
+    from parambudget.training.run.orchestration import run
+    from parambudget.training.run.request import RunOptions, build_request
 
     options = RunOptions(
         out=Path(out), data=None if data is None else Path(data),

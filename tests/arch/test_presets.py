@@ -9,7 +9,7 @@ from parambudget.errors import ConfigError
 
 @pytest.mark.parametrize("row", PRESETS.values(), ids=lambda row: row.name)
 def test_the_count_equals_the_published_count(row: Preset):
-    """tests/formats/test_hf_classes.py builds the classes that were counted."""
+    """tests/formats/hf/test_classes.py builds the classes that were counted."""
     counted = count(row.model)
     assert counted.total == row.published_count, row.source
     assert counted.active == (row.published_active or row.published_count), row.source

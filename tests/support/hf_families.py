@@ -415,7 +415,7 @@ COUNTED_ALONE = {
     "PhimoeForCausalLM": phimoe,
 }
 """Classes whose presets are counted, and whose logits are held against ours elsewhere (CodeGen, in
-test_hf_weights), or differ: Phi mixes experts in a way of its own."""
+test_weights), or differ: Phi mixes experts in a way of its own."""
 
 
 def opt(m: ModelConfig) -> hf.PreTrainedConfig:

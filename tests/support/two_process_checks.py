@@ -9,14 +9,13 @@ from torch import Tensor, nn
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.testing import assert_close
 
-from parambudget.training.autotune import _try, attempts, first_that_fits, settings_that_fit
 from parambudget.training.config import TrainConfig
-from parambudget.training.defaults import with_defaults
 from parambudget.training.device import Compute, select_device
 from parambudget.training.distributed import ProcessGroup
 from parambudget.training.fsdp import ShardedMuon
 from parambudget.training.loop import accumulate_gradients
 from parambudget.training.optimizer import clip_grad_norm
+from parambudget.training.run.autotune import _try, attempts, first_that_fits, settings_that_fit
 from parambudget.training.train_state import TrainState, init_train_state
 
 CPU = select_device("cpu")

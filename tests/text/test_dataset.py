@@ -14,7 +14,7 @@ from parambudget.text.corpus import Document, read_corpus
 from parambudget.text.token_cache import token_data
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenWindows, permuted_index
-from parambudget.training.defaults import with_defaults
+from parambudget.training.run.defaults import with_defaults
 from parambudget.training.schedule import learning_rate
 
 

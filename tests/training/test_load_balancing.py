@@ -8,10 +8,10 @@ from support.training_data import small_config, small_model
 from parambudget.errors import ConfigError
 from parambudget.nn.mlp import load_balancing_loss
 from parambudget.training import loop
-from parambudget.training.defaults import with_defaults
 from parambudget.training.device import select_device
 from parambudget.training.loop import accumulate_gradients
 from parambudget.training.loss import ROUTER_BIAS_STEP
+from parambudget.training.run.defaults import with_defaults
 from parambudget.training.train_state import TrainState, init_train_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -23,11 +23,11 @@ from parambudget.training import loop, train_state
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TRAIN_FIELDS, TrainConfig
 from parambudget.training.dataloader import TokenWindows
-from parambudget.training.defaults import with_defaults
 from parambudget.training.device import select_device
 from parambudget.training.loss import build_loss
 from parambudget.training.metrics import StepMetrics
 from parambudget.training.optimizer import build_optimizer, clip_grad_norm, group_parameters
+from parambudget.training.run.defaults import with_defaults
 from parambudget.training.schedule import learning_rate
 from parambudget.training.train_state import TrainState
 

@@ -83,7 +83,7 @@ def plan(
 
     parambudget plan llama-3.2-1b --gpu h100 --gpus 8 --tokens 20B --compare qwen3-0.6b
     """
-    from parambudget.training.defaults import require_valid
+    from parambudget.training.run.defaults import require_valid
 
     in_file = read_source(source).train if source is not None else {}
     require_valid(in_file)

@@ -18,14 +18,14 @@ from parambudget.cli._options import (
     with_model_fields,
 )
 from parambudget.training.metrics import TrainResult
-from parambudget.training.request import (
+from parambudget.training.run.request import (
     RunOptions,
     RunRequest,
     TrainEvents,
     build_request,
     launched_processes,
 )
-from parambudget.training.signals import StopRequest, StopSignal, handle_stop_signals
+from parambudget.training.run.signals import StopRequest, StopSignal, handle_stop_signals
 from parambudget.units import parse_count
 
 RUN_PANEL = "Length, checkpoints and resuming"
@@ -180,7 +180,7 @@ def _run(
         request = build()
         build = lambda: request  # noqa: E731
     from parambudget.render.training import RunDisplay
-    from parambudget.training.run import run
+    from parambudget.training.run.orchestration import run
 
     with RunDisplay(quiet=as_json) as display:
 

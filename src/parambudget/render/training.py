@@ -18,10 +18,10 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.render.progress import make_console
 from parambudget.text.token_cache import TokenData
-from parambudget.training.defaults import ResolvedTrainConfig
-from parambudget.training.forecast import Prediction
 from parambudget.training.metrics import StepMetrics, TrainResult
-from parambudget.training.run import RunStart
+from parambudget.training.run.defaults import ResolvedTrainConfig
+from parambudget.training.run.forecast import Prediction
+from parambudget.training.run.orchestration import RunStart
 from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
 
 

@@ -26,9 +26,9 @@ from parambudget.cost.speed.profile import LINK_SHARE, SOFTWARE, DeviceProfile
 from parambudget.cost.speed.roofline import FLASH_BACKWARD, NEWTON_SCHULZ_STEPS, step_seconds
 from parambudget.cost.step import StepConfig
 from parambudget.text.token_cache import TokenData
-from parambudget.training.autotune import timed_update_seconds
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
+from parambudget.training.run.autotune import timed_update_seconds
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 

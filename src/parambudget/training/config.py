@@ -27,7 +27,7 @@ class TrainConfig(BaseModel):
 
     Frozen, strict and closed. The settings of an update are those of its `StepConfig`; in JSON and in the
     constructor they stand beside the others. To fill in what is left out, use
-    `training.defaults.with_defaults`.
+    `training.run.defaults.with_defaults`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from parambudget.errors import InputError, ParambudgetError, ReportedElsewhere
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
-from parambudget.training.request import launched_processes
+from parambudget.training.run.request import launched_processes
 
 Value = TypeVar("Value")
 # The main process may tokenize a large text, or consolidate a large checkpoint, while the others wait.

@@ -22,17 +22,17 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import total
 from parambudget.errors import CheckFailed
 from parambudget.text.token_cache import TokenData
-from parambudget.training import run_folder
 from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.async_saver import AsyncCheckpointSaver
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenArray, TokenWindows, require_windows
 from parambudget.training.device import Compute, environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
-from parambudget.training.forecast import Prediction, predict_run
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
 from parambudget.training.optimizer import clip_grad_norm, set_learning_rate
-from parambudget.training.resume import require_same_run, restore_newest_checkpoint
+from parambudget.training.run import run_folder
+from parambudget.training.run.forecast import Prediction, predict_run
+from parambudget.training.run.resume import require_same_run, restore_newest_checkpoint
 from parambudget.training.schedule import learning_rate
 from parambudget.training.train_state import TrainState, init_train_state, load_initial_weights
 

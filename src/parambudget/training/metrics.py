@@ -81,7 +81,7 @@ class TrainResult:
     """From the start, or from the resume, to the last save."""
     device: str
     planned: dict[str, float | None] | None
-    """The predicted peak memory, tokens per second and update time, as in `training.forecast`."""
+    """The predicted peak memory, tokens per second and update time, as in `training.run.forecast`."""
     checkpoint: Path | None
     """The newest one; None if the run stopped before its first update."""
 

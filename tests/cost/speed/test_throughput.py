@@ -43,7 +43,7 @@ stacks = st.sampled_from([preset_profile(row) for row in ACCELERATORS])
 @pytest.fixture(scope="module")
 def benchmark():
     """The script that fits the presets."""
-    path = Path(__file__).parents[2] / "benchmarks" / "throughput.py"
+    path = Path(__file__).parents[3] / "benchmarks" / "throughput.py"
     spec = importlib.util.spec_from_file_location("throughput_benchmark", path)
     script = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:

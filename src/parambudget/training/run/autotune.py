@@ -18,11 +18,11 @@ from parambudget.cost.step import MANY_CHUNKS, MAX_COUNT
 from parambudget.errors import InputError
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
-from parambudget.training.defaults import ResolvedTrainConfig, with_defaults
 from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.loop import Clock, train_steps
 from parambudget.training.metrics import StepMetrics
+from parambudget.training.run.defaults import ResolvedTrainConfig, with_defaults
 from parambudget.training.train_state import init_train_state
 from parambudget.units import format_seconds
 

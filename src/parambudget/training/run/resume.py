@@ -9,7 +9,7 @@ from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.files import CheckpointState, RunMetadata
 from parambudget.training.config import TrainConfig
 from parambudget.training.metrics import RunConfigDocument, StepMetrics, list_checkpoints
-from parambudget.training.run_folder import MetricsFile
+from parambudget.training.run.run_folder import MetricsFile
 from parambudget.training.train_state import TrainState
 
 CHANGEABLE: Final = ("steps", "save_every", "keep", "eval_every", "eval_tokens")

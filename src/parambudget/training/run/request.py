@@ -16,7 +16,7 @@ from parambudget.training.metrics import StepMetrics, TrainResult, read_run_conf
 from parambudget.units import format_count
 
 if TYPE_CHECKING:
-    from parambudget.training.run import RunStart
+    from parambudget.training.run.orchestration import RunStart
 
 
 def launched_processes() -> int:

@@ -11,8 +11,8 @@ import torch
 from support.training_data import small_model, write_text
 
 from parambudget.cli.main import main
+from parambudget.training.loggers.wandb_logger import log_to_wandb
 from parambudget.training.metrics import StepMetrics
-from parambudget.training.wandb_logger import log_to_wandb
 
 SETTINGS = ["--data", "text", "--batch_size", "2", "--device", "cpu", "--steps", "2", "--out", "run"]
 

@@ -16,21 +16,26 @@ from parambudget.text.dataset import data_for
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import require_windows
-from parambudget.training.defaults import ResolvedTrainConfig
 from parambudget.training.device import Compute, explain_missing_kernel, select_device
 from parambudget.training.distributed import ProcessGroup, join_process_group
-from parambudget.training.forecast import Prediction, predict_run
 from parambudget.training.loop import TrainJob, train
 from parambudget.training.metrics import StepMetrics, TrainResult, run_config_path
-from parambudget.training.request import RunRequest, TrainEvents
-from parambudget.training.run_folder import (
+from parambudget.training.run.defaults import ResolvedTrainConfig
+from parambudget.training.run.forecast import Prediction, predict_run
+from parambudget.training.run.request import RunRequest, TrainEvents
+from parambudget.training.run.run_folder import (
     data_provenance,
     require_free,
     run_data_path,
     warn_about_changed_text,
 )
-from parambudget.training.settings import ResolvedSettings, merge_sources, require_possible, resolve_settings
-from parambudget.training.signals import StopRequest
+from parambudget.training.run.settings import (
+    ResolvedSettings,
+    merge_sources,
+    require_possible,
+    resolve_settings,
+)
+from parambudget.training.run.signals import StopRequest
 from parambudget.training.train_state import require_initial_weights
 
 
@@ -148,7 +153,7 @@ def _require_wandb() -> None:
             "--wandb needs wandb, which is not installed; run it as: uv run --extra train --extra wandb "
             "parambudget train ... (or: pip install 'parambudget[train,wandb]')"
         )
-    from parambudget.training.wandb_logger import require_account
+    from parambudget.training.loggers.wandb_logger import require_account
 
     require_account()
 
@@ -162,7 +167,7 @@ def _log_steps(
     if project is None or not group.is_main:
         yield on_step
         return
-    from parambudget.training.wandb_logger import log_to_wandb
+    from parambudget.training.loggers.wandb_logger import log_to_wandb
 
     settings = request.model.model_dump() | config.model_dump()
     with log_to_wandb(on_step, project, request.out, settings) as log_step:

@@ -9,10 +9,10 @@ from support.training_data import small_config, small_model, write_text
 
 from parambudget.cli.main import main
 from parambudget.errors import InputError
-from parambudget.training.autotune import attempts, first_that_fits, settings_for_hours, settings_that_fit
 from parambudget.training.config import TrainConfig
-from parambudget.training.defaults import with_defaults
 from parambudget.training.device import explain_out_of_memory, select_device
+from parambudget.training.run.autotune import attempts, first_that_fits, settings_for_hours, settings_that_fit
+from parambudget.training.run.defaults import with_defaults
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,7 +8,7 @@ import pytest
 from support.training_data import small_model, write_text
 
 import parambudget as pb
-from parambudget.training.request import RunOptions, build_request
+from parambudget.training.run.request import RunOptions, build_request
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,14 +11,14 @@ from parambudget.cost.step import STEP_FIELDS, StepFields, accumulation_steps, m
 from parambudget.formats.source import Source
 from parambudget.planning.step_search import fastest_step
 from parambudget.text.token_cache import TokenData
-from parambudget.training.autotune import settings_for_hours, settings_that_fit
 from parambudget.training.config import TrainConfig
-from parambudget.training.defaults import ResolvedTrainConfig, with_defaults
 from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
-from parambudget.training.forecast import has_ample_room, machine_of, require_room, step_of_run
 from parambudget.training.metrics import read_run_config
-from parambudget.training.resume import require_same_model, require_same_settings
+from parambudget.training.run.autotune import settings_for_hours, settings_that_fit
+from parambudget.training.run.defaults import ResolvedTrainConfig, with_defaults
+from parambudget.training.run.forecast import has_ample_room, machine_of, require_room, step_of_run
+from parambudget.training.run.resume import require_same_model, require_same_settings
 from parambudget.units import format_bytes
 
 GIVEN: Final = "given"
