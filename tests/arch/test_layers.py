@@ -9,7 +9,7 @@ from support.tiny_model import SMALL
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.layers import layer_kind, layer_kind_counts, peak_layer_candidates
 from parambudget.arch.sizes import with_sizes
-from parambudget.nn.attention import mask_for
+from parambudget.nn.attention import attention_mask
 from parambudget.nn.transformer import Transformer
 
 deep = st.tuples(models(), st.integers(0, 14)).map(lambda drawn: deeper(*drawn))
@@ -33,7 +33,7 @@ def test_every_layer_is_counted_as_of_its_kind(model):
 def test_a_layer_takes_a_mask_where_the_module_gives_it_one(model):
     like = Transformer(model).embed.weight
     for layer in range(model.n_layers):
-        mask = mask_for(model, model.context_length, 0, local=model.is_local(layer), like=like)
+        mask = attention_mask(model, model.context_length, 0, local=model.is_local(layer), like=like)
         assert layer_kind(model, layer).needs_mask == (mask is not None)
 
 
