@@ -98,7 +98,7 @@ REFUSED = {
     "another tool": (("--to", "litgpt", "-o", "out"), "--to is litgpt"),
     "another model": (("gpt2", "-o", "out"), "is of another model: dim is 32 there and 768 here"),
     "another class": (("--model-type", "gpt2", "-o", "out"), "no config of gpt2 is equivalent to this model"),
-    "a file in place": (("-o", __file__), "is there already"),
+    "a file in place": (("-o", __file__), "already exists"),
 }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count, islice, takewhile
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class TrainJob:
     """Resume the run in `out` if there is one."""
     init: Path | None = None
     """A checkpoint whose weights a new run starts from."""
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, object] = field(default_factory=dict)
     """What else the run's config file says about where the run comes from."""
 
     @property

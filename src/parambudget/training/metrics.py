@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict, cast
 
 from parambudget._files import read_json
 from parambudget.arch.config import ModelConfig
@@ -193,8 +193,16 @@ def run_config_path(out: Path) -> Path | None:
     return path
 
 
-def read_run_config(out: Path) -> dict[str, Any] | None:
-    """The config document of the run in `out`: model, provenance and train. None if `out` holds no run."""
+class RunConfigDocument(TypedDict):
+    """The config file of a run, as JSON."""
+
+    model: dict[str, object]
+    provenance: dict[str, object]
+    train: dict[str, object]
+
+
+def read_run_config(out: Path) -> RunConfigDocument | None:
+    """The config file of the run in `out`; None if `out` holds no run."""
     path = run_config_path(out)
     return None if path is None else _read_document(path)
 
@@ -205,11 +213,11 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
-def _read_document(path: Path) -> dict[str, Any]:
+def _read_document(path: Path) -> RunConfigDocument:
     document = read_json(path)
     if not isinstance(document, dict) or not {"model", "provenance", "train"} <= document.keys():
         raise InputError(f"{path} does not belong to a run; choose another folder with --out")
-    return document
+    return cast(RunConfigDocument, document)
 
 
 def read_run(folder: Path) -> Run:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from parambudget._files import sha256_of_file
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
 from parambudget.formats.hf.weights import fill_from_pretrained, is_pretrained, weight_files
@@ -106,7 +107,6 @@ def _load_pretrained(init: Path, state: TrainState) -> tuple[str, str]:
     fill_from_pretrained(state.module, init)
     digest = hashlib.sha256()
     for path in weight_files(init):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of_file(path)))
     has_tokenizer = (init / "tokenizer.json").is_file()
     return digest.hexdigest(), read_pretrained_tokenizer(init).json if has_tokenizer else ""

@@ -249,9 +249,9 @@ def test_sharding_divides_the_state_and_copying_adds_the_gradients(model, plan, 
     for part in ("weights", "optimizer"):
         assert copied[part] == alone[part]
         assert 0 <= world_size * shared[part] - alone[part] < world_size
-    assert copied["exchange"] == 4 * total(model)
-    assert shared["exchange"] > 0
-    assert alone["exchange"] == 0
+    assert copied["communication"] == 4 * total(model)
+    assert shared["communication"] > 0
+    assert alone["communication"] == 0
 
 
 MIXED = {

@@ -10,24 +10,23 @@ Tensors and JSON only: loading a checkpoint cannot run code. The files are the s
 them or several, each its own rows (`sharded`).
 """
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from parambudget._files import publish_folder, sha256_of_file
 from parambudget.errors import InputError
 from parambudget.training.distributed import is_sharded
-from parambudget.training.metrics import StepMetrics, list_checkpoints
+from parambudget.training.metrics import RunConfigDocument, StepMetrics, list_checkpoints
 
 if TYPE_CHECKING:
     from parambudget.training.checkpoint.sharded import ShardedCheckpointWriter
@@ -36,11 +35,26 @@ _UNFINISHED: Final = ".unfinished-"
 _SHARDS: Final = "shards"
 
 
+class CheckpointState(TypedDict):
+    """state.json of a checkpoint."""
+
+    step: int
+    tokens: int
+    loss: float | None
+    val_loss: float | None
+    torch_rng: str
+    """The bytes of torch's random state, in hexadecimal."""
+    surroundings: dict[str, str | int]
+    """The environment that a bit-exact repetition depends on."""
+    sha256: dict[str, str]
+    """Of every other file."""
+
+
 @dataclass(frozen=True)
 class RunMetadata:
     """What every checkpoint of a run repeats."""
 
-    config: dict[str, Any]
+    config: RunConfigDocument
     tokenizer_json: str
     environment: dict[str, str | int]
     shard_writer: "ShardedCheckpointWriter | None" = None
@@ -80,22 +94,22 @@ def take_snapshot(
 
 
 def write_checkpoint(checkpoints: Path, snapshot: Snapshot) -> Path:
-    """Write `checkpoints/step-N` under a temporary name, flush it to the disk, then rename it."""
+    """Write `checkpoints/step-N` under a temporary name, sync it to the disk, then rename it."""
     final, unfinished = checkpoints / f"step-{snapshot.step.step}", _unfinished_path(checkpoints, snapshot)
     metadata = snapshot.metadata
     try:
         with _explain_write_errors(final):
+            if metadata.shard_writer is not None:
+                # Before anything that can fail: the other processes wait here. It creates the folder.
+                metadata.shard_writer.write(unfinished / _SHARDS, snapshot.weights | snapshot.optimizer)
+            unfinished.mkdir(parents=True, exist_ok=True)
             _write_tensors(unfinished, snapshot)
             (unfinished / "config.json").write_text(json.dumps(metadata.config, indent=2), encoding="utf-8")
             (unfinished / "tokenizer.json").write_text(metadata.tokenizer_json, encoding="utf-8")
-            hashes = {path.name: _sha256(path) for path in sorted(unfinished.iterdir())}
-            state = json.dumps(_state_document(snapshot) | {"sha256": hashes}, indent=2)
+            hashes = {path.name: sha256_of_file(path) for path in sorted(unfinished.iterdir())}
+            state = json.dumps(_state_document(snapshot, hashes), indent=2)
             (unfinished / "state.json").write_text(state, encoding="utf-8")
-            for path in (*unfinished.iterdir(), unfinished):
-                path.chmod(0o755 if path.is_dir() else 0o644)
-                _flush(path)
-            unfinished.rename(final)
-            _flush(checkpoints)
+            publish_folder(unfinished, final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return final
@@ -120,14 +134,16 @@ def write_shards(checkpoints: Path, snapshot: Snapshot) -> None:
         writer.write(folder, snapshot.weights | snapshot.optimizer)
 
 
-def load_weights(folder: Path, module: nn.Module, *, check: bool = True) -> dict[str, Any]:
+def load_weights(folder: Path, module: nn.Module, *, check: bool = True) -> CheckpointState:
     """Load the weights, after every file was checked against its hash; returns state.json."""
     state = read_state(folder, check=check)
     _restore_weights(module, folder)
     return state
 
 
-def restore(folder: Path, state: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def restore(
+    folder: Path, state: CheckpointState, module: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
     """Restore weights, optimizer and random state; `state` is what `read_state` returned."""
     _restore_weights(module, folder)
     _restore_optimizer(module, optimizer, folder)
@@ -171,15 +187,15 @@ def require_checkpoint(folder: Path) -> None:
         )
 
 
-def read_state(folder: Path, *, check: bool = True) -> dict[str, Any]:
+def read_state(folder: Path, *, check: bool = True) -> CheckpointState:
     """state.json of a checkpoint whose files match their hashes; the error names the file that does not.
 
     Of several processes one needs to `check`.
     """
     try:
-        state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state: CheckpointState = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         hashes = state["sha256"].items() if check else ()
-        changed = [name for name, digest in hashes if _sha256(folder / name) != digest]
+        changed = [name for name, digest in hashes if sha256_of_file(folder / name) != digest]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"checkpoint {folder} is not complete ({error}); use another one") from None
     if changed:
@@ -189,11 +205,11 @@ def read_state(folder: Path, *, check: bool = True) -> dict[str, Any]:
     return state
 
 
-def _state_document(snapshot: Snapshot) -> dict[str, Any]:
+def _state_document(snapshot: Snapshot, hashes: dict[str, str]) -> CheckpointState:
     step = snapshot.step
     return {
         "step": step.step, "tokens": step.tokens, "loss": step.loss, "val_loss": step.val_loss,
-        "torch_rng": snapshot.torch_rng, "surroundings": snapshot.metadata.environment,
+        "torch_rng": snapshot.torch_rng, "surroundings": snapshot.metadata.environment, "sha256": hashes,
     }  # fmt: skip
 
 
@@ -204,16 +220,12 @@ def _unfinished_path(checkpoints: Path, snapshot: Snapshot) -> Path:
 
 def _write_tensors(folder: Path, snapshot: Snapshot) -> None:
     files = {"model.safetensors": snapshot.weights, "optimizer.safetensors": snapshot.optimizer}
-    writer = snapshot.metadata.shard_writer
-    if writer is None:
-        folder.mkdir(exist_ok=True)
+    if snapshot.metadata.shard_writer is None:
         for name, tensors in files.items():
             save_file(tensors, folder / name, {"format": "pt"})
         return
     from parambudget.training.checkpoint.sharded import consolidate
 
-    # Before anything else, and it creates the folder: the other processes wait here, even if this one fails.
-    writer.write(folder / _SHARDS, snapshot.weights | snapshot.optimizer)
     for name, tensors in files.items():
         consolidate(folder / _SHARDS, tensors, folder / name)
     shutil.rmtree(folder / _SHARDS)
@@ -282,16 +294,3 @@ def _val_loss(folder: Path) -> float | None:
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return loss if isinstance(loss, float) else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
@@ -52,11 +52,11 @@ class RunRequest:
     model: ModelConfig
     out: Path
     options: RunOptions
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     """Settings that the caller gives; they take precedence over those of `source`."""
     source: Source
     """What the config file says beside the model."""
-    provenance: Mapping[str, Any]
+    provenance: Mapping[str, object]
     """Of the run to resume, else of the run that the config file belongs to: its text is meant."""
 
 
@@ -77,18 +77,19 @@ class TrainEvents:
 
 
 def build_request(
-    source: ModelConfig | str | Path | None, fields: Mapping[str, Any], settings: Mapping[str, Any],
+    source: ModelConfig | str | Path | None, fields: Mapping[str, object], settings: Mapping[str, object],
     options: RunOptions,
 ) -> RunRequest:  # fmt: skip
     """Read the model and the config file, and refuse options that contradict each other.
 
-    `fields` change fields of the model. Without any model, that of the run to resume is meant, or that of the
-    initial weights.
+    `fields` change fields of the model in a config file. Without any model, that of the run to resume is
+    meant, or that of the initial weights.
     """
     _require_consistent(options, settings.get("steps"))
     out, provenance, document = options.out, None, Source({})
     if isinstance(source, ModelConfig):
-        model, name = source.replace(**fields) if fields else source, None
+        assert not fields, "change the model itself"
+        model, name = source, None
     else:
         if source is not None:
             document = read_source(source)
@@ -112,7 +113,7 @@ def next_folder(name: str) -> Path:
     return folder
 
 
-def _require_consistent(options: RunOptions, steps: int | None) -> None:
+def _require_consistent(options: RunOptions, steps: object) -> None:
     lengths = {"--steps": steps, "--tokens": options.tokens, "--hours": options.hours}
     given = [name for name, value in lengths.items() if value is not None]
     if len(given) > 1:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from parambudget.errors import InputError
 from parambudget.training.checkpoint import files
-from parambudget.training.checkpoint.files import RunMetadata
+from parambudget.training.checkpoint.files import CheckpointState, RunMetadata
 from parambudget.training.config import TrainConfig
-from parambudget.training.metrics import StepMetrics, list_checkpoints
+from parambudget.training.metrics import RunConfigDocument, StepMetrics, list_checkpoints
 from parambudget.training.run.run_folder import MetricsFile
 from parambudget.training.train_state import TrainState
 
@@ -21,14 +21,14 @@ _TEXT: Final = {
 }
 
 
-def require_same_run(out: Path, stored: dict[str, Any], now: dict[str, Any]) -> None:
+def require_same_run(out: Path, stored: RunConfigDocument, now: RunConfigDocument) -> None:
     """Refuse to resume a run as something else; names the first field that differs."""
     require_same_model(out, stored, now["model"])
     require_same_settings(out, stored, now["train"])
     require_same_text(out, stored, now["provenance"])
 
 
-def require_same_settings(out: Path, stored: dict[str, Any], train: dict[str, Any]) -> None:
+def require_same_settings(out: Path, stored: RunConfigDocument, train: dict[str, object]) -> None:
     """Refuse settings that differ from the run's, except those that may change."""
     before, after = (_complete_settings(fields) for fields in (stored["train"], train))
     for name in after:
@@ -39,7 +39,7 @@ def require_same_settings(out: Path, stored: dict[str, Any], train: dict[str, An
             )
 
 
-def require_same_text(out: Path, stored: dict[str, Any], provenance: dict[str, Any]) -> None:
+def require_same_text(out: Path, stored: RunConfigDocument, provenance: dict[str, object]) -> None:
     """Refuse another text, other tokens or other initial weights."""
     for name, what in _TEXT.items():
         there, here = stored["provenance"].get(name), provenance.get(name)
@@ -50,7 +50,7 @@ def require_same_text(out: Path, stored: dict[str, Any], provenance: dict[str, A
             )
 
 
-def require_same_model(out: Path, stored: dict[str, Any], model: dict[str, Any]) -> None:
+def require_same_model(out: Path, stored: RunConfigDocument, model: dict[str, object]) -> None:
     """Refuse to resume a run of another model."""
     for name, here in model.items():
         if (there := stored["model"].get(name, here)) != here:
@@ -62,7 +62,7 @@ def require_same_model(out: Path, stored: dict[str, Any], model: dict[str, Any])
 
 def newest_valid_checkpoint(
     checkpoints: Path, on_notice: Callable[[str], None]
-) -> tuple[Path, dict[str, Any]] | None:
+) -> tuple[Path, CheckpointState] | None:
     """The newest checkpoint whose files match their hashes, and its state; None if there is no checkpoint.
 
     Damaged ones are moved to `damaged-step-N`, with a notice.
@@ -119,6 +119,6 @@ def _set_aside(checkpoints: Path, newer_than: int) -> None:
             folder.rename(aside)
 
 
-def _complete_settings(train: dict[str, Any]) -> dict[str, Any]:
+def _complete_settings(train: dict[str, object]) -> dict[str, object]:
     """The settings, with defaults for those that an earlier version did not have."""
     return TrainConfig.read(train).model_dump()

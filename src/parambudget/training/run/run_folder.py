@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final, cast
 
 from filelock import FileLock, Timeout
 
@@ -18,7 +18,7 @@ from parambudget.formats.source import config_document
 from parambudget.text.token_cache import TokenData
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
-from parambudget.training.metrics import StepMetrics, TrainResult
+from parambudget.training.metrics import RunConfigDocument, StepMetrics, TrainResult
 
 _RUN_FILES: Final = ("config.json", "metrics.jsonl", "summary.json", "checkpoints")
 
@@ -32,8 +32,8 @@ def read_result(out: Path) -> TrainResult | None:
 
 
 def run_config_document(
-    model: ModelConfig, config: TrainConfig, data: TokenData, provenance: Mapping[str, Any]
-) -> dict[str, Any]:
+    model: ModelConfig, config: TrainConfig, data: TokenData, provenance: Mapping[str, object]
+) -> RunConfigDocument:
     """The config file of a run: what it computes, and on which text."""
     origin = {
         "version": __version__,
@@ -42,7 +42,8 @@ def run_config_document(
         "tokens_sha256": data.tokens_sha256,
         "tokenizer_entries": data.entries,
     }
-    return config_document(model, origin | dict(provenance), config.model_dump())
+    document = config_document(model, origin | dict(provenance), config.model_dump())
+    return cast(RunConfigDocument, document)
 
 
 @contextmanager
@@ -185,7 +186,7 @@ def data_provenance(data: Path | None) -> dict[str, str | None]:
     return {_DATA: None if data is None else str(data.absolute())}
 
 
-def run_data_path(provenance: Mapping[str, Any]) -> Path | None:
+def run_data_path(provenance: Mapping[str, object]) -> Path | None:
     """The text of the run that a config file belongs to.
 
     None if that was Python's standard library, or if the file does not belong to a run.
@@ -203,7 +204,7 @@ def run_data_path(provenance: Mapping[str, Any]) -> Path | None:
 
 
 def warn_about_changed_text(
-    provenance: Mapping[str, Any], data: TokenData, on_notice: Callable[[str], None]
+    provenance: Mapping[str, object], data: TokenData, on_notice: Callable[[str], None]
 ) -> None:
     """Give notice if a new run has another text than the run whose config file it starts from."""
     expected = provenance.get(_TEXT, data.sha256)
