@@ -17,6 +17,7 @@ from parambudget.errors import ConfigError, InputError
 from parambudget.planning.compute_budget import better_size
 from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.run_plan import Goal, RunPlan, plan_run
+from parambudget.render.commands import runnable_command
 from parambudget.render.model import component_name, flags, products
 from parambudget.render.plan import train_command
 from parambudget.render.solutions import better_size_note
@@ -208,7 +209,7 @@ def _formula(report: Report) -> list[str]:
 
 def _verification(report: Report) -> list[str]:
     name, plan = next(iter(report.options.items()))
-    command = f"parambudget verify {flags(plan.model)}"
+    command = runnable_command("verify", flags(plan.model))
     if report.verified is None:
         text = (
             "torch is not installed here, so the module was not built. To check the count against it, tensor "
@@ -260,15 +261,14 @@ def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 
 def build_report(
     name: str, current: ModelConfig, target: str, machine: Machine, *, hours: float | None,
-    batch_size: int | None, gradient_accumulation_steps: int | None,
-    verify: Callable[[ModelConfig], str] | None,
+    given: Mapping[str, object], verify: Callable[[ModelConfig], str] | None,
 ) -> Report:  # fmt: skip
-    """The current model and the options, planned for the same machine, batch and training time.
+    """The current model and the options, planned for the same machine, batch and training time. `given` are
+    fields of the step.
 
     Without `hours`, those that the first option takes for 20 tokens per parameter.
     """
     found = resize(current, parse_count(target, "target"), {})
-    given = {"batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps}
     if hours is None:
         hours = plan_run(found[0].model, machine, Goal(), given).hours.expected
     goal = Goal(hours=float(f"{hours:.3g}"))
