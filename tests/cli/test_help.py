@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from parambudget.arch.config import FIELDS
-from parambudget.cli._options import STEP_FLAGS
+from parambudget.cli._settings import STEP_FLAGS
 from parambudget.cli.main import COMMANDS, application
 from parambudget.cost.hardware import ACCELERATORS
 from parambudget.formats.hf.families.registry import FAMILIES

@@ -1,5 +1,5 @@
-"""Flags that are generated from the fields of `ModelConfig`, `TrainConfig` and `StepConfig`, and what the
-commands share."""
+"""How a field becomes a flag, the flags of a model for every command that takes one, and what the commands
+share."""
 
 import inspect
 import json
@@ -14,8 +14,7 @@ from pydantic.fields import FieldInfo
 
 from parambudget.arch.config import BLOCKS, FIELDS
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS
-from parambudget.cli._help import BLOCK_PANELS, CHOICE_PANEL, MORE_PANEL, SIZE_PANEL
-from parambudget.cost.step import STEP_FIELDS, StepConfig
+from parambudget.cli._help import BLOCK_PANELS, CHOICE_PANEL, SIZE_PANEL
 from parambudget.errors import ConfigError, MissingExtra
 from parambudget.render.commands import runnable_command
 from parambudget.render.model import switch_flags
@@ -28,8 +27,6 @@ _SIZES: Final = (
 _AXES: Final = (
     *_SIZES[:6], "n_experts", "n_experts_per_token", "n_shared_experts", "expert_intermediate_size"
 )  # fmt: skip
-STEP_FLAGS: Final = {name: StepConfig.model_fields[name] for name in STEP_FIELDS}
-"""The fields of a step that a plan can be told."""
 FieldKind = Literal["size", "list", "switch", "choice", "number"]
 Command = Callable[..., None]
 
@@ -41,7 +38,7 @@ def with_model_fields(*, as_axes: bool = False) -> Callable[[Command], Command]:
     """
     axes = _AXES if as_axes else ()
     flags = [
-        _flag_parameter(
+        flag_parameter(
             name, info, panel=_model_panel(name), default=_model_default(name, as_axes=as_axes),
             is_axis=name in axes,
         )
@@ -50,33 +47,14 @@ def with_model_fields(*, as_axes: bool = False) -> Callable[[Command], Command]:
 
     def parse(used: dict[str, object]) -> dict[str, object]:
         return {
-            name: value if name in axes else _field_value(name, value, FIELDS[name])
+            name: value if name in axes else field_value(name, value, FIELDS[name])
             for name, value in used.items()
         }
 
-    return _with_flags("fields", flags, parse)
+    return with_flags("fields", flags, parse)
 
 
-def with_settings(
-    settings: Mapping[str, FieldInfo], panels: Mapping[str, str | None]
-) -> Callable[[Command], Command]:
-    """Give a command a flag for every one of these settings; it receives those that were used as `settings`.
-
-    `panels` names the panel of each that most runs need (None: among the command's own options); `--help`
-    leaves out all others.
-    """
-    flags = [
-        _flag_parameter(name, info, panel=panels.get(name, MORE_PANEL), default=_setting_default(name, info))
-        for name, info in settings.items()
-    ]
-
-    def parse(used: dict[str, object]) -> dict[str, object]:
-        return {name: _field_value(name, value, settings[name]) for name, value in used.items()}
-
-    return _with_flags("settings", flags, parse)
-
-
-def _with_flags(
+def with_flags(
     collected: str, flags: list[inspect.Parameter], parse: Callable[[dict[str, object]], dict[str, object]]
 ) -> Callable[[Command], Command]:
     """Give a command more flags; it receives the values of those that were used as one dict."""
@@ -85,22 +63,22 @@ def _with_flags(
         own = inspect.signature(command, eval_str=True).parameters.values()
 
         @wraps(command)
-        def with_flags(**values: object) -> None:
+        def command_with_flags(**values: object) -> None:
             used = {
                 flag.name: value for flag in flags if (value := values.pop(flag.name)) is not None
             }  # fmt: skip
             command(**values, **{collected: parse(used)})
 
         # typer builds its options from the signature.
-        with_flags.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        command_with_flags.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [*(parameter for parameter in own if parameter.name != collected), *flags]
         )
-        return with_flags
+        return command_with_flags
 
     return decorate
 
 
-def _flag_parameter(
+def flag_parameter(
     name: str, info: FieldInfo, *, panel: str | None, default: str | bool, is_axis: bool = False
 ) -> inspect.Parameter:
     """The field as a parameter that typer turns into an option."""
@@ -137,16 +115,11 @@ def _model_default(name: str, *, as_axes: bool) -> str | bool:
         return "tied below 1B parameters"
     if name in (*DERIVED, *DERIVED_IN_BLOCKS, "n_layers"):
         return "derived"
-    return _plain_default(FIELDS[name])
+    return plain_default(FIELDS[name])
 
 
-def _setting_default(name: str, info: FieldInfo) -> str | bool:
-    """The default of a setting as the help shows it: many depend on model, text and device."""
-    depends = info.is_required() or name == "balance_loss" or (name in STEP_FIELDS and name != "optimizer")
-    return "chosen" if depends else _plain_default(info)
-
-
-def _plain_default(info: FieldInfo) -> str | bool:
+def plain_default(info: FieldInfo) -> str | bool:
+    """The default of a field as the help shows it; False where there is none to show."""
     if info.is_required() or info.default is None:
         return False
     if isinstance(info.default, bool):
@@ -154,7 +127,7 @@ def _plain_default(info: FieldInfo) -> str | bool:
     return ",".join(info.default) if isinstance(info.default, tuple) else str(info.default)
 
 
-def _field_value(name: str, value: object, info: FieldInfo) -> object:
+def field_value(name: str, value: object, info: FieldInfo) -> object:
     """The value of a field from what typer read."""
     if not isinstance(value, str):
         return value

@@ -9,15 +9,14 @@ import typer
 from parambudget import api
 from parambudget.arch.config import ModelConfig
 from parambudget.cli._options import (
-    STEP_FLAGS,
     JsonOption,
     SourceArgument,
     print_json,
     print_lines,
     require_model,
     with_model_fields,
-    with_settings,
 )
+from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.formats.source import load, read_source
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from parambudget.cli._options import STEP_FLAGS, with_settings
+from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.cli.verify import check_built_model
 from parambudget.formats.source import load
 

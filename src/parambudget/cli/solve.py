@@ -13,13 +13,12 @@ from parambudget import api
 from parambudget._files import write_json
 from parambudget._version import __version__
 from parambudget.cli._options import (
-    STEP_FLAGS,
     JsonOption,
     print_json,
     print_lines,
     with_model_fields,
-    with_settings,
 )
+from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.errors import ConfigError, NoSolution
 from parambudget.formats.source import config_document
 from parambudget.render.commands import data_flag, runnable_command

@@ -9,7 +9,6 @@ from typing import Annotated, Any, cast
 import typer
 
 from parambudget.cli._options import (
-    STEP_FLAGS,
     JsonOption,
     SourceArgument,
     parse_path,
@@ -18,8 +17,8 @@ from parambudget.cli._options import (
     require_model,
     require_torch,
     with_model_fields,
-    with_settings,
 )
+from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.render.commands import data_flag, runnable_command
 from parambudget.training.config import TRAIN_FIELDS
 from parambudget.training.metrics import TrainResult
