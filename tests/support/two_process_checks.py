@@ -16,6 +16,7 @@ from parambudget.training.fsdp import ShardedMuon
 from parambudget.training.loop import accumulate_gradients
 from parambudget.training.optimizer import clip_grad_norm
 from parambudget.training.run.autotune import _try, attempts, first_that_fits, settings_that_fit
+from parambudget.training.run.defaults import with_defaults
 from parambudget.training.train_state import TrainState, init_train_state
 
 CPU = select_device("cpu")
