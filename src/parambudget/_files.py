@@ -93,30 +93,34 @@ def atomic_file(path: Path, *, temporary: Path | None = None) -> Iterator[Binary
 
 
 @contextmanager
-def atomic_folder(path: Path, *, temporary: Path | None = None, overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A folder to write into, which becomes `path` once everything is on disk and is removed otherwise.
 
-    `path` must not exist, or be an empty folder, unless it may be overwritten. `temporary` is as in
-    `atomic_file`, and may exist.
+    `path` must not exist, or be an empty folder, unless it may be overwritten.
     """
     path = Path(os.path.abspath(path))
-    temporary = temporary or _temporary_name(path)
+    temporary = _temporary_name(path)
     if not overwrite and os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
         raise InputError(f"{path} already exists; choose another folder, or remove it")
     try:
-        temporary.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir(parents=True)
         yield temporary
-        for entry in (*temporary.rglob("*"), temporary):
-            if entry.is_file():
-                entry.chmod(0o644)  # safetensors lets nobody else read its files
-            sync_to_disk(entry)
         if os.path.isdir(path):
             # Windows renames to no folder that exists.
             shutil.rmtree(path, ignore_errors=True) if overwrite else path.rmdir()
-        temporary.rename(path)
-        sync_to_disk(path.parent)
+        publish_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish_folder(temporary: Path, path: Path) -> None:
+    """Give a folder its final name once everything in it is on disk."""
+    for entry in (*temporary.rglob("*"), temporary):
+        if entry.is_file():
+            entry.chmod(0o644)  # safetensors lets nobody else read its files
+        sync_to_disk(entry)
+    temporary.rename(path)
+    sync_to_disk(path.parent)
 
 
 @contextmanager

@@ -41,9 +41,9 @@ def test_a_config_files_training_settings_are_planned_with(run, tmp_path):
     model = {"dim": 896, "n_layers": 24, "n_heads": 14, "intermediate_size": 3584}
     config.write_text(json.dumps({"model": model, "train": {"batch_size": 4, "optimizer": "adamw"}}))
     document = json.loads(run("plan", config, "--gpu", "h100", "--json")[1])
-    work = document["speed"]["work"]
+    work = document["speed"]["step"]
     assert (work["batch_size"], work["optimizer"]) == (4, "adamw")
-    assert json.loads(run("plan", config, "--gpu", "h100", "--batch-size", 8, "--json")[1])["speed"]["work"][
+    assert json.loads(run("plan", config, "--gpu", "h100", "--batch-size", 8, "--json")[1])["speed"]["step"][
         "batch_size"
     ] == 8  # fmt: skip
 
@@ -100,8 +100,8 @@ def test_a_size_that_is_not_the_best_for_its_hours_is_told_so(run):
     out = run("solve", "--target", "350M", "--hours", 1.5, "--gpu", "h100")[1]
     assert re.search(r"this size is not the best for the budget: about \d+", out)
     document = json.loads(run("solve", "--target", "350M", "--hours", 1.5, "--gpu", "h100", "--json")[1])
-    assert document["better_size"]["loss"] < document["better_size"]["than"]
-    assert document["solutions"][0]["outlook"]["tokens_per_second"] > 0
+    assert document["better_size"]["loss"] < document["better_size"]["baseline_loss"]
+    assert document["solutions"][0]["forecast"]["tokens_per_second"] > 0
 
 
 def test_a_report_is_a_document_with_its_pictures(run, tmp_path):

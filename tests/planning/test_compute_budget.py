@@ -12,7 +12,7 @@ from parambudget.cli.solve import solve as command
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.speed.roofline import tokens_per_second
-from parambudget.cost.speed.throughput import STALLS
+from parambudget.cost.speed.throughput import TIME_OVERHEAD
 from parambudget.errors import InputError, NoSolution, ParambudgetError
 from parambudget.planning.budget import Budget, Scenario
 from parambudget.planning.compute_budget import LEAST_STATE_BYTES, better_size, size_range, solve_for_budget
@@ -55,7 +55,7 @@ def test_flops_choose_the_model_with_the_lowest_expected_loss():
     certificate = found.certificate
     assert certificate.target is None
     assert certificate.best == pytest.approx(min(ranked.values()), rel=1e-12)
-    assert certificate.lattice_points == certificate.possible == len(ranked)
+    assert certificate.lattice_points == certificate.feasible == len(ranked)
     assert ranked[found[0].model] <= certificate.best + EQUAL_NATS
     assert found[0].forecast is not None
     assert found[0].forecast.loss == pytest.approx(
@@ -68,7 +68,7 @@ def test_hours_choose_by_what_each_model_sees_in_them():
     asked = Scenario(Budget(hours=0.5), H100, step=step)
     work = asked.step_candidates(1024)
     assert len(work) == 1
-    seconds = 0.5 * 3600 * (1 - STALLS)
+    seconds = 0.5 * 3600 * (1 - TIME_OVERHEAD)
     ranked = {
         m: penalised(m, loss_after(m, seconds * tokens_per_second(m, work[0], H100.profile)))
         for m in every_model()
@@ -86,7 +86,7 @@ def test_memory_chooses_the_largest_that_fits():
     fitting = [m for m, peak in peaks.items() if peak <= int(6e9 * USABLE_SHARE)]
     assert 0 < len(fitting) < len(peaks)
     found = solve_for_budget(asked, None, LATTICE)
-    assert found.certificate.possible == len(fitting)
+    assert found.certificate.feasible == len(fitting)
     assert found.certificate.best == max(pb.count(m).total for m in fitting)
     assert all(s.model in fitting for s in found)
     assert all(s.forecast is not None and s.forecast.peak_bytes == peaks[s.model] for s in found)
@@ -112,7 +112,7 @@ def test_hours_with_a_target_rank_the_models_of_that_size_and_say_which_size_is_
     assert found.better is not None
     assert found.better.counted < 300e6
     assert found.better.loss < min(losses) - EQUAL_NATS
-    assert found.better.loss < found.better.than - EQUAL_NATS
+    assert found.better.loss < found.better.baseline_loss - EQUAL_NATS
 
 
 def test_a_size_that_is_right_for_its_budget_is_left_in_peace():

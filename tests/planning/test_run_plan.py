@@ -9,7 +9,7 @@ import pytest
 import parambudget as pb
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.memory.peak import peak_bytes
-from parambudget.cost.speed.throughput import STALLS
+from parambudget.cost.speed.throughput import TIME_OVERHEAD
 from parambudget.errors import InputError
 from parambudget.planning.machine import machine_for
 from parambudget.planning.run_plan import Goal, RunPlan, plan_run
@@ -29,7 +29,7 @@ def test_hours_become_whole_updates_at_the_expected_speed():
     plan = planned(Goal(hours=1.5), GIVEN)
     rate = plan.speed.tokens_per_second.expected
     assert plan.updates * 131_072 == plan.tokens
-    assert abs(plan.tokens - 1.5 * 3600 * (1 - STALLS) * rate) <= 131_072
+    assert abs(plan.tokens - 1.5 * 3600 * (1 - TIME_OVERHEAD) * rate) <= 131_072
     assert plan.hours == (1.5, 1.5, 1.5)
 
 
@@ -38,7 +38,7 @@ def test_tokens_become_hours_and_dollars_at_the_price():
     assert plan.tokens == pytest.approx(10**10, rel=1e-4)
     low, expected, high = plan.hours
     rate = plan.speed.tokens_per_second
-    assert expected == pytest.approx(plan.tokens / rate.expected / (1 - STALLS) / 3600)
+    assert expected == pytest.approx(plan.tokens / rate.expected / (1 - TIME_OVERHEAD) / 3600)
     assert low < expected < high
     assert plan.cost is not None
     assert plan.cost.low == pytest.approx(low * H100.price.low)

@@ -96,10 +96,7 @@ class TestMeasuring:
     def test_no_constant_comes_out_negative(self):
         """Updates that take no time at all."""
         model = pb.model(dim=64, n_layers=2, vocab_size=512, context_length=32)
-        runs = [
-            (model, StepConfig(batch_size=batch, gradient_accumulation_steps=1, optimizer="adamw"), 1e-9)
-            for batch in (1, 2, 4, 8)
-        ]
+        runs = [(model, step_of(batch, optimizer="adamw"), 1e-9) for batch in (1, 2, 4, 8)]
         found = measuring.fit_constants(replace(CPU, matmul_traffic=0.0), runs, (1.0,) * 6)
         assert min(found.element_bytes, found.logit_bytes, found.micro_seconds, found.layer_seconds) >= 0
         assert found.matmul_flops > 0

@@ -21,7 +21,7 @@ from torch.testing import assert_close
 
 from parambudget.errors import InputError
 from parambudget.training.checkpoint.files import read_state
-from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
+from parambudget.training.distributed import SINGLE_PROCESS
 
 SETTINGS = {
     "steps": 8, "save_every": 4, "eval_every": 4, "batch_size": 2, "gradient_accumulation_steps": 4,
@@ -276,8 +276,3 @@ def test_there_is_nobody_to_share_with_in_one_process(two):
 )
 def test_in_step(two, check):
     assert ended(two.begin(2, in_step, [check])) == [0, 0], two.said() + two.said(1)
-
-
-def test_micro_steps_that_cannot_be_shared_out_are_refused():
-    with pytest.raises(InputError, match="gradient_accumulation_steps=3 cannot be split evenly among 2"):
-        ProcessGroup(0, 2).require_even_split(small_config(gradient_accumulation_steps=3))

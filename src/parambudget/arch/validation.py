@@ -48,8 +48,8 @@ def format_validation_error(error: ValidationError, cls: type[BaseModel]) -> str
 
 
 def block_class(info: FieldInfo) -> type[BaseModel] | None:
-    """The class of a field that holds a nested block or nothing; None for any other field."""
-    kinds = getattr(info.annotation, "__args__", ())
+    """The class of a field that holds a nested block, or a block or nothing; None for any other field."""
+    kinds = (info.annotation, *getattr(info.annotation, "__args__", ()))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
@@ -60,9 +60,9 @@ def divisors(n: int) -> list[int]:
 
 
 def _field_names(cls: type[BaseModel]) -> list[str]:
-    """The names of the fields, those of nested blocks last."""
+    """The names of the fields that are dumped, those of nested blocks last."""
     blocks = [block for info in cls.model_fields.values() if (block := block_class(info))]
-    return [name for one in (cls, *blocks) for name in one.model_fields]
+    return [name for one in (cls, *blocks) for name, info in one.model_fields.items() if not info.exclude]
 
 
 def _block_at(path: list[str], cls: type[BaseModel]) -> type[BaseModel]:

@@ -227,7 +227,7 @@ def _search_any_size(
     best_count = int(swept.points.counted[np.argmin(swept.values)])
     certificate = Certificate(
         counted=counted, lattice=search.space.flags(), lattice_points=swept.n_points,
-        objective=objective.name, possible=swept.n_possible, best=objective.flip(swept.best),
+        objective=objective.name, feasible=swept.n_possible, best=objective.flip(swept.best),
         by_size={size: objective.flip(value) for size, value in swept.by_size.items()},
     )  # fmt: skip
     points = _pick_best(search, swept, objective, best_count, top)

@@ -12,7 +12,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import body
-from parambudget.cost.speed.throughput import STALLS
+from parambudget.cost.speed.throughput import TIME_OVERHEAD
 from parambudget.planning.budget import Scenario
 from parambudget.planning.step_search import NOTHING_FITS, StepChoice, choose_fastest, choose_last_that_fits
 from parambudget.scaling.loss import expected_loss, law_parameters
@@ -83,7 +83,7 @@ def _choose_step(m: Dims, scenario: Scenario) -> StepChoice | None:
 def _tokens(m: Dims, scenario: Scenario, tokens_per_second: Size | None) -> Size | None:
     """Tokens that the budget trains on."""
     if scenario.hours is not None and tokens_per_second is not None:
-        return tokens_per_second * (scenario.hours * 3600 * (1 - STALLS))
+        return tokens_per_second * (scenario.hours * 3600 * (1 - TIME_OVERHEAD))
     return None if scenario.flops is None else scenario.flops / flops_per_token(m)
 
 

@@ -10,7 +10,7 @@ from parambudget.arch.dims import Size
 from parambudget.cost.flops import flops_per_token, training_flops
 from parambudget.cost.memory.peak import MemoryBreakdown, training_memory
 from parambudget.cost.params import ParameterCount, count
-from parambudget.cost.speed.throughput import STALLS, Interval, Throughput, throughput
+from parambudget.cost.speed.throughput import TIME_OVERHEAD, Interval, Throughput, throughput
 from parambudget.cost.step import STEP_FIELDS, StepConfig, StepFields, read_step_fields
 from parambudget.errors import InputError
 from parambudget.planning.advice import suggestions, warnings
@@ -111,7 +111,7 @@ class RunPlan(Tabular):
     def loss_after(self, hours: Size, tokens_per_second: float | None = None) -> Size:
         """Expected loss after so much wall time, at the expected speed or another one; takes arrays too."""
         rate = tokens_per_second or self.speed.tokens_per_second.expected
-        tokens = hours * (3600 * (1 - STALLS) * rate)
+        tokens = hours * (3600 * (1 - TIME_OVERHEAD) * rate)
         return expected_loss(self.goal.law, law_parameters(self.model), tokens, self.goal.unique_tokens)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -139,7 +139,7 @@ class RunPlan(Tabular):
             "model": self.model.model_dump(),
             "total": self.breakdown.total, "body": self.breakdown.body, "active": self.breakdown.active,
             "machine": {
-                "name": m.name, "n_gpus": m.world_size, "memory_bytes": m.memory_bytes,
+                "name": m.name, "gpus": m.world_size, "memory_bytes": m.memory_bytes,
                 "usable_share": USABLE_SHARE,
                 "dollars_per_hour": None if price is None else [price.low, price.high],
                 "price_source": None if price is None else price.source,
@@ -147,7 +147,7 @@ class RunPlan(Tabular):
             },
             "chosen": list(self.chosen),
             "fits": self.fits, "memory": self.memory.as_dict(),
-            "largest_batch_size": self.largest_batch_size, "remedies": list(self.suggestions),
+            "largest_batch_size": self.largest_batch_size, "suggestions": list(self.suggestions),
             "speed": self.speed.as_dict(),
             "flops_per_token": {
                 "full": flops_per_token(self.model), "causal": flops_per_token(self.model, "causal"),
@@ -155,7 +155,7 @@ class RunPlan(Tabular):
             "flops": self.flops,
             "tokens": self.tokens, "updates": self.updates, "why_tokens": self.why_tokens,
             "tokens_per_parameter": self.tokens_per_parameter,
-            "hours": self.hours._asdict(), "stalls": STALLS,
+            "hours": self.hours._asdict(), "time_overhead": TIME_OVERHEAD,
             "dollars": None if self.cost is None else self.cost._asdict(),
             "loss": {
                 "expected": self.loss.loss, "best": self.loss_range[0], "worst": self.loss_range[1],
@@ -234,7 +234,7 @@ def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int
 
 
 def _tokens_in(hours: float, tokens_per_second: float) -> int:
-    return int(hours * 3600 * (1 - STALLS) * tokens_per_second)
+    return int(hours * 3600 * (1 - TIME_OVERHEAD) * tokens_per_second)
 
 
 def _hours(goal: Goal, speed: Throughput, tokens: int) -> Interval:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from parambudget.arch.description import ffn_in_words, shape_in_words
 from parambudget.cost.flops import flops_per_token
-from parambudget.cost.speed.throughput import STALLS, Interval
+from parambudget.cost.speed.throughput import TIME_OVERHEAD, Interval
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
 from parambudget.render.model import flags
@@ -141,7 +141,7 @@ def _run(plan: RunPlan) -> list[str]:
     return [
         f"{format_count(plan.tokens)} tokens ({plan.why_tokens}), "
         f"{plan.tokens_per_parameter:.3g} per parameter, {plan.updates:,} updates, {plan.flops:.3g} FLOPs",
-        f"{_times(plan.hours)}, {STALLS:.0%} of it for evaluations, checkpoints and data",
+        f"{_times(plan.hours)}, {TIME_OVERHEAD:.0%} of it for evaluations, checkpoints and data",
     ]
 
 

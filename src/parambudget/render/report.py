@@ -12,7 +12,7 @@ from parambudget.arch.description import shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.formula import Formula, formula
 from parambudget.cost.params import ParameterCount
-from parambudget.cost.speed.throughput import STALLS
+from parambudget.cost.speed.throughput import TIME_OVERHEAD
 from parambudget.errors import ConfigError, InputError
 from parambudget.planning.compute_budget import better_size
 from parambudget.planning.machine import USABLE_SHARE, Machine
@@ -245,7 +245,7 @@ def _assumptions_of(plan: RunPlan) -> Iterator[str]:
     yield f"machine: {machine.name}, {peak}, {memory}"
     interval = f"{stack.slowest:.2f} to {stack.fastest:.2f} of expected"
     yield f"speeds: {stack.name}, {stack.source}; tokens/s within {interval}"
-    yield f"{STALLS:.0%} of the time goes to evaluations, saves and data"
+    yield f"{TIME_OVERHEAD:.0%} of the time goes to evaluations, saves and data"
     if machine.price is not None:
         when = "" if machine.price.read_on is None else f", as of {machine.price.read_on}"
         dollars = f"${machine.price.low:g} to ${machine.price.high:g} per hour{when}"

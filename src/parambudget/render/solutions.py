@@ -102,10 +102,10 @@ def _flag(name: str) -> str:
 
 def better_size_note(better: BetterSize) -> str:
     """That another size is a better use of the budget, in plain words."""
-    m = better.model
+    m, gain = better.model, better.baseline_loss - better.loss
     return (
         f"this size is not the best for the budget: about {format_count(better.counted)} parameters "
-        f"({m.n_layers} layers, dim {m.dim}) are expected to end {better.than - better.loss:.3f} nats lower"
+        f"({m.n_layers} layers, dim {m.dim}) are expected to end {gain:.3f} nats lower"
     )
 
 
@@ -261,7 +261,7 @@ def _certificate(c: Certificate) -> str:
 
 
 def _sweep_summary(c: Certificate) -> str:
-    summary = f"Predicted all {c.lattice_points:,} shapes; {c.possible or 0:,} fit"
+    summary = f"Predicted all {c.lattice_points:,} shapes; {c.feasible or 0:,} fit"
     if c.objective != "loss" or c.best is None or c.by_size is None:
         return summary
     near = [(size, loss) for size, loss in c.by_size.items() if loss < c.best + _NEAR]

@@ -40,7 +40,7 @@ class Certificate:
 
     objective: Rank | None = None
     """loss: least; size: greatest."""
-    possible: int | None = None
+    feasible: int | None = None
     """Points that fit in the memory."""
     best: float | None = None
     """Of the objective, among all points: a loss includes the penalty of unusual aspect ratios."""
@@ -57,7 +57,7 @@ class Certificate:
         if self.target is None:
             return {
                 "objective": self.objective, "counted": self.counted, "lattice": self.lattice,
-                "lattice_points": self.lattice_points, "possible": self.possible, "best": self.best,
+                "lattice_points": self.lattice_points, "feasible": self.feasible, "best": self.best,
                 "by_size": self.by_size,
             }  # fmt: skip
         document: dict[str, object] = {

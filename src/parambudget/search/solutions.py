@@ -112,7 +112,7 @@ class Solution:
             **({} if self.active_error is None else {"active_error": self.active_error}),
             "score": round(self.total_score, 6),
             "score_terms": {name: round(value, 6) for name, value in self.score.items()},
-        } | ({"outlook": self.forecast.as_dict()} if self.forecast else {})
+        } | ({"forecast": self.forecast.as_dict()} if self.forecast else {})
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class BetterSize:
     model: ModelConfig
     counted: int
     loss: float
-    than: float
+    baseline_loss: float
     """Expected loss of the best model of the size that was asked for."""
 
     def as_dict(self) -> dict[str, object]:
@@ -130,7 +130,7 @@ class BetterSize:
         return {
             "counted": self.counted,
             "loss": self.loss,
-            "than": self.than,
+            "baseline_loss": self.baseline_loss,
             "model": self.model.model_dump(),
         }
 

@@ -223,7 +223,7 @@ def _seconds_per_unit(
     of = step_seconds(model, step, one)
     moved = step_seconds(model, step, replace(one, matmul_traffic=1.0))["matmuls"] - of["matmuls"]
     layers = step.micro_steps_per_device * model.n_layers
-    unknown = [of["matmuls"], moved, of["elementwise"], of["loss"], of["launches"], layers]
+    unknown = [of["matmuls"], moved, of["elementwise"], of["loss"], of["kernel_launch"], layers]
     return unknown, of["attention"] + of["weights"] + of["optimizer"]
 
 

@@ -47,15 +47,6 @@ class ProcessGroup:
         """The micro-steps of an update that this process computes."""
         return range(self.rank, config.gradient_accumulation_steps, self.world_size)
 
-    def require_even_split(self, config: TrainConfig) -> None:
-        """Refuse an update whose micro-steps cannot be split evenly."""
-        steps = config.gradient_accumulation_steps
-        if steps % self.world_size:
-            raise InputError(
-                f"gradient_accumulation_steps={steps} cannot be split evenly among {self.world_size} "
-                f"processes; use {(steps // self.world_size + 1) * self.world_size}"
-            )
-
     def require_several(self) -> None:
         """Refuse to shard a model in a single process."""
         if self.world_size == 1:

@@ -118,7 +118,6 @@ def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callabl
     with group.synced_errors():
         compute = select_device(device)
         require_windows(data, model.context_length)
-        group.require_even_split(config)
         if job.shard:
             group.require_several()
         planned = predict_run(model, config, compute, group, shard=job.shard)

@@ -11,7 +11,7 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from support.allocator_peak import peak_of_a_real_update
 from support.steps import step_of
-from support.storage_tracker import learner_of, peak_of_an_update, update, windows
+from support.storage_tracker import peak_of_an_update, state_of, update, windows
 from support.strategies import models
 from support.tiny_model import SMALL, built
 from support.training_data import small_config
@@ -117,17 +117,17 @@ def tracked_by_torch(model: ModelConfig, **way: object) -> int:
     """The peak of the second update as torch's own tracker has it, on fake tensors."""
     config = small_config(**way)
     with FakeTensorMode():
-        learner, batches = learner_of(model, config, bf16=False), windows(model, config)
-        update(learner, config, batches)
+        state, batches = state_of(model, config, bf16=False), windows(model, config)
+        update(state, config, batches)
         tracker = MemTracker()
-        tracker.track_external(learner.module, learner.optimizer)
+        tracker.track_external(state.module, state.optimizer)
 
-        def loss_of(tokens_BT: torch.Tensor) -> torch.Tensor:
+        def loss_fn(tokens_BT: torch.Tensor) -> torch.Tensor:
             tracker.reset_mod_stats()  # else it takes a second micro-step for a mistake
-            return learner.loss_of(tokens_BT)
+            return state.loss_fn(tokens_BT)
 
         with tracker:
-            update(replace(learner, loss_of=loss_of), config, batches)
+            update(replace(state, loss_fn=loss_fn), config, batches)
     return tracker.get_tracker_snapshot("peak")[CPU]["Total"]
 
 
@@ -210,7 +210,7 @@ def test_the_largest_micro_batch_fits_and_the_next_does_not(model, plan, spare_b
 
 
 def test_a_memory_too_small_for_one_sequence_is_refused_with_what_it_takes():
-    with pytest.raises(InputError, match=r"not even one sequence of 1024 tokens fits: it takes .* GiB"):
+    with pytest.raises(InputError, match=r"not even one sequence of 1024 tokens fits: it needs .* GiB"):
         largest_micro_batch(pb.model("gpt2"), step_of(1), 10**9)
 
 
@@ -249,9 +249,9 @@ def test_sharding_divides_the_state_and_copying_adds_the_gradients(model, plan, 
     for part in ("weights", "optimizer"):
         assert copied[part] == alone[part]
         assert 0 <= world_size * shared[part] - alone[part] < world_size
-    assert copied["exchange"] == 4 * total(model)
-    assert shared["exchange"] > 0
-    assert alone["exchange"] == 0
+    assert copied["communication"] == 4 * total(model)
+    assert shared["communication"] > 0
+    assert alone["communication"] == 0
 
 
 MIXED = {

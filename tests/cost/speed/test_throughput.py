@@ -178,7 +178,7 @@ class TestTheParts:
     def test_many_small_experts_wait_for_their_kernels_to_be_started(self):
         choices = {"n_experts": 128, "n_experts_per_token": 8, "expert_intermediate_size": 64}
         few, many = (
-            step_seconds(OPTION_1.replace(**choices), step_of(n), H100)["launches"] for n in (1, 256)
+            step_seconds(OPTION_1.replace(**choices), step_of(n), H100)["kernel_launch"] for n in (1, 256)
         )
         assert few > 24 * 128 * 3 * 5 * 5e-6
         assert many < few / 4
@@ -202,16 +202,16 @@ class TestTheParts:
         assert found == pytest.approx(40 * total(OPTION_1) / H100.bandwidth_bytes)
 
     def test_gradients_of_all_ranks_go_round_once_an_update(self):
-        found = step_seconds(OPTION_1, step_of(1, 8, world_size=4), H100)["exchange"]
+        found = step_seconds(OPTION_1, step_of(1, 8, world_size=4), H100)["communication"]
         assert found == pytest.approx(2 * 4 * 3 / 4 * total(OPTION_1) / H100.link_bytes)
 
     def test_shards_are_exchanged_behind_the_arithmetic_as_far_as_that_lasts(self):
         large, tiny = step_of(16, 8, world_size=8, shard=True), step_of(1, 8, world_size=8, shard=True)
-        assert step_seconds(OPTION_1, large, H100)["exchange"] == 0
+        assert step_seconds(OPTION_1, large, H100)["communication"] == 0
         slow = replace(H100, link_bytes=1e9)
         alone = tiny.replace(world_size=1, shard=False, gradient_accumulation_steps=1)
         without = sum(step_seconds(OPTION_1, alone, slow).values())
-        assert 0 < step_seconds(OPTION_1, tiny, slow)["exchange"] < 6 * total(OPTION_1) / 1e9
+        assert 0 < step_seconds(OPTION_1, tiny, slow)["communication"] < 6 * total(OPTION_1) / 1e9
         assert without < throughput(OPTION_1, tiny, slow).update_seconds
 
     def test_float32_has_no_casts_and_operands_twice_as_long(self):
@@ -274,7 +274,7 @@ def test_arrays_of_sizes_give_what_each_gives_alone(model, work, factors):
 class TestARun:
     def test_hours_are_tokens_over_rate_and_stalls(self):
         found = throughput(OPTION_1, step_of(16, 8), H100)
-        hours = found.hours(10**9, stalls=0.1)
+        hours = found.hours(10**9, time_overhead=0.1)
         assert hours.expected == pytest.approx(1e9 / found.tokens_per_second.expected / 3600 / 0.9)
         assert hours.low < hours.expected < hours.high
         assert found.hours(10**9).expected < hours.expected
@@ -288,8 +288,8 @@ class TestARun:
         assert ranged.high == 8 * 5.0 * hours.high
 
     def test_stalls_of_a_whole_run_are_refused(self):
-        with pytest.raises(InputError, match="stalls=1 is not a share"):
-            throughput(OPTION_1, step_of(1), H100).hours(1, stalls=1)
+        with pytest.raises(InputError, match="time_overhead=1 is not a share"):
+            throughput(OPTION_1, step_of(1), H100).hours(1, time_overhead=1)
 
     def test_the_rows_are_the_parts_and_their_sum(self):
         found = throughput(OPTION_1, step_of(16, 8), H100)
@@ -302,14 +302,14 @@ class TestARun:
     def test_the_document_says_stack_work_and_interval(self):
         found = throughput(OPTION_1, step_of(16, 8), H100)
         document = found.as_dict()
-        assert document["stack"]["device"] == "h100-sxm"
-        assert document["work"]["batch_size"] == 16
+        assert document["profile"]["device"] == "h100-sxm"
+        assert document["step"]["batch_size"] == 16
         assert document["tokens_per_second"]["expected"] == found.tokens_per_second.expected
         assert document["update_tokens"] == 16 * 8 * 1024
 
     def test_micro_steps_and_the_rest_make_up_an_update(self):
         found = throughput(OPTION_1, step_of(16, 8), H100)
-        once = found.seconds["optimizer"] + found.seconds["exchange"]
+        once = found.seconds["optimizer"] + found.seconds["communication"]
         assert 8 * found.micro_seconds + once == pytest.approx(found.update_seconds)
 
 

@@ -64,7 +64,7 @@ class MemorySnapshot:
     """Gradients of activations and logits, and the scratch space of backward and optimizer."""
     inputs: Size
     """Token windows, attention masks, and tables of rotary angles."""
-    exchange: Size
+    communication: Size
     """DDP: copies of the gradients that are averaged. FSDP2: gathered layers, and gradients to be reduced."""
     overhead: Size
 
@@ -181,7 +181,7 @@ def memory_timeline(m: Dims, step: StepConfig) -> Iterator[MemorySnapshot]:
     yield from _in_embedding(update)
     yield _snapshot(
         update, "optimizer", gradients=update.own_share(update.total * FLOAT32),
-        exchange=update.averaging_bytes,
+        communication=update.averaging_bytes,
         in_flight=optimizer_scratch_bytes(m, step.optimizer, shard=step.shard),
     )  # fmt: skip
 
@@ -380,7 +380,7 @@ def _in_pass(
     gradients = _gradient_bytes(update, phase, layer_parameters, end_parameters, moment) + pending
     return _snapshot(
         update, phase, gradients=gradients, weight_copies=copied * BFLOAT16,
-        exchange=update.averaging_bytes + gathered, activations=activations, logits=logits,
+        communication=update.averaging_bytes + gathered, activations=activations, logits=logits,
         in_flight=in_flight,
     )  # fmt: skip
 
@@ -405,13 +405,14 @@ def _gradient_bytes(
 
 
 def _snapshot(
-    update: _Update, phase: Phase, *, gradients: Size, exchange: Size, weight_copies: Size = 0,
+    update: _Update, phase: Phase, *, gradients: Size, communication: Size, weight_copies: Size = 0,
     activations: Size = 0, logits: Size = 0, in_flight: Size = 0,
 ) -> MemorySnapshot:  # fmt: skip
     has_masks = phase not in ("embedding", "optimizer") and update.masks_are_saved
     snapshot = MemorySnapshot(
         phase, weights=update.weights_bytes, gradients=gradients, optimizer=update.optimizer_bytes,
         weight_copies=weight_copies, activations=activations, logits=logits, in_flight=in_flight,
-        inputs=update.input_bytes + (update.mask_bytes if has_masks else 0), exchange=exchange, overhead=0,
+        inputs=update.input_bytes + (update.mask_bytes if has_masks else 0), communication=communication,
+        overhead=0,
     )  # fmt: skip
     return replace(snapshot, overhead=update.step.overhead_bytes(snapshot.total))

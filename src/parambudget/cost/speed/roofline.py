@@ -1,14 +1,14 @@
 """How long an update of the bundled trainer takes: a roofline for every matmul and every memory-bound part.
 
-    matmul       2 M K N / matmul_flops + traffic * (M K + K N + M N) elements / bandwidth, per pass
-    attention    the scores under the causal mask, backward 2.5 times forward, / attention_flops; with
-                 another mask all of them at another speed; eager attention: see `_attention_row_seconds`
-    elementwise  norms, residuals, activations, rotations: bytes per output of a layer's matmuls / bandwidth
-    loss         softmax and its gradient: bytes per token and entry of the vocabulary / bandwidth
-    weights      casts of the weights to bfloat16 and of their gradients back, and adding gradients up
-    launches     seconds per micro-step and layer; those of experts, unless their matmuls hide them
-    optimizer    the bytes of AdamW and of clipping; Muon's momentum and its Newton-Schulz products
-    exchange     the all-reduce of gradients, or with shards the all-gathers and the reduce-scatter
+    matmul         2 M K N / matmul_flops + traffic * (M K + K N + M N) elements / bandwidth, per pass
+    attention      the scores under the causal mask, backward 2.5 times forward, / attention_flops; with
+                   another mask all of them at another speed; eager attention: see `_attention_row_seconds`
+    elementwise    norms, residuals, activations, rotations: bytes per output of a layer's matmuls / bandwidth
+    loss           softmax and its gradient: bytes per token and entry of the vocabulary / bandwidth
+    weights        casts of the weights to bfloat16 and of their gradients back, and adding gradients up
+    kernel_launch  seconds per micro-step and layer; those of experts, unless their matmuls hide them
+    optimizer      the bytes of AdamW and of clipping; Muon's momentum and its Newton-Schulz products
+    communication  the all-reduce of gradients, or with shards the all-gathers and the reduce-scatter
 
 The parts are added: on one device they follow each other. The constants are a `DeviceProfile`. Sizes may be
 NumPy arrays, so that many models are evaluated in one call. Of experts every weight is moved, and every token
@@ -69,13 +69,13 @@ def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str,
         "elementwise": _elementwise(m, step, profile, n_tokens),
         "loss": _loss(m, step, profile, n_tokens),
         "weights": _weights(m, step, profile),
-        "launches": profile.micro_seconds
+        "kernel_launch": profile.micro_seconds
         + _n_layer_passes(step) / PASSES * profile.layer_seconds * m.n_layers
         + _expert_kernel_launch(m, step, profile, n_tokens),
     }
     once = {
         "optimizer": _optimizer(m, step, profile) / (step.world_size if step.shard else 1),
-        "exchange": _communication(m, step, profile, sum(micro.values())),
+        "communication": _communication(m, step, profile, sum(micro.values())),
     }
     return {name: step.micro_steps_per_device * seconds for name, seconds in micro.items()} | once
 

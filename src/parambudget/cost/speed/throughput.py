@@ -13,7 +13,7 @@ from parambudget.cost.speed.roofline import step_seconds
 from parambudget.cost.step import StepConfig
 from parambudget.errors import InputError
 
-STALLS: Final = 0.03
+TIME_OVERHEAD: Final = 0.03
 """Share of a run's time beside its updates: evaluations, checkpoints, waiting for data. Usually 2 to 5 %; not
 measured."""
 
@@ -51,20 +51,22 @@ class Throughput(Tabular):
     @property
     def micro_seconds(self) -> float:
         """Expected, of one micro-step, without its share of the optimizer and of communication."""
-        once = self.seconds["optimizer"] + self.seconds["exchange"]
+        once = self.seconds["optimizer"] + self.seconds["communication"]
         return (self.update_seconds - once) / self.step.micro_steps_per_device
 
-    def hours(self, n_tokens: int, *, stalls: float = STALLS) -> Interval:
-        """Of a run over that many tokens; `stalls` is the share of its time beside updates."""
-        if not 0 <= stalls < 1:
-            raise InputError(f"stalls={stalls:g} is not a share of a run; use a number from 0 to below 1")
-        seconds = (n_tokens / rate / (1 - stalls) for rate in reversed(self.tokens_per_second))
+    def hours(self, n_tokens: int, *, time_overhead: float = TIME_OVERHEAD) -> Interval:
+        """Of a run over that many tokens; `time_overhead` is the share of its time beside updates."""
+        if not 0 <= time_overhead < 1:
+            raise InputError(
+                f"time_overhead={time_overhead:g} is not a share of a run; use a number from 0 to below 1"
+            )
+        seconds = (n_tokens / rate / (1 - time_overhead) for rate in reversed(self.tokens_per_second))
         return Interval(*(each / 3600 for each in seconds))
 
-    def cost(self, n_tokens: int, price: Price, *, stalls: float = STALLS) -> Interval:
+    def cost(self, n_tokens: int, price: Price, *, time_overhead: float = TIME_OVERHEAD) -> Interval:
         """US dollars of all devices: the low end is the fast run at the low price."""
         dollars = (price.low, price.middle, price.high)
-        hours = self.hours(n_tokens, stalls=stalls)
+        hours = self.hours(n_tokens, time_overhead=time_overhead)
         return Interval(*(self.step.world_size * each * of for each, of in zip(hours, dollars, strict=True)))
 
     def rows(self) -> list[dict[str, Any]]:
@@ -79,8 +81,8 @@ class Throughput(Tabular):
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "stack": asdict(self.profile),
-            "work": _work(self.step),
+            "profile": asdict(self.profile),
+            "step": _step_document(self.step),
             "seconds": dict(self.seconds),
             "update_seconds": self.update_seconds,
             "update_tokens": self.update_tokens,
@@ -106,13 +108,13 @@ def throughput(model: ModelConfig, step: StepConfig, profile: DeviceProfile) -> 
     )  # fmt: skip
 
 
-def _work(step: StepConfig) -> dict[str, int | bool | str]:
+def _step_document(step: StepConfig) -> dict[str, int | bool | str]:
     return {
         "batch_size": step.batch_size,
         "gradient_accumulation_steps": step.gradient_accumulation_steps,
         "optimizer": step.optimizer,
         "gradient_checkpointing": step.gradient_checkpointing,
         "loss_chunks": step.loss_chunks,
-        "ranks": step.world_size,
-        "sharded": step.shard,
+        "world_size": step.world_size,
+        "shard": step.shard,
     }

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from parambudget._files import atomic_folder, sha256_of_file
+from parambudget._files import publish_folder, sha256_of_file
 from parambudget.errors import InputError
 from parambudget.training.distributed import is_sharded
 from parambudget.training.metrics import RunConfigDocument, StepMetrics, list_checkpoints
@@ -100,16 +100,16 @@ def write_checkpoint(checkpoints: Path, snapshot: Snapshot) -> Path:
     try:
         with _explain_write_errors(final):
             if metadata.shard_writer is not None:
-                # Before anything that can fail, and it creates the folder: the other processes wait here.
+                # Before anything that can fail: the other processes wait here. It creates the folder.
                 metadata.shard_writer.write(unfinished / _SHARDS, snapshot.weights | snapshot.optimizer)
-            with atomic_folder(final, temporary=unfinished):
-                _write_tensors(unfinished, snapshot)
-                config = json.dumps(metadata.config, indent=2)
-                (unfinished / "config.json").write_text(config, encoding="utf-8")
-                (unfinished / "tokenizer.json").write_text(metadata.tokenizer_json, encoding="utf-8")
-                hashes = {path.name: sha256_of_file(path) for path in sorted(unfinished.iterdir())}
-                state = json.dumps(_state_document(snapshot, hashes), indent=2)
-                (unfinished / "state.json").write_text(state, encoding="utf-8")
+            unfinished.mkdir(parents=True, exist_ok=True)
+            _write_tensors(unfinished, snapshot)
+            (unfinished / "config.json").write_text(json.dumps(metadata.config, indent=2), encoding="utf-8")
+            (unfinished / "tokenizer.json").write_text(metadata.tokenizer_json, encoding="utf-8")
+            hashes = {path.name: sha256_of_file(path) for path in sorted(unfinished.iterdir())}
+            state = json.dumps(_state_document(snapshot, hashes), indent=2)
+            (unfinished / "state.json").write_text(state, encoding="utf-8")
+            publish_folder(unfinished, final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return final
