@@ -21,6 +21,8 @@ INT64: Final = 8
 BOOL: Final = 1
 """Bytes per element."""
 
+HEAD_MULTIPLE: Final = 64
+"""On a GPU the trainer pads the rows of the output head to a multiple of this, in the forward pass alone."""
 MANY_CHUNKS: Final = 8
 """Chunks of the logits where they do not fit at once."""
 MAX_COUNT: Final = 2**31

@@ -195,7 +195,7 @@ class Search:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerGroup:
+class AffineLayers:
     """Layers that count alike: how many there are at each depth, and what one of them counts in each
     column."""
 
@@ -209,7 +209,7 @@ class AffineCount:
     """What every point of a lattice counts. Floats, all of them whole."""
 
     outside: Floats
-    groups: tuple[LayerGroup, ...]
+    groups: tuple[AffineLayers, ...]
     widest: tuple[Floats, ...]
     """One layer of each group at the greatest width."""
 
@@ -226,7 +226,7 @@ class AffineCount:
                 empty, one_layer, one_wide = np.broadcast_to(counter(m), (3, len(lattice.first[here])))
                 outside[here], step[here] = empty, (one_wide - one_layer) * lattice.step
                 narrowest[here] = one_layer - empty + (one_wide - one_layer) * lattice.first[here]
-            groups.append(LayerGroup(n_layers, narrowest, step))
+            groups.append(AffineLayers(n_layers, narrowest, step))
         widest = tuple(group.narrowest + (lattice.run - 1) * group.step for group in groups)
         count = cls(outside, tuple(groups), widest)
         if count.extent()[1] >= LARGEST_COUNT:

@@ -31,7 +31,7 @@ from parambudget.cost.memory.forward import ForwardPass, forward, masks
 from parambudget.cost.memory.graph import largest, total_bytes
 from parambudget.cost.memory.state import optimizer_bytes, optimizer_scratch_bytes, weight_bytes
 from parambudget.cost.params import total
-from parambudget.cost.step import BFLOAT16, FLOAT32, INT64, MAX_COUNT, StepConfig
+from parambudget.cost.step import BFLOAT16, FLOAT32, HEAD_MULTIPLE, INT64, MAX_COUNT, StepConfig
 from parambudget.errors import InputError
 from parambudget.units import format_bytes
 
@@ -39,8 +39,6 @@ Phase = Literal[
     "forward", "loss", "last layer", "a layer between", "first layer", "embedding", "optimizer"
 ]  # fmt: skip
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
-HEAD_MULTIPLE: Final = 64
-"""Rows that the trainer pads the output head to on a GPU."""
 MICRO_BATCHES_LOADED: Final = 2
 """Micro-batches of token windows on the device: the current one, and the next."""
 
