@@ -292,7 +292,8 @@ def unlisted_files(page: str) -> list[str]:
     """The modules that the page's drawing of the package does not name."""
     drawing = page.split("    src/parambudget/\n", 1)[1].split("\n\n", 1)[0]
     words = set(re.findall(r"\w+", drawing))
-    by_subject = {SOURCE / "cli", SOURCE / "arch" / "presets"}  # one file per command, or per kind of model
+    # One file per command, or per kind of model.
+    by_subject = {SOURCE / "cli", SOURCE / "arch" / "presets", SOURCE / "formats" / "hf" / "families"}
     listed = {*words, "__init__"}
     return sorted(path.stem for path in FILES if path.stem not in listed and path.parent not in by_subject)
 
