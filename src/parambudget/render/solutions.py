@@ -45,6 +45,8 @@ _IMPLIED: Final = (
 
 def solutions_screen(found: Solutions, width: int) -> list[str]:
     """The screen of `solve`."""
+    if not found:
+        return ["no models"]
     current, certificate = found.current, found.certificate
     wide = width >= _WIDE
     lines = [*_current(current, certificate, width), ""] if current else []
@@ -67,6 +69,8 @@ def solutions_screen(found: Solutions, width: int) -> list[str]:
 
 def next_commands(found: Solutions, given: Mapping[str, str | float], current: str | None) -> list[str]:
     """What to run next, a command a line: train each resized model; repeat the search."""
+    if not found:
+        return []
     training = [f"{s.label}: parambudget train {flags(s.model)}" for s in found] if found.current else []
     return [*training, f"To repeat this search: {rerun_command(found, given, current)}"]
 
@@ -123,7 +127,7 @@ def _models(found: Solutions, width: int, *, wide: bool) -> list[str]:
 def _table(found: Solutions, wide: bool, left_out: frozenset[str]) -> list[str]:
     shape = [
         "#",
-        "way" if found.current else "shape",
+        "direction" if found.current else "shape",
         "layers",
         "dim",
         "heads/kv",
@@ -135,10 +139,10 @@ def _table(found: Solutions, wide: bool, left_out: frozenset[str]) -> list[str]:
     answer = ["change", "FLOPs", "depth"] if found.current else ["score", *terms]
     error = ["error"] if found.certificate.target is not None else []
     names = [*shape, found.certificate.counted, *error, *_active_headings(found), *predicted, *answer]
-    kept = [i for i, name in enumerate(names) if name not in left_out]
+    columns = [i for i, name in enumerate(names) if name not in left_out]
     rows = [names, *(_cells(number, solution, found, wide) for number, solution in enumerate(found, 1))]
-    left = (kept.index(1),)
-    return table([[row[i] for i in kept] for row in rows], left=left, gap=2 if wide else 1)
+    left = (columns.index(1),)
+    return table([[row[i] for i in columns] for row in rows], left=left, gap=2 if wide else 1)
 
 
 def _cells(number: int, solution: Solution, found: Solutions, wide: bool) -> list[str]:
