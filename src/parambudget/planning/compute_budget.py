@@ -88,7 +88,7 @@ def solve_for_budget(
 
 def add_forecasts(solutions: Iterable[Solution], scenario: Scenario) -> tuple[Solution, ...]:
     """The solutions, each with its predictions."""
-    return tuple(replace(each, forecast=forecast(each.model, scenario)) for each in solutions)
+    return tuple(replace(solution, forecast=forecast(solution.model, scenario)) for solution in solutions)
 
 
 def better_size(machine: Machine, goal: Goal, than: Sequence[RunPlan]) -> BetterSize | None:
@@ -183,9 +183,9 @@ class Objective:
 OBJECTIVES: Final = {
     objective.name: objective
     for objective in (
-        Objective("loss", lambda found, _: found.ranked_loss),
-        Objective("speed", lambda found, _: found.tokens_per_second, is_maximised=True),
-        Objective("memory", lambda found, _: found.peak_bytes),
+        Objective("loss", lambda predictions, _: predictions.ranked_loss),
+        Objective("speed", lambda predictions, _: predictions.tokens_per_second, is_maximised=True),
+        Objective("memory", lambda predictions, _: predictions.peak_bytes),
         Objective("size", lambda _, counted: counted, is_maximised=True),
         Objective("shape", lambda _, counted: 0.0 * counted),
     )
@@ -266,8 +266,8 @@ def _fits(solution: Solution) -> bool:
 
 
 def _least_loss(forecasts: Iterable[Forecast | None]) -> float | None:
-    losses = [each.ranked_loss for each in forecasts if each is not None and each.ranked_loss is not None]
-    return min(losses, default=None)
+    losses = (None if one is None else one.ranked_loss for one in forecasts)
+    return min((loss for loss in losses if loss is not None), default=None)
 
 
 def _better_size(

@@ -77,7 +77,7 @@ def next_commands(found: Solutions, given: Mapping[str, str | float], current: s
 
 def rerun_command(found: Solutions, given: Mapping[str, str | float], current: str | None) -> str:
     """The command that gives the same answer, every axis and choice spelled out. `given` are the flags beside
-    the target, by their names with underscores; `current` is what --from named."""
+    the target, by their names with underscores; `current` is what --from named. The answer has a model."""
     c, model = found.certificate, found[0].model
     words = ["parambudget solve"]
     words += [f"--active {c.active}"] if c.active is not None else []
@@ -289,7 +289,7 @@ def _forecast_cells(solution: Solution, found: Solutions) -> list[str]:
 
 def _forecast_columns(found: Solutions) -> list[str]:
     forecasts = [s.forecast for s in found if s.forecast is not None]
-    return [name for name in _HEADINGS if any(getattr(each, name) is not None for each in forecasts)]
+    return [name for name in _HEADINGS if any(getattr(forecast, name) is not None for forecast in forecasts)]
 
 
 def _forecast_cell(name: str, forecast: Forecast | None) -> str:
