@@ -56,6 +56,10 @@ class Machine:
         """The part of one accelerator's memory that a plan may use."""
         return usable_bytes(self.memory_bytes)
 
+    def fits(self, peak_bytes: int) -> bool:
+        """Whether a predicted peak lies within the usable part of the memory."""
+        return peak_bytes <= self.usable_bytes
+
     def largest_batch_size(self, model: ModelConfig, step: StepConfig) -> int:
         """Sequences per micro-step that fit with everything else as it is; 0 where not even one does."""
         try:

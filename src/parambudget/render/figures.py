@@ -19,7 +19,7 @@ from parambudget.arch.sizes import with_sizes
 from parambudget.cost.params import total
 from parambudget.planning.run_plan import RunPlan
 from parambudget.training.metrics import Run
-from parambudget.units import format_bytes, format_count
+from parambudget.units import format_bytes, format_count, gib
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or it announces that it builds its font cache
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -116,7 +116,6 @@ def _axis_points(values: list[int]) -> np.ndarray:
     return np.linspace(min(values) / 1.6, max(values) * 1.6, _STEPS)
 
 
-_GIB: Final = 2**30
 _POINTS: Final = 100
 _LINES: Final = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
 
@@ -129,7 +128,7 @@ def memory_by_part(plans: Mapping[str, RunPlan], path: Path) -> None:
     parts = list(dict.fromkeys(part for plan in plans.values() for part in plan.memory.parts))
     left = np.zeros(len(names))
     for n, part in enumerate(parts):
-        sizes = np.array([plans[name].memory.parts.get(part, 0) for name in names]) / _GIB
+        sizes = np.array([gib(plans[name].memory.parts.get(part, 0)) for name in names])
         if sizes.any():
             axes.barh(
                 names, sizes, left=left, color=COLOURS[n % len(COLOURS)], label=part.replace("_", " "),
@@ -139,7 +138,7 @@ def memory_by_part(plans: Mapping[str, RunPlan], path: Path) -> None:
     for at, name in enumerate(names):
         axes.annotate(format_bytes(plans[name].memory.peak_bytes), (left[at], at), xytext=(4, 0),
                       textcoords="offset points", va="center", fontsize=9, color=INK)  # fmt: skip
-    available = machine.memory_bytes / _GIB
+    available = gib(machine.memory_bytes)
     axes.axvline(available, color=INK, linestyle="--", linewidth=1.2, label=f"memory of {machine.name}")
     axes.set_xlim(0, max(available, left.max()) * 1.12)
     axes.invert_yaxis()

@@ -137,11 +137,11 @@ def _effects(report: Report) -> list[str]:
     now = report.current
     rows = [_effect("current", now, now)]
     rows += [_effect(name, plan, now) for name, plan in report.options.items()]
-    work = now.step
+    step = now.step
     lines = [
         "## What to expect",
         "",
-        f"On {now.machine.name}, {work.optimizer}, {now.speed.update_tokens:,} tokens per update, for "
+        f"On {now.machine.name}, {step.optimizer}, {now.speed.update_tokens:,} tokens per update, for "
         f"{format_seconds(3600 * now.hours.expected)}:",
         "",
         *_markdown_table(
@@ -235,16 +235,16 @@ def _assumptions(report: Report) -> list[str]:
 
 
 def _assumptions_of(plan: RunPlan) -> Iterator[str]:
-    machine, stack = plan.machine, plan.machine.profile
+    machine, profile = plan.machine, plan.machine.profile
     peak = (
-        f"{format_flop_rate(stack.peak_flops)} dense {stack.dtype}"
-        if stack.peak_flops
+        f"{format_flop_rate(profile.peak_flops)} dense {profile.dtype}"
+        if profile.peak_flops
         else "no published peak"
     )
     memory = f"{format_bytes(machine.memory_bytes)}, of which {USABLE_SHARE:.0%} can be used"
     yield f"machine: {machine.name}, {peak}, {memory}"
-    interval = f"{stack.slowest:.2f} to {stack.fastest:.2f} of expected"
-    yield f"speeds: {stack.name}, {stack.source}; tokens/s within {interval}"
+    interval = f"{profile.slowest:.2f} to {profile.fastest:.2f} of expected"
+    yield f"speeds: {profile.name}, {profile.source}; tokens/s within {interval}"
     yield f"{TIME_OVERHEAD:.0%} of the time goes to evaluations, saves and data"
     if machine.price is not None:
         when = "" if machine.price.read_on is None else f", as of {machine.price.read_on}"
