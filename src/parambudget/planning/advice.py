@@ -92,7 +92,7 @@ def _other_machines(
     if machine.accelerator is None:
         return
     peak = peak_bytes(model, step)
-    larger = [row for row in ACCELERATORS if usable_bytes(row.memory_bytes) >= peak]
+    larger = [row for row in ACCELERATORS.values() if usable_bytes(row.memory_bytes) >= peak]
     if larger:
         least = min(larger, key=lambda row: row.memory_bytes)
         yield f"--gpu {least.name}: fits unchanged in its {format_bytes(least.memory_bytes)}"

@@ -26,7 +26,7 @@ _RUN_FILES: Final = ("config.json", "metrics.jsonl", "summary.json", "checkpoint
 def read_result(out: Path) -> TrainResult | None:
     """The result in summary.json of `out`; None if it is missing or cannot be read."""
     try:
-        return TrainResult.from_dict(read_json(out / "summary.json"))
+        return TrainResult.from_dict(read_json(out / "summary.json"), out)
     except (InputError, TypeError):
         return None
 
