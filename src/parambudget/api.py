@@ -105,8 +105,8 @@ def solve(
     if budget is None and machine is None and batch_size is None and rank in (None, "shape", "closest"):
         if n is None:
             raise ConfigError(
-                "there is nothing to solve for; give a target, or a budget of hours or dollars on a machine "
-                "(gpu), of FLOPs or of memory"
+                "there is nothing to solve for; give a target, or a budget: hours or dollars on a `machine`, "
+                "FLOPs or memory"
             )
         from parambudget.search.solve import solve as search
 

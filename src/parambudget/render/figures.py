@@ -51,14 +51,13 @@ def plot(what: Solutions | RunPlan | TrainResult | Sequence[TrainResult], /) -> 
     if isinstance(what, RunPlan):
         return _plot_plan(what)
     results = [what] if isinstance(what, TrainResult) else what
-    if not (
-        isinstance(results, Sequence) and results and all(isinstance(one, TrainResult) for one in results)
-    ):
+    folders = [result.folder for result in results if isinstance(result, TrainResult)]
+    if not folders or len(folders) != len(results):
         raise InputError(
             f"{shorten(repr(what))} cannot be drawn; give what solve, resize, plan, train or run returned, "
             "or several runs in a list"
         )
-    return loss_curve([read_run(result.folder) for result in results])
+    return loss_curve([read_run(folder) for folder in folders])
 
 
 def _plot_solutions(found: Solutions) -> Figure:

@@ -308,7 +308,7 @@ def build_report(
         peak = format_bytes(min(plan.memory.peak_bytes for plan in options.values()))
         raise InputError(
             f"none of the models fits on {machine.name} in micro-steps of {now.step.batch_size} sequences: "
-            f"at least {peak} are needed; give a smaller --batch-size, more --gpus or another --gpu"
+            f"at least {peak} are needed; give a smaller `batch_size`, more `gpus` or another `machine`"
         )
     return Report(
         name=name, current=now, found=found, options=options,

@@ -214,7 +214,7 @@ def run_config_path(out: Path) -> Path | None:
                 return folder / "config.json"
         problem = str(error).split(";")[0]
         raise InputError(
-            f"{problem}, and no checkpoint has a copy of it; choose another folder with --out"
+            f"{problem}, and no checkpoint has a copy of it; choose another folder with `out`"
         ) from None
     return path
 
@@ -242,14 +242,14 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
 def _read_document(path: Path) -> RunConfigDocument:
     document = read_json(path)
     if not isinstance(document, dict) or not {"model", "provenance", "train"} <= document.keys():
-        raise InputError(f"{path} does not belong to a run; choose another folder with --out")
+        raise InputError(f"{path} does not belong to a run; choose another folder with `out`")
     return cast(RunConfigDocument, document)
 
 
 def read_run(folder: Path) -> Run:
     """The run in a folder; the last line of its metrics may have been cut short."""
     if not (folder / "config.json").is_file() or not (folder / "metrics.jsonl").is_file():
-        raise InputError(f"{folder} holds no run that has started; give the folder that train --out named")
+        raise InputError(f"{folder} holds no run that has started; give the folder that a run was trained in")
     source = read_source(folder / "config.json")
     summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
     steps = tuple(_read_steps(folder / "metrics.jsonl"))
