@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 import typer
 
 from parambudget.arch.config import BLOCKS, FIELDS
+from parambudget.cli._flags import with_flags
 from parambudget.errors import MissingExtra
 from parambudget.render.model import switch_flags
 from parambudget.units import parse_size
@@ -128,4 +129,4 @@ def print_json(value: object) -> None:
 
 def print_notice(notice: str) -> None:
     """Print one line on standard error, beside the results."""
-    typer.echo(f"parambudget: {notice}", err=True)
+    typer.echo(f"parambudget: {with_flags(notice)}", err=True)

@@ -1,6 +1,7 @@
 """`parambudget plan`: does a run fit, how fast, how long, how much, how good? Before anything is trained."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,6 +9,7 @@ import typer
 
 from parambudget import api
 from parambudget.arch.config import ModelConfig
+from parambudget.cli._flags import with_flags
 from parambudget.cli._options import JsonOption, SourceArgument, print_json, print_lines, with_model_fields
 from parambudget.formats.source import load, read_source
 
@@ -91,10 +93,11 @@ def plan(
     machine = api.machine(gpu, gpus=gpus, dollars_per_hour=price)
 
     def plan_of(of: ModelConfig, way: Mapping[str, Any]) -> "RunPlan":
-        return api.plan(
+        plan = api.plan(
             of, machine, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
             bytes_per_token=bytes_per_token, **way,
         )  # fmt: skip
+        return replace(plan, suggestions=tuple(map(with_flags, plan.suggestions)))
 
     given = {name: in_file[name] for name in WORK_FIELDS if name in in_file} | {
         name: value
