@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import parambudget
-from parambudget.cli._flags import _ARGUMENTS, with_flags
+from parambudget.cli._flags import _ARGUMENTS, arguments_as_flags
 
 SOURCE = Path(parambudget.__file__).parent
 LIBRARY = sorted(
@@ -31,7 +31,7 @@ OUR_FLAG = re.compile(rf"--(?:no-)?(?:gpu|{'|'.join(_ARGUMENTS).replace('_', '-'
     ],
 )  # fmt: skip
 def test_arguments_become_flags_and_nothing_else_changes(message, printed):
-    assert with_flags(message) == printed
+    assert arguments_as_flags(message) == printed
 
 
 def own_flags(source: str) -> list[str]:

@@ -28,7 +28,7 @@ _QUOTED: Final = re.compile(r"`([^`]+)`")
 _ASSIGNMENT: Final = re.compile(r"([a-z_]+)(?:=([^,\s]+))?")
 
 
-def with_flags(message: str) -> str:
+def arguments_as_flags(message: str) -> str:
     """The message with flags in place of the arguments that it has in backticks."""
     return _QUOTED.sub(lambda quoted: _flags(quoted[1]) or quoted[0], message)
 

@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cli._options import JsonOption, SourceArgument, print_json, require_torch, with_model_fields
+from parambudget.cli._options import (
+    JsonOption,
+    SourceArgument,
+    print_json,
+    require_model,
+    require_torch,
+    with_model_fields,
+)
 from parambudget.cost.params import total
 from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import text_of, write_into
@@ -55,6 +62,7 @@ def export(
         folder = _weights_folder(to, out, force=force)
         _export_weights(weights, model, model_type, folder, as_json=as_json)
         return
+    require_model("export", source, fields)
     completed = load(source, fields)
     export = export_config(completed.model, to, model_type)
     notes = [*completed.notes, *export.notes]

@@ -148,7 +148,7 @@ def _value_in_words(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-_NAMED_SWITCHES: Final = {"tied": ("--tied", "--untied"), "gated": ("--gated", "--plain")}
+_NAMED_SWITCHES: Final = {"tied": ("--tied", "--untied")}
 
 
 def switch_flags(name: str) -> tuple[str, str]:

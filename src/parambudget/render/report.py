@@ -20,6 +20,7 @@ from parambudget.formats.source import ModelLike, as_model
 from parambudget.planning.compute_budget import better_size
 from parambudget.planning.machine import USABLE_SHARE, Machine, machine_for
 from parambudget.planning.run_plan import Goal, RunPlan, plan_run
+from parambudget.render.commands import runnable_command
 from parambudget.render.model import component_name, flags, products
 from parambudget.render.plan import train_command
 from parambudget.render.solutions import better_size_note
@@ -211,7 +212,7 @@ def _formula(report: Report) -> list[str]:
 
 def _verification(report: Report) -> list[str]:
     name, plan = next(iter(report.options.items()))
-    command = f"parambudget verify {flags(plan.model)}"
+    command = runnable_command("verify", flags(plan.model))
     if report.verified is None:
         text = (
             "torch is not installed here, so the module was not built. To check the count against it, tensor "
@@ -292,7 +293,8 @@ def build_report(
     name: str, current: ModelConfig, target: int | str, machine: Machine, *, hours: float | None,
     step: StepFields, verify: Callable[[ModelConfig], str] | None,
 ) -> Report:  # fmt: skip
-    """The current model and the options, planned for the same machine, batch and training time.
+    """The current model and the options, planned for the same machine, batch and training time. `given` are
+    fields of the step.
 
     Without `hours`, those that the first option takes for 20 tokens per parameter.
     """

@@ -62,7 +62,7 @@ class TrainConfig(BaseModel):
     beta1: Share = Field(0.9, description="AdamW's decay of the mean gradient.")
     beta2: Share = Field(0.95, description="AdamW's decay of the mean squared gradient.")
     grad_clip: PositiveFloat | None = Field(
-        1.0, description="Largest norm of the whole gradient; a longer one is scaled down. null: no clipping."
+        1.0, description="Largest norm of the whole gradient; a longer one is scaled down. none: no clipping."
     )
     balance_loss: NonNegativeFloat = Field(
         0.0, description="Weight of the load-balancing loss of experts in what is minimised."
