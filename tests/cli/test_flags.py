@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import parambudget
-from parambudget.cli._flags import _ARGUMENTS, arguments_as_flags
+from parambudget.cli._options import _ARGUMENTS, arguments_as_flags
 
 SOURCE = Path(parambudget.__file__).parent
 LIBRARY = sorted(

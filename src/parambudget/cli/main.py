@@ -10,8 +10,8 @@ from typing import Annotated, Final
 import typer
 
 from parambudget._version import __version__
-from parambudget.cli._flags import arguments_as_flags
 from parambudget.cli._help import Command, CommandWithDefaults, Group
+from parambudget.cli._options import arguments_as_flags
 from parambudget.errors import ParambudgetError, ReportedElsewhere
 
 # Start-up makes many objects and hardly any garbage: a collection at every 700th costs 3 %.

@@ -9,10 +9,10 @@ import typer
 
 from parambudget import api
 from parambudget.arch.config import ModelConfig
-from parambudget.cli._flags import arguments_as_flags
 from parambudget.cli._options import (
     JsonOption,
     SourceArgument,
+    arguments_as_flags,
     print_json,
     print_lines,
     require_model,
