@@ -159,3 +159,24 @@ def test_a_report_is_written(tmp_path):
     assert report.verified.startswith("verified: ")
     assert "# From 124.4M to 100M parameters" in (tmp_path / "plan.md").read_text()
     assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pb.plan("gpt2", "h100", ranks=4), "ranks is not .*; GPUs and their price are"),
+        (lambda: pb.memory("gpt2", "h100", gpus=2), r"a machine's: machine\('h100', gpus=8\)"),
+        (lambda: pb.plan("gpt2", "h100", batchsize=4), "batchsize is not .*; did you mean 'batch_size'?"),
+        (lambda: pb.plan("gpt2", "h100", zzz=4), "zzz is not .*; use batch_size, gradient"),
+        (lambda: pb.solve("350M", batch_size=8), "give `machine` or `memory` too"),
+        (lambda: pb.solve("350M", current="gpt2", rank="loss"), r"use resize\(current, target\)"),
+        (lambda: pb.resize("gpt2", "100M", top=2), "resize takes no top"),
+        (lambda: pb.train("gpt2", "out", learningrate=1e-3), "did you mean 'learning_rate'?"),
+        (lambda: pb.count("gpt2", n_layer=3), "did you mean 'n_layers'?"),
+        (lambda: pb.run("nowhere"), "nowhere holds no run that has started"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_a_line_that_helps(call, message):
+    with pytest.raises(pb.InputError, match=message) as error:
+        call()
+    assert len(str(error.value)) < 200

@@ -243,7 +243,7 @@ def test_a_notebook_plans_in_one_call():
 @pytest.mark.parametrize(
     ("way", "says"),
     [
-        ({"batchsize": 2}, "batchsize is not a setting of an update; use batch_size, "),
+        ({"batchsize": 2}, "batchsize is not a setting of an update; did you mean 'batch_size'?"),
         ({"batch_size": 0}, "batch_size is 0; it must be greater than or equal to 1"),
         ({"batch_size": 2.5}, "batch_size is 2.5; it must be a valid integer"),
         ({"optimizer": "sgd"}, 'optimizer is \'sgd\'; it must be "muon" or "adamw"'),

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from parambudget.arch.dims import Size
 from parambudget.arch.validation import format_validation_error
-from parambudget.errors import ConfigError
+from parambudget.errors import ConfigError, suggest
 
 FLOAT32: Final = 4
 BFLOAT16: Final = 2
@@ -203,13 +203,21 @@ STEP_FIELDS: Final = tuple(StepFields.__annotations__)
 def read_step_fields(given: Mapping[str, object], *, world_size: int = 1) -> StepFields:
     """The fields that are given, if a step of so many processes can have them; None stands for not given."""
     fields = {name: value for name, value in given.items() if value is not None}
-    for name in fields:
-        if name not in STEP_FIELDS:
-            raise ConfigError(f"{name} is not a setting of an update; use {', '.join(STEP_FIELDS)}")
+    for name in fields.keys() - set(STEP_FIELDS):
+        near = suggest(name, STEP_FIELDS, most=1, cutoff=0.6)
+        hint = f"did you mean {near[0]!r}?" if near else _hint(name)
+        raise ConfigError(f"{name} is not a setting of an update; {hint}")
     StepConfig.read(
         {"batch_size": 1, "gradient_accumulation_steps": world_size, "world_size": world_size} | fields
     )
     return cast(StepFields, fields)
+
+
+def _hint(name: str) -> str:
+    """What to do about a name that resembles no setting."""
+    if name in ("gpu", "gpus", "ranks", "world_size", "n_gpus", "dollars_per_hour", "price"):
+        return "GPUs and their price are a machine's: machine('h100', gpus=8)"
+    return f"use {', '.join(STEP_FIELDS)}"
 
 
 def accumulation_steps(sequences: int, batch_size: int, world_size: int = 1) -> int:
