@@ -159,7 +159,7 @@ class TestSolve:
 
     @pytest.mark.parametrize("columns", [80, 160])
     def test_the_table_fits_the_terminal(self, run, monkeypatch, columns):
-        monkeypatch.setattr("parambudget.render.terminal._PIPED_WIDTH", columns)
+        monkeypatch.setattr("parambudget.render.terminal.PIPED_WIDTH", columns)
         out = run("solve", "--target", "70B")[1]
         table = out[: out.index("Checked all")]
         assert max(map(len, table.splitlines())) <= columns
@@ -173,7 +173,7 @@ class TestSolve:
         assert [s["label"] for s in found["solutions"]] == ["wider", "deeper", "fatter", "balanced"]
 
     def test_no_number_is_cut_short_on_a_narrow_terminal(self, run, monkeypatch):
-        monkeypatch.setattr("parambudget.render.terminal._PIPED_WIDTH", 80)
+        monkeypatch.setattr("parambudget.render.terminal.PIPED_WIDTH", 80)
         out = run("solve", "--target", "380B", "--from", "llama-3.1-405b")[1]
         assert "378,127,210,496" in out
         assert "…" not in out

@@ -170,7 +170,7 @@ def test_the_line_that_helps(run, tmp_path, monkeypatch, line, says):
 
 class TestGpus:
     def test_every_accelerator_stands_there_with_its_figures_and_source(self, run, monkeypatch):
-        monkeypatch.setattr("parambudget.render.terminal._PIPED_WIDTH", 80)
+        monkeypatch.setattr("parambudget.render.terminal.PIPED_WIDTH", 80)
         code, out, err = run("gpus")
         assert (code, err) == (0, "")
         words = " ".join(out.split())
@@ -191,7 +191,7 @@ class TestPrintedCommands:
     PLAN = ("plan", "qwen3-0.6b", "--gpu", "h100", "--hours", "1")
 
     def planned_command(self, run, monkeypatch, columns):
-        monkeypatch.setattr("parambudget.render.terminal._PIPED_WIDTH", columns)
+        monkeypatch.setattr("parambudget.render.terminal.PIPED_WIDTH", columns)
         (line,) = [line for line in run(*self.PLAN)[1].splitlines() if line.startswith("next")]
         return line.removeprefix("next").strip()
 

@@ -22,7 +22,11 @@ def gpus(
 
     Memory is what the driver reports; the link is per direction. Any other GPU: parambudget calibrate.
     """
-    rows = [one for one in ACCELERATORS if all(word.lower() in _searched_text(one) for word in words or ())]
+    rows = [
+        one
+        for one in ACCELERATORS.values()
+        if all(word.lower() in _searched_text(one) for word in words or ())
+    ]
     if not rows:
         raise ConfigError(
             f"no GPU has {' '.join(words or ())!r} in its name; run parambudget gpus for all "

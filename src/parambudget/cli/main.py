@@ -11,6 +11,7 @@ import typer
 
 from parambudget._version import __version__
 from parambudget.cli._help import Command, CommandWithDefaults, Group
+from parambudget.cli._options import arguments_as_flags
 from parambudget.errors import ParambudgetError, ReportedElsewhere
 
 # Start-up makes many objects and hardly any garbage: a collection at every 700th costs 3 %.
@@ -115,7 +116,8 @@ def _print_error(message: str, code: int) -> int:
     # Without a message the help has been shown instead: nothing was asked for, so nothing is wrong.
     if not message:
         return 0
-    typer.echo(f"parambudget: {' '.join(message.replace('Value error, ', '').split())}", err=True)
+    line = arguments_as_flags(" ".join(message.replace("Value error, ", "").split()))
+    typer.echo(f"parambudget: {line}", err=True)
     return code
 
 

@@ -1,6 +1,7 @@
 """`parambudget plan`: does a run fit, how fast, how long, how much, how good? Before anything is trained."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cli._options import (
     JsonOption,
     SourceArgument,
+    arguments_as_flags,
     print_json,
     print_lines,
     require_model,
@@ -85,10 +87,11 @@ def plan(
     machine = api.machine(gpu, gpus=gpus, dollars_per_hour=price)
 
     def plan_of(of: ModelConfig, way: Mapping[str, Any]) -> "RunPlan":
-        return api.plan(
+        plan = api.plan(
             of, machine, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
             bytes_per_token=bytes_per_token, **way,
         )  # fmt: skip
+        return replace(plan, suggestions=tuple(map(arguments_as_flags, plan.suggestions)))
 
     given = {name: in_file[name] for name in STEP_FLAGS if name in in_file} | settings
     # Speed and memory are comparable only at the same context.

@@ -42,13 +42,15 @@ def report(
 
     parambudget report current.json --target 350M --gpu h100 -o plan.md
     """
+    from parambudget.cost.step import read_step_fields
     from parambudget.planning.machine import machine_for
     from parambudget.render.report import build_report, write_report
 
     model = load(source, {}).model
     machine = machine_for(gpu, gpus=gpus, dollars_per_hour=price)
     report = build_report(
-        Path(source).name, model, target, machine, hours=hours, given=settings,
+        Path(source).name, model, target, machine, hours=hours,
+        step=read_step_fields(settings, world_size=gpus),
         verify=check_built_model if find_spec("torch") else None,
     )  # fmt: skip
     for path in write_report(report, out):

@@ -77,9 +77,9 @@ def show(
 
 
 def _draw_loss(runs: "list[Run]", figure: Path) -> None:
-    from parambudget.render.figures import loss_curve
+    from parambudget.render.figures import loss_curve, save_png
 
-    loss_curve(runs, figure)
+    save_png(loss_curve(runs), figure)
 
 
 def _draw_loss_beside(run: "Run") -> None:

@@ -39,6 +39,5 @@ def check_built_model(model: ModelConfig) -> str:
 
     built = build_and_compare(model)
     if built.differences:
-        raise CheckFailed("the built model differs from the count: " + "; ".join(map(str, built.differences)))
-    counted = f"{built.n_tensors:,} tensors, {built.total:,} parameters"
-    return f"verified: {counted}; the built model matches the count"
+        raise CheckFailed(str(built))
+    return str(built)

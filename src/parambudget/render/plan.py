@@ -1,6 +1,6 @@
 """The plan of a run as a screen: every figure with its interval, its convention and its assumptions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from parambudget.arch.description import ffn_in_words, shape_in_words
 from parambudget.cost.flops import flops_per_token
@@ -112,17 +112,17 @@ def _largest(sequences: int) -> str:
 
 def _update(plan: RunPlan) -> list[str]:
     step = plan.step
-    ways = [
+    settings = [
         f"optimizer {step.optimizer}",
         "gradient checkpointing" if step.gradient_checkpointing else "no gradient checkpointing",
     ]
-    ways += [f"logits in {step.loss_chunks} chunks"] if step.loss_chunks > 1 else []
-    ways += ["sharded"] if step.shard else []
+    settings += [f"logits in {step.loss_chunks} chunks"] if step.loss_chunks > 1 else []
+    settings += ["sharded"] if step.shard else []
     chosen = f" (chosen: {', '.join(plan.chosen)})" if plan.chosen else ""
     return [
         f"{step.batch_size} sequences × {step.gradient_accumulation_steps} micro-steps = "
         f"{plan.speed.update_tokens:,} tokens in {format_seconds(plan.speed.update_seconds)}; "
-        f"{', '.join(ways)}{chosen}"
+        f"{', '.join(settings)}{chosen}"
     ]
 
 
@@ -180,8 +180,8 @@ def _loss(plan: RunPlan) -> list[str]:
 
 
 def _comparison_rows(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, list[str]]]:
-    def against(name: str, values: Sequence[float], form: object) -> tuple[str, list[str]]:
-        cells = [form(value) for value in values]  # type: ignore[operator]
+    def against(name: str, values: Sequence[float], form: Callable[[float], str]) -> tuple[str, list[str]]:
+        cells = [form(value) for value in values]
         return name, [
             cell if i == 0 else f"{cell} ({format_share(values[i] / values[0] - 1, 1)})"
             for i, cell in enumerate(cells)

@@ -155,8 +155,8 @@ class Search:
     def _rows(self, bounds: _Bounds, columns: int | None = None) -> "Iterator[_Rows]":
         """All points within the bounds, a bounded number of rows or of columns at a time."""
         n_points = 0
-        for piece in self._column_slices(columns):
-            rows = self._rows_of(piece, bounds)
+        for column_slice in self._column_slices(columns):
+            rows = self._rows_of(column_slice, bounds)
             n_points += rows.n_points
             if n_points > MOST_COMPARED:
                 low, high = max(bounds[0][0], 0), min(bounds[0][1], LARGEST_COUNT)
@@ -195,7 +195,7 @@ class Search:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerGroup:
+class AffineLayers:
     """Layers that count alike: how many there are at each depth, and what one of them counts in each
     column."""
 
@@ -209,7 +209,7 @@ class AffineCount:
     """What every point of a lattice counts. Floats, all of them whole."""
 
     outside: Floats
-    groups: tuple[LayerGroup, ...]
+    groups: tuple[AffineLayers, ...]
     widest: tuple[Floats, ...]
     """One layer of each group at the greatest width."""
 
@@ -226,7 +226,7 @@ class AffineCount:
                 empty, one_layer, one_wide = np.broadcast_to(counter(m), (3, len(lattice.first[here])))
                 outside[here], step[here] = empty, (one_wide - one_layer) * lattice.step
                 narrowest[here] = one_layer - empty + (one_wide - one_layer) * lattice.first[here]
-            groups.append(LayerGroup(n_layers, narrowest, step))
+            groups.append(AffineLayers(n_layers, narrowest, step))
         widest = tuple(group.narrowest + (lattice.run - 1) * group.step for group in groups)
         count = cls(outside, tuple(groups), widest)
         if count.extent()[1] >= LARGEST_COUNT:

@@ -6,7 +6,7 @@ from typing import Final, Literal, get_args
 from parambudget.errors import ConfigError
 
 CountKind = Literal["total", "body", "active"]
-"""Which parameters are counted; see `cost.params.Breakdown`."""
+"""Which parameters are counted; see `cost.params.ParameterCount`."""
 Rank = Literal["shape", "closest", "loss", "speed", "memory", "size"]
 """What the answers are ordered by: the shape score, the distance from the target, or what is predicted."""
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from parambudget.cost.step import HEAD_MULTIPLE
 from parambudget.nn.mlp import MixtureOfExperts
 from parambudget.nn.transformer import Transformer
 from parambudget.training.config import TrainConfig
@@ -71,10 +72,6 @@ class ExpertLoadBalancer:
 
 
 NO_EXPERTS: Final = ExpertLoadBalancer(())
-
-
-HEAD_MULTIPLE: Final = 64
-"""On a GPU the rows of the output head are padded to a multiple of this, in the forward pass alone."""
 
 
 def build_loss(

@@ -31,7 +31,7 @@ from parambudget.cost.memory.forward import ForwardPass, forward, masks
 from parambudget.cost.memory.graph import largest, total_bytes
 from parambudget.cost.memory.state import optimizer_bytes, optimizer_scratch_bytes, weight_bytes
 from parambudget.cost.params import total
-from parambudget.cost.step import BFLOAT16, FLOAT32, INT64, MAX_COUNT, StepConfig
+from parambudget.cost.step import BFLOAT16, FLOAT32, HEAD_MULTIPLE, INT64, MAX_COUNT, StepConfig
 from parambudget.errors import InputError
 from parambudget.units import format_bytes
 
@@ -39,8 +39,6 @@ Phase = Literal[
     "forward", "loss", "last layer", "a layer between", "first layer", "embedding", "optimizer"
 ]  # fmt: skip
 PHASES: Final[tuple[Phase, ...]] = get_args(Phase)
-HEAD_MULTIPLE: Final = 64
-"""Rows that the trainer pads the output head to on a GPU."""
 MICRO_BATCHES_LOADED: Final = 2
 """Micro-batches of token windows on the device: the current one, and the next."""
 
@@ -74,7 +72,7 @@ class MemorySnapshot:
         return sum((getattr(self, name) for name in PARTS), start=0)
 
 
-PARTS: Final = tuple(each.name for each in fields(MemorySnapshot))[1:]
+PARTS: Final = tuple(field.name for field in fields(MemorySnapshot))[1:]
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,7 +85,7 @@ class MemoryBreakdown(Tabular):
     peak_phase: Phase
     """The phase that holds the most."""
     parts: dict[str, int]
-    """What is held at the peak; sums to `peak_bytes`."""
+    """What is in memory at the peak; sums to `peak_bytes`."""
     phases: dict[Phase, int]
     """The peak of each phase."""
 

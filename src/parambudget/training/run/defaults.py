@@ -13,7 +13,7 @@ from typing import Any, Final
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.step import StepConfig, accumulation_steps, micro_batch_size
 from parambudget.errors import ConfigError
-from parambudget.scaling.hyperparameters import learning_rate, training_tokens, update_tokens
+from parambudget.scaling.hyperparameters import peak_learning_rate, training_tokens, update_tokens
 from parambudget.training.config import TRAIN_FIELDS, TrainConfig
 from parambudget.units import format_count
 
@@ -82,7 +82,7 @@ def with_defaults(
     tokens = step.tokens_per_update(model.context_length)
     fewest = f", and an update has {tokens:,}" if planned < tokens else ""
     fill("steps", max(1, round(planned / tokens)), f"{format_count(planned)} tokens: {why_planned}{fewest}")
-    rate, why = learning_rate(model, fields["steps"] * tokens)
+    rate, why = peak_learning_rate(model, fields["steps"] * tokens)
     fill("learning_rate", rate, why)
     fill(
         "final_learning_rate",
