@@ -232,7 +232,8 @@ FORBIDDEN_FOLDERS = {"build", "dist", "data", "train", "plan", "export", "ladder
 
 def test_no_folder_is_crowded_or_has_a_name_that_is_taken():
     folders = {path.parent.name for path in FILES}
-    assert crowded_folders(FILES) == []
+    by_command = SOURCE / "cli"  # has a file for every command
+    assert crowded_folders([path for path in FILES if path.parent != by_command]) == []
     assert folders & FORBIDDEN_FOLDERS == set()
 
 
@@ -271,10 +272,15 @@ def test_the_check_of_light_imports_can_fail():
     assert heavy_after(["--help"], extra="import sympy") == {"sympy"}
 
 
-def test_the_face_has_sorted_names_and_all_of_them_exist():
+def test_every_name_of_the_face_exists_once():
     names = parambudget.__all__
-    assert names == sorted(names)
+    assert len(set(names)) == len(names)
     assert all(hasattr(parambudget, name) for name in names)
+
+
+def test_a_name_that_the_face_does_not_have_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'parambudget' has no attribute 'sovle'"):
+        _ = parambudget.sovle
 
 
 DESIGN = Path(__file__).parent.parent / "docs" / "design.md"

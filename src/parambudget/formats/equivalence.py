@@ -206,7 +206,9 @@ def write_into(folder: Path, export: Export, *, force: bool = False) -> Path:
 def refuse_overwrite(path: Path, *, force: bool) -> None:
     """Refuse to replace an existing file without `force`."""
     if not force and os.path.lexists(path):
-        raise InputError(f"{path} already exists; choose another --out, or replace it with --force")
+        raise InputError(
+            f"{path} already exists; choose another folder with `out`, or replace it with `force`"
+        )
 
 
 def make_folder(folder: Path) -> None:
@@ -214,7 +216,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot create {folder}: {error.strerror}; choose another one with --out") from None
+        raise InputError(f"cannot create {folder}: {error.strerror}; choose another one with `out`") from None
 
 
 def _json(document: Mapping[str, Any]) -> str:

@@ -61,12 +61,12 @@ class Scenario:
 
     def __post_init__(self) -> None:
         if self.machine is None and (self.budget.hours is not None or self.budget.dollars is not None):
-            raise InputError("hours and dollars are a budget on a machine; give a machine (gpu) as well")
+            raise InputError("hours and dollars are a budget on a machine; give `machine` as well")
         if self.budget.dollars is not None:
             check_hours(self._hours_for(self.budget.dollars))
         if self.step and self.memory_bytes is None:
             raise InputError(
-                f"{', '.join(self.step)} decides what fits in memory; give a machine (gpu) or a memory too"
+                f"{', '.join(self.step)} decides what fits in memory; give `machine` or `memory` too"
             )
 
     @property

@@ -202,10 +202,10 @@ def _require_rank_inputs(scenario: Scenario, rank: Rank, target: int | None) -> 
     """Raise `ConfigError` where a rank lacks what it is predicted from."""
     has_memory = scenario.memory_bytes is not None
     needs = {
-        "loss": (scenario.limits_training, "hours or dollars on a machine (gpu), or flops"),
-        "speed": (scenario.machine is not None, "a machine (gpu)"),
-        "memory": (has_memory, "a machine (gpu) or a memory"),
-        "size": (has_memory, "a machine (gpu) or a memory"),
+        "loss": (scenario.limits_training, "hours or dollars on a `machine`, or `flops`"),
+        "speed": (scenario.machine is not None, "`machine`"),
+        "memory": (has_memory, "`machine` or `memory`"),
+        "size": (has_memory, "`machine` or `memory`"),
     }
     has_inputs, inputs = needs.get(rank, (target is not None, "a target"))
     if not has_inputs:

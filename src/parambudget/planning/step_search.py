@@ -180,7 +180,7 @@ def _remedy(machine: Machine, given: StepFields) -> str:
     open_to_choice = {"batch_size", "gradient_checkpointing", "loss_chunks", "shard"}
     if fixed := sorted(open_to_choice & given.keys()):
         return f"leave {', '.join(fixed)} to be chosen, or take a smaller model or more memory"
-    more = "more GPUs (--gpus)" if machine.accelerator else "a GPU"
+    more = "more GPUs (`gpus`)" if machine.accelerator else "a GPU"
     return f"take a smaller model, a shorter context_length or {more}"
 
 

@@ -28,7 +28,7 @@ _NAMES = {
 def count_screen(counted: ParameterCount, completed: ResolvedModel, width: int) -> list[str]:
     """The screen of `count`: what the model is, its components, and the three counts."""
     rows = [("component", "tensors", "parameters", "share")]
-    for component, parameters in counted.components.items():
+    for component, parameters in counted.by_component.items():
         tensors = [row for row in counted.tensors if row.component == component]
         if tensors:
             shapes = _shared_tensor(tensors) or products(tensors)
@@ -148,7 +148,7 @@ def _value_in_words(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-_NAMED_SWITCHES: Final = {"tied": ("--tied", "--untied"), "gated": ("--gated", "--plain")}
+_NAMED_SWITCHES: Final = {"tied": ("--tied", "--untied")}
 
 
 def switch_flags(name: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.throughput import TIME_OVERHEAD, Interval
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
+from parambudget.render.commands import data_flag, runnable_command
 from parambudget.render.model import flags
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.units import (
@@ -36,7 +37,9 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
     lines = []
     for name, paragraphs in answers.items():
         for i, text in enumerate(paragraphs):
-            for j, line in enumerate(wrap_text(text, max(40, width - 10))):
+            # A command stays on one line, however long: it is there to be pasted.
+            wrapped = [text] if name == "next" else wrap_text(text, max(40, width - 10))
+            for j, line in enumerate(wrapped):
                 head = name if i == j == 0 else ""
                 lines.append(f"{bold(head.ljust(9)) if head else ' ' * 9} {'  ' * (j > 0)}{line}".rstrip())
     return lines
@@ -54,17 +57,15 @@ def comparison(plans: Sequence[RunPlan], names: Sequence[str], width: int) -> li
 
 def train_command(plan: RunPlan) -> str:
     """The command that trains as planned."""
-    step, words = plan.step, ["parambudget train", flags(plan.model)]
+    step, words = plan.step, [flags(plan.model), data_flag()]
     words += [f"--batch-size {step.batch_size}"]
     words += [f"--gradient-accumulation-steps {step.gradient_accumulation_steps}"]
     words += ["--gradient-checkpointing" if step.gradient_checkpointing else "--no-gradient-checkpointing"]
     words += ["--optimizer adamw"] if step.optimizer == "adamw" else []
+    words += [f"--loss-chunks {step.loss_chunks}"] if step.loss_chunks > 1 else []
     words += ["--shard"] if step.shard else []
     words += [f"--hours {plan.goal.hours:g}" if plan.goal.hours else f"--steps {plan.updates}"]
-    line = " ".join(words)
-    if step.world_size > 1:
-        line = f"torchrun --standalone --nproc-per-node {step.world_size} --no-python {line}"
-    return line
+    return runnable_command("train", *words, processes=step.world_size)
 
 
 def _model(plan: RunPlan) -> list[str]:

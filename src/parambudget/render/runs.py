@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parambudget.cost.speed.profile import DeviceProfile
+from parambudget.render.commands import data_flag, runnable_command
 from parambudget.render.terminal import table
 from parambudget.training.metrics import Run
 from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
@@ -77,7 +78,7 @@ def preparation_screen(manifest: Manifest, out: Path) -> list[str]:
         ],
         ["tokenizer", f"{manifest.tokenizer}, {manifest.entries:,} entries"],
         ["files", f"{len(manifest.shards):,} of {manifest.dtype} in {out}, listed in manifest.json"],
-        ["next", f"parambudget train ... --vocab-size {manifest.entries} --data {out}"],
+        ["next", runnable_command("train", "MODEL", f"--vocab-size {manifest.entries}", data_flag(out))],
     ]
     return table(rows, left=(0, 1))
 

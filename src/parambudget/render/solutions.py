@@ -8,6 +8,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.description import shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
+from parambudget.render.commands import data_flag, runnable_command
 from parambudget.render.model import as_flags, flags
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.search.certificate import Certificate, Error
@@ -71,7 +72,11 @@ def next_commands(found: Solutions, given: Mapping[str, str | float], current: s
     """What to run next, a command a line: train each resized model; repeat the search."""
     if not found:
         return []
-    training = [f"{s.label}: parambudget train {flags(s.model)}" for s in found] if found.current else []
+    training = [
+        f"{solution.label}: {runnable_command('train', flags(solution.model), data_flag())}"
+        for solution in found
+        if found.current
+    ]
     return [*training, f"To repeat this search: {rerun_command(found, given, current)}"]
 
 
@@ -79,8 +84,7 @@ def rerun_command(found: Solutions, given: Mapping[str, str | float], current: s
     """The command that gives the same answer, every axis and choice spelled out. `given` are the flags beside
     the target, by their names with underscores; `current` is what --from named. The answer has a model."""
     c, model = found.certificate, found[0].model
-    words = ["parambudget solve"]
-    words += [f"--active {c.active}"] if c.active is not None else []
+    words = [f"--active {c.active}"] if c.active is not None else []
     words += [f"--target {c.target}"] if c.target is not None else []
     words += [f"{_flag(name)} {shlex.quote(str(value))}" for name, value in given.items()]
     words += [f"--from {shlex.quote(current)}"] if current else []
@@ -97,7 +101,7 @@ def rerun_command(found: Solutions, given: Mapping[str, str | float], current: s
         usual = "size" if c.target is None else "shape"
     words += [f"--rank {found.rank}"] if found.rank != usual else []
     words += [f"--top {found.top}"] if found.top != DEFAULT_TOP else []
-    return " ".join(words)
+    return runnable_command("solve", *words)
 
 
 def _flag(name: str) -> str:

@@ -33,6 +33,10 @@ class Axis:
             return cls.from_values(given if isinstance(given, Iterable) else [given], name, step, least)
         if ":" not in given:
             parts = given.split(",")
+            if dashed := re.fullmatch(r" *(\d+) *(?:-|\.\.) *(\d+) *", given):
+                raise ConfigError(
+                    f"{name} {given!r} is not a range; ranges are written {dashed[1]}:{dashed[2]}"
+                )
             if any(len(part) > 1 and part.startswith("0") for part in parts):
                 number = given.replace(",", "")
                 raise ConfigError(

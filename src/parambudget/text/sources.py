@@ -141,7 +141,7 @@ def require_package(package: str, what: str) -> None:
     if find_spec(package) is None:
         raise MissingExtra(
             f"{what} needs {package}, which is not installed; run it as: uv run --extra data --extra train "
-            "parambudget data prepare ... (or: pip install 'parambudget[data,train]')"
+            "parambudget data prepare ..."
         )
 
 

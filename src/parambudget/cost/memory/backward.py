@@ -73,7 +73,7 @@ class _BackwardPass:
             self._note(op, total_bytes([incoming, *self._gradients.values(), *left]))
         in_flight = total_bytes([incoming, *others, *outgoing.values(), *self._gradients.values()])
         self._note(op, in_flight + op.scratch_bytes, unfinished)
-        self._free_saved_activations(op)
+        self._release_activations(op)
         self._finish_parameters(op, total_bytes([*outgoing.values(), *self._gradients.values()]), unfinished)
         self._add_gradients(op, outgoing)
 
@@ -85,7 +85,7 @@ class _BackwardPass:
             BackwardSnapshot(self._saved_bytes, in_flight, self._finished, unfinished, self._copied)
         )
 
-    def _free_saved_activations(self, op: Op) -> None:
+    def _release_activations(self, op: Op) -> None:
         """Free what no operation before this one needs."""
         needed, self._users = self._users, self._users - Counter(op.saved_storages)
         self._saved_bytes = self._saved_bytes - total_bytes(needed.keys() - self._users.keys())
