@@ -171,8 +171,9 @@ def test_a_report_is_written(tmp_path):
         (lambda: pb.solve("350M", batch_size=8), "give `machine` or `memory` too"),
         (lambda: pb.solve("350M", current="gpt2", rank="loss"), r"use resize\(current, target\)"),
         (lambda: pb.resize("gpt2", "100M", top=2), "resize takes no top"),
+        (lambda: pb.model(hidden_size=768, dim=768, n_layers=2), "hidden_size and dim are the same"),
         (lambda: pb.train("gpt2", "out", learningrate=1e-3), "did you mean 'learning_rate'?"),
-        (lambda: pb.count("gpt2", n_layer=3), "did you mean 'n_layers'?"),
+        (lambda: pb.count("gpt2", n_layrs=3), "did you mean 'n_layers'?"),
         (lambda: pb.run("nowhere"), "nowhere holds no run that has started"),
     ],
 )  # fmt: skip
@@ -180,3 +181,12 @@ def test_what_is_wrong_is_said_in_a_line_that_helps(call, message):
     with pytest.raises(pb.InputError, match=message) as error:
         call()
     assert len(str(error.value)) < 200
+
+
+def test_names_of_other_tools_are_taken_with_a_line_that_says_so():
+    with pytest.warns(UserWarning, match="hidden_size is dim here"):
+        assert pb.count(hidden_size=64, n_layers=2).model.dim == 64
+    with pytest.warns(UserWarning, match="num_hidden_layers is n_layers here"):
+        assert pb.solve("10M", num_hidden_layers=6)[0].model.n_layers == 6
+    with pytest.warns(UserWarning, match="grad_accum is gradient_accumulation_steps here"):
+        assert pb.plan("gpt2", "h100", grad_accum=8).step.gradient_accumulation_steps == 8

@@ -16,10 +16,12 @@ from parambudget.cost.params import ParameterCount
 from parambudget.cost.params import count as count_parameters
 from parambudget.errors import ConfigError, suggest
 from parambudget.formats.source import ModelLike, as_model
+from parambudget.formats.synonyms import with_our_names
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank, check_options
 from parambudget.units import parse_count, parse_tolerance, shorten
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Unpack
 
     from parambudget.arch.fields import ModelFields
@@ -98,10 +100,10 @@ def solve(
     Answers are ordered by `rank`; unless given, by the shape score with a target, by expected loss for hours,
     dollars or FLOPs, by size for a memory alone. "closest" ignores the tolerance.
     """
-    _check_search_fields("solve", axes)
+    named = _own_search_names("solve", axes)
     check_options(counted, rank, top)
     n, second = _parse_count(target, "target"), _parse_count(active, "active")
-    share, fields = parse_tolerance(tolerance), _search_fields(axes, like)
+    share, fields = parse_tolerance(tolerance), _search_fields(named, like)
     if budget is None and machine is None and batch_size is None and rank in (None, "shape", "closest"):
         if n is None:
             raise ConfigError(
@@ -135,10 +137,10 @@ def resize(
     """
     from parambudget.search.resize import resize as search
 
-    _check_search_fields("resize", axes)
+    named = _own_search_names("resize", axes)
     check_options(counted, None, DEFAULT_TOP)
     answer = search(
-        as_model(current, {}), parse_count(target, "target"), _search_fields(axes, None),
+        as_model(current, {}), parse_count(target, "target"), _search_fields(named, None),
         active=_parse_count(active, "active"), counted=counted, tolerance=parse_tolerance(tolerance),
     )  # fmt: skip
     if machine is None and batch_size is None:
@@ -170,6 +172,7 @@ def plan(
     update is executed: batch_size (sequences per micro-step and device), gradient_accumulation_steps,
     gradient_checkpointing, loss_chunks, optimizer, shard; the rest is chosen.
     """
+    from parambudget.cost.step import STEP_FIELDS
     from parambudget.planning.run_plan import Goal, plan_run
 
     goal = Goal(
@@ -177,7 +180,7 @@ def plan(
         _parse_count(unique_tokens, "unique_tokens"), bytes_per_token,
         _loss_law(law),
     )  # fmt: skip
-    return plan_run(as_model(source, {}), _machine(machine), goal, step)
+    return plan_run(as_model(source, {}), _machine(machine), goal, with_our_names(step, STEP_FIELDS))
 
 
 @overload
@@ -252,11 +255,13 @@ def train(
     the length. With `resume`, the run in `out` is resumed if there is one. `init` is a checkpoint or a
     Hugging Face folder whose weights a new run starts from.
     """
+    from parambudget.training.config import TRAIN_FIELDS
     from parambudget.training.run.orchestration import run
     from parambudget.training.run.request import RunOptions, build_request
 
     shard = settings.get("shard")
-    fixed = {name: value for name, value in settings.items() if name != "shard"}
+    own = {name: value for name, value in settings.items() if name != "shard"}
+    fixed = with_our_names(own, TRAIN_FIELDS)
     options = RunOptions(
         out=Path(out), data=None if data is None else Path(data), tokens=_parse_count(tokens, "tokens"),
         hours=hours, resume=resume, init=None if init is None else Path(init), shard=shard,
@@ -324,7 +329,7 @@ def _parse_count(given: Count | None, name: str) -> int | None:
     return None if given is None else parse_count(given, name)
 
 
-def _search_fields(axes: SearchFields, like: ModelLike | None) -> dict[str, object]:
+def _search_fields(axes: Mapping[str, object], like: ModelLike | None) -> dict[str, object]:
     """The axes and choices that are given, over the choices of a model."""
     given = {name: value for name, value in axes.items() if value is not None}
     if like is None:
@@ -334,10 +339,11 @@ def _search_fields(axes: SearchFields, like: ModelLike | None) -> dict[str, obje
     return choices_of(as_model(like, {})) | given
 
 
-def _check_search_fields(verb: str, axes: SearchFields) -> None:
-    """Raise `ConfigError` for a keyword that is neither an axis nor a choice."""
+def _own_search_names(verb: str, axes: SearchFields) -> dict[str, object]:
+    """The axes and choices by our names; raises `ConfigError` for a keyword that is neither."""
     known = {*FIELDS, *BLOCKS, "kv_groups", "ffn_ratio", "multiple"}
-    for name in axes.keys() - known:
+    named = with_our_names(axes, known)
+    for name in named.keys() - known:
         if name == "current":
             raise ConfigError("solve takes no current model; use resize(current, target)")
         if verb == "resize" and name in inspect.signature(solve).parameters:
@@ -348,6 +354,7 @@ def _check_search_fields(verb: str, axes: SearchFields) -> None:
         near = suggest(name, known, most=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}?" if near else "use an axis or a field of a model"
         raise ConfigError(f"unknown field {name!r}; {hint}")
+    return named
 
 
 def _scenario(

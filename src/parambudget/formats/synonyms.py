@@ -4,12 +4,13 @@ The keys of Hugging Face configs come from the families that the importer knows;
 here. Only looked up for a name that is none of ours.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Final
+from warnings import warn
 
 from parambudget.arch.config import FIELDS
-from parambudget.errors import suggest
+from parambudget.errors import ConfigError, suggest
 
 _MODEL: Final = {
     # Meta's params.json, nanoGPT, x-transformers and papers
@@ -75,3 +76,22 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
     others = {other: ours for other, ours in synonyms().items() if ours in names}
     near = suggest(name, [*names, *others], cutoff=0.75) or suggest(name, names, cutoff=0.6)
     return others.get(near[0], near[0]) if near else None
+
+
+def with_our_names(given: Mapping[str, object], known: Collection[str]) -> dict[str, object]:
+    """Keyword arguments with our names in place of other tools', each with a warning of one line.
+
+    A name that is nobody's stays for the check that follows. Raises `ConfigError` for both spellings of one
+    thing.
+    """
+    if given.keys() <= set(known):
+        return dict(given)
+    ours: dict[str, object] = {}
+    for name, value in given.items():
+        own = name if name in known else our_name(name, known) or name
+        if own in ours or (own != name and own in given):
+            raise ConfigError(f"{name} and {own} are the same; give one of them")
+        if own != name:
+            warn(f"{name} is {own} here", stacklevel=4)
+        ours[own] = value
+    return ours
