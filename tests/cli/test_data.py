@@ -155,7 +155,7 @@ def test_the_end_says_what_there_is_and_how_to_train_on_it(copied, parambudget):
     assert (code, err) == (0, "")
     assert "60 documents" in out
     assert "300 entries" in out
-    assert "parambudget train ... --vocab-size 300 --data new" in out
+    assert "parambudget train MODEL --vocab-size 300 --data new" in out
     arguments = ["--vocab-size", "300", "--data", "new", "--steps", "1", "--batch_size", "2"]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
