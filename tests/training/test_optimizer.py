@@ -27,7 +27,7 @@ from parambudget.training.device import select_device
 from parambudget.training.loss import build_loss
 from parambudget.training.metrics import StepMetrics
 from parambudget.training.optimizer import build_optimizer, clip_grad_norm, group_parameters
-from parambudget.training.run.defaults import with_defaults
+from parambudget.training.run.defaults import with_train_defaults
 from parambudget.training.schedule import learning_rate
 from parambudget.training.train_state import TrainState
 
@@ -299,14 +299,14 @@ def test_a_gradient_longer_than_grad_clip_is_scaled_to_it(longest, norm_after):
 
 @pytest.mark.parametrize("given", [{}, {"steps": 50}, {"schedule": "wsd", "optimizer": "adamw", "seed": 3}])
 def test_every_setting_that_was_filled_in_has_its_reason(given):
-    completed = with_defaults(given, small_model(), 10**6, on_cpu=True)
+    completed = with_train_defaults(given, small_model(), 10**6, on_cpu=True)
     assert completed.given == given.keys()
     assert completed.reasons.keys() == TRAIN_FIELDS.keys() - given.keys()
     assert all(completed.reasons.values())
 
 
 def test_what_is_filled_in_is_what_a_config_has_by_itself():
-    completed = with_defaults({}, small_model(), 10**6, on_cpu=True).config
+    completed = with_train_defaults({}, small_model(), 10**6, on_cpu=True).config
     fields = TRAIN_FIELDS.items()
     assert all(getattr(completed, name) == field.default for name, field in fields if not field.is_required())
 
@@ -324,5 +324,5 @@ def test_what_is_filled_in_is_what_a_config_has_by_itself():
 )
 def test_a_wrong_setting_is_one_line(wrong, message):
     with pytest.raises(ConfigError) as error:
-        with_defaults(wrong, small_model(), 10**6, on_cpu=True)
+        with_train_defaults(wrong, small_model(), 10**6, on_cpu=True)
     assert str(error.value) == message

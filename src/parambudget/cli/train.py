@@ -17,13 +17,13 @@ from parambudget.cli._options import (
     require_torch,
     with_model_fields,
 )
+from parambudget.training.launch import launched_processes
 from parambudget.training.metrics import TrainResult
 from parambudget.training.run.request import (
     RunOptions,
     RunRequest,
     TrainEvents,
     build_request,
-    launched_processes,
 )
 from parambudget.training.run.signals import StopRequest, StopSignal, handle_stop_signals
 from parambudget.units import parse_count

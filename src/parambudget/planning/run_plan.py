@@ -186,7 +186,7 @@ def plan_run(
     fits = memory.peak_bytes <= machine.usable_bytes
     return RunPlan(
         breakdown=count(model), machine=machine, goal=goal, step=step,
-        chosen=tuple(name for name in STEP_FIELDS if name not in fields),
+        chosen=tuple(name for name in STEP_FIELDS if name not in {*fields, "z_loss"}),  # without it: off
         memory=memory, largest_batch_size=machine.largest_batch_size(model, step),
         suggestions=() if fits else suggestions(model, step, machine, fields),
         speed=speed, tokens=tokens, updates=updates, why_tokens=why, hours=_hours(goal, speed, tokens),

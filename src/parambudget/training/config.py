@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from parambudget.arch.validation import format_validation_error
-from parambudget.cost.step import SETTINGS, NonNegativeFloat, OptimizerName, PositiveInt, StepConfig
+from parambudget.cost.step import SETTINGS, NonNegativeFloat, PositiveInt, StepConfig
 from parambudget.errors import ConfigError
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -27,7 +27,7 @@ class TrainConfig(BaseModel):
 
     Frozen, strict and closed. The settings of an update are those of its `StepConfig`; in JSON and in the
     constructor they stand beside the others. To fill in what is left out, use
-    `training.run.defaults.with_defaults`.
+    `training.run.defaults.with_train_defaults`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -91,7 +91,13 @@ class TrainConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _nest_step(cls, fields: object) -> object:
-        if not isinstance(fields, Mapping) or isinstance(fields.get("step"), StepConfig):
+        if not isinstance(fields, Mapping):
+            return fields
+        if isinstance(fields.get("step"), StepConfig):
+            if beside := [name for name in SETTINGS if name in fields]:
+                raise ValueError(
+                    f"step and {', '.join(beside)} both say how an update is executed; give one of them"
+                )
             return fields
         if "step" in fields:
             raise ValueError("unknown field 'step'; did you mean 'steps'?")
@@ -103,36 +109,6 @@ class TrainConfig(BaseModel):
         own = dump(self)
         return {name: getattr(self.step, name) if name in SETTINGS else own[name] for name in TRAIN_FIELDS}
 
-    @property
-    def batch_size(self) -> int:
-        """Of the step."""
-        return self.step.batch_size
-
-    @property
-    def gradient_accumulation_steps(self) -> int:
-        """Of the step."""
-        return self.step.gradient_accumulation_steps
-
-    @property
-    def optimizer(self) -> OptimizerName:
-        """Of the step."""
-        return self.step.optimizer
-
-    @property
-    def gradient_checkpointing(self) -> bool:
-        """Of the step."""
-        return self.step.gradient_checkpointing
-
-    @property
-    def loss_chunks(self) -> int:
-        """Of the step."""
-        return self.step.loss_chunks
-
-    @property
-    def z_loss(self) -> float:
-        """Of the step."""
-        return self.step.z_loss
-
     @classmethod
     def read(cls, fields: Mapping[str, object]) -> Self:
         """Settings from a complete set of fields; raises `ConfigError` with one line instead of pydantic's
@@ -143,8 +119,10 @@ class TrainConfig(BaseModel):
             raise ConfigError(format_validation_error(error, cls)) from None
 
     def replace(self, **changes: object) -> Self:
-        """A validated copy."""
-        return type(self).read(self.model_dump() | changes)
+        """A validated copy. A field of the step is changed in the step, and its other fields stay."""
+        in_step = {name: changes.pop(name) for name in StepConfig.model_fields if name in changes}
+        copy = type(self).read(vars(self) | changes)
+        return copy.replace(step=copy.step.replace(**in_step)) if in_step else copy
 
 
 TRAIN_FIELDS: Final[dict[str, FieldInfo]] = {

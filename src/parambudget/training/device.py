@@ -103,9 +103,10 @@ def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
         on_cpu = "can't allocate memory" in str(error)
         if not (isinstance(error, torch.OutOfMemoryError) or on_cpu):
             raise
-        remedy = "--gradient-checkpointing" if config.batch_size == 1 else "a smaller --batch-size"
+        size = config.step.batch_size
+        remedy = "--gradient-checkpointing" if size == 1 else "a smaller --batch-size"
         raise InputError(
-            f"batch_size={config.batch_size} does not fit in the memory of the {'CPU' if on_cpu else 'GPU'}; "
+            f"batch_size={size} does not fit in the memory of the {'CPU' if on_cpu else 'GPU'}; "
             f"use {remedy}, with more gradient_accumulation_steps for the same batch"
         ) from None
 

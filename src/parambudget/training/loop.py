@@ -49,10 +49,9 @@ class TrainJob:
 
     model: ModelConfig
     config: TrainConfig
+    """The step in it says whether the model is sharded; the rest of how it is executed is filled in."""
     data: TokenData
     out: Path
-    shard: bool = False
-    """Every process holds a part of the model."""
     resume: bool = False
     """Resume the run in `out` if there is one."""
     init: Path | None = None
@@ -114,25 +113,24 @@ class _Session:
 
 def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callable[[str], None]) -> _Session:
     """Build what is trained, and refuse what cannot be."""
-    model, config, data = job.model, job.config, job.data
+    model, data = job.model, job.data
     with group.synced_errors():
         compute = select_device(device)
         require_windows(data, model.context_length)
-        if job.shard:
-            group.require_several()
-        planned = predict_run(model, config, compute, group, shard=job.shard)
-        state = init_train_state(model, config, compute, group, shard=job.shard)
+        config = group.executed_config(job.config, compute)
+        planned = predict_run(model, config, compute)
+        state = init_train_state(model, config, compute, group)
         origin = {} if job.init is None else load_initial_weights(job.init, state, data, on_notice)
         document = run_folder.run_config_document(model, config, data, {**job.provenance, **origin})
         if job.resume and (stored := read_run_config(job.out)) is not None:
             require_same_run(job.out, stored, document)
         group.barrier()  # a process that has failed takes no part in making the writer's group below
-    shard_writer = create_shard_writer() if job.shard else None
-    settings = environment(compute.name, group.world_size, shard=job.shard)
+    shard_writer = create_shard_writer() if config.step.shard else None
+    settings = environment(compute.name, group.world_size, shard=config.step.shard)
     metadata = files.RunMetadata(document, data.tokenizer_json, settings, shard_writer)
     update_tokens = config.step.tokens_per_update(model.context_length)
     clock = Clock(update_tokens, flops_per_token(model), group.peak_flops(compute))
-    return _Session(job, state, metadata, clock, planned)
+    return _Session(replace(job, config=config), state, metadata, clock, planned)
 
 
 def main_loop(
@@ -256,7 +254,7 @@ def train_steps(
         step = replace(step, busiest_expert=busiest[0] if busiest else None)
         if is_due(step.step, config.eval_every, config):
             validation = evaluate(
-                state.loss_fn, held_out, data, config.batch_size, state.compute, state.group
+                state.loss_fn, held_out, data, config.step.batch_size, state.compute, state.group
             )
             step = replace(step, val_loss=validation.loss, val_bits_per_byte=validation.bits_per_byte)
         yield step
@@ -270,7 +268,7 @@ def micro_batches(
     device."""
     for first in count(n_done * config.step.sequences_per_update, config.step.sequences_per_update):
         for micro_step in group.own_micro_steps(config):
-            batch = windows.batch(first + micro_step * config.batch_size, config.batch_size)
+            batch = windows.batch(first + micro_step * config.step.batch_size, config.step.batch_size)
             tokens_BT = torch.from_numpy(batch)
             if compute.device.type == "cuda":
                 tokens_BT = tokens_BT.pin_memory()
