@@ -23,7 +23,7 @@ from parambudget.training import loop, train_state
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TRAIN_FIELDS, TrainConfig
 from parambudget.training.dataloader import TokenWindows
-from parambudget.training.device import select_device
+from parambudget.training.device import Environment, select_device
 from parambudget.training.loss import build_loss
 from parambudget.training.metrics import StepMetrics
 from parambudget.training.optimizer import build_optimizer, clip_grad_norm, group_parameters
@@ -99,7 +99,7 @@ def test_every_kind_of_model_learns_and_a_checkpoint_brings_it_back(data, tmp_pa
     for name, buffer in made.module.named_buffers():
         if name.endswith("correction"):
             buffer.fill_(0.5)
-    about = files.RunMetadata({}, "{}", {})
+    about = files.RunMetadata({}, "{}", Environment("CPU"))
     held = files.take_snapshot(
         StepMetrics(20, 0.0, 0.0, 0.0, False, 0, 0.0, None), made.module, made.optimizer, about
     )

@@ -14,12 +14,11 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from parambudget.arch.validation import format_validation_error
+from parambudget.arch.validation import PositiveFloat, format_validation_error
 from parambudget.cost.step import SETTINGS, NonNegativeFloat, PositiveInt, StepConfig
 from parambudget.errors import ConfigError
 
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+DecayRate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class TrainConfig(BaseModel):
@@ -50,9 +49,9 @@ class TrainConfig(BaseModel):
         0.2, description="Share of the steps over which the learning rate falls under wsd."
     )
     weight_decay: NonNegativeFloat = Field(0.1, description="Decoupled weight decay, on matrices only.")
-    momentum: Share = Field(0.95, description="Muon's decay of the mean gradient.")
-    beta1: Share = Field(0.9, description="AdamW's decay of the mean gradient.")
-    beta2: Share = Field(0.95, description="AdamW's decay of the mean squared gradient.")
+    momentum: DecayRate = Field(0.95, description="Muon's decay of the mean gradient.")
+    beta1: DecayRate = Field(0.9, description="AdamW's decay of the mean gradient.")
+    beta2: DecayRate = Field(0.95, description="AdamW's decay of the mean squared gradient.")
     grad_clip: PositiveFloat | None = Field(
         1.0, description="Largest norm of the whole gradient; a longer one is scaled down. null: no clipping."
     )

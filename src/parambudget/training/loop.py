@@ -26,7 +26,7 @@ from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.async_saver import AsyncCheckpointSaver
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenArray, TokenWindows, require_windows
-from parambudget.training.device import Compute, environment, explain_out_of_memory, select_device
+from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
 from parambudget.training.optimizer import clip_grad_norm, set_learning_rate
@@ -126,8 +126,8 @@ def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callabl
             require_same_run(job.out, stored, document)
         group.barrier()  # a process that has failed takes no part in making the writer's group below
     shard_writer = create_shard_writer() if config.step.shard else None
-    settings = environment(compute.name, group.world_size, shard=config.step.shard)
-    metadata = files.RunMetadata(document, data.tokenizer_json, settings, shard_writer)
+    environment = Environment(compute.name, config.step.world_size, config.step.shard)
+    metadata = files.RunMetadata(document, data.tokenizer_json, environment, shard_writer)
     update_tokens = config.step.tokens_per_update(model.context_length)
     clock = Clock(update_tokens, flops_per_token(model), group.peak_flops(compute))
     return _Session(replace(job, config=config), state, metadata, clock, planned)
@@ -143,13 +143,8 @@ def main_loop(
         with state.group.synced_errors():
             stack.enter_context(run_folder.lock_run_folder(job.out, resume=job.resume))
             metrics = run_folder.MetricsFile(job.out, on_notice)
-            steps = job.config.steps
-            before = restore_newest_checkpoint(job.checkpoints, steps, metrics, state, metadata, on_notice)
-            write_json(job.out / "config.json", metadata.config)
-            first = before[-1] if before else BEFORE_FIRST_STEP
-            n_skipped = len(list(takewhile(lambda step: step.skipped, reversed(before))))
-            state.group.broadcast((first.step, n_skipped))
-            state.group.barrier()
+            before, n_skipped = _restore(session, metrics, on_notice)
+        first = before[-1] if before else BEFORE_FIRST_STEP
         on_start()
         session.clock.add_earlier_updates(step.tokens_per_second for step in before)
         saver = AsyncCheckpointSaver(job.checkpoints, job.config.keep, on_notice)
@@ -174,6 +169,20 @@ def main_loop(
             result = replace(earlier, finished=result.finished)
         write_json(job.out / "summary.json", result.as_dict())
     return result
+
+
+def _restore(
+    session: _Session, metrics: run_folder.MetricsFile, on_notice: Callable[[str], None]
+) -> tuple[list[StepMetrics], int]:
+    """Restore the newest checkpoint and tell the other processes; returns the updates up to it, and how many
+    in a row were skipped at their end."""
+    job, state, metadata = session.job, session.state, session.metadata
+    before = restore_newest_checkpoint(job.checkpoints, job.config.steps, metrics, state, metadata, on_notice)
+    write_json(job.out / "config.json", metadata.config)
+    n_skipped = len(list(takewhile(lambda step: step.skipped, reversed(before))))
+    state.group.broadcast((before[-1].step if before else 0, n_skipped))
+    state.group.barrier()
+    return before, n_skipped
 
 
 def worker_loop(session: _Session, stop_requested: Callable[[], bool]) -> TrainResult:

@@ -97,7 +97,7 @@ def restore_newest_checkpoint(
     if state["step"] > steps:
         raise InputError(f"{folder} is already beyond steps={steps}; use at least {state['step']}")
     files.restore(folder, state, train_state.module, train_state.optimizer)
-    now = metadata.environment
+    now = metadata.environment.as_dict()
     changed = [
         f"{name} {before} there and {now[name]} here"
         for name, before in state["surroundings"].items()
