@@ -54,7 +54,7 @@ def largest_error(model_type: str, n_configs: int) -> int:
         ours = count(with_defaults(from_hf(config, model_type).fields).model)
         theirs, active = class_counts(config)
         errors.append(abs(ours.active - active))
-        errors.extend(abs(ours.components[name] - theirs.get(name, 0)) for name in ours.components)
+        errors.extend(abs(ours.by_component[name] - theirs.get(name, 0)) for name in ours.by_component)
 
     check()
     return max(errors)

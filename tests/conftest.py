@@ -42,6 +42,8 @@ def run(monkeypatch, capsys):
     """Run a command in this process: (exit code, standard output, standard error)."""
     from parambudget.cli.main import main
 
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)  # commands are printed as outside of uv
+
     def run_command(*arguments):
         monkeypatch.setattr(sys, "argv", ["parambudget", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:

@@ -1,6 +1,7 @@
 """Every console and Python block of the README and the docs is run, and prints what it says it prints."""
 
 import doctest
+import os
 import re
 import subprocess
 import sys
@@ -36,7 +37,10 @@ def run(command: str, folder: Path) -> str:
     """What a command prints, standard error included, run as a reader would but in this environment."""
     line = re.sub(r"^(uv run (--extra train )?)?parambudget ", lambda _: RUN, command)
     assert line.startswith(RUN), f"not a command of this project: {command}"
-    done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, check=False)
+    surroundings = os.environ | ({"UV_RUN_RECURSION_DEPTH": "1"} if command.startswith("uv run ") else {})
+    done = subprocess.run(
+        line, shell=True, cwd=folder, capture_output=True, text=True, check=False, env=surroundings
+    )
     return done.stdout + done.stderr
 
 

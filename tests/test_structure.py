@@ -271,10 +271,15 @@ def test_the_check_of_light_imports_can_fail():
     assert heavy_after(["--help"], extra="import sympy") == {"sympy"}
 
 
-def test_the_face_has_sorted_names_and_all_of_them_exist():
+def test_every_name_of_the_face_exists_once():
     names = parambudget.__all__
-    assert names == sorted(names)
+    assert len(set(names)) == len(names)
     assert all(hasattr(parambudget, name) for name in names)
+
+
+def test_a_name_that_the_face_does_not_have_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'parambudget' has no attribute 'sovle'"):
+        _ = parambudget.sovle
 
 
 DESIGN = Path(__file__).parent.parent / "docs" / "design.md"

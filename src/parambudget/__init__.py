@@ -7,7 +7,7 @@ pb.solve("350M", n_layers=24)[0]  # the best of a completely searched lattice
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from parambudget._version import __version__ as __version__
 from parambudget.errors import (
@@ -20,47 +20,105 @@ from parambudget.errors import (
 )
 
 if TYPE_CHECKING:
-    from parambudget.api import count, formula, machine, model, plan, resize, solve, train, verify
+    from parambudget.api import (
+        calibrate,
+        count,
+        export,
+        formula,
+        generate,
+        machine,
+        memory,
+        model,
+        plan,
+        resize,
+        run,
+        solve,
+        train,
+        verify,
+    )
     from parambudget.arch.config import ModelConfig
-    from parambudget.arch.presets.registry import preset
+    from parambudget.arch.fields import ModelFields
+    from parambudget.arch.presets.registry import PRESETS, preset
+    from parambudget.arch.presets.row import Preset
+    from parambudget.cost.formula import Formula
+    from parambudget.cost.hardware import ACCELERATORS, Accelerator
+    from parambudget.cost.memory.peak import MemoryBreakdown
+    from parambudget.cost.memory.state import InferenceMemory
+    from parambudget.cost.params import ParameterCount
+    from parambudget.cost.speed.profile import DeviceProfile
+    from parambudget.cost.step import StepConfig, StepFields
+    from parambudget.formats.equivalence import Export
     from parambudget.formats.hf.weights import load_pretrained
+    from parambudget.nn.verify import Verification
     from parambudget.planning.budget import Budget
     from parambudget.planning.machine import Machine
     from parambudget.planning.run_plan import RunPlan
-    from parambudget.scaling.loss import LossLaw
+    from parambudget.render.figures import plot
+    from parambudget.render.report import Report, report
+    from parambudget.scaling.loss import LOSS_LAWS, LossLaw
     from parambudget.search.certificate import Certificate
+    from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Forecast, Solution, Solutions
+    from parambudget.training.config import TrainConfig, TrainFields
+    from parambudget.training.generate import Generation
     from parambudget.training.metrics import StepMetrics, TrainResult
     from parambudget.training.run.request import TrainEvents
 
 
 __all__ = [
+    "ACCELERATORS",
+    "LOSS_LAWS",
+    "PRESETS",
+    "Accelerator",
     "Budget",
     "Certificate",
     "CheckFailed",
     "ConfigError",
+    "DeviceProfile",
+    "Export",
     "Forecast",
+    "Formula",
+    "Generation",
+    "InferenceMemory",
     "InputError",
     "LossLaw",
     "Machine",
+    "MemoryBreakdown",
     "MissingExtra",
     "ModelConfig",
+    "ModelFields",
     "NoSolution",
     "ParambudgetError",
+    "ParameterCount",
+    "Preset",
+    "Report",
     "RunPlan",
+    "SearchFields",
     "Solution",
     "Solutions",
+    "StepConfig",
+    "StepFields",
     "StepMetrics",
+    "TrainConfig",
     "TrainEvents",
+    "TrainFields",
     "TrainResult",
+    "Verification",
+    "calibrate",
     "count",
+    "export",
     "formula",
+    "generate",
     "load_pretrained",
     "machine",
+    "memory",
     "model",
     "plan",
+    "plot",
     "preset",
+    "report",
     "resize",
+    "run",
     "solve",
     "train",
     "verify",
@@ -69,37 +127,66 @@ __all__ = [
 # Imported when first used: pydantic is most of what importing this package costs, and the command line has to
 # configure it first, see `cli.main`.
 _LAZY: Final = {
+    "ACCELERATORS": "cost.hardware",
+    "Accelerator": "cost.hardware",
     "Budget": "planning.budget",
     "Certificate": "search.certificate",
+    "DeviceProfile": "cost.speed.profile",
+    "Export": "formats.equivalence",
     "Forecast": "search.solutions",
+    "Formula": "cost.formula",
+    "Generation": "training.generate",
+    "InferenceMemory": "cost.memory.state",
+    "LOSS_LAWS": "scaling.loss",
     "LossLaw": "scaling.loss",
     "Machine": "planning.machine",
+    "MemoryBreakdown": "cost.memory.peak",
     "ModelConfig": "arch.config",
+    "ModelFields": "arch.fields",
+    "PRESETS": "arch.presets.registry",
+    "ParameterCount": "cost.params",
+    "Preset": "arch.presets.row",
+    "Report": "render.report",
     "RunPlan": "planning.run_plan",
+    "SearchFields": "search.fields",
     "Solution": "search.solutions",
     "Solutions": "search.solutions",
+    "StepConfig": "cost.step",
+    "StepFields": "cost.step",
     "StepMetrics": "training.metrics",
+    "TrainConfig": "training.config",
     "TrainEvents": "training.run.request",
+    "TrainFields": "training.config",
     "TrainResult": "training.metrics",
+    "Verification": "nn.verify",
+    "calibrate": "api",
     "count": "api",
+    "export": "api",
     "formula": "api",
+    "generate": "api",
     "load_pretrained": "formats.hf.weights",
     "machine": "api",
+    "memory": "api",
     "model": "api",
     "plan": "api",
+    "plot": "render.figures",
     "preset": "arch.presets.registry",
+    "report": "render.report",
     "resize": "api",
+    "run": "api",
     "solve": "api",
     "train": "api",
     "verify": "api",
 }
 
 
-def __getattr__(name: str) -> Any:
-    """A public name, imported from its module when it is first used."""
-    if name not in _LAZY:
-        raise AttributeError(f"module 'parambudget' has no attribute {name!r}")
-    return getattr(import_module(f"parambudget.{_LAZY[name]}"), name)
+if not TYPE_CHECKING:  # type checkers know the names above, and that there are no others
+
+    def __getattr__(name):
+        """A public name, imported from its module when it is first used."""
+        if name not in _LAZY:
+            raise AttributeError(f"module 'parambudget' has no attribute {name!r}")
+        return getattr(import_module(f"parambudget.{_LAZY[name]}"), name)
 
 
 def __dir__() -> list[str]:

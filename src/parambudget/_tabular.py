@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import pandas
 
 
-class Tabular(ABC):
-    """A result with `rows()`: a list of dicts with the same keys, one per line of the table."""
+class HasRows(ABC):
+    """A result with `rows()`: a list of dicts with the same keys, one per line of a table."""
 
     @abstractmethod
     def rows(self) -> Sequence[Mapping[str, object]]:
@@ -24,6 +24,10 @@ class Tabular(ABC):
         except ImportError:
             raise MissingExtra("to_pandas() needs pandas; install it with: pip install pandas") from None
         return pandas.DataFrame(self.rows())
+
+
+class Tabular(HasRows):
+    """A result that is a table and shows itself as one."""
 
     def __repr__(self) -> str:
         """The table as aligned text, for a prompt without HTML."""

@@ -9,21 +9,27 @@ import inspect
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Literal, overload
 
 from parambudget.arch.config import BLOCKS, FIELDS, ModelConfig
 from parambudget.cost.params import ParameterCount
 from parambudget.cost.params import count as count_parameters
 from parambudget.errors import ConfigError, suggest
-from parambudget.formats.source import load
+from parambudget.formats.source import ModelLike, as_model
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank, check_options
 from parambudget.units import parse_count, parse_tolerance, shorten
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from parambudget.arch.fields import ModelFields
     from parambudget.cost.formula import Formula
+    from parambudget.cost.memory.peak import MemoryBreakdown
+    from parambudget.cost.memory.state import InferenceMemory
+    from parambudget.cost.speed.profile import DeviceProfile
     from parambudget.cost.step import StepFields
+    from parambudget.formats.equivalence import Export
+    from parambudget.formats.targets import ExportTarget
     from parambudget.nn.verify import Verification
     from parambudget.planning.budget import Budget, Scenario
     from parambudget.planning.machine import Machine
@@ -31,60 +37,42 @@ if TYPE_CHECKING:
     from parambudget.scaling.loss import LossLaw
     from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Solutions
+    from parambudget.training.config import TrainFields
+    from parambudget.training.generate import Generation
     from parambudget.training.metrics import TrainResult
     from parambudget.training.run.request import TrainEvents
 
 
-class HasModel(Protocol):
-    """A result that is about one model: one of a solver's answers, a plan, a count."""
-
-    @property
-    def model(self) -> ModelConfig:
-        """The model."""
-
-
-ModelLike = ModelConfig | HasModel | str | Path
-"""A model, one of a solver's answers, a config file's path or a preset's name."""
 Count = int | str
 """350_000_000 or "350M"."""
 
 
-def model(source: ModelLike | None = None, /, **fields: Any) -> ModelConfig:
+def model(source: ModelLike | None = None, /, **fields: Unpack[ModelFields]) -> ModelConfig:
     """A complete model from a source, from fields, or from a source with some fields changed.
 
     What is left out gets its conventional value: `model(dim=896, n_layers=24, n_heads=14)`.
     """
-    if isinstance(source, ModelConfig):
-        return source.replace(**fields) if fields else source
-    if source is None or isinstance(source, str | Path):
-        return load(source, fields).model
-    held = getattr(source, "model", None)
-    if not isinstance(held, ModelConfig):
-        raise ConfigError(
-            f"{shorten(repr(source))} is not a model; give a ModelConfig, one of a solver's answers, the "
-            "path of a config file or a preset's name"
-        )
-    return held.replace(**fields) if fields else held
+    return as_model(source, fields)
 
 
-def count(source: ModelLike | None = None, /, **fields: Any) -> ParameterCount:
+def count(source: ModelLike | None = None, /, **fields: Unpack[ModelFields]) -> ParameterCount:
     """Parameters, exactly: `count("gpt2")`, `count(config)`, `count(dim=896, n_layers=24)`."""
-    return count_parameters(model(source, **fields))
+    return count_parameters(as_model(source, fields))
 
 
-def formula(source: ModelLike | None = None, /, **fields: Any) -> Formula:
+def formula(source: ModelLike | None = None, /, **fields: Unpack[ModelFields]) -> Formula:
     """The closed form of the parameter count of a model's choices; renders itself in a notebook."""
     from parambudget.cost.formula import formula as closed_form
 
-    return closed_form(model(source, **fields))
+    return closed_form(as_model(source, fields))
 
 
-def verify(source: ModelLike | None = None, /, **fields: Any) -> Verification:
+def verify(source: ModelLike | None = None, /, **fields: Unpack[ModelFields]) -> Verification:
     """The built torch module held against the count, tensor by tensor; `differences` is empty where all
     agree."""
     from parambudget.nn.verify import verify as build_and_compare
 
-    return build_and_compare(model(source, **fields))
+    return build_and_compare(as_model(source, fields))
 
 
 def solve(
@@ -117,8 +105,8 @@ def solve(
     if budget is None and machine is None and batch_size is None and rank in (None, "shape", "closest"):
         if n is None:
             raise ConfigError(
-                "there is nothing to solve for; give a target, or a budget of hours or dollars on a machine "
-                "(gpu), of FLOPs or of memory"
+                "there is nothing to solve for; give a target, or a budget: hours or dollars on a `machine`, "
+                "FLOPs or memory"
             )
         from parambudget.search.solve import solve as search
 
@@ -150,7 +138,7 @@ def resize(
     _check_search_fields("resize", axes)
     check_options(counted, None, DEFAULT_TOP)
     answer = search(
-        model(current), parse_count(target, "target"), _search_fields(axes, None),
+        as_model(current, {}), parse_count(target, "target"), _search_fields(axes, None),
         active=_parse_count(active, "active"), counted=counted, tolerance=parse_tolerance(tolerance),
     )  # fmt: skip
     if machine is None and batch_size is None:
@@ -189,7 +177,147 @@ def plan(
         _parse_count(unique_tokens, "unique_tokens"), bytes_per_token,
         _loss_law(law),
     )  # fmt: skip
-    return plan_run(model(source), _machine(machine), goal, step)
+    return plan_run(as_model(source, {}), _machine(machine), goal, step)
+
+
+@overload
+def memory(
+    source: ModelLike, machine: Machine | str | None = None, /, *, mode: Literal["training"] = "training",
+    context: int | None = None, **step: Unpack[StepFields],
+) -> MemoryBreakdown: ...  # fmt: skip
+@overload
+def memory(
+    source: ModelLike, machine: Machine | str | None = None, /, *, mode: Literal["inference"],
+    context: int | None = None, **step: Unpack[StepFields],
+) -> InferenceMemory: ...  # fmt: skip
+def memory(
+    source: ModelLike, machine: Machine | str | None = None, /, *,
+    mode: Literal["training", "inference"] = "training", context: int | None = None,
+    **step: Unpack[StepFields],
+) -> MemoryBreakdown | InferenceMemory:  # fmt: skip
+    """The memory that a model takes on each device: `memory("gpt2", "h100", batch_size=16)`.
+
+    While it is trained on a machine (without one, this one), in the step that `step` fixes as for `plan`; or
+    with `mode="inference"` the weights and the cache of keys and values in bfloat16, for `batch_size`
+    sequences (1 unless given), which needs no machine. Sequences are `context` tokens long, else as long as
+    the model takes.
+    """
+    whole = as_model(source, {})
+    if context is not None:
+        _check_context(whole, context)
+    if mode == "training":
+        return plan(
+            whole if context is None else whole.replace(context_length=context), machine, **step
+        ).memory
+    if mode != "inference":
+        raise ConfigError(f"`mode` is {mode!r}; use 'training' or 'inference'")
+    from parambudget.cost.memory.state import inference_memory
+
+    if unused := step.keys() - {"batch_size"}:
+        raise ConfigError(f"`{min(unused)}` is a setting of training; with mode='inference' use `batch_size`")
+    return inference_memory(whole, step.get("batch_size", 1), context or whole.context_length)
+
+
+def _check_context(of: ModelConfig, context: int) -> None:
+    """Raise `ConfigError` for a sequence that the model cannot have."""
+    most = of.context_length if of.position == "learned" else None
+    if type(context) is not int or context < 1 or (most is not None and context > most):
+        limit = "" if most is None else f", at most {most:,}: the model learned no positions beyond"
+        raise ConfigError(f"`context` is {shorten(repr(context))}; use a whole number above 0{limit}")
+
+
+def calibrate(device: str = "auto") -> DeviceProfile:
+    """Measure in about a minute how fast a device trains; predictions for it then use the result.
+
+    The result is kept in the user's data folder.
+    """
+    from parambudget.cost.speed.profile import save_profile
+    from parambudget.training.calibrate import calibrate as measure
+    from parambudget.training.device import select_device
+
+    profile = measure(select_device(device))
+    save_profile(profile)
+    return profile
+
+
+def train(
+    source: ModelLike, /, out: str | Path, *, data: str | Path | None = None, tokens: Count | None = None,
+    hours: float | None = None, resume: bool = False, init: str | Path | None = None, device: str = "auto",
+    events: TrainEvents | None = None, **settings: Unpack[TrainFields],
+) -> TrainResult:  # fmt: skip
+    """Train a model and keep the run in `out`: `train("config.json", "runs/mine", hours=1.5)`.
+
+    Prints nothing; `events` are called as the run goes on. `settings` are fields of `TrainConfig` and of its
+    step and take precedence over those of a config file; the rest is chosen. `steps`, `tokens` or `hours` set
+    the length. With `resume`, the run in `out` is resumed if there is one. `init` is a checkpoint or a
+    Hugging Face folder whose weights a new run starts from.
+    """
+    from parambudget.training.run.orchestration import run
+    from parambudget.training.run.request import RunOptions, build_request
+
+    shard = settings.get("shard")
+    fixed = {name: value for name, value in settings.items() if name != "shard"}
+    options = RunOptions(
+        out=Path(out), data=None if data is None else Path(data), tokens=_parse_count(tokens, "tokens"),
+        hours=hours, resume=resume, init=None if init is None else Path(init), shard=shard,
+    )  # fmt: skip
+    named = source if isinstance(source, str | Path) else as_model(source, {})
+    return run(lambda: build_request(named, {}, fixed, options), device=device, events=events)
+
+
+def run(folder: str | Path) -> TrainResult:
+    """The state of a run in its folder, whether it has finished or goes on: what `train` returned."""
+    from parambudget.training.metrics import read_run
+
+    return read_run(Path(folder)).result()
+
+
+def generate(
+    checkpoint: str | Path, prompt: str, *, max_tokens: int = 256, temperature: float = 0.8,
+    top_k: int | None = None, seed: int = 0, device: str = "auto",
+) -> Generation:  # fmt: skip
+    """Continue a prompt: `generate("runs/mine", "def main(").text`.
+
+    The checkpoint is the folder of a run, one of its checkpoints, or a Hugging Face folder. A `temperature`
+    of 0 always takes the most likely token; `top_k` samples from the most likely ones only.
+    """
+    from parambudget.training.device import select_device
+    from parambudget.training.generate import SamplingParams, generate_text, load_checkpoint
+
+    params = SamplingParams(max_tokens, temperature, top_k, seed)
+    return generate_text(load_checkpoint(Path(checkpoint), select_device(device)), prompt, params)
+
+
+def export(
+    source: ModelLike | None = None, to: ExportTarget = "hf", *, out: str | Path | None = None,
+    weights: str | Path | None = None, model_type: str | None = None,
+) -> Export:  # fmt: skip
+    """The model as another tool's config: `export("config.json", "litgpt", out="folder")`.
+
+    Tools are "hf" (transformers), "litgpt" and "megatron"; what one cannot express is refused, with the
+    reason. With `out`, the file is written into that folder. `weights` is a run or checkpoint, whose weights
+    and tokenizer are written as well ("hf" only; its model is exported, and `source` may be left out).
+    `model_type` asks for one class of transformers.
+    """
+    from parambudget.formats.equivalence import write_into
+    from parambudget.formats.targets import export_config
+
+    if weights is None:
+        made = export_config(as_model(source, {}), to, model_type)
+        if out is not None:
+            write_into(Path(out), made)
+        return made
+    if to != "hf" or out is None:
+        raise ConfigError("`weights` are written for transformers into a new folder; use to='hf' and `out`")
+    from parambudget.training.device import select_device
+    from parambudget.training.export import export_weights, require_same_model
+    from parambudget.training.generate import load_checkpoint
+
+    loaded = load_checkpoint(Path(weights), select_device("cpu"))
+    if source is not None:
+        require_same_model(as_model(source, {}), loaded)
+    exported = export_weights(loaded, Path(out), model_type)
+    return replace(exported.made, notes=exported.notes)
 
 
 def _parse_count(given: Count | None, name: str) -> int | None:
@@ -203,7 +331,7 @@ def _search_fields(axes: SearchFields, like: ModelLike | None) -> dict[str, obje
         return given
     from parambudget.search.space import choices_of
 
-    return choices_of(model(like)) | given
+    return choices_of(as_model(like, {})) | given
 
 
 def _check_search_fields(verb: str, axes: SearchFields) -> None:
@@ -249,27 +377,3 @@ def _loss_law(given: LossLaw | str | None) -> LossLaw:
     if given is None:
         return DEFAULT_LAW
     return loss_law(given) if isinstance(given, str) else given
-
-
-def train(
-    source: ModelLike, /, out: str | Path, *, data: str | Path | None = None, tokens: str | int | None = None,
-    hours: float | None = None, resume: bool = False, init: str | Path | None = None,
-    shard: bool | None = None, device: str = "auto", events: TrainEvents | None = None, **settings: Any,
-) -> TrainResult:  # fmt: skip
-    """Train a model and keep the run in `out`: `train("config.json", "runs/mine", hours=1.5)`.
-
-    Prints nothing; `events` are called as the run goes on. `settings` are fields of `TrainConfig` and take
-    precedence over those of a config file; the rest is chosen. `steps`, `tokens` or `hours` set the length.
-    With `resume`, the run in `out` is resumed if there is one. `init` is a checkpoint or a Hugging Face
-    folder whose weights a new run starts from.
-    """
-    from parambudget.training.run.orchestration import run
-    from parambudget.training.run.request import RunOptions, build_request
-
-    options = RunOptions(
-        out=Path(out), data=None if data is None else Path(data),
-        tokens=None if tokens is None else parse_count(tokens, "tokens"), hours=hours, resume=resume,
-        init=None if init is None else Path(init), shard=shard,
-    )  # fmt: skip
-    named = source if isinstance(source, str | Path) else model(source)
-    return run(lambda: build_request(named, {}, settings, options), device=device, events=events)

@@ -9,7 +9,7 @@ from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Final
 
-from parambudget.errors import InputError
+from parambudget.errors import ConfigError, InputError
 
 _SCALES: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _NUMBER: Final = re.compile(
@@ -17,6 +17,8 @@ _NUMBER: Final = re.compile(
 )
 _LONGEST_NUMBER: Final = 40
 _LARGEST_COUNT: Final = 10**18
+LONGEST_VALUE: Final = 60
+"""Characters of a field's value that a message shows."""
 
 
 def parse_count(text: str | int, what: str = "count") -> int:
@@ -44,7 +46,7 @@ def parse_size(text: str, what: str) -> int:
     32,768."""
     match = _NUMBER.fullmatch(text.strip()) if len(text) <= _LONGEST_NUMBER else None
     if match is None or match[1] is None or match[2] or match[4]:
-        raise InputError(
+        raise ConfigError(
             f"{what} {shorten(text)!r} is not a whole number; write it in full, such as 896 or 50_257"
         )
     return int(match[1].replace(",", ""))
@@ -87,9 +89,14 @@ def parse_tolerance(text: str | float | Fraction) -> Fraction:
     return share
 
 
-def shorten(text: str) -> str:
+def shorten(text: str, most: int = _LONGEST_NUMBER) -> str:
     """A text cut to a length that fits into a message of one line."""
-    return text if len(text) <= _LONGEST_NUMBER else f"{text[: _LONGEST_NUMBER - 3]}..."
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def short_repr(value: object) -> str:
+    """The value of a field as a message shows it."""
+    return shorten(repr(value), LONGEST_VALUE)
 
 
 def _rational(written: str) -> Fraction | None:
@@ -113,11 +120,16 @@ def format_count(count: float) -> str:
     return f"{count:.4g}"
 
 
+def gib(size_bytes: float) -> float:
+    """Memory in GiB (2**30 bytes), as a number for the axis of a figure."""
+    return size_bytes / 2**30
+
+
 def format_bytes(size_bytes: float) -> str:
     """Memory in GiB (2**30 bytes), or MiB below one: 81_559 * 2**20 is "79.6 GiB"."""
     if size_bytes < 2**30:
         return f"{size_bytes / 2**20:.1f} MiB"
-    return f"{size_bytes / 2**30:.1f} GiB"
+    return f"{gib(size_bytes):.1f} GiB"
 
 
 def format_flop_rate(flops_per_second: float) -> str:

@@ -58,7 +58,7 @@ def test_a_config_files_training_settings_are_planned_with(run, tmp_path):
         (["--gpu", "h100", "--gpus", "0"], "number of GPUs is 0"),
         (["--gpu", "h100", "--law", "kaplan"], "unknown loss law 'kaplan'; use "),
         (["--gpu", "h100", "--tokens", "many"], "tokens 'many' is not a count"),
-        (["--gpu", "h100", "--batch-size", "0"], "--batch-size"),
+        (["--gpu", "h100", "--batch-size", "0"], "batch_size is 0"),
         (
             ["--gpu", "h100", "--gpus", "8", *BATCH[:2], "--gradient-accumulation-steps", "3"],
             "cannot be divided evenly",

@@ -200,7 +200,7 @@ def test_a_damaged_config_of_a_run_is_read_from_its_checkpoint(here, parambudget
         (["--out", "new", "--batch-size", "3000000000"], "batch_size is 3000000000"),
         (["--out", ""], "'' is not a path"),
         (["--data", ""], "'' is not a path"),
-        (["--out", "new", "--steps", "1.5"], "'1.5' should be a valid integer"),
+        (["--out", "new", "--steps", "1.5"], "steps '1.5' is not a whole number"),
         (["--out", "new", "--device", "cpu:1"], "use auto, cpu, cuda or cuda:N"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",

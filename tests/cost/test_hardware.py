@@ -48,9 +48,9 @@ def test_what_is_only_similar_is_not_guessed(device_name):
 
 
 def test_every_row_has_a_source_and_names_of_its_own():
-    names = [name for row in ACCELERATORS for name in (row.name, *row.device_names)]
+    names = [name for row in ACCELERATORS.values() for name in (row.name, *row.device_names)]
     assert len(names) == len(set(names))
-    assert all(row.source and row.device_names for row in ACCELERATORS)
+    assert all(row.source and row.device_names for row in ACCELERATORS.values())
 
 
 def test_the_h100_has_the_bytes_that_its_driver_reports():
@@ -59,7 +59,7 @@ def test_the_h100_has_the_bytes_that_its_driver_reports():
 
 def test_no_row_has_the_sparse_figure():
     """A byte of bandwidth goes with 70 to 420 dense FLOPs on all of these; sparse ones are twice that."""
-    for row in ACCELERATORS:
+    for row in ACCELERATORS.values():
         assert 70 < row.bf16_flops / row.bandwidth_bytes < 420, row.name
 
 
@@ -77,7 +77,7 @@ def test_a_gpu_is_found_by_what_people_type(typed, name):
 
 
 def test_every_row_is_found_by_its_own_name():
-    assert [parse_accelerator(row.name) for row in ACCELERATORS] == list(ACCELERATORS)
+    assert [parse_accelerator(row.name) for row in ACCELERATORS.values()] == list(ACCELERATORS.values())
 
 
 def test_an_unknown_gpu_lists_the_nearest_ones():
@@ -96,7 +96,7 @@ def test_a_link_is_given_in_one_direction():
 
 
 def test_every_accelerator_has_a_dated_price_with_a_source():
-    for row in ACCELERATORS:
+    for row in ACCELERATORS.values():
         price = price_of(row)
         assert 0 < price.low < price.middle < price.high
         assert price.source

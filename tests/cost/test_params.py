@@ -38,8 +38,8 @@ def test_the_body_is_the_total_less_tables_and_head():
 @given(models())
 def test_the_components_sum_to_the_total(model: ModelConfig):
     counted = pb.count(model)
-    assert tuple(counted.components) == COMPONENTS
-    assert sum(counted.components.values()) == counted.total == total(model)
+    assert tuple(counted.by_component) == COMPONENTS
+    assert sum(counted.by_component.values()) == counted.total == total(model)
     assert counted.body == body(model)
     assert counted.active == active(model)
 

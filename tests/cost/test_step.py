@@ -17,7 +17,7 @@ from parambudget.cost.step import (
     micro_batch_size,
     read_step_fields,
 )
-from parambudget.errors import ConfigError, InputError
+from parambudget.errors import ConfigError
 from parambudget.training.config import TRAIN_FIELDS, TrainConfig
 
 
@@ -106,10 +106,10 @@ def test_fields_that_are_none_are_not_given():
 
 @pytest.mark.parametrize("unknown", ["ranks", "world_size", "sharded", "backend", "overhead"])
 def test_what_is_not_to_be_decided_is_refused_by_name(unknown):
-    with pytest.raises(InputError, match=f"{unknown} is not a setting of an update; use batch_size, "):
+    with pytest.raises(ConfigError, match=f"{unknown} is not a setting of an update; use batch_size, "):
         read_step_fields({unknown: 4})
 
 
 def test_micro_steps_that_cannot_be_divided_evenly_are_refused():
-    with pytest.raises(InputError, match="gradient_accumulation_steps=3 cannot be divided evenly among 2"):
+    with pytest.raises(ConfigError, match="gradient_accumulation_steps=3 cannot be divided evenly among 2"):
         small_config(gradient_accumulation_steps=3).step.replace(world_size=2)

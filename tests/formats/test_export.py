@@ -45,7 +45,7 @@ def tiny(**fields: object) -> ModelConfig:
 
 def our_counts(model: ModelConfig) -> tuple[dict[str, int], int]:
     breakdown = count(model)
-    return {name: n for name, n in breakdown.components.items() if n}, breakdown.active
+    return {name: n for name, n in breakdown.by_component.items() if n}, breakdown.active
 
 
 def read_back(to: str, document: dict) -> ModelConfig:

@@ -23,7 +23,7 @@ LOGITS = torch.tensor([[2.0, -1.0, 1.0, 0.0, 0.5, 0.4]])
 def test_the_counts_are_the_published_ones(row: Published):
     counted = pb.count(row.model)
     assert (counted.total, counted.active) == (row.total, row.active)
-    assert counted.components["router"] == row.router
+    assert counted.by_component["router"] == row.router
 
 
 @pytest.mark.parametrize("name", ["mixtral-8x7b-v0.1", "glm-4.5-air"])

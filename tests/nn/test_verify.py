@@ -188,7 +188,7 @@ def test_the_formula_with_numbers_put_in_is_the_count_of_every_component(model):
     formulas = dict.fromkeys(COMPONENTS, sympy.Integer(0))
     for row in tensors(with_sizes(model, **symbols)):
         formulas[row.component] += row.parameters
-    counted = count(model).components
+    counted = count(model).by_component
     assert {name: formula.subs(numbers) for name, formula in formulas.items()} == counted
 
 

@@ -130,14 +130,14 @@ def test_a_sink_takes_weight_from_every_key_and_a_deep_one_none():
 def test_rows_before_the_first_position_are_counted_and_never_looked_up():
     model = SMALL.replace(position="learned", position_offset=2)
     module = built(model)
-    assert pb.count(model).components["position_embedding"] == (12 + 2) * 32
+    assert pb.count(model).by_component["position_embedding"] == (12 + 2) * 32
     module(random_tokens(model)).sum().backward()
     assert (module.position.weight.grad.abs().sum(1) > 0).tolist() == [False] * 2 + [True] * 12
 
 
 def test_projections_of_the_embedding_are_their_own_component_and_in_the_body():
     counted = pb.count(PUBLISHED["opt-350m"].model)
-    assert counted.components["embedding_projection"] == 2 * 512 * 1024
+    assert counted.by_component["embedding_projection"] == 2 * 512 * 1024
     assert counted.total - counted.body == 27_838_464
 
 

@@ -202,12 +202,12 @@ def test_a_budget_holds_parsed_values_and_is_frozen():
         ({"machine": "h100", "rank": "speed"}, "rank='speed' without a target is the smallest model"),
         (
             {"machine": "h100", "rank": "loss"},
-            r"rank='loss' needs hours or dollars on a machine \(gpu\), or flops",
+            r"rank='loss' needs hours or dollars on a `machine`, or `flops`",
         ),
-        ({"target": "350M", "rank": "loss"}, "rank='loss' needs hours or dollars on a machine"),
+        ({"target": "350M", "rank": "loss"}, "rank='loss' needs hours or dollars on a `machine`"),
         (
             {"target": "350M", "rank": "speed", "budget": pb.Budget(flops=1e19)},
-            r"rank='speed' needs a machine \(gpu\)",
+            r"rank='speed' needs `machine`",
         ),
         ({"budget": pb.Budget(flops=1e19), "rank": "shape"}, "rank='shape' needs a target"),
         ({"budget": pb.Budget(flops=1e19), "active": "1B"}, "active is a second target beside the first"),
@@ -221,7 +221,9 @@ def test_a_search_that_makes_no_sense_is_one_line(asked: dict[str, Any], says: s
 
 def test_a_batch_size_without_a_memory_to_fit_in_says_what_it_needs():
     for budget in (None, pb.Budget(flops=1e19)):
-        with pytest.raises(InputError, match=r"^batch_size decides what fits in memory; give a machine"):
+        with pytest.raises(
+            InputError, match=r"^batch_size decides what fits in memory; give `machine` or `memory` too"
+        ):
             pb.solve("350M", budget=budget, batch_size=8)
 
 

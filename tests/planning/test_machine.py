@@ -46,7 +46,9 @@ def test_a_machine_that_cannot_be_is_one_line(asked, says):
 
 def test_without_a_name_and_without_a_gpu_one_is_asked_for(monkeypatch):
     monkeypatch.setenv("PATH", "")  # no driver to ask
-    with pytest.raises(InputError, match="no GPU was found to plan for; name one with --gpu, such as h100"):
+    with pytest.raises(
+        InputError, match="no GPU was found to plan for; name one with `machine`, such as h100"
+    ):
         machine_for()
 
 

@@ -77,7 +77,7 @@ def test_a_batch_that_does_not_fit_is_planned_and_what_would_fit_is_said():
     assert not plan.fits
     assert plan.step.batch_size == 32
     said = "\n".join(plan.suggestions)
-    for remedy in ("--batch-size", "chosen by the planner", "--gpu "):
+    for remedy in ("`batch_size=", "chosen by the planner", "`machine="):
         assert remedy in said
     assert planned(given=given).suggestions == ()
 
@@ -97,7 +97,7 @@ def test_a_smaller_micro_batch_that_is_advised_fits_and_is_the_largest(given):
     machine = replace(H100, memory_bytes=40 * 2**30)
     plan = planned(given=given | {"gradient_checkpointing": False}, memory_bytes=40 * 2**30)
     said = re.search(
-        r"^--batch-size (\d+) --gradient-accumulation-steps (\d+):", "\n".join(plan.suggestions), re.M
+        r"^`batch_size=(\d+), gradient_accumulation_steps=(\d+)`:", "\n".join(plan.suggestions), re.M
     )
     size, steps = map(int, said.groups())
     advised = plan.step.replace(batch_size=size, gradient_accumulation_steps=steps)
@@ -107,8 +107,10 @@ def test_a_smaller_micro_batch_that_is_advised_fits_and_is_the_largest(given):
 
 def test_more_gpus_are_advised_with_a_way_that_fits_there():
     plan = plan_run(pb.model("llama-3-8b"), H100, Goal(), {})
-    advised = next(each for each in plan.suggestions if each.startswith("--gpus"))
-    assert plan_run(pb.model("llama-3-8b"), replace(H100, world_size=int(advised.split()[1]))).fits
+    advised = next(
+        found for line in plan.suggestions if (found := re.match(r"`gpus=(\d+), batch_size=", line))
+    )
+    assert plan_run(pb.model("llama-3-8b"), replace(H100, world_size=int(advised[1]))).fits
 
 
 def test_a_faster_run_ends_lower():

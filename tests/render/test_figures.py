@@ -4,7 +4,7 @@ from matplotlib.image import imread
 
 import parambudget as pb
 from parambudget.errors import InputError
-from parambudget.render.figures import landscape, proportional_counts
+from parambudget.render.figures import landscape, proportional_counts, save_png
 
 CURRENT = pb.model(dim=1024, n_layers=24, n_heads=16, intermediate_size=4096)
 
@@ -27,7 +27,7 @@ def test_experts_grow_with_the_model_in_the_landscape():
 
 def test_the_landscape_is_drawn_whole_and_opaque(tmp_path):
     found = pb.resize(CURRENT, "350M")
-    landscape({s.label: s.model for s in found}, CURRENT, 350_000_000, tmp_path / "sizes.png")
+    save_png(landscape({s.label: s.model for s in found}, CURRENT, 350_000_000), tmp_path / "sizes.png")
     pixels = imread(tmp_path / "sizes.png")
     assert pixels.shape[:2] == (750, 1200)
     assert (pixels[..., -1] == 1).all()  # legible on any page
@@ -37,4 +37,4 @@ def test_the_landscape_is_drawn_whole_and_opaque(tmp_path):
 
 def test_a_picture_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(InputError, match="No such file or directory; nothing was written, choose"):
-        landscape({}, CURRENT, 350_000_000, tmp_path / "nowhere" / "sizes.png")
+        save_png(landscape({}, CURRENT, 350_000_000), tmp_path / "nowhere" / "sizes.png")

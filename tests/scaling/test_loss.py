@@ -157,7 +157,7 @@ def test_whole_numbers_count_as_floats_do(law):
 
 @given(models())
 def test_a_law_counts_one_table_of_tokens(m):
-    assert law_parameters(m) == count(m).active - count(m).components["lm_head"]
+    assert law_parameters(m) == count(m).active - count(m).by_component["lm_head"]
 
 
 def test_an_untied_head_is_not_counted_by_a_law_and_a_tied_one_costs_nothing():

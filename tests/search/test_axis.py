@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parambudget.errors import InputError
+from parambudget.errors import ConfigError
 from parambudget.search.axis import Axis, parse_ratio
 
 
@@ -116,7 +116,7 @@ def test_the_text_of_any_range_reads_back_to_it(low: int, span: int, by: int, st
     ],
 )
 def test_what_is_no_axis_is_refused_in_one_line(given: Any, says: str):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(ConfigError) as caught:
         Axis.parse(given, "dim", 64)
     assert str(caught.value).startswith(says)
     assert "\n" not in str(caught.value)
@@ -154,6 +154,6 @@ def test_a_ratio_is_read_exactly(given: Any, bounds: tuple[Fraction, Fraction]):
     ],
 )
 def test_what_is_no_ratio_is_refused_in_one_line(given: Any, says: str):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(ConfigError) as caught:
         parse_ratio(given)
     assert str(caught.value).startswith(says)

@@ -258,7 +258,7 @@ def test_there_is_nobody_to_share_with_in_one_process(two):
     assert two.train(1, "lonely", "--shard") == [2]
     assert "and there is only one; start it with torchrun" in two.said()
     assert not (two.folder / "lonely").exists()
-    with pytest.raises(InputError, match="--shard splits the model among several processes"):
+    with pytest.raises(InputError, match="`shard=True` splits the model among several processes"):
         SINGLE_PROCESS.require_several()
 
 

@@ -222,7 +222,7 @@ def test_json_says_what_was_drawn_and_why_it_ended(run, parambudget):
         (["nowhere"], "nowhere is not a checkpoint; give the folder of a run, its checkpoints/step-N"),
         (["run", "--prompt", "the model " * 20], "leaves no room for more; give a shorter one"),
         (["run", "--temperature", "-1"], "temperature"),
-        (["run", "--temperature", "inf"], "--temperature inf is not finite"),
+        (["run", "--temperature", "inf"], "--temperature is inf; use 0 or a finite number"),
         (["run", "--max-tokens", "0"], "'0' should be greater than or equal to 1"),
         (["run", "--device", "gpu"], "use auto, cpu, cuda or cuda:N"),
         (["empty"], "empty has no checkpoint yet; wait for its first save"),

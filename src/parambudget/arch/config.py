@@ -1,11 +1,13 @@
 """A complete decoder-only transformer: every size and every choice, validated once."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final, Self, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from parambudget._files import write_json
 from parambudget.arch import dims
 from parambudget.arch.blocks import MLAConfig, MoEConfig
 from parambudget.arch.dims import (
@@ -289,6 +291,10 @@ class ModelConfig(BaseModel):
         """A validated copy; fields of the blocks go by their own names. (pydantic's `model_copy(update=...)`
         would not validate.)"""
         return type(self).read(nest_blocks(self.model_dump() | changes))
+
+    def save(self, path: str | Path) -> None:
+        """Write a config file, which every command and verb takes in place of a model."""
+        write_json(Path(path), {"model": self.model_dump()})
 
     @classmethod
     def read(cls, fields: dict[str, Any]) -> Self:

@@ -1,6 +1,11 @@
 """A model's shape in words, the same in every message, table and report."""
 
+from typing import Final
+
 from parambudget.arch.config import ModelConfig
+
+NORM_NAMES: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
+"""As papers, torch and the tools that build on it write them."""
 
 
 def shape_in_words(m: ModelConfig) -> str:

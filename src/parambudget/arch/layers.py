@@ -76,8 +76,8 @@ class LayerPosition:
 def peak_layer_candidates(m: Dims) -> list[LayerPosition]:
     """The layers among which the backward pass needs the most memory, the last layer first.
 
-    From one repetition of the kinds to the next, what is held changes by the same amount. So among layers
-    that are a whole number of repetitions apart, the peak is at the first or the last.
+    From one repetition of the kinds to the next, what is in memory changes by the same amount. So among
+    layers that are a whole number of repetitions apart, the peak is at the first or the last.
     """
     counts = layer_kind_counts(m)
     if len(counts) == 1:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from parambudget.errors import suggest
+from parambudget.units import short_repr
 
 MOST_LAYERS: Final = 10_000
 LARGEST_SIZE: Final = 2**31
@@ -43,8 +44,7 @@ def format_validation_error(error: ValidationError, cls: type[BaseModel]) -> str
         .replace("have at least 1 item after validation, not 0", "one word or more")
         .replace("'", '"')
     )
-    got = repr(finding["input"])
-    return f"{field} is {got if len(got) < 60 else got[:57] + '...'}; it must be {message}"
+    return f"{field} is {short_repr(finding['input'])}; it must be {message}"
 
 
 def block_class(info: FieldInfo) -> type[BaseModel] | None:

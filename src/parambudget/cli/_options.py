@@ -1,24 +1,26 @@
-"""The model's fields as flags, generated from `ModelConfig` for every command that takes a model, and what
-the commands share."""
+"""How a field becomes a flag, the flags of a model for every command that takes one, and what the commands
+share."""
 
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import typer
+from pydantic.fields import FieldInfo
 
 from parambudget.arch.config import BLOCKS, FIELDS
-from parambudget.errors import MissingExtra
+from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS
+from parambudget.cli._flags import arguments_as_flags
+from parambudget.cli._help import BLOCK_PANELS, CHOICE_PANEL, SIZE_PANEL
+from parambudget.errors import ConfigError, MissingExtra
+from parambudget.render.commands import runnable_command
 from parambudget.render.model import switch_flags
 from parambudget.units import parse_size
 
-SIZE_PANEL: Final = "Model sizes"
-CHOICE_PANEL: Final = "Model choices"
-BLOCK_PANELS: Final = {"moe": "Mixture of experts", "mla": "Latent attention"}
 _SIZES: Final = (
     "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size",
     "vocab_size", "context_length",
@@ -26,63 +28,130 @@ _SIZES: Final = (
 _AXES: Final = (
     *_SIZES[:6], "n_experts", "n_experts_per_token", "n_shared_experts", "expert_intermediate_size"
 )  # fmt: skip
+FieldKind = Literal["size", "list", "switch", "choice", "number"]
+Command = Callable[..., None]
 
 
-def with_model_fields(*, as_axes: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_model_fields(*, as_axes: bool = False) -> Callable[[Command], Command]:
     """Give a command a flag for every field of `ModelConfig`; it receives those that were used as `fields`.
 
     With `as_axes`, the sizes that the solver can search keep their text: `896`, `64,128`, `256:4096:64`.
     """
     axes = _AXES if as_axes else ()
+    flags = [
+        flag_parameter(
+            name, info, panel=_model_panel(name), default=_model_default(name, as_axes=as_axes),
+            is_axis=name in axes,
+        )
+        for name, info in FIELDS.items()
+    ]  # fmt: skip
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def parse(used: dict[str, object]) -> dict[str, object]:
+        return {
+            name: value if name in axes else field_value(name, value, FIELDS[name])
+            for name, value in used.items()
+        }
+
+    return with_flags("fields", flags, parse)
+
+
+def with_flags(
+    collected: str, flags: list[inspect.Parameter], parse: Callable[[dict[str, object]], dict[str, object]]
+) -> Callable[[Command], Command]:
+    """Give a command more flags; it receives the values of those that were used as one dict."""
+
+    def decorate(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True).parameters.values()
-        flags = [_flag_parameter(name, is_axis=name in axes) for name in FIELDS]
 
         @wraps(command)
-        def with_fields(**values: object) -> None:
-            used = {name: value for name in FIELDS if (value := values.pop(name)) is not None}
-            fields = {name: _field_value(name, value, is_axis=name in axes) for name, value in used.items()}
-            command(**values, fields=fields)
+        def command_with_flags(**values: object) -> None:
+            used = {
+                flag.name: value for flag in flags if (value := values.pop(flag.name)) is not None
+            }  # fmt: skip
+            command(**values, **{collected: parse(used)})
 
         # typer builds its options from the signature.
-        with_fields.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [*(parameter for parameter in own if parameter.name != "fields"), *flags]
+        command_with_flags.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [*(parameter for parameter in own if parameter.name != collected), *flags]
         )
-        return with_fields
+        return command_with_flags
 
     return decorate
 
 
-def _flag_parameter(name: str, *, is_axis: bool) -> inspect.Parameter:
+def flag_parameter(
+    name: str, info: FieldInfo, *, panel: str | None, default: str | bool, is_axis: bool = False
+) -> inspect.Parameter:
     """The field as a parameter that typer turns into an option."""
-    info, kind = FIELDS[name], _kind(name)
-    hint: Any = {"switch": bool, "choice": info.annotation, "number": float}.get(kind, str)
-    block = next((block for block, cls in BLOCKS.items() if name in cls.model_fields), None)
+    kind = _kind(info)
+    hint: Any = {"switch": bool, "choice": info.annotation}.get(kind, str)
     option = typer.Option(
-        "/".join(switch_flags(name)) if kind == "switch" else f"--{name.replace('_', '-')}",
+        *(_switch_declarations(name) if kind == "switch" else [f"--{name.replace('_', '-')}"]),
         help=info.description,
-        rich_help_panel=BLOCK_PANELS[block] if block else SIZE_PANEL if name in _SIZES else CHOICE_PANEL,
-        metavar="AXIS" if is_axis else {"size": "N", "list": "A,B"}.get(kind),
-        show_default=False,
+        rich_help_panel=panel,
+        metavar="AXIS" if is_axis else {"size": "N", "list": "A,B", "number": "X"}.get(kind),
+        show_default=default,
     )
     annotation = Annotated[hint | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _field_value(name: str, value: object, *, is_axis: bool) -> object:
+def _switch_declarations(name: str) -> list[str]:
+    """What typer is told of a switch. Every one has its --no-x, also where another word is usual."""
+    on, off = switch_flags(name)
+    usual = f"--no-{name.replace('_', '-')}"
+    return [f"{on}/{off}", *([] if off == usual else [f" /{usual}"])]
+
+
+def _model_panel(name: str) -> str:
+    block = next((block for block, cls in BLOCKS.items() if name in cls.model_fields), None)
+    return BLOCK_PANELS[block] if block else SIZE_PANEL if name in _SIZES else CHOICE_PANEL
+
+
+def _model_default(name: str, *, as_axes: bool) -> str | bool:
+    """The default of a model's field as the help shows it."""
+    if as_axes and name in _AXES:
+        return False  # the ranges follow from the target
+    if as_axes and name == "tied":
+        return "tied below 1B parameters"
+    if name in (*DERIVED, *DERIVED_IN_BLOCKS, "n_layers"):
+        return "derived"
+    return plain_default(FIELDS[name])
+
+
+def plain_default(info: FieldInfo) -> str | bool:
+    """The default of a field as the help shows it; False where there is none to show."""
+    if info.is_required() or info.default is None:
+        return False
+    if isinstance(info.default, bool):
+        return "on" if info.default else "off"
+    return ",".join(info.default) if isinstance(info.default, tuple) else str(info.default)
+
+
+def field_value(name: str, value: object, info: FieldInfo) -> object:
     """The value of a field from what typer read."""
-    if is_axis or not isinstance(value, str):
+    if not isinstance(value, str):
         return value
-    kind = _kind(name)
+    kind = _kind(info)
     if kind == "list":
         return tuple(value.split(","))
-    return parse_size(value, name) if kind == "size" else value
+    if value == "none" and type(None) in get_args(info.annotation):
+        return None
+    if kind == "size":
+        return parse_size(value, name)
+    return _parse_number(name, value) if kind == "number" else value
 
 
-def _kind(name: str) -> Literal["size", "list", "switch", "choice", "number"]:
+def _parse_number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{name} {text!r} is not a number") from None
+
+
+def _kind(info: FieldInfo) -> FieldKind:
     """What a field holds. A field that may be absent is of the kind of its value."""
-    annotation = FIELDS[name].annotation
+    annotation = info.annotation
     if get_origin(annotation) is tuple:
         return "list"
     if get_origin(annotation) is Literal:
@@ -94,7 +163,7 @@ def _kind(name: str) -> Literal["size", "list", "switch", "choice", "number"]:
 
 SourceArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[MODEL]", help="Config file or name of a preset; flags change its fields."),
+    typer.Argument(metavar="MODEL", help="Config file or name of a preset; flags change its fields."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -116,6 +185,17 @@ def require_torch(command: str) -> None:
         )
 
 
+def require_model(command: str, source: str | None, fields: Mapping[str, object], more: str = "") -> None:
+    """Raise `ConfigError` with the ways to name a model where a command was given none."""
+    if source is None and not fields:
+        rest = f" {more}" if more else ""
+        start = runnable_command(command)
+        raise ConfigError(
+            f"no model is given; name a preset or a config file ({start} gpt2{rest}), or give its sizes "
+            f"({start} --dim 256 --n-layers 6{rest})"
+        )
+
+
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines on standard output, styled on a terminal and plain when piped."""
     typer.echo("\n".join(lines))
@@ -128,4 +208,4 @@ def print_json(value: object) -> None:
 
 def print_notice(notice: str) -> None:
     """Print one line on standard error, beside the results."""
-    typer.echo(f"parambudget: {notice}", err=True)
+    typer.echo(f"parambudget: {arguments_as_flags(notice)}", err=True)

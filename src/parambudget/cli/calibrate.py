@@ -9,7 +9,7 @@ from parambudget.cli._options import JsonOption, print_json, print_lines, requir
 from parambudget.cost.speed import profile
 from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.errors import ConfigError
-from parambudget.render.runs import stack_lines
+from parambudget.render.runs import profile_screen
 
 
 def calibrate(
@@ -39,7 +39,7 @@ def calibrate(
         print_json({"file": str(path), "stacks": [asdict(stack) for stack in stacks]})
         return
     for stack in stacks:
-        print_lines([*stack_lines(stack), ""])
+        print_lines([*profile_screen(stack), ""])
     typer.echo(f"kept in {path}" if stacks else "nothing has been measured yet: run parambudget calibrate")
 
 

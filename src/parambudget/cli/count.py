@@ -9,7 +9,14 @@ import typer
 from parambudget._files import write_json
 from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig
-from parambudget.cli._options import JsonOption, SourceArgument, print_json, print_lines, with_model_fields
+from parambudget.cli._options import (
+    JsonOption,
+    SourceArgument,
+    print_json,
+    print_lines,
+    require_model,
+    with_model_fields,
+)
 from parambudget.cost.params import count as count_parameters
 from parambudget.errors import CheckFailed
 from parambudget.formats.source import config_document, load
@@ -41,8 +48,11 @@ def count(
 ) -> None:
     """Count the parameters of a model exactly, component by component.
 
-    The model is a config file, a preset, or flags: parambudget count --dim 896 --n-layers 24 --n-heads 14
+    The model is a config file, a preset, or flags.
+
+    parambudget count --dim 896 --n-layers 24 --n-heads 14
     """
+    require_model("count", source, fields)
     completed = load(source, fields)
     counted = count_parameters(completed.model)
     confirmations = [_check_expectation(counted.total, expect, tolerance)] if expect is not None else []

@@ -5,14 +5,15 @@ from typing import Annotated
 
 import typer
 
+from parambudget.cli._help import Command, Group
 from parambudget.cli._options import JsonOption, parse_path, print_json, print_lines, require_torch
 from parambudget.errors import InputError
 from parambudget.units import parse_size
 
-data = typer.Typer(name="data", help="Tokenize text for training.", no_args_is_help=True)
+data = typer.Typer(name="data", help="Tokenize text for training.", cls=Group, rich_markup_mode=None)
 
 
-@data.command(no_args_is_help=True)
+@data.command(cls=Command)
 def prepare(
     source: Annotated[
         str,

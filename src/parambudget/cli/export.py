@@ -1,25 +1,31 @@
 """`parambudget export`: the same model for another tool, exactly, or why that tool cannot express it."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cli._options import JsonOption, SourceArgument, print_json, require_torch, with_model_fields
+from parambudget.cli._options import (
+    JsonOption,
+    SourceArgument,
+    print_json,
+    require_model,
+    require_torch,
+    with_model_fields,
+)
 from parambudget.cost.params import total
 from parambudget.errors import ConfigError
-from parambudget.formats.equivalence import Export, text_of, write_into
+from parambudget.formats.equivalence import text_of, write_into
 from parambudget.formats.source import load
-
-Tool = Literal["hf", "litgpt", "megatron"]
+from parambudget.formats.targets import ExportTarget, export_config
 
 
 @with_model_fields()
 def export(
     source: SourceArgument = None,
     to: Annotated[
-        Tool, typer.Option(help="Hugging Face transformers, litgpt, or Megatron-LM's arguments.")
+        ExportTarget, typer.Option(help="Hugging Face transformers, litgpt, or Megatron-LM's arguments.")
     ] = "hf",
     model_type: Annotated[
         str | None,
@@ -56,8 +62,9 @@ def export(
         folder = _weights_folder(to, out, force=force)
         _export_weights(weights, model, model_type, folder, as_json=as_json)
         return
+    require_model("export", source, fields)
     completed = load(source, fields)
-    export = _export_config(completed.model, to, model_type)
+    export = export_config(completed.model, to, model_type)
     notes = [*completed.notes, *export.notes]
     written = write_into(out, export, force=force) if out else None
     counted = total(completed.model)
@@ -75,7 +82,7 @@ def export(
         typer.echo(text_of(export), nl=False)
 
 
-def _weights_folder(to: Tool, out: Path | None, *, force: bool) -> Path:
+def _weights_folder(to: ExportTarget, out: Path | None, *, force: bool) -> Path:
     """The folder to write weights to. Refuses flags that say something else."""
     if to != "hf":
         raise ConfigError(f"--weights writes for transformers, and --to is {to}; use --to hf")
@@ -112,19 +119,3 @@ def _export_weights(
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(f"wrote {out}: {done.made.name}, {counted:,} parameters of {loaded.folder}")
-
-
-def _export_config(model: ModelConfig, to: Tool, model_type: str | None) -> Export:
-    if to == "hf":
-        from parambudget.formats.hf.exporter import to_hf
-
-        return to_hf(model, model_type)
-    if model_type is not None:
-        raise ConfigError(f"--model-type chooses a class of transformers, and --to is {to}; leave it out")
-    if to == "litgpt":
-        from parambudget.formats.litgpt import to_litgpt
-
-        return to_litgpt(model)
-    from parambudget.formats.megatron import to_megatron
-
-    return to_megatron(model)

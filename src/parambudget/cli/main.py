@@ -10,6 +10,8 @@ from typing import Annotated, Final
 import typer
 
 from parambudget._version import __version__
+from parambudget.cli._flags import arguments_as_flags
+from parambudget.cli._help import Command, CommandWithDefaults, Group
 from parambudget.errors import ParambudgetError, ReportedElsewhere
 
 # Start-up makes many objects and hardly any garbage: a collection at every 700th costs 3 %.
@@ -30,8 +32,10 @@ VersionOption = Annotated[
 ]
 COMMANDS: Final = (
     "count", "solve", "plan", "report", "verify", "export", "data", "train", "runs", "sample", "presets",
-    "calibrate",
+    "gpus", "calibrate",
 )  # fmt: skip
+_WITHOUT_ARGUMENTS: Final = ("presets", "gpus", "calibrate")
+"""Commands that do something without any."""
 _WITHOUT_MATRICES: Final = ("solve", "plan")
 """Commands that compute with numpy and multiply no matrices."""
 
@@ -41,10 +45,10 @@ def application(*names: str) -> typer.Typer:
     built."""
     app = typer.Typer(
         name="parambudget",
+        cls=Group,
         callback=parambudget,
-        add_completion=False,
         pretty_exceptions_enable=False,
-        no_args_is_help=True,
+        rich_markup_mode=None,
         # Flags are the field names with - or _.
         context_settings={
             "token_normalize_func": lambda token: token.replace("_", "-"),
@@ -56,7 +60,7 @@ def application(*names: str) -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command)
         else:
-            app.command(name, no_args_is_help=name not in ("presets", "calibrate"))(command)
+            app.command(name, cls=CommandWithDefaults if name in _WITHOUT_ARGUMENTS else Command)(command)
     return app
 
 
@@ -75,7 +79,7 @@ def main() -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app = application(*names)
-        code = app(standalone_mode=False)
+        code = app(prog_name="parambudget", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
         # All processes of torchrun get the same command line: one of them reports what is wrong with it.
@@ -112,7 +116,8 @@ def _print_error(message: str, code: int) -> int:
     # Without a message the help has been shown instead: nothing was asked for, so nothing is wrong.
     if not message:
         return 0
-    typer.echo(f"parambudget: {' '.join(message.replace('Value error, ', '').split())}", err=True)
+    line = arguments_as_flags(" ".join(message.replace("Value error, ", "").split()))
+    typer.echo(f"parambudget: {line}", err=True)
     return code
 
 

@@ -1,42 +1,36 @@
 """`parambudget plan`: does a run fit, how fast, how long, how much, how good? Before anything is trained."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from parambudget import api
 from parambudget.arch.config import ModelConfig
-from parambudget.cli._options import JsonOption, SourceArgument, print_json, print_lines, with_model_fields
+from parambudget.cli._flags import arguments_as_flags
+from parambudget.cli._options import (
+    JsonOption,
+    SourceArgument,
+    print_json,
+    print_lines,
+    require_model,
+    with_model_fields,
+)
+from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.formats.source import load, read_source
 
 if TYPE_CHECKING:
     from parambudget.planning.run_plan import RunPlan
 
-WORK_FIELDS = (
-    "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
-)  # fmt: skip
-"""Settings in a config file's `train` block that a plan depends on."""
 MACHINE_PANEL = "The machine, its price and the text"
 
 
 @with_model_fields()
+@with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS))
 def plan(
     source: SourceArgument = None,
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Sequences per micro-step and device.")
-    ] = None,
-    gradient_accumulation_steps: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Micro-steps per update.")
-    ] = None,
-    gradient_checkpointing: Annotated[
-        bool | None, typer.Option(help="Recompute blocks in the backward pass: less memory, more work.")
-    ] = None,
-    optimizer: Annotated[
-        Literal["muon", "adamw"] | None, typer.Option(help="Muon for the matrices, or AdamW for all.")
-    ] = None,
-    shard: Annotated[bool | None, typer.Option(help="Shard the model over the GPUs (FSDP2).")] = None,
     hours: Annotated[float | None, typer.Option(metavar="H", help="Time to train for.")] = None,
     tokens: Annotated[str | None, typer.Option(metavar="N", help="Tokens to train on, such as 10B.")] = None,
     compare: Annotated[
@@ -74,6 +68,7 @@ def plan(
     ] = None,
     *,
     fields: dict[str, Any],
+    settings: dict[str, object],
 ) -> None:  # fmt: skip
     """Predict memory, speed, cost and loss of a training run. Exits with 1 if it does not fit.
 
@@ -85,25 +80,20 @@ def plan(
     """
     from parambudget.training.run.defaults import require_valid
 
+    require_model("plan", source, fields)
     in_file = read_source(source).train if source is not None else {}
     require_valid(in_file)
     model = load(source, fields).model
     machine = api.machine(gpu, gpus=gpus, dollars_per_hour=price)
 
     def plan_of(of: ModelConfig, way: Mapping[str, Any]) -> "RunPlan":
-        return api.plan(
+        plan = api.plan(
             of, machine, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
             bytes_per_token=bytes_per_token, **way,
         )  # fmt: skip
+        return replace(plan, suggestions=tuple(map(arguments_as_flags, plan.suggestions)))
 
-    given = {name: in_file[name] for name in WORK_FIELDS if name in in_file} | {
-        name: value
-        for name, value in {
-            "batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps,
-            "gradient_checkpointing": gradient_checkpointing, "optimizer": optimizer, "shard": shard,
-        }.items()
-        if value is not None
-    }  # fmt: skip
+    given = {name: in_file[name] for name in STEP_FLAGS if name in in_file} | settings
     # Speed and memory are comparable only at the same context.
     same = {name: fields[name] for name in ("context_length",) if name in fields}
     others = {_display_name(name): load(name, same).model for name in compare or []}

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.cli.verify import check_built_model
 from parambudget.formats.source import load
 
 
+@with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS))
 def report(
     source: Annotated[str, typer.Argument(metavar="MODEL", help="The current model: config file or preset.")],
     target: Annotated[str, typer.Option(metavar="COUNT", help="Parameters, such as 350M.")],
@@ -29,29 +31,26 @@ def report(
             metavar="H", help="Training time.", show_default="20 tokens per parameter of the first option"
         ),
     ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Sequences per micro-step and device.")
-    ] = None,
-    gradient_accumulation_steps: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Micro-steps per update.")
-    ] = None,
     price: Annotated[
         float | None,
         typer.Option(metavar="USD", help="Dollars per hour and GPU.", show_default="a dated range"),
     ] = None,
+    *,
+    settings: dict[str, object],
 ) -> None:  # fmt: skip
     """Write a report on how to bring a model to a budget: counts, predictions, pictures, proof, commands.
 
     parambudget report current.json --target 350M --gpu h100 -o plan.md
     """
+    from parambudget.cost.step import read_step_fields
     from parambudget.planning.machine import machine_for
     from parambudget.render.report import build_report, write_report
 
     model = load(source, {}).model
     machine = machine_for(gpu, gpus=gpus, dollars_per_hour=price)
     report = build_report(
-        Path(source).name, model, target, machine, hours=hours, batch_size=batch_size,
-        gradient_accumulation_steps=gradient_accumulation_steps,
+        Path(source).name, model, target, machine, hours=hours,
+        step=read_step_fields(settings, world_size=gpus),
         verify=check_built_model if find_spec("torch") else None,
     )  # fmt: skip
     for path in write_report(report, out):

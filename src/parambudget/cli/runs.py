@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from parambudget.cli._help import Command, Group
 from parambudget.cli._options import JsonOption, print_json, print_lines, print_notice
 from parambudget.errors import ConfigError, InputError, MissingExtra
 
 if TYPE_CHECKING:
     from parambudget.training.metrics import Run
 
-runs = typer.Typer(name="runs", help="Inspect training runs.", no_args_is_help=True)
+runs = typer.Typer(name="runs", help="Inspect training runs.", cls=Group, rich_markup_mode=None)
 
 
 @runs.callback()
@@ -20,7 +21,7 @@ def _group() -> None:
     """Inspect training runs."""
 
 
-@runs.command(no_args_is_help=True)
+@runs.command(cls=Command)
 def show(
     folders: Annotated[
         list[Path], typer.Argument(metavar="DIR...", help="Run folders, as given to train --out.")
@@ -76,9 +77,9 @@ def show(
 
 
 def _draw_loss(runs: "list[Run]", figure: Path) -> None:
-    from parambudget.render.figures import loss_curve
+    from parambudget.render.figures import loss_curve, save_png
 
-    loss_curve(runs, figure)
+    save_png(loss_curve(runs), figure)
 
 
 def _draw_loss_beside(run: "Run") -> None:

@@ -1,6 +1,5 @@
 """`parambudget sample`: generate text from a trained model."""
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,6 @@ from typing import Annotated
 import typer
 
 from parambudget.cli._options import JsonOption, print_json, require_torch
-from parambudget.errors import InputError
 
 
 def sample(
@@ -44,10 +42,6 @@ def sample(
 
     parambudget sample runs/mine --prompt "def main(" --temperature 0.5
     """
-    if not math.isfinite(temperature):
-        raise InputError(
-            f"--temperature {temperature:g} is not finite; use 0 or a positive number such as 0.8"
-        )
     require_torch("sample")
     from parambudget.training.device import select_device
     from parambudget.training.generate import SamplingParams, generate_text, load_checkpoint

@@ -1,6 +1,9 @@
 """`parambudget solve`: which sizes? From a target or a budget to ranked models and a certificate."""
 
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -9,9 +12,16 @@ import typer
 from parambudget import api
 from parambudget._files import write_json
 from parambudget._version import __version__
-from parambudget.cli._options import JsonOption, print_json, print_lines, with_model_fields
-from parambudget.errors import ConfigError
+from parambudget.cli._options import (
+    JsonOption,
+    print_json,
+    print_lines,
+    with_model_fields,
+)
+from parambudget.cli._settings import STEP_FLAGS, with_settings
+from parambudget.errors import ConfigError, NoSolution
 from parambudget.formats.source import config_document
+from parambudget.render.commands import data_flag, runnable_command
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank
 from parambudget.units import format_tolerance
 
@@ -25,6 +35,7 @@ LATTICE_PANEL = "Lattice: a value (896), a list (64,128) or a range (lo:hi, lo:h
 
 
 @with_model_fields(as_axes=True)
+@with_settings({"batch_size": STEP_FLAGS["batch_size"]}, {"batch_size": BUDGET_PANEL})
 def solve(
     target: Annotated[
         str | None, typer.Option(metavar="COUNT", help="Parameters, such as 350M or 1.3B.")
@@ -45,7 +56,7 @@ def solve(
         ),
     ] = None,
     top: Annotated[
-        int | None, typer.Option(metavar="N", help=f"How many models to show. \\[default: {DEFAULT_TOP}]")
+        int | None, typer.Option(metavar="N", help="How many models to show.", show_default=str(DEFAULT_TOP))
     ] = None,
     current: Annotated[
         str | None,
@@ -84,16 +95,6 @@ def solve(
             rich_help_panel=BUDGET_PANEL,
         ),
     ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Sequences per micro-step.",
-            show_default="the fastest that fits",
-            rich_help_panel=BUDGET_PANEL,
-        ),
-    ] = None,
     kv_groups: Annotated[
         str | None,
         typer.Option(
@@ -118,6 +119,7 @@ def solve(
     ] = None,
     *,
     fields: dict[str, Any],
+    settings: dict[str, object],
 ) -> None:
     """Find the models of a size or for a budget by a complete search, ranked by how usual their shape is.
 
@@ -133,31 +135,33 @@ def solve(
         raise ConfigError(
             "--from gives one answer per direction from that model; leave out --like, --top and --rank"
         )
+    batch_size = cast("int | None", settings.get("batch_size"))
     lattice = {"kv_groups": kv_groups, "ffn_ratio": ffn_ratio, "multiple": multiple}
     axes = cast("SearchFields", fields | {name: v for name, v in lattice.items() if v is not None})
     limits = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory}
-    if current is None:
-        found = api.solve(
-            target, budget=_budget(hours, dollars, flops, memory), machine=gpu, batch_size=batch_size,
-            active=active, counted=counted, tolerance=tolerance, rank=rank,
-            top=DEFAULT_TOP if top is None else top, like=like, **axes,
-        )  # fmt: skip
-    elif target is None or any(value is not None for value in limits.values()):
-        raise ConfigError(
-            "--from brings a model to a --target; leave out --hours, --dollars, --flops and --memory"
-        )
-    else:
-        found = api.resize(
-            current, target, active=active, counted=counted, tolerance=tolerance, machine=gpu,
-            batch_size=batch_size, **axes,
-        )  # fmt: skip
+    with _explained_target(target):
+        if current is None:
+            found = api.solve(
+                target, budget=_budget(hours, dollars, flops, memory), machine=gpu, batch_size=batch_size,
+                active=active, counted=counted, tolerance=tolerance, rank=rank,
+                top=DEFAULT_TOP if top is None else top, like=like, **axes,
+            )  # fmt: skip
+        elif target is None or any(value is not None for value in limits.values()):
+            raise ConfigError(
+                "--from brings a model to a --target; leave out --hours, --dollars, --flops and --memory"
+            )
+        else:
+            found = api.resize(
+                current, target, active=active, counted=counted, tolerance=tolerance, machine=gpu,
+                batch_size=batch_size, **axes,
+            )  # fmt: skip
     if not 1 <= pick <= len(found):
         raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")
     if out:
         _write_config(found, pick, out)
     given = {name: value for name, value in limits.items() if value is not None}
     given |= {name: v for name, v in {"gpu": gpu, "batch_size": batch_size}.items() if v is not None}
-    length = f" --hours {hours:g}" if hours is not None else ""
+    length = f"--hours {hours:g}" if hours is not None else ""
     if as_json:
         print_json(_document(found, given, current, length))
         return
@@ -167,8 +171,22 @@ def solve(
     print_lines([*solutions_screen(found, terminal_width()), *map(dim, next_commands(found, given, current))])
     if out:
         typer.echo(
-            f"wrote {out} (number {pick}); next: parambudget verify {out}, parambudget train {out}{length}"
+            f"wrote {out} (number {pick}); next: "
+            f"{runnable_command('train', shlex.quote(str(out)), data_flag(), length)}"
         )
+
+
+@contextmanager
+def _explained_target(target: str | None) -> Iterator[None]:
+    """Where nothing is as small as the target and the target has no unit, one was probably forgotten."""
+    try:
+        yield
+    except NoSolution:
+        if target is None or not re.fullmatch(r"[0-9]{1,4}", target):
+            raise
+        raise NoSolution(
+            f"--target {target} is {target} parameters, and no model is that small; did you mean {target}M?"
+        ) from None
 
 
 def _budget(
@@ -198,5 +216,5 @@ def _document(
 
     document = found.as_dict()
     for entry, solution in zip(document["solutions"], found, strict=True):
-        entry["train"] = f"parambudget train {flags(solution.model)}{length}"
+        entry["train"] = runnable_command("train", flags(solution.model), data_flag(), length)
     return document | {"command": rerun_command(found, given, current)}

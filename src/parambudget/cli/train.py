@@ -4,7 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -14,9 +14,13 @@ from parambudget.cli._options import (
     parse_path,
     print_json,
     print_notice,
+    require_model,
     require_torch,
     with_model_fields,
 )
+from parambudget.cli._settings import STEP_FLAGS, with_settings
+from parambudget.render.commands import data_flag, runnable_command
+from parambudget.training.config import TRAIN_FIELDS
 from parambudget.training.launch import launched_processes
 from parambudget.training.metrics import TrainResult
 from parambudget.training.run.request import (
@@ -29,9 +33,16 @@ from parambudget.training.run.signals import StopRequest, StopSignal, handle_sto
 from parambudget.units import parse_count
 
 RUN_PANEL = "Length, checkpoints and resuming"
+_PANELS: dict[str, str | None] = {
+    "batch_size": None, "gradient_accumulation_steps": None, "gradient_checkpointing": None,
+    "optimizer": None, "learning_rate": None, "seed": None, "steps": RUN_PANEL, "save_every": RUN_PANEL,
+    "eval_every": RUN_PANEL,
+}  # fmt: skip
+"""Settings that most runs need, and the panels they stand in."""
 
 
 @with_model_fields()
+@with_settings({**TRAIN_FIELDS, "shard": STEP_FLAGS["shard"]}, _PANELS)
 def train(
     source: SourceArgument = None,
     data: Annotated[
@@ -54,37 +65,8 @@ def train(
             show_default="the next free one in runs/",
         ),
     ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Sequences per micro-step and device.")
-    ] = None,
-    gradient_accumulation_steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Micro-steps per update.")
-    ] = None,
-    gradient_checkpointing: Annotated[
-        bool | None,
-        typer.Option(help="Recompute blocks in the backward pass: less memory, a third more compute."),
-    ] = None,
-    optimizer: Annotated[
-        Literal["muon", "adamw"] | None,
-        typer.Option(help="Muon for hidden matrices with AdamW for the rest, or AdamW for all."),
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(metavar="RATE", help="Peak learning rate.")] = None,
-    schedule: Annotated[
-        Literal["linear", "cosine", "wsd"] | None,
-        typer.Option(help="How the learning rate decays after warm-up."),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Sets the initial weights and the order of the data.")
-    ] = None,
-    shard: Annotated[
-        bool | None,
-        typer.Option(help="Shard the model among the processes (FSDP2).", show_default="whichever is faster"),
-    ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: JsonOption = False,
-    steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Optimizer updates.", rich_help_panel=RUN_PANEL)
-    ] = None,
     tokens: Annotated[
         str | None,
         typer.Option(metavar="N", help="Tokens to train on, such as 7B.", rich_help_panel=RUN_PANEL),
@@ -112,18 +94,6 @@ def train(
             rich_help_panel=RUN_PANEL,
         ),
     ] = None,
-    save_every: Annotated[
-        int | None, typer.Option(metavar="N", help="Updates between checkpoints.", rich_help_panel=RUN_PANEL)
-    ] = None,
-    keep: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Newest checkpoints to keep, beside the best one.", rich_help_panel=RUN_PANEL
-        ),
-    ] = None,
-    eval_every: Annotated[
-        int | None, typer.Option(metavar="N", help="Updates between evaluations.", rich_help_panel=RUN_PANEL)
-    ] = None,
     wandb: Annotated[
         str | None,
         typer.Option(
@@ -134,29 +104,29 @@ def train(
     ] = None,
     *,
     fields: dict[str, Any],
+    settings: dict[str, object],
 ) -> None:
     """Train a model. Its parameters are checked against the plan first.
 
     Settings that are left out are chosen and shown with the reason; a config file's `train` block gives
     settings too.
+
+    parambudget train config.json --data my.txt --hours 1 --out runs/mine
     """
     require_torch("train")
-    flags = {
-        "steps": steps, "batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps,
-        "gradient_checkpointing": gradient_checkpointing, "optimizer": optimizer,
-        "learning_rate": learning_rate, "schedule": schedule, "seed": seed,
-        "save_every": save_every, "keep": keep, "eval_every": eval_every,
-    }  # fmt: skip
+    if not resume and init is None:
+        require_model("train", source, fields, data_flag(data))
+    settings = dict(settings)
+    shard = cast("bool | None", settings.pop("shard", None))
 
     def build() -> RunRequest:
         n_tokens = parse_count(tokens, "--tokens") if tokens is not None else None
         options = RunOptions(out, data, n_tokens, hours, resume, init, shard, wandb)
-        settings = {name: value for name, value in flags.items() if value is not None}
         return build_request(source, fields, settings, options)
 
     def resume_command(folder: Path) -> str:
         more = [*([] if resume else ["--resume"]), *([] if out is not None else ["--out", str(folder)])]
-        return shlex.join(["parambudget", *sys.argv[1:], *more])
+        return runnable_command("train", shlex.join([*sys.argv[2:], *more]))
 
     try:
         with handle_stop_signals() as stop:
@@ -165,7 +135,7 @@ def train(
         print_notice("interrupted")
         raise typer.Exit(130) from None
     except StopSignal as signal:
-        command = shlex.join(["parambudget", *sys.argv[1:]])
+        command = runnable_command("train", shlex.join(sys.argv[2:]))
         print_notice(f"stopped by {signal} before the first update; start it with: {command}")
 
 

@@ -3,7 +3,14 @@
 import typer
 
 from parambudget.arch.config import ModelConfig
-from parambudget.cli._options import JsonOption, SourceArgument, print_json, require_torch, with_model_fields
+from parambudget.cli._options import (
+    JsonOption,
+    SourceArgument,
+    print_json,
+    require_model,
+    require_torch,
+    with_model_fields,
+)
 from parambudget.errors import CheckFailed
 from parambudget.formats.source import load
 
@@ -14,6 +21,7 @@ def verify(source: SourceArgument = None, as_json: JsonOption = False, *, fields
 
     Exits with 1 on a mismatch.
     """
+    require_model("verify", source, fields)
     model = load(source, fields).model
     confirmation = check_built_model(model)
     if not as_json:
@@ -31,6 +39,5 @@ def check_built_model(model: ModelConfig) -> str:
 
     built = build_and_compare(model)
     if built.differences:
-        raise CheckFailed("the built model differs from the count: " + "; ".join(map(str, built.differences)))
-    counted = f"{built.n_tensors:,} tensors, {built.total:,} parameters"
-    return f"verified: {counted}; the built model matches the count"
+        raise CheckFailed(str(built))
+    return str(built)

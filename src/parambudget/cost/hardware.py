@@ -8,8 +8,10 @@ vendor's "80 GB" is a label. Vendors add up both directions of a link; these row
 import math
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from types import MappingProxyType
 from typing import Final
 
 from parambudget.errors import InputError, suggest
@@ -51,7 +53,7 @@ _DRIVER: Final = "memory as in nvidia-smi"
 _TITAN: Final = f"data sheet, through torchtitan's get_peak_flops; {_DRIVER}"
 _COMMON: Final = f"as commonly given, not from a data sheet; {_DRIVER}"
 _LLM_C: Final = f"white paper, through llm.c's mfu.h; {_DRIVER}"
-ACCELERATORS: Final = (
+_ROWS: Final = (
     _accelerator(
         "a100-40-sxm", 40_960, 312, 1.555, 300, f"NVIDIA A100 {_TITAN}", "NVIDIA A100-SXM4-40GB",
     ),
@@ -109,6 +111,8 @@ ACCELERATORS: Final = (
 )  # fmt: skip
 
 
+ACCELERATORS: Final[Mapping[str, Accelerator]] = MappingProxyType({row.name: row for row in _ROWS})
+
 _ALIASES: Final = {
     "a100": "a100-80-sxm", "a10080": "a100-80-sxm", "a10080gb": "a100-80-sxm", "a100sxm": "a100-80-sxm",
     "a10040": "a100-40-sxm", "a10040gb": "a100-40-sxm", "a100pcie": "a100-80-pcie",
@@ -123,7 +127,7 @@ def find_accelerator(device_name: str) -> Accelerator | None:
     An unknown name is not guessed: slices (MIG), laptop and export versions differ.
     """
     wanted = " ".join(device_name.split())
-    return next((row for row in ACCELERATORS if wanted in row.device_names), None)
+    return next((row for row in ACCELERATORS.values() if wanted in row.device_names), None)
 
 
 def parse_accelerator(name: str) -> Accelerator:
@@ -132,8 +136,8 @@ def parse_accelerator(name: str) -> Accelerator:
     Case, spaces and punctuation do not matter. The plain name of a family is its SXM version; that of the
     A100 has 80 GB.
     """
-    known = {_normalize_name(row.name): row for row in ACCELERATORS}
-    known |= {_normalize_name(device): row for row in ACCELERATORS for device in row.device_names}
+    known = {_normalize_name(row.name): row for row in ACCELERATORS.values()}
+    known |= {_normalize_name(device): row for row in ACCELERATORS.values() for device in row.device_names}
     known |= {short: known[_normalize_name(full)] for short, full in _ALIASES.items()}
     wanted = _normalize_name(name)
     if wanted in known:
@@ -149,7 +153,7 @@ def _closest_names(wanted: str, known: dict[str, Accelerator]) -> str:
     near = dict.fromkeys(known[key].name for key in suggest(wanted, known, most=8))
     if near:
         return f"the nearest are {', '.join(list(near)[:3])}"
-    return f"use one of {', '.join(row.name for row in ACCELERATORS)}"
+    return f"use one of {', '.join(ACCELERATORS)}"
 
 
 @dataclass(frozen=True)
@@ -180,8 +184,8 @@ _PRICES: Final = {
     "h100-pcie": (1.8, 3.0, _UNCHECKED),
     "h100-nvl": (2.2, 3.5, _UNCHECKED),
     "h200-sxm": (2.5, 7.0, f"{_SEEN}, March to May 2026"),
-    "b200": (4.5, 8.0, "around the 6.03 of Spheron, March 2026"),
-    "gb200": (4.5, 10.0, "around half of the 9.08 that Spheron asks for two, March 2026"),
+    "b200": (4.5, 8.0, "around Spheron's price of 6.03, March 2026"),
+    "gb200": (4.5, 10.0, "around half of Spheron's price of 9.08 for two, March 2026"),
     "l40s": (0.8, 2.0, _UNCHECKED),
     "a10g": (0.5, 1.3, _UNCHECKED),
     "rtx-3090": (0.15, 0.4, _UNCHECKED),

@@ -1,12 +1,13 @@
 """How many parameters: sums over the table of tensors."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.tensors import COMPONENTS, Component, Tensor, tensors
+from parambudget.arch.tensors import COMPONENTS, Tensor, tensors
 
 OUTSIDE_BODY: Final = frozenset({"token_embedding", "position_embedding", "lm_head"})
 
@@ -24,14 +25,14 @@ class ParameterCount(Tabular):
     active: int
     """Parameters used per token: the total, embeddings counted fully, without the experts that a token
     skips."""
-    components: dict[Component, int]
+    by_component: Mapping[str, int]
     """Sums to the total; every model has the same keys."""
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict per component that has parameters, and the total."""
         rows: list[dict[str, Any]] = [
             {"component": name, "parameters": count, "share": count / self.total}
-            for name, count in self.components.items()
+            for name, count in self.by_component.items()
             if count
         ]
         return [*rows, {"component": "total", "parameters": self.total, "share": 1.0}]
@@ -43,7 +44,7 @@ class ParameterCount(Tabular):
             "total": self.total,
             "body": self.body,
             "active": self.active,
-            "components": dict(self.components),
+            "components": dict(self.by_component),
         }
 
 
@@ -51,13 +52,14 @@ def count(model: ModelConfig) -> ParameterCount:
     """The exact parameter count of a model, with its breakdown. Needs no torch; `nn.verify` checks it against
     a module."""
     rows = tuple(tensors(model))
-    components: dict[Component, int] = dict.fromkeys(COMPONENTS, 0)
+    components: dict[str, int] = {name: 0 for name in COMPONENTS}
     for row in rows:
         components[row.component] += row.parameters
     whole = sum(components.values())
     return ParameterCount(
-        model, rows, total=whole, body=body(model), active=active(model), components=components
-    )
+        model, rows, total=whole, body=body(model), active=active(model),
+        by_component=components,
+    )  # fmt: skip
 
 
 def total(m: Dims) -> Size:

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from parambudget.arch.dims import Size
 from parambudget.arch.validation import format_validation_error
-from parambudget.errors import InputError
+from parambudget.errors import ConfigError
 
 FLOAT32: Final = 4
 BFLOAT16: Final = 2
@@ -59,7 +59,7 @@ class Overhead:
 
     context_bytes: int
     """Device context, kernels and workspaces of the matmul library."""
-    exchange_bytes: int
+    communication_bytes: int
     """Buffers of the communication library, where there are several processes."""
     unused_percent: int
     """Reserved by the allocator in pieces that nothing fits in, as a share of the tensors' bytes."""
@@ -68,7 +68,7 @@ class Overhead:
 
 NO_OVERHEAD: Final = Overhead(0, 0, 0, "tensors alone")
 CUDA_OVERHEAD: Final = Overhead(
-    context_bytes=800 * 2**20, exchange_bytes=500 * 2**20, unused_percent=6,
+    context_bytes=800 * 2**20, communication_bytes=500 * 2**20, unused_percent=6,
     source=(
         "assumed, not measured here: contexts of 0.3 to 0.6 GB, cuBLAS workspaces of 8 to 32 MiB and NCCL's "
         "0.2 to 1 GB are as commonly given; reserved beside allocated memory is 3 to 10 % of it in public "
@@ -133,11 +133,11 @@ class StepConfig(BaseModel):
 
     @classmethod
     def read(cls, fields: Mapping[str, object]) -> Self:
-        """A step from its fields; raises `InputError` with one line instead of pydantic's report."""
+        """A step from its fields; raises `ConfigError` with one line instead of pydantic's report."""
         try:
             return cls(**cast(dict[str, Any], dict(fields)))
         except ValidationError as error:
-            raise InputError(format_validation_error(error, cls)) from None
+            raise ConfigError(format_validation_error(error, cls)) from None
 
     def replace(self, **changes: object) -> Self:
         """A validated copy."""
@@ -171,7 +171,7 @@ class StepConfig(BaseModel):
         """Memory beside so many bytes of tensors."""
         default = CUDA_OVERHEAD if self.backend.device == "cuda" else NO_OVERHEAD
         overhead = default if self.overhead is None else self.overhead
-        communication = overhead.exchange_bytes if self.world_size > 1 else 0
+        communication = overhead.communication_bytes if self.world_size > 1 else 0
         return overhead.context_bytes + communication + tensor_bytes * overhead.unused_percent // 100
 
     @property
@@ -206,7 +206,7 @@ def read_step_fields(given: Mapping[str, object], *, world_size: int = 1) -> Ste
     fields = {name: value for name, value in given.items() if value is not None}
     for name in fields:
         if name not in STEP_FIELDS:
-            raise InputError(f"{name} is not a setting of an update; use {', '.join(STEP_FIELDS)}")
+            raise ConfigError(f"{name} is not a setting of an update; use {', '.join(STEP_FIELDS)}")
     StepConfig.read(
         {"batch_size": 1, "gradient_accumulation_steps": world_size, "world_size": world_size} | fields
     )

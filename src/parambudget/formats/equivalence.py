@@ -14,6 +14,7 @@ from typing import Any, Final
 from parambudget._files import atomic_write
 from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
 from parambudget.errors import ConfigError, InputError
+from parambudget.units import LONGEST_VALUE, shorten
 
 _INITIALISATION_FIELDS: Final = ("init_std", "zero_init_out")
 """Fields that matter for the initial weights only."""
@@ -184,7 +185,7 @@ def _format_value(value: object) -> str:
     if value is None:
         return "nothing"
     text = ",".join(map(str, value)) if isinstance(value, tuple) else repr(value)
-    return text if len(text) < 60 else f"{text[:57]}..."
+    return shorten(text, LONGEST_VALUE)
 
 
 def text_of(export: Export) -> str:
@@ -196,16 +197,18 @@ def write_into(folder: Path, export: Export, *, force: bool = False) -> Path:
     """Write the file into a folder, which is created if necessary. An existing file is replaced with `force`
     only."""
     path = folder / export.file
-    require_free(path, force=force)
+    refuse_overwrite(path, force=force)
     make_folder(folder)
     atomic_write(path, text_of(export))
     return path
 
 
-def require_free(path: Path, *, force: bool) -> None:
+def refuse_overwrite(path: Path, *, force: bool) -> None:
     """Refuse to replace an existing file without `force`."""
     if not force and os.path.lexists(path):
-        raise InputError(f"{path} already exists; choose another --out, or replace it with --force")
+        raise InputError(
+            f"{path} already exists; choose another folder with `out`, or replace it with `force`"
+        )
 
 
 def make_folder(folder: Path) -> None:
@@ -213,7 +216,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot create {folder}: {error.strerror}; choose another one with --out") from None
+        raise InputError(f"cannot create {folder}: {error.strerror}; choose another one with `out`") from None
 
 
 def _json(document: Mapping[str, Any]) -> str:

@@ -5,16 +5,19 @@ The config is read back as what litgpt builds from it (`from_litgpt`), and refus
 Source: Lightning-AI/litgpt 0.5.13 (PyPI), litgpt/config.py and litgpt/model.py.
 """
 
-from collections.abc import Mapping
 from math import isclose
 from typing import Any, Final
 
 from parambudget.arch.blocks import MoEConfig
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import with_defaults
+from parambudget.arch.description import NORM_NAMES
 from parambudget.formats.equivalence import Attempt, Export, first_equivalent
+from parambudget.formats.hf.schema import Fields
 
-_NORMS: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
+LitGPTConfig = dict[str, Any]
+"""A model_config.yaml by its keys."""
+
 _BARE_NORM_NAME: Final = "OLMo"
 """litgpt's LayerNorm has no parameters in models whose name contains this."""
 _N_SCORES_PER_GROUP: Final = 2
@@ -39,8 +42,8 @@ def to_litgpt(model: ModelConfig) -> Export:
     return first_equivalent(model, [attempt], "no config of litgpt")
 
 
-def _litgpt_config(m: ModelConfig) -> dict[str, Any]:
-    config: dict[str, Any] = {
+def _litgpt_config(m: ModelConfig) -> LitGPTConfig:
+    config: LitGPTConfig = {
         "name": "custom" if m.norm_weight else f"custom {_BARE_NORM_NAME}",
         "hf_config": {},
         "block_size": m.context_length,
@@ -49,7 +52,7 @@ def _litgpt_config(m: ModelConfig) -> dict[str, Any]:
         "vocab_size": m.vocab_size,
         # Given, because otherwise litgpt pads it to a multiple of 512.
         "padded_vocab_size": m.vocab_size,
-        "norm_class_name": _NORMS[m.norm],
+        "norm_class_name": NORM_NAMES[m.norm],
         "norm_eps": m.norm_eps,
         "norm_1": m.norm_placement != "reordered",
         "norm_2": m.norm_placement != "reordered",
@@ -68,8 +71,8 @@ def _litgpt_config(m: ModelConfig) -> dict[str, Any]:
     return config
 
 
-def _attention_config(m: ModelConfig) -> dict[str, Any]:
-    config: dict[str, Any] = {
+def _attention_config(m: ModelConfig) -> LitGPTConfig:
+    config: LitGPTConfig = {
         "n_head": m.n_heads,
         "head_size": m.head_dim,
         "n_query_groups": m.n_kv_heads,
@@ -93,9 +96,9 @@ def _attention_config(m: ModelConfig) -> dict[str, Any]:
     return config
 
 
-def _mlp_config(m: ModelConfig) -> dict[str, Any]:
+def _mlp_config(m: ModelConfig) -> LitGPTConfig:
     gated = "LLaMAMLP" if m.activation == "silu" else "GemmaMLP"
-    config: dict[str, Any] = {
+    config: LitGPTConfig = {
         "mlp_class_name": "LLaMAMoE" if m.moe else gated if m.gated else "GptNeoxMLP",
         "intermediate_size": m.intermediate_size,
     }
@@ -104,9 +107,9 @@ def _mlp_config(m: ModelConfig) -> dict[str, Any]:
     return config
 
 
-def _moe_config(m: ModelConfig, moe: MoEConfig) -> dict[str, Any]:
+def _moe_config(m: ModelConfig, moe: MoEConfig) -> LitGPTConfig:
     shared = moe.shared_expert_width
-    config: dict[str, Any] = {
+    config: LitGPTConfig = {
         "n_expert": moe.n_experts,
         "n_expert_per_token": moe.n_experts_per_token,
         "moe_intermediate_size": moe.expert_intermediate_size,
@@ -129,12 +132,12 @@ def _moe_config(m: ModelConfig, moe: MoEConfig) -> dict[str, Any]:
     return config
 
 
-def from_litgpt(config: Mapping[str, Any]) -> dict[str, Any]:
+def from_litgpt(config: LitGPTConfig) -> Fields:
     """Our fields of the model that litgpt's GPT builds from a config, except whether its head is tied."""
     layernorm = config["norm_class_name"] == "LayerNorm"
     bare = layernorm and _BARE_NORM_NAME in config["name"]
     placement = {(True, False): "pre", (True, True): "sandwich", (False, True): "reordered"}
-    fields: dict[str, Any] = {
+    fields: Fields = {
         "dim": config["n_embd"], "n_layers": config["n_layer"], "vocab_size": config["padded_vocab_size"],
         "context_length": config["block_size"], "intermediate_size": config["intermediate_size"],
         "norm": "layernorm" if layernorm else "rmsnorm", "norm_weight": not bare,
@@ -153,14 +156,14 @@ def from_litgpt(config: Mapping[str, Any]) -> dict[str, Any]:
     return fields | (_moe_fields(config) if kind == "LLaMAMoE" else {})
 
 
-def _block(config: Mapping[str, Any]) -> str:
+def _block(config: LitGPTConfig) -> str:
     if not config["parallel_residual"]:
         return "sequential"
     return "parallel_shared_norm" if config["shared_attention_norm"] and config["norm_1"] else "parallel"
 
 
-def _attention_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = {
+def _attention_fields(config: LitGPTConfig) -> Fields:
+    fields: Fields = {
         "n_heads": config["n_head"], "n_kv_heads": config["n_query_groups"], "head_dim": config["head_size"],
         "position": "rotary", "rope_theta": float(config["rope_base"]),
         "rotary_interleaved": config["rope_interleave"],
@@ -186,8 +189,8 @@ def _attention_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _moe_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = {
+def _moe_fields(config: LitGPTConfig) -> Fields:
+    fields: Fields = {
         "n_experts": config["n_expert"], "n_experts_per_token": config["n_expert_per_token"],
         "expert_intermediate_size": config["moe_intermediate_size"],
         "n_shared_experts": config["n_shared_expert"], "routing_multiplier": config["routed_scaling_factor"],

@@ -8,25 +8,29 @@ from megatron-core 0.16.1 (PyPI).
 """
 
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 
 from parambudget.arch.blocks import MLAConfig, MoEConfig
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import with_defaults
+from parambudget.arch.description import NORM_NAMES
 from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import Attempt, Export, first_equivalent
+from parambudget.formats.hf.schema import Fields
+
+Arguments = dict[str, Any]
+"""Values by the argument's name with its dashes; True for one that takes no value."""
 
 _N_SCORES_PER_GROUP: Final = {"softmax": 1, "sigmoid": 2}
 """The number of experts whose scores rank a group in a `ModelConfig`, by router."""
 
 
-def from_megatron(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def from_megatron(arguments: Arguments) -> Fields:
     """Our fields of the model that Megatron builds; raises `ConfigError` for what Megatron itself refuses."""
     a = arguments
     layernorm = a["--normalization"] == "LayerNorm"
     bias = "--disable-bias-linear" not in a
-    fields: dict[str, Any] = {
+    fields: Fields = {
         "dim": a["--hidden-size"], "n_layers": a["--num-layers"], "n_heads": a["--num-attention-heads"],
         "vocab_size": a["--vocab-size"], "context_length": a["--max-position-embeddings"],
         "intermediate_size": a["--ffn-hidden-size"], "norm_eps": a["--norm-epsilon"],
@@ -39,7 +43,7 @@ def from_megatron(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return fields | (_moe_fields(a, bias) if "--num-experts" in a else {})
 
 
-def _attention_fields(a: Mapping[str, Any]) -> dict[str, Any]:
+def _attention_fields(a: Arguments) -> Fields:
     if "--multi-latent-attention" in a:
         # None of its projections but the last has a bias.
         return {
@@ -47,7 +51,7 @@ def _attention_fields(a: Mapping[str, Any]) -> dict[str, Any]:
             "qk_nope_head_dim": a["--qk-head-dim"], "qk_rope_head_dim": a["--qk-pos-emb-head-dim"],
             "v_head_dim": a["--v-head-dim"],
         }  # fmt: skip
-    fields: dict[str, Any] = {
+    fields: Fields = {
         "head_dim": a["--kv-channels"],
         "n_kv_heads": a.get("--num-query-groups", a["--num-attention-heads"]),
         "qk_norm": "head" if "--qk-layernorm" in a else "none",
@@ -60,7 +64,7 @@ def _attention_fields(a: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _position_fields(a: Mapping[str, Any]) -> dict[str, Any]:
+def _position_fields(a: Arguments) -> Fields:
     latent = "--multi-latent-attention" in a
     kind = a["--position-embedding-type"]
     if kind != "rope":
@@ -69,7 +73,7 @@ def _position_fields(a: Mapping[str, Any]) -> dict[str, Any]:
                 "latent attention in Megatron-LM has rotary positions; set position to 'rotary'"
             )
         return {"position": "learned" if kind == "learned_absolute" else "none"}
-    fields: dict[str, Any] = {
+    fields: Fields = {
         "rope_theta": float(a["--rotary-base"]), "rotary_fraction": a["--rotary-percent"],
         # Latent attention rotates neighbouring elements, whatever the argument says.
         "rotary_interleaved": latent or "--rotary-interleaved" in a,
@@ -81,7 +85,7 @@ def _position_fields(a: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _ffn_fields(a: Mapping[str, Any]) -> dict[str, Any]:
+def _ffn_fields(a: Arguments) -> Fields:
     if "--quick-geglu" in a:
         clamp = a.get("--activation-func-clamp-value")
         return {"gated": True, "activation": "quick_gelu", "ffn_clamp": clamp}
@@ -96,7 +100,7 @@ def _ffn_fields(a: Mapping[str, Any]) -> dict[str, Any]:
     return {"gated": False, "activation": "gelu_tanh" if fused else "gelu"}
 
 
-def _moe_fields(a: Mapping[str, Any], bias: bool) -> dict[str, Any]:
+def _moe_fields(a: Arguments, bias: bool) -> Fields:
     scores, n_chosen = a["--moe-router-score-function"], a["--moe-router-topk"]
     shared = a.get("--moe-shared-expert-intermediate-size", 0)
     pre_softmax = "--moe-router-pre-softmax" in a
@@ -111,7 +115,7 @@ def _moe_fields(a: Mapping[str, Any], bias: bool) -> dict[str, Any]:
             "shared experts in Megatron-LM have no biases; set attention_out_bias and ffn_bias to False"
         )
     _check_group_scores(a, scores, n_chosen)
-    fields: dict[str, Any] = {
+    fields: Fields = {
         "n_experts": a["--num-experts"], "n_experts_per_token": n_chosen, "router_scores": scores,
         "expert_intermediate_size": a["--moe-ffn-hidden-size"], "expert_bias": bias, "router_bias": bias,
         "norm_expert_weights": n_chosen > 1 if scores == "sigmoid" else not pre_softmax,
@@ -129,7 +133,7 @@ def _moe_fields(a: Mapping[str, Any], bias: bool) -> dict[str, Any]:
     return fields
 
 
-def _check_group_scores(a: Mapping[str, Any], scores: str, n_chosen: int) -> None:
+def _check_group_scores(a: Arguments, scores: str, n_chosen: int) -> None:
     """Megatron ranks a group by as many experts as a token takes from each chosen group on average."""
     if "--moe-router-num-groups" not in a:
         return
@@ -148,7 +152,6 @@ def _expand_runs(runs: str) -> list[bool]:
     return [flag == "1" for flag, times in re.findall(r"\[(\d)\]\*(\d+)", runs) for _ in range(int(times))]
 
 
-_NORMS: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
 _POSITIONS: Final = {"learned": "learned_absolute", "rotary": "rope"}
 
 
@@ -169,8 +172,8 @@ def to_megatron(model: ModelConfig) -> Export:
     return first_equivalent(model, [attempt], "no set of arguments of Megatron-LM")
 
 
-def _megatron_arguments(m: ModelConfig) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
+def _megatron_arguments(m: ModelConfig) -> Arguments:
+    arguments: Arguments = {
         "--num-layers": m.n_layers,
         "--hidden-size": m.dim,
         "--ffn-hidden-size": m.intermediate_size,
@@ -179,7 +182,7 @@ def _megatron_arguments(m: ModelConfig) -> dict[str, Any]:
         "--vocab-size": m.vocab_size,
         # Otherwise it is padded to a multiple of 128.
         "--make-vocab-size-divisible-by": 1,
-        "--normalization": _NORMS[m.norm],
+        "--normalization": NORM_NAMES[m.norm],
         "--norm-epsilon": m.norm_eps,
     }
     if not m.tied:
@@ -193,8 +196,8 @@ def _megatron_arguments(m: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _attention_arguments(m: ModelConfig) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"--num-attention-heads": m.n_heads}
+def _attention_arguments(m: ModelConfig) -> Arguments:
+    arguments: Arguments = {"--num-attention-heads": m.n_heads}
     if m.mla:
         arguments |= _mla_arguments(m.mla)
     else:
@@ -217,8 +220,8 @@ def _attention_arguments(m: ModelConfig) -> dict[str, Any]:
     return arguments
 
 
-def _mla_arguments(mla: MLAConfig) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"--multi-latent-attention": True}
+def _mla_arguments(mla: MLAConfig) -> Arguments:
+    arguments: Arguments = {"--multi-latent-attention": True}
     if mla.q_lora_rank is not None:
         arguments["--q-lora-rank"] = mla.q_lora_rank
     return arguments | {
@@ -235,8 +238,8 @@ def _mla_arguments(mla: MLAConfig) -> dict[str, Any]:
     }
 
 
-def _position_arguments(m: ModelConfig) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"--position-embedding-type": _POSITIONS.get(m.position, "none")}
+def _position_arguments(m: ModelConfig) -> Arguments:
+    arguments: Arguments = {"--position-embedding-type": _POSITIONS.get(m.position, "none")}
     if m.position != "rotary":
         return arguments
     arguments["--rotary-base"] = round(m.rope_theta)
@@ -249,8 +252,8 @@ def _position_arguments(m: ModelConfig) -> dict[str, Any]:
     return arguments
 
 
-def _ffn_arguments(m: ModelConfig) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
+def _ffn_arguments(m: ModelConfig) -> Arguments:
+    arguments: Arguments = {}
     if m.gated:
         arguments["--quick-geglu" if m.activation == "quick_gelu" else "--swiglu"] = True
         if m.ffn_clamp is not None:
@@ -263,8 +266,8 @@ def _ffn_arguments(m: ModelConfig) -> dict[str, Any]:
     return arguments | (_moe_arguments(m, m.moe) if m.moe else {})
 
 
-def _moe_arguments(m: ModelConfig, moe: MoEConfig) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
+def _moe_arguments(m: ModelConfig, moe: MoEConfig) -> Arguments:
+    arguments: Arguments = {
         "--num-experts": moe.n_experts,
         "--moe-ffn-hidden-size": moe.expert_intermediate_size,
         "--moe-router-topk": moe.n_experts_per_token,

@@ -4,12 +4,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from parambudget._files import read_json
 from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS, ResolvedModel, with_defaults
+from parambudget.arch.fields import ModelFields
 from parambudget.errors import ConfigError
+from parambudget.units import shorten
 
 _CONFIG_KEYS: Final = ("model", "provenance", "train")
 _COUNT_KEYS: Final = (
@@ -81,7 +83,32 @@ def interpret(document: object, name: str) -> Source:
     return Source(parts["model"], parts["provenance"], parts["train"])
 
 
-def load(source: str | Path | None, changes: Mapping[str, Any]) -> ResolvedModel:
+class HasModel(Protocol):
+    """A result that is about one model: one of a solver's answers, a plan, a count."""
+
+    @property
+    def model(self) -> ModelConfig:
+        """The model."""
+
+
+ModelLike = ModelConfig | HasModel | str | Path
+"""A model, one of a solver's answers, a config file's path or a preset's name."""
+
+
+def as_model(source: ModelLike | None, changes: ModelFields) -> ModelConfig:
+    """The complete model of a source, of fields alone, or of a source with some fields changed."""
+    if source is None or isinstance(source, str | Path):
+        return load(source, changes).model
+    model = source if isinstance(source, ModelConfig) else getattr(source, "model", None)
+    if not isinstance(model, ModelConfig):
+        raise ConfigError(
+            f"{shorten(repr(source))} is not a model; give a ModelConfig, one of a solver's answers, the "
+            "path of a config file or a preset's name"
+        )
+    return model.replace(**changes) if changes else model
+
+
+def load(source: str | Path | None, changes: Mapping[str, object]) -> ResolvedModel:
     """The model of a source with some fields changed, or without a source the model of the fields alone."""
     if source is None:
         return with_defaults(dict(changes))

@@ -52,9 +52,8 @@ class Rotary(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self._compute_tables(
-            self.cos.device
-        )  # `to_empty` would leave them blank, and `.to(bfloat16)` round them
+        # `to_empty` would leave them blank, and `.to(bfloat16)` round them.
+        self._compute_tables(self.cos.device)
         return self
 
 

@@ -46,6 +46,13 @@ class Verification:
     differences: tuple[Difference, ...]
     """Empty if and only if the module is what was counted."""
 
+    def __str__(self) -> str:
+        """One line: what was compared and agrees, or every difference."""
+        if self.differences:
+            return "the built model differs from the count: " + "; ".join(map(str, self.differences))
+        counted = f"{self.n_tensors:,} tensors, {self.total:,} parameters"
+        return f"verified: {counted}; the built model matches the count"
+
     def require_agreement(self) -> None:
         """Raise `CheckFailed` with the first difference, if there is any."""
         if self.differences:

@@ -23,15 +23,15 @@ def suggestions(model: ModelConfig, step: StepConfig, machine: Machine, given: S
     """What would make a step fit that does not: single changes, the planner's own choice, other machines."""
     lines = []
     changes = {
-        f"loss_chunks {MANY_CHUNKS}": step.replace(loss_chunks=MANY_CHUNKS),
-        "--gradient-checkpointing": step.replace(gradient_checkpointing=True),
+        f"`loss_chunks={MANY_CHUNKS}`": step.replace(loss_chunks=MANY_CHUNKS),
+        "`gradient_checkpointing=True`": step.replace(gradient_checkpointing=True),
     }
     for name, changed in changes.items():
         if changed != step and peak_bytes(model, changed) <= machine.usable_bytes:
             lines.append(f"{name}: {_comparison(model, step, changed, machine)}")
     smaller = _smaller_micro_batch(model, step, machine)
     if smaller is not None:
-        lines.append(f"{_batch_flags(smaller)}: {_comparison(model, step, smaller, machine)}")
+        lines.append(f"`{_batch_arguments(smaller)}`: {_comparison(model, step, smaller, machine)}")
     return (
         *lines,
         *_planners_choice(model, step, machine, given),
@@ -47,8 +47,9 @@ def _smaller_micro_batch(model: ModelConfig, step: StepConfig, machine: Machine)
     return step.with_batch_size(size) if 0 < size < step.batch_size else None
 
 
-def _batch_flags(step: StepConfig) -> str:
-    return f"--batch-size {step.batch_size} --gradient-accumulation-steps {step.gradient_accumulation_steps}"
+def _batch_arguments(step: StepConfig) -> str:
+    steps = step.gradient_accumulation_steps
+    return f"batch_size={step.batch_size}, gradient_accumulation_steps={steps}"
 
 
 def _comparison(model: ModelConfig, before: StepConfig, after: StepConfig, machine: Machine) -> str:
@@ -64,7 +65,7 @@ def _planners_choice(
     """What would be chosen if the optimizer alone stayed as given, where something else is given."""
     best = _best_step(model, step, machine, given)
     if best is not None and given.keys() - {"optimizer"}:
-        yield f"chosen by the planner, {_flags(best)}: {_comparison(model, step, best, machine)}"
+        yield f"chosen by the planner, `{_arguments(best)}`: {_comparison(model, step, best, machine)}"
 
 
 def _best_step(
@@ -77,11 +78,12 @@ def _best_step(
         return None
 
 
-def _flags(step: StepConfig) -> str:
-    words = [_batch_flags(step)]
-    words += ["--gradient-checkpointing"] * step.gradient_checkpointing + ["--shard"] * step.shard
-    words += [f"with the logits in {step.loss_chunks} chunks"] if step.loss_chunks > 1 else []
-    return " ".join(words)
+def _arguments(step: StepConfig) -> str:
+    """The settings of a step that differ from the simplest one, as arguments of a call."""
+    words = [_batch_arguments(step)]
+    words += ["gradient_checkpointing=True"] * step.gradient_checkpointing + ["shard=True"] * step.shard
+    words += [f"loss_chunks={step.loss_chunks}"] if step.loss_chunks > 1 else []
+    return ", ".join(words)
 
 
 def _other_machines(
@@ -92,14 +94,14 @@ def _other_machines(
     if machine.accelerator is None:
         return
     peak = peak_bytes(model, step)
-    larger = [row for row in ACCELERATORS if usable_bytes(row.memory_bytes) >= peak]
+    larger = [row for row in ACCELERATORS.values() if usable_bytes(row.memory_bytes) >= peak]
     if larger:
         least = min(larger, key=lambda row: row.memory_bytes)
-        yield f"--gpu {least.name}: fits unchanged in its {format_bytes(least.memory_bytes)}"
+        yield f"`machine={least.name}`: fits unchanged in its {format_bytes(least.memory_bytes)}"
     for n in range(machine.world_size + 1, _MOST_GPUS + 1):
         best = _best_step(model, step, replace(machine, world_size=n), given)
         if best is not None:
-            yield f"--gpus {n} {_flags(best)}: {format_bytes(peak_bytes(model, best))} each"
+            yield f"`gpus={n}, {_arguments(best)}`: {format_bytes(peak_bytes(model, best))} each"
             return
 
 

@@ -57,16 +57,16 @@ class Scenario:
     unique_tokens: int | None = None
     """Tokens of the text, which is read again when they are used up; None for text without end."""
     step: StepFields = field(default_factory=StepFields)
-    """What is decided of the way an update is executed."""
+    """What is decided of how an update is executed."""
 
     def __post_init__(self) -> None:
         if self.machine is None and (self.budget.hours is not None or self.budget.dollars is not None):
-            raise InputError("hours and dollars are a budget on a machine; give a machine (gpu) as well")
+            raise InputError("hours and dollars are a budget on a machine; give `machine` as well")
         if self.budget.dollars is not None:
             check_hours(self._hours_for(self.budget.dollars))
         if self.step and self.memory_bytes is None:
             raise InputError(
-                f"{', '.join(self.step)} decides what fits in memory; give a machine (gpu) or a memory too"
+                f"{', '.join(self.step)} decides what fits in memory; give `machine` or `memory` too"
             )
 
     @property
@@ -92,7 +92,7 @@ class Scenario:
         return self.hours is not None or self.flops is not None
 
     def step_candidates(self, context_length: int) -> list[StepConfig]:
-        """The ways to execute an update that are open."""
+        """The steps to choose from: how an update can be executed, with what is decided."""
         if self.machine is None:
             return step_candidates(context_length, 1, {"batch_size": 1, **self.step})
         sequences = max(1, USUAL_UPDATE_TOKENS // context_length)

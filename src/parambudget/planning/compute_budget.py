@@ -47,7 +47,7 @@ from parambudget.units import format_bytes, format_count
 
 AROUND: Final = 5
 """How far from the law's own choice sizes are searched, as a factor."""
-SMALLEST: Final = 1_000_000
+LEAST_PARAMETERS: Final = 1_000_000
 """Parameters below which there is nothing to choose by a loss law."""
 LEAST_STATE_BYTES: Final = 12
 """Per parameter, of weights, gradients and optimizer state in float32 under Muon: no larger model fits."""
@@ -88,7 +88,7 @@ def solve_for_budget(
 
 def add_forecasts(solutions: Iterable[Solution], scenario: Scenario) -> tuple[Solution, ...]:
     """The solutions, each with its predictions."""
-    return tuple(replace(each, forecast=forecast(each.model, scenario)) for each in solutions)
+    return tuple(replace(solution, forecast=forecast(solution.model, scenario)) for solution in solutions)
 
 
 def better_size(machine: Machine, goal: Goal, than: Sequence[RunPlan]) -> BetterSize | None:
@@ -110,12 +110,12 @@ def size_range(scenario: Scenario) -> tuple[int, int]:
         most = scenario.memory_bytes * world_size / LEAST_STATE_BYTES
         low, high = (most / _SMALLEST_SHARE, most) if high is None else (min(low, most), min(high, most))
     assert high is not None
-    if high < SMALLEST:
+    if high < LEAST_PARAMETERS:
         raise InputError(
-            f"the budget is enough for about {format_count(high)} parameters, fewer than {SMALLEST:,}; "
-            "give more hours, FLOPs or memory"
+            f"the budget is enough for about {format_count(high)} parameters, fewer than "
+            f"{LEAST_PARAMETERS:,}; give more hours, FLOPs or memory"
         )
-    return max(int(low), SMALLEST // AROUND), int(high)
+    return max(int(low), LEAST_PARAMETERS // AROUND), int(high)
 
 
 def _approximate_flops(scenario: Scenario) -> float | None:
@@ -183,9 +183,9 @@ class Objective:
 OBJECTIVES: Final = {
     objective.name: objective
     for objective in (
-        Objective("loss", lambda found, _: found.ranked_loss),
-        Objective("speed", lambda found, _: found.tokens_per_second, is_maximised=True),
-        Objective("memory", lambda found, _: found.peak_bytes),
+        Objective("loss", lambda predictions, _: predictions.ranked_loss),
+        Objective("speed", lambda predictions, _: predictions.tokens_per_second, is_maximised=True),
+        Objective("memory", lambda predictions, _: predictions.peak_bytes),
         Objective("size", lambda _, counted: counted, is_maximised=True),
         Objective("shape", lambda _, counted: 0.0 * counted),
     )
@@ -202,10 +202,10 @@ def _require_rank_inputs(scenario: Scenario, rank: Rank, target: int | None) -> 
     """Raise `ConfigError` where a rank lacks what it is predicted from."""
     has_memory = scenario.memory_bytes is not None
     needs = {
-        "loss": (scenario.limits_training, "hours or dollars on a machine (gpu), or flops"),
-        "speed": (scenario.machine is not None, "a machine (gpu)"),
-        "memory": (has_memory, "a machine (gpu) or a memory"),
-        "size": (has_memory, "a machine (gpu) or a memory"),
+        "loss": (scenario.limits_training, "hours or dollars on a `machine`, or `flops`"),
+        "speed": (scenario.machine is not None, "`machine`"),
+        "memory": (has_memory, "`machine` or `memory`"),
+        "size": (has_memory, "`machine` or `memory`"),
     }
     has_inputs, inputs = needs.get(rank, (target is not None, "a target"))
     if not has_inputs:
@@ -266,8 +266,8 @@ def _fits(solution: Solution) -> bool:
 
 
 def _least_loss(forecasts: Iterable[Forecast | None]) -> float | None:
-    losses = [each.ranked_loss for each in forecasts if each is not None and each.ranked_loss is not None]
-    return min(losses, default=None)
+    losses = (None if one is None else one.ranked_loss for one in forecasts)
+    return min((loss for loss in losses if loss is not None), default=None)
 
 
 def _better_size(
@@ -330,7 +330,7 @@ class SweepResult:
 
 
 def sweep(
-    pieces: Iterable[Candidates], choices: ModelConfig, measure: Callable[[Dims], Measurement],
+    batches: Iterable[Candidates], choices: ModelConfig, measure: Callable[[Dims], Measurement],
     band: Callable[[float], float],
 ) -> SweepResult:  # fmt: skip
     """Measure all points; `band` gives the greatest value that counts as equal to the best.
@@ -340,10 +340,10 @@ def sweep(
     near_best: list[tuple[Candidates, Floats]] = []
     best, n_points, n_possible = np.inf, 0, 0
     bins: dict[int, float] = {}
-    for piece, m in _alike(pieces, choices):
+    for batch, m in _batch_models(batches, choices):
         measurement = measure(m)
-        n_points += len(piece)
-        points, values = piece.select(measurement.possible), measurement.value[measurement.possible]
+        n_points += len(batch)
+        points, values = batch.select(measurement.possible), measurement.value[measurement.possible]
         if not len(points):
             continue
         n_possible += len(points)
@@ -360,12 +360,12 @@ def sweep(
     return SweepResult(pool.select(near), values[near], n_points, n_possible, best, by_size)
 
 
-def _alike(pieces: Iterable[Candidates], choices: ModelConfig) -> Iterable[tuple[Candidates, Dims]]:
-    """The points in parts that are one model of arrays each."""
-    for piece in pieces:
+def _batch_models(batches: Iterable[Candidates], choices: ModelConfig) -> Iterable[tuple[Candidates, Dims]]:
+    """The points in batches whose sizes are the arrays of one model each, and that model."""
+    for batch in batches:
         here: Index
-        for here, m in candidate_models(choices, piece):
-            yield piece.select(here), m
+        for here, m in candidate_models(choices, batch):
+            yield batch.select(here), m
 
 
 def _record_best_by_size(bins: dict[int, float], points: Candidates, values: Floats) -> None:
@@ -376,7 +376,7 @@ def _record_best_by_size(bins: dict[int, float], points: Candidates, values: Flo
 
 
 def _run_sweep(
-    search: Search, pieces: Iterable[Candidates], scenario: Scenario, objective: Objective
+    search: Search, batches: Iterable[Candidates], scenario: Scenario, objective: Objective
 ) -> SweepResult:
     def measure(m: Dims) -> Measurement:
         counted, predictions = np.asarray(COUNTERS[search.counted](m)), predict(m, scenario)
@@ -386,6 +386,6 @@ def _run_sweep(
         )
 
     try:
-        return sweep(pieces, search.space.choices, measure, lambda best: objective.band(best, BANDS))
+        return sweep(batches, search.space.choices, measure, lambda best: objective.band(best, BANDS))
     except NoSolution as none:
         raise NoSolution(f"{none}: {_memory_shortage(scenario)}") from None

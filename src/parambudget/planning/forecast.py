@@ -12,7 +12,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import body
-from parambudget.cost.speed.throughput import TIME_OVERHEAD
+from parambudget.cost.speed.throughput import tokens_in_hours
 from parambudget.planning.budget import Scenario
 from parambudget.planning.step_search import NOTHING_FITS, StepChoice, choose_fastest, choose_last_that_fits
 from parambudget.scaling.loss import expected_loss, law_parameters
@@ -58,15 +58,17 @@ def predict(m: Dims, scenario: Scenario) -> Predictions:
 
 def forecast(model: ModelConfig, scenario: Scenario) -> Forecast:
     """The predictions for one model as plain numbers."""
-    found = predict(model, scenario)
+    predictions = predict(model, scenario)
     step = None
-    if found.step is not None and int(found.step) != NOTHING_FITS:
-        step = scenario.step_candidates(model.context_length)[int(found.step)]
+    if predictions.step is not None and int(predictions.step) != NOTHING_FITS:
+        step = scenario.step_candidates(model.context_length)[int(predictions.step)]
     return Forecast(
-        tokens_per_second=_as_float(found.tokens_per_second), peak_bytes=_as_float(found.peak_bytes),
+        tokens_per_second=_as_float(predictions.tokens_per_second),
+        peak_bytes=_as_float(predictions.peak_bytes),
         batch_size=step.batch_size if step else None,
         gradient_checkpointing=step.gradient_checkpointing if step else None,
-        tokens=_as_float(found.tokens), loss=_as_float(found.loss), ranked_loss=_as_float(found.ranked_loss),
+        tokens=_as_float(predictions.tokens), loss=_as_float(predictions.loss),
+        ranked_loss=_as_float(predictions.ranked_loss),
     )  # fmt: skip
 
 
@@ -83,7 +85,7 @@ def _choose_step(m: Dims, scenario: Scenario) -> StepChoice | None:
 def _tokens(m: Dims, scenario: Scenario, tokens_per_second: Size | None) -> Size | None:
     """Tokens that the budget trains on."""
     if scenario.hours is not None and tokens_per_second is not None:
-        return tokens_per_second * (scenario.hours * 3600 * (1 - TIME_OVERHEAD))
+        return tokens_in_hours(scenario.hours, tokens_per_second)
     return None if scenario.flops is None else scenario.flops / flops_per_token(m)
 
 

@@ -56,6 +56,10 @@ class Machine:
         """The part of one accelerator's memory that a plan may use."""
         return usable_bytes(self.memory_bytes)
 
+    def fits(self, peak_bytes: int) -> bool:
+        """Whether a predicted peak lies within the usable part of the memory."""
+        return peak_bytes <= self.usable_bytes
+
     def largest_batch_size(self, model: ModelConfig, step: StepConfig) -> int:
         """Sequences per micro-step that fit with everything else as it is; 0 where not even one does."""
         try:
@@ -80,7 +84,7 @@ def machine_for(gpu: str | None = None, *, gpus: int = 1, dollars_per_hour: floa
     accelerator = _accelerator_for(gpu)
     if accelerator is None:
         if gpus > 1:
-            raise InputError(f"gpus={gpus}, and no GPU was found on this machine; name one with --gpu")
+            raise InputError(f"gpus={gpus}, and no GPU was found on this machine; name one with `machine`")
         return Machine(None, profile_for(CPU), 1, main_memory_bytes(), price)
     price = price or price_of(accelerator)
     return Machine(accelerator, profile_for(accelerator), gpus, accelerator.memory_bytes, price)
@@ -99,11 +103,12 @@ def _accelerator_for(gpu: str | None) -> Accelerator | None:
         return accelerator
     if (unknown := gpu_name()) is not None:
         raise InputError(
-            f"this machine has an {unknown}, which is not in the table of GPUs; name a similar one with --gpu"
+            f"this machine has an {unknown}, which is not in the table of GPUs; name a similar one with "
+            "`machine`"
         )
     if any(profile.device == CPU for profile in calibrated_profiles()):
         return None
     raise InputError(
-        "no GPU was found to plan for; name one with --gpu, such as h100, or measure this processor: "
+        "no GPU was found to plan for; name one with `machine`, such as h100, or measure this processor: "
         "parambudget calibrate"
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
@@ -10,14 +10,21 @@ from parambudget.arch.dims import Size
 from parambudget.cost.flops import flops_per_token, training_flops
 from parambudget.cost.memory.peak import MemoryBreakdown, training_memory
 from parambudget.cost.params import ParameterCount, count
-from parambudget.cost.speed.throughput import TIME_OVERHEAD, Interval, Throughput, throughput
+from parambudget.cost.speed.throughput import (
+    TIME_OVERHEAD,
+    Interval,
+    Throughput,
+    rental_cost,
+    throughput,
+    tokens_in_hours,
+)
 from parambudget.cost.step import STEP_FIELDS, StepConfig, StepFields, read_step_fields
 from parambudget.errors import InputError
 from parambudget.planning.advice import suggestions, warnings
 from parambudget.planning.budget import check_hours
 from parambudget.planning.machine import USABLE_SHARE, Machine
-from parambudget.planning.step_search import fastest_step, least_memory_step
-from parambudget.scaling.hyperparameters import learning_rate, training_tokens, update_tokens
+from parambudget.planning.step_search import NOTHING_GIVEN, fastest_step, least_memory_step
+from parambudget.scaling.hyperparameters import peak_learning_rate, training_tokens, update_tokens
 from parambudget.scaling.loss import (
     DEFAULT_LAW,
     LossEstimate,
@@ -28,8 +35,6 @@ from parambudget.scaling.loss import (
 )
 from parambudget.scaling.numbers import require_positive
 from parambudget.units import format_count
-
-_NOTHING: Final[Mapping[str, object]] = {}
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class RunPlan(Tabular):
     @property
     def fits(self) -> bool:
         """Whether the predicted peak lies within the usable part of the memory."""
-        return self.memory.peak_bytes <= self.machine.usable_bytes
+        return self.machine.fits(self.memory.peak_bytes)
 
     @property
     def tokens_per_parameter(self) -> float:
@@ -111,7 +116,7 @@ class RunPlan(Tabular):
     def loss_after(self, hours: Size, tokens_per_second: float | None = None) -> Size:
         """Expected loss after so much wall time, at the expected speed or another one; takes arrays too."""
         rate = tokens_per_second or self.speed.tokens_per_second.expected
-        tokens = hours * (3600 * (1 - TIME_OVERHEAD) * rate)
+        tokens = tokens_in_hours(hours, rate)
         return expected_loss(self.goal.law, law_parameters(self.model), tokens, self.goal.unique_tokens)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -169,7 +174,7 @@ class RunPlan(Tabular):
 
 
 def plan_run(
-    model: ModelConfig, machine: Machine, goal: Goal = Goal(), given: Mapping[str, object] = _NOTHING
+    model: ModelConfig, machine: Machine, goal: Goal = Goal(), given: Mapping[str, object] = NOTHING_GIVEN
 ) -> RunPlan:  # fmt: skip
     """The plan of a run; `given` holds what is decided of `StepFields`, the rest is chosen.
 
@@ -182,15 +187,16 @@ def plan_run(
     speed, memory = throughput(model, step, machine.profile), training_memory(model, step)
     tokens, updates, why = _length(model, goal, speed)
     loss = _loss(model, goal, tokens)
-    rate, why_rate = learning_rate(model, tokens)
-    fits = memory.peak_bytes <= machine.usable_bytes
+    rate, why_rate = peak_learning_rate(model, tokens)
+    hours = _hours(goal, speed, tokens)
     return RunPlan(
         breakdown=count(model), machine=machine, goal=goal, step=step,
         chosen=tuple(name for name in STEP_FIELDS if name not in {*fields, "z_loss"}),  # without it: off
         memory=memory, largest_batch_size=machine.largest_batch_size(model, step),
-        suggestions=() if fits else suggestions(model, step, machine, fields),
-        speed=speed, tokens=tokens, updates=updates, why_tokens=why, hours=_hours(goal, speed, tokens),
-        cost=_cost(goal, speed, machine, tokens), loss=loss,
+        suggestions=() if machine.fits(memory.peak_bytes) else suggestions(model, step, machine, fields),
+        speed=speed, tokens=tokens, updates=updates, why_tokens=why, hours=hours,
+        cost=None if machine.price is None else rental_cost(hours, machine.price, machine.world_size),
+        loss=loss,
         loss_range=_loss_range(model, goal, speed, tokens),
         learning_rate=rate, why_learning_rate=why_rate, why_batch=why_batch,
         warnings=(*loss.warnings, *warnings(model, machine, speed)),
@@ -216,10 +222,8 @@ def _choose_step(
 def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int, str]:
     """Tokens and updates of the run, in whole updates, and why so many."""
     if goal.hours is not None:
-        tokens, why = (
-            _tokens_in(goal.hours, speed.tokens_per_second.expected),
-            f"{goal.hours:g} h at that speed",
-        )
+        tokens = int(tokens_in_hours(goal.hours, speed.tokens_per_second.expected))
+        why = f"{goal.hours:g} h at that speed"
     elif goal.tokens is not None:
         tokens, why = goal.tokens, "given"
     else:
@@ -233,22 +237,8 @@ def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int
     return max(1, updates) * speed.update_tokens, max(1, updates), why
 
 
-def _tokens_in(hours: float, tokens_per_second: float) -> int:
-    return int(hours * 3600 * (1 - TIME_OVERHEAD) * tokens_per_second)
-
-
 def _hours(goal: Goal, speed: Throughput, tokens: int) -> Interval:
     return speed.hours(tokens) if goal.hours is None else Interval(goal.hours, goal.hours, goal.hours)
-
-
-def _cost(goal: Goal, speed: Throughput, machine: Machine, tokens: int) -> Interval | None:
-    if machine.price is None:
-        return None
-    if goal.hours is None:
-        return speed.cost(tokens, machine.price)
-    low, middle, high = (machine.world_size * goal.hours * each for each in
-                         (machine.price.low, machine.price.middle, machine.price.high))  # fmt: skip
-    return Interval(low, middle, high)
 
 
 def _loss(model: ModelConfig, goal: Goal, tokens: float) -> LossEstimate:
@@ -263,5 +253,5 @@ def _loss_range(model: ModelConfig, goal: Goal, speed: Throughput, tokens: int) 
         loss = _loss(model, goal, tokens).loss
         return loss, loss
     ends = (speed.tokens_per_second.high, speed.tokens_per_second.low)
-    fast, slow = (_loss(model, goal, max(1, _tokens_in(goal.hours, rate))).loss for rate in ends)
+    fast, slow = (_loss(model, goal, max(1, int(tokens_in_hours(goal.hours, rate)))).loss for rate in ends)
     return fast, slow

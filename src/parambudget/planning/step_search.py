@@ -5,7 +5,7 @@ Every candidate is judged by its predicted memory and time. Among candidates tha
 a prediction can tell, the one that needs less memory wins.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Final
@@ -36,7 +36,8 @@ MAX_MICRO_TOKENS: Final = 2**16
 WORTH_MEMORY: Final = 0.01
 """A candidate must be faster by this share to be worth more memory."""
 NOTHING_FITS: Final = -1
-_NOTHING: Final[StepFields] = {}
+NOTHING_GIVEN: Final[StepFields] = {}
+"""Everything about the step is left to be chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class StepChoice:
 
 
 def fastest_step(
-    model: ModelConfig, sequences: int, machine: Machine, given: StepFields = _NOTHING
+    model: ModelConfig, sequences: int, machine: Machine, given: StepFields = NOTHING_GIVEN
 ) -> StepConfig:
     """The fastest way to execute an update of about so many sequences that fits on the machine.
 
@@ -64,15 +65,15 @@ def fastest_step(
     choice = choose_fastest(model, candidates, machine)
     if int(choice.index) == NOTHING_FITS:
         raise InputError(
-            f"training this model does not fit on {machine.name} in any way: it needs at least "
-            f"{format_bytes(float(choice.peak_bytes))} of {format_bytes(machine.memory_bytes)}, "
+            f"no batch size, checkpointing or sharding makes this model fit on {machine.name}: it needs "
+            f"at least {format_bytes(float(choice.peak_bytes))} of {format_bytes(machine.memory_bytes)}, "
             f"of which {USABLE_SHARE:.0%} can be used; {_remedy(machine, given)}"
         )
     return candidates[int(choice.index)]
 
 
 def least_memory_step(
-    model: ModelConfig, sequences: int, machine: Machine, given: StepFields = _NOTHING
+    model: ModelConfig, sequences: int, machine: Machine, given: StepFields = NOTHING_GIVEN
 ) -> StepConfig:
     """The candidate that needs the least memory, whether or not it fits."""
     return step_candidates(
@@ -81,7 +82,7 @@ def least_memory_step(
 
 
 def step_candidates(
-    context_length: int, sequences: int, given: StepFields = _NOTHING, *, world_size: int = 1,
+    context_length: int, sequences: int, given: StepFields = NOTHING_GIVEN, *, world_size: int = 1,
     backend: Backend = ON_CUDA,
 ) -> list[StepConfig]:  # fmt: skip
     """Ways to execute an update of so many sequences, those that need less memory first.
@@ -118,7 +119,7 @@ def choose_fastest(
     """
     most = machine.usable_bytes if memory_bytes is None else usable_bytes(memory_bytes)
     order = _fastest_first(_median_model(m), candidates, machine)
-    index, peak = _first_that_fits(m, order, lambda of, i: peak_bytes(of, candidates[i]), most)
+    index, peak = _first_that_fits(m, candidates, order, most)
     rate = np.zeros(np.shape(index))
     for i in np.unique(index):
         if i != NOTHING_FITS:
@@ -132,7 +133,7 @@ def choose_last_that_fits(m: Dims, candidates: Sequence[StepConfig], memory_byte
     """The last candidate that fits, where there is no machine to time them on."""
     order = range(len(candidates) - 1, -1, -1)
     most = usable_bytes(memory_bytes)
-    index, peak = _first_that_fits(m, order, lambda of, i: peak_bytes(of, candidates[i]), most)
+    index, peak = _first_that_fits(m, candidates, order, most)
     return StepChoice(index, np.zeros(np.shape(index)), peak)
 
 
@@ -154,14 +155,15 @@ def _median_model(m: Dims) -> Dims:
 
 
 def _first_that_fits(
-    m: Dims, order: Iterable[int], peak_of: Callable[[Dims, int], Size], most: int
+    m: Dims, candidates: Sequence[StepConfig], order: Iterable[int], most: int
 ) -> tuple[Size, Size]:
-    """For every model the first candidate with a peak of at most `most`, and that peak; where none fits, the
-    peak of the one that needs the least, which is the first in the list."""
+    """For every model the first candidate in that order with a peak of at most `most`, and that peak; where
+    none fits, the peak of the one that needs the least, which is the first of the candidates."""
     shape = np.shape(m.dim * m.n_layers)
 
     def peaks_of(some: Bools, i: int) -> Floats:
-        return np.atleast_1d(np.asarray(peak_of(take_models(m, some) if shape else m, i), dtype=np.float64))
+        models = take_models(m, some) if shape else m
+        return np.atleast_1d(np.asarray(peak_bytes(models, candidates[i]), dtype=np.float64))
 
     peak = peaks_of(np.ones(shape, dtype=bool), 0)
     index, left = np.full(peak.shape, NOTHING_FITS), peak <= most
@@ -178,7 +180,7 @@ def _remedy(machine: Machine, given: StepFields) -> str:
     open_to_choice = {"batch_size", "gradient_checkpointing", "loss_chunks", "shard"}
     if fixed := sorted(open_to_choice & given.keys()):
         return f"leave {', '.join(fixed)} to be chosen, or take a smaller model or more memory"
-    more = "more GPUs (--gpus)" if machine.accelerator else "a GPU"
+    more = "more GPUs (`gpus`)" if machine.accelerator else "a GPU"
     return f"take a smaller model, a shorter context_length or {more}"
 
 

@@ -1,7 +1,11 @@
-"""Pictures: the size landscape, memory by part, expected loss over time, and the loss curves of runs."""
+"""Pictures: the size landscape, memory by part, expected loss over time, and the loss curves of runs.
+
+`plot` chooses the one that suits a result.
+"""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
@@ -17,19 +21,71 @@ from parambudget.arch.description import ffn_in_words
 from parambudget.arch.dims import Size
 from parambudget.arch.sizes import with_sizes
 from parambudget.cost.params import total
+from parambudget.errors import InputError
 from parambudget.planning.run_plan import RunPlan
-from parambudget.training.metrics import Run
-from parambudget.units import format_bytes, format_count
+from parambudget.search.solutions import Solutions
+from parambudget.training.metrics import Run, TrainResult, read_run
+from parambudget.units import format_bytes, format_count, gib, shorten
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # or it announces that it builds its font cache
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK: Final = "#222222"
 
 
-def _empty_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    """A picture with one pair of axes, each labelled with its unit."""
-    figure = Figure(figsize=(8, 5), dpi=150, facecolor="white", layout="constrained")
-    axes = figure.add_subplot()
+class Picture(Figure):
+    """A figure that a notebook shows, whether or not pyplot is loaded there."""
+
+    def _repr_png_(self) -> bytes:
+        stream = BytesIO()
+        self.savefig(stream, format="png")
+        return stream.getvalue()
+
+
+def plot(what: Solutions | RunPlan | TrainResult | Sequence[TrainResult], /) -> Figure:
+    """Draw solutions over depth and width, the memory and expected loss of a plan, or the losses of runs.
+
+    The figure can be changed and saved: `plot(solutions).savefig("sizes.png")`.
+    """
+    if isinstance(what, Solutions) and what:
+        return _plot_solutions(what)
+    if isinstance(what, RunPlan):
+        return _plot_plan(what)
+    results = [what] if isinstance(what, TrainResult) else what
+    folders = [result.folder for result in results if isinstance(result, TrainResult)]
+    if not folders or len(folders) != len(results):
+        raise InputError(
+            f"{shorten(repr(what))} cannot be drawn; give what solve, resize, plan, train or run returned, "
+            "or several runs in a list"
+        )
+    return loss_curve([read_run(folder) for folder in folders])
+
+
+def _plot_solutions(found: Solutions) -> Figure:
+    """The solutions around curves of the target; without one, around the count of the first."""
+    first = found[0].model
+    certificate = found.certificate
+    target = certificate.target if certificate.counted == "total" else None
+    models = {f"{n}. {solution.label}": solution.model for n, solution in enumerate(found, 1)}
+    return landscape(models, found.current.model if found.current else None, target or total(first))
+
+
+def _plot_plan(plan: RunPlan) -> Figure:
+    figure = Picture(figsize=(8, 8), dpi=150, facecolor="white", layout="constrained")
+    memory, loss = figure.subplots(2, height_ratios=(1, 2))
+    plans = {format_count(plan.breakdown.total): plan}
+    _draw_memory(memory, plans)
+    _draw_loss_over_hours(loss, plans)
+    return figure
+
+
+def _empty_figure() -> tuple[Figure, Axes]:
+    """A picture with one pair of axes."""
+    figure = Picture(figsize=(8, 5), dpi=150, facecolor="white", layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _label_axes(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    """Title and units, on a light grid without a frame."""
     axes.set_title(title, color=INK, fontsize=11)
     axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)
@@ -38,7 +94,6 @@ def _empty_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]
     axes.tick_params(colors=INK)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    return figure, axes
 
 
 def _label_log_axis(axis: Axis, form: Callable[[float], str] = format_count) -> None:
@@ -48,7 +103,7 @@ def _label_log_axis(axis: Axis, form: Callable[[float], str] = format_count) -> 
     axis.set_minor_formatter(NullFormatter())
 
 
-def _save_png(figure: Figure, path: Path) -> None:
+def save_png(figure: Figure, path: Path) -> None:
     """Write the picture as a PNG, whole or not at all."""
     with write_errors(path, "choose a folder that exists and is writable"), atomic_file(path) as file:
         figure.savefig(file, format="png")
@@ -61,17 +116,21 @@ _NEIGHBOURS: Final = (0.5, 0.7, 1.4, 2.0)
 """Counts, as shares of the budget, whose curves stand around the budget's own."""
 
 
-def landscape(models: Mapping[str, ModelConfig], current: ModelConfig, target: int, path: Path) -> None:
-    """Draw models by name over depth and width, with curves of equal count at the proportions of `current`.
+def landscape(models: Mapping[str, ModelConfig], current: ModelConfig | None, target: int) -> Figure:
+    """Models by name over depth and width, with curves of equal count at the proportions of `current`, or of
+    the first model where there is none.
 
     A model with other proportions (a thinner FFN) lies off the curve of its count; the legend has that count.
     """
-    title = f"Parameters over depth and width, at the current model's proportions (target {target:,})"
-    figure, axes = _empty_figure(title, "layers", "dim")
-    shown = {"current": current, **models}
+    whose = "the first" if current is None else "the current"
+    title = f"Parameters over depth and width, at {whose} model's proportions (target {target:,})"
+    figure, axes = _empty_figure()
+    _label_axes(axes, title, "layers", "dim")
+    shown = dict(models) if current is None else {"current": current, **models}
+    reference = next(iter(shown.values()))
     layers = _axis_points([m.n_layers for m in shown.values()])
     dims = _axis_points([m.dim for m in shown.values()])
-    counts = proportional_counts(current, layers[None, :], dims[:, None])
+    counts = proportional_counts(reference, layers[None, :], dims[:, None])
     around = axes.contour(layers, dims, counts, [target * share for share in _NEIGHBOURS], colors="#AAAAAA",
                           linewidths=0.9, linestyles="--")  # fmt: skip
     wanted = axes.contour(layers, dims, counts, [target], colors=[COLOURS[0]], linewidths=2)
@@ -97,7 +156,7 @@ def landscape(models: Mapping[str, ModelConfig], current: ModelConfig, target: i
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
         axis.set_major_formatter(lambda size, _: f"{size:,.0f}")
-    _save_png(figure, path)
+    return figure
 
 
 def proportional_counts(current: ModelConfig, n_layers: Size, dim: Size) -> Size:
@@ -116,20 +175,25 @@ def _axis_points(values: list[int]) -> np.ndarray:
     return np.linspace(min(values) / 1.6, max(values) * 1.6, _STEPS)
 
 
-_GIB: Final = 2**30
 _POINTS: Final = 100
 _LINES: Final = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
 
 
-def memory_by_part(plans: Mapping[str, RunPlan], path: Path) -> None:
-    """Draw the peak memory of each plan as a bar of its parts, and the machine's memory as a line."""
+def memory_by_part(plans: Mapping[str, RunPlan]) -> Figure:
+    """The peak memory of each plan as a bar of its parts, and the machine's memory as a line."""
+    figure, axes = _empty_figure()
+    _draw_memory(axes, plans)
+    return figure
+
+
+def _draw_memory(axes: Axes, plans: Mapping[str, RunPlan]) -> None:
     machine = next(iter(plans.values())).machine
-    figure, axes = _empty_figure("Peak training memory by part", "GiB per accelerator", "")
+    _label_axes(axes, "Peak training memory by part", "GiB per accelerator", "")
     names = list(plans)
     parts = list(dict.fromkeys(part for plan in plans.values() for part in plan.memory.parts))
     left = np.zeros(len(names))
     for n, part in enumerate(parts):
-        sizes = np.array([plans[name].memory.parts.get(part, 0) for name in names]) / _GIB
+        sizes = np.array([gib(plans[name].memory.parts.get(part, 0)) for name in names])
         if sizes.any():
             axes.barh(
                 names, sizes, left=left, color=COLOURS[n % len(COLOURS)], label=part.replace("_", " "),
@@ -139,23 +203,28 @@ def memory_by_part(plans: Mapping[str, RunPlan], path: Path) -> None:
     for at, name in enumerate(names):
         axes.annotate(format_bytes(plans[name].memory.peak_bytes), (left[at], at), xytext=(4, 0),
                       textcoords="offset points", va="center", fontsize=9, color=INK)  # fmt: skip
-    available = machine.memory_bytes / _GIB
+    available = gib(machine.memory_bytes)
     axes.axvline(available, color=INK, linestyle="--", linewidth=1.2, label=f"memory of {machine.name}")
     axes.set_xlim(0, max(available, left.max()) * 1.12)
     axes.invert_yaxis()
     axes.legend(
         frameon=False, labelcolor=INK, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4
     )
-    _save_png(figure, path)
 
 
-def loss_over_hours(plans: Mapping[str, RunPlan], path: Path) -> None:
-    """Draw the expected loss of each plan over time, and for the first one the interval of its speed."""
+def loss_over_hours(plans: Mapping[str, RunPlan]) -> Figure:
+    """The expected loss of each plan over time, and for the first one the interval of its speed."""
+    figure, axes = _empty_figure()
+    _draw_loss_over_hours(axes, plans)
+    return figure
+
+
+def _draw_loss_over_hours(axes: Axes, plans: Mapping[str, RunPlan]) -> None:
     first = next(iter(plans.values()))
     title = (
         f"Expected loss over time on {first.machine.name} ({first.loss.law.name}; a comparison, no promise)"
     )
-    figure, axes = _empty_figure(title, "hours (log scale)", "expected loss (nats per token)")
+    _label_axes(axes, title, "hours (log scale)", "expected loss (nats per token)")
     middle = max(plan.hours.expected for plan in plans.values())
     hours = np.geomspace(middle / 8, middle * 4, _POINTS)
     for n, (name, plan) in enumerate(plans.items()):
@@ -170,16 +239,16 @@ def loss_over_hours(plans: Mapping[str, RunPlan], path: Path) -> None:
     axes.set_xscale("log")
     _label_log_axis(axes.xaxis, lambda value: f"{value:g}")
     axes.legend(frameon=False, labelcolor=INK)
-    _save_png(figure, path)
 
 
 _SMOOTH_SHARE: Final = 0.1
 """The share of the updates so far that the smoothed loss averages."""
 
 
-def loss_curve(runs: Sequence[Run], path: Path) -> None:
-    """Draw training and validation loss over the tokens seen."""
-    figure, axes = _empty_figure(_title(runs), "training tokens seen (log scale)", "loss (nats per token)")
+def loss_curve(runs: Sequence[Run]) -> Figure:
+    """Training and validation loss over the tokens seen."""
+    figure, axes = _empty_figure()
+    _label_axes(axes, _title(runs), "training tokens seen (log scale)", "loss (nats per token)")
     for n, run in enumerate(runs):
         colour = COLOURS[n % len(COLOURS)]
         name = f"{run.name}, " if len(runs) > 1 else ""
@@ -187,7 +256,7 @@ def loss_curve(runs: Sequence[Run], path: Path) -> None:
     axes.set_xscale("log")
     _label_log_axis(axes.xaxis)
     axes.legend(frameon=False, labelcolor=INK)
-    _save_png(figure, path)
+    return figure
 
 
 def _draw_run(axes: Axes, run: Run, name: str, colour: str, validation_colour: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from parambudget.arch.blocks import MLAConfig
 from parambudget.arch.config import ModelConfig, flat_fields
 from parambudget.arch.defaults import ResolvedModel
-from parambudget.arch.description import ffn_in_words
+from parambudget.arch.description import NORM_NAMES, ffn_in_words
 from parambudget.arch.tensors import Component, Tensor
 from parambudget.cost.params import ParameterCount
 from parambudget.formats.source import changed_fields
@@ -28,7 +28,7 @@ _NAMES = {
 def count_screen(counted: ParameterCount, completed: ResolvedModel, width: int) -> list[str]:
     """The screen of `count`: what the model is, its components, and the three counts."""
     rows = [("component", "tensors", "parameters", "share")]
-    for component, parameters in counted.components.items():
+    for component, parameters in counted.by_component.items():
         tensors = [row for row in counted.tensors if row.component == component]
         if tensors:
             shapes = _shared_tensor(tensors) or products(tensors)
@@ -63,7 +63,7 @@ def description(model: ModelConfig) -> str:
     activation = {"silu": "SwiGLU", "gelu": "GeGLU", "gelu_tanh": "GeGLU"}.get(
         m.activation, f"gated {m.activation}"
     )
-    norm = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}[m.norm]
+    norm = NORM_NAMES[m.norm]
     biases = [name for name in ("qkv", "attention_out", "ffn", "head") if getattr(m, f"{name}_bias")]
     parts = [
         f"{m.n_layers} layers",
@@ -148,7 +148,7 @@ def _value_in_words(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-_NAMED_SWITCHES: Final = {"tied": ("--tied", "--untied"), "gated": ("--gated", "--plain")}
+_NAMED_SWITCHES: Final = {"tied": ("--tied", "--untied")}
 
 
 def switch_flags(name: str) -> tuple[str, str]:

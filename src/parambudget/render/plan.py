@@ -1,12 +1,13 @@
 """The plan of a run as a screen: every figure with its interval, its convention and its assumptions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from parambudget.arch.description import ffn_in_words, shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.speed.throughput import TIME_OVERHEAD, Interval
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
+from parambudget.render.commands import data_flag, runnable_command
 from parambudget.render.model import flags
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.units import (
@@ -36,7 +37,9 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
     lines = []
     for name, paragraphs in answers.items():
         for i, text in enumerate(paragraphs):
-            for j, line in enumerate(wrap_text(text, max(40, width - 10))):
+            # A command stays on one line, however long: it is there to be pasted.
+            wrapped = [text] if name == "next" else wrap_text(text, max(40, width - 10))
+            for j, line in enumerate(wrapped):
                 head = name if i == j == 0 else ""
                 lines.append(f"{bold(head.ljust(9)) if head else ' ' * 9} {'  ' * (j > 0)}{line}".rstrip())
     return lines
@@ -54,17 +57,15 @@ def comparison(plans: Sequence[RunPlan], names: Sequence[str], width: int) -> li
 
 def train_command(plan: RunPlan) -> str:
     """The command that trains as planned."""
-    step, words = plan.step, ["parambudget train", flags(plan.model)]
+    step, words = plan.step, [flags(plan.model), data_flag()]
     words += [f"--batch-size {step.batch_size}"]
     words += [f"--gradient-accumulation-steps {step.gradient_accumulation_steps}"]
     words += ["--gradient-checkpointing" if step.gradient_checkpointing else "--no-gradient-checkpointing"]
     words += ["--optimizer adamw"] if step.optimizer == "adamw" else []
+    words += [f"--loss-chunks {step.loss_chunks}"] if step.loss_chunks > 1 else []
     words += ["--shard"] if step.shard else []
     words += [f"--hours {plan.goal.hours:g}" if plan.goal.hours else f"--steps {plan.updates}"]
-    line = " ".join(words)
-    if step.world_size > 1:
-        line = f"torchrun --standalone --nproc-per-node {step.world_size} --no-python {line}"
-    return line
+    return runnable_command("train", *words, processes=step.world_size)
 
 
 def _model(plan: RunPlan) -> list[str]:
@@ -111,17 +112,17 @@ def _largest(sequences: int) -> str:
 
 def _update(plan: RunPlan) -> list[str]:
     step = plan.step
-    ways = [
+    settings = [
         f"optimizer {step.optimizer}",
         "gradient checkpointing" if step.gradient_checkpointing else "no gradient checkpointing",
     ]
-    ways += [f"logits in {step.loss_chunks} chunks"] if step.loss_chunks > 1 else []
-    ways += ["sharded"] if step.shard else []
+    settings += [f"logits in {step.loss_chunks} chunks"] if step.loss_chunks > 1 else []
+    settings += ["sharded"] if step.shard else []
     chosen = f" (chosen: {', '.join(plan.chosen)})" if plan.chosen else ""
     return [
         f"{step.batch_size} sequences × {step.gradient_accumulation_steps} micro-steps = "
         f"{plan.speed.update_tokens:,} tokens in {format_seconds(plan.speed.update_seconds)}; "
-        f"{', '.join(ways)}{chosen}"
+        f"{', '.join(settings)}{chosen}"
     ]
 
 
@@ -179,8 +180,8 @@ def _loss(plan: RunPlan) -> list[str]:
 
 
 def _comparison_rows(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, list[str]]]:
-    def against(name: str, values: Sequence[float], form: object) -> tuple[str, list[str]]:
-        cells = [form(value) for value in values]  # type: ignore[operator]
+    def against(name: str, values: Sequence[float], form: Callable[[float], str]) -> tuple[str, list[str]]:
+        cells = [form(value) for value in values]
         return name, [
             cell if i == 0 else f"{cell} ({format_share(values[i] / values[0] - 1, 1)})"
             for i, cell in enumerate(cells)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from parambudget.render.terminal import PIPED_WIDTH
 from parambudget.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from parambudget.text import prepare
     from parambudget.training.calibrate import CalibrationProgress
 
-_PIPED_WIDTH: Final = 240
 _PLAIN_SECONDS: Final = 10.0
 """Between two lines where the output is not a terminal."""
 
@@ -27,7 +27,7 @@ def make_console(*, quiet: bool = False) -> Console:
     to_terminal = Console(highlight=False, quiet=quiet)
     if to_terminal.is_terminal:
         return to_terminal
-    return Console(highlight=False, quiet=quiet, width=_PIPED_WIDTH)
+    return Console(highlight=False, quiet=quiet, width=PIPED_WIDTH)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Unpack
 
 from parambudget._files import atomic_write
 from parambudget._version import __version__
@@ -13,10 +14,13 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.formula import Formula, formula
 from parambudget.cost.params import ParameterCount
 from parambudget.cost.speed.throughput import TIME_OVERHEAD
+from parambudget.cost.step import StepFields
 from parambudget.errors import ConfigError, InputError
+from parambudget.formats.source import ModelLike, as_model
 from parambudget.planning.compute_budget import better_size
-from parambudget.planning.machine import USABLE_SHARE, Machine
+from parambudget.planning.machine import USABLE_SHARE, Machine, machine_for
 from parambudget.planning.run_plan import Goal, RunPlan, plan_run
+from parambudget.render.commands import runnable_command
 from parambudget.render.model import component_name, flags, products
 from parambudget.render.plan import train_command
 from parambudget.render.solutions import better_size_note
@@ -94,7 +98,7 @@ def _current_model(report: Report) -> list[str]:
 
 def _counts(counted: ParameterCount) -> list[str]:
     rows = []
-    for component, parameters in counted.components.items():
+    for component, parameters in counted.by_component.items():
         tensors = [row for row in counted.tensors if row.component == component]
         if parameters:
             share = f"{parameters / counted.total:.2%}"
@@ -137,11 +141,11 @@ def _effects(report: Report) -> list[str]:
     now = report.current
     rows = [_effect("current", now, now)]
     rows += [_effect(name, plan, now) for name, plan in report.options.items()]
-    work = now.step
+    step = now.step
     lines = [
         "## What to expect",
         "",
-        f"On {now.machine.name}, {work.optimizer}, {now.speed.update_tokens:,} tokens per update, for "
+        f"On {now.machine.name}, {step.optimizer}, {now.speed.update_tokens:,} tokens per update, for "
         f"{format_seconds(3600 * now.hours.expected)}:",
         "",
         *_markdown_table(
@@ -208,7 +212,7 @@ def _formula(report: Report) -> list[str]:
 
 def _verification(report: Report) -> list[str]:
     name, plan = next(iter(report.options.items()))
-    command = f"parambudget verify {flags(plan.model)}"
+    command = runnable_command("verify", flags(plan.model))
     if report.verified is None:
         text = (
             "torch is not installed here, so the module was not built. To check the count against it, tensor "
@@ -235,16 +239,16 @@ def _assumptions(report: Report) -> list[str]:
 
 
 def _assumptions_of(plan: RunPlan) -> Iterator[str]:
-    machine, stack = plan.machine, plan.machine.profile
+    machine, profile = plan.machine, plan.machine.profile
     peak = (
-        f"{format_flop_rate(stack.peak_flops)} dense {stack.dtype}"
-        if stack.peak_flops
+        f"{format_flop_rate(profile.peak_flops)} dense {profile.dtype}"
+        if profile.peak_flops
         else "no published peak"
     )
     memory = f"{format_bytes(machine.memory_bytes)}, of which {USABLE_SHARE:.0%} can be used"
     yield f"machine: {machine.name}, {peak}, {memory}"
-    interval = f"{stack.slowest:.2f} to {stack.fastest:.2f} of expected"
-    yield f"speeds: {stack.name}, {stack.source}; tokens/s within {interval}"
+    interval = f"{profile.slowest:.2f} to {profile.fastest:.2f} of expected"
+    yield f"speeds: {profile.name}, {profile.source}; tokens/s within {interval}"
     yield f"{TIME_OVERHEAD:.0%} of the time goes to evaluations, saves and data"
     if machine.price is not None:
         when = "" if machine.price.read_on is None else f", as of {machine.price.read_on}"
@@ -258,21 +262,47 @@ def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
     return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
 
 
-def build_report(
-    name: str, current: ModelConfig, target: str, machine: Machine, *, hours: float | None,
-    batch_size: int | None, gradient_accumulation_steps: int | None,
-    verify: Callable[[ModelConfig], str] | None,
+def report(
+    current: ModelLike, target: int | str, out: str | Path, *, machine: Machine | str | None = None,
+    hours: float | None = None, **step: Unpack[StepFields],
 ) -> Report:  # fmt: skip
-    """The current model and the options, planned for the same machine, batch and training time.
+    """Write a report on how to bring a model to a size: counts, predictions, pictures, proof, commands.
+
+    A Markdown document at `out`, with pictures beside it where matplotlib is installed. Without a machine,
+    for this one; without `hours`, for those that the first option takes for 20 tokens per parameter.
+    """
+    name = Path(current).name if isinstance(current, str | Path) else "current model"
+    there = machine if isinstance(machine, Machine) else machine_for(machine)
+    built = build_report(
+        name, as_model(current, {}), target, there,
+        hours=hours, step=step, verify=_verify if find_spec("torch") else None,
+    )  # fmt: skip
+    write_report(built, Path(out))
+    return built
+
+
+def _verify(model: ModelConfig) -> str:
+    from parambudget.nn.verify import verify
+
+    built = verify(model)
+    built.require_agreement()
+    return str(built)
+
+
+def build_report(
+    name: str, current: ModelConfig, target: int | str, machine: Machine, *, hours: float | None,
+    step: StepFields, verify: Callable[[ModelConfig], str] | None,
+) -> Report:  # fmt: skip
+    """The current model and the options, planned for the same machine, batch and training time. `given` are
+    fields of the step.
 
     Without `hours`, those that the first option takes for 20 tokens per parameter.
     """
     found = resize(current, parse_count(target, "target"), {})
-    given = {"batch_size": batch_size, "gradient_accumulation_steps": gradient_accumulation_steps}
     if hours is None:
-        hours = plan_run(found[0].model, machine, Goal(), given).hours.expected
+        hours = plan_run(found[0].model, machine, Goal(), step).hours.expected
     goal = Goal(hours=float(f"{hours:.3g}"))
-    now = plan_run(current, machine, goal, given)
+    now = plan_run(current, machine, goal, step)
     # In the same micro-steps, so that memory and speed compare; the largest that fits is a column.
     options = {option.label: plan_run(option.model, machine, goal, now.step.step_fields) for option in found}
     first = next(iter(options.values()))
@@ -280,7 +310,7 @@ def build_report(
         peak = format_bytes(min(plan.memory.peak_bytes for plan in options.values()))
         raise InputError(
             f"none of the models fits on {machine.name} in micro-steps of {now.step.batch_size} sequences: "
-            f"at least {peak} are needed; give a smaller --batch-size, more --gpus or another --gpu"
+            f"at least {peak} are needed; give a smaller `batch_size`, more `gpus` or another `machine`"
         )
     return Report(
         name=name, current=now, found=found, options=options,
@@ -303,14 +333,14 @@ def write_report(report: Report, out: Path) -> list[Path]:
 
 
 def _draw_figures(report: Report, out: Path) -> dict[str, Path]:
-    from parambudget.render.figures import landscape, loss_over_hours, memory_by_part
+    from parambudget.render.figures import landscape, loss_over_hours, memory_by_part, save_png
 
     plans: dict[str, RunPlan] = {"current": report.current, **report.options}
     models = {name: plan.model for name, plan in report.options.items()}
     sizes, memory, hours = (out.with_name(f"{out.stem}-{what}.png") for what in ("sizes", "memory", "hours"))
-    landscape(models, report.current.model, report.target, sizes)
-    memory_by_part(plans, memory)
-    loss_over_hours(plans, hours)
+    save_png(landscape(models, report.current.model, report.target), sizes)
+    save_png(memory_by_part(plans), memory)
+    save_png(loss_over_hours(plans), hours)
     return {
         "Parameters over depth and width": sizes, "Peak memory by part": memory,
         "Expected loss over time": hours,

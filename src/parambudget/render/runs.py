@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parambudget.cost.speed.profile import DeviceProfile
+from parambudget.render.commands import data_flag, runnable_command
 from parambudget.render.terminal import table
 from parambudget.training.metrics import Run
 from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
@@ -77,27 +78,27 @@ def preparation_screen(manifest: Manifest, out: Path) -> list[str]:
         ],
         ["tokenizer", f"{manifest.tokenizer}, {manifest.entries:,} entries"],
         ["files", f"{len(manifest.shards):,} of {manifest.dtype} in {out}, listed in manifest.json"],
-        ["next", f"parambudget train ... --vocab-size {manifest.entries} --data {out}"],
+        ["next", runnable_command("train", "MODEL", f"--vocab-size {manifest.entries}", data_flag(out))],
     ]
     return table(rows, left=(0, 1))
 
 
-def stack_lines(stack: DeviceProfile) -> list[str]:
-    """What a device reaches with its software, and the interval that predictions for it claim."""
-    once, most = format_seconds(stack.micro_seconds), format_share(stack.fastest - 1, 0)
-    least = format_seconds(stack.matrix_seconds)
+def profile_screen(profile: DeviceProfile) -> list[str]:
+    """What a device reaches with its software, and the interval in which its speed is predicted."""
+    once, most = format_seconds(profile.micro_seconds), format_share(profile.fastest - 1, 0)
+    least = format_seconds(profile.matrix_seconds)
     rows = [
-        ["device", stack.device],
-        ["software", f"{stack.name}, {stack.dtype}"],
-        ["source", stack.source + (f", {stack.measured_on}" if stack.measured_on else "")],
-        ["matmuls", f"{_rate(stack.matmul_flops)}, operands moved {stack.matmul_traffic:.2g} times"],
-        ["attention", f"{_rate(stack.attention_flops)}, of the scores that the mask leaves"],
-        ["Muon", f"{_rate(stack.newton_schulz_flops)}, at least {least} per matrix"],
-        ["memory", f"{format_bytes(stack.bandwidth_bytes)} per second"],
-        ["elementwise", f"{stack.element_bytes:.3g} bytes per token and output of a matmul"],
-        ["loss", f"{stack.logit_bytes:.3g} bytes per token and vocabulary entry"],
-        ["launches", f"{once} per micro-step, {format_seconds(stack.layer_seconds)} per layer"],
-        ["claimed", f"tokens/s within {format_share(stack.slowest - 1, 0)} and {most}"],
+        ["device", profile.device],
+        ["software", f"{profile.name}, {profile.dtype}"],
+        ["source", profile.source + (f", {profile.measured_on}" if profile.measured_on else "")],
+        ["matmuls", f"{_rate(profile.matmul_flops)}, operands moved {profile.matmul_traffic:.2g} times"],
+        ["attention", f"{_rate(profile.attention_flops)}, of the scores that the mask leaves"],
+        ["Muon", f"{_rate(profile.newton_schulz_flops)}, at least {least} per matrix"],
+        ["memory", f"{format_bytes(profile.bandwidth_bytes)} per second"],
+        ["elementwise", f"{profile.element_bytes:.3g} bytes per token and output of a matmul"],
+        ["loss", f"{profile.logit_bytes:.3g} bytes per token and vocabulary entry"],
+        ["overhead", f"{once} per micro-step, {format_seconds(profile.layer_seconds)} per layer"],
+        ["interval", f"tokens/s within {format_share(profile.slowest - 1, 0)} and {most}"],
     ]  # fmt: skip
     return table(rows, left=(0, 1))
 

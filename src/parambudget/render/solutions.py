@@ -8,6 +8,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.description import shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
+from parambudget.render.commands import data_flag, runnable_command
 from parambudget.render.model import as_flags, flags
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.search.certificate import Certificate, Error
@@ -45,6 +46,8 @@ _IMPLIED: Final = (
 
 def solutions_screen(found: Solutions, width: int) -> list[str]:
     """The screen of `solve`."""
+    if not found:
+        return ["no models"]
     current, certificate = found.current, found.certificate
     wide = width >= _WIDE
     lines = [*_current(current, certificate, width), ""] if current else []
@@ -67,16 +70,21 @@ def solutions_screen(found: Solutions, width: int) -> list[str]:
 
 def next_commands(found: Solutions, given: Mapping[str, str | float], current: str | None) -> list[str]:
     """What to run next, a command a line: train each resized model; repeat the search."""
-    training = [f"{s.label}: parambudget train {flags(s.model)}" for s in found] if found.current else []
+    if not found:
+        return []
+    training = [
+        f"{solution.label}: {runnable_command('train', flags(solution.model), data_flag())}"
+        for solution in found
+        if found.current
+    ]
     return [*training, f"To repeat this search: {rerun_command(found, given, current)}"]
 
 
 def rerun_command(found: Solutions, given: Mapping[str, str | float], current: str | None) -> str:
     """The command that gives the same answer, every axis and choice spelled out. `given` are the flags beside
-    the target, by their names with underscores; `current` is what --from named."""
+    the target, by their names with underscores; `current` is what --from named. The answer has a model."""
     c, model = found.certificate, found[0].model
-    words = ["parambudget solve"]
-    words += [f"--active {c.active}"] if c.active is not None else []
+    words = [f"--active {c.active}"] if c.active is not None else []
     words += [f"--target {c.target}"] if c.target is not None else []
     words += [f"{_flag(name)} {shlex.quote(str(value))}" for name, value in given.items()]
     words += [f"--from {shlex.quote(current)}"] if current else []
@@ -93,7 +101,7 @@ def rerun_command(found: Solutions, given: Mapping[str, str | float], current: s
         usual = "size" if c.target is None else "shape"
     words += [f"--rank {found.rank}"] if found.rank != usual else []
     words += [f"--top {found.top}"] if found.top != DEFAULT_TOP else []
-    return " ".join(words)
+    return runnable_command("solve", *words)
 
 
 def _flag(name: str) -> str:
@@ -123,7 +131,7 @@ def _models(found: Solutions, width: int, *, wide: bool) -> list[str]:
 def _table(found: Solutions, wide: bool, left_out: frozenset[str]) -> list[str]:
     shape = [
         "#",
-        "way" if found.current else "shape",
+        "direction" if found.current else "shape",
         "layers",
         "dim",
         "heads/kv",
@@ -135,10 +143,10 @@ def _table(found: Solutions, wide: bool, left_out: frozenset[str]) -> list[str]:
     answer = ["change", "FLOPs", "depth"] if found.current else ["score", *terms]
     error = ["error"] if found.certificate.target is not None else []
     names = [*shape, found.certificate.counted, *error, *_active_headings(found), *predicted, *answer]
-    kept = [i for i, name in enumerate(names) if name not in left_out]
+    columns = [i for i, name in enumerate(names) if name not in left_out]
     rows = [names, *(_cells(number, solution, found, wide) for number, solution in enumerate(found, 1))]
-    left = (kept.index(1),)
-    return table([[row[i] for i in kept] for row in rows], left=left, gap=2 if wide else 1)
+    left = (columns.index(1),)
+    return table([[row[i] for i in columns] for row in rows], left=left, gap=2 if wide else 1)
 
 
 def _cells(number: int, solution: Solution, found: Solutions, wide: bool) -> list[str]:
@@ -285,7 +293,7 @@ def _forecast_cells(solution: Solution, found: Solutions) -> list[str]:
 
 def _forecast_columns(found: Solutions) -> list[str]:
     forecasts = [s.forecast for s in found if s.forecast is not None]
-    return [name for name in _HEADINGS if any(getattr(each, name) is not None for each in forecasts)]
+    return [name for name in _HEADINGS if any(getattr(forecast, name) is not None for forecast in forecasts)]
 
 
 def _forecast_cell(name: str, forecast: Forecast | None) -> str:

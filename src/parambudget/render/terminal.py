@@ -11,12 +11,12 @@ from itertools import zip_longest
 from textwrap import wrap
 from typing import Final
 
-_PIPED_WIDTH: Final = 240
+PIPED_WIDTH: Final = 240
 
 
 def terminal_width() -> int:
     """The longest line to print: the terminal's width. Piped output has room for any table."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPED_WIDTH
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED_WIDTH
 
 
 def bold(line: str) -> str:
@@ -41,7 +41,7 @@ def table(
     head: bool = False,
     gap: int = 2,
     fluid: int | None = None,
-    width: int = _PIPED_WIDTH,
+    width: int = PIPED_WIDTH,
 ) -> list[str]:
     """Rows of cells as aligned lines. Columns align right, those in `left` align left; a `head` is bold.
 

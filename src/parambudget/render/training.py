@@ -1,5 +1,6 @@
 """A training run on the terminal: what it will be, how it goes, and how it ended."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
+from parambudget.render.commands import runnable_command
 from parambudget.render.progress import make_console
 from parambudget.text.token_cache import TokenData
 from parambudget.training.metrics import StepMetrics, TrainResult
@@ -78,6 +80,13 @@ class RunDisplay:
         """End the live view and print the result."""
         self._close()
         self._console.print(conclusion(result, self._current_run.model))
+        if result.checkpoint is not None:
+            run = shlex.quote(str(result.checkpoint.parent.parent))
+            for command in ("runs show", "sample"):
+                # A command stays on one line, however narrow the terminal: it is there to be pasted.
+                self._console.print(
+                    runnable_command(command, run), soft_wrap=True, markup=False, highlight=False
+                )
 
     def _close(self) -> None:
         self.show_status(None)
@@ -151,9 +160,7 @@ def conclusion(result: TrainResult, model: ModelConfig) -> Table:
             f"{result.val_loss:.4f} nats per token, {result.val_bits_per_byte:.4f} bits per byte",
         )
     if result.checkpoint is not None:
-        run = result.checkpoint.parent.parent
         table.add_row("checkpoint", str(result.checkpoint))
-        table.add_row("next", f"parambudget runs show {run}, parambudget sample {run} --prompt ...")
     return table
 
 

@@ -133,7 +133,7 @@ def update_tokens(model: ModelConfig, tokens: int, steps: int | None = None) -> 
     return batch, f"about {batch:,} tokens an update ({laws}{bound})"
 
 
-def learning_rate(model: ModelConfig, tokens: int) -> tuple[float, str]:
+def peak_learning_rate(model: ModelConfig, tokens: int) -> tuple[float, str]:
     """The peak learning rate for a run of `tokens`, and why."""
     law = step_law_rate(body(model), tokens).value
     reason = f"Step Law for {format_count(body(model))} body parameters and {format_count(tokens)} tokens"

@@ -67,7 +67,7 @@ def repetition_warning(tokens: float, unique_tokens: float) -> str | None:
 
 FEWEST_PARAMETERS: Final = 50e6
 """Below it the embeddings dominate, and the laws count them like any other parameter."""
-TOKENS_PER_PARAMETER: Final = FittedRange(1, 500)
+TOKENS_PER_PARAMETER_RANGE: Final = FittedRange(1, 500)
 """A cautious bound of this project, not of a paper."""
 
 
@@ -236,7 +236,7 @@ def range_warnings(law: LossLaw, n_parameters: float, tokens: float) -> tuple[st
     found = (
         size,
         law.tokens.warning(tokens, "tokens"),
-        TOKENS_PER_PARAMETER.warning(tokens / n_parameters, "tokens per parameter"),
+        TOKENS_PER_PARAMETER_RANGE.warning(tokens / n_parameters, "tokens per parameter"),
     )
     return tuple(warning for warning in found if warning)
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from operator import index
 from typing import Final, SupportsIndex
 
-from parambudget.errors import ConfigError, InputError
+from parambudget.errors import ConfigError
 from parambudget.units import parse_size
 
 _MOST_VALUES: Final = 1_000_000
@@ -33,6 +33,10 @@ class Axis:
             return cls.from_values(given if isinstance(given, Iterable) else [given], name, step, least)
         if ":" not in given:
             parts = given.split(",")
+            if dashed := re.fullmatch(r" *(\d+) *(?:-|\.\.) *(\d+) *", given):
+                raise ConfigError(
+                    f"{name} {given!r} is not a range; ranges are written {dashed[1]}:{dashed[2]}"
+                )
             if any(len(part) > 1 and part.startswith("0") for part in parts):
                 number = given.replace(",", "")
                 raise ConfigError(
@@ -86,12 +90,12 @@ def parse_ratio(given: RatioLike) -> tuple[Fraction, Fraction]:
     except (ValueError, ZeroDivisionError):
         bounds = []
     if len(bounds) not in (1, 2) or any(not 0 < bound <= 1000 for bound in bounds):
-        raise InputError(
+        raise ConfigError(
             f"ffn_ratio {given!r} is not a pair of ratios; use a:b with numbers above 0, such as 1:6 or 8/3:4"
         )
     low, high = bounds[0], bounds[-1]
     if low > high:
-        raise InputError(f"ffn_ratio {given!r} runs from high to low; write {high}:{low}")
+        raise ConfigError(f"ffn_ratio {given!r} runs from high to low; write {high}:{low}")
     return low, high
 
 

@@ -155,8 +155,8 @@ class Search:
     def _rows(self, bounds: _Bounds, columns: int | None = None) -> "Iterator[_Rows]":
         """All points within the bounds, a bounded number of rows or of columns at a time."""
         n_points = 0
-        for piece in self._column_slices(columns):
-            rows = self._rows_of(piece, bounds)
+        for column_slice in self._column_slices(columns):
+            rows = self._rows_of(column_slice, bounds)
             n_points += rows.n_points
             if n_points > MOST_COMPARED:
                 low, high = max(bounds[0][0], 0), min(bounds[0][1], LARGEST_COUNT)

@@ -6,9 +6,21 @@ None stands for what is not given. Three keys more describe an axis without bein
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 from parambudget.arch.blocks import MLAConfig, MoEConfig
+from parambudget.arch.dims import (
+    ActivationName,
+    AttentionSpan,
+    BlockLayout,
+    FFNKind,
+    NormPlacement,
+    NormType,
+    PositionEncoding,
+    QKNormScope,
+    RotaryUse,
+    RouterScores,
+)
 from parambudget.search.axis import AxisLike, RatioLike
 
 
@@ -36,17 +48,17 @@ class SearchFields(TypedDict, total=False):
     vocab_size: int | None
     context_length: int | None
     tied: bool | None
-    position: Literal["rotary", "learned", "alibi", "none"] | None
+    position: PositionEncoding | None
     position_offset: int | None
     embedding_dim: int | None
     embedding_norm: bool | None
-    norm: Literal["rmsnorm", "layernorm"] | None
+    norm: NormType | None
     norm_weight: bool | None
     norm_bias: bool | None
-    norm_placement: Literal["pre", "post", "reordered", "sandwich"] | None
+    norm_placement: NormPlacement | None
     final_norm: bool | None
-    block: Literal["sequential", "parallel", "parallel_shared_norm"] | None
-    qk_norm: Literal["none", "head", "per_head", "full"] | None
+    block: BlockLayout | None
+    qk_norm: QKNormScope | None
     qk_norm_bias: bool | None
     attention_sinks: bool | None
     gated: bool | None
@@ -54,13 +66,13 @@ class SearchFields(TypedDict, total=False):
     attention_out_bias: bool | None
     ffn_bias: bool | None
     head_bias: bool | None
-    activation: Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2"] | None
+    activation: ActivationName | None
     ffn_clamp: float | None
     window: int | None
-    window_pattern: tuple[Literal["local", "global"], ...] | None
+    window_pattern: tuple[AttentionSpan, ...] | None
     rope_theta: float | None
     rope_theta_local: float | None
-    rotary_pattern: tuple[Literal["rotary", "none"], ...] | None
+    rotary_pattern: tuple[RotaryUse, ...] | None
     rotary_fraction: float | None
     rotary_interleaved: bool | None
     norm_eps: float | None
@@ -77,7 +89,7 @@ class SearchFields(TypedDict, total=False):
     shared_expert_gate: bool | None
     expert_bias: bool | None
     router_bias: bool | None
-    router_scores: Literal["softmax", "sigmoid"] | None
+    router_scores: RouterScores | None
     correction_bias: bool | None
     norm_expert_weights: bool | None
     routing_multiplier: float | None
@@ -85,7 +97,7 @@ class SearchFields(TypedDict, total=False):
     n_groups_per_token: int | None
     fused_experts: bool | None
     n_first_dense: int | None
-    moe_pattern: tuple[Literal["dense", "experts"], ...] | None
+    moe_pattern: tuple[FFNKind, ...] | None
     kv_lora_rank: int | None
     q_lora_rank: int | None
     qk_nope_head_dim: int | None

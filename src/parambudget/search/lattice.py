@@ -69,13 +69,13 @@ def build_lattice(space: SearchSpace) -> Lattice:
     width, head_at, kv_at, heads_at = np.nonzero(fits)
     mix = _expert_mixes(space)
     first, many = (of_dims[..., width] for of_dims in _ffn_widths(space, runs, mix))
-    piece, mixed, column = np.nonzero(many)
+    run_at, mix_at, column = np.nonzero(many)
     dim, head_dim, kv = dims[width[column]], head_dims[head_at[column]], kvs[kv_at[column]]
     n_heads = dim // head_dim if space.n_heads is None else heads[heads_at[column]]
     n_kv_heads = n_heads // kv if space.kv_groups else kv
     sizes = {"dim": dim, "head_dim": head_dim, "n_heads": n_heads, "n_kv_heads": n_kv_heads}
-    sizes |= {name: values[mixed] for name, values in mix.sizes.items()}
-    at = (piece, mixed, column)
+    sizes |= {name: values[mix_at] for name, values in mix.sizes.items()}
+    at = (run_at, mix_at, column)
     return Lattice(_int_array(space.n_layers.values), sizes, first[at], many[at], runs[0].step)
 
 
@@ -215,7 +215,7 @@ def candidate_models(choices: ModelConfig, points: Candidates) -> Iterator[tuple
         yield here, with_sizes(choices, **sizes, n_shared_experts=n_shared)
 
 
-def evaluate(choices: ModelConfig, points: Candidates, quantity: Callable[[Dims], Size]) -> Floats:
+def evaluate_points(choices: ModelConfig, points: Candidates, quantity: Callable[[Dims], Size]) -> Floats:
     """A quantity of every point."""
     values = np.empty(len(points))
     for here, m in candidate_models(choices, points):

@@ -142,7 +142,7 @@ def _space_around(
         **_heads_around(current, widest, given),
     }
     if ("expert_intermediate_size" if current.moe else "intermediate_size") not in given:
-        ratio = Fraction(_ffn_width(current), current.dim)
+        ratio = Fraction(current.active_ffn_width, current.dim)
         derived["ffn_ratio"] = (ratio / 4, ratio * 4)
     fields = {**choices_of(current), "multiple": multiple, **derived, **given}
     return SearchSpace.declare(target, fields, active=active, counted=counted)
@@ -160,11 +160,6 @@ def _heads_around(current: ModelConfig, widest: int, given: Mapping[str, object]
         most = ceil(current.n_heads * widest / current.dim) + current.kv_group
         heads["n_heads"] = range(current.kv_group, most + 1, current.kv_group)
     return heads
-
-
-def _ffn_width(current: ModelConfig) -> int:
-    """The active FFN width."""
-    return current.active_ffn_width
 
 
 def _restrict(space: SearchSpace, direction: Direction, current: ModelConfig) -> SearchSpace:
@@ -214,7 +209,7 @@ def _best_in_direction(
 
 def _proportion_drift(current: ModelConfig, points: Candidates) -> Floats:
     """Logarithmic distance from the current ratios of FFN and attention width to dim."""
-    ffn = np.log(points.ffn_width / points.dim * current.dim / _ffn_width(current))
+    ffn = np.log(points.ffn_width / points.dim * current.dim / current.active_ffn_width)
     now = current.n_heads * current.head_dim / current.dim
     heads = np.log(points.n_heads * points.head_dim / points.dim / now)
     drift: Floats = np.hypot(ffn, heads)

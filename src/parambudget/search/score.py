@@ -15,7 +15,7 @@ import numpy as np
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import active_body, body
-from parambudget.search.lattice import Bools, Candidates, Floats, Ints, Strings, count_errors, evaluate
+from parambudget.search.lattice import Bools, Candidates, Floats, Ints, Strings, count_errors, evaluate_points
 
 FloatLike = float | Floats
 
@@ -170,10 +170,10 @@ def aspect_deviation(choices: ModelConfig, points: Candidates) -> Floats:
     """How many standard deviations wider (+) or deeper (-) each point is than is usual at its size: that of
     the body, with experts of its active part."""
     if choices.moe is None:
-        bodies = evaluate(choices, points, body)
+        bodies = evaluate_points(choices, points, body)
         usual, deviation = usual_aspect(bodies), aspect_spread(bodies)
     else:
-        bodies = evaluate(choices, points, active_body)
+        bodies = evaluate_points(choices, points, active_body)
         usual, deviation = usual_expert_aspect(bodies), np.asarray(SPREAD)
     ratio: Floats = np.log(points.dim / points.n_layers / usual) / deviation
     return ratio

@@ -79,7 +79,7 @@ class Solution:
 
     @property
     def total_score(self) -> float:
-        """The sum that ranks."""
+        """The sum of the terms, by which solutions are ranked."""
         return sum(self.score.values())
 
     def save(self, path: str | Path) -> None:
@@ -165,7 +165,7 @@ class CurrentModel:
 
 @dataclass(frozen=True, repr=False)
 class Solutions(Tabular, Sequence[Solution]):
-    """The models shown, best first, never empty; an empty answer is a `NoSolution`."""
+    """The models shown, best first. A search without any raises `NoSolution`; only a slice can be empty."""
 
     solutions: tuple[Solution, ...]
     certificate: Certificate

@@ -355,7 +355,7 @@ class SpaceBuilder:
                 raise ConfigError(f"{name} is {axis.values[-1]:,}; at most {most:,}")
 
     def _drop_embedding_width(self) -> None:
-        """A projection from a width to the same is no point of the lattice."""
+        """A model as wide as its embedding needs no projection: that width is not a point of the lattice."""
         width = self.fields.get("embedding_dim")
         values = [value for value in self.axes["dim"].values if value != width]
         if values and len(values) < len(self.axes["dim"].values):
@@ -445,7 +445,7 @@ def _possible_depths(depths: Axis, choices: ModelConfig) -> Axis:
 
 
 def _buildable_heads(heads: Axis, rotary_fraction: object) -> Axis:
-    """Rotary positions turn pairs: an odd rotated width is no point of the lattice."""
+    """Rotary positions turn pairs, so a head with an odd rotated width is not a point of the lattice."""
     if not isinstance(rotary_fraction, int | float):
         return heads  # the config's own check names it
     widths = {value: int(value * rotary_fraction) for value in heads.values}

@@ -1,11 +1,11 @@
-"""Part of a source made into token files: what one process does at a time."""
+"""The encoding of part of a source into token files: the work of one process at a time."""
 
 import hashlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -21,10 +21,17 @@ from parambudget._files import read_json, sync_to_disk, write_json
 from parambudget.errors import InputError
 from parambudget.text.shards import TOKENIZER, WORK
 from parambudget.text.sources import Chunk, SourceSlice, TextLayout, read_chunks
-from parambudget.text.tokenizer import TokenBytes, TokenIds, as_text_tokenizer, bytes_of_token, id_type
+from parambudget.text.tokenizer import (
+    TokenBytes,
+    TokenIds,
+    as_text_tokenizer,
+    batches,
+    bytes_of_token,
+    id_type,
+)
 
 SPLITS: Final = ("train", "validation")
-_BATCH_BYTES: Final = 1_000_000
+_WORKER_BATCH_BYTES: Final = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,7 @@ def encode(job: ShardJob) -> ShardResult:
     with job.file("train").open("wb") as train, job.file("validation").open("wb") as validation:
         writers = _Writer(train), _Writer(validation)
         chunks = (chunk for part in job.slices for chunk in read_chunks(part, job.layout))
-        for batch in _batches(chunks):
+        for batch in batches(chunks, lambda chunk: len(chunk.text), _WORKER_BATCH_BYTES):
             encodings = tokenizer.encode_batch([chunk.text for chunk in batch])
             for chunk, encoding in zip(batch, encodings, strict=True):
                 ids, text = np.array(encoding.ids, ids_type), chunk.text.encode()
@@ -189,19 +196,6 @@ def _load_tokenizer(file: _TokenizerFile) -> _Encoder:
     text_tokenizer = as_text_tokenizer(Tokenizer.from_file(path), path, file.end_of_text)
     tokenizer = text_tokenizer.tokenizer
     return _Encoder(tokenizer, text_tokenizer.end, text_tokenizer.entries, bytes_of_token(tokenizer))
-
-
-def _batches(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
-    batch: list[Chunk] = []
-    size = 0
-    for chunk in chunks:
-        batch.append(chunk)
-        size += len(chunk.text)
-        if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 JobType = TypeVar("JobType")

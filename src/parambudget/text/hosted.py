@@ -25,7 +25,7 @@ def n_shards(name: str, most: int) -> int:
     return min(most, int(_open_dataset(name).num_shards))
 
 
-def read_texts(name: str, index: int, n_shards: int, field: str) -> Iterator[str]:
+def read_dataset_texts(name: str, index: int, n_shards: int, field: str) -> Iterator[str]:
     """The texts of shard `index`."""
     try:
         for row in _open_dataset(name).shard(num_shards=n_shards, index=index, contiguous=True):

@@ -28,7 +28,7 @@ def row_groups(path: Path, step: int, field: str) -> Iterator[tuple[int, int, in
             start, n_bytes = i + 1, 0
 
 
-def read_texts(path: str, start: int, end: int, field: str) -> Iterator[str]:
+def read_parquet_texts(path: str, start: int, end: int, field: str) -> Iterator[str]:
     """The texts of row groups start to end - 1; null becomes the empty text."""
     try:
         rows = _open_file(path, field).iter_batches(

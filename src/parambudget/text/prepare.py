@@ -1,4 +1,4 @@
-"""A source of any size made into shards of tokens: streamed, by several processes, one job at a time.
+"""Prepare a source of any size as shards of tokens: it is streamed, and several processes share the jobs.
 
 Finished jobs are kept until all are done: the same request continues where it was interrupted. A job that was
 interrupted is done again, and the manifest comes last, so that nothing half-written is taken for complete.

@@ -147,7 +147,7 @@ def read_prepared_folder(folder: Path, vocab_size: int) -> TokenData:
     if manifest.entries > vocab_size:
         raise InputError(
             f"the tokens in {folder} are from a tokenizer with {manifest.entries:,} entries, more than "
-            f"vocab_size={vocab_size:,}; use --vocab-size {manifest.entries} or prepare the data with fewer"
+            f"vocab_size={vocab_size:,}; use `vocab_size={manifest.entries}` or prepare the data with fewer"
         )
     require_whole(folder, manifest)
     arrays = {shard.file: memory_map(folder / shard.file, manifest.dtype) for shard in manifest.shards}

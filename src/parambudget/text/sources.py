@@ -1,9 +1,10 @@
-"""What a source holds: slices that can each be read alone, and the documents in a slice.
+"""A source of text: how it is divided into slices that can be read independently, and its documents.
 
-    text          a file is a document; with a separator, what stands between two of them
-    JSON lines    a line is (.jsonl, .ndjson)
-    parquet       a row is (.parquet; needs pyarrow)
-    hosted        a row of a Hugging Face data set is (needs `datasets` and, except for a folder, the network)
+    text          a document per file, or several with a separator between them
+    JSON lines    a document per line (.jsonl, .ndjson)
+    parquet       a document per row (.parquet; needs pyarrow)
+    hosted        a document per row of a Hugging Face data set (needs `datasets` and, except for a folder,
+                  the network)
 
 A slice begins and ends between documents, or between the lines of a text that is one document.
 """
@@ -125,11 +126,11 @@ def read_chunks(part: SourceSlice, layout: TextLayout) -> Iterator[Chunk]:
     elif part.kind == "parquet":
         from parambudget.text import parquet
 
-        texts = parquet.read_texts(part.path, part.start, part.end, layout.field)
+        texts = parquet.read_parquet_texts(part.path, part.start, part.end, layout.field)
     else:
         from parambudget.text import hosted
 
-        texts = hosted.read_texts(part.path, part.start, part.end, layout.field)
+        texts = hosted.read_dataset_texts(part.path, part.start, part.end, layout.field)
     for text in texts:
         if text:
             yield Chunk(text, text[:_HEAD_BYTES].encode(), len(text.encode()), ends=True)
@@ -140,7 +141,7 @@ def require_package(package: str, what: str) -> None:
     if find_spec(package) is None:
         raise MissingExtra(
             f"{what} needs {package}, which is not installed; run it as: uv run --extra data --extra train "
-            "parambudget data prepare ... (or: pip install 'parambudget[data,train]')"
+            "parambudget data prepare ..."
         )
 
 

@@ -25,6 +25,7 @@ from parambudget.text.tokenizer import (
     SAMPLE_BYTES,
     TokenBytes,
     TokenIds,
+    batches,
     bytes_of_token,
     id_type,
     require_vocabulary,
@@ -86,28 +87,28 @@ def token_data(corpus: Corpus, vocab_size: int, *, cache: Path | None = None) ->
 
 
 def _key(corpus: Corpus, vocab_size: int) -> str:
-    decides = [_LAYOUT, corpus.sha256, vocab_size, MIN_FREQUENCY, SAMPLE_BYTES, tokenizers.__version__]
-    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:32]
+    ingredients = [_LAYOUT, corpus.sha256, vocab_size, MIN_FREQUENCY, SAMPLE_BYTES, tokenizers.__version__]
+    return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:32]
 
 
 def _read(folder: Path, corpus: Corpus) -> TokenData | None:
     """The tokens in the folder; None if it does not exist or is not what was written."""
     try:
-        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        if any(sha256_of_file(folder / name) != digest for name, digest in facts["sha256"].items()):
+        metadata = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        if any(sha256_of_file(folder / name) != digest for name, digest in metadata["sha256"].items()):
             return None
         tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
     except (OSError, ValueError, KeyError):
         return None
     return TokenData(
-        name=corpus.name, sha256=corpus.sha256, 
+        name=corpus.name, sha256=corpus.sha256,
         n_documents=len(corpus.train_hashes | corpus.validation_hashes),
-        n_held_out=len(corpus.validation_hashes - corpus.train_hashes), entries=facts["entries"],
-        train=memory_map(folder / "train.bin", facts["dtype"]),
-        validation=memory_map(folder / "validation.bin", facts["dtype"]),
-        train_bytes=facts["train_bytes"], validation_bytes=facts["validation_bytes"],
+        n_held_out=len(corpus.validation_hashes - corpus.train_hashes), entries=metadata["entries"],
+        train=memory_map(folder / "train.bin", metadata["dtype"]),
+        validation=memory_map(folder / "validation.bin", metadata["dtype"]),
+        train_bytes=metadata["train_bytes"], validation_bytes=metadata["validation_bytes"],
         bytes_of_token=bytes_of_token(Tokenizer.from_str(tokenizer_json)),
-        tokenizer_json=tokenizer_json, tokens_sha256=facts["sha256"]["train.bin"],
+        tokenizer_json=tokenizer_json, tokens_sha256=metadata["sha256"]["train.bin"],
     )  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def _write(folder: Path, corpus: Corpus, vocab_size: int) -> None:
         dtype = id_type(tokenizer.get_vocab_size())
         for split, documents in (("train", corpus.train), ("validation", corpus.validation)):
             _encode(tokenizer, documents, unfinished / f"{split}.bin", dtype)
-        facts = {
+        metadata = {
             "entries": tokenizer.get_vocab_size(),
             "dtype": dtype.name,
             "train_bytes": sum(document.n_bytes for document in corpus.train),
@@ -135,7 +136,7 @@ def _write(folder: Path, corpus: Corpus, vocab_size: int) -> None:
                 for name in ("train.bin", "validation.bin", "tokenizer.json")
             },
         }
-        (unfinished / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        (unfinished / "facts.json").write_text(json.dumps(metadata), encoding="utf-8")
 
 
 def _train_tokenizer(corpus: Corpus, vocab_size: int) -> Tokenizer:
@@ -151,7 +152,7 @@ def _encode(
 ) -> None:
     end = np.array([tokenizer.token_to_id(END_OF_TEXT)], dtype)
     with path.open("wb") as file:
-        for batch in _batches(documents):
+        for batch in batches(_chunks(documents), lambda chunk: len(chunk[0]), _BATCH_BYTES):
             encodings = tokenizer.encode_batch_fast([chunk for chunk, _ in batch])
             for encoding, (_, ends) in zip(encodings, batch, strict=True):
                 file.write(np.array(encoding.ids, dtype).tobytes())
@@ -159,16 +160,9 @@ def _encode(
                     file.write(end.tobytes())
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[tuple[str, bool]]]:
-    """Chunks of text, each with whether its document ends there, in lists of about 8 MB."""
-    batch: list[tuple[str, bool]] = []
-    size = 0
+def _chunks(documents: Iterable[Document]) -> Iterator[tuple[str, bool]]:
+    """Chunks of text, each with whether its document ends there."""
     for document in documents:
         chunks = list(document.read_chunks())
         for i, chunk in enumerate(chunks):
-            batch.append((chunk, i == len(chunks) - 1))
-            size += len(chunk)
-            if size >= _BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-    yield batch
+            yield chunk, i == len(chunks) - 1

@@ -1,10 +1,10 @@
 """Tokenizers: read from Hugging Face's or GPT-2's files, or trained here; and the bytes of each id."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,23 @@ def as_text_tokenizer(tokenizer: Tokenizer, name: str, end_of_text: str | None =
     return TextTokenizer(name, tokenizer, found[0])
 
 
+Chunk = TypeVar("Chunk")
+
+
+def batches(chunks: Iterable[Chunk], size_of: Callable[[Chunk], int], size: int) -> Iterator[list[Chunk]]:
+    """Chunks to encode together: lists of at least that size, except for the last one."""
+    batch: list[Chunk] = []
+    batch_size = 0
+    for chunk in chunks:
+        batch.append(chunk)
+        batch_size += size_of(chunk)
+        if batch_size >= size:
+            yield batch
+            batch, batch_size = [], 0
+    if batch:
+        yield batch
+
+
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """A byte-level BPE like GPT-2's, of at most `vocab_size` entries."""
     require_vocabulary(vocab_size)
@@ -141,9 +158,8 @@ def _from_files(path: Path) -> Tokenizer:
             f"vocab.json and merges.txt, or {HUB_PREFIX}NAME from the Hugging Face hub, such as "
             f"{HUB_PREFIX}gpt2"
         )
-    json.loads(
-        path.read_text(encoding="utf-8")
-    )  # its error says where a file is broken, that of tokenizers does not
+    # Its error says where a file is broken; that of tokenizers does not.
+    json.loads(path.read_text(encoding="utf-8"))
     return Tokenizer.from_file(str(path))
 
 

@@ -15,10 +15,11 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from parambudget.arch.validation import PositiveFloat, format_validation_error
-from parambudget.cost.step import SETTINGS, NonNegativeFloat, PositiveInt, StepConfig
+from parambudget.cost.step import SETTINGS, NonNegativeFloat, PositiveInt, StepConfig, StepFields
 from parambudget.errors import ConfigError
 
 DecayRate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+ScheduleName = Literal["linear", "cosine", "wsd"]
 
 
 class TrainConfig(BaseModel):
@@ -38,7 +39,7 @@ class TrainConfig(BaseModel):
     warmup_steps: Annotated[int, Field(ge=0, le=2**31)] = Field(
         description="Updates over which the learning rate rises to its peak."
     )
-    schedule: Literal["linear", "cosine", "wsd"] = Field(
+    schedule: ScheduleName = Field(
         "linear",
         description=(
             "Decay of the learning rate after the warm-up: linear or half a cosine all the way, or constant "
@@ -53,7 +54,7 @@ class TrainConfig(BaseModel):
     beta1: DecayRate = Field(0.9, description="AdamW's decay of the mean gradient.")
     beta2: DecayRate = Field(0.95, description="AdamW's decay of the mean squared gradient.")
     grad_clip: PositiveFloat | None = Field(
-        1.0, description="Largest norm of the whole gradient; a longer one is scaled down. null: no clipping."
+        1.0, description="Largest norm of the whole gradient; a longer one is scaled down. none: no clipping."
     )
     balance_loss: NonNegativeFloat = Field(
         0.0, description="Weight of the load-balancing loss of experts in what is minimised."
@@ -130,3 +131,28 @@ TRAIN_FIELDS: Final[dict[str, FieldInfo]] = {
     for name, info in (SETTINGS if own == "step" else {own: whole}).items()
 }
 """Every setting of a run by its own name, those of a step too."""
+
+
+class TrainFields(StepFields, total=False):
+    """Settings of a run as keyword arguments, those of a step beside the others; what is absent is chosen.
+
+    One key per field of `TrainConfig` and per field of `StepConfig` that a person can decide.
+    """
+
+    steps: int
+    learning_rate: float
+    final_learning_rate: float
+    warmup_steps: int
+    schedule: ScheduleName
+    decay_share: float
+    weight_decay: float
+    momentum: float
+    beta1: float
+    beta2: float
+    grad_clip: float | None
+    balance_loss: float
+    seed: int
+    eval_every: int
+    eval_tokens: int
+    save_every: int
+    keep: int

@@ -104,7 +104,7 @@ def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
         if not (isinstance(error, torch.OutOfMemoryError) or on_cpu):
             raise
         size = config.step.batch_size
-        remedy = "--gradient-checkpointing" if size == 1 else "a smaller --batch-size"
+        remedy = "`gradient_checkpointing=True`" if size == 1 else "a smaller `batch_size`"
         raise InputError(
             f"batch_size={size} does not fit in the memory of the {'CPU' if on_cpu else 'GPU'}; "
             f"use {remedy}, with more gradient_accumulation_steps for the same batch"

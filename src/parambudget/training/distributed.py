@@ -63,8 +63,8 @@ class ProcessGroup:
         """Refuse to shard a model in a single process."""
         if self.world_size == 1:
             raise InputError(
-                "--shard splits the model among several processes and there is only one; start it with "
-                "torchrun --nproc-per-node N --no-python, or leave --shard out"
+                "`shard=True` splits the model among several processes and there is only one; start it with "
+                "torchrun --nproc-per-node N --no-python, or leave `shard` out"
             )
 
     def peak_flops(self, compute: Compute) -> float | None:

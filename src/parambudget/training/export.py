@@ -50,7 +50,7 @@ def export_weights(loaded: LoadedModel, out: Path, model_type: str | None = None
     if made.unsupported:
         raise ConfigError(
             f"no class of transformers gives these weights the same logits: {made.name} computes "
-            f"{', '.join(made.unsupported)}; export the config alone, without --weights"
+            f"{', '.join(made.unsupported)}; export the config alone, without `weights`"
         )
     document = made.document | end_token_ids(tokenizer) | {"dtype": "float32"}
     files = save_pretrained(loaded.module, document, out, tokenizer_files(tokenizer, model.context_length))

@@ -1,5 +1,6 @@
 """Generate text from a trained model, token by token."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,15 @@ class SamplingParams:
     top_k: int | None
     """Sample from the k most likely tokens only; None for all."""
     seed: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise InputError(
+                f"`temperature` is {self.temperature:g}; use 0 or a finite number above 0, such as 0.8"
+            )
+        for name, value in (("max_tokens", self.max_tokens), ("top_k", self.top_k)):
+            if value is not None and value < 1:
+                raise InputError(f"`{name}` is {value}; use a whole number above 0")
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,7 @@ class _Session:
             seconds=clock.elapsed_seconds(), device=compute.name,
             planned=None if self.planned is None else self.planned.as_dict(),
             checkpoint=job.checkpoints / f"step-{step.step}" if step.step else None,
+            folder=job.out,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self, TypedDict, cast
 
 from parambudget._files import read_json
+from parambudget._tabular import HasRows
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.errors import InputError
@@ -58,8 +59,8 @@ class StepMetrics:
 
 
 @dataclass(frozen=True)
-class TrainResult:
-    """The state of a run at its end, or at its last save."""
+class TrainResult(HasRows):
+    """The state of a run at its end, or at its last save; its table has one row per update."""
 
     finished: bool
     parameters: int
@@ -84,16 +85,24 @@ class TrainResult:
     """The predicted peak memory, tokens per second and update time, as in `training.run.forecast`."""
     checkpoint: Path | None
     """The newest one; None if the run stopped before its first update."""
+    folder: Path
+    """Of the run."""
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The result that `as_dict` made JSON values of."""
+    def from_dict(cls, values: Mapping[str, Any], folder: Path) -> Self:
+        """The result that `as_dict` made JSON values of, with the folder of its run."""
         saved = values.get("checkpoint")
-        return cls(**{**values, "checkpoint": Path(saved) if saved else None})
+        return cls(**{**values, "checkpoint": Path(saved) if saved else None, "folder": folder})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, as in summary.json."""
-        return asdict(self) | {"checkpoint": str(self.checkpoint) if self.checkpoint else None}
+        values = asdict(self) | {"checkpoint": str(self.checkpoint) if self.checkpoint else None}
+        del values["folder"]
+        return values
+
+    def rows(self) -> list[dict[str, object]]:
+        """One dict per update, read from metrics.jsonl."""
+        return [asdict(step) for step in read_run(self.folder).steps]
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,23 @@ class Run:
         """Share of the dense peak, full convention, at the mean speed; None if the peak is not known."""
         last = self.steps[-1]
         return None if last.mfu is None else last.mfu / last.tokens_per_second * self.tokens_per_second
+
+    def result(self) -> TrainResult:
+        """The state of the run after its newest update: what `train` returned if that was the last."""
+        summary, last = self.summary, self.steps[-1]
+        if summary.get("steps") == last.step:
+            return TrainResult.from_dict(summary, self.folder)
+        figures = self.as_dict()
+        saved = next(iter(list_checkpoints(self.folder / "checkpoints")), None)
+        return TrainResult(
+            finished=False, parameters=figures["parameters"] or figures["planned"], steps=last.step,
+            tokens=last.tokens, loss=last.loss, val_loss=figures["val_loss"],
+            val_bits_per_byte=figures["val_bits_per_byte"], tokens_per_second=figures["tokens_per_second"],
+            mfu=figures["mfu"], peak_flops=figures["peak_flops"],
+            peak_memory_bytes=figures["peak_memory_bytes"],
+            seconds=figures["seconds"] or figures["update_seconds"], device=figures["device"] or "",
+            planned=figures["planned_figures"], checkpoint=saved, folder=self.folder,
+        )  # fmt: skip
 
     def as_dict(self) -> dict[str, Any]:
         """The figures of the run as plain JSON values."""
@@ -188,7 +214,7 @@ def run_config_path(out: Path) -> Path | None:
                 return folder / "config.json"
         problem = str(error).split(";")[0]
         raise InputError(
-            f"{problem}, and no checkpoint has a copy of it; choose another folder with --out"
+            f"{problem}, and no checkpoint has a copy of it; choose another folder with `out`"
         ) from None
     return path
 
@@ -216,14 +242,14 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
 def _read_document(path: Path) -> RunConfigDocument:
     document = read_json(path)
     if not isinstance(document, dict) or not {"model", "provenance", "train"} <= document.keys():
-        raise InputError(f"{path} does not belong to a run; choose another folder with --out")
+        raise InputError(f"{path} does not belong to a run; choose another folder with `out`")
     return cast(RunConfigDocument, document)
 
 
 def read_run(folder: Path) -> Run:
     """The run in a folder; the last line of its metrics may have been cut short."""
     if not (folder / "config.json").is_file() or not (folder / "metrics.jsonl").is_file():
-        raise InputError(f"{folder} holds no run that has started; give the folder that train --out named")
+        raise InputError(f"{folder} holds no run that has started; give the folder that a run was trained in")
     source = read_source(folder / "config.json")
     summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
     steps = tuple(_read_steps(folder / "metrics.jsonl"))

@@ -101,7 +101,7 @@ def _load_pretrained(init: Path, state: TrainState) -> tuple[str, str]:
     if any(map(is_sharded, state.module.parameters())):
         raise InputError(
             f"{init} is a Hugging Face folder, whose weights cannot be loaded into a sharded model; "
-            "start in one process with --no-shard, and continue from its checkpoint with --init"
+            "start in one process with `shard=False`, and continue from its checkpoint with `init`"
         )
     fill_from_pretrained(state.module, init)
     digest = hashlib.sha256()

@@ -37,7 +37,7 @@ works = st.builds(
     optimizer=st.sampled_from(("muon", "adamw")), gradient_checkpointing=st.booleans(),
     loss_chunks=st.sampled_from((1, 8)),
 )  # fmt: skip
-stacks = st.sampled_from([preset_profile(row) for row in ACCELERATORS])
+stacks = st.sampled_from([preset_profile(row) for row in ACCELERATORS.values()])
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def read(config) -> ParameterCount:
 
 def our_counts(config):
     breakdown = read(config)
-    return {name: n for name, n in breakdown.components.items() if n}, breakdown.active
+    return {name: n for name, n in breakdown.by_component.items() if n}, breakdown.active
 
 
 @every_kind
@@ -154,8 +154,8 @@ def test_rotary_settings_are_read_in_both_spellings():
 
 def test_mobilellm_ties_through_its_own_key():
     config = {"model_type": "mobilellm", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
-    assert read(config | {"share_embedding": True}).components["lm_head"] == 0
-    assert read(config).components["lm_head"] == 32000 * 64
+    assert read(config | {"share_embedding": True}).by_component["lm_head"] == 0
+    assert read(config).by_component["lm_head"] == 32000 * 64
 
 
 def test_a_hugging_face_file_stands_wherever_a_model_does(tmp_path):

@@ -27,7 +27,7 @@ MIXTRAL = {"model_type": "mixtral"}
 
 def our_counts(config):
     breakdown = count(with_defaults(interpret(config, "config.json").fields).model)
-    return {name: n for name, n in breakdown.components.items() if n}, breakdown.active
+    return {name: n for name, n in breakdown.by_component.items() if n}, breakdown.active
 
 
 def as_the_class_takes_it(kind, key, value):

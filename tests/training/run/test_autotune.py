@@ -76,7 +76,7 @@ def test_a_trial_leaves_settings_alone_that_fit(data):
 
 def test_running_out_of_memory_is_one_line_that_says_what_to_change():
     with (
-        pytest.raises(InputError, match=r"batch_size=16 does not fit .* use a smaller --batch-size"),
+        pytest.raises(InputError, match=r"batch_size=16 does not fit .* use a smaller `batch_size`"),
         explain_out_of_memory(CONFIG),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -114,7 +114,7 @@ def test_hours_become_steps_that_fill_them_with_evaluations(data):
 
 def test_hours_too_short_for_an_update_are_refused(data):
     first = with_train_defaults({}, small_model(), len(data.train), on_cpu=True)
-    with pytest.raises(InputError, match=r"--hours 0.0001 .* one update"):
+    with pytest.raises(InputError, match=r"`hours=0.0001` .* one update"):
         settings_for_hours(first, {}, small_model(), data, select_device("cpu"), 1e-4, update_seconds=10.0)
 
 

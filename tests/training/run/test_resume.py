@@ -154,7 +154,7 @@ def test_another_model_and_another_text_are_named(data, whole, tmp_path):
 
 
 def test_a_run_is_refused_without_resume_and_says_how_to_go_on(data, whole):
-    with pytest.raises(InputError, match=r"holds another run .*; continue it with --resume, or choose"):
+    with pytest.raises(InputError, match=r"holds another run .*; continue it with `resume=True`, or choose"):
         loop.train(loop.TrainJob(small_model(), small_config(**SETTINGS), data, whole), device="cpu")
 
 

@@ -1,4 +1,4 @@
-"""The backward pass over a segment: what is held while each operation computes its gradients.
+"""The backward pass over a segment: what is in memory while each operation computes its gradients.
 
 As in autograd: operations run in reverse order; a gradient is freed once its operation has used it, and a
 saved tensor once no operation before needs it; the sum of two gradients of one tensor is a third one.
@@ -38,59 +38,87 @@ def backward(segment: Segment, backend: Backend, *, recompute: bool = False) -> 
     With `recompute` the forward pass is run again when something that it saved is first needed. The segment's
     input, from which that starts, is not counted here.
     """
-    users = Counter(value for op in segment.ops for value in op.saved_storages)
-    if recompute:
-        del users[segment.input]
-    saved_bytes, gradients = total_bytes(users), {segment.output: _gradient_of(segment.output)}
-    copied, finished, slices = segment.copied_elements, 0, 0
-    snapshots = list(_recompute_snapshots(segment)) if recompute else []
-
-    def note(op: Op, in_flight: Size, unfinished: Size = 0) -> None:
-        if not op.is_middle_expert:
-            snapshots.append(
-                BackwardSnapshot(saved_bytes, in_flight, finished, unfinished + slices * FLOAT32, copied)
-            )
-
+    backward_pass = _BackwardPass(segment, recompute=recompute)
     for op in reversed(segment.ops):
-        incoming = gradients.pop(op.output)
-        others = [gradients.pop(value) for value in op.other_outputs]
+        backward_pass.run(op, backend)
+    return backward_pass.snapshots
+
+
+class _BackwardPass:
+    """A backward pass under way, and its moments so far."""
+
+    def __init__(self, segment: Segment, *, recompute: bool) -> None:
+        self.snapshots = list(_recompute_snapshots(segment)) if recompute else []
+        self._segment, self._must_recompute = segment, recompute
+        self._users = Counter(value for op in segment.ops for value in op.saved_storages)
+        if recompute:
+            del self._users[segment.input]
+        self._saved_bytes = total_bytes(self._users)
+        self._gradients = {segment.output: _gradient_of(segment.output)}
+        self._copied: Size = segment.copied_elements
+        self._finished: Size = 0
+        self._slices: Size = 0
+
+    def run(self, op: Op, backend: Backend) -> None:
+        """Compute the gradients of one operation."""
+        incoming = self._gradients.pop(op.output)
+        others = [self._gradients.pop(value) for value in op.other_outputs]
         outgoing = {
             value: incoming if _shares_storage(op, value) else _gradient_of(value) for value in op.inputs
         }
         unfinished = op.matrix_elements * backend.matmul_bytes + op.other_parameters * FLOAT32
-        if recompute and op.saved:
-            recompute, left = False, _left_by_recompute(segment, op) - users.keys()
-            note(op, total_bytes([incoming, *gradients.values(), *left]))
-        flying = total_bytes([incoming, *others, *outgoing.values(), *gradients.values()])
-        note(op, flying + op.scratch_bytes, unfinished)
-        needed, users = users, users - Counter(op.saved_storages)
-        saved_bytes = saved_bytes - total_bytes(needed.keys() - users.keys())
-        left_over = total_bytes([*outgoing.values(), *gradients.values()])
+        if self._must_recompute and op.saved:
+            self._must_recompute = False
+            left = _left_by_recompute(self._segment, op) - self._users.keys()
+            self._note(op, total_bytes([incoming, *self._gradients.values(), *left]))
+        in_flight = total_bytes([incoming, *others, *outgoing.values(), *self._gradients.values()])
+        self._note(op, in_flight + op.scratch_bytes, unfinished)
+        self._release_saved(op)
+        self._finish_parameters(op, total_bytes([*outgoing.values(), *self._gradients.values()]), unfinished)
+        self._add_gradients(op, outgoing)
+
+    def _note(self, op: Op, in_flight: Size, unfinished: Size = 0) -> None:
+        if op.is_middle_expert:
+            return
+        unfinished = unfinished + self._slices * FLOAT32
+        self.snapshots.append(
+            BackwardSnapshot(self._saved_bytes, in_flight, self._finished, unfinished, self._copied)
+        )
+
+    def _release_saved(self, op: Op) -> None:
+        """Free what no operation before this one needs."""
+        needed, self._users = self._users, self._users - Counter(op.saved_storages)
+        self._saved_bytes = self._saved_bytes - total_bytes(needed.keys() - self._users.keys())
+
+    def _finish_parameters(self, op: Op, in_flight: Size, unfinished: Size) -> None:
+        """Turn the gradients of the operation's parameters into those that the optimizer reads."""
         if op.has_weight_copy:
             # The gradient of the matrix becomes float32.
-            copied = copied - op.matrix_elements
-            note(op, left_over, unfinished + op.matrix_elements * FLOAT32)
+            self._copied = self._copied - op.matrix_elements
+            self._note(op, in_flight, unfinished + op.matrix_elements * FLOAT32)
         if op.stacked_elements is None:
-            finished = finished + op.matrix_elements
+            self._finished = self._finished + op.matrix_elements
         else:
-            slices = slices + op.matrix_elements
+            self._slices = self._slices + op.matrix_elements
             if np.any(op.stacked_elements):
-                note(op, left_over, op.stacked_elements * FLOAT32)
-                finished, slices = finished + slices, 0
-        finished = finished + op.other_parameters
-        for value in outgoing.keys() & gradients.keys():
-            outgoing[value], summed = _gradient_of(value), [outgoing[value], gradients[value]]
-            note(op, total_bytes([*outgoing.values(), *gradients.values(), *summed]))
-        gradients |= outgoing
-    return snapshots
+                self._note(op, in_flight, op.stacked_elements * FLOAT32)
+                self._finished, self._slices = self._finished + self._slices, 0
+        self._finished = self._finished + op.other_parameters
+
+    def _add_gradients(self, op: Op, outgoing: dict[Activation, Activation]) -> None:
+        """Keep the gradients of the inputs, added to those that are there already."""
+        for value in outgoing.keys() & self._gradients.keys():
+            outgoing[value], summed = _gradient_of(value), [outgoing[value], self._gradients[value]]
+            self._note(op, total_bytes([*outgoing.values(), *self._gradients.values(), *summed]))
+        self._gradients |= outgoing
 
 
 def compiled_recompute_maximum(segment: Segment) -> BackwardSnapshot:
     """The most that a compiled backward pass may hold of a segment that is recomputed.
 
-    The compiler leaves the gradients of such a segment's weights for last. Until then it holds the input of
+    The compiler leaves the gradients of such a segment's weights for last. Until then it keeps the input of
     every matmul, and the gradients of its input and output: at most all of these, which is what is counted
-    here. How many are held at once is the compiler's choice.
+    here. How many are in memory at once is the compiler's choice.
     """
     matmuls = [op for op in segment.ops if op.is_matmul]
     gradients = sum((op.output.bytes + op.inputs[0].bytes for op in matmuls), start=0)
@@ -102,20 +130,20 @@ def compiled_recompute_maximum(segment: Segment) -> BackwardSnapshot:
 
 
 def _recompute_snapshots(segment: Segment) -> Iterator[BackwardSnapshot]:
-    """The moments of the second forward pass that hold much which is not saved."""
+    """The moments of the second forward pass when much is in memory that is not saved."""
     saved: set[Activation] = set()
     for op in segment.ops:
-        if op.held_by_callers:
-            held = {*op.inputs, op.output, *op.held_by_callers, _gradient_of(segment.output)}
+        if op.referenced_by_callers:
+            alive = {*op.inputs, op.output, *op.referenced_by_callers, _gradient_of(segment.output)}
             yield BackwardSnapshot(
-                total_bytes(saved), total_bytes(held - saved), 0, 0, segment.copied_elements
+                total_bytes(saved), total_bytes(alive - saved), 0, 0, segment.copied_elements
             )
         saved |= op.saved_storages - {segment.input}
 
 
 def _left_by_recompute(segment: Segment, last: Op) -> set[Activation]:
-    """What is held beside everything saved at the moment when all of that is there: before the last operation
-    that saves something, unless it saves what it computes."""
+    """What is in memory beside all that is saved, at the moment when all of it is there: before the last
+    operation that saves something, unless it saves what it computes."""
     saves_own_result = last.saved_storages - {*last.inputs}
     return {*segment.variables, last.output} if saves_own_result else {*segment.variables}
 

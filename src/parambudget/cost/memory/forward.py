@@ -211,8 +211,8 @@ def _grouped_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: 
     if not (graph.single_sequence or np.array_equal(m.n_heads, 1)):
         q, k, v = (graph.copy(name, x) for x in (q, k, v))
     # Values of groups are repeated before there are scores, others are copied to another layout after them.
-    held_by_callers = before_copies if is_multi_head else (*before_copies, v)
-    return _eager_attention(graph, m, name, (q, k, v), q_width, held_by_callers)
+    referenced_by_callers = before_copies if is_multi_head else (*before_copies, v)
+    return _eager_attention(graph, m, name, (q, k, v), q_width, referenced_by_callers)
 
 
 def _latent_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: LayerKind) -> Activation:
@@ -236,10 +236,10 @@ def _latent_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: L
     )  # fmt: skip
     if not uses_eager_attention(m):
         return _padded_fused_attention(graph, m, name, (q, k, v))
-    held_by_callers = (q, k, up, rope_key)
+    referenced_by_callers = (q, k, up, rope_key)
     if not (graph.single_sequence or np.array_equal(n_heads, 1)):
         q, v = graph.copy(name, q), graph.copy(name, v)
-    return _eager_attention(graph, m, name, (q, k, v), n_heads * mla.v_head_dim, held_by_callers)
+    return _eager_attention(graph, m, name, (q, k, v), n_heads * mla.v_head_dim, referenced_by_callers)
 
 
 def _latent_queries(graph: OpGraph, m: Dims, name: str, x: Activation, kind: LayerKind) -> Activation:
@@ -286,7 +286,7 @@ def _fused_attention(
 
 def _eager_attention(
     graph: OpGraph, m: Dims, name: str, qkv: tuple[Activation, Activation, Activation], out_width: Size,
-    held_by_callers: tuple[Activation, ...],
+    referenced_by_callers: tuple[Activation, ...],
 ) -> Activation:  # fmt: skip
     """All scores of all heads written to memory, in several operations."""
     (q, k, v), n_scores = qkv, m.n_heads * m.context_length
@@ -306,8 +306,10 @@ def _eager_attention(
             Op(name, (scores,), with_sinks, passes_gradient_on=True, other_parameters=m.n_heads)
         )
     weights = Activation(n_weights, FLOAT32)
-    held = (*held_by_callers, without_sinks)
-    graph.record(Op(name, (scores,), weights, saved=(("weights", weights),), held_by_callers=held))
+    referenced = (*referenced_by_callers, without_sinks)
+    graph.record(
+        Op(name, (scores,), weights, saved=(("weights", weights),), referenced_by_callers=referenced)
+    )
     if m.attention_sinks:
         weights = graph.record(Op(name, (weights,), Activation(n_scores, FLOAT32, part_of=weights)))
     weights = graph.cast_for_matmul(name, weights)

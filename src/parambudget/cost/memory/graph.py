@@ -60,7 +60,7 @@ class Op:
     """Per token: what its backward allocates beside gradients."""
     other_outputs: tuple[Activation, ...] = ()
     """Their gradients go into its backward too."""
-    held_by_callers: tuple[Activation, ...] = ()
+    referenced_by_callers: tuple[Activation, ...] = ()
     """What its callers still refer to while it runs forward, where that is much and not saved."""
     is_middle_expert: bool = False
     """It stands for many that run one after another, none of which holds more than the first or the last,

@@ -72,7 +72,7 @@ class MemorySnapshot:
         return sum((getattr(self, name) for name in PARTS), start=0)
 
 
-PARTS: Final = tuple(each.name for each in fields(MemorySnapshot))[1:]
+PARTS: Final = tuple(field.name for field in fields(MemorySnapshot))[1:]
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,7 +85,7 @@ class MemoryBreakdown(Tabular):
     peak_phase: Phase
     """The phase that holds the most."""
     parts: dict[str, int]
-    """What is held at the peak; sums to `peak_bytes`."""
+    """What is in memory at the peak; sums to `peak_bytes`."""
     phases: dict[Phase, int]
     """The peak of each phase."""
 

@@ -181,7 +181,7 @@ def save_profile(profile: DeviceProfile) -> Path:
             f"cannot save constants in {path.parent}: {error.strerror}; "
             "set XDG_DATA_HOME to a writable folder"
         ) from None
-    write_json(path, {"layout": _LAYOUT, "stacks": [asdict(each) for each in (*others, profile)]})
+    write_json(path, {"layout": _LAYOUT, "stacks": [asdict(one) for one in (*others, profile)]})
     return path
 
 

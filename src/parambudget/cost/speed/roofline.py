@@ -120,7 +120,7 @@ def matrices(m: Dims) -> list[WeightMatrix]:
 
 
 def attention_seconds(m: Dims, profile: DeviceProfile, *, recompute: bool) -> Size:
-    """Of one sequence of full context, forward and backward; with `again` forward once more."""
+    """Of one sequence of full context, forward and backward; with `recompute` forward once more."""
     return sum(_attention_row_seconds(m, row, profile, recompute=recompute) for row in attention_kinds(m))
 
 
@@ -147,7 +147,7 @@ def _n_softmax_kernels(m: Dims, profile: DeviceProfile) -> int:
 
 
 def _matmul_total(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
-    return sum(_weight_product_seconds(each, m, step, profile, n_tokens) for each in matrices(m))
+    return sum(_weight_product_seconds(matrix, m, step, profile, n_tokens) for matrix in matrices(m))
 
 
 def _weight_product_seconds(
@@ -163,19 +163,19 @@ def _weight_product_seconds(
 def _expert_kernel_launch(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
     """Experts run one after another: the host waits for the number of tokens of each, and then launches the
     kernels of one matrix after another. The time of their matmuls hides that."""
-    routed = [each for each in matrices(m) if each.is_routed]
+    routed = [matrix for matrix in matrices(m) if matrix.is_routed]
     if not routed:
         return 0.0
-    kernels = KERNELS_PER_EXPERT_MATRIX * sum(each.n_matrices for each in routed)
-    hidden = sum(_weight_product_seconds(each, m, step, profile, n_tokens) for each in routed)
+    kernels = KERNELS_PER_EXPERT_MATRIX * sum(matrix.n_matrices for matrix in routed)
+    hidden = sum(_weight_product_seconds(matrix, m, step, profile, n_tokens) for matrix in routed)
     return np.maximum(_n_layer_passes(step) / PASSES * kernels * LAUNCH_SECONDS - hidden, 0.0)
 
 
 def _elementwise(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
     outputs = sum(
-        _n_passes(each.row, m, step) / PASSES * each.out_dim * each.n_matrices * each.token_share
-        for each in matrices(m)
-        if each.row.component != "lm_head"
+        _n_passes(matrix.row, m, step) / PASSES * matrix.out_dim * matrix.n_matrices * matrix.token_share
+        for matrix in matrices(m)
+        if matrix.row.component != "lm_head"
     )
     if m.moe:
         permuted = PERMUTED_VALUES * m.n_moe_layers * m.moe.n_experts_per_token * m.dim
@@ -192,20 +192,20 @@ def _weights(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
     accumulated = (
         ACCUMULATE_BYTES * (step.micro_steps_per_device - 1) / step.micro_steps_per_device * total(m)
     )
-    cast = CAST_BYTES * sum(each.row.elements for each in matrices(m)) if profile.element_size == 2 else 0
+    cast = CAST_BYTES * sum(matrix.row.elements for matrix in matrices(m)) if profile.element_size == 2 else 0
     return (cast + accumulated) / profile.bandwidth_bytes
 
 
 def _optimizer(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
-    hidden = [each for each in matrices(m) if each.row.is_hidden_matrix]
+    hidden = [matrix for matrix in matrices(m) if matrix.row.is_hidden_matrix]
     if step.optimizer == "adamw":
         hidden = []
-    n_hidden = sum(each.row.elements for each in hidden)
+    n_hidden = sum(matrix.row.elements for matrix in hidden)
     moved = (CLIP_BYTES + ADAMW_BYTES) * (total(m) - n_hidden) + (CLIP_BYTES + MUON_BYTES) * n_hidden
     products = sum(
-        each.n_matrices
-        * np.maximum(_newton_schulz(profile, each.out_dim, each.in_dim), profile.matrix_seconds)
-        for each in hidden
+        matrix.n_matrices
+        * np.maximum(_newton_schulz(profile, matrix.out_dim, matrix.in_dim), profile.matrix_seconds)
+        for matrix in hidden
     )
     return moved / profile.bandwidth_bytes + products
 

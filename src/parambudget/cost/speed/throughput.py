@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import Size
 from parambudget.cost.flops import Convention, flops_per_token
 from parambudget.cost.hardware import Price
 from parambudget.cost.speed.profile import DeviceProfile
@@ -18,12 +19,30 @@ TIME_OVERHEAD: Final = 0.03
 measured."""
 
 
+def tokens_in_hours(hours: Size, tokens_per_second: Size) -> Size:
+    """Tokens that a run of so much wall time trains on; takes arrays too."""
+    return hours * 3600 * (1 - TIME_OVERHEAD) * tokens_per_second
+
+
+def hours_for_tokens(
+    n_tokens: float, tokens_per_second: float, time_overhead: float = TIME_OVERHEAD
+) -> float:
+    """Wall time of a run over that many tokens."""
+    return n_tokens / tokens_per_second / (1 - time_overhead) / 3600
+
+
 class Interval(NamedTuple):
     """An expected value, and the interval that it should lie in."""
 
     low: float
     expected: float
     high: float
+
+
+def rental_cost(hours: Interval, price: Price, world_size: int) -> Interval:
+    """US dollars of all devices for so many hours; the low end is the short run at the low price."""
+    prices = (price.low, price.middle, price.high)
+    return Interval(*(world_size * time * dollars for time, dollars in zip(hours, prices, strict=True)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,14 +79,12 @@ class Throughput(Tabular):
             raise InputError(
                 f"time_overhead={time_overhead:g} is not a share of a run; use a number from 0 to below 1"
             )
-        seconds = (n_tokens / rate / (1 - time_overhead) for rate in reversed(self.tokens_per_second))
-        return Interval(*(each / 3600 for each in seconds))
+        rates = reversed(self.tokens_per_second)
+        return Interval(*(hours_for_tokens(n_tokens, rate, time_overhead) for rate in rates))
 
     def cost(self, n_tokens: int, price: Price, *, time_overhead: float = TIME_OVERHEAD) -> Interval:
         """US dollars of all devices: the low end is the fast run at the low price."""
-        dollars = (price.low, price.middle, price.high)
-        hours = self.hours(n_tokens, time_overhead=time_overhead)
-        return Interval(*(self.step.world_size * each * of for each, of in zip(hours, dollars, strict=True)))
+        return rental_cost(self.hours(n_tokens, time_overhead=time_overhead), price, self.step.world_size)
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict per part, and the whole update."""
@@ -82,7 +99,7 @@ class Throughput(Tabular):
         """Plain JSON values."""
         return {
             "profile": asdict(self.profile),
-            "step": _step_document(self.step),
+            "step": {**self.step.step_fields, "world_size": self.step.world_size},
             "seconds": dict(self.seconds),
             "update_seconds": self.update_seconds,
             "update_tokens": self.update_tokens,
@@ -100,21 +117,11 @@ def throughput(model: ModelConfig, step: StepConfig, profile: DeviceProfile) -> 
     peak = profile.peak_flops * step.world_size if profile.peak_flops else None
     limit = peak / flops_per_token(model, "causal") if peak else None
     conventions: tuple[Convention, ...] = ("full", "causal")
-    mfu = {each: expected * flops_per_token(model, each) / peak for each in conventions} if peak else None
+    mfu = None
+    if peak:
+        mfu = {name: expected * flops_per_token(model, name) / peak for name in conventions}
     return Throughput(
         profile, step, seconds, tokens,
         Interval(profile.slowest * expected, expected, min(profile.fastest * expected, limit or math.inf)),
         limit, mfu,
     )  # fmt: skip
-
-
-def _step_document(step: StepConfig) -> dict[str, int | bool | str]:
-    return {
-        "batch_size": step.batch_size,
-        "gradient_accumulation_steps": step.gradient_accumulation_steps,
-        "optimizer": step.optimizer,
-        "gradient_checkpointing": step.gradient_checkpointing,
-        "loss_chunks": step.loss_chunks,
-        "world_size": step.world_size,
-        "shard": step.shard,
-    }

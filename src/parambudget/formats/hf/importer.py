@@ -10,7 +10,8 @@ from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError
 from parambudget.formats.hf.families.registry import find_family
 from parambudget.formats.hf.rules import fraction_of_head, read_object, rope_keys
-from parambudget.formats.hf.schema import ABSENT, ANY, Config, ConfigSchema, Fields, short_repr
+from parambudget.formats.hf.schema import ABSENT, ANY, Config, ConfigSchema, Fields
+from parambudget.units import short_repr
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from math import nextafter
 from typing import Any, Final
 
 from parambudget.errors import ConfigError
-from parambudget.formats.hf.schema import Config, ConfigSchema, Fields, short_repr
+from parambudget.formats.hf.schema import Config, ConfigSchema, Fields
+from parambudget.units import short_repr
 
 
 def attention_bias(c: Config) -> Fields:
@@ -30,7 +31,7 @@ def gemma_gelu(c: Config) -> Fields:
 
 def query_scale(c: Config) -> Fields:
     """The scale of attention scores, given as the head width for which it would be the usual one."""
-    width = require_positive(c, "query_pre_attn_scalar")
+    width = read_positive(c, "query_pre_attn_scalar")
     return {} if width == c["head_dim"] else {"attention_multiplier": width**-0.5}
 
 
@@ -45,7 +46,7 @@ def openai_gpt_activation(c: Config) -> Fields:
 def granite_multipliers(c: Config) -> Fields:
     """Granite has multipliers in four places; the logits are divided by theirs."""
     names = ("embedding_multiplier", "residual_multiplier", "attention_multiplier")
-    return {name: c[name] for name in names} | {"logit_multiplier": 1 / require_positive(c, "logits_scaling")}
+    return {name: c[name] for name in names} | {"logit_multiplier": 1 / read_positive(c, "logits_scaling")}
 
 
 def cohere_qk_norm(c: Config) -> Fields:
@@ -113,7 +114,7 @@ def gpt2_score_scale(c: Config) -> Fields:
 def rotary_dim(c: Config) -> Fields:
     """The rotated width in elements. More than head_dim, which the class can build but not run, means all."""
     head_dim = c["n_embd"] // c["n_head"]
-    return {"rotary_fraction": fraction_of_head(head_dim, min(require_positive(c, "rotary_dim"), head_dim))}
+    return {"rotary_fraction": fraction_of_head(head_dim, min(read_positive(c, "rotary_dim"), head_dim))}
 
 
 def falcon_block(c: Config) -> Fields:
@@ -166,7 +167,7 @@ def fraction_of_head(head_dim: int, rotary_dim: int) -> float:
     return fraction if int(head_dim * fraction) == rotary_dim else nextafter(fraction, 1)
 
 
-def require_positive(c: Config, key: str) -> Any:
+def read_positive(c: Config, key: str) -> Any:
     """The key's number; refuses one that the class would divide by, or take the root of."""
     if c[key] > 0:
         return c[key]

@@ -157,12 +157,6 @@ class Family:
     """Keys of dropout that an export sets to 0, because the class's own default is 0.1."""
 
 
-def short_repr(value: object) -> str:
-    """A value of a config as a message shows it: cut off at 60 characters."""
-    text = repr(value)
-    return text if len(text) < 60 else f"{text[:57]}..."
-
-
 COMMON_KEYS: Final = {
     "dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads",
     "vocab_size": "vocab_size", "intermediate_size": "intermediate_size",

@@ -5,7 +5,7 @@ model.safetensors               the weights under the names of the class, in sev
 model.safetensors.index.json    which tensor is in which of several files
 
 The names are data, in `families/`; how a layout is computed stands at the end of this file. A part is the
-smallest piece of our weights: experts count one by one, whether or not the module stacks them.
+smallest unit of our weights: experts count one by one, whether or not the module stacks them.
 
 E experts
 """
@@ -269,9 +269,9 @@ class StoredTensor:
     def copy_to_parts(self, tensor: Tensor, parts: Mapping[str, Tensor], m: ModelConfig) -> None:
         """Copy its numbers to our parts, in the precision that those have."""
         targets = [parts[part] for part in self.parts]
-        pieces = _LAYOUTS[self.layout].split(tensor, [target.shape for target in targets], m)
-        for target, piece in zip(targets, pieces, strict=True):
-            target.copy_(piece)
+        values = _LAYOUTS[self.layout].split(tensor, [target.shape for target in targets], m)
+        for target, value in zip(targets, values, strict=True):
+            target.copy_(value)
             if self.norm_offset:
                 target.add_(self.norm_offset)
 

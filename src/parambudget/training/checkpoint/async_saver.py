@@ -53,7 +53,7 @@ class AsyncCheckpointSaver:
         if self._error is not None and self.is_main:
             saved = list_checkpoints(self.checkpoints)
             newest = f"the newest checkpoint is {saved[0]}" if saved else "there is no checkpoint yet"
-            raise InputError(f"{self._error}; {newest}; free some space and continue with --resume")
+            raise InputError(f"{self._error}; {newest}; free some space and continue with `resume=True`")
 
     def _write(self, snapshot: Snapshot, then: Callable[[], None]) -> None:
         try:

@@ -51,7 +51,7 @@ def require_account() -> None:
         logged_in = False
     if not logged_in:
         raise InputError(
-            "--wandb found no account; run wandb login, or set WANDB_MODE=offline to keep everything in the "
+            "`wandb` found no account; run wandb login, or set WANDB_MODE=offline to keep everything in the "
             "run's folder"
         )
 

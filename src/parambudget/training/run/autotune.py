@@ -93,7 +93,7 @@ def first_that_fits(
     raise InputError(
         f"not even batch_size={config.step.batch_size} fits in the memory of this device "
         f"({error or 'another process ran out of it'}); use a smaller model or context, or "
-        "--gradient-checkpointing"
+        "`gradient_checkpointing=True`"
     )
 
 
@@ -168,12 +168,12 @@ def settings_for_hours(
     whole = hours * 3600 / seconds
     if whole < 1:
         raise InputError(
-            f"--hours {hours:g} is too short for one update, which takes {format_seconds(seconds)}"
+            f"`hours={hours:g}` is too short for one update, which takes {format_seconds(seconds)}"
         )
     if whole > MAX_COUNT:
         most = MAX_COUNT * seconds / 3600
         raise InputError(
-            f"--hours {hours:g} is more than {MAX_COUNT:,} updates of {format_seconds(seconds)}; "
+            f"`hours={hours:g}` is more than {MAX_COUNT:,} updates of {format_seconds(seconds)}; "
             f"use at most {most:,.0f}"
         )
     share = _evaluation_share(with_steps(int(whole)).config, model)

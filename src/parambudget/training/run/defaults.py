@@ -13,7 +13,7 @@ from typing import Any, Final
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.step import StepConfig, accumulation_steps, micro_batch_size
 from parambudget.errors import ConfigError
-from parambudget.scaling.hyperparameters import learning_rate, training_tokens, update_tokens
+from parambudget.scaling.hyperparameters import peak_learning_rate, training_tokens, update_tokens
 from parambudget.training.config import TRAIN_FIELDS, TrainConfig
 from parambudget.units import format_count
 
@@ -88,7 +88,7 @@ def _derived_settings(
     fewest = f", and an update has {update:,}" if length < update else ""
     yield "steps", max(1, round(length / update)), f"{format_count(length)} tokens: {why_length}{fewest}"
     steps = fields["steps"]
-    yield "learning_rate", *learning_rate(model, steps * update)
+    yield "learning_rate", *peak_learning_rate(model, steps * update)
     final = min(FINAL_LEARNING_RATE, fields["learning_rate"])
     yield "final_learning_rate", final, "as in the runs behind Step Law"
     yield "warmup_steps", min(2_000, math.ceil(steps / 10)), "a tenth of the steps, at most 2,000"

@@ -148,8 +148,8 @@ def _status(events: TrainEvents, text: str) -> Iterator[None]:
 def _require_wandb() -> None:
     if find_spec("wandb") is None:
         raise MissingExtra(
-            "--wandb needs wandb, which is not installed; run it as: uv run --extra train --extra wandb "
-            "parambudget train ... (or: pip install 'parambudget[train,wandb]')"
+            "`wandb` needs wandb, which is not installed; run it as: uv run --extra train --extra wandb "
+            "parambudget train ..."
         )
     from parambudget.training.loggers.wandb_logger import require_account
 

@@ -108,14 +108,14 @@ def next_folder(name: str) -> Path:
 
 
 def _require_consistent(options: RunOptions, steps: object) -> None:
-    lengths = {"--steps": steps, "--tokens": options.tokens, "--hours": options.hours}
-    given = [name for name, value in lengths.items() if value is not None]
+    lengths = {"steps": steps, "tokens": options.tokens, "hours": options.hours}
+    given = [f"`{name}`" for name, value in lengths.items() if value is not None]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} both set the length of the run; give one of them")
     if options.resume and options.out is None:
-        raise InputError("--resume continues the run in a folder; name it with --out DIR")
+        raise InputError("`resume` continues the run in a folder; name it with `out`")
     if options.hours is not None and not (math.isfinite(options.hours) and options.hours > 0):
-        raise InputError(f"--hours {options.hours:g} is not a duration; use a positive number")
+        raise InputError(f"`hours={options.hours:g}` is not a duration; use a positive number")
 
 
 def _find_model(out: Path | None, init: Path | None) -> str:
@@ -125,5 +125,5 @@ def _find_model(out: Path | None, init: Path | None) -> str:
         path = init / "config.json"
     if path is None:
         lacking = f"{out} holds no run to resume" if out is not None else f"{init} holds no model"
-        raise InputError(f"{lacking}; give a model: a config file, a preset's name, or flags such as --dim")
+        raise InputError(f"{lacking}; give a model: a config file, a preset's name, or fields such as `dim`")
     return str(path)

@@ -46,7 +46,7 @@ def require_same_text(out: Path, stored: RunConfigDocument, provenance: dict[str
         if there != here:
             raise InputError(
                 f"{out} holds a run with another {what}: {name} is {there} there and {here} here; "
-                "give the same, or another --out"
+                "give the same, or another folder with `out`"
             )
 
 
@@ -56,7 +56,7 @@ def require_same_run_model(out: Path, stored: RunConfigDocument, model: dict[str
         if (there := stored["model"].get(name, here)) != here:
             raise InputError(
                 f"{out} holds a run of another model: {name} is {there!r} there and {here!r} here; "
-                "give the same model, or another --out"
+                "give the same model, or another folder with `out`"
             )
 
 

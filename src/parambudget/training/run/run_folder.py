@@ -26,7 +26,7 @@ _RUN_FILES: Final = ("config.json", "metrics.jsonl", "summary.json", "checkpoint
 def read_result(out: Path) -> TrainResult | None:
     """The result in summary.json of `out`; None if it is missing or cannot be read."""
     try:
-        return TrainResult.from_dict(read_json(out / "summary.json"))
+        return TrainResult.from_dict(read_json(out / "summary.json"), out)
     except (InputError, TypeError):
         return None
 
@@ -78,14 +78,14 @@ def require_free_run_folder(out: Path, *, resume: bool = False) -> None:
     """Refuse a folder that is not writable, or that holds a run that is not to be resumed."""
     present = [name for name in _RUN_FILES if _is_occupied(out / name)]
     if present and not (resume and "config.json" in present):
-        hint = "; continue it with --resume, or" if "config.json" in present else ";"
+        hint = "; continue it with `resume=True`, or" if "config.json" in present else ";"
         raise InputError(
-            f"{out} holds another run ({', '.join(present)}){hint} choose another folder with --out"
+            f"{out} holds another run ({', '.join(present)}){hint} choose another folder with `out`"
         )
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not _is_writable(existing):
         raise InputError(
-            f"cannot create {out}: {existing} is not a writable folder; choose another one with --out"
+            f"cannot create {out}: {existing} is not a writable folder; choose another one with `out`"
         )
 
 
@@ -199,7 +199,7 @@ def run_data_path(provenance: Mapping[str, object]) -> Path | None:
         return None
     path = Path(str(named))
     if not path.exists():
-        raise InputError(f"the text of the run is no longer at {path}; say where it is with --data")
+        raise InputError(f"the text of the run is no longer at {path}; say where it is with `data`")
     return path
 
 

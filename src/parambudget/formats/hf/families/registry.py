@@ -8,7 +8,8 @@ from parambudget.formats.hf.families.gpt import GPT_FAMILIES
 from parambudget.formats.hf.families.llama import LLAMA_FAMILIES
 from parambudget.formats.hf.families.moe import MOE_FAMILIES
 from parambudget.formats.hf.families.sliding_window import SLIDING_WINDOW_FAMILIES
-from parambudget.formats.hf.schema import Family, short_repr
+from parambudget.formats.hf.schema import Family
+from parambudget.units import short_repr
 
 FAMILIES: Final[Mapping[str, Family]] = dict(
     sorted({**GPT_FAMILIES, **LLAMA_FAMILIES, **SLIDING_WINDOW_FAMILIES, **MOE_FAMILIES}.items())

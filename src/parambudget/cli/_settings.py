@@ -1,0 +1,42 @@
+"""The settings of a run and of its update as flags, with the same text in every command."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pydantic.fields import FieldInfo
+
+from parambudget.cli._help import MORE_PANEL
+from parambudget.cli._options import Command, field_value, flag_parameter, plain_default, with_flags
+from parambudget.cost.step import STEP_FIELDS, StepConfig
+
+STEP_FLAGS: Final = {name: StepConfig.model_fields[name] for name in STEP_FIELDS}
+"""The fields of a step that a plan can be told."""
+
+
+def with_settings(
+    settings: Mapping[str, FieldInfo], panels: Mapping[str, str | None]
+) -> Callable[[Command], Command]:
+    """Give a command a flag for every one of these settings; it receives those that were used as `settings`.
+
+    `panels` names the panel of each that most runs need (None: among the command's own options); `--help`
+    leaves out all others.
+    """
+    flags = [
+        flag_parameter(name, info, panel=panels.get(name, MORE_PANEL), default=_setting_default(name, info))
+        for name, info in settings.items()
+    ]
+
+    def parse(used: dict[str, object]) -> dict[str, object]:
+        return {name: field_value(name, value, settings[name]) for name, value in used.items()}
+
+    return with_flags("settings", flags, parse)
+
+
+def _setting_default(name: str, info: FieldInfo) -> str | bool:
+    """The default of a setting as the help shows it: many depend on model, text and device."""
+    depends = (
+        info.is_required()
+        or name == "balance_loss"
+        or (name in STEP_FIELDS and name not in ("optimizer", "z_loss"))
+    )
+    return "chosen" if depends else plain_default(info)

@@ -1,0 +1,223 @@
+"""The help fits a screen and leaves nothing out; what people type is understood or answered with a hint."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from parambudget.arch.config import FIELDS
+from parambudget.cli._settings import STEP_FLAGS
+from parambudget.cli.main import COMMANDS, application
+from parambudget.cost.hardware import ACCELERATORS
+from parambudget.formats.hf.families.registry import FAMILIES
+from parambudget.formats.synonyms import synonyms
+from parambudget.training.config import TRAIN_FIELDS
+
+LINES = [*((name,) for name in COMMANDS), ("data", "prepare"), ("runs", "show")]
+GROUPS = ("data", "runs")
+MODEL_COMMANDS = ("count", "solve", "plan", "verify", "export", "train")
+BARE = [line for line in [(), *LINES] if line[-1:] not in [("presets",), ("gpus",), ("calibrate",)]]
+
+
+def flags_of(*names: str) -> set[str]:
+    """Every flag of a command, as typer has it."""
+    import typer
+
+    command = typer.main.get_command(application(names[0]))
+    for name in names:
+        command = command.commands[name] if hasattr(command, "commands") else command
+    options = [each for each in command.params if each.param_type_name == "option"]
+    return {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
+
+
+class TestHelp:
+    @pytest.mark.parametrize("line", [(), *LINES], ids=" ".join)
+    def test_it_fits_a_screen_of_80_columns(self, run, monkeypatch, line):
+        monkeypatch.setenv("COLUMNS", "80")
+        code, out, err = run(*line, "--help")
+        assert (code, err) == (0, "")
+        assert len(out.splitlines()) <= 62
+        assert max(map(len, out.splitlines())) <= 80
+        assert "…" not in out
+
+    @pytest.mark.parametrize("line", [line for line in LINES if line[-1] not in GROUPS], ids=" ".join)
+    def test_help_all_names_every_flag(self, run, line):
+        out = run(*line, "--help-all")[1]
+        assert max(map(len, out.splitlines())) <= 80
+        for flag in flags_of(*line) - {"--no-tied"}:
+            assert flag in out
+
+    @pytest.mark.parametrize("command", MODEL_COMMANDS)
+    def test_help_model_shows_the_fields_of_a_model_and_nothing_else(self, run, command):
+        out = run(command, "--help-model")[1]
+        assert all(f"--{name.replace('_', '-')}" in out for name in FIELDS)
+        assert "--json" not in out
+
+    def test_defaults_are_shown(self, run):
+        words = " ".join(run("train", "--help-all")[1].split())
+        for default in ("0.95", "linear", "chosen", "rmsnorm", "the next free one in runs/"):
+            assert f"[default: {default}]" in words
+
+    @pytest.mark.parametrize("line", BARE, ids=lambda line: " ".join(line) or "none")
+    def test_a_bare_command_shows_its_usage_once_and_exits_2(self, run, line):
+        code, out, err = run(*line)
+        assert (code, out) == (2, "")
+        assert err.count("Usage: ") == 1
+        assert err.startswith(" ".join(["Usage: parambudget", *line]))
+
+    def test_it_is_also_a_module(self):
+        line = [sys.executable, "-m", "parambudget", "count", "gpt2", "--json"]
+        assert json.loads(subprocess.run(line, capture_output=True, check=True).stdout)["total"] > 0
+
+    def test_completion_is_offered(self, run):
+        assert "--install-completion" in run("--help")[1]
+
+
+class TestGeneratedFlags:
+    def test_every_setting_of_a_run_has_a_flag(self):
+        flags = flags_of("train")
+        settings = TRAIN_FIELDS.keys() | {"shard"}
+        assert {f"--{name.replace('_', '-')}" for name in settings} <= flags
+
+    @pytest.mark.parametrize("command", ["plan", "report"])
+    def test_every_setting_of_a_step_has_a_flag(self, command):
+        assert {f"--{name.replace('_', '-')}" for name in STEP_FLAGS} <= flags_of(command)
+
+    def test_one_setting_has_one_text(self, run):
+        for name, info in STEP_FLAGS.items():
+            text = " ".join(str(info.description).split())
+            for command in ("train", "plan", "report"):
+                assert text in " ".join(run(command, "--help-all")[1].split()), (name, command)
+
+    @pytest.mark.parametrize("command", MODEL_COMMANDS)
+    def test_every_switch_has_its_no(self, command):
+        flags = flags_of(command)
+        switches = [name for name, info in FIELDS.items() if "bool" in str(info.annotation)]
+        assert {f"--no-{name.replace('_', '-')}" for name in switches} <= flags
+
+    def test_no_tied_is_untied_and_no_gated_has_two_matrices(self, run):
+        counts = [
+            json.loads(run("count", "--dim", 64, "--n-layers", 2, *flags, "--json")[1])["model"]
+            for flags in (["--no-tied"], ["--untied"], ["--no-gated"])
+        ]
+        assert [model["tied"] for model in counts] == [False, False, True]
+        assert [model["gated"] for model in counts] == [True, True, False]
+
+
+class TestSynonyms:
+    OTHERS = (
+        "--hidden_size 256 --num-hidden-layers 4 --num_attention_heads 4 --num_key_value_heads 2 "
+        "--max_position_embeddings 512",
+        "--n_embd 256 --n_layer 4 --n_head 4 --num_kv_heads 2 --block_size 512",
+        "--d_model=256 --num_layers=4 --num_heads=4 --n-head-kv=2 --max-seq-len=512",
+    )
+    OURS = "--dim 256 --n-layers 4 --n-heads 4 --n-kv-heads 2 --context-length 512"
+
+    @pytest.mark.parametrize("line", OTHERS)
+    def test_other_tools_names_are_taken_with_a_note(self, run, line):
+        code, out, err = run("count", *line.split(), "--json")
+        assert code == 0
+        assert json.loads(out)["model"] == json.loads(run("count", *self.OURS.split(), "--json")[1])["model"]
+        assert err.count("\n") == 5
+        assert " is --dim here\n" in err
+
+    def test_a_switch_may_be_named_so_too(self, run):
+        out = run("count", "gpt2", "--no-tie-word-embeddings", "--json")[1]
+        assert json.loads(out)["model"]["tied"] is False
+
+    @pytest.mark.parametrize("line", ["--hidden-size 64 --dim 64", "--n-embd 64 --d-model 64"])
+    def test_both_spellings_are_an_error(self, run, line):
+        code, out, err = run("count", *line.split())
+        assert (code, out) == (2, "")
+        assert "are the same setting; give one of them" in err
+
+    def test_a_value_that_looks_like_a_flag_stays(self, run):
+        assert "'--n-embd' is not a whole number" in run("count", "--dim", "--n-embd")[2]
+
+    def test_the_table_holds_every_key_of_the_importer_and_only_names_of_others(self):
+        keys = {key for family in FAMILIES.values() for key in family.config.keys.values()}
+        assert keys - FIELDS.keys() <= synonyms().keys()
+        assert not synonyms().keys() & (FIELDS.keys() | TRAIN_FIELDS.keys())
+
+    def test_no_key_of_the_importer_has_two_meanings(self):
+        meanings = {(key, ours) for family in FAMILIES.values() for ours, key in family.config.keys.items()}
+        assert len({key for key, _ in meanings}) == len(meanings)
+
+
+HINTS = {
+    "solve 350M": "write --target 350M",
+    "solve --target 350": "did you mean 350M?",
+    "solve --target 350M --n-layers 20-30": "ranges are written 20:30",
+    "train --data my.txt": "no model is given; name a preset or a config file (parambudget train gpt2 --data",
+    "train gpt2 --weight-decy 0.1": "did you mean --weight-decay?",
+    "count --hiden-size 64": "did you mean --dim?",
+    "count gpt2 --no-such-thing": "parambudget count --help lists the flags",
+    "count gpt2 gpt3": "'gpt3' is not expected here",
+    "gpus h9000": "no GPU has 'h9000' in its name",
+}
+
+
+@pytest.mark.parametrize(("line", "says"), HINTS.items())
+def test_the_line_that_helps(run, tmp_path, monkeypatch, line, says):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*line.split())
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert says in err
+
+
+class TestGpus:
+    def test_every_accelerator_stands_there_with_its_figures_and_source(self, run, monkeypatch):
+        monkeypatch.setattr("parambudget.render.terminal._PIPED_WIDTH", 80)
+        code, out, err = run("gpus")
+        assert (code, err) == (0, "")
+        words = " ".join(out.split())
+        for accelerator in ACCELERATORS:
+            assert accelerator.name in words
+            assert accelerator.source in words
+        assert "989.4 TFLOP/s 3.35 TB/s 450 GB/s 20" in words
+        assert max(map(len, out.splitlines())) <= 80
+
+    def test_json_has_plain_numbers(self, run):
+        (row,) = json.loads(run("gpus", "4090", "--json")[1])
+        assert (row["name"], row["bf16_flops"]) == ("rtx-4090", 165.2e12)
+        assert {"memory_bytes", "bandwidth_bytes_per_second", "link_bytes_per_second"} < row.keys()
+        assert {"source", "read_on"} < row.keys()
+
+
+class TestPrintedCommands:
+    PLAN = ("plan", "qwen3-0.6b", "--gpu", "h100", "--hours", "1")
+
+    def planned_command(self, run, monkeypatch, columns):
+        monkeypatch.setattr("parambudget.render.terminal._PIPED_WIDTH", columns)
+        (line,) = [line for line in run(*self.PLAN)[1].splitlines() if line.startswith("next")]
+        return line.removeprefix("next").strip()
+
+    @pytest.mark.parametrize("columns", [40, 80, 200])
+    def test_a_planned_command_trains_the_same_model_at_any_width(self, run, monkeypatch, columns):
+        command = self.planned_command(run, monkeypatch, columns)
+        words = shlex.split(command)
+        assert words[:2] == ["parambudget", "train"]
+        assert words[words.index("--data") + 1] == "YOUR_TEXT"
+        model = words[2 : words.index("--data")]
+        planned = json.loads(run(*self.PLAN, "--json")[1])["model"]
+        assert json.loads(run("count", *model, "--json")[1])["model"] == planned
+
+    def test_in_uv_a_command_starts_with_uv_run(self, run, monkeypatch):
+        monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+        command = self.planned_command(run, monkeypatch, 80)
+        assert command.startswith("uv run --extra train parambudget train ")
+        assert "search: uv run parambudget solve --target" in run("solve", "--target", "350M")[1]
+
+    def test_several_gpus_are_started_by_torchrun_in_the_same_environment(self, run, monkeypatch):
+        monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+        out = run(*self.PLAN, "--gpus", "8")[1]
+        start = "uv run --extra train torchrun --standalone --nproc-per-node 8 --no-python parambudget train "
+        assert start in out
+
+    def test_as_a_module_it_is_named_so(self):
+        line = [sys.executable, "-m", "parambudget", "solve", "--target", "350M"]
+        out = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+        assert "-m parambudget solve --target 350000000" in out

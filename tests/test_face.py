@@ -1,0 +1,161 @@
+"""The library as a person uses it: only `import parambudget as pb`."""
+
+import inspect
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+import parambudget as pb
+from parambudget.training.config import TRAIN_FIELDS
+
+SIZES = {"dim": 32, "n_layers": 2, "n_heads": 2, "vocab_size": 300, "context_length": 32}
+SETTINGS = {"steps": 3, "batch_size": 2, "gradient_accumulation_steps": 1, "device": "cpu"}
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model searched, trained on a small text, and the callbacks' steps."""
+    folder = tmp_path_factory.mktemp("face")
+    (folder / "text.txt").write_text("a text that is long enough to be read more than once. " * 400)
+    seen = []
+    result = pb.train(
+        pb.model(**SIZES), folder / "run", data=folder / "text.txt",
+        events=pb.TrainEvents(on_step=seen.append), **SETTINGS,
+    )  # fmt: skip
+    return result, seen
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, parambudget; print({'pydantic', 'numpy', 'torch', 'sympy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_model_is_saved_and_read(tmp_path):
+    model = pb.model("gpt2", n_layers=3)
+    model.save(tmp_path / "config.json")
+    assert pb.model(tmp_path / "config.json") == model
+
+
+def test_presets_and_accelerators_are_looked_up_by_name_and_cannot_be_changed():
+    assert pb.PRESETS["gpt2"].model == pb.preset("gpt2")
+    assert pb.PRESETS["gpt2"].published_count == pb.count("gpt2").total
+    assert pb.ACCELERATORS["h100-sxm"].name == "h100-sxm"
+    for table in (pb.PRESETS, pb.ACCELERATORS):
+        with pytest.raises(TypeError):
+            table["gpt2"] = None
+
+
+def test_an_answer_stands_wherever_a_model_does(tmp_path):
+    best = pb.solve("10M")[0]
+    assert pb.count(best).total == best.total
+    assert pb.count(best, n_layers=1).total < best.total
+    assert pb.plan(best, "h100").model == best.model
+    assert pb.export(best).document["hidden_size"] == best.model.dim
+    best.save(tmp_path / "best.json")
+    assert pb.model(tmp_path / "best.json") == best.model
+
+
+def test_the_memory_of_training_is_that_of_the_plan():
+    plan = pb.plan("gpt2", "h100", batch_size=4)
+    assert pb.memory("gpt2", "h100", batch_size=4).peak_bytes == plan.memory.peak_bytes
+    assert pb.memory("gpt2", "h100", batch_size=4, context=128).peak_bytes < plan.memory.peak_bytes
+
+
+def test_the_memory_of_inference_is_weights_and_cache():
+    one, four = (pb.memory("gpt2", mode="inference", batch_size=n) for n in (1, 4))
+    assert one.weights_bytes == 2 * pb.count("gpt2").total
+    assert one.cache_bytes == 1024 * 12 * 2 * 768 * 2
+    assert four.cache_bytes == 4 * one.cache_bytes
+    assert pb.memory("gpt2", mode="inference", context=512).cache_bytes == one.cache_bytes / 2
+    assert [row["part"] for row in one.rows()] == ["weights", "cache", "total"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mode": "inference", "context": 2000}, "`context` is 2000; use .* above 0, at most 1,024"),
+        ({"mode": "inference", "shard": True}, "`shard` is a setting of training"),
+        ({"mode": "both"}, "`mode` is 'both'; use 'training' or 'inference'"),
+    ],
+)  # fmt: skip
+def test_memory_refuses_what_it_cannot_mean(arguments, message):
+    with pytest.raises(pb.ConfigError, match=message):
+        pb.memory("gpt2", **arguments)
+
+
+def test_the_keywords_of_train_are_the_settings_of_a_run():
+    keywords = set(pb.TrainFields.__annotations__)
+    assert keywords == {*TRAIN_FIELDS, *pb.StepFields.__annotations__}
+    assert not pb.TrainFields.__required_keys__
+    assert not keywords & {*inspect.signature(pb.train).parameters}
+
+
+def test_a_run_reads_back_as_what_train_returned(trained):
+    result, seen = trained
+    assert pb.run(result.folder) == result
+    assert [step.step for step in seen] == [1, 2, 3]
+    assert [row["loss"] for row in result.rows()] == [step.loss for step in seen]
+    assert list(result.to_pandas()["step"]) == [1, 2, 3]
+
+
+def test_a_run_that_goes_on_has_the_figures_of_its_newest_update(trained, tmp_path):
+    result, seen = trained
+    (tmp_path / "metrics.jsonl").write_bytes((result.folder / "metrics.jsonl").read_bytes())
+    (tmp_path / "config.json").write_bytes((result.folder / "config.json").read_bytes())
+    now = pb.run(tmp_path)
+    assert (now.finished, now.steps, now.loss, now.checkpoint) == (False, 3, seen[-1].loss, None)
+    assert now.parameters == pb.count(**SIZES).total
+
+
+def test_text_is_generated_from_a_run(trained):
+    result, _ = trained
+    one, again = (pb.generate(result.folder, "a text", max_tokens=5, device="cpu") for _ in range(2))
+    assert one.text == again.text
+    assert one.n_tokens <= 5
+    with pytest.raises(pb.InputError, match="`temperature` is -1; use 0 or a finite number above 0"):
+        pb.generate(result.folder, "a text", temperature=-1)
+
+
+def test_a_run_is_exported_with_its_weights(trained, tmp_path):
+    result, _ = trained
+    made = pb.export(out=tmp_path / "hf", weights=result.folder)
+    loaded = pb.load_pretrained(tmp_path / "hf")
+    assert made.document["hidden_size"] == SIZES["dim"]
+    assert pb.count(loaded.model).total == result.parameters
+    with pytest.raises(pb.ConfigError, match="into a new folder; use to='hf' and `out`"):
+        pb.export(weights=result.folder)
+
+
+def test_configs_are_exported_for_other_tools(tmp_path):
+    assert pb.export("gpt2", "megatron").document["--num-layers"] == 12
+    pb.export("pythia-160m", "litgpt", out=tmp_path)
+    assert (tmp_path / "model_config.yaml").exists()
+    with pytest.raises(pb.ConfigError, match="`to` is 'jax'; use 'hf', 'litgpt' or 'megatron'"):
+        pb.export("gpt2", "jax")
+
+
+def test_solutions_plans_and_runs_are_drawn(trained, tmp_path):
+    result, _ = trained
+    found, plan = pb.solve("10M"), pb.plan("gpt2", "h100")
+    for n, what in enumerate((found, pb.resize("gpt2", "100M"), plan, result, [result, result])):
+        figure = pb.plot(what)
+        figure.savefig(tmp_path / f"{n}.png")
+        assert figure._repr_png_().startswith(b"\x89PNG")
+    assert len(pb.plot(plan).axes) == 2
+    for wrong in ([], "run", [plan], replace(found, solutions=())):
+        with pytest.raises(pb.InputError, match="cannot be drawn"):
+            pb.plot(wrong)
+
+
+def test_a_report_is_written(tmp_path):
+    report = pb.report("gpt2", "100M", tmp_path / "plan.md", machine="h100", hours=1)
+    assert report.target == 100_000_000
+    assert report.verified.startswith("verified: ")
+    assert "# From 124.4M to 100M parameters" in (tmp_path / "plan.md").read_text()
+    assert len(list(tmp_path.glob("*.png"))) == 3
