@@ -25,7 +25,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.text.corpus import read_corpus
 from parambudget.text.token_cache import token_data
 from parambudget.training.loop import TrainJob, train
-from parambudget.training.run.defaults import with_defaults
+from parambudget.training.run.defaults import with_train_defaults
 
 TEXT = {"vocab_size": 512, "context_length": 128}
 
@@ -55,7 +55,7 @@ def main() -> None:
     data = token_data(read_corpus(), model.vocab_size)
     at_the_end = {name: asked.steps for name in ("steps", "eval_every", "save_every")}
     shared = at_the_end | {"eval_tokens": 2**16}
-    default = with_defaults(shared, model, len(data.train), on_cpu=True).config
+    default = with_train_defaults(shared, model, len(data.train), on_cpu=True).config
     kinds: dict[str, dict[str, Any]] = {"default": {}} | {
         f"AdamW {times:g}x": {"optimizer": "adamw", "learning_rate": times * default.learning_rate}
         for times in asked.rates
@@ -83,7 +83,7 @@ def finished(out: Path, model: ModelConfig, run: Run) -> dict[str, Any]:
     summary = folder / "summary.json"
     if not summary.exists() or not json.loads(summary.read_text())["finished"]:
         data = token_data(read_corpus(), model.vocab_size)
-        config = with_defaults(run.given, model, len(data.train), on_cpu=True).config
+        config = with_train_defaults(run.given, model, len(data.train), on_cpu=True).config
         train(TrainJob(model, config, data, folder, resume=True), device="cpu")
     found: dict[str, Any] = json.loads(summary.read_text())
     return found

@@ -97,7 +97,8 @@ def trained(
         }
     )  # fmt: skip
     before_bytes = held_bytes(compute, "VmRSS")
-    state = init_train_state(model, config, compute, group, shard=shard)
+    config = group.executed_config(config, compute, shard=shard)
+    state = init_train_state(model, config, compute, group)
     draw, seconds = torch.Generator().manual_seed(0), []
     for _ in range(config.steps):
         shape = (MICRO_STEPS, 1, model.context_length + 1)

@@ -172,9 +172,9 @@ def plain_updates(
 
     def update() -> None:
         whole = torch.zeros((), device=compute.device)
-        for _ in range(config.gradient_accumulation_steps):
+        for _ in range(config.step.gradient_accumulation_steps):
             with compute.autocast():
-                loss = loss_of(next(batches)) / config.gradient_accumulation_steps
+                loss = loss_of(next(batches)) / config.step.gradient_accumulation_steps
             loss.backward()
             whole += loss.detach()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -187,8 +187,9 @@ def plain_updates(
 
 def plain_batches(text: TokenWindows, config: TrainConfig, compute: Compute) -> Iterator[Tensor]:
     """The same windows that the trainer takes."""
-    for first in count(0, config.batch_size):
-        yield torch.from_numpy(text.batch(first, config.batch_size)).to(compute.device, non_blocking=True)
+    size = config.step.batch_size
+    for first in count(0, size):
+        yield torch.from_numpy(text.batch(first, size)).to(compute.device, non_blocking=True)
 
 
 def report(contenders: list[Contender], model: ModelConfig, config: TrainConfig, compute: Compute) -> None:
@@ -196,7 +197,7 @@ def report(contenders: list[Contender], model: ModelConfig, config: TrainConfig,
     update_tokens = config.step.tokens_per_update(model.context_length)
     print(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, torch {torch.__version__}, {compute.name}, ", end="")
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, {pb.count(model).total:,} parameters")
-    shape = f"{config.gradient_accumulation_steps} x {config.batch_size} x {model.context_length}"
+    shape = f"{config.step.gradient_accumulation_steps} x {config.step.batch_size} x {model.context_length}"
     timed = len(contenders[0].seconds)
     print(f"{update_tokens:,} tokens an update ({shape}); medians of {timed}, interleaved")
     for contender in contenders:

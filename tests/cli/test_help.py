@@ -174,7 +174,7 @@ class TestGpus:
         code, out, err = run("gpus")
         assert (code, err) == (0, "")
         words = " ".join(out.split())
-        for accelerator in ACCELERATORS:
+        for accelerator in ACCELERATORS.values():
             assert accelerator.name in words
             assert accelerator.source in words
         assert "989.4 TFLOP/s 3.35 TB/s 450 GB/s 20" in words

@@ -9,6 +9,7 @@ from support.steps import step_of
 from support.training_data import small_config
 
 from parambudget.cost.step import (
+    ON_CPU,
     SETTINGS,
     STEP_FIELDS,
     StepConfig,
@@ -32,16 +33,31 @@ def test_where_an_update_is_executed_is_not_a_setting_of_a_run():
 
 def test_a_training_config_holds_a_step_and_its_json_is_flat():
     config = small_config(batch_size=3, gradient_accumulation_steps=5, loss_chunks=2)
-    assert config.step == step_of(3, 5, loss_chunks=2, optimizer=config.optimizer)
+    assert config.step == step_of(3, 5, loss_chunks=2, optimizer=config.step.optimizer)
     document = json.loads(config.model_dump_json())
     assert document.keys() == TRAIN_FIELDS.keys() >= SETTINGS.keys()
     assert TrainConfig.read(document) == config
     assert config.replace(batch_size=4).step == config.step.replace(batch_size=4)
 
 
+def test_a_changed_training_config_is_still_executed_where_it_was():
+    executed = {"shard": True, "world_size": 2, "backend": ON_CPU}
+    config = small_config(gradient_accumulation_steps=4).replace(**executed)
+    changed = config.replace(steps=9, batch_size=2)
+    assert (changed.steps, changed.step) == (9, config.step.replace(batch_size=2))
+    assert (
+        changed.step.model_dump()
+        == small_config(batch_size=2, gradient_accumulation_steps=4).step.model_dump()
+    )
+    assert small_config().replace(step=changed.step).step == changed.step
+    with pytest.raises(ConfigError, match="unknown field 'batchsize'; did you mean 'batch_size'"):
+        config.replace(batchsize=2)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"step": step_of(4)}, "step and batch_size, gradient_accumulation_steps, optimizer, "),
         ({"step": 5}, "unknown field 'step'; did you mean 'steps'?"),
         ({"shard": True}, "unknown field 'shard'"),
         ({"batchsize": 2}, "unknown field 'batchsize'; did you mean 'batch_size'?"),
@@ -88,7 +104,7 @@ def test_fields_that_are_none_are_not_given():
     assert read_step_fields({"batch_size": None, "loss_chunks": 2}) == {"loss_chunks": 2}
 
 
-@pytest.mark.parametrize("unknown", ["ranks", "world_size", "sharded", "backend", "z_loss"])
+@pytest.mark.parametrize("unknown", ["ranks", "world_size", "sharded", "backend", "overhead"])
 def test_what_is_not_to_be_decided_is_refused_by_name(unknown):
     with pytest.raises(ConfigError, match=f"{unknown} is not a setting of an update; "):
         read_step_fields({unknown: 4})

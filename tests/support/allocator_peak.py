@@ -35,5 +35,5 @@ def held_between_updates(state: TrainState, config: TrainConfig) -> int:
     """Parameters, buffers, the optimizer's state and the windows of the next micro-step."""
     module, state = state.module, chain.from_iterable(s.values() for s in state.optimizer.state.values())
     tensors = chain(module.parameters(), module.buffers(), filter(torch.is_tensor, state))
-    next_windows = config.batch_size * (module.model.context_length + 1) * torch.int64.itemsize
+    next_windows = config.step.batch_size * (module.model.context_length + 1) * torch.int64.itemsize
     return sum(t.numel() * t.element_size() for t in tensors) + next_windows

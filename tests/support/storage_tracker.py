@@ -55,7 +55,7 @@ def state_of(model: ModelConfig, config: TrainConfig, *, bf16: bool, compiled: b
 
 def windows(model: ModelConfig, config: TrainConfig) -> Iterator[torch.Tensor]:
     """Token windows as the trainer has them on the device: one batch ahead."""
-    shape = (config.batch_size, model.context_length + 1)
+    shape = (config.step.batch_size, model.context_length + 1)
     return prefetch(torch.zeros(shape, dtype=torch.int64) for _ in iter(int, 1))
 
 

@@ -1,6 +1,6 @@
 """What is true of two processes that compute together: called by each of them, raising where it is not."""
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from parambudget.training.fsdp import ShardedMuon
 from parambudget.training.loop import accumulate_gradients
 from parambudget.training.optimizer import clip_grad_norm
 from parambudget.training.run.autotune import _try, attempts, first_that_fits, settings_that_fit
-from parambudget.training.run.defaults import with_defaults
+from parambudget.training.run.defaults import with_train_defaults
 from parambudget.training.train_state import TrainState, init_train_state
 
 CPU = select_device("cpu")
@@ -26,10 +26,16 @@ UNEVEN = small_model(
 """Two processes can share out evenly neither its rows nor its heads."""
 
 
+def sharded(config: TrainConfig, group: ProcessGroup, compute: Compute = CPU) -> TrainConfig:
+    """The settings of a model that is divided among the processes."""
+    return group.executed_config(config, compute, shard=True)
+
+
 def weights_drawn_in_pieces_are_those_of_one_process(group: ProcessGroup, _: Path) -> None:
     for model in (UNEVEN, UNEVEN.replace(tied=False, head_bias=True, zero_init_out=True)):
-        whole = init_train_state(model, small_config(), CPU).module
-        shared = init_train_state(model, small_config(), CPU, group, shard=True).module
+        config = small_config(gradient_accumulation_steps=2)
+        whole = init_train_state(model, config, CPU).module
+        shared = init_train_state(model, sharded(config, group), CPU, group).module
         for (name, expected), parameter in zip(whole.named_parameters(), shared.parameters(), strict=True):
             assert parameter.to_local().numel() <= expected.numel() * 2 / 3, name
             assert torch.equal(parameter.full_tensor(), expected), name
@@ -42,7 +48,7 @@ def every_choice_gives_the_gradient_of_one_process(group: ProcessGroup, _: Path)
             config = small_config(batch_size=2, gradient_accumulation_steps=4, **choices)
             whole, shared = (
                 init_train_state(model, config, CPU),
-                init_train_state(model, config, CPU, group, shard=True),
+                init_train_state(model, sharded(config, group), CPU, group),
             )
             loss, norm = accumulated(whole, config)
             own_loss, shared_norm = accumulated(shared, config)
@@ -63,7 +69,7 @@ def experts_learn_as_in_one_process(group: ProcessGroup, _: Path) -> None:
     busiest = whole.balancer.busiest_expert()
     whole.balancer.update_router_bias()
     for shard in (False, True):
-        shared = init_train_state(model, config, CPU, group, shard=shard)
+        shared = init_train_state(model, group.executed_config(config, CPU, shard=shard), CPU, group)
         own_loss, shared_norm = accumulated(shared, config)
         assert_close(group.all_reduce_mean(own_loss), loss)
         assert_close(shared_norm, norm)
@@ -79,7 +85,7 @@ def layers_that_travel_in_bfloat16_give_nearly_the_loss_of_one_process(group: Pr
     compute = Compute(torch.device("cpu"), "CPU", bf16=True, compiled=False, peak_flops=None)
     config = small_config(batch_size=2, gradient_accumulation_steps=4)
     whole = init_train_state(UNEVEN, config, compute)
-    shared = init_train_state(UNEVEN, config, compute, group, shard=True)
+    shared = init_train_state(UNEVEN, sharded(config, group, compute), compute, group)
     loss, norm = accumulated(whole, config)
     own_loss, shared_norm = accumulated(shared, config)
     assert_close(group.all_reduce_mean(own_loss), loss, rtol=1e-4, atol=0)
@@ -123,15 +129,17 @@ def settings_that_fit_are_agreed_on(group: ProcessGroup, folder: Path) -> None:
     config = small_config(batch_size=8, gradient_accumulation_steps=2)
     tried = []
 
-    def try_one(shard: bool, config: TrainConfig) -> None:
-        tried.append(config.batch_size)
-        _try(model, data, CPU, group, shard, config)
-        if group.rank == 1 and config.batch_size > 2:
+    def try_one(config: TrainConfig) -> None:
+        tried.append(config.step.batch_size)
+        _try(model, data, CPU, group, config)
+        if group.rank == 1 and config.step.batch_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     for shard in (False, True):
-        sizes = attempts(config, {"loss_chunks", "gradient_checkpointing"}, 1024, group.world_size)
-        assert first_that_fits(sizes, partial(try_one, shard), group).batch_size == 2
+        executed = group.executed_config(config, CPU, shard=shard)
+        sizes = attempts(executed, {"loss_chunks", "gradient_checkpointing"}, 1024)
+        assert first_that_fits(sizes, try_one, group).step.batch_size == 2
     assert tried == [8, 4, 2, 8, 4, 2]
-    found = with_defaults({"gradient_accumulation_steps": 2}, model, len(data.train), on_cpu=True)
-    assert settings_that_fit(found, model, data, CPU, group, shard=True).config == found.config
+    found = with_train_defaults({"gradient_accumulation_steps": 2}, model, len(data.train), on_cpu=True)
+    found = replace(found, config=sharded(found.config, group))
+    assert settings_that_fit(found, model, data, CPU, group).config == found.config

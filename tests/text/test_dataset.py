@@ -14,7 +14,7 @@ from parambudget.text.corpus import Document, read_corpus
 from parambudget.text.token_cache import token_data
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenWindows, permuted_index
-from parambudget.training.run.defaults import with_defaults
+from parambudget.training.run.defaults import with_train_defaults
 from parambudget.training.schedule import learning_rate
 
 
@@ -225,16 +225,17 @@ def test_every_update_learns(steps, warmup_steps):
 
 def test_defaults_complete_any_subset_of_settings_with_a_reason():
     model = small_model()
-    whole = with_defaults({}, model, 100_000, on_cpu=True)
-    assert with_defaults(whole.config.model_dump(), model, 100_000, on_cpu=True).config == whole.config
+    whole = with_train_defaults({}, model, 100_000, on_cpu=True)
+    fields = whole.config.model_dump()
+    assert with_train_defaults(fields, model, 100_000, on_cpu=True).config == whole.config
     for name in whole.reasons:
-        given_one = with_defaults({name: getattr(whole.config, name)}, model, 100_000, on_cpu=True)
+        given_one = with_train_defaults({name: fields[name]}, model, 100_000, on_cpu=True)
         assert name not in given_one.reasons
         assert all(given_one.reasons.values())
 
 
 def test_a_default_run_of_a_small_text_is_four_epochs():
-    config = with_defaults({}, small_model(), 100_000, on_cpu=True).config
+    config = with_train_defaults({}, small_model(), 100_000, on_cpu=True).config
     assert config.steps * config.step.sequences_per_update * 16 == pytest.approx(400_000, rel=0.01)
 
 
@@ -242,7 +243,7 @@ def test_a_default_run_of_a_large_text_is_twenty_tokens_per_parameter():
     model = small_model(
         dim=1024, n_heads=16, n_layers=24, intermediate_size=4096, vocab_size=50257, context_length=1024
     )
-    config = with_defaults({}, model, 10**12, on_cpu=False).config
+    config = with_train_defaults({}, model, 10**12, on_cpu=False).config
     assert config.steps * config.step.sequences_per_update * 1024 == pytest.approx(20 * 454_166_528, rel=0.01)
 
 
@@ -255,7 +256,7 @@ GPT_350M = {
 def test_the_learning_rate_is_step_laws():
     """1.5e-3 for 350M body parameters and 7B tokens (arXiv 2503.04715), and this body has 302M."""
     batch = {"batch_size": 16, "gradient_accumulation_steps": 16}
-    found = with_defaults(
+    found = with_train_defaults(
         batch | {"steps": 7_000_000_000 // 2**18}, small_model(**GPT_350M), 10**12, on_cpu=False
     )
     assert found.config.learning_rate == pytest.approx(1.5e-3 * (350 / 308.3) ** 0.713, rel=0.03)
@@ -263,7 +264,9 @@ def test_the_learning_rate_is_step_laws():
 
 def test_the_batch_lies_between_the_two_laws():
     """For 350M and 7B tokens Step Law has 0.24M and DeepSeek 0.54M: 2^18 or 2^19."""
-    found = with_defaults({"steps": 7_000_000_000 // 2**18}, small_model(**GPT_350M), 10**12, on_cpu=False)
+    found = with_train_defaults(
+        {"steps": 7_000_000_000 // 2**18}, small_model(**GPT_350M), 10**12, on_cpu=False
+    )
     assert found.config.step.sequences_per_update * 1024 in (2**18, 2**19)
 
 
@@ -285,7 +288,7 @@ def test_the_batch_lies_between_the_two_laws():
 )
 def test_a_wrong_setting_is_named_with_what_is_allowed(given_settings, message):
     with pytest.raises(ConfigError) as caught:
-        with_defaults(given_settings, small_model(), 100_000, on_cpu=True)
+        with_train_defaults(given_settings, small_model(), 100_000, on_cpu=True)
     assert message in str(caught.value)
 
 

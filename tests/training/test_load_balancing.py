@@ -11,7 +11,7 @@ from parambudget.training import loop
 from parambudget.training.device import select_device
 from parambudget.training.loop import accumulate_gradients
 from parambudget.training.loss import ROUTER_BIAS_STEP
-from parambudget.training.run.defaults import with_defaults
+from parambudget.training.run.defaults import with_train_defaults
 from parambudget.training.train_state import TrainState, init_train_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -146,11 +146,11 @@ def test_a_dense_run_says_nothing_of_experts(data, tmp_path):
     ids=["dense", "loss", "correction"],
 )
 def test_its_weight_follows_from_the_model(model, weight):
-    found = with_defaults({}, model, 10**6, on_cpu=True)
+    found = with_train_defaults({}, model, 10**6, on_cpu=True)
     assert found.config.balance_loss == weight
     assert found.reasons["balance_loss"]
 
 
 def test_a_dense_model_has_nothing_to_balance():
     with pytest.raises(ConfigError, match="balances experts, but this model has none; leave it out"):
-        with_defaults({"balance_loss": 0.01}, small_model(), 10**6, on_cpu=True)
+        with_train_defaults({"balance_loss": 0.01}, small_model(), 10**6, on_cpu=True)

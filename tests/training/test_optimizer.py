@@ -23,11 +23,11 @@ from parambudget.training import loop, train_state
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TRAIN_FIELDS, TrainConfig
 from parambudget.training.dataloader import TokenWindows
-from parambudget.training.device import select_device
+from parambudget.training.device import Environment, select_device
 from parambudget.training.loss import build_loss
 from parambudget.training.metrics import StepMetrics
 from parambudget.training.optimizer import build_optimizer, clip_grad_norm, group_parameters
-from parambudget.training.run.defaults import with_defaults
+from parambudget.training.run.defaults import with_train_defaults
 from parambudget.training.schedule import learning_rate
 from parambudget.training.train_state import TrainState
 
@@ -99,7 +99,7 @@ def test_every_kind_of_model_learns_and_a_checkpoint_brings_it_back(data, tmp_pa
     for name, buffer in made.module.named_buffers():
         if name.endswith("correction"):
             buffer.fill_(0.5)
-    about = files.RunMetadata({}, "{}", {})
+    about = files.RunMetadata({}, "{}", Environment("CPU"))
     held = files.take_snapshot(
         StepMetrics(20, 0.0, 0.0, 0.0, False, 0, 0.0, None), made.module, made.optimizer, about
     )
@@ -299,16 +299,16 @@ def test_a_gradient_longer_than_grad_clip_is_scaled_to_it(longest, norm_after):
 
 @pytest.mark.parametrize("given", [{}, {"steps": 50}, {"schedule": "wsd", "optimizer": "adamw", "seed": 3}])
 def test_every_setting_that_was_filled_in_has_its_reason(given):
-    completed = with_defaults(given, small_model(), 10**6, on_cpu=True)
+    completed = with_train_defaults(given, small_model(), 10**6, on_cpu=True)
     assert completed.given == given.keys()
     assert completed.reasons.keys() == TRAIN_FIELDS.keys() - given.keys()
     assert all(completed.reasons.values())
 
 
 def test_what_is_filled_in_is_what_a_config_has_by_itself():
-    completed = with_defaults({}, small_model(), 10**6, on_cpu=True).config
-    fields = TRAIN_FIELDS.items()
-    assert all(getattr(completed, name) == field.default for name, field in fields if not field.is_required())
+    completed = with_train_defaults({}, small_model(), 10**6, on_cpu=True).config
+    fields, values = TRAIN_FIELDS.items(), completed.model_dump()
+    assert all(values[name] == field.default for name, field in fields if not field.is_required())
 
 
 @pytest.mark.parametrize(
@@ -324,5 +324,5 @@ def test_what_is_filled_in_is_what_a_config_has_by_itself():
 )
 def test_a_wrong_setting_is_one_line(wrong, message):
     with pytest.raises(ConfigError) as error:
-        with_defaults(wrong, small_model(), 10**6, on_cpu=True)
+        with_train_defaults(wrong, small_model(), 10**6, on_cpu=True)
     assert str(error.value) == message

@@ -16,7 +16,7 @@ from parambudget.nn.transformer import Transformer
 from parambudget.training import loop, train_state
 from parambudget.training.checkpoint import files
 from parambudget.training.dataloader import TokenWindows
-from parambudget.training.device import environment, select_device
+from parambudget.training.device import Environment, select_device
 from parambudget.training.loop import evaluate, validation_windows
 from parambudget.training.loss import build_loss
 from parambudget.training.optimizer import build_optimizer, set_learning_rate
@@ -186,7 +186,7 @@ def test_what_is_trained_on_after_a_snapshot_is_not_in_its_checkpoint(data, tmp_
     before = {name: parameter.clone() for name, parameter in learned.module.named_parameters()}
     moments = {p: learned.optimizer.state[p]["exp_avg"].clone() for p in learned.module.parameters()}
     held = files.take_snapshot(
-        step, learned.module, learned.optimizer, files.RunMetadata({}, "{}", environment("CPU"))
+        step, learned.module, learned.optimizer, files.RunMetadata({}, "{}", Environment("CPU"))
     )
     next(steps)
     folder = files.write_checkpoint(tmp_path, held)

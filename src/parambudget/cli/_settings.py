@@ -34,5 +34,9 @@ def with_settings(
 
 def _setting_default(name: str, info: FieldInfo) -> str | bool:
     """The default of a setting as the help shows it: many depend on model, text and device."""
-    depends = info.is_required() or name == "balance_loss" or (name in STEP_FIELDS and name != "optimizer")
+    depends = (
+        info.is_required()
+        or name == "balance_loss"
+        or (name in STEP_FIELDS and name not in ("optimizer", "z_loss"))
+    )
     return "chosen" if depends else plain_default(info)

@@ -21,13 +21,13 @@ from parambudget.cli._options import (
 from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.render.commands import data_flag, runnable_command
 from parambudget.training.config import TRAIN_FIELDS
+from parambudget.training.launch import launched_processes
 from parambudget.training.metrics import TrainResult
 from parambudget.training.run.request import (
     RunOptions,
     RunRequest,
     TrainEvents,
     build_request,
-    launched_processes,
 )
 from parambudget.training.run.signals import StopRequest, StopSignal, handle_stop_signals
 from parambudget.units import parse_count

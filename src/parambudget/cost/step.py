@@ -194,6 +194,7 @@ class StepFields(TypedDict, total=False):
     optimizer: OptimizerName
     gradient_checkpointing: bool
     loss_chunks: int
+    z_loss: float
     shard: bool
 
 

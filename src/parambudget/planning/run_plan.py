@@ -191,7 +191,7 @@ def plan_run(
     hours = _hours(goal, speed, tokens)
     return RunPlan(
         breakdown=count(model), machine=machine, goal=goal, step=step,
-        chosen=tuple(name for name in STEP_FIELDS if name not in fields),
+        chosen=tuple(name for name in STEP_FIELDS if name not in {*fields, "z_loss"}),  # without it: off
         memory=memory, largest_batch_size=machine.largest_batch_size(model, step),
         suggestions=() if machine.fits(memory.peak_bytes) else suggestions(model, step, machine, fields),
         speed=speed, tokens=tokens, updates=updates, why_tokens=why, hours=hours,

@@ -60,19 +60,19 @@ class MeasuredRates:
 def measure_rates(compute: Compute, seconds: float, on_kernel: Callable[[int, str], None]) -> MeasuredRates:
     """Time the four kinds of kernels in about `seconds`; `on_kernel` gets the number and name of the next
     one."""
-    kind, each = compute.device.type, seconds / 7
+    kind, kernel_seconds = compute.device.type, seconds / 7
     on_kernel(0, "copying memory")
-    copied = median_seconds(_copy(compute), compute, each)
+    copied = median_seconds(_copy(compute), compute, kernel_seconds)
     on_kernel(1, "matmuls")
     matmul_flops = max(
-        2 * math.prod(shape) / median_seconds(_matmul(shape, compute), compute, each)
+        2 * math.prod(shape) / median_seconds(_matmul(shape, compute), compute, kernel_seconds)
         for shape in MATMULS[kind]
     )
     on_kernel(2, "attention")
-    attention = median_seconds(_attention(compute), compute, each)
+    attention = median_seconds(_attention(compute), compute, kernel_seconds)
     on_kernel(3, "Muon")
-    large = median_seconds(_muon(ORTHOGONALISED[kind], compute), compute, each)
-    smallest = median_seconds(_muon(SMALLEST, compute), compute, each)
+    large = median_seconds(_muon(ORTHOGONALISED[kind], compute), compute, kernel_seconds)
+    smallest = median_seconds(_muon(SMALLEST, compute), compute, kernel_seconds)
     return MeasuredRates(
         2 * COPIED_BYTES[kind] / copied, matmul_flops, _attention_flops(kind) / attention,
         _newton_schulz_flops(kind) / large, smallest,
@@ -178,7 +178,7 @@ def calibrate(
     def on_kernel(nth: int, doing: str) -> None:
         on_stage(CalibrationProgress(nth / 12, doing))
 
-    start = _stack(compute, measure_rates(compute, seconds / 3, on_kernel))
+    start = _profile_of_kernels(compute, measure_rates(compute, seconds / 3, on_kernel))
     shapes, runs = _SHAPES[compute.device.type], []
     for i, shape in enumerate(shapes):
         on_stage(
@@ -190,8 +190,10 @@ def calibrate(
             _model(shape),
             StepConfig(batch_size=shape[-1], gradient_accumulation_steps=1, optimizer="adamw"),
         )
-        each = 2 / 3 * seconds / len(shapes)
-        taken = timed_update_seconds(model, timing_config(step), random_text(model), compute, seconds=each)
+        model_seconds = 2 / 3 * seconds / len(shapes)
+        taken = timed_update_seconds(
+            model, timing_config(step), random_text(model), compute, seconds=model_seconds
+        )
         torch.compiler.reset()
         runs.append((model, step, taken))
     return fit_constants(start, runs, _EXPECTED[compute.device.type])
@@ -267,7 +269,7 @@ def _model(shape: tuple[int, ...]) -> ModelConfig:
     }).model  # fmt: skip
 
 
-def _stack(compute: Compute, rates: MeasuredRates) -> DeviceProfile:
+def _profile_of_kernels(compute: Compute, rates: MeasuredRates) -> DeviceProfile:
     """The constants that the kernels alone give, and where they were measured."""
     on_cpu, n_threads = compute.device.type == "cpu", torch.get_num_threads()
     known = find_accelerator(compute.name)

@@ -14,19 +14,11 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from parambudget.arch.validation import format_validation_error
-from parambudget.cost.step import (
-    SETTINGS,
-    NonNegativeFloat,
-    OptimizerName,
-    PositiveInt,
-    StepConfig,
-    StepFields,
-)
+from parambudget.arch.validation import PositiveFloat, format_validation_error
+from parambudget.cost.step import SETTINGS, NonNegativeFloat, PositiveInt, StepConfig, StepFields
 from parambudget.errors import ConfigError
 
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+DecayRate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 ScheduleName = Literal["linear", "cosine", "wsd"]
 
 
@@ -35,7 +27,7 @@ class TrainConfig(BaseModel):
 
     Frozen, strict and closed. The settings of an update are those of its `StepConfig`; in JSON and in the
     constructor they stand beside the others. To fill in what is left out, use
-    `training.run.defaults.with_defaults`.
+    `training.run.defaults.with_train_defaults`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -58,9 +50,9 @@ class TrainConfig(BaseModel):
         0.2, description="Share of the steps over which the learning rate falls under wsd."
     )
     weight_decay: NonNegativeFloat = Field(0.1, description="Decoupled weight decay, on matrices only.")
-    momentum: Share = Field(0.95, description="Muon's decay of the mean gradient.")
-    beta1: Share = Field(0.9, description="AdamW's decay of the mean gradient.")
-    beta2: Share = Field(0.95, description="AdamW's decay of the mean squared gradient.")
+    momentum: DecayRate = Field(0.95, description="Muon's decay of the mean gradient.")
+    beta1: DecayRate = Field(0.9, description="AdamW's decay of the mean gradient.")
+    beta2: DecayRate = Field(0.95, description="AdamW's decay of the mean squared gradient.")
     grad_clip: PositiveFloat | None = Field(
         1.0, description="Largest norm of the whole gradient; a longer one is scaled down. none: no clipping."
     )
@@ -99,7 +91,13 @@ class TrainConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _nest_step(cls, fields: object) -> object:
-        if not isinstance(fields, Mapping) or isinstance(fields.get("step"), StepConfig):
+        if not isinstance(fields, Mapping):
+            return fields
+        if isinstance(fields.get("step"), StepConfig):
+            if beside := [name for name in SETTINGS if name in fields]:
+                raise ValueError(
+                    f"step and {', '.join(beside)} both say how an update is executed; give one of them"
+                )
             return fields
         if "step" in fields:
             raise ValueError("unknown field 'step'; did you mean 'steps'?")
@@ -111,36 +109,6 @@ class TrainConfig(BaseModel):
         own = dump(self)
         return {name: getattr(self.step, name) if name in SETTINGS else own[name] for name in TRAIN_FIELDS}
 
-    @property
-    def batch_size(self) -> int:
-        """Of the step."""
-        return self.step.batch_size
-
-    @property
-    def gradient_accumulation_steps(self) -> int:
-        """Of the step."""
-        return self.step.gradient_accumulation_steps
-
-    @property
-    def optimizer(self) -> OptimizerName:
-        """Of the step."""
-        return self.step.optimizer
-
-    @property
-    def gradient_checkpointing(self) -> bool:
-        """Of the step."""
-        return self.step.gradient_checkpointing
-
-    @property
-    def loss_chunks(self) -> int:
-        """Of the step."""
-        return self.step.loss_chunks
-
-    @property
-    def z_loss(self) -> float:
-        """Of the step."""
-        return self.step.z_loss
-
     @classmethod
     def read(cls, fields: Mapping[str, object]) -> Self:
         """Settings from a complete set of fields; raises `ConfigError` with one line instead of pydantic's
@@ -151,8 +119,10 @@ class TrainConfig(BaseModel):
             raise ConfigError(format_validation_error(error, cls)) from None
 
     def replace(self, **changes: object) -> Self:
-        """A validated copy."""
-        return type(self).read(self.model_dump() | changes)
+        """A validated copy. A field of the step is changed in the step, and its other fields stay."""
+        in_step = {name: changes.pop(name) for name in StepConfig.model_fields if name in changes}
+        copy = type(self).read(vars(self) | changes)
+        return copy.replace(step=copy.step.replace(**in_step)) if in_step else copy
 
 
 TRAIN_FIELDS: Final[dict[str, FieldInfo]] = {
@@ -181,7 +151,6 @@ class TrainFields(StepFields, total=False):
     beta2: float
     grad_clip: float | None
     balance_loss: float
-    z_loss: float
     seed: int
     eval_every: int
     eval_tokens: int

@@ -4,7 +4,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 
@@ -103,23 +103,29 @@ def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
         on_cpu = "can't allocate memory" in str(error)
         if not (isinstance(error, torch.OutOfMemoryError) or on_cpu):
             raise
-        remedy = "`gradient_checkpointing=True`" if config.batch_size == 1 else "a smaller `batch_size`"
+        size = config.step.batch_size
+        remedy = "`gradient_checkpointing=True`" if size == 1 else "a smaller `batch_size`"
         raise InputError(
-            f"batch_size={config.batch_size} does not fit in the memory of the {'CPU' if on_cpu else 'GPU'}; "
+            f"batch_size={size} does not fit in the memory of the {'CPU' if on_cpu else 'GPU'}; "
             f"use {remedy}, with more gradient_accumulation_steps for the same batch"
         ) from None
 
 
-def environment(device: str, world_size: int = 1, *, shard: bool = False) -> dict[str, str | int]:
+@dataclass(frozen=True)
+class Environment:
     """What a bit-exact repetition depends on besides the settings."""
-    return {
-        "device": device,
-        "processes": world_size,
-        "shard": shard,
-        "threads": torch.get_num_threads(),
-        "parambudget": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "processor": torch.backends.cpu.get_cpu_capability(),
-    }
+
+    device: str
+    world_size: int = 1
+    shard: bool = False
+    threads: int = field(default_factory=torch.get_num_threads)
+    parambudget: str = __version__
+    torch_version: str = torch.__version__
+    python: str = field(default_factory=platform.python_version)
+    machine: str = field(default_factory=platform.machine)
+    processor: str = field(default_factory=torch.backends.cpu.get_cpu_capability)
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Plain JSON values, under the names in a checkpoint's state.json."""
+        names = {"world_size": "processes", "torch_version": "torch"}
+        return {names.get(name, name): value for name, value in asdict(self).items()}

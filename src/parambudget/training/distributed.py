@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from parambudget.errors import InputError, ParambudgetError, ReportedElsewhere
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
-from parambudget.training.run.request import launched_processes
+from parambudget.training.launch import launched_processes
 
 Value = TypeVar("Value")
 # The main process may tokenize a large text, or consolidate a large checkpoint, while the others wait.
@@ -45,7 +45,19 @@ class ProcessGroup:
 
     def own_micro_steps(self, config: TrainConfig) -> range:
         """The micro-steps of an update that this process computes."""
-        return range(self.rank, config.gradient_accumulation_steps, self.world_size)
+        return range(self.rank, config.step.gradient_accumulation_steps, self.world_size)
+
+    def executed_config(
+        self, config: TrainConfig, compute: Compute, *, shard: bool | None = None
+    ) -> TrainConfig:
+        """The settings with the step as these processes execute it on their devices.
+
+        Without `shard`, the model is divided among them if the step says so.
+        """
+        shard = config.step.shard if shard is None else shard
+        if shard:
+            self.require_several()
+        return config.replace(world_size=self.world_size, shard=shard, backend=compute.backend)
 
     def require_several(self) -> None:
         """Refuse to shard a model in a single process."""
@@ -89,7 +101,7 @@ class ProcessGroup:
     def synced_errors(self) -> Iterator[None]:
         """An error in one process ends all of them, and the main process alone reports it.
 
-        For what comes before the updates: the other processes learn of the error at their next exchange.
+        For what comes before the updates: the other processes learn of the error when they next communicate.
         """
         try:
             try:

@@ -26,7 +26,7 @@ from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.async_saver import AsyncCheckpointSaver
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenArray, TokenWindows, require_windows
-from parambudget.training.device import Compute, environment, explain_out_of_memory, select_device
+from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
 from parambudget.training.optimizer import clip_grad_norm, set_learning_rate
@@ -49,10 +49,9 @@ class TrainJob:
 
     model: ModelConfig
     config: TrainConfig
+    """The step in it says whether the model is sharded; the rest of how it is executed is filled in."""
     data: TokenData
     out: Path
-    shard: bool = False
-    """Every process holds a part of the model."""
     resume: bool = False
     """Resume the run in `out` if there is one."""
     init: Path | None = None
@@ -115,25 +114,24 @@ class _Session:
 
 def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callable[[str], None]) -> _Session:
     """Build what is trained, and refuse what cannot be."""
-    model, config, data = job.model, job.config, job.data
+    model, data = job.model, job.data
     with group.synced_errors():
         compute = select_device(device)
         require_windows(data, model.context_length)
-        if job.shard:
-            group.require_several()
-        planned = predict_run(model, config, compute, group, shard=job.shard)
-        state = init_train_state(model, config, compute, group, shard=job.shard)
+        config = group.executed_config(job.config, compute)
+        planned = predict_run(model, config, compute)
+        state = init_train_state(model, config, compute, group)
         origin = {} if job.init is None else load_initial_weights(job.init, state, data, on_notice)
         document = run_folder.run_config_document(model, config, data, {**job.provenance, **origin})
         if job.resume and (stored := read_run_config(job.out)) is not None:
             require_same_run(job.out, stored, document)
         group.barrier()  # a process that has failed takes no part in making the writer's group below
-    shard_writer = create_shard_writer() if job.shard else None
-    settings = environment(compute.name, group.world_size, shard=job.shard)
-    metadata = files.RunMetadata(document, data.tokenizer_json, settings, shard_writer)
+    shard_writer = create_shard_writer() if config.step.shard else None
+    environment = Environment(compute.name, config.step.world_size, config.step.shard)
+    metadata = files.RunMetadata(document, data.tokenizer_json, environment, shard_writer)
     update_tokens = config.step.tokens_per_update(model.context_length)
     clock = Clock(update_tokens, flops_per_token(model), group.peak_flops(compute))
-    return _Session(job, state, metadata, clock, planned)
+    return _Session(replace(job, config=config), state, metadata, clock, planned)
 
 
 def main_loop(
@@ -146,13 +144,8 @@ def main_loop(
         with state.group.synced_errors():
             stack.enter_context(run_folder.lock_run_folder(job.out, resume=job.resume))
             metrics = run_folder.MetricsFile(job.out, on_notice)
-            steps = job.config.steps
-            before = restore_newest_checkpoint(job.checkpoints, steps, metrics, state, metadata, on_notice)
-            write_json(job.out / "config.json", metadata.config)
-            first = before[-1] if before else BEFORE_FIRST_STEP
-            n_skipped = len(list(takewhile(lambda step: step.skipped, reversed(before))))
-            state.group.broadcast((first.step, n_skipped))
-            state.group.barrier()
+            before, n_skipped = _restore(session, metrics, on_notice)
+        first = before[-1] if before else BEFORE_FIRST_STEP
         on_start()
         session.clock.add_earlier_updates(step.tokens_per_second for step in before)
         saver = AsyncCheckpointSaver(job.checkpoints, job.config.keep, on_notice)
@@ -177,6 +170,20 @@ def main_loop(
             result = replace(earlier, finished=result.finished)
         write_json(job.out / "summary.json", result.as_dict())
     return result
+
+
+def _restore(
+    session: _Session, metrics: run_folder.MetricsFile, on_notice: Callable[[str], None]
+) -> tuple[list[StepMetrics], int]:
+    """Restore the newest checkpoint and tell the other processes; returns the updates up to it, and how many
+    in a row were skipped at their end."""
+    job, state, metadata = session.job, session.state, session.metadata
+    before = restore_newest_checkpoint(job.checkpoints, job.config.steps, metrics, state, metadata, on_notice)
+    write_json(job.out / "config.json", metadata.config)
+    n_skipped = len(list(takewhile(lambda step: step.skipped, reversed(before))))
+    state.group.broadcast((before[-1].step if before else 0, n_skipped))
+    state.group.barrier()
+    return before, n_skipped
 
 
 def worker_loop(session: _Session, stop_requested: Callable[[], bool]) -> TrainResult:
@@ -257,7 +264,7 @@ def train_steps(
         step = replace(step, busiest_expert=busiest[0] if busiest else None)
         if is_due(step.step, config.eval_every, config):
             validation = evaluate(
-                state.loss_fn, held_out, data, config.batch_size, state.compute, state.group
+                state.loss_fn, held_out, data, config.step.batch_size, state.compute, state.group
             )
             step = replace(step, val_loss=validation.loss, val_bits_per_byte=validation.bits_per_byte)
         yield step
@@ -271,7 +278,7 @@ def micro_batches(
     device."""
     for first in count(n_done * config.step.sequences_per_update, config.step.sequences_per_update):
         for micro_step in group.own_micro_steps(config):
-            batch = windows.batch(first + micro_step * config.batch_size, config.batch_size)
+            batch = windows.batch(first + micro_step * config.step.batch_size, config.step.batch_size)
             tokens_BT = torch.from_numpy(batch)
             if compute.device.type == "cuda":
                 tokens_BT = tokens_BT.pin_memory()

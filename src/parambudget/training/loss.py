@@ -84,15 +84,8 @@ def build_loss(
     so that it can be compared. The function is compiled whole, or `layer_by_layer` where FSDP works between
     layers.
     """
-    multiple = HEAD_MULTIPLE if compute.device.type == "cuda" else 1
-
-    def summed_loss(x_ND: Tensor, targets_N: Tensor) -> Tensor:
-        logits_NV = module.logits(x_ND, multiple=multiple).float()
-        loss = F.cross_entropy(logits_NV, targets_N, reduction="sum")
-        if not (config.z_loss and torch.is_grad_enabled()):
-            return loss
-        penalty = config.z_loss * z_loss(logits_NV) * len(targets_N)
-        return loss + (penalty - penalty.detach())
+    n_chunks, gradient_checkpointing = config.step.loss_chunks, config.step.gradient_checkpointing
+    summed_loss = _summed_loss(module, config.step.z_loss, compute)
 
     def loss_fn(tokens_BT: Tensor) -> Tensor:
         loss = cross_entropy(tokens_BT)
@@ -103,12 +96,12 @@ def build_loss(
 
     def cross_entropy(tokens_BT: Tensor) -> Tensor:
         training = torch.is_grad_enabled()
-        recompute = config.gradient_checkpointing and training
+        recompute = gradient_checkpointing and training
         x_BTD = module.hidden_states(tokens_BT[:, :-1], gradient_checkpointing=recompute)
         x_ND, targets_N = x_BTD.flatten(0, 1), tokens_BT[:, 1:].flatten()
-        if config.loss_chunks == 1:
+        if n_chunks == 1:
             return summed_loss(x_ND, targets_N) / len(targets_N)
-        chunks = zip(x_ND.chunk(config.loss_chunks), targets_N.chunk(config.loss_chunks), strict=True)
+        chunks = zip(x_ND.chunk(n_chunks), targets_N.chunk(n_chunks), strict=True)
         if not training:
             return torch.stack([summed_loss(*chunk) for chunk in chunks]).sum() / len(targets_N)
         checkpointed = partial(checkpoint, summed_loss, use_reentrant=False, preserve_rng_state=False)
@@ -121,6 +114,23 @@ def build_loss(
         return loss_fn
     # All batches have one shape; for another one the function is compiled again, and not made general.
     return torch.compile(loss_fn, dynamic=False) if compute.compiled else loss_fn
+
+
+def _summed_loss(
+    module: Transformer, z_loss_weight: float, compute: Compute
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function from the last hidden states and the next tokens to the sum of their losses."""
+    multiple = HEAD_MULTIPLE if compute.device.type == "cuda" else 1
+
+    def summed_loss(x_ND: Tensor, targets_N: Tensor) -> Tensor:
+        logits_NV = module.logits(x_ND, multiple=multiple).float()
+        loss = F.cross_entropy(logits_NV, targets_N, reduction="sum")
+        if not (z_loss_weight and torch.is_grad_enabled()):
+            return loss
+        penalty = z_loss_weight * z_loss(logits_NV) * len(targets_N)
+        return loss + (penalty - penalty.detach())
+
+    return summed_loss
 
 
 def z_loss(logits_NV: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def group_parameters(module: nn.Module, model: ModelConfig) -> ParameterGroups:
 def build_optimizer(module: nn.Module, model: ModelConfig, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimizer that the settings name. Weight decay applies to the tensors of matmuls alone."""
     groups = group_parameters(module, model)
-    if config.optimizer == "adamw":
+    if config.step.optimizer == "adamw":
         return _build_adamw(groups.hidden + groups.ends, groups.undecayed, config)
     adamw = _build_adamw(groups.ends, groups.undecayed, config)
     return CombinedOptimizer(_build_muon(groups.hidden, config), adamw)

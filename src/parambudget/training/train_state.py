@@ -38,15 +38,14 @@ class TrainState:
 
 
 def init_train_state(
-    model: ModelConfig, config: TrainConfig, compute: Compute, group: ProcessGroup = SINGLE_PROCESS, *,
-    shard: bool = False,
-) -> TrainState:  # fmt: skip
+    model: ModelConfig, config: TrainConfig, compute: Compute, group: ProcessGroup = SINGLE_PROCESS
+) -> TrainState:
     """The planned model, initialized from the seed, with its optimizer and its loss.
 
-    With `shard`, every process holds a part of the model, and never more than that and one layer.
+    If the step is sharded, every process holds a part of the model, and never more than that and one layer.
     """
     loss_fn: Callable[[Tensor], Tensor]
-    if shard:
+    if config.step.shard:
         from parambudget.training.fsdp import shard_module  # FSDP2: not needed by other runs
 
         module = Transformer(model, device="meta", dtype=torch.float32)

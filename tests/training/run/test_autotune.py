@@ -7,12 +7,16 @@ import pytest
 import torch
 from support.training_data import small_config, small_model, write_text
 
+import parambudget as pb
 from parambudget.cli.main import main
+from parambudget.cost.step import ON_CPU
 from parambudget.errors import InputError
+from parambudget.planning.step_search import fastest_step
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import explain_out_of_memory, select_device
+from parambudget.training.run import settings
 from parambudget.training.run.autotune import attempts, first_that_fits, settings_for_hours, settings_that_fit
-from parambudget.training.run.defaults import with_defaults
+from parambudget.training.run.defaults import with_train_defaults
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -21,8 +25,8 @@ CONFIG = small_config(batch_size=16, gradient_accumulation_steps=8)
 
 def tried(given: set[str]) -> list[tuple[int, int, int, bool]]:
     return [
-        (c.batch_size, c.gradient_accumulation_steps, c.loss_chunks, c.gradient_checkpointing)
-        for c in attempts(CONFIG, given, context_length=1024)
+        (s.batch_size, s.gradient_accumulation_steps, s.loss_chunks, s.gradient_checkpointing)
+        for s in (config.step for config in attempts(CONFIG, given, context_length=1024))
     ]
 
 
@@ -44,20 +48,20 @@ def test_what_was_given_is_not_changed():
 
 def test_an_odd_batch_is_cut_in_whole_parts():
     config = small_config(batch_size=15, gradient_accumulation_steps=1)
-    sizes = [c.batch_size for c in attempts(config, {"loss_chunks", "gradient_checkpointing"}, 4096)]
+    sizes = [c.step.batch_size for c in attempts(config, {"loss_chunks", "gradient_checkpointing"}, 4096)]
     assert sizes == [15, 5, 1]
 
 
 def room_for(most: int):
     def try_one(config: TrainConfig) -> None:
-        if config.batch_size > most:
+        if config.step.batch_size > most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     return try_one
 
 
 def test_the_first_settings_that_fit_are_taken():
-    assert first_that_fits(attempts(CONFIG, set(), 1024), room_for(5)).batch_size == 4
+    assert first_that_fits(attempts(CONFIG, set(), 1024), room_for(5)).step.batch_size == 4
 
 
 def test_where_nothing_fits_one_line_says_so():
@@ -66,7 +70,7 @@ def test_where_nothing_fits_one_line_says_so():
 
 
 def test_a_trial_leaves_settings_alone_that_fit(data):
-    found = with_defaults({"steps": 5}, small_model(), len(data.train), on_cpu=True)
+    found = with_train_defaults({"steps": 5}, small_model(), len(data.train), on_cpu=True)
     assert settings_that_fit(found, small_model(), data, select_device("cpu")).config == found.config
 
 
@@ -80,9 +84,26 @@ def test_running_out_of_memory_is_one_line_that_says_what_to_change():
         raise RuntimeError("something else")
 
 
+def test_resolved_settings_hold_the_step_as_planned_and_executed_here(data, monkeypatch):
+    planned_with = []
+
+    def recording(model, sequences, machine, given):
+        planned_with.append(given)
+        return fastest_step(model, sequences, machine, given)
+
+    monkeypatch.setattr(settings, "fastest_step", recording)
+    monkeypatch.setattr(settings, "machine_of", lambda *_: pb.machine("h100"))
+    requested = settings.RequestedSettings({"steps": 5, "z_loss": 0.25}, frozenset({"steps", "z_loss"}))
+    compute = select_device("cpu")
+    found = settings.resolve_settings(requested, small_model(), data, compute, None, None).resolved
+    assert [given["z_loss"] for given in planned_with] == [0.25]
+    assert (found.config.step.z_loss, found.config.step.backend) == (0.25, ON_CPU)
+    assert "z_loss" not in found.reasons
+
+
 def test_hours_become_steps_that_fill_them_with_evaluations(data):
     model, compute = small_model(), select_device("cpu")
-    first = with_defaults({}, model, len(data.train), on_cpu=True)
+    first = with_train_defaults({}, model, len(data.train), on_cpu=True)
     found, seconds = settings_for_hours(first, {}, model, data, compute, 1.0, update_seconds=0.5)
     assert seconds == 0.5
     assert 7200 / (1 + 1 / 6) - 1 <= found.config.steps <= 7200
@@ -92,7 +113,7 @@ def test_hours_become_steps_that_fill_them_with_evaluations(data):
 
 
 def test_hours_too_short_for_an_update_are_refused(data):
-    first = with_defaults({}, small_model(), len(data.train), on_cpu=True)
+    first = with_train_defaults({}, small_model(), len(data.train), on_cpu=True)
     with pytest.raises(InputError, match=r"`hours=0.0001` .* one update"):
         settings_for_hours(first, {}, small_model(), data, select_device("cpu"), 1e-4, update_seconds=10.0)
 

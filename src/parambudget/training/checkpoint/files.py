@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from parambudget._files import publish_folder, sha256_of_file
 from parambudget.errors import InputError
+from parambudget.training.device import Environment
 from parambudget.training.distributed import is_sharded
 from parambudget.training.metrics import RunConfigDocument, StepMetrics, list_checkpoints
 
@@ -56,7 +57,7 @@ class RunMetadata:
 
     config: RunConfigDocument
     tokenizer_json: str
-    environment: dict[str, str | int]
+    environment: Environment
     shard_writer: "ShardedCheckpointWriter | None" = None
     """For a sharded model, whose tensors are this process's rows: how all processes write them together."""
 
@@ -209,7 +210,8 @@ def _state_document(snapshot: Snapshot, hashes: dict[str, str]) -> CheckpointSta
     step = snapshot.step
     return {
         "step": step.step, "tokens": step.tokens, "loss": step.loss, "val_loss": step.val_loss,
-        "torch_rng": snapshot.torch_rng, "surroundings": snapshot.metadata.environment, "sha256": hashes,
+        "torch_rng": snapshot.torch_rng, "surroundings": snapshot.metadata.environment.as_dict(),
+        "sha256": hashes,
     }  # fmt: skip
 
 

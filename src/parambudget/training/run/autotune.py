@@ -22,7 +22,7 @@ from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.loop import Clock, train_steps
 from parambudget.training.metrics import StepMetrics
-from parambudget.training.run.defaults import ResolvedTrainConfig, with_defaults
+from parambudget.training.run.defaults import ResolvedTrainConfig, with_train_defaults
 from parambudget.training.train_state import init_train_state
 from parambudget.units import format_seconds
 
@@ -37,24 +37,22 @@ EVALUATION_SHARE: Final = 1 / 3
 
 def settings_that_fit(
     resolved: ResolvedTrainConfig, model: ModelConfig, data: TokenData, compute: Compute,
-    group: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> ResolvedTrainConfig:  # fmt: skip
     """The settings, if two updates with them fit in memory; else with the first change that makes them fit.
 
     Nothing that was given is changed, and never the number of sequences in an update. With several processes,
     they must fit on each.
     """
-    tries = attempts(resolved.config, resolved.given, model.context_length, group.world_size)
-    config = first_that_fits(tries, partial(_try, model, data, compute, group, shard), group)
+    tries = attempts(resolved.config, resolved.given, model.context_length)
+    config = first_that_fits(tries, partial(_try, model, data, compute, group), group)
     before = resolved.config.model_dump()
     changed = [name for name, value in config.model_dump().items() if before[name] != value]
     reason = f"the largest choice that fits in the memory of {compute.name}"
     return replace(resolved, config=config, reasons=resolved.reasons | dict.fromkeys(changed, reason))
 
 
-def attempts(
-    config: TrainConfig, given: Set[str], context_length: int, world_size: int = 1
-) -> Iterator[TrainConfig]:
+def attempts(config: TrainConfig, given: Set[str], context_length: int) -> Iterator[TrainConfig]:
     """The settings as they are, and then with less and less memory, the faster ones first.
 
     The logits in chunks; smaller micro-steps, as long as they keep a GPU busy; gradient checkpointing.
@@ -64,7 +62,7 @@ def attempts(
     sizes = [step.batch_size]
     if not {"batch_size", "gradient_accumulation_steps"} & given:
         whole = step.sequences_per_update
-        sizes = _halving([n for n in range(step.batch_size, 0, -1) if whole % (n * world_size) == 0])
+        sizes = _halving([n for n in range(step.batch_size, 0, -1) if whole % (n * step.world_size) == 0])
     busy = [size for size in sizes if size * context_length >= BUSY_TOKENS] or sizes[:1]
     may_recompute = "gradient_checkpointing" not in given or step.gradient_checkpointing
     plain = [] if step.gradient_checkpointing else [(size, False) for size in busy]
@@ -75,7 +73,7 @@ def attempts(
             smaller = step.with_batch_size(size).replace(
                 loss_chunks=n_chunks, gradient_checkpointing=checkpointing
             )
-            yield config.replace(**smaller.model_dump())
+            yield config.replace(step=smaller)
 
 
 def first_that_fits(
@@ -119,60 +117,53 @@ def _halving(sizes: list[int]) -> list[int]:
 
 
 def _try(
-    model: ModelConfig,
-    data: TokenData,
-    compute: Compute,
-    group: ProcessGroup,
-    shard: bool,
-    config: TrainConfig,
+    model: ModelConfig, data: TokenData, compute: Compute, group: ProcessGroup, config: TrainConfig
 ) -> None:
     """Two updates of at most two micro-steps: gradients are accumulated and the optimizer has its state.
 
     Waits for no other process, so that it may fail on one of them.
     """
-    n_each = min(2, len(group.own_micro_steps(config)))
+    n_each, shard = min(2, len(group.own_micro_steps(config))), config.step.shard
     tried = group.fake_group() if shard else SINGLE_PROCESS
-    config = config.replace(gradient_accumulation_steps=n_each * tried.world_size)
+    config = config.replace(
+        gradient_accumulation_steps=n_each * tried.world_size, world_size=tried.world_size
+    )
     # Where every process holds the whole model, DistributedDataParallel averages copies of the gradients.
     averaged = torch.empty(0 if shard or group.world_size == 1 else total(model), device=compute.device)
-    for _ in islice(_trial(model, data, compute, config, tried, shard=shard)[0], 2):
+    for _ in islice(_trial(model, data, compute, config, tried)[0], 2):
         pass
     del averaged
 
 
 def _trial(
-    model: ModelConfig,
-    data: TokenData,
-    compute: Compute,
-    config: TrainConfig,
-    group: ProcessGroup,
-    *,
-    shard: bool,
+    model: ModelConfig, data: TokenData, compute: Compute, config: TrainConfig, group: ProcessGroup
 ) -> tuple[Iterator[StepMetrics], Clock]:
     """Updates of a model that is then discarded, without evaluations."""
     config = config.replace(steps=MAX_COUNT, eval_every=MAX_COUNT, save_every=MAX_COUNT)
     update_tokens = config.step.tokens_per_update(model.context_length)
     clock = Clock(update_tokens, flops_per_token(model), compute.peak_flops)
-    state = init_train_state(model, config, compute, group, shard=shard)
+    state = init_train_state(model, config, compute, group)
     return train_steps(state, model, config, data, 0, clock), clock
 
 
 def settings_for_hours(
     first: ResolvedTrainConfig, fields: Mapping[str, object], model: ModelConfig, data: TokenData,
-    compute: Compute, hours: float, update_seconds: float | None, group: ProcessGroup = SINGLE_PROCESS, *,
-    shard: bool = False,
+    compute: Compute, hours: float, update_seconds: float | None, group: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[ResolvedTrainConfig, float]:  # fmt: skip
     """The settings with as many steps as `hours` allow, evaluations included; and the seconds per update.
 
     `first` is what `fields` resolve to without the hours. Its updates are timed here unless an earlier start
     of the run has done so: then the number of steps, and with it the schedule, stays the same.
     """
-    seconds = update_seconds or timed_update_seconds(model, first.config, data, compute, group, shard=shard)
+    seconds = update_seconds or timed_update_seconds(model, first.config, data, compute, group)
     timed = first.config.step.model_dump()
 
     def with_steps(steps: int) -> ResolvedTrainConfig:
         on_cpu = compute.device.type == "cpu"
-        return with_defaults({**fields, **timed, "steps": steps}, model, len(data.train), on_cpu=on_cpu)
+        found = with_train_defaults(
+            {**fields, **timed, "steps": steps}, model, len(data.train), on_cpu=on_cpu
+        )
+        return replace(found, config=found.config.replace(step=first.config.step))
 
     whole = hours * 3600 / seconds
     if whole < 1:
@@ -194,13 +185,13 @@ def settings_for_hours(
 
 def timed_update_seconds(
     model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute,
-    group: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False, seconds: float = TIMED_SECONDS,
+    group: ProcessGroup = SINGLE_PROCESS, *, seconds: float = TIMED_SECONDS,
 ) -> float:  # fmt: skip
     """Seconds of one update, the median of a few after a warm-up, on a model that is then discarded.
 
     Several processes run the same number of updates, as the main one decides, and its time counts.
     """
-    steps, clock = _trial(model, data, compute, config, group, shard=shard)
+    steps, clock = _trial(model, data, compute, config, group)
     for _ in islice(steps, WARM_UP_UPDATES):
         pass
     rates: list[float] = []

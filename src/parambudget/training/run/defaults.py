@@ -6,7 +6,7 @@ Moonlight   Liu et al. 2025, arXiv 2502.16982: Muon with updates of AdamW's size
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,13 +51,13 @@ class ResolvedTrainConfig:
     reasons: dict[str, str]
 
 
-def with_defaults(
+def with_train_defaults(
     given: Mapping[str, object], model: ModelConfig, data_tokens: int, *, on_cpu: bool,
-    train_tokens: int | None = None,
+    tokens: int | None = None,
 ) -> ResolvedTrainConfig:  # fmt: skip
     """The given settings, and the rest derived from the model, the text and the device.
 
-    `train_tokens` is the number of tokens to train on, in place of `steps`.
+    `tokens` is the number of tokens to train on, in place of `steps`.
     """
     require_valid(given)  # a wrong field is reported as itself, not as the arithmetic it breaks below
     if given.get("balance_loss") and model.moe is None:
@@ -66,38 +66,39 @@ def with_defaults(
         )
     fields: dict[str, Any] = dict(given)
     reasons: dict[str, str] = {}
-
-    def fill(name: str, value: object, reason: str) -> None:
+    length, why = (tokens, "given") if tokens is not None else training_tokens(model, data_tokens)
+    for name, value, reason in _derived_settings(fields, model, length, why, on_cpu=on_cpu):
         if name not in fields:
             fields[name], reasons[name] = value, reason
+    return ResolvedTrainConfig(TrainConfig.read(fields), frozenset(given), reasons)
 
-    planned, why_planned = training_tokens(model, data_tokens)
-    if train_tokens is not None:
-        planned, why_planned = train_tokens, "given"
-    for name, (value, reason) in _batch(fields, model, planned, "cpu" if on_cpu else "accelerator").items():
-        fill(name, value, reason)
+
+def _derived_settings(
+    fields: Mapping[str, Any], model: ModelConfig, length: int, why_length: str, *, on_cpu: bool
+) -> Iterator[tuple[str, object, str]]:
+    """Every setting that has a default, with it and the reason.
+
+    Each is in `fields` before the next one is derived from it.
+    """
+    yield from _batch(fields, model, length, "cpu" if on_cpu else "accelerator")
     step = StepConfig(
         batch_size=fields["batch_size"], gradient_accumulation_steps=fields["gradient_accumulation_steps"]
     )
-    tokens = step.tokens_per_update(model.context_length)
-    fewest = f", and an update has {tokens:,}" if planned < tokens else ""
-    fill("steps", max(1, round(planned / tokens)), f"{format_count(planned)} tokens: {why_planned}{fewest}")
-    rate, why = peak_learning_rate(model, fields["steps"] * tokens)
-    fill("learning_rate", rate, why)
-    fill(
-        "final_learning_rate",
-        min(FINAL_LEARNING_RATE, fields["learning_rate"]),
-        "as in the runs behind Step Law",
-    )
-    fill("warmup_steps", min(2_000, math.ceil(fields["steps"] / 10)), "a tenth of the steps, at most 2,000")
-    fill("eval_every", math.ceil(fields["steps"] / 10), "10 times in the run")
-    affordable = max(model.context_length, fields["eval_every"] * tokens // 2)
-    fill("eval_tokens", min(MOST_EVAL_TOKENS, affordable), "evaluation takes at most a seventh of the run")
-    fill("save_every", math.ceil(fields["steps"] / 10), "10 times in the run")
-    fill("balance_loss", *_balance_loss(model))
+    update = step.tokens_per_update(model.context_length)
+    fewest = f", and an update has {update:,}" if length < update else ""
+    yield "steps", max(1, round(length / update)), f"{format_count(length)} tokens: {why_length}{fewest}"
+    steps = fields["steps"]
+    yield "learning_rate", *peak_learning_rate(model, steps * update)
+    final = min(FINAL_LEARNING_RATE, fields["learning_rate"])
+    yield "final_learning_rate", final, "as in the runs behind Step Law"
+    yield "warmup_steps", min(2_000, math.ceil(steps / 10)), "a tenth of the steps, at most 2,000"
+    yield "eval_every", math.ceil(steps / 10), "10 times in the run"
+    affordable = max(model.context_length, fields["eval_every"] * update // 2)
+    yield "eval_tokens", min(MOST_EVAL_TOKENS, affordable), "evaluation takes at most a seventh of the run"
+    yield "save_every", math.ceil(steps / 10), "10 times in the run"
+    yield "balance_loss", *_balance_loss(model)
     for name, reason in _ALWAYS.items():
-        fill(name, TRAIN_FIELDS[name].default, reason)
-    return ResolvedTrainConfig(TrainConfig.read(fields), frozenset(given), reasons)
+        yield name, TRAIN_FIELDS[name].default, reason
 
 
 def _balance_loss(model: ModelConfig) -> tuple[float, str]:
@@ -116,15 +117,13 @@ def require_valid(given: Mapping[str, object]) -> None:
 
 
 def _batch(
-    fields: Mapping[str, Any], model: ModelConfig, planned: int, kind: str
-) -> dict[str, tuple[int, str]]:
+    fields: Mapping[str, Any], model: ModelConfig, length: int, kind: str
+) -> Iterator[tuple[str, int, str]]:
     """Sequences per update as the laws have it, in micro-steps of a size that suits the device, and why."""
-    tokens, why = update_tokens(model, planned, fields.get("steps"))
+    tokens, why = update_tokens(model, length, fields.get("steps"))
     sequences = max(1, tokens // model.context_length)
     most, steps = MICRO_STEP_TOKENS[kind], fields.get("gradient_accumulation_steps", 1)
     size = micro_batch_size(sequences, steps, at_most=most // model.context_length)
     steps = accumulation_steps(sequences, fields.get("batch_size", size))
-    return {
-        "batch_size": (size, f"at most {most:,} tokens a micro-step on this device"),
-        "gradient_accumulation_steps": (steps, why),
-    }
+    yield "batch_size", size, f"at most {most:,} tokens a micro-step on this device"
+    yield "gradient_accumulation_steps", steps, why

@@ -24,7 +24,6 @@ from parambudget.planning.advice import suggestions
 from parambudget.planning.machine import CPU, Machine, main_memory_bytes
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
-from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.units import format_bytes
 
 AMPLE_SHARE: Final = 0.75
@@ -55,16 +54,9 @@ class Prediction:
         return asdict(self)
 
 
-def predict_run(
-    model: ModelConfig,
-    config: TrainConfig,
-    compute: Compute,
-    group: ProcessGroup = SINGLE_PROCESS,
-    *,
-    shard: bool = False,
-) -> Prediction:
-    """What is predicted of these settings on this device."""
-    step, machine = step_of_run(config, compute, group, shard=shard), machine_of(compute, group.world_size)
+def predict_run(model: ModelConfig, config: TrainConfig, compute: Compute) -> Prediction:
+    """What is predicted of these settings, whose step is executed on this device."""
+    step, machine = config.step, machine_of(compute, config.step.world_size)
     peak = tensor_bytes(model, step)
     if compute.device.type == "cpu":
         peak = _with_saves(peak, model, config) + _resident_bytes()
@@ -73,13 +65,6 @@ def predict_run(
     speed = throughput(model, step, machine.profile)
     rate = speed.tokens_per_second
     return Prediction(peak, rate.expected, rate.low, rate.high, speed.update_seconds)
-
-
-def step_of_run(
-    config: TrainConfig, compute: Compute, group: ProcessGroup = SINGLE_PROCESS, *, shard: bool = False
-) -> StepConfig:
-    """The step of these settings as it is executed here, by these processes."""
-    return config.step.replace(world_size=group.world_size, shard=shard, backend=compute.backend)
 
 
 def machine_of(compute: Compute, world_size: int = 1) -> Machine | None:

@@ -25,7 +25,7 @@ from parambudget.training.run.forecast import Prediction, predict_run
 from parambudget.training.run.request import RunRequest, TrainEvents
 from parambudget.training.run.run_folder import (
     data_provenance,
-    require_free,
+    require_free_run_folder,
     run_data_path,
     warn_about_changed_text,
 )
@@ -71,8 +71,8 @@ def run(
             stop.raise_immediately()
         with group.synced_errors():
             request = group.broadcast(build())
-        heard = events if events is not None and group.is_main else TrainEvents()
-        return _run_in_group(group, request, own_device, heard, stop)
+        own_events = events if events is not None and group.is_main else TrainEvents()
+        return _run_in_group(group, request, own_device, own_events, stop)
 
 
 def _run_in_group(
@@ -83,14 +83,12 @@ def _run_in_group(
     with group.synced_errors():
         compute, data, settings = _prepare(group, request, device, events)
     config = settings.resolved.config
-    planned = predict_run(model, config, compute, group, shard=settings.shard)
+    planned = predict_run(model, config, compute)
     start = RunStart(
         model, data, out, settings.resolved, compute.name, planned, group.peak_flops(compute),
         compute.peak_memory_bytes,
     )  # fmt: skip
-    job = TrainJob(
-        model, config, data, out, settings.shard, options.resume, options.init, settings.provenance
-    )
+    job = TrainJob(model, config, data, out, options.resume, options.init, settings.provenance)
     stop.wait_for_update()
     with _log_steps(events.on_step, request, config, group) as on_step:
         result = train(
@@ -112,7 +110,7 @@ def _prepare(
     if options.init is not None:
         require_initial_weights(options.init)
     if group.is_main:
-        require_free(out, resume=options.resume)
+        require_free_run_folder(out, resume=options.resume)
     if options.wandb is not None:
         _require_wandb()
     sets_length = options.tokens is not None or options.hours is not None

@@ -2,7 +2,6 @@
 imported."""
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,6 @@ from parambudget.units import format_count
 
 if TYPE_CHECKING:
     from parambudget.training.run.orchestration import RunStart
-
-
-def launched_processes() -> int:
-    """How many processes `torchrun` has started, this one included; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ _TEXT: Final = {
 
 def require_same_run(out: Path, stored: RunConfigDocument, now: RunConfigDocument) -> None:
     """Refuse to resume a run as something else; names the first field that differs."""
-    require_same_model(out, stored, now["model"])
+    require_same_run_model(out, stored, now["model"])
     require_same_settings(out, stored, now["train"])
     require_same_text(out, stored, now["provenance"])
 
@@ -50,7 +50,7 @@ def require_same_text(out: Path, stored: RunConfigDocument, provenance: dict[str
             )
 
 
-def require_same_model(out: Path, stored: RunConfigDocument, model: dict[str, object]) -> None:
+def require_same_run_model(out: Path, stored: RunConfigDocument, model: dict[str, object]) -> None:
     """Refuse to resume a run of another model."""
     for name, here in model.items():
         if (there := stored["model"].get(name, here)) != here:
@@ -97,7 +97,7 @@ def restore_newest_checkpoint(
     if state["step"] > steps:
         raise InputError(f"{folder} is already beyond steps={steps}; use at least {state['step']}")
     files.restore(folder, state, train_state.module, train_state.optimizer)
-    now = metadata.environment
+    now = metadata.environment.as_dict()
     changed = [
         f"{name} {before} there and {now[name]} here"
         for name, before in state["surroundings"].items()

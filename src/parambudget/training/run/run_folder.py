@@ -52,7 +52,7 @@ def lock_run_folder(out: Path, *, resume: bool = False) -> Iterator[Path]:
 
     With `resume` the folder may hold a run already: what was cut short in it is removed.
     """
-    require_free(out, resume=resume)
+    require_free_run_folder(out, resume=resume)
     checkpoints = out / "checkpoints"
     missing = [folder for folder in (checkpoints, out, *out.parents) if not folder.exists()]
     try:
@@ -74,7 +74,7 @@ def lock_run_folder(out: Path, *, resume: bool = False) -> Iterator[Path]:
                     folder.rmdir()
 
 
-def require_free(out: Path, *, resume: bool = False) -> None:
+def require_free_run_folder(out: Path, *, resume: bool = False) -> None:
     """Refuse a folder that is not writable, or that holds a run that is not to be resumed."""
     present = [name for name in _RUN_FILES if _is_occupied(out / name)]
     if present and not (resume and "config.json" in present):

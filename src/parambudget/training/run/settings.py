@@ -16,9 +16,9 @@ from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import read_run_config
 from parambudget.training.run.autotune import settings_for_hours, settings_that_fit
-from parambudget.training.run.defaults import ResolvedTrainConfig, with_defaults
-from parambudget.training.run.forecast import has_ample_room, machine_of, require_room, step_of_run
-from parambudget.training.run.resume import require_same_model, require_same_settings
+from parambudget.training.run.defaults import ResolvedTrainConfig, with_train_defaults
+from parambudget.training.run.forecast import has_ample_room, machine_of, require_room
+from parambudget.training.run.resume import require_same_run_model, require_same_settings
 from parambudget.units import format_bytes
 
 GIVEN: Final = "given"
@@ -50,9 +50,8 @@ class ResolvedSettings:
     """Complete settings, and what the run's provenance should say of them."""
 
     resolved: ResolvedTrainConfig
+    """The step in it is the one that is executed here."""
     provenance: dict[str, Any]
-    shard: bool
-    """Whether the model is divided among the processes."""
 
 
 def merge_sources(source: Source, flags: Mapping[str, object], *, longer: bool) -> RequestedSettings:
@@ -76,9 +75,9 @@ def require_possible(
     the run has this model."""
     stored = read_run_config(resumed) if resumed is not None else None
     if resumed is not None and stored is not None:
-        require_same_model(resumed, stored, model.model_dump())
+        require_same_run_model(resumed, stored, model.model_dump())
         requested = replace(requested, stored=stored["train"], provenance=stored["provenance"])
-    config = with_defaults(requested.merged_fields, model, data_tokens=1, on_cpu=True).config
+    config = with_train_defaults(requested.merged_fields, model, data_tokens=1, on_cpu=True).config
     if resumed is not None and stored is not None:
         require_same_settings(resumed, stored, config.model_dump())
     return requested
@@ -86,17 +85,17 @@ def require_possible(
 
 def resolve_settings(
     requested: RequestedSettings, model: ModelConfig, data: TokenData, compute: Compute,
-    train_tokens: int | None, hours: float | None, group: ProcessGroup = SINGLE_PROCESS, *,
-    shard: bool | None = False,
+    tokens: int | None, hours: float | None, group: ProcessGroup = SINGLE_PROCESS, *,
+    shard: bool | None = None,
 ) -> ResolvedSettings:  # fmt: skip
     """The settings requested and those of the run that is resumed; the rest from model, text and device."""
     fields = requested.merged_fields
-    if train_tokens is not None or hours is not None:
+    if tokens is not None or hours is not None:
         fields.pop("steps", None)
     on_cpu = compute.device.type == "cpu"
 
     def resolve() -> ResolvedTrainConfig:
-        return with_defaults(fields, model, len(data.train), on_cpu=on_cpu, train_tokens=train_tokens)
+        return with_train_defaults(fields, model, len(data.train), on_cpu=on_cpu, tokens=tokens)
 
     if shard:
         group.require_several()
@@ -107,22 +106,21 @@ def resolve_settings(
         chosen, why = _choose_step_fields(resolved.config, fields, model, compute, group, shard=shard)
         fields.update(chosen)
         resolved = resolve()
-    step = step_of_run(resolved.config, compute, group, shard=shard)
+    resolved = replace(resolved, config=group.executed_config(resolved.config, compute, shard=shard))
+    step = resolved.config.step
     require_room(model, step, compute)
     if not on_cpu and not requested.stored and not has_ample_room(model, step, compute):
-        resolved = settings_that_fit(resolved, model, data, compute, group, shard=shard)
+        resolved = settings_that_fit(resolved, model, data, compute, group)
     planned: dict[str, Any] = {
         name: requested.provenance[name] for name in _PLANNED if name in requested.provenance
     }
     if hours is not None:
         timed = planned.get("update_seconds")
-        resolved, seconds = settings_for_hours(
-            resolved, fields, model, data, compute, hours, timed, group, shard=shard
-        )
+        resolved, seconds = settings_for_hours(resolved, fields, model, data, compute, hours, timed, group)
         planned = {"hours": hours, "update_seconds": seconds}
     resolved = replace(resolved, given=requested.given, reasons=_reasons(requested, why, resolved))
     given = requested.given | frozenset(requested.provenance.get(GIVEN, requested.stored))
-    return group.broadcast(ResolvedSettings(resolved, {**planned, GIVEN: sorted(given)}, shard))
+    return group.broadcast(ResolvedSettings(resolved, {**planned, GIVEN: sorted(given)}))
 
 
 def _reasons(
@@ -165,9 +163,9 @@ def _choose_shard(
 
 
 def _step_fields(config: TrainConfig, fields: Mapping[str, object]) -> StepFields:
-    """What is decided of a step: the fields that are given, and the optimizer."""
+    """What is decided of a step: the fields that are given, and those that do not depend on the device."""
     given = {name: fields[name] for name in STEP_FIELDS if name in fields}
-    return cast(StepFields, given | {"optimizer": config.step.optimizer})
+    return cast(StepFields, given | {"optimizer": config.step.optimizer, "z_loss": config.step.z_loss})
 
 
 def _divided_evenly(config: TrainConfig, group: ProcessGroup) -> StepFields:
