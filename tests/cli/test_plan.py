@@ -83,7 +83,7 @@ def test_a_wrong_setting_in_the_file_is_one_line(run, tmp_path):
 def test_hours_choose_width_depth_and_size_together(run):
     code, out, err = run("solve", "--hours", 1.5, "--gpu", "h100")
     assert (code, err) == (0, "")
-    assert "Predicted all " in out
+    assert "Checked all " in out
     assert "tokens/s" in out.splitlines()[0]
     assert "--hours 1.5 --gpu h100" in out.splitlines()[-1]
 

@@ -269,7 +269,7 @@ def _certificate(c: Certificate) -> str:
 
 
 def _sweep_summary(c: Certificate) -> str:
-    summary = f"Predicted all {c.lattice_points:,} shapes; {c.feasible or 0:,} fit"
+    summary = f"Checked all {c.lattice_points:,} shapes; {c.feasible or 0:,} fit"
     if c.objective != "loss" or c.best is None or c.by_size is None:
         return summary
     near = [(size, loss) for size, loss in c.by_size.items() if loss < c.best + _NEAR]
