@@ -23,7 +23,7 @@ from parambudget.text.token_cache import TokenData
 from parambudget.training.metrics import StepMetrics, TrainResult
 from parambudget.training.run.defaults import ResolvedTrainConfig
 from parambudget.training.run.forecast import Prediction
-from parambudget.training.run.orchestration import RunStart
+from parambudget.training.run.request import RunStart
 from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
 
 

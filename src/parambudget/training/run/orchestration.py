@@ -6,11 +6,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 
-from parambudget.arch.config import ModelConfig
 from parambudget.errors import MissingExtra
 from parambudget.text.dataset import data_for
 from parambudget.text.token_cache import TokenData
@@ -20,9 +18,8 @@ from parambudget.training.device import Compute, explain_missing_kernel, select_
 from parambudget.training.distributed import ProcessGroup, join_process_group
 from parambudget.training.loop import TrainJob, train
 from parambudget.training.metrics import StepMetrics, TrainResult, run_config_path
-from parambudget.training.run.defaults import ResolvedTrainConfig
-from parambudget.training.run.forecast import Prediction, predict_run
-from parambudget.training.run.request import RunRequest, TrainEvents
+from parambudget.training.run.forecast import predict_run
+from parambudget.training.run.request import RunRequest, RunStart, TrainEvents
 from parambudget.training.run.run_folder import (
     data_provenance,
     require_free_run_folder,
@@ -37,24 +34,6 @@ from parambudget.training.run.settings import (
 )
 from parambudget.training.run.signals import StopRequest
 from parambudget.training.train_state import require_initial_weights
-
-
-@dataclass(frozen=True, eq=False)
-class RunStart:
-    """A run that is about to make its first update."""
-
-    model: ModelConfig
-    data: TokenData
-    out: Path
-    settings: ResolvedTrainConfig
-    """Complete, each with its reason."""
-    device: str
-    planned: Prediction | None
-    """Predicted memory and speed."""
-    peak_flops: float | None
-    """Dense FLOP/s of all devices; None if not known."""
-    peak_memory_bytes: Callable[[], int | None]
-    """The most memory used so far."""
 
 
 def run(

@@ -15,7 +15,9 @@ from parambudget.training.metrics import StepMetrics, TrainResult, read_run_conf
 from parambudget.units import format_count
 
 if TYPE_CHECKING:
-    from parambudget.training.run.orchestration import RunStart
+    from parambudget.text.token_cache import TokenData
+    from parambudget.training.run.defaults import ResolvedTrainConfig
+    from parambudget.training.run.forecast import Prediction
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,31 @@ class RunRequest:
     """Of the run to resume, else of the run that the config file belongs to: its text is meant."""
 
 
+@dataclass(frozen=True, eq=False)
+class RunStart:
+    """A run that is about to make its first update."""
+
+    model: ModelConfig
+    data: "TokenData"
+    out: Path
+    settings: "ResolvedTrainConfig"
+    """Complete, each with its reason."""
+    device: str
+    planned: "Prediction | None"
+    """Predicted memory and speed."""
+    peak_flops: float | None
+    """Dense FLOP/s of all devices; None if not known."""
+    peak_memory_bytes: Callable[[], int | None]
+    """The most memory used so far."""
+
+
 @dataclass(frozen=True)
 class TrainEvents:
     """What is called while a run goes on, in the main process alone. Every callback is optional."""
 
     on_status: Callable[[str | None], None] = lambda _: None
     """What is being prepared before the first update; None when that is done."""
-    on_start: "Callable[[RunStart], None]" = lambda _: None
+    on_start: Callable[[RunStart], None] = lambda _: None
     """The first update is next."""
     on_step: Callable[[StepMetrics], None] = lambda _: None
     """After each update."""
