@@ -74,7 +74,7 @@ def test_the_wheel_says_that_it_is_typed_and_has_all_of_the_package(wheel):
 
 
 @pytest.fixture(scope="module")
-def checked(wheel, tmp_path_factory, pytestconfig):
+def checked(wheel, tmp_path_factory):
     """What mypy --strict says of the user's file, line by line, with the wheel installed."""
     folder = tmp_path_factory.mktemp("user")
     venv.create(folder / "venv", with_pip=False)
@@ -85,7 +85,7 @@ def checked(wheel, tmp_path_factory, pytestconfig):
     (folder / "user.py").write_text(USER_FILE)
     command = [
         sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--python-executable={python}",
-        f"--cache-dir={pytestconfig.cache.mkdir('mypy')}", "user.py",
+        f"--cache-dir={folder / 'mypy'}", "user.py",
     ]  # fmt: skip
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
 

@@ -78,7 +78,7 @@ def test_what_is_recomputed_costs_the_hardware_flops_that_the_table_says(
         return module.logits(hidden).logsumexp(-1).sum()
 
     with sdpa_kernel(SDPBackend.MATH), counted() as counter:
-        hidden = module.hidden(tokens, checkpoint=checkpointing)
+        hidden = module.hidden_states(tokens, gradient_checkpointing=checkpointing)
         part = checkpoint(loss, hidden, use_reentrant=False) if recompute_logits else loss(hidden)
         part.backward()
     per_token = hardware_flops_per_token(

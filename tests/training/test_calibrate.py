@@ -59,6 +59,7 @@ class TestMeasuring:
         assert said[:4] == ["copying memory", "matmuls", "attention", "Muon"]
         assert said[-1] == "training, 6 of 6 small models"
 
+    @pytest.mark.alone
     def test_a_model_it_never_ran_is_predicted_within_a_factor_of_three(self, measured):
         """A moment on a busy machine; what a minute gives is in docs/throughput.md."""
         model, work = (

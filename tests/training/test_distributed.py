@@ -234,7 +234,7 @@ def test_a_shared_run_starts_from_the_weights_of_another(two, alone):
         (["--out", "new", "--init", "broken"], "checkpoint broken is damaged: model.safetensors"),
         (["--out", "new", "--steps", "0"], "steps is 0"),
         (["--out", "new", "--tokens", "1M", "--steps", "2"], "both set the length of the run"),
-        (["--out", "new", "--unknown"], "No such option: --unknown"),
+        (["--out", "new", "--unknown"], "no such option: --unknown"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
