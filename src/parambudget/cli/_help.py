@@ -12,8 +12,6 @@ from typing import Any, Final, Literal
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-from parambudget.errors import ConfigError
-
 SIZE_PANEL: Final = "Model sizes"
 CHOICE_PANEL: Final = "Model choices"
 BLOCK_PANELS: Final = {"moe": "Mixture of experts", "mla": "Latent attention"}
@@ -66,7 +64,7 @@ class Command(TyperCommand):
             hint = _hint_for(error, self.get_params(ctx), ctx.command_path)
             if hint is None:
                 raise
-            raise ConfigError(hint) from None
+            raise typer.TyperException(hint) from None
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The help of what most runs need."""
@@ -258,7 +256,7 @@ def _refuse_two_spellings(
         own = {f"--{flag}" for flag, option in flags.items() if option.name == ours}
         others = {other for other, name in ours_by_word.items() if name == ours and other != word}
         if twice := sorted((own | others) & spelled):
-            raise ConfigError(f"{word} and {twice[0]} are the same setting; give one of them")
+            raise typer.TyperException(f"{word} and {twice[0]} are the same setting; give one of them")
 
 
 def _hint_for(error: typer.TyperException, parameters: Sequence[object], command: str) -> str | None:

@@ -155,6 +155,8 @@ LATENT = {
 
 
 @pytest.mark.slow
+# torch 2.15 warns of it while it compiles what surrounds the experts.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="inductor needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
