@@ -18,6 +18,14 @@ def _no_calibration_of_ones_own(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _commands_are_printed_as_outside_of_uv():
+    """`uv run pytest` changes no test: which start a printed command gets is a test of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Matrices this small are slower on several threads, and very slow where other tests compete for them."""
@@ -41,8 +49,6 @@ def data(tmp_path_factory):
 def run(monkeypatch, capsys):
     """Run a command in this process: (exit code, standard output, standard error)."""
     from parambudget.cli.main import main
-
-    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)  # commands are printed as outside of uv
 
     def run_command(*arguments):
         monkeypatch.setattr(sys, "argv", ["parambudget", *map(str, arguments)])
