@@ -67,9 +67,13 @@ def canonical_fields(m: ModelConfig) -> dict[str, Any]:
     if m.position == "rotary":
         fields["rotary_fraction"] = m.rotary_dim
         fields["rotary_pattern"] = tuple(m.rotates(layer) for layer in layers)
-        fields["rope_theta_local"] = (m.rope_theta_local or m.rope_theta) if any(local) else None
+        # Without a base of their own, local layers have the rescaled angles of the others.
+        shared = m.rope_theta if m.rope_scaling is None else None
+        fields["rope_theta_local"] = (m.rope_theta_local or shared) if any(local) else None
     else:
         fields |= dict.fromkeys(_ROTARY_FIELDS)
+    if m.rope_scaling is not None:
+        fields["rope_attention_factor"] = m.rotary_scale
     if m.attention_multiplier is None:
         fields["attention_multiplier"] = m.head_dim**-0.5
     fields["qk_norm_bias"] = m.qk_norm != "none" and (
