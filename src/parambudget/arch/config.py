@@ -260,7 +260,7 @@ class ModelConfig(BaseModel):
 
     @property
     def stretches(self) -> bool:
-        """Whether sequences longer than context_length are defined: rotary angles that adapt to the length."""
+        """Whether sequences longer than context_length are defined: rotary angles adapt to the length."""
         return self.rope_scaling is not None and self.rope_scaling.rope_type == "dynamic"
 
     @property
@@ -399,7 +399,7 @@ def _patterns_errors(m: ModelConfig) -> Iterator[str]:
     if m.rope_scaling is not None and m.position != "rotary":
         yield (
             f"rope_type={m.rope_scaling.rope_type!r} rescales rotary positions, and position is "
-            f"{m.position!r}; leave it out"
+            f"{m.position!r}; use rope_type='none'"
         )
 
 
@@ -455,7 +455,7 @@ def _rope_scaling_errors(m: ModelConfig, scaling: RopeScaling) -> Iterator[str]:
                 "per pair"
             )
     if scaling.rope_type == "dynamic" and n_pairs == 1:
-        yield "rope_type='dynamic' needs 2 or more rotated pairs, got 1; raise rotary_fraction or leave it out"
+        yield "rope_type='dynamic' needs 2 or more rotated pairs, got 1; raise rotary_fraction"
     if scaling.rope_type == "yarn" and m.rope_theta <= 1:
         yield f"rope_type='yarn' needs a rope_theta above 1, got {m.rope_theta}; raise rope_theta"
     if scaling.rope_type == "proportional" and int(m.rotary_dim * scaling.rope_proportion) < 2:

@@ -13,17 +13,13 @@ PairFactors = Annotated[tuple[PositiveFloat, ...], PATTERN]
 
 
 class RopeScaling(BaseModel):
-    """The `rope_scaling` block of a model. It holds for every layer with rotary positions, except local layers
-    with a base of their own, `rope_theta_local`: theirs are plain."""
+    """The `rope_scaling` block of a model. It holds for every layer with rotary positions, except local
+    layers with a base of their own, `rope_theta_local`: their angles are plain."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     rope_type: RopeType = Field(
-        description=(
-            "How rotary frequencies are rescaled: all divided (linear), slow ones divided (llama3, yarn), each "
-            "by a factor of its own (longrope), a base that grows with sequences beyond context_length "
-            "(dynamic), or a share of the pairs rotated (proportional); none is plain."
-        )
+        description="Method that rescales rotary frequencies for a longer context; none leaves them plain."
     )
     rope_factor: PositiveFloat | None = Field(
         None, description="What frequencies are divided by; for dynamic, how fast the base grows."
@@ -67,7 +63,8 @@ class RopeScaling(BaseModel):
         ),
     )
     rope_proportion: Share = Field(
-        1.0, description="Share of the pairs that is rotated, the fast ones; the others are not (proportional)."
+        1.0,
+        description="Share of the pairs that is rotated, the fast ones; the others are not (proportional).",
     )
 
     @model_validator(mode="after")
@@ -87,10 +84,13 @@ class RopeScaling(BaseModel):
         if unused:
             kinds = [one for one in _REQUIRED if unused[0] in (*_REQUIRED[one], *_OPTIONAL[one])]
             raise ValueError(
-                f"{unused[0]} has no meaning with rope_type={kind!r}, only with {', '.join(kinds)}; leave it out"
+                f"{unused[0]} has no meaning with rope_type={kind!r}, only with {', '.join(kinds)}; leave it "
+                "out"
             )
         if kind == "longrope" and self.rope_original_context == 1:
-            raise ValueError("rope_original_context is 1, from which LongRoPE derives nothing; give 2 or more")
+            raise ValueError(
+                "rope_original_context is 1, from which LongRoPE derives nothing; give 2 or more"
+            )
         return self
 
     def attention_factor(self, context_length: int) -> float:
@@ -113,6 +113,11 @@ class RopeScaling(BaseModel):
 def yarn_attention_factor(factor: float, strength: float = 1.0) -> float:
     """1 + 0.1 ln(factor), its second term multiplied by `strength`: 1 in YaRN, DeepSeek's mscale."""
     return 1.0 if factor <= 1 else 0.1 * strength * log(factor) + 1.0
+
+
+def yarn_strength(factor: float, attention_factor: float) -> float:
+    """The strength with which `yarn_attention_factor` is that; 0 where no strength changes it."""
+    return 0.0 if factor <= 1 else round((attention_factor - 1) / (0.1 * log(factor)), 12)
 
 
 def longrope_attention_factor(extension: float, original_context: int) -> float:

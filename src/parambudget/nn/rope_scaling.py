@@ -1,6 +1,6 @@
 """Frequencies of the rotary angles, in radians per token, and what rescales them for long contexts.
 
-Each function returns float32 of shape (pairs,), the fastest pair first. What they compute equals transformers'
+Each function returns float32 of shape (pairs,), the fastest pair first. They compute what transformers does in
 `ROPE_INIT_FUNCTIONS`; tests/formats/hf/test_rope_scaling.py compares the two.
 """
 

@@ -122,10 +122,11 @@ def generate_text(
     tokenizer = loaded.tokenizer.tokenizer
     # An empty prompt starts where every document does: after the end-of-text token of another.
     ids = tokenizer.encode(prompt, add_special_tokens=loaded.add_special_tokens).ids or [loaded.tokenizer.end]
-    room = loaded.module.model.longest_generation - len(ids)
+    longest = loaded.module.model.longest_generation
+    room = longest - len(ids)
     if room < 1:
         raise InputError(
-            f"the prompt has {len(ids):,} tokens and context_length={loaded.module.model.longest_generation:,} "
+            f"the prompt has {len(ids):,} tokens and context_length={longest:,} "
             "leaves no room for more; give a shorter one"
         )
     on_text(prompt)

@@ -15,6 +15,7 @@ from parambudget.arch.rope_scaling import (
     RopeScaling,
     longrope_attention_factor,
     yarn_attention_factor,
+    yarn_strength,
 )
 from parambudget.errors import ConfigError
 from parambudget.formats.hf.rules import read_object
@@ -24,6 +25,8 @@ from parambudget.units import short_repr
 _PARAMETERS: Final = {"rope_theta": "rope_theta", "rotary_fraction": "partial_rotary_factor"}
 """Our fields, and their keys in a `rope_parameters` object."""
 _ORIGINAL: Final = "original_max_position_embeddings"
+_MSCALES: Final = ("short_mscale", "long_mscale")
+"""Phi-3.5-MoE's keys in place of the attention factor. Its class never uses the long factors."""
 
 
 class RopeObjects(NamedTuple):
@@ -88,7 +91,8 @@ def rescaling(
         return Rescaling({}, tuple(unsupported))
     if kind not in schema.rope_types:
         return Rescaling({}, (*unsupported, f"rescaled rotary frequencies ({kind})"))
-    reader = _Reader(rope.main, kind, fields["context_length"], _original_context(schema, rope, config, given))
+    original = _original_context(schema, rope, config, given)
+    reader = _Reader(rope.main, kind, fields["context_length"], original, schema.rope_mscales)
     read, lost = _READERS[kind](reader)
     share = rope.main.get("partial_rotary_factor", given.get("partial_rotary_factor"))
     if kind == "proportional":
@@ -131,6 +135,7 @@ class _Reader:
     kind: str
     context_length: int
     original: Any
+    has_mscales: bool = False
 
     @property
     def original_context(self) -> int:
@@ -149,7 +154,7 @@ class _Reader:
             raise ConfigError(f"{key} of {self.kind} rotary positions is {short_repr(value)}; give a number")
         return float(value)
 
-    def required(self, key: str) -> float:
+    def require(self, key: str) -> float:
         """A number that the class does not do without."""
         value = self.number(key)
         if value is None:
@@ -163,7 +168,7 @@ class _Reader:
             raise ConfigError(
                 f"{key} of {self.kind} rotary positions is {short_repr(value)}; give a list of numbers"
             )
-        return [_Reader({key: one}, self.kind, self.context_length, None).required(key) for one in value]
+        return [_Reader({key: one}, self.kind, self.context_length, None).require(key) for one in value]
 
 
 Read = tuple[Fields, list[str]]
@@ -171,7 +176,7 @@ Read = tuple[Fields, list[str]]
 
 
 def _read_factor(r: _Reader) -> Read:
-    return {"rope_factor": r.required("factor")}, []
+    return {"rope_factor": r.require("factor")}, []
 
 
 def _read_proportional(r: _Reader) -> Read:
@@ -180,10 +185,10 @@ def _read_proportional(r: _Reader) -> Read:
 
 def _read_llama3(r: _Reader) -> Read:
     return {
-        "rope_factor": r.required("factor"),
+        "rope_factor": r.require("factor"),
         "rope_original_context": r.original_context,
-        "rope_low_freq_factor": r.required("low_freq_factor"),
-        "rope_high_freq_factor": r.required("high_freq_factor"),
+        "rope_low_freq_factor": r.require("low_freq_factor"),
+        "rope_high_freq_factor": r.require("high_freq_factor"),
     }, []
 
 
@@ -209,9 +214,8 @@ def _read_longrope(r: _Reader) -> Read:
     short, long = r.numbers("short_factor"), r.numbers("long_factor")
     if attention is None and factor is not None:
         attention = longrope_attention_factor(factor, r.original_context)
-    if "short_mscale" in r.rope or "long_mscale" in r.rope:
-        # Phi-3.5-MoE's, in place of the attention factor; its class never uses the long factors.
-        attention, other = r.required("short_mscale"), r.required("long_mscale")
+    if r.has_mscales:
+        attention, other = (r.require(key) for key in _MSCALES)
         lost = [f"long_mscale={other}"] if other != attention else []
         lost += ["short rotary factors at every length"] if short != long else []
     return {
@@ -234,7 +238,7 @@ def _latent_score_scale(r: _Reader, fields: Fields) -> Fields:
     strength = r.number("mscale_all_dim")
     if not strength:
         return {}
-    factor = yarn_attention_factor(r.required("factor"), strength)
+    factor = yarn_attention_factor(r.require("factor"), strength)
     return {"attention_multiplier": fields["head_dim"] ** -0.5 * factor**2}
 
 
@@ -250,8 +254,12 @@ def rope_parameters(schema: ConfigSchema, m: ModelConfig) -> dict[str, Any]:
         value = getattr(scaling, field)
         if value is not None and (field in _ALWAYS[scaling.rope_type] or value != _default(field)):
             parameters[key] = list(value) if isinstance(value, tuple) else value
+    if schema.rope_mscales:
+        parameters |= dict.fromkeys(_MSCALES, m.rotary_scale)
     if schema.has_latent_attention and m.attention_multiplier is not None:
         parameters |= _latent_mscales(scaling, m.attention_multiplier * sqrt(m.head_dim))
+        if "mscale" in parameters:
+            del parameters["attention_factor"]
     return parameters
 
 
@@ -277,10 +285,8 @@ def _default(field: str) -> Any:
 
 def _latent_mscales(scaling: RopeScaling, scale: float) -> dict[str, Any]:
     """The keys with which DeepSeek's class multiplies its scores by `scale`."""
-    factor = scaling.rope_factor or 1.0
-    if factor <= 1 or scale <= 0:
+    strength = yarn_strength(scaling.rope_factor or 1.0, sqrt(scale))
+    if not strength:
         return {}
-    strength = round((sqrt(scale) - 1) / (yarn_attention_factor(factor) - 1), 12)
-    # As in its own configs, where both are the same and the attention factor is 1.
-    own = {"mscale": strength, "attention_factor": None} if scaling.rope_attention_factor == 1 else {}
-    return {"mscale_all_dim": strength} | own
+    # As in its own configs, where both are the same, which makes the attention factor 1.
+    return {"mscale_all_dim": strength} | ({"mscale": strength} if scaling.rope_attention_factor == 1 else {})

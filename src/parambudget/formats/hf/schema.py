@@ -66,6 +66,8 @@ class ConfigSchema:
     """Other names of rescalings that the class accepts."""
     rope_recomputes_cache: bool = False
     """Whether generation computes the cache anew where LongRoPE's factors change."""
+    rope_mscales: bool = False
+    """Whether LongRoPE's attention factor has keys of its own, one for short and one for long sequences."""
     rotates_fixed_width: bool = False
     """Whether the class cuts each head at the share that is rotated, so that frequencies must be as many."""
     ignored_keys: Mapping[str, Any] = field(default_factory=dict)

@@ -10,7 +10,6 @@ from typing import Final
 
 from parambudget.formats.hf import layer_rules, rules
 from parambudget.formats.hf.schema import (
-    ANY,
     ATTENTION,
     FUSED_GATED_MLP,
     GATED_MLP,

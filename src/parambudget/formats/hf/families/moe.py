@@ -289,6 +289,7 @@ MOE_FAMILIES: Final[Mapping[str, Family]] = {
             always_unsupported=("the sparse mixer's expert weights",),
             rope_types=frozenset({"longrope"}),
             rope_recomputes_cache=True,
+            rope_mscales=True,
             ignored_keys={"original_max_position_embeddings": ANY},
         ),
         weights=_mixtral_weights("mlp.router"),
