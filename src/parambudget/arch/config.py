@@ -456,8 +456,8 @@ def _rope_scaling_errors(m: ModelConfig, scaling: RopeScaling) -> Iterator[str]:
             )
     if scaling.rope_type == "dynamic" and n_pairs == 1:
         yield "rope_type='dynamic' needs 2 or more rotated pairs, got 1; raise rotary_fraction"
-    if scaling.rope_type == "yarn" and m.rope_theta <= 1:
-        yield f"rope_type='yarn' needs a rope_theta above 1, got {m.rope_theta}; raise rope_theta"
+    if scaling.rope_type == "yarn" and m.rope_theta == 1:
+        yield "rope_theta is 1, at which all pairs turn alike and YaRN is not defined; raise rope_theta"
     if scaling.rope_type == "proportional" and int(m.rotary_dim * scaling.rope_proportion) < 2:
         yield (
             f"rope_proportion={scaling.rope_proportion} rotates none of {n_pairs} pairs; raise it or set "

@@ -45,7 +45,8 @@ def differences(wanted: ModelConfig, got: ModelConfig) -> list[FieldDifference]:
         names = (*_ROTARY_FIELDS, "rope_theta_local", *RopeScaling.model_fields)
         ours |= {name: theirs.get(name) for name in names}
     elif ours["rope_type"] != theirs["rope_type"]:
-        ours |= {name: theirs.get(name) for name in RopeScaling.model_fields if name != "rope_type"}
+        names = ("rope_theta_local", *RopeScaling.model_fields)
+        ours |= {name: theirs.get(name) for name in names if name != "rope_type"}
     our_fields, their_fields = flat_fields(wanted), flat_fields(got)
     found = []
     for field in FIELDS:

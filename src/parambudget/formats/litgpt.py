@@ -83,7 +83,7 @@ def _attention_config(m: ModelConfig) -> LitGPTConfig:
         "rotary_percentage": 0.0 if m.position == "none" else m.rotary_fraction,
         "rope_interleave": m.rotary_interleaved,
     }
-    if m.rope_scaling is not None:
+    if m.rope_scaling is not None and m.rope_scaling.rope_type in ("linear", "llama3"):
         config["rope_adjustments"] = _rope_adjustments(m.rope_scaling)
     if m.attention_multiplier is not None:
         config["attention_scores_scalar"] = max(round(m.attention_multiplier**-2), 1)
@@ -100,8 +100,7 @@ def _attention_config(m: ModelConfig) -> LitGPTConfig:
 
 
 def _rope_adjustments(scaling: RopeScaling) -> LitGPTConfig:
-    """Linear and Llama 3's are the ones it has. Its YaRN divides the fast pairs where others divide the slow
-    ones."""
+    """The rescalings that it shares with others: its YaRN divides the fast pairs, not the slow ones."""
     factor = {"factor": scaling.rope_factor}
     if scaling.rope_type != "llama3":
         return factor

@@ -1,7 +1,7 @@
 """Frequencies of the rotary angles, in radians per token, and what rescales them for long contexts.
 
-Each function returns float32 of shape (pairs,), the fastest pair first. They compute what transformers does in
-`ROPE_INIT_FUNCTIONS`; tests/formats/hf/test_rope_scaling.py compares the two.
+Each function returns float32 of shape (pairs,), the fastest pair first: what transformers computes in its
+`ROPE_INIT_FUNCTIONS`. tests/formats/hf/test_rope_scaling.py compares the two.
 """
 
 from collections.abc import Callable

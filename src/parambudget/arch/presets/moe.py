@@ -2,7 +2,8 @@
 
 A row gives what differs from the defaults of `arch.defaults.with_defaults`. Every count is that of the
 instantiated Hugging Face class (transformers 5, unique parameters; active: without the routed experts that a
-token does not use), never ours. Left out, because `ModelConfig` has no field for it and it has no parameters: Phi's sparse mixer, multi-token prediction layers.
+token does not use), never ours. Left out, because
+`ModelConfig` has no field for it and it has no parameters: Phi's sparse mixer, multi-token prediction layers.
 Phi's LongRoPE is left out because its factors are in no source that we could read.
 """
 

@@ -94,7 +94,8 @@ def rescaling(
     original = _original_context(schema, rope, config, given)
     reader = _Reader(rope.main, kind, fields["context_length"], original, schema.rope_mscales)
     read, lost = _READERS[kind](reader)
-    share = rope.main.get("partial_rotary_factor", given.get("partial_rotary_factor"))
+    key = schema.keys.get("rotary_fraction", "partial_rotary_factor")
+    share = rope.main.get("partial_rotary_factor", given.get(key, schema.defaults.get(key)))
     if kind == "proportional":
         read["rope_proportion"] = 1.0 if share is None else share
         if schema.rotates_fixed_width and read["rope_proportion"] != 1:
