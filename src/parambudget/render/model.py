@@ -171,7 +171,7 @@ def as_flags(fields: Mapping[str, object]) -> str:
         if isinstance(value, bool):
             words.append(switch_flags(name)[not value])
         elif isinstance(value, tuple):
-            words.append(f"--{name.replace('_', '-')} {','.join(value)}")
+            words.append(f"--{name.replace('_', '-')} {','.join(map(str, value))}")
         elif value is not None:
             words.append(f"--{name.replace('_', '-')} {value}")
     return " ".join(words)

@@ -4,7 +4,7 @@ are declared around.
 `default_ranges` is the published rule for what is not given.
 """
 
-from collections.abc import Sequence, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
