@@ -155,16 +155,7 @@ def test_hours_are_timed_in_step(two):
 
 
 def test_a_text_that_is_read_too_often_is_said_once(two):
-    batch = [
-        "--batch-size",
-        "64",
-        "--gradient-accumulation-steps",
-        "8",
-        "--steps",
-        "4",
-        "--warmup-steps",
-        "1",
-    ]
+    batch = ["--batch-size", "64", "--gradient-accumulation-steps", "8"]
     assert two.train(2, "often", *batch) == [0, 0], two.said()
     assert two.said().count("epochs: the run reads") == 1
     assert two.said(1) == two.said(1, "out") == ""

@@ -149,13 +149,23 @@ def _effects(report: Report) -> list[str]:
         f"{format_seconds(3600 * now.hours.expected)}:",
         "",
         *_markdown_table(
-            ["option", "memory", "tokens/s", "within", "tokens seen", "expected loss", "dollars"], rows
+            [
+                "option",
+                "memory",
+                "tokens/s",
+                "within",
+                "tokens seen",
+                *(["epochs"] if now.epochs else []),
+                "expected loss",
+                "dollars",
+            ],
+            rows,
         ),
         "",
         f"{now.loss.meaning[0].upper()}{now.loss.meaning[1:]}.",
     ]
-    for name, plan in {"current": now, **report.options}.items():
-        lines += ["", f"**Note:** {name}: {plan.repetition}."] if plan.repetition else []
+    most, plan = max({"current": now, **report.options}.items(), key=lambda named: named[1].tokens)
+    lines += ["", f"**Note:** {most}: {plan.repetition}."] if plan.repetition else []
     if report.better is not None:
         lines += ["", f"**Note:** {better_size_note(report.better)}."]
     return lines
@@ -175,6 +185,7 @@ def _effect(name: str, plan: RunPlan, now: RunPlan) -> list[str]:
         speed,
         f"{rate.low:,.0f} to {rate.high:,.0f}",
         format_count(plan.tokens),
+        *([format_count(plan.epochs)] if plan.epochs else []),
         loss,
         "not known" if plan.cost is None else f"{plan.cost.expected:,.2f}",
     ]
@@ -259,7 +270,7 @@ def _assumptions_of(plan: RunPlan) -> Iterator[str]:
     yield f"loss: {plan.loss.law.name}, {plan.loss.law.source}"
     text = plan.goal.unique_tokens
     yield "text: enough for every run" if text is None else f"text: {format_count(text)} tokens"
-    # How often it is read differs between the options, and stands beside what they are expected to reach.
+    # How often it is read differs between the options: that stands with what they are expected to reach.
     yield from (warning for warning in plan.warnings if warning != plan.repetition)
 
 

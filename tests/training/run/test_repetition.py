@@ -36,7 +36,7 @@ def test_above_twenty_epochs_a_text_is_a_persons_choice(data):
     assert notice(data, 200, None).startswith("20 epochs: ")
     for named in (OWN, corpus.BUILT_IN):
         assert notice(data, 210, named).startswith("21 epochs: ")
-    with pytest.raises(InputError, match=r"no text was named.* 21 times.*`steps=200`.*`data='builtin'`"):
+    with pytest.raises(InputError, match=r"no text was named.* 21 times.*`tokens=12_700`.*`data='builtin'`"):
         notice(data, 210, None)
 
 
@@ -73,7 +73,7 @@ def test_a_long_run_on_the_built_in_text_is_refused_in_one_line_and_leaves_nothi
     for length in (["--steps", "30"], ["--tokens", "250_000"], ["--hours", "1"]):
         code, _, err = train(*LARGE, *length)
         assert (code, err.count("\n")) == (2, 1), err
-        assert "name your text with --data, use at most --steps " in err
+        assert "name your text with --data, use at most --tokens " in err
         assert err.endswith("or choose the built-in text with --data 'builtin'\n")
         assert len(err) < 500
         assert not Path("run").exists()
@@ -125,3 +125,9 @@ def test_from_python_the_notice_is_an_event_and_the_error_names_arguments(tmp_pa
         pb.train(model, tmp_path / "one", steps=30, **fields)
     pb.train(model, tmp_path / "two", steps=20, data="builtin", events=events, **fields)
     assert [line.split(": ")[1].split(" tokens")[0] for line in said] == ["the run reads 163.8K"]
+
+
+def test_the_length_that_the_refusal_names_is_allowed(train):
+    err = train(*LARGE, "--steps", "30")[2]
+    named = err.split("use at most ")[1].split(",")[0].split()
+    assert train(*LARGE, *named)[0] == 0

@@ -26,8 +26,8 @@ def repetition_notice(
     update, unique = config.step.tokens_per_update(model.context_length), len(data.train)
     tokens = config.steps * update
     if named is None and tokens > MOST_DEFAULT_EPOCHS * unique:
-        steps = MOST_DEFAULT_EPOCHS * unique // update
-        shorter = f"at most `steps={steps}`" if steps else "a smaller `batch_size`"
+        allowed = _leading_digits(MOST_DEFAULT_EPOCHS * unique - update)
+        shorter = f"at most `tokens={allowed:_}`" if allowed > 0 else "a smaller `batch_size`"
         raise InputError(
             f"no text was named, and the run would read {data.name} {format_count(tokens / unique)} times: "
             f"{format_count(tokens)} tokens from a text of {format_count(unique)}; the limit "
@@ -35,3 +35,9 @@ def repetition_notice(
             f"the built-in text with `data='{BUILT_IN}'`"
         )
     return repetition_warning(tokens, unique)
+
+
+def _leading_digits(n: int) -> int:
+    """`n` with zeros after its first three digits, so that it is easy to type."""
+    place = 10 ** max(0, len(str(n)) - 3)
+    return n // place * place
