@@ -199,7 +199,7 @@ def _kind(info: FieldInfo) -> FieldKind:
     annotation = info.annotation
     # A bounded type is an alias; what it bounds is its origin.
     types = {getattr(each, "__origin__", each) for each in (annotation, *get_args(annotation))}
-    if any(get_origin(each) is tuple for each in types):
+    if tuple in types or any(get_origin(each) is tuple for each in types):
         return "list"
     if get_origin(annotation) is Literal:
         return "choice"
