@@ -23,6 +23,7 @@ from parambudget.arch.dims import (
 from parambudget.arch.fields import ModelFields
 from parambudget.arch.rope_scaling import RopeScaling
 from parambudget.arch.validation import (
+    LARGEST_SIZE,
     PATTERN,
     LayerCount,
     NonNegativeSize,
@@ -267,7 +268,7 @@ class ModelConfig(BaseModel):
     def longest_generation(self) -> int:
         """Tokens of the longest text to generate: context_length, or what dynamic angles stretch it to."""
         stretch = self.rope_scaling.rope_factor if self.stretches and self.rope_scaling else None
-        return int(self.context_length * max(stretch or 1.0, 1.0))
+        return int(self.context_length * min(max(stretch or 1.0, 1.0), LARGEST_SIZE))
 
     @property
     def kv_group(self) -> int:
@@ -442,24 +443,4 @@ def _rotary_positions_errors(m: ModelConfig) -> Iterator[str]:
             f"use an even {part}, another rotary_fraction, or position='none'"
         )
     elif m.rope_scaling is not None:
-        yield from _rope_scaling_errors(m, m.rope_scaling)
-
-
-def _rope_scaling_errors(m: ModelConfig, scaling: RopeScaling) -> Iterator[str]:
-    n_pairs = m.rotary_dim // 2
-    for name in ("rope_short_factors", "rope_long_factors"):
-        factors = getattr(scaling, name)
-        if factors is not None and len(factors) != n_pairs:
-            yield (
-                f"{name} has {len(factors)} entries, and {n_pairs} pairs of each head are rotated; give one "
-                "per pair"
-            )
-    if scaling.rope_type == "dynamic" and n_pairs == 1:
-        yield "rope_type='dynamic' needs 2 or more rotated pairs, got 1; raise rotary_fraction"
-    if scaling.rope_type == "yarn" and m.rope_theta == 1:
-        yield "rope_theta is 1, at which all pairs turn alike and YaRN is not defined; raise rope_theta"
-    if scaling.rope_type == "proportional" and int(m.rotary_dim * scaling.rope_proportion) < 2:
-        yield (
-            f"rope_proportion={scaling.rope_proportion} rotates none of {n_pairs} pairs; raise it or set "
-            "position='none'"
-        )
+        yield from m.rope_scaling.contradictions(m.rotary_dim // 2, m.rope_theta)

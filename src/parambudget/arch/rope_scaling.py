@@ -1,5 +1,6 @@
 """The optional block of a model that says how its rotary angles are rescaled for long contexts."""
 
+from collections.abc import Iterator
 from math import log, sqrt
 from typing import Annotated, Final, Self
 
@@ -92,6 +93,25 @@ class RopeScaling(BaseModel):
                 "rope_original_context is 1, from which LongRoPE derives nothing; give 2 or more"
             )
         return self
+
+    def contradictions(self, n_pairs: int, rope_theta: float) -> Iterator[str]:
+        """What does not go with heads of which that many pairs are rotated, or with that base."""
+        for name in ("rope_short_factors", "rope_long_factors"):
+            factors = getattr(self, name)
+            if factors is not None and len(factors) != n_pairs:
+                yield (
+                    f"{name} has {len(factors)} entries, and {n_pairs} pairs of each head are rotated; give "
+                    "one per pair"
+                )
+        if self.rope_type == "dynamic" and n_pairs == 1:
+            yield "rope_type='dynamic' needs 2 or more rotated pairs, got 1; raise rotary_fraction"
+        if self.rope_type == "yarn" and rope_theta == 1:
+            yield "rope_theta is 1, at which all pairs turn alike and YaRN is not defined; raise rope_theta"
+        if self.rope_type == "proportional" and int(2 * n_pairs * self.rope_proportion) < 2:
+            yield (
+                f"rope_proportion={self.rope_proportion} rotates none of {n_pairs} pairs; raise it or set "
+                "position='none'"
+            )
 
     def attention_factor(self, context_length: int) -> float:
         """What rotated queries and keys are multiplied by in a model of that context.

@@ -6,6 +6,7 @@ Each function returns float32 of shape (pairs,), the fastest pair first: what tr
 
 from collections.abc import Callable
 from math import ceil, floor, log, pi
+from sys import float_info
 from typing import Final
 
 import torch
@@ -47,8 +48,9 @@ def rescaled_frequencies(
 def _dynamic(scaling: RopeScaling, theta: float, n_pairs: int, device: Device, stretch: float) -> Tensor:
     """A base that grows with the sequence beyond the model's context. Source: dynamic NTK, Reddit user
     emozilla 2023."""
-    growth = _factor(scaling) * max(stretch - 1, 0) + 1
-    return plain_frequencies(theta * growth ** (n_pairs / (n_pairs - 1)), n_pairs, device)
+    growth = torch.tensor(_factor(scaling) * max(stretch - 1, 0) + 1, dtype=torch.float64)
+    base = theta * growth ** (n_pairs / (n_pairs - 1))  # torch's power does not overflow with an error
+    return plain_frequencies(base.item(), n_pairs, device)
 
 
 def _proportional(scaling: RopeScaling, theta: float, n_pairs: int, device: Device) -> Tensor:
@@ -78,7 +80,7 @@ def _yarn(scaling: RopeScaling, theta: float, plain: Tensor) -> Tensor:
     n_pairs, context = len(plain), _original_context(scaling)
 
     def pair_that_turns(times: float) -> float:
-        return n_pairs * log(context / (times * 2 * pi)) / log(theta)
+        return n_pairs * log(max(context / (times * 2 * pi), float_info.min)) / log(theta)
 
     first, last = pair_that_turns(scaling.rope_beta_fast), pair_that_turns(scaling.rope_beta_slow)
     if scaling.rope_truncate:

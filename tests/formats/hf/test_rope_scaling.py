@@ -12,6 +12,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import with_defaults
+from parambudget.arch.presets.registry import PRESETS, preset
 from parambudget.arch.rope_scaling import RopeScaling
 from parambudget.cost.params import count
 from parambudget.errors import ConfigError
@@ -43,6 +44,7 @@ SCALINGS = {
     },
     "proportional": {"rope_type": "proportional", "partial_rotary_factor": 0.5, "factor": 1.5},
 }  # fmt: skip
+LLAMA3 = SCALINGS["llama3"]
 SIZES = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
     "intermediate_size": 24, "vocab_size": 40, "pad_token_id": None, "bos_token_id": None,
@@ -161,6 +163,40 @@ def test_gpt_oss_has_the_yarn_of_its_class_unless_it_is_switched_off():
     assert_frequencies_of({"model_type": "gpt_oss", "rope_parameters": theirs})
 
 
+DEEPSEEK = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096}
+MSCALES = {"mscale": 1.0, "mscale_all_dim": 1.0}
+PUBLISHED = {
+    "llama-3.1-8b": ("llama", LLAMA3 | {"original_max_position_embeddings": 8192}),
+    "llama-3.2-1b": ("llama", LLAMA3 | {"original_max_position_embeddings": 8192, "factor": 32.0}),
+    "deepseek-v2": ("deepseek_v2", DEEPSEEK | MSCALES),
+    "deepseek-v2-lite": ("deepseek_v2", DEEPSEEK | {"mscale": 0.707, "mscale_all_dim": 0.707}),
+    "deepseek-v3": ("deepseek_v3", DEEPSEEK | MSCALES),
+    "kimi-k2": ("kimi_k2", DEEPSEEK | MSCALES | {"factor": 32.0, "beta_fast": 1.0}),
+    "gpt-oss-20b": ("gpt_oss", None),
+}
+"""The objects of published configs."""
+SAME_OBJECT = {
+    "llama-3.1-70b": "llama-3.1-8b", "llama-3.1-405b": "llama-3.1-8b", "llama-3.2-3b": "llama-3.2-1b",
+    "deepseek-r1": "deepseek-v3", "gpt-oss-120b": "gpt-oss-20b",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *SAME_OBJECT])
+def test_a_preset_has_its_published_rescaling(name):
+    kind, rope = PUBLISHED[SAME_OBJECT.get(name, name)]
+    needed = {"num_experts_per_tok": 6} if kind == "deepseek_v2" else {}
+    published = read({"model_type": kind, "rope_scaling": rope} | needed)
+    ours = preset(name)
+    assert ours.rope_scaling == published.rope_scaling
+    assert ours.attention_multiplier == published.attention_multiplier
+
+
+def test_no_other_preset_is_rescaled_but_phi_4_mini():
+    rescaled = {name for name, row in PRESETS.items() if row.model.rope_scaling}
+    assert rescaled == {*PUBLISHED, *SAME_OBJECT, "phi-4-mini"}
+    assert preset("phi-4-mini").rotary_scale == pytest.approx(1.1902381)
+
+
 def read(config: dict) -> ModelConfig:
     return with_defaults(from_hf(config, "config.json").fields).model
 
@@ -168,7 +204,6 @@ def read(config: dict) -> ModelConfig:
 # Spellings
 
 LINEAR = {"type": "linear", "factor": 2}
-LLAMA3 = SCALINGS["llama3"]
 
 
 @pytest.mark.parametrize(
@@ -259,6 +294,7 @@ def test_what_cannot_be_said_is_counted_with_a_note_and_named(config, what):
         ({"rope_type": "linear"}, "factor is missing, which linear rotary positions need; give it"),
         ({"rope_type": "linear", "factor": "2"}, "factor of linear rotary positions is '2'; give a number"),
         ({"rope_type": "linear", "factor": float("inf")}, "factor of linear rotary positions is inf; give"),
+        ({"rope_type": "linear", "factor": 10**400}, "factor of linear rotary positions is 1000"),
         ({"rope_type": "linear", "factor": -2}, "rope_factor is -2.0; it must be greater than 0"),
         ({"rope_type": "llama3", "factor": 8}, "low_freq_factor is missing, which llama3 rotary positions"),
         (YARN | {"original_max_position_embeddings": 2.5}, "embeddings is 2.5; it must be a whole number"),

@@ -196,7 +196,8 @@ _SIZE_KEYS: Final = frozenset({
 })  # fmt: skip
 _KEYS_WITHOUT_NOTE: Final = re.compile(
     r"""_?(name_or_path|architectures|auto_map|model_type|transformers_version|torch_dtype|dtype|prefix
-    |quantization_config|compression_config|rope_scaling|rope_parameters|rope_theta|attn_config|verbose
+    |quantization_config|compression_config|rope_scaling|rope_parameters|rope_theta
+    |original_max_position_embeddings|attn_config|verbose
     |is_decoder|is_encoder_decoder|task_specific_params|problem_type|tokenizer_class|n_ctx|per_layer_config
     |label2id|id2label|num_labels|pretraining_tp|classifier.*|summary_.*|output_.*|return_.*|use_cache|chunk_.*
     |.*dropout.*|.*pdrop|layerdrop|init_device|.*token.*|unk_.*|.*aux_loss.*|.*jitter.*|.*z_loss.*|ep_size

@@ -6,7 +6,8 @@ rope_parameters   the new one: the same with the base in it; in Gemma 3 one for 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
+from sys import float_info
 from typing import Any, Final, NamedTuple, get_args
 
 from parambudget.arch.config import ModelConfig
@@ -151,7 +152,9 @@ class _Reader:
         value = self.rope.get(key)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        # A comparison, because math.isfinite fails for an int of more than 308 digits.
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not -float_info.max <= value <= float_info.max:
             raise ConfigError(f"{key} of {self.kind} rotary positions is {short_repr(value)}; give a number")
         return float(value)
 
