@@ -53,7 +53,7 @@ class Goal:
 
     def __post_init__(self) -> None:
         if self.hours is not None and self.tokens is not None:
-            raise InputError("hours and tokens both say how long the run is; give one of them")
+            raise InputError("`hours` and `tokens` both set the length of the run; give one of them")
         if self.hours is not None:
             check_hours(self.hours)
         if self.unique_tokens is not None:
@@ -231,7 +231,7 @@ def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int
     updates = round(tokens / speed.update_tokens)
     if updates < 1 and goal.hours is not None:
         raise InputError(
-            f"hours={goal.hours:g} is too short for one update of {format_count(speed.update_tokens)} "
+            f"`hours={goal.hours:g}` is too short for one update of {format_count(speed.update_tokens)} "
             "tokens; use more time or a smaller batch"
         )
     return max(1, updates) * speed.update_tokens, max(1, updates), why

@@ -221,9 +221,8 @@ def loss_over_hours(plans: Mapping[str, RunPlan]) -> Figure:
 
 def _draw_loss_over_hours(axes: Axes, plans: Mapping[str, RunPlan]) -> None:
     first = next(iter(plans.values()))
-    title = (
-        f"Expected loss over time on {first.machine.name} ({first.loss.law.name}; a comparison, no promise)"
-    )
+    law = f"{first.loss.law.name}; for comparison, not a promise"
+    title = f"Expected loss over time on {first.machine.name} ({law})"
     _label_axes(axes, title, "hours (log scale)", "expected loss (nats per token)")
     middle = max(plan.hours.expected for plan in plans.values())
     hours = np.geomspace(middle / 8, middle * 4, _POINTS)
