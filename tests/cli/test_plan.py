@@ -18,7 +18,8 @@ def test_a_plan_is_one_screen_that_answers_every_question(run):
         " tokens/s (",
         "MFU", "full convention", "hardware limit", "per parameter", "1.5 h", " on 20",
         "nats per token expected",
-        "differences are comparable", "learning rate", "a micro-batch of up to", "parambudget train --dim 896",
+        "differences are comparable", "learning rate", "a micro-batch of up to",
+        "parambudget train --dim 896",
     ):  # fmt: skip
         assert said in out, said
     assert len(out.splitlines()) <= 30
@@ -116,7 +117,7 @@ def test_a_report_is_a_document_with_its_pictures(run, tmp_path):
         "| thinner |", "| balanced |", "total = V*d + ", "$ parambudget verify --dim 896",
         "$ parambudget train --dim 896",
         "--batch-size 16 --gradient-accumulation-steps 8", "218 tensors",
-        "Expected loss over time", " on 20",
+        "Expected loss over time", "as of 20",
     ):  # fmt: skip
         assert said in text, said
     pictures = re.findall(r"\]\((.*?\.png)\)", text)
