@@ -329,19 +329,19 @@ def _notes(found: Solutions) -> Iterator[str]:
 
 _TERM_MEANINGS: Final = {
     "aspect": "dim / layers",
-    "ffn": "FFN width / dim, and whether the width is a round multiple",
-    "heads": "number and width of heads",
-    "width": "whether dim is a round multiple",
-    "depth": "whether layers divide by 2 and 4",
+    "ffn": "FFN width / dim, alignment",
+    "heads": "number, width",
+    "width": "alignment of dim",
+    "depth": "layers divisible by 4",
     "kv": "query heads per kv head",
-    "experts": "number and width of experts",
+    "experts": "number, width",
 }
 
 
 def _score_legend(found: Solutions) -> str:
     """What the score means, and each of its terms where they are shown."""
-    meaning = "score: how unusual a shape is for its size; 0 is the most usual"
+    meaning = "score: how unusual the shape is for its size; 0 is the most usual"
     if _forecast_headings(found):
         return meaning
     terms = ", ".join(f"{name} ({_TERM_MEANINGS[name]})" for name in found[0].score)
-    return f"{meaning}. It is the sum of the penalties in the columns after it: {terms}"
+    return f"{meaning}. Sum of {terms}"
