@@ -286,7 +286,7 @@ TOKENIZER = ["--tokenizer", "tokenizer.json"]
             "texts/new lies in the source texts; choose a folder outside",
         ),
         (["a.jsonl", "--tokenizer", "words.json"], "the tokenizer cannot encode the text (WordLevel error"),
-        (["a.jsonl", *TOKENIZER, "-o", "out"], "out holds data that was prepared from another source"),
+        (["a.jsonl", *TOKENIZER, "-o", "out"], "out contains data that was prepared from another source"),
         (
             ["a.jsonl", *TOKENIZER, "-o", "half"],
             "unfinished preparation that differs in tokenizer, field or separator,",

@@ -94,7 +94,9 @@ def prepare(
     """The source as shards in `out`; returns at once if they exist already."""
     source = Path(request.source)
     if source.is_dir() and source.resolve() in (out.resolve(), *out.resolve().parents):
-        raise InputError(f"{out} lies in the source {request.source}; choose a folder outside it with `out`")
+        raise InputError(
+            f"{out} is inside the source {request.source}; choose a folder outside it with `out`"
+        )
     tokenizer = _read_given_tokenizer(request)
     groups = _group_slices(slice_source(request.source, request.layout))
     hold_out = _choose_hold_out(request, groups)
@@ -180,7 +182,7 @@ def _existing_manifest(out: Path, made_from: str) -> Manifest:
     manifest = Manifest.read(out)
     if manifest.made_from != made_from:
         raise InputError(
-            f"{out} holds data that was prepared from another source, tokenizer or setting "
+            f"{out} contains data that was prepared from another source, tokenizer or setting "
             f"({manifest.source}, {manifest.tokenizer}); choose another folder with `out`"
         )
     require_whole(out, manifest)
@@ -197,7 +199,7 @@ def _open_work_folder(out: Path, plan: dict[str, object]) -> None:
         if differ != [_STATE]:
             names = ", ".join("field or separator" if name == _LAYOUT else name for name in differ)
             raise InputError(
-                f"{out} holds an unfinished preparation that differs in {names}; remove it, or choose "
+                f"{out} contains an unfinished preparation that differs in {names}; remove it, or choose "
                 "another folder with `out`"
             )
         shutil.rmtree(out / WORK)  # the text was changed, perhaps repaired: finished jobs are of the old one
