@@ -179,7 +179,7 @@ def test_a_usual_run_has_no_warning_and_says_what_its_loss_means(law):
     estimate = estimate_loss(law, 350e6, 7e9, 7e9)
     assert estimate.warnings == ()
     assert estimate.loss == expected_loss(law, 350e6, 7e9)
-    assert estimate.meaning.endswith("absolute losses depend on text and tokenizer; only differences are comparable")
+    assert estimate.meaning.endswith("depend on text and tokenizer; only differences are comparable")
     assert law.name in estimate.meaning
     assert law.fitted_on in estimate.meaning
 
