@@ -279,7 +279,7 @@ TOKENIZER = ["--tokenizer", "tokenizer.json"]
         (["a.jsonl", *TOKENIZER, "--vocab-size", "300"], "--vocab-size is for --tokenizer bpe"),
         (["a.jsonl", *TOKENIZER, "--end-of-text", "<end>"], "has none of <end> to end documents with"),
         (["a.jsonl", *TOKENIZER, "-o", "texts"], "texts exists and is not empty; choose a new folder"),
-        (["texts", *TOKENIZER, "-o", "texts"], "texts lies in the source texts; choose a folder outside"),
+        (["texts", *TOKENIZER, "-o", "texts"], "texts is inside the source texts; choose a folder outside"),
         (["a.jsonl", *TOKENIZER, "-o", "a.jsonl"], "a.jsonl exists and is not empty"),
         (
             ["texts", *TOKENIZER, "-o", "texts/new"],
