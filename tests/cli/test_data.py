@@ -283,7 +283,7 @@ TOKENIZER = ["--tokenizer", "tokenizer.json"]
         (["a.jsonl", *TOKENIZER, "-o", "a.jsonl"], "a.jsonl exists and is not empty"),
         (
             ["texts", *TOKENIZER, "-o", "texts/new"],
-            "texts/new lies in the source texts; choose a folder outside",
+            "texts/new is inside the source texts; choose a folder outside",
         ),
         (["a.jsonl", "--tokenizer", "words.json"], "the tokenizer cannot encode the text (WordLevel error"),
         (["a.jsonl", *TOKENIZER, "-o", "out"], "out contains data that was prepared from another source"),
