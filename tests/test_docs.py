@@ -71,6 +71,7 @@ def test_a_sampled_text_continues_its_prompt():
     assert agrees("def f():\n", "def main\n", "sampled", "def ")
     assert not agrees("def f():\n", "class A\n", "sampled", "def ")
     assert not agrees("def f():\n", "def \n", "sampled", "def ")
+    assert not agrees("def ...\n", "def f():\n", "sampled", "def ")
 
 
 PAGE = """
