@@ -4,6 +4,7 @@ tests/support/docs_outputs.py says how blocks are compared, and writes today's o
 """
 
 import re
+from pathlib import Path
 
 import pytest
 from support.docs_outputs import PAGES, agrees, differences, rewritten
@@ -23,10 +24,31 @@ def test_the_blocks_print_what_they_say(page, tmp_path):
         raise AssertionError(f"$ {command}\n{printed}")
 
 
+def lost_links(page: Path, text: str) -> list[str]:
+    """The links of a page that lead to no file, or to no heading of that file."""
+    lost = []
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+            lost.append(link)
+    return lost
+
+
+def anchors(text: str) -> set[str]:
+    """The headings of a page as the links to them are spelt."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_every_link_to_a_file_leads_to_one(page):
-    links = re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if not (page.parent / link).exists()] == []
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    assert lost_links(page, page.read_text(encoding="utf-8")) == []
+
+
+def test_the_check_of_links_can_fail():
+    text = "[a](docs/howto.md#read-a-run) [b](docs/howto.md#nothing) [c](nothing.md)"
+    assert lost_links(PAGES[0], text) == ["docs/howto.md#nothing", "nothing.md"]
 
 
 def test_an_output_is_compared_exactly_and_whole():
