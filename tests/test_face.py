@@ -174,7 +174,7 @@ def test_a_report_is_written(tmp_path):
         (lambda: pb.model(hidden_size=768, dim=768, n_layers=2), "hidden_size and dim are the same"),
         (lambda: pb.train("gpt2", "out", learningrate=1e-3), "did you mean 'learning_rate'?"),
         (lambda: pb.count("gpt2", n_layrs=3), "did you mean 'n_layers'?"),
-        (lambda: pb.run("nowhere"), "nowhere holds no run that has started"),
+        (lambda: pb.run("nowhere"), "no run has started in nowhere"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_a_line_that_helps(call, message):

@@ -35,7 +35,7 @@ def test_a_given_price_takes_the_place_of_the_range():
             {"gpu": "h100", "dollars_per_hour": -1.0},
             "price -1 is not a price; use US dollars per hour, 0 or more",
         ),
-        ({"gpu": "cpu", "gpus": 2}, "gpus=2, and no GPU was found on this machine"),
+        ({"gpu": "cpu", "gpus": 2}, "gpus=2`, but no GPU was found on this machine"),
         ({"gpu": "cpu"}, "the speed of 'CPU' is unknown; measure it with parambudget calibrate"),
     ],
 )

@@ -27,10 +27,12 @@ _ARGUMENTS: Final = frozenset({
     *_OTHER_NAMES, *FIELDS,
     # of a search, a plan and a report
     "target", "active", "tolerance", "like", "rank", "top", "gpus", "hours", "dollars", "flops", "memory",
-    "law", "tokens", "unique_tokens", "bytes_per_token", "kv_groups", "ffn_ratio", "multiple",
+    "law", "tokens", "unique_tokens", "bytes_per_token", "kv_groups", "ffn_ratio", "multiple", "counted",
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
     "shard", "data", "out", "resume", "init", "steps", "device", "wandb",
+    # of preparing text
+    "tokenizer", "field", "separator", "validation", "end_of_text", "workers",
     # of a generation and an export
     "temperature", "top_k", "seed", "to", "model_type", "weights", "force",
 })  # fmt: skip
@@ -202,7 +204,7 @@ def _kind(info: FieldInfo) -> FieldKind:
 
 SourceArgument = Annotated[
     str | None,
-    typer.Argument(metavar="MODEL", help="Config file or name of a preset; flags change its fields."),
+    typer.Argument(metavar="MODEL", help="Config file or preset name; flags override its fields."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -220,7 +222,7 @@ def require_torch(command: str) -> None:
     if missing:
         raise MissingExtra(
             f"{command} needs {', '.join(missing)}, not installed here; run it as: "
-            f"uv run --extra train parambudget {command} ... (or: pip install 'parambudget[train]')"
+            f"uv run --extra train parambudget {command} ... (or, in a clone: pip install '.[train]')"
         )
 
 

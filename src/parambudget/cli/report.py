@@ -16,7 +16,10 @@ def report(
     source: Annotated[str, typer.Argument(metavar="MODEL", help="The current model: config file or preset.")],
     target: Annotated[str, typer.Option(metavar="COUNT", help="Parameters, such as 350M.")],
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FILE.md", help="The document; pictures go beside it.")
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="FILE.md", help="Markdown file to write; pictures go next to it."
+        ),
     ],
     gpu: Annotated[
         str | None,
@@ -28,7 +31,7 @@ def report(
     hours: Annotated[
         float | None,
         typer.Option(
-            metavar="H", help="Training time.", show_default="20 tokens per parameter of the first option"
+            metavar="H", help="Training time in hours.", show_default="enough for 20 tokens per parameter"
         ),
     ] = None,
     unique_tokens: Annotated[
@@ -39,12 +42,12 @@ def report(
     ] = None,
     price: Annotated[
         float | None,
-        typer.Option(metavar="USD", help="Dollars per hour and GPU.", show_default="a dated range"),
+        typer.Option(metavar="USD", help="Dollars per GPU and hour.", show_default="a dated range"),
     ] = None,
     *,
     settings: dict[str, object],
 ) -> None:  # fmt: skip
-    """Write a report on how to bring a model to a budget: counts, predictions, pictures, proof, commands.
+    """Write a report on resizing a model: counts, predictions, pictures, verification, commands.
 
     parambudget report current.json --target 350M --gpu h100 -o plan.md
     """
@@ -62,4 +65,4 @@ def report(
     for path in write_report(report, out):
         typer.echo(f"wrote {path}")
     if not find_spec("matplotlib"):
-        typer.echo("Pictures skipped: matplotlib is not installed (pip install 'parambudget[train]').")
+        typer.echo("Pictures skipped: matplotlib is not installed (it comes with the extra train).")

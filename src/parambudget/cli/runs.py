@@ -36,7 +36,7 @@ def show(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the figures and loss curve of a run, finished or not, or several runs side by side.
+    """Show the results and the loss curve of a run, finished or not, or compare several runs.
 
     parambudget runs show runs/mine
 
@@ -49,7 +49,7 @@ def show(
     if figure is not None and find_spec("matplotlib") is None:
         raise MissingExtra(
             "--figure needs matplotlib, which is not installed; run it as: uv run --extra train parambudget "
-            "runs show ... (or: pip install 'parambudget[train]')"
+            "runs show ... (or, in a clone: pip install '.[train]')"
         )
     readable: list[Run] = []
     failures: list[InputError] = []
@@ -85,7 +85,7 @@ def _draw_loss(runs: "list[Run]", figure: Path) -> None:
 def _draw_loss_beside(run: "Run") -> None:
     """Draw the curve into the run's folder. Nobody asked for it: where that fails, say so and go on."""
     if find_spec("matplotlib") is None:
-        typer.echo("Loss curve skipped: matplotlib is not installed (pip install 'parambudget[train]').")
+        typer.echo("Loss curve skipped: matplotlib is not installed (it comes with the extra train).")
         return
     figure = run.folder / "loss.png"
     try:

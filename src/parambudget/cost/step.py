@@ -89,40 +89,38 @@ class StepConfig(BaseModel):
 
     batch_size: PositiveInt = Field(description="Sequences per micro-step and device.")
     gradient_accumulation_steps: PositiveInt = Field(
-        description="Micro-steps per update, of all processes together."
+        description="Micro-steps per update, summed over all processes."
     )
     optimizer: OptimizerName = Field(
         "muon",
-        description="Muon for the matrices between embedding and head, AdamW for the rest; or AdamW for all.",
+        description="Muon for the matrices inside blocks and AdamW for the rest, or AdamW for everything.",
     )
     gradient_checkpointing: bool = Field(
         False,
-        description="Recompute each block in the backward pass: a third more arithmetic, far less memory.",
+        description="Recompute each block in the backward pass: a third more FLOPs, far less memory.",
     )
     loss_chunks: PositiveInt = Field(
-        1, description="Chunks in which the logits are computed and discarded: less memory, more arithmetic."
+        1, description="Compute the loss in N chunks of the logits: less memory, more FLOPs."
     )
     z_loss: NonNegativeFloat = Field(
         0.0,
-        description="Weight of the mean squared log of the softmax's denominator in what is minimised.",
+        description="Weight of the z-loss (mean squared log of the softmax denominator) added to the loss.",
     )
     shard: bool = Field(
         False,
         exclude=True,
-        description="Divide weights, gradients and optimizer state among the processes (FSDP2, ZeRO-3).",
+        description="Shard weights, gradients and optimizer state across processes (FSDP2, ZeRO-3).",
     )
     world_size: PositiveInt = Field(1, exclude=True, description="Processes, each with a device of its own.")
     backend: Backend = Field(ON_CUDA, exclude=True, description="Device and precision.")
     overhead: Overhead | None = Field(
-        None, exclude=True, description="Memory beside the tensors; that of the device where absent."
+        None, exclude=True, description="Memory in addition to the tensors; unless set, that of the device."
     )
 
     @model_validator(mode="after")
     def _check_world_size(self) -> Self:
         if self.shard and self.world_size == 1:
-            raise ValueError(
-                "shard=True divides a model among several processes and world_size=1; use 2 or more"
-            )
+            raise ValueError("shard=True divides a model among processes, and world_size=1; use 2 or more")
         whole, left = divmod(self.gradient_accumulation_steps, self.world_size)
         if left:
             raise ValueError(
@@ -217,7 +215,7 @@ def read_step_fields(given: Mapping[str, object], *, world_size: int = 1) -> Ste
 def _hint(name: str) -> str:
     """What to do about a name that resembles no setting."""
     if name in ("gpu", "gpus", "ranks", "world_size", "n_gpus", "dollars_per_hour", "price"):
-        return "GPUs and their price are a machine's: machine('h100', gpus=8)"
+        return "GPUs and their price belong to the machine: machine('h100', gpus=8)"
     return f"use {', '.join(STEP_FIELDS)}"
 
 
