@@ -61,6 +61,17 @@ def test_an_answer_stands_wherever_a_model_does(tmp_path):
     assert pb.model(tmp_path / "best.json") == best.model
 
 
+def test_models_are_compared_in_the_same_micro_steps_and_context():
+    plan = pb.plan("gpt2", "h100", compare=["qwen3-0.6b", pb.model("gpt2-medium")])
+    assert [other.step for other in plan.compared] == [plan.step] * 2
+    assert [other.model.context_length for other in plan.compared] == [1024, 1024]
+    assert plan.rows()[0] == {
+        "figure": "parameters", "expected": 124_439_808, "low": "", "high": "",
+        "compared_1": pb.count("qwen3-0.6b").total, "compared_2": pb.count("gpt2-medium").total,
+    }  # fmt: skip
+    assert pb.plan("qwen3-0.6b", "h100", compare=["gpt2"]).compared[0].model == pb.model("gpt2")
+
+
 def test_the_memory_of_training_is_that_of_the_plan():
     plan = pb.plan("gpt2", "h100", batch_size=4)
     assert pb.memory("gpt2", "h100", batch_size=4).peak_bytes == plan.memory.peak_bytes
@@ -168,7 +179,20 @@ def test_a_report_is_written(tmp_path):
         (lambda: pb.memory("gpt2", "h100", gpus=2), r"a machine's: machine\('h100', gpus=8\)"),
         (lambda: pb.plan("gpt2", "h100", batchsize=4), "batchsize is not .*; did you mean 'batch_size'?"),
         (lambda: pb.plan("gpt2", "h100", zzz=4), "zzz is not .*; use batch_size, gradient"),
-        (lambda: pb.solve("350M", batch_size=8), "give `machine` or `memory` too"),
+        (lambda: pb.solve("350M", step={"batch_size": 8}), "give `machine` or `memory` too"),
+        (lambda: pb.solve("350M", batch_size=8), "which `step` fixes: give step={'batch_size'"),
+        (lambda: pb.solve("350M", machine="h100", step={"zzz": 8}), "zzz is not a setting of an update; use"),
+        (lambda: pb.solve("350M", machine="h100", step=8), "step is 8; give a StepConfig or a dict"),
+        (lambda: pb.solve("350M", tolerence=0.1), "did you mean 'tolerance'?"),
+        (lambda: pb.plan("gpt2", "h100", hour=1), "did you mean 'hours'?"),
+        (lambda: pb.memory("gpt2", "h100", contxt=8), "did you mean 'context'?"),
+        (lambda: pb.memory("gpt2", mode="inference", zzz=8), "zzz is not a setting of an update; use"),
+        (lambda: pb.train("gpt2", "out", token=8), "did you mean 'tokens'?"),
+        (lambda: pb.train("gpt2", "out", zzz=8), r"see `help\(pb.TrainConfig\)`"),
+        (lambda: pb.model("gpt2", zzz=8), r"see `help\(pb.ModelConfig\)`"),
+        (lambda: pb.model("gpt2").replace(zzz=8), r"see `help\(pb.ModelConfig\)`"),
+        (lambda: pb.count(**{"z" * 1000: 8}), r"see `help\(pb.ModelConfig\)`"),
+        (lambda: pb.plan("gpt2", "h100", compare="gpt2"), "`compare` is one model; give a list"),
         (lambda: pb.solve("350M", current="gpt2", rank="loss"), r"use resize\(current, target\)"),
         (lambda: pb.resize("gpt2", "100M", top=2), "resize takes no top"),
         (lambda: pb.model(hidden_size=768, dim=768, n_layers=2), "hidden_size and dim are the same"),
@@ -190,3 +214,6 @@ def test_names_of_other_tools_are_taken_with_a_line_that_says_so():
         assert pb.solve("10M", num_hidden_layers=6)[0].model.n_layers == 6
     with pytest.warns(UserWarning, match="grad_accum is gradient_accumulation_steps here"):
         assert pb.plan("gpt2", "h100", grad_accum=8).step.gradient_accumulation_steps == 8
+    with pytest.warns(UserWarning, match="num_hidden_layers is n_layers here") as warned:
+        assert pb.model("gpt2").replace(num_hidden_layers=3) == pb.model("gpt2", n_layers=3)
+    assert warned[0].filename == __file__

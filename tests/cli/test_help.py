@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from parambudget.arch.config import FIELDS
+from parambudget.arch.synonyms import SYNONYMS
 from parambudget.cli._settings import STEP_FLAGS
 from parambudget.cli.main import COMMANDS, application
 from parambudget.cost.hardware import ACCELERATORS
 from parambudget.formats.hf.families.registry import FAMILIES
-from parambudget.formats.synonyms import synonyms
 from parambudget.training.config import TRAIN_FIELDS
 
 LINES = [*((name,) for name in COMMANDS), ("data", "prepare"), ("runs", "show")]
@@ -138,8 +138,8 @@ class TestSynonyms:
 
     def test_the_table_holds_every_key_of_the_importer_and_only_names_of_others(self):
         keys = {key for family in FAMILIES.values() for key in family.config.keys.values()}
-        assert keys - FIELDS.keys() <= synonyms().keys()
-        assert not synonyms().keys() & (FIELDS.keys() | TRAIN_FIELDS.keys())
+        assert keys - FIELDS.keys() <= SYNONYMS.keys()
+        assert not SYNONYMS.keys() & (FIELDS.keys() | TRAIN_FIELDS.keys())
 
     def test_no_key_of_the_importer_has_two_meanings(self):
         meanings = {(key, ours) for family in FAMILIES.values() for ours, key in family.config.keys.items()}

@@ -21,6 +21,7 @@ from parambudget.arch.dims import (
     RotaryUse,
 )
 from parambudget.arch.fields import ModelFields
+from parambudget.arch.synonyms import with_our_names
 from parambudget.arch.validation import (
     PATTERN,
     LayerCount,
@@ -290,7 +291,7 @@ class ModelConfig(BaseModel):
     def replace(self, **changes: Unpack[ModelFields]) -> Self:
         """A validated copy; fields of the blocks go by their own names. (pydantic's `model_copy(update=...)`
         would not validate.)"""
-        return type(self).read(nest_blocks(self.model_dump() | changes))
+        return type(self).read(nest_blocks(self.model_dump() | with_our_names(changes, KEYWORDS)))
 
     def save(self, path: str | Path) -> None:
         """Write a config file, which every command and verb takes in place of a model."""
@@ -310,6 +311,8 @@ FIELDS: Final[dict[str, FieldInfo]] = {
     **{name: info for block in BLOCKS.values() for name, info in block.model_fields.items()},
 }
 """Every field by its own name, those of the blocks last."""
+KEYWORDS: Final = frozenset({*FIELDS, *BLOCKS})
+"""What a model can be given by keyword."""
 
 
 def _consistency_errors(m: ModelConfig) -> Iterator[str]:

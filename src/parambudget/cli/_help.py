@@ -216,7 +216,7 @@ def _flags_by_name(parameters: Iterable[object]) -> dict[str, TyperOption]:
 
 def _translate_synonyms(args: list[str], parameters: Sequence[object]) -> list[str]:
     """The arguments with flags that other tools use written as ours, each with a note on standard error."""
-    from parambudget.formats.synonyms import our_name
+    from parambudget.arch.synonyms import our_name
 
     flags = _flags_by_name(parameters)
     translated: list[str] = []
@@ -264,7 +264,7 @@ def _hint_for(error: typer.TyperException, parameters: Sequence[object], command
     unknown = getattr(error, "option_name", None)
     flags = _flags_by_name(parameters)
     if hasattr(error, "possibilities") and unknown is not None:
-        from parambudget.formats.synonyms import nearest_name
+        from parambudget.arch.synonyms import nearest_name
 
         near = nearest_name(unknown.lstrip("-").replace("-", "_"), [flag.replace("-", "_") for flag in flags])
         hint = f"did you mean --{near.replace('_', '-')}?" if near else f"{command} --help lists the flags"

@@ -26,6 +26,7 @@ from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind
 from parambudget.units import format_tolerance
 
 if TYPE_CHECKING:
+    from parambudget.cost.step import StepFields
     from parambudget.planning.budget import Budget
     from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Solutions
@@ -35,7 +36,7 @@ LATTICE_PANEL = "Lattice: a value (896), a list (64,128) or a range (lo:hi, lo:h
 
 
 @with_model_fields(as_axes=True)
-@with_settings({"batch_size": STEP_FLAGS["batch_size"]}, {"batch_size": BUDGET_PANEL})
+@with_settings(STEP_FLAGS, {"batch_size": BUDGET_PANEL})
 def solve(
     target: Annotated[
         str | None, typer.Option(metavar="COUNT", help="Parameters, such as 350M or 1.3B.")
@@ -51,7 +52,8 @@ def solve(
     rank: Annotated[
         Rank | None,
         typer.Option(
-            help="Order by the shape score, the error alone, or a prediction.",
+            help="Order by the shape score, the error alone, the size (most parameters first) or a "
+            "prediction.",
             show_default="shape; loss for hours, dollars or FLOPs; size for memory alone",
         ),
     ] = None,
@@ -135,15 +137,15 @@ def solve(
         raise ConfigError(
             "--from gives one answer per direction from that model; leave out --like, --top and --rank"
         )
-    batch_size = cast("int | None", settings.get("batch_size"))
+    step = cast("StepFields", settings) or None
     lattice = {"kv_groups": kv_groups, "ffn_ratio": ffn_ratio, "multiple": multiple}
     axes = cast("SearchFields", fields | {name: v for name, v in lattice.items() if v is not None})
-    limits = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory}
+    limits: dict[str, object] = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory}
     with _explained_target(target):
         if current is None:
             found = api.solve(
-                target, budget=_budget(hours, dollars, flops, memory), machine=gpu, batch_size=batch_size,
-                active=active, counted=counted, tolerance=tolerance, rank=rank,
+                target, budget=_budget(hours, dollars, flops, memory), machine=gpu, step=step, active=active,
+                counted=counted, tolerance=tolerance, rank=rank,
                 top=DEFAULT_TOP if top is None else top, like=like, **axes,
             )  # fmt: skip
         elif target is None or any(value is not None for value in limits.values()):
@@ -153,14 +155,14 @@ def solve(
         else:
             found = api.resize(
                 current, target, active=active, counted=counted, tolerance=tolerance, machine=gpu,
-                batch_size=batch_size, **axes,
+                step=step, **axes,
             )  # fmt: skip
     if not 1 <= pick <= len(found):
         raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")
     if out:
         _write_config(found, pick, out)
     given = {name: value for name, value in limits.items() if value is not None}
-    given |= {name: v for name, v in {"gpu": gpu, "batch_size": batch_size}.items() if v is not None}
+    given |= ({} if gpu is None else {"gpu": gpu}) | settings
     length = f"--hours {hours:g}" if hours is not None else ""
     if as_json:
         print_json(_document(found, given, current, length))
@@ -208,7 +210,7 @@ def _write_config(found: "Solutions", pick: int, out: Path) -> None:
 
 
 def _document(
-    found: "Solutions", given: Mapping[str, str | float], current: str | None, length: str
+    found: "Solutions", given: Mapping[str, object], current: str | None, length: str
 ) -> dict[str, object]:
     """The answers as one JSON document, with the commands to repeat the search and to train each model."""
     from parambudget.render.model import flags
