@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from parambudget.cost.step import StepConfig, StepFields
     from parambudget.formats.equivalence import Export
     from parambudget.formats.hf.weights import load_pretrained
+    from parambudget.formats.source import ModelLike
     from parambudget.nn.verify import Difference, Verification
     from parambudget.planning.budget import Budget
     from parambudget.planning.machine import Machine
@@ -58,13 +59,16 @@ if TYPE_CHECKING:
     from parambudget.render.report import Report, report
     from parambudget.scaling.compute_optimal import Optimum, compute_optimal
     from parambudget.scaling.loss import LOSS_LAWS, LossEstimate, LossLaw, estimate_loss
+    from parambudget.search.axis import AxisLike
     from parambudget.search.certificate import Certificate
     from parambudget.search.fields import SearchFields
+    from parambudget.search.options import CountKind, Rank
     from parambudget.search.solutions import BetterSize, CurrentModel, Forecast, Solution, Solutions
     from parambudget.training.config import TrainConfig, TrainFields
     from parambudget.training.generate import Generation
     from parambudget.training.metrics import StepMetrics, TrainResult
     from parambudget.training.run.request import RunStart, TrainEvents
+    from parambudget.units import Count
 
 
 __all__ = [
@@ -72,11 +76,14 @@ __all__ = [
     "LOSS_LAWS",
     "PRESETS",
     "Accelerator",
+    "AxisLike",
     "BetterSize",
     "Budget",
     "Certificate",
     "CheckFailed",
     "ConfigError",
+    "Count",
+    "CountKind",
     "CurrentModel",
     "DeviceProfile",
     "Difference",
@@ -95,11 +102,13 @@ __all__ = [
     "MissingExtra",
     "ModelConfig",
     "ModelFields",
+    "ModelLike",
     "NoSolution",
     "Optimum",
     "ParambudgetError",
     "ParameterCount",
     "Preset",
+    "Rank",
     "Report",
     "RunPlan",
     "RunStart",
@@ -142,9 +151,12 @@ __all__ = [
 _LAZY: Final = {
     "ACCELERATORS": "cost.hardware",
     "Accelerator": "cost.hardware",
+    "AxisLike": "search.axis",
     "BetterSize": "search.solutions",
     "Budget": "planning.budget",
     "Certificate": "search.certificate",
+    "Count": "units",
+    "CountKind": "search.options",
     "CurrentModel": "search.solutions",
     "DeviceProfile": "cost.speed.profile",
     "Difference": "nn.verify",
@@ -162,10 +174,12 @@ _LAZY: Final = {
     "MemoryBreakdown": "cost.memory.peak",
     "ModelConfig": "arch.config",
     "ModelFields": "arch.fields",
+    "ModelLike": "formats.source",
     "Optimum": "scaling.compute_optimal",
     "PRESETS": "arch.presets.registry",
     "ParameterCount": "cost.params",
     "Preset": "arch.presets.row",
+    "Rank": "search.options",
     "Report": "render.report",
     "RunPlan": "planning.run_plan",
     "RunStart": "training.run.request",
@@ -210,7 +224,13 @@ if not TYPE_CHECKING:  # type checkers know the names above, and that there are 
         """A public name, imported from its module when it is first used."""
         if name not in _LAZY:
             raise AttributeError(f"module 'parambudget' has no attribute {name!r}")
-        return getattr(import_module(f"parambudget.{_LAZY[name]}"), name)
+        try:
+            return getattr(import_module(f"parambudget.{_LAZY[name]}"), name)
+        except ModuleNotFoundError as error:
+            from parambudget._install import require_packages
+
+            require_packages(f"pb.{name}", [str(error.name).partition(".")[0]], ["train"])
+            raise
 
 
 def __dir__() -> list[str]:

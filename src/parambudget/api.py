@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, overload
 
@@ -20,7 +21,7 @@ from parambudget.cost.params import count as count_parameters
 from parambudget.errors import ConfigError
 from parambudget.formats.source import ModelLike, as_model
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank, check_options
-from parambudget.units import parse_count, parse_tolerance, short_repr, shorten
+from parambudget.units import Count, parse_count, parse_tolerance, short_repr, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -45,10 +46,6 @@ if TYPE_CHECKING:
     from parambudget.training.generate import Generation
     from parambudget.training.metrics import TrainResult
     from parambudget.training.run.request import TrainEvents
-
-
-Count = int | str
-"""350_000_000 or "350M"."""
 
 
 def model(source: ModelLike | None = None, /, **fields: Unpack[ModelFields]) -> ModelConfig:
@@ -186,7 +183,7 @@ def plan(
     from parambudget.planning.run_plan import Goal, plan_run
 
     fields = _own_step_names(plan, step)
-    if isinstance(compare, str | Path | ModelConfig):
+    if isinstance(compare, str | PathLike | ModelConfig):
         raise ConfigError("`compare` is one model; give a list of models")
 
     goal = Goal(
@@ -269,9 +266,10 @@ def calibrate(device: str = "auto") -> DeviceProfile:
 
 
 def train(
-    source: ModelLike, /, out: str | Path, *, data: str | Path | None = None, tokens: Count | None = None,
-    hours: float | None = None, resume: bool = False, init: str | Path | None = None, device: str = "auto",
-    events: TrainEvents | None = None, **settings: Unpack[TrainFields],
+    source: ModelLike, /, out: str | PathLike[str], *, data: str | PathLike[str] | None = None,
+    tokens: Count | None = None, hours: float | None = None, resume: bool = False,
+    init: str | PathLike[str] | None = None, device: str = "auto", events: TrainEvents | None = None,
+    **settings: Unpack[TrainFields],
 ) -> TrainResult:  # fmt: skip
     """Train a model and keep the run in `out`: `train("config.json", "runs/mine", hours=1.5)`.
 
@@ -296,11 +294,11 @@ def train(
         out=Path(out), data=None if data is None else Path(data), tokens=_parse_count(tokens, "tokens"),
         hours=hours, resume=resume, init=None if init is None else Path(init), shard=shard,
     )  # fmt: skip
-    named = source if isinstance(source, str | Path) else as_model(source, {})
+    named = fspath(source) if isinstance(source, str | PathLike) else as_model(source, {})
     return run(lambda: build_request(named, {}, fixed, options), device=device, events=events)
 
 
-def run(folder: str | Path) -> TrainResult:
+def run(folder: str | PathLike[str]) -> TrainResult:
     """The state of a run in its folder, whether it has finished or goes on: what `train` returned."""
     from parambudget.training.metrics import read_run
 
@@ -308,7 +306,7 @@ def run(folder: str | Path) -> TrainResult:
 
 
 def generate(
-    checkpoint: str | Path, prompt: str, *, max_tokens: int = 256, temperature: float = 0.8,
+    checkpoint: str | PathLike[str], prompt: str, *, max_tokens: int = 256, temperature: float = 0.8,
     top_k: int | None = None, seed: int = 0, device: str = "auto",
 ) -> Generation:  # fmt: skip
     """Continue a prompt: `generate("runs/mine", "def main(").text`.
@@ -325,8 +323,8 @@ def generate(
 
 
 def export(
-    source: ModelLike | None = None, to: ExportTarget = "hf", *, out: str | Path | None = None,
-    weights: str | Path | None = None, model_type: str | None = None,
+    source: ModelLike | None = None, to: ExportTarget = "hf", *, out: str | PathLike[str] | None = None,
+    weights: str | PathLike[str] | None = None, model_type: str | None = None,
 ) -> Export:  # fmt: skip
     """The model as another tool's config: `export("config.json", "litgpt", out="folder")`.
 

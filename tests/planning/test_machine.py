@@ -32,10 +32,10 @@ def test_beyond_a_node_the_network_is_the_slowest_link():
     assert machine_for("4090", gpus=16).profile == machine_for("4090", gpus=8).profile
 
 
-def test_tokens_per_second_and_gpu_never_rise_with_more_nodes():
+def test_with_whole_copies_tokens_per_second_and_gpu_never_rise_with_more_nodes():
     def rate(gpus: int) -> float:
-        step = {"batch_size": 4, "gradient_accumulation_steps": gpus}
-        plan = pb.plan("llama-3.2-1b", pb.machine("h100", gpus=gpus), **step)
+        machine = pb.machine("h100", gpus=gpus)
+        plan = pb.plan("llama-3.2-1b", machine, batch_size=4, gradient_accumulation_steps=gpus, shard=False)
         return plan.speed.tokens_per_second.expected / gpus
 
     rates = [rate(gpus) for gpus in (8, 16, 64, 512)]

@@ -1,6 +1,7 @@
 """A complete decoder-only transformer: every size and every choice, validated once."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, Unpack
 
@@ -293,7 +294,7 @@ class ModelConfig(BaseModel):
         would not validate.)"""
         return type(self).read(nest_blocks(self.model_dump() | with_our_names(changes, KEYWORDS)))
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write a config file, which every command and verb takes in place of a model."""
         write_json(Path(path), {"model": self.model_dump()})
 

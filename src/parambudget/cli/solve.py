@@ -12,6 +12,7 @@ import typer
 from parambudget import api
 from parambudget._files import write_json
 from parambudget._version import __version__
+from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._options import (
     JsonOption,
     print_json,
@@ -97,6 +98,10 @@ def solve(
             rich_help_panel=BUDGET_PANEL,
         ),
     ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of GPUs.", show_default="1", rich_help_panel=MORE_PANEL),
+    ] = None,
     kv_groups: Annotated[
         str | None,
         typer.Option(
@@ -138,14 +143,15 @@ def solve(
             "--from gives one answer per direction from that model; leave out --like, --top and --rank"
         )
     step = cast("StepFields", settings) or None
+    machine = gpu if gpus is None else api.machine(gpu, gpus=gpus)
     lattice = {"kv_groups": kv_groups, "ffn_ratio": ffn_ratio, "multiple": multiple}
     axes = cast("SearchFields", fields | {name: v for name, v in lattice.items() if v is not None})
     limits: dict[str, object] = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory}
     with _explained_target(target):
         if current is None:
             found = api.solve(
-                target, budget=_budget(hours, dollars, flops, memory), machine=gpu, step=step, active=active,
-                counted=counted, tolerance=tolerance, rank=rank,
+                target, budget=_budget(hours, dollars, flops, memory), machine=machine, step=step,
+                active=active, counted=counted, tolerance=tolerance, rank=rank,
                 top=DEFAULT_TOP if top is None else top, like=like, **axes,
             )  # fmt: skip
         elif target is None or any(value is not None for value in limits.values()):
@@ -154,7 +160,7 @@ def solve(
             )
         else:
             found = api.resize(
-                current, target, active=active, counted=counted, tolerance=tolerance, machine=gpu,
+                current, target, active=active, counted=counted, tolerance=tolerance, machine=machine,
                 step=step, **axes,
             )  # fmt: skip
     if not 1 <= pick <= len(found):
@@ -162,7 +168,7 @@ def solve(
     if out:
         _write_config(found, pick, out)
     given = {name: value for name, value in limits.items() if value is not None}
-    given |= ({} if gpu is None else {"gpu": gpu}) | settings
+    given |= {name: v for name, v in {"gpu": gpu, "gpus": gpus}.items() if v is not None} | settings
     length = f"--hours {hours:g}" if hours is not None else ""
     if as_json:
         print_json(_document(found, given, current, length))

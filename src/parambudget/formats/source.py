@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -92,15 +93,15 @@ class HasModel(Protocol):
         """The model."""
 
 
-ModelLike = ModelConfig | HasModel | str | Path
+ModelLike = ModelConfig | HasModel | str | PathLike[str]
 """A model, one of a solver's answers, a config file's path or a preset's name."""
 
 
 def as_model(source: ModelLike | None, changes: ModelFields) -> ModelConfig:
     """The complete model of a source, of fields alone, or of a source with some fields changed."""
     fields = with_our_names(changes, KEYWORDS) if changes else {}
-    if source is None or isinstance(source, str | Path):
-        return load(source, fields).model
+    if source is None or isinstance(source, str | PathLike):
+        return load(None if source is None else os.fspath(source), fields).model
     model = source if isinstance(source, ModelConfig) else getattr(source, "model", None)
     if not isinstance(model, ModelConfig):
         raise ConfigError(

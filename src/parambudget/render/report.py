@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 from typing import Unpack
 
@@ -27,6 +28,7 @@ from parambudget.render.solutions import better_size_note
 from parambudget.search.resize import resize
 from parambudget.search.solutions import BetterSize, Solutions
 from parambudget.units import (
+    Count,
     format_bytes,
     format_count,
     format_flop_rate,
@@ -263,7 +265,7 @@ def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 
 
 def report(
-    current: ModelLike, target: int | str, out: str | Path, *, machine: Machine | str | None = None,
+    current: ModelLike, target: Count, out: str | PathLike[str], *, machine: Machine | str | None = None,
     hours: float | None = None, **step: Unpack[StepFields],
 ) -> Report:  # fmt: skip
     """Write a report on how to bring a model to a size: counts, predictions, pictures, proof, commands.
@@ -271,7 +273,7 @@ def report(
     A Markdown document at `out`, with pictures beside it where matplotlib is installed. Without a machine,
     for this one; without `hours`, for those that the first option takes for 20 tokens per parameter.
     """
-    name = Path(current).name if isinstance(current, str | Path) else "current model"
+    name = Path(current).name if isinstance(current, str | PathLike) else "current model"
     there = machine if isinstance(machine, Machine) else machine_for(machine)
     built = build_report(
         name, as_model(current, {}), target, there,
