@@ -72,26 +72,6 @@ def test_the_python_blocks_run(page, tmp_path, monkeypatch):
         assert outcome.failed == 0
 
 
-def deep_imports(source: str) -> list[str]:
-    """What a text that has Python in it imports from inside the package."""
-    return re.findall(r"^[>.\s\"]*((?:from|import) parambudget\.[\w.]+)", source, re.MULTILINE)
-
-
-@pytest.mark.parametrize(
-    "page", [*PAGES, *sorted((ROOT / "examples").glob("*"))], ids=lambda p: p.name
-)  # fmt: skip
-def test_documentation_and_examples_import_the_package_and_nothing_inside_it(page):
-    assert deep_imports(page.read_text()) == []
-
-
-def test_the_check_of_deep_imports_can_fail():
-    assert deep_imports(">>> from parambudget.arch.config import ModelConfig") == [
-        "from parambudget.arch.config"
-    ]
-    assert deep_imports('    "import parambudget.api as api\\n",') == ["import parambudget.api"]
-    assert deep_imports("import parambudget as pb\nfrom parambudget import solve") == []
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_link_to_a_file_leads_to_one(page):
     links = re.findall(r"\]\((?!http)([^)#]+)", page.read_text())

@@ -1,15 +1,18 @@
 """The library as a person uses it: only `import parambudget as pb`."""
 
 import inspect
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import parambudget as pb
 from parambudget.training.config import TRAIN_FIELDS
 
+ROOT = Path(__file__).parent.parent
 SIZES = {"dim": 32, "n_layers": 2, "n_heads": 2, "vocab_size": 300, "context_length": 32}
 SETTINGS = {"steps": 3, "batch_size": 2, "gradient_accumulation_steps": 1, "device": "cpu"}
 
@@ -34,6 +37,39 @@ def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, parambudget; print({'pydantic', 'numpy', 'torch', 'sympy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def deep_imports(text: str) -> list[str]:
+    """What a text with Python in it imports from inside the package."""
+    return re.findall(r"^[>.\s\"]*((?:from|import) parambudget\.[\w.]+)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").iterdir())],
+    ids=lambda page: page.name,
+)
+def test_pages_and_examples_import_the_package_and_nothing_inside_it(page):
+    assert deep_imports(page.read_text()) == []
+
+
+def test_the_check_of_deep_imports_can_fail():
+    docs, notebook = (
+        ">>> from parambudget.arch.config import ModelConfig",
+        '    "import parambudget.api as api",',
+    )
+    assert deep_imports(docs) == ["from parambudget.arch.config"]
+    assert deep_imports(notebook) == ["import parambudget.api"]
+    assert deep_imports("import parambudget as pb\nfrom parambudget import solve") == []
+
+
+def test_a_path_of_any_kind_stands_for_a_file(tmp_path):
+    class Place:
+        def __fspath__(self) -> str:
+            return str(tmp_path / "config.json")
+
+    pb.model("gpt2").save(Place())
+    assert pb.model(Place()) == pb.plan(Place(), "h100").model == pb.model("gpt2")
 
 
 def test_a_model_is_saved_and_read(tmp_path):
