@@ -89,34 +89,39 @@ class StepConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    # Defaults by keyword: without its plugin, mypy takes a field with a positional one for required.
+
     batch_size: PositiveInt = Field(description="Sequences per micro-step and device.")
     gradient_accumulation_steps: PositiveInt = Field(
         description="Micro-steps per update, of all processes together."
     )
     optimizer: OptimizerName = Field(
-        "muon",
+        default="muon",
         description="Muon for the matrices between embedding and head, AdamW for the rest; or AdamW for all.",
     )
     gradient_checkpointing: bool = Field(
-        False,
+        default=False,
         description="Recompute each block in the backward pass: a third more arithmetic, far less memory.",
     )
     loss_chunks: PositiveInt = Field(
-        1, description="Chunks in which the logits are computed and discarded: less memory, more arithmetic."
+        default=1,
+        description="Chunks in which the logits are computed and discarded: less memory, more arithmetic.",
     )
     z_loss: NonNegativeFloat = Field(
-        0.0,
+        default=0.0,
         description="Weight of the mean squared log of the softmax's denominator in what is minimised.",
     )
     shard: bool = Field(
-        False,
+        default=False,
         exclude=True,
         description="Divide weights, gradients and optimizer state among the processes (FSDP2, ZeRO-3).",
     )
-    world_size: PositiveInt = Field(1, exclude=True, description="Processes, each with a device of its own.")
-    backend: Backend = Field(ON_CUDA, exclude=True, description="Device and precision.")
+    world_size: PositiveInt = Field(
+        default=1, exclude=True, description="Processes, each with a device of its own."
+    )
+    backend: Backend = Field(default=ON_CUDA, exclude=True, description="Device and precision.")
     overhead: Overhead | None = Field(
-        None, exclude=True, description="Memory beside the tensors; that of the device where absent."
+        default=None, exclude=True, description="Memory beside the tensors; that of the device where absent."
     )
 
     @model_validator(mode="after")
