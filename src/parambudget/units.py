@@ -143,6 +143,10 @@ def format_flop_rate(flops_per_second: float) -> str:
     return f"{flops_per_second / 1e6:.4g} MFLOP/s"
 
 
+FULL_CONVENTION: Final = "full convention: FLOPs are counted with attention over the whole context"
+"""What `format_mfu` says in two words; printed once on each screen that has an MFU."""
+
+
 def format_mfu(mfu: float, peak_flops: float) -> str:
     """Model FLOPs utilisation and the peak it refers to: "45.1% of 989.4 TFLOP/s dense, full convention"."""
     return f"{mfu:.1%} of {format_flop_rate(peak_flops)} dense, full convention"

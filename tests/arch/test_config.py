@@ -145,11 +145,11 @@ def test_heads_are_derived_from_what_is_given(given: dict[str, int], heads: tupl
         ({"dim": 900}, "n_heads is missing, and the usual head_dim=64 does not divide dim=900; give n_heads, "
                        "such as one of [1, 2, 3, 4, "),
         ({"dim": 896, "head_dim": 100}, "head_dim=100 does not divide dim=896; give n_heads, such as one "),
-        ({"dim": 896, "n_heads": 9}, "n_heads=9 does not divide dim=896; give head_dim as well, or n_heads "),
+        ({"dim": 896, "n_heads": 9}, "n_heads=9 does not divide dim=896; give head_dim as well, or use n_"),
         ({"dim": 0}, "dim is 0; it must be greater than or equal to 1"),
         ({"dim": "896"}, "dim is '896'; it must be a valid integer"),
         ({"dim": 896, "n_heads": 0}, "n_heads is 0; it must be greater than or equal to 1"),
-        ({}, "dim is missing (model width: the length of the residual stream); give it"),
+        ({}, "dim is missing (model width: the size of the residual stream); give it"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_completed_is_told_in_one_line(given: dict[str, Any], says: str):

@@ -82,6 +82,14 @@ class TestHelp:
         line = [sys.executable, "-m", "parambudget", "count", "gpt2", "--json"]
         assert json.loads(subprocess.run(line, capture_output=True, check=True).stdout)["total"] > 0
 
+    def test_our_own_words_are_explained_where_they_stand(self, run):
+        words = " ".join(run("solve", "--help")[1].split())
+        assert "Search space (the lattice): " in words
+        assert "body: without embeddings and output head; active: used per token" in words
+        words = " ".join(run("plan", "gpt2", "--gpu", "h100", "--hours", "1")[1].split())
+        assert "full convention (attention over the whole context)" in words
+        assert " without embeddings and output head" in words
+
     def test_completion_is_offered(self, run):
         assert "--install-completion" in run("--help")[1]
 
@@ -168,7 +176,7 @@ HINTS = {
     "solve --target 350M --n-layers 20-30": "ranges are written 20:30",
     "solve --target 350M --dim 256..1024": "ranges are written 256:1024",
     "solve gpt2": "write --from gpt2 to resize that model, or --like gpt2 to take its choices",
-    "solve --rank size": "rank='size' needs a target, --gpu or --memory",
+    "solve --rank size": "--rank size needs --target, --gpu or --memory",
     "train LICENSE": "LICENSE is where the model stands; train on that text with --data LICENSE",
     "plan gpt2 --gpu h100 --gpus 12": "--gpus 12 is no whole number of nodes of 8; use 8 or 16, or other",
     "train --data my.txt": "no model is given; name a preset or a config file (parambudget train gpt2 --data",
@@ -177,6 +185,9 @@ HINTS = {
     "count gpt2 --no-such-thing": "parambudget count --help-all lists the flags",
     "count gpt2 gpt3": "'gpt3' is not expected here",
     "gpus h9000": "no GPU has 'h9000' in its name",
+    "solve --target 350M --batch-size 8": "--batch-size decides what fits in memory; give --gpu or --memory",
+    "solve --target 350M --kv-groups 2 --n-kv-heads 2": "--kv-groups and --n-kv-heads both set the number",
+    "solve --target 350M --rank speed": "--rank speed needs --gpu",
 }
 
 

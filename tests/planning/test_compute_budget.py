@@ -186,7 +186,7 @@ def test_the_ways_out_of_a_current_model_show_what_is_predicted_of_them():
 
 def test_a_memory_that_holds_nothing_of_the_size_names_what_is_lacking():
     with pytest.raises(
-        NoSolution, match=r"none of the [\d,]+ points is possible: none fits in 1\.9 GiB, of which 94%"
+        NoSolution, match=r"none of the [\d,]+ shapes is possible: none fits in 1\.9 GiB, of which 94%"
     ):
         pb.solve("350M", budget=pb.Budget(memory="2GB"), step={"batch_size": 64})
 
@@ -194,19 +194,19 @@ def test_a_memory_that_holds_nothing_of_the_size_names_what_is_lacking():
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
-        ({"hours": 1.0, "flops": "1e19"}, "hours and flops each say how long the run is"),
-        ({"hours": 1.0, "dollars": 1.0}, "hours and dollars each say how long the run is"),
-        ({"hours": 0.0}, "hours=0 is not a time to train for"),
-        ({"hours": float("nan")}, "hours=nan is not a time"),
-        ({"hours": "a"}, "hours is 'a'; it must be a number"),
-        ({"hours": True}, "hours is True; it must be a number"),
-        ({"dollars": -5.0}, "dollars=-5 is not a budget; use a number above 0"),
-        ({"flops": "much"}, "flops 'much' is not a budget; use a number such as 1e19"),
+        ({"hours": 1.0, "flops": "1e19"}, "`hours` and `flops` each set the length of the run"),
+        ({"hours": 1.0, "dollars": 1.0}, "`hours` and `dollars` each set the length of the run"),
+        ({"hours": 0.0}, "hours=0` is not a training time"),
+        ({"hours": float("nan")}, "hours=nan` is not a training time"),
+        ({"hours": "a"}, "`hours` is 'a'; it must be a number"),
+        ({"hours": True}, "`hours` is True; it must be a number"),
+        ({"dollars": -5.0}, "dollars=-5` is not a budget; use a number above 0"),
+        ({"flops": "much"}, "`flops` 'much' is not a budget; use a number such as 1e19"),
         ({"flops": "1e99"}, "from 1e12 to 1e30"),
         ({"memory": "24"}, "memory '24' is not a size; use such as 24GB"),
         ({"memory": "0GB"}, "memory '0GB' is not a size"),
-        ({"memory": 24e9}, "memory 24000000000.0 is not a size; use such as '24GB'"),
-        ({"memory": 0}, "memory 0 is not a size"),
+        ({"memory": 24e9}, "`memory` 24000000000.0 is not a size; use a number of bytes"),
+        ({"memory": 0}, "`memory` 0 is not a size"),
     ],
 )
 def test_a_budget_that_cannot_be_is_one_line(parts: dict[str, Any], says: str):
@@ -230,28 +230,28 @@ def test_a_budget_holds_parsed_values_and_is_frozen():
         ({"budget": pb.Budget(flops="1e12")}, r"enough for about .* parameters, fewer than 1,000,000"),
         (
             {"target": "350M", "machine": "h100", "step": {"batch_size": 10**5}},
-            "with batch_size=100000 none fits in 79.6 GiB",
+            "with `batch_size=100000` none fits in 79.6 GiB",
         ),
-        ({"machine": "h100", "rank": "speed"}, "rank='speed' without a target is the smallest model"),
+        (
+            {"machine": "h100", "rank": "speed"},
+            "`rank=speed` without a target would only find the smallest model",
+        ),
         (
             {"machine": "h100", "rank": "loss"},
-            r"rank='loss' needs hours or dollars on a `machine`, or `flops`",
+            r"`rank=loss` needs `hours` or `dollars` with a `machine`, or `flops`",
         ),
-        ({"target": "350M", "rank": "loss"}, "rank='loss' needs hours or dollars on a `machine`"),
+        ({"target": "350M", "rank": "loss"}, "`rank=loss` needs `hours` or `dollars` with a `machine`"),
         (
             {"target": "350M", "rank": "speed", "budget": pb.Budget(flops=1e19)},
-            r"rank='speed' needs `machine`",
+            r"`rank=speed` needs `machine`",
         ),
+        ({"budget": pb.Budget(flops=1e19), "rank": "shape"}, "`rank=shape` needs `target`"),
         (
-            {"budget": pb.Budget(flops=1e19), "rank": "size"},
-            "rank='size' needs a target, `machine` or `memory`",
+            {"budget": pb.Budget(flops=1e19), "active": "1B"},
+            "`active` is a second target in addition to the first",
         ),
-        ({"budget": pb.Budget(flops=1e19), "rank": "shape"}, "rank='shape' needs a target"),
-        ({"budget": pb.Budget(flops=1e19), "active": "1B"}, "active is a second target beside the first"),
-        (
-            {"target": "350M", "step": {"batch_size": 0}},
-            "batch_size is 0; it must be greater than or equal to 1",
-        ),
+        ({"budget": pb.Budget(flops=1e19), "rank": "size"}, "needs `target`, `machine` or `memory`"),
+        ({"target": "350M", "step": {"batch_size": 0}}, "batch_size is 0; it must be"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_one_line(asked: dict[str, Any], says: str):
@@ -262,7 +262,7 @@ def test_a_search_that_makes_no_sense_is_one_line(asked: dict[str, Any], says: s
 def test_a_batch_size_without_a_memory_to_fit_in_says_what_it_needs():
     for budget in (None, pb.Budget(flops=1e19)):
         with pytest.raises(
-            InputError, match=r"^batch_size decides what fits in memory; give `machine` or `memory` too"
+            InputError, match=r"^`batch_size` decides what fits in memory; give `machine` or `memory` too"
         ):
             pb.solve("350M", budget=budget, step={"batch_size": 8})
 

@@ -65,7 +65,7 @@ def test_a_given_price_takes_the_place_of_the_range():
             {"gpu": "h100", "dollars_per_hour": -1.0},
             "price -1 is not a price; use US dollars per hour, 0 or more",
         ),
-        ({"gpu": "cpu", "gpus": 2}, "gpus=2, and no GPU was found on this machine"),
+        ({"gpu": "cpu", "gpus": 2}, "gpus=2`, but no GPU was found on this machine"),
         ({"gpu": "h100", "gpus": 12}, "whole number of nodes of 8; use 8 or 16, or other `gpus_per_node`"),
         ({"gpu": "h100", "gpus_per_node": True}, "`gpus_per_node` is True; use a whole number from 1"),
         ({"gpu": "cpu"}, "the speed of 'CPU' is unknown; measure it with parambudget calibrate"),

@@ -239,7 +239,7 @@ def test_the_embedding_is_not_blamed_where_the_budget_counts_the_body():
         ({"top": True}, "top is True; use a whole number from 1 to 1000"),
         ({"top": 1001}, "top is 1001; use a whole number from 1 to 1000"),
         ({"dims": 896}, "unknown field 'dims'; did you mean 'dim'?"),
-        ({"target": "1000T"}, "the largest model of the lattice has 9.0e15 or more parameters"),
+        ({"target": "1000T"}, "the largest model in the search space has 9.0e15 parameters or more"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(asked: dict[str, Any], says: str):

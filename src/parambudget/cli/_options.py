@@ -28,10 +28,12 @@ _ARGUMENTS: Final = frozenset({
     # of a search, a plan and a report
     "target", "active", "tolerance", "like", "rank", "top", "gpus", "gpus_per_node", "hours",
     "dollars", "flops", "memory", "law", "tokens", "unique_tokens", "bytes_per_token", "kv_groups",
-    "ffn_ratio", "multiple",
+    "ffn_ratio", "multiple", "counted",
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
     "shard", "data", "out", "resume", "init", "steps", "device", "wandb",
+    # of preparing text
+    "tokenizer", "field", "separator", "validation", "end_of_text", "workers",
     # of a generation and an export
     "temperature", "top_k", "seed", "to", "model_type", "weights", "force",
 })  # fmt: skip
@@ -216,7 +218,7 @@ def _kind(info: FieldInfo) -> FieldKind:
 
 SourceArgument = Annotated[
     str | None,
-    typer.Argument(metavar="MODEL", help="Config file or name of a preset; flags change its fields."),
+    typer.Argument(metavar="MODEL", help="Config file or preset name; flags override its fields."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 

@@ -53,7 +53,7 @@ def export(
 ) -> None:
     """Export the model for another tool, which then loads exactly the planned parameters.
 
-    What the tool cannot express is refused, with the reason.
+    A model that the tool cannot express is refused, with the reason.
 
     parambudget export gpt2 --to hf -o folder
     """

@@ -30,11 +30,11 @@ MACHINE_PANEL = "The machine, its price and the text"
 @with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS))
 def plan(
     source: SourceArgument = None,
-    hours: Annotated[float | None, typer.Option(metavar="H", help="Time to train for.")] = None,
+    hours: Annotated[float | None, typer.Option(metavar="H", help="Training time in hours.")] = None,
     tokens: Annotated[str | None, typer.Option(metavar="N", help="Tokens to train on, such as 10B.")] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL", help="Compare with MODEL; may be given several times."),
+        typer.Option(metavar="MODEL", help="Compare with MODEL; can be repeated."),
     ] = None,
     as_json: JsonOption = False,
     gpu: Annotated[
@@ -52,7 +52,7 @@ def plan(
     ] = None,
     price: Annotated[
         float | None,
-        typer.Option(metavar="USD", help="Dollars per hour and GPU.", show_default="a dated range",
+        typer.Option(metavar="USD", help="Dollars per GPU and hour.", show_default="a dated range",
                      rich_help_panel=MACHINE_PANEL),
     ] = None,
     law: Annotated[
@@ -62,12 +62,12 @@ def plan(
     ] = None,
     unique_tokens: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Tokens in the text; more training repeats them.",
+        typer.Option(metavar="N", help="Tokens in the text; a longer run repeats them.",
                      show_default="unlimited", rich_help_panel=MACHINE_PANEL),
     ] = None,
     bytes_per_token: Annotated[
         float | None,
-        typer.Option(metavar="B", help="Mean bytes per token: also gives losses in bits per byte.",
+        typer.Option(metavar="B", help="Mean bytes per token; shows the loss in bits per byte too.",
                      rich_help_panel=MACHINE_PANEL),
     ] = None,
     *,

@@ -19,7 +19,10 @@ def report(
     source: Annotated[str, typer.Argument(metavar="MODEL", help="The current model: config file or preset.")],
     target: Annotated[str, typer.Option(metavar="COUNT", help="Parameters, such as 350M.")],
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FILE.md", help="The document; pictures go beside it.")
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="FILE.md", help="Markdown file to write; pictures go next to it."
+        ),
     ],
     gpu: Annotated[
         str | None,
@@ -36,7 +39,7 @@ def report(
     hours: Annotated[
         float | None,
         typer.Option(
-            metavar="H", help="Training time.", show_default="20 tokens per parameter of the first option"
+            metavar="H", help="Training time in hours.", show_default="enough for 20 tokens per parameter"
         ),
     ] = None,
     unique_tokens: Annotated[
@@ -47,12 +50,12 @@ def report(
     ] = None,
     price: Annotated[
         float | None,
-        typer.Option(metavar="USD", help="Dollars per hour and GPU.", show_default="a dated range"),
+        typer.Option(metavar="USD", help="Dollars per GPU and hour.", show_default="a dated range"),
     ] = None,
     *,
     settings: dict[str, object],
 ) -> None:  # fmt: skip
-    """Write a report on how to bring a model to a budget: counts, predictions, pictures, proof, commands.
+    """Write a report on resizing a model: counts, predictions, pictures, verification, commands.
 
     parambudget report current.json --target 350M --gpu h100 -o plan.md
     """

@@ -38,7 +38,7 @@ def show(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the figures and loss curve of a run, finished or not, or several runs side by side.
+    """Show the results and the loss curve of a run, finished or not, or compare several runs.
 
     parambudget runs show runs/mine
 

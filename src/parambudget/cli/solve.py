@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from parambudget.search.solutions import Solutions
 
 BUDGET_PANEL = "Other budgets, alone or with --target"
-LATTICE_PANEL = "Lattice: a value (896), a list (64,128) or a range (lo:hi, lo:hi:step)"
+LATTICE_PANEL = "Search space (the lattice): 896, a list 64,128 or a range lo:hi, lo:hi:step"
 
 
 @with_model_fields(as_axes=True)
@@ -44,17 +44,24 @@ def solve(
     ] = None,
     active: Annotated[
         str | None,
-        typer.Option(metavar="COUNT", help="With --target: of these, parameters used per token."),
+        typer.Option(
+            metavar="COUNT", help="With --target: parameters used per token, for models with experts."
+        ),
     ] = None,
-    counted: Annotated[CountKind, typer.Option(help="Which parameters the target counts.")] = "total",
+    counted: Annotated[
+        CountKind,
+        typer.Option(
+            help="What the target counts. body: without embeddings and output head; active: used per token."
+        ),
+    ] = "total",
     tolerance: Annotated[
         str, typer.Option(metavar="SHARE", help="How far off the target a model may be.")
     ] = format_tolerance(DEFAULT_TOLERANCE),
     rank: Annotated[
         Rank | None,
         typer.Option(
-            help="Order by the shape score, the error alone, the size (most parameters first) or a "
-            "prediction.",
+            help="Order by how usual the shape is (its score), by the error alone, by size (most "
+            "parameters first), or by a prediction.",
             show_default="shape; loss for hours, dollars or FLOPs; size for memory alone",
         ),
     ] = None,
@@ -67,28 +74,32 @@ def solve(
     ] = None,
     like: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Take the choices of a file or preset; search all sizes."),
+        typer.Option(
+            metavar="MODEL", help="Search all sizes of models that are otherwise like this file or preset."
+        ),
     ] = None,
-    pick: Annotated[int, typer.Option(metavar="K", help="Which of the models -o writes.")] = 1,
+    pick: Annotated[int, typer.Option(metavar="K", help="Number of the model that -o writes.")] = 1,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the config here.")
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the config to FILE.")
     ] = None,
     as_json: JsonOption = False,
     hours: Annotated[
         float | None,
-        typer.Option(metavar="H", help="Wall time on the GPU.", rich_help_panel=BUDGET_PANEL),
+        typer.Option(metavar="H", help="Training time on the GPU, in hours.", rich_help_panel=BUDGET_PANEL),
     ] = None,
     dollars: Annotated[
         float | None,
-        typer.Option(metavar="USD", help="Rent of the GPU.", rich_help_panel=BUDGET_PANEL),
+        typer.Option(metavar="USD", help="Cost of renting the GPU.", rich_help_panel=BUDGET_PANEL),
     ] = None,
     flops: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Arithmetic of the run, such as 1e19.", rich_help_panel=BUDGET_PANEL),
+        typer.Option(
+            metavar="N", help="FLOPs of the training run, such as 1e19.", rich_help_panel=BUDGET_PANEL
+        ),
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Of one GPU, such as 24GB.", rich_help_panel=BUDGET_PANEL),
+        typer.Option(metavar="SIZE", help="Memory of one GPU, such as 24GB.", rich_help_panel=BUDGET_PANEL),
     ] = None,
     gpu: Annotated[
         str | None,
@@ -105,14 +116,16 @@ def solve(
     kv_groups: Annotated[
         str | None,
         typer.Option(
-            metavar="AXIS", help="Query heads per kv head; 1 is multi-head.", rich_help_panel=LATTICE_PANEL
+            metavar="AXIS",
+            help="Query heads per key/value head; 1 is multi-head attention.",
+            rich_help_panel=LATTICE_PANEL,
         ),
     ] = None,
     ffn_ratio: Annotated[
         str | None,
         typer.Option(
             metavar="A:B",
-            help="Bounds on FFN width / dim (with experts: the active width).",
+            help="Bounds on FFN width / dim (with experts: the width used per token).",
             rich_help_panel=LATTICE_PANEL,
         ),
     ] = None,
@@ -120,7 +133,7 @@ def solve(
         int | None,
         typer.Option(
             metavar="M",
-            help="Granularity of FFN and expert widths, and of dim in ranges.",
+            help="FFN and expert widths, and dim in a range, are multiples of M.",
             rich_help_panel=LATTICE_PANEL,
         ),
     ] = None,
@@ -128,7 +141,7 @@ def solve(
     fields: dict[str, Any],
     settings: dict[str, object],
 ) -> None:
-    """Find the models of a size or for a budget by a complete search, ranked by how usual their shape is.
+    """Find models of a given size or for a budget by exhaustive search, most usual shapes first.
 
     parambudget solve --target 350M
 
@@ -156,7 +169,7 @@ def solve(
             )  # fmt: skip
         elif target is None or any(value is not None for value in limits.values()):
             raise ConfigError(
-                "--from brings a model to a --target; leave out --hours, --dollars, --flops and --memory"
+                "--from resizes a model to a --target; leave out --hours, --dollars, --flops and --memory"
             )
         else:
             found = api.resize(

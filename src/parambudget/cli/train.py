@@ -51,7 +51,7 @@ def train(
         typer.Option(
             parser=parse_path,
             metavar="PATH",
-            help="Text file, folder of text, or folder that `data prepare` made.",
+            help="Text file, folder of text, or output of `data prepare`.",
             show_default="builtin (Python's standard library)",
         ),
     ] = None,
@@ -76,7 +76,7 @@ def train(
         float | None,
         typer.Option(
             metavar="H",
-            help="Time to train for; converted to steps before the start.",
+            help="Training time in hours; converted to steps at the start.",
             rich_help_panel=RUN_PANEL,
         ),
     ] = None,

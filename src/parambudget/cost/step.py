@@ -93,43 +93,42 @@ class StepConfig(BaseModel):
 
     batch_size: PositiveInt = Field(description="Sequences per micro-step and device.")
     gradient_accumulation_steps: PositiveInt = Field(
-        description="Micro-steps per update, of all processes together."
+        description="Micro-steps per update, summed over all processes."
     )
     optimizer: OptimizerName = Field(
         default="muon",
-        description="Muon for the matrices between embedding and head, AdamW for the rest; or AdamW for all.",
+        description="Muon for the matrices inside blocks and AdamW for the rest, or AdamW for everything.",
     )
     gradient_checkpointing: bool = Field(
         default=False,
-        description="Recompute each block in the backward pass: a third more arithmetic, far less memory.",
+        description="Recompute each block in the backward pass: a third more FLOPs, far less memory.",
     )
     loss_chunks: PositiveInt = Field(
-        default=1,
-        description="Chunks in which the logits are computed and discarded: less memory, more arithmetic.",
+        default=1, description="Compute the loss in N chunks of the logits: less memory, more FLOPs."
     )
     z_loss: NonNegativeFloat = Field(
         default=0.0,
-        description="Weight of the mean squared log of the softmax's denominator in what is minimised.",
+        description="Weight of the z-loss (mean squared log of the softmax denominator) added to the loss.",
     )
     shard: bool = Field(
         default=False,
         exclude=True,
-        description="Divide weights, gradients and optimizer state among the processes (FSDP2, ZeRO-3).",
+        description="Shard weights, gradients and optimizer state across processes (FSDP2, ZeRO-3).",
     )
     world_size: PositiveInt = Field(
         default=1, exclude=True, description="Processes, each with a device of its own."
     )
     backend: Backend = Field(default=ON_CUDA, exclude=True, description="Device and precision.")
     overhead: Overhead | None = Field(
-        default=None, exclude=True, description="Memory beside the tensors; that of the device where absent."
+        default=None,
+        exclude=True,
+        description="Memory in addition to the tensors; unless set, that of the device.",
     )
 
     @model_validator(mode="after")
     def _check_world_size(self) -> Self:
         if self.shard and self.world_size == 1:
-            raise ValueError(
-                "shard=True divides a model among several processes and world_size=1; use 2 or more"
-            )
+            raise ValueError("shard=True divides a model among processes, and world_size=1; use 2 or more")
         whole, left = divmod(self.gradient_accumulation_steps, self.world_size)
         if left:
             raise ValueError(
@@ -229,7 +228,7 @@ def require_step_names(names: Iterable[str], others: Iterable[str] = ()) -> None
 def _hint(name: str) -> str:
     """What to do about a name that resembles no setting."""
     if name in ("gpu", "gpus", "ranks", "world_size", "n_gpus", "dollars_per_hour", "price"):
-        return "GPUs and their price are a machine's: machine('h100', gpus=8)"
+        return "GPUs and their price belong to the machine: machine('h100', gpus=8)"
     return f"use {', '.join(STEP_FIELDS)}"
 
 

@@ -64,7 +64,7 @@ def interpret(document: object, name: str) -> Source:
     """The source in a parsed JSON document; `name` stands for it in messages."""
     if not isinstance(document, dict):
         raise ConfigError(
-            f"{name} holds {_json_type(document)}; a config file holds an object of model fields"
+            f"{name} contains {_json_type(document)}; a config file must be an object of model fields"
         )
     if "model_type" in document:
         from parambudget.formats.hf.importer import from_hf  # forty families, not needed by our own files

@@ -154,5 +154,5 @@ def _attention_warnings(model: ModelConfig, speed: Throughput) -> Iterator[str]:
         what = "ALiBi" if model.position == "alibi" else f"a window of {model.window:,}"
         yield (
             f"{what} needs a mask, which rules out the fastest attention kernels, and masked scores are "
-            f"computed all the same: attention takes {share} of the time"
+            f"computed anyway: attention takes {share} of the time"
         )

@@ -76,14 +76,14 @@ def solve_for_budget(
         solutions = add_forecasts(answer, scenario)
         if scenario.step and not any(_fits(solution) for solution in solutions):
             fixed = ", ".join(f"{name}={value}" for name, value in scenario.step.items())
-            raise NoSolution(f"with {fixed} {_memory_shortage(scenario)}")
+            raise NoSolution(f"with `{fixed}` {_memory_shortage(scenario)}")
         return replace(answer, solutions=solutions)
     _require_rank_inputs(scenario, rank, target)
     objective = OBJECTIVES[rank]
     if target is not None:
         return _search_target(scenario, objective, target, active, counted, tolerance, top, fields)
     if active is not None:
-        raise ConfigError("active is a second target beside the first; give a target as well")
+        raise ConfigError("`active` is a second target in addition to the first; give `target` as well")
     return _search_any_size(scenario, objective, counted, top, fields)
 
 
@@ -116,7 +116,7 @@ def size_range(scenario: Scenario) -> tuple[int, int]:
     if high < LEAST_PARAMETERS:
         raise InputError(
             f"the budget is enough for about {format_count(high)} parameters, fewer than "
-            f"{LEAST_PARAMETERS:,}; give more hours, FLOPs or memory"
+            f"{LEAST_PARAMETERS:,}; give more `hours`, `flops` or `memory`"
         )
     return max(int(low), LEAST_PARAMETERS // AROUND), int(high)
 
@@ -205,18 +205,16 @@ def _require_rank_inputs(scenario: Scenario, rank: Rank, target: int | None) -> 
     """Raise `ConfigError` where a rank lacks what it is predicted from."""
     has_memory = scenario.memory_bytes is not None
     needs = {
-        "loss": (scenario.limits_training, "hours or dollars on a `machine`, or `flops`"),
+        "loss": (scenario.limits_training, "`hours` or `dollars` with a `machine`, or `flops`"),
         "speed": (scenario.machine is not None, "`machine`"),
         "memory": (has_memory, "`machine` or `memory`"),
-        "size": (has_memory or target is not None, "a target, `machine` or `memory`"),
+        "size": (has_memory or target is not None, "`target`, `machine` or `memory`"),
     }
-    has_inputs, inputs = needs.get(rank, (target is not None, "a target"))
+    has_inputs, inputs = needs.get(rank, (target is not None, "`target`"))
     if not has_inputs:
-        raise ConfigError(f"rank={rank!r} needs {inputs}")
+        raise ConfigError(f"`rank={rank}` needs {inputs}")
     if target is None and rank in ("speed", "memory"):
-        raise ConfigError(
-            f"rank={rank!r} without a target is the smallest model of the lattice; give a target"
-        )
+        raise ConfigError(f"`rank={rank}` without a target would only find the smallest model; give `target`")
 
 
 def _search_any_size(
@@ -287,7 +285,7 @@ def _better_size(
 def _memory_shortage(scenario: Scenario) -> str:
     return (
         f"none fits in {format_bytes(scenario.memory_bytes or 0)}, of which {USABLE_SHARE:.0%} can be used; "
-        "give more memory, a smaller batch, or smaller sizes"
+        "give more memory, a smaller batch or smaller sizes"
     )
 
 
@@ -362,7 +360,7 @@ def sweep(
         near = values <= band(best)
         near_best.append((points.select(near), values[near]))
     if not n_possible:
-        raise NoSolution(f"none of the {n_points:,} points is possible")
+        raise NoSolution(f"none of the {n_points:,} shapes is possible")
     pool = Candidates.concatenate([points for points, _ in near_best])
     values = np.concatenate([values for _, values in near_best])
     near = values <= band(best)

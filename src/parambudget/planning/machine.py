@@ -122,7 +122,7 @@ def machine_for(
     accelerator = _accelerator_for(gpu)
     if accelerator is None:
         if gpus > 1:
-            raise InputError(f"gpus={gpus}, and no GPU was found on this machine; name one with `machine`")
+            raise InputError(f"`gpus={gpus}`, but no GPU was found on this machine; name one with `machine`")
         return Machine(None, profile_for(CPU), 1, main_memory_bytes(), price)
     price = price or price_of(accelerator)
     one = Machine(accelerator, profile_for(accelerator), 1, accelerator.memory_bytes, price, per_node)

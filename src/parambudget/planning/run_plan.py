@@ -59,7 +59,7 @@ class Goal:
 
     def __post_init__(self) -> None:
         if self.hours is not None and self.tokens is not None:
-            raise InputError("hours and tokens both say how long the run is; give one of them")
+            raise InputError("`hours` and `tokens` both set the length of the run; give one of them")
         if self.hours is not None:
             check_hours(self.hours)
         if self.unique_tokens is not None:
@@ -260,7 +260,7 @@ def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int
         tokens, why = training_tokens(model, goal.unique_tokens)
     if goal.hours is not None and round(tokens / speed.update_tokens) < 1:
         raise InputError(
-            f"hours={goal.hours:g} is too short for one update of {format_count(speed.update_tokens)} "
+            f"`hours={goal.hours:g}` is too short for one update of {format_count(speed.update_tokens)} "
             "tokens; use more time or a smaller batch"
         )
     updates = whole_updates(tokens, speed.update_tokens, goal.unique_tokens)

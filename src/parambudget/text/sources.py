@@ -213,7 +213,7 @@ def _split_at_separator(part: SourceSlice, separator: str) -> Iterator[str]:
             if len(buffer) > MOST_DOCUMENT_BYTES:
                 raise InputError(
                     f"{part.path} has no {separator!r} for {len(buffer):,} bytes after byte {start:,}; "
-                    "is it the right --separator?"
+                    "is it the right `separator`?"
                 )
         yield _decode(buffer, part.path, start).strip()
 
@@ -252,7 +252,7 @@ def _text_field(row: Any, field: str) -> str:
         raise KeyError("not a JSON object")
     if field not in row:
         raise KeyError(
-            f"no field {field!r}, only {', '.join(map(repr, row)) or 'none'}; name it with --field"
+            f"no field {field!r}, only {', '.join(map(repr, row)) or 'none'}; name it with `field`"
         )
     if not isinstance(row[field], str):
         raise KeyError(f"field {field!r} is not a string")
