@@ -11,6 +11,9 @@ from typing import Final
 
 from parambudget.errors import ConfigError, InputError
 
+Count = int | str
+"""350_000_000 or "350M"."""
+
 _SCALES: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _NUMBER: Final = re.compile(
     r"([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*)?(\.[0-9]+)?(?:e(-?|\+?)([0-9]{1,2}))?", re.IGNORECASE

@@ -51,7 +51,7 @@ def refusal(**changes: Any) -> str:
         ({"rotary_fraction": 1.5}, "rotary_fraction is 1.5; it must be less than or equal to 1"),
         ({"dim": "x" * 100}, f"dim is '{'x' * 56}...; it must be a valid integer"),
         ({"n_layer": 24}, "unknown field 'n_layer'; did you mean 'n_layers'?"),
-        ({"zzz": 1}, "unknown field 'zzz'; allowed are dim, n_layers, n_heads, "),
+        ({"zzz": 1}, "unknown field 'zzz'; see `help(pb.ModelConfig)`"),
         ({"n_kv_heads": 4}, "n_kv_heads=4 does not divide n_heads=14; use one of [1, 2, 7, 14]"),
         ({"norm_bias": True}, "norm_bias=true needs norm='layernorm' with norm_weight=true; set one of them"),
         ({"norm_bias": True, "norm": "layernorm", "norm_weight": False}, "norm_bias=true needs norm="),

@@ -274,7 +274,9 @@ def test_a_current_model_is_for_resize():
 def test_an_unknown_keyword_is_refused_without_a_list_of_all_fields():
     with pytest.raises(ConfigError) as caught:
         pb.solve("1B", zzz=1)
-    assert str(caught.value) == "unknown field 'zzz'; use an axis or a field of a model"
+    assert str(caught.value) == (
+        "unknown field 'zzz'; use an axis or a field of a model, see `help(pb.ModelConfig)`"
+    )
 
 
 def test_the_keywords_of_a_search_are_the_fields_of_a_model_and_three_of_axes():

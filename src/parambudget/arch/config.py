@@ -1,6 +1,7 @@
 """A complete decoder-only transformer: every size and every choice, validated once."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, Unpack
 
@@ -22,6 +23,7 @@ from parambudget.arch.dims import (
 )
 from parambudget.arch.fields import ModelFields
 from parambudget.arch.rope_scaling import RopeScaling
+from parambudget.arch.synonyms import with_our_names
 from parambudget.arch.validation import (
     LARGEST_SIZE,
     PATTERN,
@@ -331,9 +333,9 @@ class ModelConfig(BaseModel):
     def replace(self, **changes: Unpack[ModelFields]) -> Self:
         """A validated copy; fields of the blocks go by their own names. (pydantic's `model_copy(update=...)`
         would not validate.)"""
-        return type(self).read(nest_blocks(self.model_dump() | changes))
+        return type(self).read(nest_blocks(self.model_dump() | with_our_names(changes, KEYWORDS)))
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write a config file, which every command and verb takes in place of a model."""
         write_json(Path(path), {"model": self.model_dump()})
 
@@ -351,6 +353,8 @@ FIELDS: Final[dict[str, FieldInfo]] = {
     **{name: info for block in BLOCKS.values() for name, info in block.model_fields.items()},
 }
 """Every field by its own name, those of the blocks last."""
+KEYWORDS: Final = frozenset({*FIELDS, *BLOCKS})
+"""What a model can be given by keyword."""
 
 
 def _consistency_errors(m: ModelConfig) -> Iterator[str]:

@@ -46,7 +46,7 @@ def export(
             help="Also write the weights and tokenizer of a run or checkpoint (hf only).",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    force: Annotated[bool, typer.Option("--force/--no-force", help="Replace existing files.")] = False,
     as_json: JsonOption = False,
     *,
     fields: dict[str, object],

@@ -6,9 +6,12 @@ from typing import Annotated
 
 import typer
 
+from parambudget._install import install_advice
+from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.cli.verify import check_built_model
 from parambudget.formats.source import load
+from parambudget.render.commands import program
 
 
 @with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS))
@@ -28,6 +31,11 @@ def report(
         ),
     ] = None,
     gpus: Annotated[int, typer.Option(metavar="N", help="Number of GPUs.")] = 1,
+    gpus_per_node: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="GPUs of a node; more than these are several nodes.",
+                     show_default="8", rich_help_panel=MORE_PANEL),
+    ] = None,
     hours: Annotated[
         float | None,
         typer.Option(
@@ -56,7 +64,7 @@ def report(
     from parambudget.render.report import build_report, write_report
 
     model = load(source, {}).model
-    machine = machine_for(gpu, gpus=gpus, dollars_per_hour=price)
+    machine = machine_for(gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=price)
     report = build_report(
         Path(source).name, model, target, machine, hours=hours, unique_tokens=unique_tokens,
         step=read_step_fields(settings, world_size=gpus),
@@ -65,4 +73,5 @@ def report(
     for path in write_report(report, out):
         typer.echo(f"wrote {path}")
     if not find_spec("matplotlib"):
-        typer.echo("Pictures skipped: matplotlib is not installed (it comes with the extra train).")
+        advice = install_advice(["matplotlib"], ["train"], f"{program()} report ...")
+        typer.echo(f"pictures skipped: matplotlib is not installed; {advice}")

@@ -12,6 +12,7 @@ import typer
 from parambudget import api
 from parambudget._files import write_json
 from parambudget._version import __version__
+from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._options import (
     JsonOption,
     print_json,
@@ -26,6 +27,7 @@ from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind
 from parambudget.units import format_tolerance
 
 if TYPE_CHECKING:
+    from parambudget.cost.step import StepFields
     from parambudget.planning.budget import Budget
     from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Solutions
@@ -35,7 +37,7 @@ LATTICE_PANEL = "Search space (the lattice): 896, a list 64,128 or a range lo:hi
 
 
 @with_model_fields(as_axes=True)
-@with_settings({"batch_size": STEP_FLAGS["batch_size"]}, {"batch_size": BUDGET_PANEL})
+@with_settings(STEP_FLAGS, {"batch_size": BUDGET_PANEL})
 def solve(
     target: Annotated[
         str | None, typer.Option(metavar="COUNT", help="Parameters, such as 350M or 1.3B.")
@@ -58,7 +60,8 @@ def solve(
     rank: Annotated[
         Rank | None,
         typer.Option(
-            help="Order by how usual the shape is (its score), by the error alone, or by a prediction.",
+            help="Order by how usual the shape is (its score), by the error alone, by size (most "
+            "parameters first), or by a prediction.",
             show_default="shape; loss for hours, dollars or FLOPs; size for memory alone",
         ),
     ] = None,
@@ -106,6 +109,10 @@ def solve(
             rich_help_panel=BUDGET_PANEL,
         ),
     ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of GPUs.", show_default="1", rich_help_panel=MORE_PANEL),
+    ] = None,
     kv_groups: Annotated[
         str | None,
         typer.Option(
@@ -148,14 +155,15 @@ def solve(
         raise ConfigError(
             "--from gives one answer per direction from that model; leave out --like, --top and --rank"
         )
-    batch_size = cast("int | None", settings.get("batch_size"))
+    step = cast("StepFields", settings) or None
+    machine = gpu if gpus is None else api.machine(gpu, gpus=gpus)
     lattice = {"kv_groups": kv_groups, "ffn_ratio": ffn_ratio, "multiple": multiple}
     axes = cast("SearchFields", fields | {name: v for name, v in lattice.items() if v is not None})
-    limits = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory}
+    limits: dict[str, object] = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory}
     with _explained_target(target):
         if current is None:
             found = api.solve(
-                target, budget=_budget(hours, dollars, flops, memory), machine=gpu, batch_size=batch_size,
+                target, budget=_budget(hours, dollars, flops, memory), machine=machine, step=step,
                 active=active, counted=counted, tolerance=tolerance, rank=rank,
                 top=DEFAULT_TOP if top is None else top, like=like, **axes,
             )  # fmt: skip
@@ -165,15 +173,15 @@ def solve(
             )
         else:
             found = api.resize(
-                current, target, active=active, counted=counted, tolerance=tolerance, machine=gpu,
-                batch_size=batch_size, **axes,
+                current, target, active=active, counted=counted, tolerance=tolerance, machine=machine,
+                step=step, **axes,
             )  # fmt: skip
     if not 1 <= pick <= len(found):
         raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")
     if out:
         _write_config(found, pick, out)
     given = {name: value for name, value in limits.items() if value is not None}
-    given |= {name: v for name, v in {"gpu": gpu, "batch_size": batch_size}.items() if v is not None}
+    given |= {name: v for name, v in {"gpu": gpu, "gpus": gpus}.items() if v is not None} | settings
     length = f"--hours {hours:g}" if hours is not None else ""
     if as_json:
         print_json(_document(found, given, current, length))
@@ -221,7 +229,7 @@ def _write_config(found: "Solutions", pick: int, out: Path) -> None:
 
 
 def _document(
-    found: "Solutions", given: Mapping[str, str | float], current: str | None, length: str
+    found: "Solutions", given: Mapping[str, object], current: str | None, length: str
 ) -> dict[str, object]:
     """The answers as one JSON document, with the commands to repeat the search and to train each model."""
     from parambudget.render.model import flags

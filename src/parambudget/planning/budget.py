@@ -92,6 +92,11 @@ class Scenario:
         """Whether the budget decides how long the run is."""
         return self.hours is not None or self.flops is not None
 
+    @property
+    def predicts(self) -> bool:
+        """Whether it says anything about what a model would do."""
+        return self.memory_bytes is not None or self.limits_training
+
     def step_candidates(self, context_length: int) -> list[StepConfig]:
         """The steps to choose from: how an update can be executed, with what is decided."""
         if self.machine is None:

@@ -64,8 +64,8 @@ def solve_for_budget(
     """The models for a budget of hours, FLOPs or memory; with a target, among those of that size.
 
     Ranked by expected loss where hours or FLOPs are given; without them by the shape score with a target, and
-    by size without one; or as `rank` says. `fields` are axes and choices as for `search.solve.solve`. Raises
-    `NoSolution` where no point of the lattice fits.
+    by size without one; or as `rank` says. By size, the most parameters come first. `fields` are axes and
+    choices as for `search.solve.solve`. Raises `NoSolution` where no point of the lattice fits.
     """
     rank = rank or _usual_rank(scenario, target)
     limited = scenario.budget.memory_bytes is not None
@@ -74,8 +74,9 @@ def solve_for_budget(
             target, fields, active=active, counted=counted, tolerance=tolerance, rank=rank, top=top
         )
         solutions = add_forecasts(answer, scenario)
-        if "batch_size" in scenario.step and not any(_fits(solution) for solution in solutions):
-            raise NoSolution(f"with `batch_size={scenario.step['batch_size']}` {_memory_shortage(scenario)}")
+        if scenario.step and not any(_fits(solution) for solution in solutions):
+            fixed = ", ".join(f"{name}={value}" for name, value in scenario.step.items())
+            raise NoSolution(f"with `{fixed}` {_memory_shortage(scenario)}")
         return replace(answer, solutions=solutions)
     _require_rank_inputs(scenario, rank, target)
     objective = OBJECTIVES[rank]
@@ -87,7 +88,9 @@ def solve_for_budget(
 
 
 def add_forecasts(solutions: Iterable[Solution], scenario: Scenario) -> tuple[Solution, ...]:
-    """The solutions, each with its predictions."""
+    """The solutions, each with its predictions; as they are where the scenario predicts nothing."""
+    if not scenario.predicts:
+        return tuple(solutions)
     return tuple(replace(solution, forecast=forecast(solution.model, scenario)) for solution in solutions)
 
 
@@ -205,7 +208,7 @@ def _require_rank_inputs(scenario: Scenario, rank: Rank, target: int | None) -> 
         "loss": (scenario.limits_training, "`hours` or `dollars` with a `machine`, or `flops`"),
         "speed": (scenario.machine is not None, "`machine`"),
         "memory": (has_memory, "`machine` or `memory`"),
-        "size": (has_memory, "`machine` or `memory`"),
+        "size": (has_memory or target is not None, "`target`, `machine` or `memory`"),
     }
     has_inputs, inputs = needs.get(rank, (target is not None, "`target`"))
     if not has_inputs:
@@ -243,7 +246,7 @@ def _search_target(
     if not certificate.within_tolerance:
         raise NoSolution(no_match_message(search, tolerance))
     swept = _run_sweep(search, [search.candidates_within(tolerance)], scenario, objective)
-    points = _pick_best(search, swept, objective, target, top)
+    points = _pick_best(search, swept, objective, target, top, exact=objective.name == "size")
     solutions = add_forecasts(make_solutions(search, points, _usual_size(search, target), target), scenario)
     answer = Solutions(solutions, certificate, fields.get("tied") is None, rank=objective.name, top=top)
     if not scenario.limits_training:
@@ -286,13 +289,20 @@ def _memory_shortage(scenario: Scenario) -> str:
     )
 
 
-def _pick_best(search: Search, swept: "SweepResult", objective: Objective, size: int, top: int) -> Candidates:
-    """The models to show: band by band of what is minimised, within each by the shape score."""
+def _pick_best(
+    search: Search, swept: "SweepResult", objective: Objective, size: int, top: int, *, exact: bool = False
+) -> Candidates:
+    """The models to show: band by band of what is minimised, within each by the shape score. With `exact`,
+    only equal values share a band."""
     points = swept.points
     terms = shape_score(search.space.choices, points, _usual_size(search, size))
     score = np.sum(list(terms.values()), axis=0)
     width = objective.band(swept.best) - swept.best
-    band = np.floor((swept.values - swept.best) / width) if width else np.zeros(len(points))
+    band = np.zeros(len(points))
+    if exact:
+        band = band + np.unique(swept.values, return_inverse=True)[1]
+    elif width:
+        band = np.floor((swept.values - swept.best) / width)
     ranked = rank_candidates(points, band * _BEYOND_ANY_SCORE + score, size, search.active, closest=False)
     return points.select(pick_diverse(points, ranked, top))
 

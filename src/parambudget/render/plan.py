@@ -65,7 +65,7 @@ def train_command(plan: RunPlan) -> str:
     words += [f"--loss-chunks {step.loss_chunks}"] if step.loss_chunks > 1 else []
     words += ["--shard"] if step.shard else []
     words += [f"--hours {plan.goal.hours:g}" if plan.goal.hours else f"--steps {plan.updates}"]
-    return runnable_command("train", *words, processes=step.world_size)
+    return runnable_command("train", *words, processes=step.world_size, nodes=plan.machine.n_nodes)
 
 
 def _model(plan: RunPlan) -> list[str]:

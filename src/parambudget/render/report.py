@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 from typing import Unpack
 
@@ -27,6 +28,7 @@ from parambudget.render.solutions import better_size_note
 from parambudget.search.resize import resize
 from parambudget.search.solutions import BetterSize, Solutions
 from parambudget.units import (
+    Count,
     format_bytes,
     format_count,
     format_flop_rate,
@@ -279,8 +281,8 @@ def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 
 
 def report(
-    current: ModelLike, target: int | str, out: str | Path, *, machine: Machine | str | None = None,
-    hours: float | None = None, unique_tokens: int | str | None = None, **step: Unpack[StepFields],
+    current: ModelLike, target: Count, out: str | PathLike[str], *, machine: Machine | str | None = None,
+    hours: float | None = None, unique_tokens: Count | None = None, **step: Unpack[StepFields],
 ) -> Report:  # fmt: skip
     """Write a report on resizing a model: counts, predictions, pictures, verification, commands.
 
@@ -288,7 +290,7 @@ def report(
     for this one; without `hours`, for those that the first option takes for 20 tokens per parameter. The text
     has `unique_tokens`: a run that reads more of them repeats it.
     """
-    name = Path(current).name if isinstance(current, str | Path) else "current model"
+    name = Path(current).name if isinstance(current, str | PathLike) else "current model"
     there = machine if isinstance(machine, Machine) else machine_for(machine)
     built = build_report(
         name, as_model(current, {}), target, there,

@@ -9,7 +9,7 @@ from parambudget.arch.description import shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
 from parambudget.render.commands import data_flag, runnable_command
-from parambudget.render.model import as_flags, flags
+from parambudget.render.model import as_flags, flags, switch_flags
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.search.certificate import Certificate, Error
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP
@@ -63,7 +63,7 @@ def solutions_screen(found: Solutions, width: int) -> list[str]:
     return lines + [dim(line) for text in _notes(found) for line in wrap_text(text, width)]
 
 
-def next_commands(found: Solutions, given: Mapping[str, str | float], current: str | None) -> list[str]:
+def next_commands(found: Solutions, given: Mapping[str, object], current: str | None) -> list[str]:
     """What to run next, a command a line: train each resized model; repeat the search."""
     if not found:
         return []
@@ -75,13 +75,13 @@ def next_commands(found: Solutions, given: Mapping[str, str | float], current: s
     return [*training, f"To repeat this search: {rerun_command(found, given, current)}"]
 
 
-def rerun_command(found: Solutions, given: Mapping[str, str | float], current: str | None) -> str:
+def rerun_command(found: Solutions, given: Mapping[str, object], current: str | None) -> str:
     """The command that gives the same answer, every axis and choice spelled out. `given` are the flags beside
     the target, by their names with underscores; `current` is what --from named. The answer has a model."""
     c, model = found.certificate, found[0].model
     words = [f"--active {c.active}"] if c.active is not None else []
     words += [f"--target {c.target}"] if c.target is not None else []
-    words += [f"{_flag(name)} {shlex.quote(str(value))}" for name, value in given.items()]
+    words += [_flag_with_value(name, value) for name, value in given.items()]
     words += [f"--from {shlex.quote(current)}"] if current else []
     words += [f"{_flag(name)} {text}" for name, text in c.lattice.items()]
     fields = changed_fields(model)
@@ -97,6 +97,12 @@ def rerun_command(found: Solutions, given: Mapping[str, str | float], current: s
     words += [f"--rank {found.rank}"] if found.rank != usual else []
     words += [f"--top {found.top}"] if found.top != DEFAULT_TOP else []
     return runnable_command("solve", *words)
+
+
+def _flag_with_value(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return switch_flags(name)[not value]
+    return f"{_flag(name)} {shlex.quote(str(value))}"
 
 
 def _flag(name: str) -> str:
@@ -314,6 +320,8 @@ def _notes(found: Solutions) -> Iterator[str]:
             "rows are ordered by loss+shape, the loss with a penalty for unusual proportions; rows within "
             f"{EQUAL_NATS} nats of each other are ordered by score"
         )
+    if found.rank == "size" and found.certificate.target is not None:
+        yield "rows are ordered by their parameters, the most first; equal ones by their shape score"
     if found.rank in ("speed", "memory"):
         what = "tokens/s" if found.rank == "speed" else "memory"
         yield f"rows are ordered by {what}; rows within {EQUAL_SHARE:.0%} of each other are ordered by score"

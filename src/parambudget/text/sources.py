@@ -12,11 +12,11 @@ A slice begins and ends between documents, or between the lines of a text that i
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from parambudget.errors import InputError, MissingExtra
+from parambudget._install import require_packages
+from parambudget.errors import InputError
 from parambudget.text.corpus import Document, visible_files
 
 SourceFormat = Literal["text", "jsonl", "parquet", "hosted"]
@@ -137,12 +137,8 @@ def read_chunks(part: SourceSlice, layout: TextLayout) -> Iterator[Chunk]:
 
 
 def require_package(package: str, what: str) -> None:
-    """Raise `MissingExtra` with the install command unless the package can be imported."""
-    if find_spec(package) is None:
-        raise MissingExtra(
-            f"{what} needs {package}, which is not installed; run it as: uv run --extra data --extra train "
-            "parambudget data prepare ..."
-        )
+    """Raise `MissingExtra` with what to do unless the package is installed."""
+    require_packages(what, [package], ["data", "train"], "parambudget data prepare ...")
 
 
 def _file_format(path: Path, *, required: bool) -> SourceFormat | None:
