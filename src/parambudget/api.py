@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from parambudget.scaling.loss import LossLaw
     from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Solutions
+    from parambudget.text.forms import TokenDtype
     from parambudget.training.config import TrainFields
     from parambudget.training.generate import Generation
     from parambudget.training.metrics import TrainResult
@@ -244,7 +245,8 @@ def calibrate(device: str = "auto") -> DeviceProfile:
 
 
 def train(
-    source: ModelLike, /, out: str | Path, *, data: str | Path | None = None, tokens: Count | None = None,
+    source: ModelLike, /, out: str | Path, *, data: str | Path | None = None,
+    token_dtype: TokenDtype | None = None, tokenizer: str | None = None, tokens: Count | None = None,
     hours: float | None = None, resume: bool = False, init: str | Path | None = None, device: str = "auto",
     events: TrainEvents | None = None, **settings: Unpack[TrainFields],
 ) -> TrainResult:  # fmt: skip
@@ -252,8 +254,10 @@ def train(
 
     Prints nothing; `events` are called as the run goes on. `settings` are fields of `TrainConfig` and of its
     step and take precedence over those of a config file; the rest is chosen. `steps`, `tokens` or `hours` set
-    the length. With `resume`, the run in `out` is resumed if there is one. `init` is a checkpoint or a
-    Hugging Face folder whose weights a new run starts from.
+    the length. `data` is text, a folder of prepared tokens, or tokens of llm.c, Megatron-LM or nanoGPT (which
+    need `token_dtype`); `tokenizer` has made these, or makes tokens of the text. With `resume`, the run in
+    `out` is resumed if there is one. `init` is a checkpoint or a Hugging Face folder whose weights a new run
+    starts from.
     """
     from parambudget.training.config import TRAIN_FIELDS
     from parambudget.training.run.orchestration import run
@@ -263,7 +267,8 @@ def train(
     own = {name: value for name, value in settings.items() if name != "shard"}
     fixed = with_our_names(own, TRAIN_FIELDS)
     options = RunOptions(
-        out=Path(out), data=None if data is None else Path(data), tokens=_parse_count(tokens, "tokens"),
+        out=Path(out), data=None if data is None else Path(data), token_dtype=token_dtype,
+        tokenizer=tokenizer, tokens=_parse_count(tokens, "tokens"),
         hours=hours, resume=resume, init=None if init is None else Path(init), shard=shard,
     )  # fmt: skip
     named = source if isinstance(source, str | Path) else as_model(source, {})

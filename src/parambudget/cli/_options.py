@@ -30,7 +30,7 @@ _ARGUMENTS: Final = frozenset({
     "law", "tokens", "unique_tokens", "bytes_per_token", "kv_groups", "ffn_ratio", "multiple",
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
-    "shard", "data", "out", "resume", "init", "steps", "device", "wandb",
+    "shard", "data", "token_dtype", "tokenizer", "out", "resume", "init", "steps", "device", "wandb",
     # of a generation and an export
     "temperature", "top_k", "seed", "to", "model_type", "weights", "force",
 })  # fmt: skip
