@@ -262,7 +262,7 @@ TOKENIZER = ["--tokenizer", "tokenizer.json"]
         (["image.txt", *TOKENIZER], "image.txt is not text"),
         (["latin.txt", *TOKENIZER], "latin.txt is not UTF-8 text after byte 5,000"),
         (["broken.jsonl", *TOKENIZER], "broken.jsonl, line 3: not valid JSON"),
-        (["list.jsonl", *TOKENIZER], "list.jsonl, line 1: not a JSON object"),
+        (["list.jsonl", *TOKENIZER], "list.jsonl, line 2: not a JSON object"),
         (["number.jsonl", *TOKENIZER], "number.jsonl, line 2: field 'text' is not a string"),
         (
             ["a.jsonl", *TOKENIZER, "--field", "body"],
@@ -277,7 +277,7 @@ TOKENIZER = ["--tokenizer", "tokenizer.json"]
         (["a.jsonl", "--tokenizer", "bpe"], "--tokenizer bpe needs --vocab-size"),
         (["a.jsonl", "--tokenizer", "bpe", "--vocab-size", "100"], "use at least 257"),
         (["a.jsonl", *TOKENIZER, "--vocab-size", "300"], "--vocab-size is for --tokenizer bpe"),
-        (["a.jsonl", *TOKENIZER, "--end-of-text", "<end>"], "has none of <end> to end documents with"),
+        (["a.jsonl", *TOKENIZER, "--end-of-text", "<end>"], "tokenizer.json has no '<end>' to end documents with; name another one with --end-of-text"),
         (["a.jsonl", *TOKENIZER, "-o", "texts"], "texts exists and is not empty; choose a new folder"),
         (["texts", *TOKENIZER, "-o", "texts"], "texts lies in the source texts; choose a folder outside"),
         (["a.jsonl", *TOKENIZER, "-o", "a.jsonl"], "a.jsonl exists and is not empty"),
@@ -300,9 +300,9 @@ def test_a_wrong_request_is_one_line_and_exit_2(copied, parambudget, arguments, 
     (copied / "image.txt").write_bytes(b"\x89PNG\x00")
     (copied / "latin.txt").write_bytes(b"a" * 4_999 + b"\n" + b"\xe9tude\n")
     (copied / "broken.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n{"text": \n')
-    (copied / "list.jsonl").write_text('["a"]\n')
+    (copied / "list.jsonl").write_text('{"text": "a"}\n["a"]\n')
     (copied / "number.jsonl").write_text('{"text": "a"}\n{"text": 5}\n')
-    (copied / "fake.parquet").write_text("no")
+    (copied / "fake.parquet").write_bytes(b"PAR1no")
     write_parquet(copied / "a.parquet", documents(3))
     write_files(copied / "texts", documents(3))
     Tokenizer(models.WordLevel({"</s>": 0}, unk_token="?")).save(str(copied / "words.json"))

@@ -71,7 +71,7 @@ def preparation_screen(manifest: Manifest, out: Path) -> list[str]:
     """The screen of `data prepare`: what there is to train on."""
     held_out = f"{manifest.validation.n_documents:,} held out"
     length = f"{manifest.train_bytes / max(1, manifest.n_tokens):.2f} bytes each"
-    skipped = _skipped(manifest)
+    skipped = _skip_counts(manifest)
     rows = [
         ["text", f"{manifest.source}: {manifest.n_documents:,} documents, {held_out}"],
         *([["form", _forms(manifest)]] if manifest.forms else []),
@@ -109,7 +109,7 @@ def _forms(manifest: Manifest) -> str:
     return ", ".join(f"{n:,} file{'s' * (n != 1)} of {form}" for form, n in manifest.forms.items())
 
 
-def _skipped(manifest: Manifest) -> str:
+def _skip_counts(manifest: Manifest) -> str:
     counts = {"with null or empty text": manifest.n_empty, "damaged or without text": manifest.n_bad}
     return ", ".join(f"{n:,} {which}" for which, n in counts.items() if n)
 

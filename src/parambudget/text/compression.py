@@ -39,7 +39,7 @@ def compression_of(head: bytes) -> Compression | None:
 def open_bytes(path: Path, compression: Compression | None) -> Iterator[BinaryIO]:
     """The content of a file, unpacked while it is read. A damaged one is named in one line."""
     with path.open("rb") as file, _damage_errors(path, compression):
-        yield _unpacked(file, path, compression)
+        yield _unpack(file, path, compression)
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def _damage_errors(path: Path, compression: Compression | None) -> Iterator[None
         raise InputError(f"{path} is damaged ({error}); get it again") from None
 
 
-def _unpacked(file: BinaryIO, path: Path, compression: Compression | None) -> BinaryIO:
+def _unpack(file: BinaryIO, path: Path, compression: Compression | None) -> BinaryIO:
     if compression is None:
         return file
     if compression == "gzip":
@@ -95,13 +95,13 @@ class _ZstdStream(io.RawIOBase):
                 if self._frame is not None:
                     raise EOFError("the last frame is not complete")
                 return 0
-            self._unpacked, self._position = self._unpack(), 0
+            self._unpacked, self._position = self._next_block(), 0
         n = min(len(buffer), len(self._unpacked) - self._position)
         buffer[:n] = self._unpacked[self._position : self._position + n]
         self._position += n
         return n
 
-    def _unpack(self) -> bytes:
+    def _next_block(self) -> bytes:
         if self._frame is None:
             self._frame = self._new_frame()
         try:
@@ -121,7 +121,7 @@ def unpacked_bytes(path: Path, compression: Compression | None) -> int:
         return size
     n_bytes = 0
     with path.open("rb") as raw, _damage_errors(path, compression):
-        file = _unpacked(raw, path, compression)
+        file = _unpack(raw, path, compression)
         while n_bytes < _PROBED_BYTES:
             block = file.read(_PROBED_BYTES // 4)
             if not block:

@@ -23,6 +23,7 @@ from parambudget.text.records import Skipped
 from parambudget.text.shards import TOKENIZER, WORK
 from parambudget.text.sources import Chunk, SourceSlice, TextLayout, read_chunks
 from parambudget.text.tokenizer import (
+    AS_GIVEN,
     EndOfText,
     TokenBytes,
     TokenIds,
@@ -232,7 +233,7 @@ class _Encoder:
 def _load_tokenizer(file: _TokenizerFile) -> _Encoder:
     """The tokenizer, read once by each process."""
     path = str(file.path)
-    end = EndOfText(file.end_of_text, "as given")
+    end = EndOfText(file.end_of_text, AS_GIVEN)
     text_tokenizer = as_text_tokenizer(Tokenizer.from_file(path), path, end)
     tokenizer = text_tokenizer.tokenizer
     unknown, n_bytes = getattr(tokenizer.model, "unk_token", None), bytes_of_token(tokenizer)

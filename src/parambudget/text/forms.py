@@ -154,7 +154,9 @@ def find_files(source: Path, field: str = "text", *, skip_bad_lines: bool = Fals
     if source.is_file():
         file = detect_form(source)
         if isinstance(file, str):
-            raise InputError(f"{source} is {file}; give UTF-8 text, JSON lines, a JSON array or parquet")
+            raise InputError(
+                f"{source} is {file}; give a file or folder of text, JSON lines, JSON or parquet"
+            )
         if not skip_bad_lines:
             _require_field(file, field)
         return SourceFiles((file,))

@@ -49,6 +49,7 @@ from parambudget.text.sources import (
 )
 from parambudget.text.token_cache import memory_map
 from parambudget.text.tokenizer import (
+    AS_GIVEN,
     SAMPLE_BYTES,
     EndOfText,
     TextTokenizer,
@@ -250,7 +251,7 @@ def _train_tokenizer(
     else:
         texts = _sample_texts(request.layout, groups, hold_out)
         tokenizer = train_bpe(texts, int(request.vocab_size or 0))
-    end = EndOfText(request.end_of_text, "as given") if request.end_of_text is not None else None
+    end = EndOfText(request.end_of_text, AS_GIVEN) if request.end_of_text is not None else None
     return as_text_tokenizer(tokenizer, f"{TRAINED}{request.vocab_size:,}", end)
 
 

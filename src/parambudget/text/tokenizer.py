@@ -24,6 +24,7 @@ MIN_FREQUENCY: Final = 16
 SAMPLE_BYTES: Final = 64_000_000
 """Bytes of text that a tokenizer is trained on."""
 HUB_PREFIX: Final = "hf:"
+AS_GIVEN: Final = "as given"
 _CONFIG: Final = "tokenizer_config.json"
 _KNOWN_ENDS: Final = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 
@@ -82,7 +83,7 @@ def read_tokenizer(source: str, end_of_text: str | None = None) -> TextTokenizer
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{source} is not a tokenizer that can be read ({reason})") from None
     if end_of_text is not None:
-        return as_text_tokenizer(tokenizer, source, EndOfText(end_of_text, "as given"))
+        return as_text_tokenizer(tokenizer, source, EndOfText(end_of_text, AS_GIVEN))
     config = _config_on_hub(source) if from_hub else _config_beside(Path(source))
     return as_text_tokenizer(tokenizer, source, None if config is None else _end_in_config(config))
 
@@ -96,9 +97,10 @@ def as_text_tokenizer(tokenizer: Tokenizer, name: str, end: EndOfText | None = N
     end = end or _special_end(tokenizer, name)
     found = tokenizer.token_to_id(end.token)
     if found is None:
+        reason = "" if end.reason == AS_GIVEN else f" ({end.reason})"
         raise InputError(
-            f"tokenizer {name} has no {end.token!r} to end documents with ({end.reason}); name another one "
-            f"with --end-of-text{_such_as(_special_tokens(tokenizer))}"
+            f"tokenizer {name} has no {end.token!r} to end documents with{reason}; name another one with "
+            f"--end-of-text{_such_as(_special_tokens(tokenizer))}"
         )
     return TextTokenizer(name, tokenizer, found, end.reason)
 
