@@ -104,9 +104,9 @@ def describe_loss(lost_share: float) -> str:
 
 def _forms(manifest: Manifest) -> str:
     """How many files there are of each form; a single file needs no number."""
-    if manifest.forms and sum(manifest.forms.values()) == 1:
+    if sum(manifest.forms.values()) == 1:
         return next(iter(manifest.forms))
-    return ", ".join(f"{n:,} file{'s' * (n != 1)} of {form}" for form, n in manifest.forms.items())
+    return ", ".join(f"{form} ({n:,} file{'s' * (n != 1)})" for form, n in manifest.forms.items())
 
 
 def _skip_counts(manifest: Manifest) -> str:

@@ -48,6 +48,7 @@ MEGATRON_MAGIC: Final = b"MMIDIDX\x00\x00"
 """Source: github.com/NVIDIA/Megatron-LM, megatron/core/datasets/indexed_dataset.py."""
 _LLM_C_EVAL_MAGIC: Final = 20240522
 _HEAD_BYTES: Final = 4_096
+_BINARY: Final = "not text, or tokens without --token-dtype"
 _MOST_EXAMPLES: Final = 5
 _OTHER_FILES: Final = {
     b"PK\x03\x04": "a zip archive: unpack it",
@@ -104,7 +105,7 @@ def describe_left_out(left_out: Sequence[LeftOut]) -> str:
     n_files = sum(each.n_files for each in left_out)
     if not n_files:
         return ""
-    return f"{n_files:,} file{'s' * (n_files != 1)}: {'; '.join(map(str, left_out))}"
+    return f"{n_files:,} file{'s' * (n_files != 1)}: {', '.join(map(str, left_out))}"
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,10 @@ def find_files(source: Path, field: str = "text", *, skip_bad_lines: bool = Fals
     if source.is_file():
         file = detect_form(source)
         if isinstance(file, str):
-            raise InputError(
-                f"{source} is {file}; give a file or folder of text, JSON lines, JSON or parquet"
-            )
+            hint = "give a file or folder of text, JSON lines, JSON or parquet"
+            if file == _BINARY:
+                hint = "to train on tokens without a header, name their type: train --token-dtype uint16"
+            raise InputError(f"{source} is {file}; {hint}")
         if not skip_bad_lines:
             _require_field(file, field)
         return SourceFiles((file,))
@@ -242,7 +244,7 @@ def _form_of(path: Path, compression: Compression | None, head: bytes) -> Any:
     if head[_TAR[0]] == _TAR[1]:
         return "a tar archive: unpack it"
     if b"\0" in head or not _is_utf8(head):
-        return "not text" if path.suffix.lower() != ".bin" else "not text (tokens? Give --token-dtype)"
+        return _BINARY if path.suffix.lower() == ".bin" else "not text"
     beginning = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if beginning[:1] in (b"{", b"["):
         return _json_form(path, compression)

@@ -345,7 +345,7 @@ def _notes(
     if request.vocab_size is not None and tokenizer.entries < request.vocab_size:
         notes.append(
             f"The text supports only {tokenizer.entries:,} tokens, fewer than --vocab-size "
-            f"{request.vocab_size}. Train with --vocab-size {tokenizer.entries}"
+            f"{request.vocab_size}. Train with --vocab-size {tokenizer.entries}."
         )
     return tuple(notes)
 

@@ -301,10 +301,11 @@ def _require_ids(scans: Sequence[_Scan], vocab_size: int, tokenizer: TextTokeniz
     if tokenizer is not None:
         needed = max(needed, tokenizer.entries)
     if needed > vocab_size:
+        largest = max(scans, key=lambda scan: scan.largest).file
+        doubt = "" if largest.has_header else f"is {largest.dtype} the right --token-dtype? If so, "
         raise InputError(
-            f"the tokens in {scans[0].file.path.parent} need a vocabulary of {needed:,}, more than "
-            f"vocab_size={vocab_size:,}; use `vocab_size={needed}`"
-            + ("" if all(scan.file.has_header for scan in scans) else ", or another --token-dtype")
+            f"the tokens in {largest.path} need a vocabulary of {needed:,}, more than "
+            f"vocab_size={vocab_size:,}; {doubt}use `vocab_size={needed}`"
         )
 
 

@@ -120,7 +120,7 @@ def _give_notes(data: TokenData, options: RunOptions, on_notice: Callable[[str],
     """What of the data is not read, and options that change nothing. Python's own source has files to leave
     out that are nobody's concern."""
     if data.left_out and options.data is not None:
-        on_notice(f"{data.name} is not read as a whole: left out are {describe_left_out(data.left_out)}")
+        on_notice(f"left out of {data.name}: {describe_left_out(data.left_out)}")
     for note in data.notes:
         on_notice(note)
 
