@@ -93,7 +93,7 @@ def test_what_is_empty_binary_hidden_or_a_copy_is_left_out(tmp_path):
 def test_data_that_is_no_text_is_one_line(tmp_path, content):
     if content is not None:
         (tmp_path / "data").write_bytes(content)
-    with pytest.raises(InputError, match="give a (text )?file or (a )?folder"):
+    with pytest.raises(InputError, match=r"give a (text )?file or (a )?folder"):
         read_corpus(tmp_path / "data")
 
 
