@@ -21,6 +21,7 @@ from parambudget.text.dataset import data_for
 from parambudget.text.tokenizer import train_bpe
 from parambudget.training.device import select_device
 from parambudget.training.generate import load_checkpoint
+from parambudget.units import format_count
 
 PREPARE = ["data", "prepare"]
 TOKENIZER = ["--tokenizer", "tokenizer.json"]
@@ -247,14 +248,14 @@ def test_a_vocabulary_that_the_text_does_not_fill_is_said_with_its_cost(copied, 
     entries = json.loads((copied / "run/config.json").read_text())["provenance"]["tokenizer_entries"]
     unused = 50257 - entries
     assert (
-        f"The text supports only {entries} tokens; {unused:,} vocabulary rows ({32 * unused / 1e6:.2f}M "
+        f"The text supports only {entries} tokens; {unused:,} vocabulary rows ({format_count(32 * unused)} "
         f"parameters) stay unused. Use --vocab-size {entries}."
-    ) in out
+    ) in " ".join(out.split())
 
 
 def test_what_a_run_read_and_how_stands_in_its_folder(copied, parambudget):
     """Tokens without a header: the run alone is enough to go on with it, but not to write text."""
-    np.random.default_rng(0).integers(0, 300, 4_000).astype("<u2").tofile("ids")
+    np.random.default_rng(0).integers(0, 300, 4_000).astype("<u2").tofile(copied / "ids")
     code, out, err = train(parambudget, "--vocab-size", "300", "--data", "ids", "--token-dtype", "uint16")
     assert (code, err) == (
         0, "parambudget: no file of ids is for validation: the end of ids is held out\n",
@@ -306,7 +307,7 @@ def test_every_file_of_a_folder_is_read_or_named(copied, parambudget):
     code, out, err = parambudget(*PREPARE, "texts", *TOKENIZER, "-o", "new", "--workers", "1")
     assert (code, err) == (0, "")
     assert "63 documents" in out
-    assert "JSON lines (1 file), plain text (3 files)" in out
+    assert "plain text (3 files), JSON lines (1 file)" in out
     assert "README.md" in out
     left_out = json.loads((copied / "new/manifest.json").read_text())["left_out"]
     assert {each["reason"]: each["examples"] for each in left_out} == {
