@@ -53,7 +53,7 @@ def train(
             parser=parse_path,
             metavar="PATH",
             help="Text or tokens: a file, a folder, or what `data prepare` made.",
-            show_default="Python's standard library",
+            show_default="builtin (Python's standard library)",
         ),
     ] = None,
     tokenizer: Annotated[

@@ -15,6 +15,8 @@ from typing import BinaryIO, Final
 from parambudget.errors import InputError
 from parambudget.text.forms import LeftOut, SourceFile, SourceFiles, describe_left_out, find_files
 
+BUILT_IN: Final = Path("builtin")
+"""Names that text where a path is expected; a file or folder of this name comes first."""
 VALIDATION_SHARE: Final = 0.05
 MOST_VALIDATION_BYTES: Final = 10_000_000
 CHUNK_BYTES: Final = 4_000_000
@@ -115,6 +117,11 @@ def read_corpus(source: Path | None = None, found: SourceFiles | None = None) ->
 
 def _name_in(path: Path, source: Path | None) -> str:
     return str(path) if source in (None, path) else str(path.relative_to(source))
+
+
+def is_built_in(source: Path) -> bool:
+    """Whether this names the source of Python's standard library."""
+    return source == BUILT_IN and not source.exists()
 
 
 def _standard_library() -> list[Path]:

@@ -11,7 +11,7 @@ import tokenizers
 
 from parambudget._files import atomic_folder, write_errors
 from parambudget.errors import InputError
-from parambudget.text.corpus import read_corpus
+from parambudget.text.corpus import is_built_in, read_corpus
 from parambudget.text.forms import TOKEN_DTYPES, TokenDtype, find_files
 from parambudget.text.prepare import BPE, PrepareRequest, prepare, request_sha256
 from parambudget.text.shards import is_prepared, read_prepared_folder
@@ -24,18 +24,20 @@ def data_for(
     source: Path | None, vocab_size: int, *, token_dtype: TokenDtype | None = None,
     tokenizer: str | None = None,
 ) -> TokenData:  # fmt: skip
-    """The tokens of a file or folder of tokens or text, or of Python's standard library.
+    """The tokens of a file or folder of tokens or text, or of Python's standard library: None and its name
+    mean that.
 
     `token_dtype` is the type of ids in files that do not name it. `tokenizer` has made the tokens, or makes
     them of the text; without it, a BPE is trained on text.
     """
     if token_dtype is not None and token_dtype not in TOKEN_DTYPES:
         raise InputError(f"`token_dtype` is {token_dtype!r}; use one of {', '.join(TOKEN_DTYPES)}")
-    if source is None:
+    if source is None or is_built_in(source):
         if tokenizer is not None or token_dtype is not None:
             raise InputError("`tokenizer` and `token_dtype` say how to read `data`; give it as well")
         require_vocabulary(vocab_size)
-        return token_data(read_corpus(), vocab_size)
+        # Which of its files are left out is nobody's concern.
+        return replace(token_data(read_corpus(), vocab_size), left_out=())
     unused: dict[str, str | None] = {"token_dtype": token_dtype}
     if is_prepared(source):
         data, form = read_prepared_folder(source, vocab_size), "was prepared, with a tokenizer of its own"

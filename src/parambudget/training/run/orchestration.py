@@ -19,7 +19,8 @@ from parambudget.training.distributed import ProcessGroup, join_process_group
 from parambudget.training.loop import TrainJob, train
 from parambudget.training.metrics import StepMetrics, TrainResult, run_config_path
 from parambudget.training.run.forecast import predict_run
-from parambudget.training.run.request import RunOptions, RunRequest, RunStart, TrainEvents
+from parambudget.training.run.repetition import repetition_notice
+from parambudget.training.run.request import RunRequest, RunStart, TrainEvents
 from parambudget.training.run.run_folder import (
     choose_data,
     data_provenance,
@@ -105,7 +106,7 @@ def _prepare(
         events.on_notice(f"the peak FLOP/s of {compute.name} is not known, so no MFU is given")
     with _status(events, "reading the text, training a tokenizer and encoding; the result is cached"):
         data = group.main_process_first(lambda: text.read(model.vocab_size))
-    _give_notes(data, options, events.on_notice)
+    _give_notes(data, events.on_notice)
     require_windows(data, model.context_length)
     if options.data is None and not given.stored:
         warn_about_changed_text(request.provenance, data, events.on_notice)
@@ -113,13 +114,14 @@ def _prepare(
         settings = resolve_settings(
             given, model, data, compute, options.tokens, options.hours, group, shard=options.shard
         )
+    if (repetition := repetition_notice(settings.resolved.config, model, data, text.path)) is not None:
+        events.on_notice(repetition)
     return compute, data, replace(settings, provenance=settings.provenance | data_provenance(text))
 
 
-def _give_notes(data: TokenData, options: RunOptions, on_notice: Callable[[str], None]) -> None:
-    """What of the data is not read, and options that change nothing. Python's own source has files to leave
-    out that are nobody's concern."""
-    if data.left_out and options.data is not None:
+def _give_notes(data: TokenData, on_notice: Callable[[str], None]) -> None:
+    """What of the data is not read, and options that change nothing."""
+    if data.left_out:
         on_notice(f"left out of {data.name}: {describe_left_out(data.left_out)}")
     for note in data.notes:
         on_notice(note)

@@ -28,7 +28,7 @@ class RunOptions:
     out: Path | None = None
     """Folder of the run; None for the next free one in runs/."""
     data: Path | None = None
-    """Text to train on; None for that of the run, else Python's standard library."""
+    """Text to train on; `builtin` for Python's standard library; None for that of the run, else built in."""
     token_dtype: "TokenDtype | None" = None
     """Type of the ids in `data`, where its files do not name it."""
     tokenizer: str | None = None

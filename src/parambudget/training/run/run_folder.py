@@ -16,6 +16,7 @@ from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
 from parambudget.formats.source import config_document
+from parambudget.text.corpus import is_built_in
 from parambudget.text.dataset import data_for
 from parambudget.text.forms import TokenDtype
 from parambudget.text.token_cache import TokenData
@@ -195,7 +196,7 @@ class DataChoice:
     """What a run reads, and how."""
 
     path: Path | None
-    """None for Python's standard library."""
+    """`builtin` for Python's standard library; None if nobody named it."""
     token_dtype: TokenDtype | None = None
     tokenizer: str | None = None
 
@@ -212,7 +213,7 @@ def choose_data(options: RunOptions, provenance: Mapping[str, object]) -> DataCh
     stored = _stored_data(provenance)
     if options.data is None:
         path = stored.path
-        if path is not None and not (path.exists() or path.with_name(f"{path.name}.idx").exists()):
+        if path is not None and not (is_built_in(path) or _exists(path)):
             raise InputError(f"the text of the run is no longer at {path}; say where it is with `data`")
     elif options.data.absolute() == stored.path:
         path = options.data
@@ -221,8 +222,13 @@ def choose_data(options: RunOptions, provenance: Mapping[str, object]) -> DataCh
     return DataChoice(path, options.token_dtype or stored.token_dtype, options.tokenizer or stored.tokenizer)
 
 
+def _exists(path: Path) -> bool:
+    """Whether there is data at the path, which may be the common beginning of Megatron's two files."""
+    return path.exists() or path.with_name(f"{path.name}.idx").exists()
+
+
 def _stored_data(provenance: Mapping[str, object]) -> DataChoice:
-    """What a config file's run has read; Python's standard library if the file does not belong to a run."""
+    """What a config file's run has read; the built-in text if the file does not belong to a run."""
     if _TEXT not in provenance:
         return DataChoice(None)
     # A run that was trained from Python has no path beside the name of its text.
@@ -238,12 +244,14 @@ def _stored_data(provenance: Mapping[str, object]) -> DataChoice:
 
 
 def data_provenance(data: DataChoice) -> dict[str, str | None]:
-    """The provenance of a run's text: its absolute path, null for Python's standard library, and how it is
-    read."""
+    """The provenance of a run's text: its absolute path or the name of the built-in one, null by default, and
+    how it is read."""
     tokenizer = data.tokenizer
     if tokenizer is not None and Path(tokenizer).exists():
         tokenizer = str(Path(tokenizer).absolute())
-    path = None if data.path is None else str(data.path.absolute())
+    path = None
+    if data.path is not None:
+        path = str(data.path if is_built_in(data.path) else data.path.absolute())
     how = {_TOKEN_DTYPE: data.token_dtype, _TOKENIZER: tokenizer}
     return {_DATA: path} | {name: given for name, given in how.items() if given is not None}
 
