@@ -340,8 +340,7 @@ def test_bad_lines_are_skipped_and_counted_if_that_is_asked_for(copied, parambud
     code, out, err = parambudget(*command)
     assert (code, out) == (2, "")
     assert "bad.jsonl, line 61: field 'text' is not a string; repair the line, or skip such" in err
-    shutil.rmtree(copied / "new")
-    code, out, err = parambudget(*command, "--skip-bad-lines")
+    code, out, err = parambudget(*command, "--skip-bad-lines")  # goes on with what is there
     assert (code, err) == (0, "")
     assert "2 with null or empty text, 4 damaged or without text" in out
     assert "60 documents" in out

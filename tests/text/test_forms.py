@@ -4,6 +4,8 @@ import bz2
 import gzip
 import json
 import lzma
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from support.text_files import documents, write_jsonl, write_parquet
 
 from parambudget.errors import InputError
-from parambudget.text import records
+from parambudget.text import forms, records
 from parambudget.text.forms import SourceFile, detect_form, find_files
 from parambudget.text.records import Skipped, json_records
 from parambudget.text.sources import TextLayout, find_source, read_chunks
@@ -230,3 +232,25 @@ class Endless(BytesIO):
     def read(self, size: int | None = -1) -> bytes:
         self.n_read += size or 0
         return super().read(size) or b"a" * (size or 0)
+
+
+def test_an_array_on_one_line_is_not_read_as_a_whole_to_see_what_it_is(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text(json.dumps([{"text": text} for text in TEXTS] * 4_000))
+    n_read = []
+
+    class Counting(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            n_read.append(len(content := super().read(size)))
+            return content
+
+        def readline(self, size: int | None = -1) -> bytes:
+            n_read.append(len(content := super().readline(size)))
+            return content
+
+    @contextmanager
+    def open_counting(path: Path, _: object) -> Iterator[BytesIO]:
+        yield Counting(path.read_bytes())
+
+    monkeypatch.setattr(forms, "open_bytes", open_counting)
+    assert form_of(tmp_path / "a.json", (tmp_path / "a.json").read_bytes()) == "json"
+    assert sum(n_read) < 2_000_000 < (tmp_path / "a.json").stat().st_size

@@ -67,7 +67,7 @@ def _unpack(file: BinaryIO, path: Path, compression: Compression | None) -> Bina
     if find_spec("zstandard") is None:
         raise MissingExtra(
             f"reading {path} needs zstandard, which is not installed; run it as: uv run --extra data "
-            "--extra train parambudget data prepare ..."
+            "--extra train parambudget ..."
         )
     return io.BufferedReader(_ZstdStream(file), 2**17)
 

@@ -247,7 +247,7 @@ def _form_of(path: Path, compression: Compression | None, head: bytes) -> Any:
         return _BINARY if path.suffix.lower() == ".bin" else "not text"
     beginning = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if beginning[:1] in (b"{", b"["):
-        return _json_form(path, compression)
+        return _json_form(path, compression, is_object=beginning[:1] == b"{")
     return "text"
 
 
@@ -259,11 +259,11 @@ def _is_utf8(head: bytes) -> bool:
     return True
 
 
-def _json_form(path: Path, compression: Compression | None) -> Form:
+def _json_form(path: Path, compression: Compression | None, *, is_object: bool) -> Form:
     """Which JSON it is, if any: other text, such as code or Markdown, begins with a bracket too."""
     lines = _first_lines(path, compression)
-    first = next(lines, b"")
-    if first.startswith(b"{"):
+    first = next(lines, b"") if is_object else b""  # an array may be one very long line
+    if is_object:
         if len(first) > MOST_DOCUMENT_BYTES:  # whoever reads it says so
             return "jsonl"
         with suppress(InputError):
@@ -333,5 +333,5 @@ def require_package(package: str, what: str) -> None:
     if find_spec(package) is None:
         raise MissingExtra(
             f"{what} needs {package}, which is not installed; run it as: uv run --extra data --extra train "
-            "parambudget data prepare ..."
+            "parambudget ..."
         )

@@ -67,6 +67,7 @@ BPE: Final = "bpe"
 UNKNOWN_SIZE_SHARE: Final = 0.0005
 _PLAN: Final = "plan.json"
 _LAYOUT: Final = "reading"
+_SKIP: Final = "skip_bad_lines"
 _STATE: Final = "state of the source"
 _BLOCK_BYTES: Final = 4_000_000
 _SliceGroups = Sequence[tuple[SourceSlice, ...]]
@@ -183,7 +184,8 @@ def _plan(
         "source": request.source,
         "tokenizer": sha256_of_text(tokenizer.json) if tokenizer else request.tokenizer,
         "vocab_size": request.vocab_size,
-        _LAYOUT: asdict(request.layout),
+        _LAYOUT: [request.layout.field, request.layout.separator],
+        _SKIP: request.layout.skip_bad_lines,
         "validation": request.validation,
         "end_of_text": tokenizer.end_text if tokenizer else request.end_of_text,
         _STATE: sha256_of_text(json.dumps(state)),
@@ -208,6 +210,9 @@ def _open_work_folder(out: Path, plan: dict[str, object]) -> None:
         before = read_json(out / WORK / _PLAN)
         differ = [name for name in plan if before.get(name) != plan[name]]
         if not differ:
+            return
+        if differ == [_SKIP] and plan[_SKIP]:  # what is finished has met no bad line
+            write_json(out / WORK / _PLAN, plan)
             return
         if differ != [_STATE]:
             names = ", ".join("field or separator" if name == _LAYOUT else name for name in differ)

@@ -121,10 +121,11 @@ def find_tokens(source: Path, dtype: TokenDtype | None = None) -> TokenSource | 
             files[file.path] = file
         else:
             reasons.append((str(path.relative_to(source)), file))
-    validation = tuple(file for path, file in files.items() if _HELD_OUT.search(path.stem))
-    tests = [file for path, file in files.items() if _TEST.search(path.stem) and file not in validation]
-    train = tuple(file for file in files.values() if file not in (*validation, *tests))
-    reasons += [(str(file.path.relative_to(source)), "for testing") for file in tests]
+    by_use: dict[str, list[TokenFile]] = {"train": [], "validation": [], "test": []}
+    for path, token_file in files.items():
+        by_use[_use_of(path)].append(token_file)
+    train, validation = tuple(by_use["train"]), tuple(by_use["validation"])
+    reasons += [(str(each.path.relative_to(source)), "for testing") for each in by_use["test"]]
     if not files:
         return None
     if not train:
@@ -134,6 +135,13 @@ def find_tokens(source: Path, dtype: TokenDtype | None = None) -> TokenSource | 
             f"({names}); give the file itself, or rename it"
         )
     return TokenSource(str(source), train, validation, LeftOut.group(reasons))
+
+
+def _use_of(path: Path) -> str:
+    """What a file of tokens is for, by its name."""
+    if _HELD_OUT.search(path.stem):
+        return "validation"
+    return "test" if _TEST.search(path.stem) else "train"
 
 
 def read_tokens(source: TokenSource, vocab_size: int, tokenizer: TextTokenizer | None = None) -> TokenData:
