@@ -312,7 +312,7 @@ def test_every_file_of_a_folder_is_read_or_named(copied, parambudget):
     left_out = json.loads((copied / "new/manifest.json").read_text())["left_out"]
     assert {each["reason"]: each["examples"] for each in left_out} == {
         "about the data": ["README.md"],
-        "not text, or tokens without --token-dtype": ["notes.bin"],
+        "not text, or tokens of a type that is not given": ["notes.bin"],
         "without the field 'text'": ["other.jsonl"],
     }
 
@@ -417,14 +417,14 @@ def test_a_tokenizer_that_loses_text_is_said_with_how_much(copied, parambudget):
             "tokenizer.json has no '<end>' to end documents with; name another",
         ),
         (["a.jsonl", *TOKENIZER, "-o", "texts"], "texts exists and is not empty; choose a new folder"),
-        (["texts", *TOKENIZER, "-o", "texts"], "texts lies in the source texts; choose a folder outside"),
+        (["texts", *TOKENIZER, "-o", "texts"], "texts is inside the source texts; choose a folder outside"),
         (["a.jsonl", *TOKENIZER, "-o", "a.jsonl"], "a.jsonl exists and is not empty"),
         (
             ["texts", *TOKENIZER, "-o", "texts/new"],
-            "texts/new lies in the source texts; choose a folder outside",
+            "texts/new is inside the source texts; choose a folder outside",
         ),
         (["a.jsonl", "--tokenizer", "words.json"], "the tokenizer cannot encode the text (WordLevel error"),
-        (["a.jsonl", *TOKENIZER, "-o", "out"], "out holds data that was prepared from another source"),
+        (["a.jsonl", *TOKENIZER, "-o", "out"], "out contains data that was prepared from another source"),
         (
             ["a.jsonl", *TOKENIZER, "-o", "half"],
             "unfinished preparation that differs in tokenizer, field or separator,",

@@ -148,7 +148,7 @@ def test_a_configuration_beside_text_is_text(tmp_path):
     (tmp_path / "package.json").write_text(json.dumps({"name": "x"}, indent=2))
     assert find_files(tmp_path).is_plain_text
     assert len(find_files(tmp_path).files) == 2
-    with pytest.raises(InputError, match=r"record 1: no field 'text', only 'name'; name it with --field"):
+    with pytest.raises(InputError, match=r"record 1: no field 'text', only 'name'; name it with `field`"):
         find_files(tmp_path / "package.json")
 
 
@@ -156,7 +156,7 @@ def test_records_without_the_field_are_refused_if_there_is_nothing_else(tmp_path
     write_jsonl(tmp_path / "a.jsonl", TEXTS)
     write_parquet(tmp_path / "b.pq", TEXTS)
     assert len(find_files(tmp_path, "text").files) == 2
-    with pytest.raises(InputError, match="no field 'body', only 'id', 'text'; name it with --field"):
+    with pytest.raises(InputError, match="no field 'body', only 'id', 'text'; name it with `field`"):
         find_files(tmp_path, "body")
 
 

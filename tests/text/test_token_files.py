@@ -66,9 +66,9 @@ def test_nanogpts_files_need_their_type(tmp_path, dtype):
     data = data_for(tmp_path, 300, token_dtype=dtype)
     assert (np.array_equal(data.train[:], IDS), np.array_equal(data.validation[:], HELD_OUT)) == (True, True)
     assert data.entries == 300
-    with pytest.raises(InputError, match="2 not text, or tokens without --token-dtype"):
+    with pytest.raises(InputError, match="2 not text, or tokens of a type that is not given"):
         data_for(tmp_path, 300)
-    with pytest.raises(InputError, match="name their type: train --token-dtype uint16"):
+    with pytest.raises(InputError, match="give their type, such as `token_dtype=uint16`"):
         data_for(tmp_path / "train.bin", 300)
 
 
@@ -100,9 +100,9 @@ def test_ids_of_a_tokenizer_have_the_bytes_of_their_text(tmp_path, tokenizer):
         (lambda path: write_llm_c(path, IDS, version=9), {}, "version 9 of llm.c's tokens, and only 1 is"),
         (lambda path: write_llm_c(path, IDS, magic=20240522), {}, "is llm.c's multiple-choice questions"),
         (lambda path: path.write_bytes(b"\0" * 101), {"token_dtype": "uint16"}, "no whole number of uint16"),
-        (lambda path: IDS.astype("u4").tofile(path), {"token_dtype": "uint16"}, "use --token-dtype uint32"),
+        (lambda path: IDS.astype("u4").tofile(path), {"token_dtype": "uint16"}, "use `token_dtype=uint32`"),
         (lambda path: (-IDS).astype("i4").tofile(path), {"token_dtype": "int32"}, "has negative ids"),
-        (lambda path: IDS.astype("u2").tofile(path), {"token_dtype": "uint32"}, "is uint32 the right"),
+        (lambda path: IDS.astype("u2").tofile(path), {"token_dtype": "uint32"}, "`token_dtype=uint32` right?"),
         (lambda path: write_llm_c(path, IDS), {"token_dtype": "float"}, "use one of uint8, uint16, uint32"),
     ],
 )  # fmt: skip

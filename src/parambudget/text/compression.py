@@ -11,11 +11,11 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, cast
 
-from parambudget.errors import InputError, MissingExtra
+from parambudget._install import require_packages
+from parambudget.errors import InputError
 
 Compression = Literal["gzip", "xz", "bzip2", "zstd"]
 _MAGIC: Final[dict[Compression, re.Pattern[bytes]]] = {
@@ -64,11 +64,7 @@ def _unpack(file: BinaryIO, path: Path, compression: Compression | None) -> Bina
         return cast(BinaryIO, lzma.LZMAFile(file))
     if compression == "bzip2":
         return cast(BinaryIO, bz2.BZ2File(file))
-    if find_spec("zstandard") is None:
-        raise MissingExtra(
-            f"reading {path} needs zstandard, which is not installed; run it as: uv run --extra data "
-            "--extra train parambudget ..."
-        )
+    require_packages(f"reading {path}", ["zstandard"], ["data", "train"], "parambudget ...")
     return io.BufferedReader(_ZstdStream(file), 2**17)
 
 

@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from parambudget.errors import InputError, MissingExtra
+from parambudget._install import require_packages
+from parambudget.errors import InputError
 from parambudget.text.compression import Compression, compression_of, open_bytes
 from parambudget.text.records import (
     MOST_DOCUMENT_BYTES,
@@ -48,7 +48,7 @@ MEGATRON_MAGIC: Final = b"MMIDIDX\x00\x00"
 """Source: github.com/NVIDIA/Megatron-LM, megatron/core/datasets/indexed_dataset.py."""
 _LLM_C_EVAL_MAGIC: Final = 20240522
 _HEAD_BYTES: Final = 4_096
-_BINARY: Final = "not text, or tokens without --token-dtype"
+_BINARY: Final = "not text, or tokens of a type that is not given"
 _MOST_EXAMPLES: Final = 5
 _OTHER_FILES: Final = {
     b"PK\x03\x04": "a zip archive: unpack it",
@@ -157,7 +157,7 @@ def find_files(source: Path, field: str = "text", *, skip_bad_lines: bool = Fals
         if isinstance(file, str):
             hint = "give a file or folder of text, JSON lines, JSON or parquet"
             if file == _BINARY:
-                hint = "to train on tokens without a header, name their type: train --token-dtype uint16"
+                hint = "to train on tokens without a header, give their type, such as `token_dtype=uint16`"
             raise InputError(f"{source} is {file}; {hint}")
         if not skip_bad_lines:
             _require_field(file, field)
@@ -329,9 +329,5 @@ def _is_one_object(file: SourceFile) -> bool:
 
 
 def require_package(package: str, what: str) -> None:
-    """Raise `MissingExtra` with the install command unless the package can be imported."""
-    if find_spec(package) is None:
-        raise MissingExtra(
-            f"{what} needs {package}, which is not installed; run it as: uv run --extra data --extra train "
-            "parambudget ..."
-        )
+    """Raise `MissingExtra` with what to do unless the package is installed."""
+    require_packages(what, [package], ["data", "train"], "parambudget ...")

@@ -38,14 +38,14 @@ def read_dataset_texts(
             except NoField:
                 raise InputError(
                     f"{name} has no column {layout.field!r}, only {', '.join(row)}; name the text with "
-                    "--field"
+                    "`field`"
                 ) from None
             except InputError:
                 if layout.skip_bad_lines:
                     skipped.n_bad += 1
                     continue
                 raise InputError(
-                    f"column {layout.field!r} of {name} is not text; name the text with --field"
+                    f"column {layout.field!r} of {name} is not text; name the text with `field`"
                 ) from None
             yield text
     except InputError:

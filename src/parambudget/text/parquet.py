@@ -55,11 +55,11 @@ def _open_file(path: str, field: str) -> pyarrow.parquet.ParquetFile:
     schema = file.schema_arrow
     if field not in schema.names:
         raise NoField(
-            f"{path} has no column {field!r}, only {', '.join(schema.names)}; name the text with --field"
+            f"{path} has no column {field!r}, only {', '.join(schema.names)}; name the text with `field`"
         )
     kind = schema.field(field).type
     if pyarrow.types.is_dictionary(kind):
         kind = kind.value_type
     if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
-        raise InputError(f"column {field!r} of {path} is {kind}, not a string; name the text with --field")
+        raise InputError(f"column {field!r} of {path} is {kind}, not a string; name the text with `field`")
     return file

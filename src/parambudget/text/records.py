@@ -45,7 +45,7 @@ def text_of(record: Any, field: str) -> str | None:
         raise InputError("not a JSON object")
     elif field not in record:
         names = ", ".join(map(repr, list(record)[:10]))
-        raise NoField(f"no field {field!r}, only {names[:200] or 'none'}; name it with --field")
+        raise NoField(f"no field {field!r}, only {names[:200] or 'none'}; name it with `field`")
     elif record[field] is None:
         return None
     elif not isinstance(record[field], str):

@@ -256,7 +256,7 @@ def _split_at_separator(part: SourceSlice, separator: str, skipped: Skipped) -> 
             if len(buffer) > MOST_DOCUMENT_BYTES:
                 raise InputError(
                     f"{part.path} has no {separator!r} for {len(buffer):,} bytes after byte {start:,}; "
-                    "is it the right --separator?"
+                    "is it the right `separator`?"
                 )
         if text := _decode(buffer, part.path, start).strip():
             yield text
@@ -291,7 +291,7 @@ def _read_json_lines(part: SourceSlice, layout: TextLayout, skipped: Skipped) ->
                     continue
                 raise InputError(
                     f"{part.path}, line {_count_lines_before(part) + nth}: {error}; repair the line, or skip "
-                    "such lines with --skip-bad-lines"
+                    "such lines with `skip_bad_lines`"
                 ) from None
             yield text
 
@@ -307,7 +307,7 @@ def _read_json_records(part: SourceSlice, layout: TextLayout, skipped: Skipped) 
                     continue
                 raise InputError(
                     f"{part.path}, record {nth:,}: {error}; repair it, or skip such records with "
-                    "--skip-bad-lines"
+                    "`skip_bad_lines`"
                 ) from None
             yield text
 

@@ -203,7 +203,7 @@ def _read_header(path: Path, dtype: TokenDtype | None) -> TokenFile | str:
     itemsize, size = np.dtype(dtype).itemsize, path.stat().st_size
     if size % itemsize:
         raise InputError(
-            f"{path} has {size:,} bytes, which are no whole number of {dtype}; use another --token-dtype"
+            f"{path} has {size:,} bytes, which are no whole number of {dtype}; use another `token_dtype`"
         )
     return TokenFile(path, dtype, 0, size // itemsize, has_header=False)
 
@@ -295,11 +295,11 @@ def _require_ids(scans: Sequence[_Scan], vocab_size: int, tokenizer: TextTokeniz
     """Refuse ids without a row in the vocabulary, and those of which the type was mistaken."""
     for scan in scans:
         file = scan.file
-        hint = "" if file.has_header else f"; is {file.dtype} the right --token-dtype?"
+        hint = "" if file.has_header else f"; is `token_dtype={file.dtype}` right?"
         if scan.smallest < 0:
             raise InputError(f"{file.path} has negative ids, which are no tokens{hint}")
         if not file.has_header and file.dtype == "uint16" and scan.odd_are_zero:
-            raise InputError(f"every second id in {file.path} is 0, as in uint32; use --token-dtype uint32")
+            raise InputError(f"every second id in {file.path} is 0, as in uint32; use `token_dtype=uint32`")
         if tokenizer is not None and scan.largest >= tokenizer.entries:
             raise InputError(
                 f"{file.path} has ids up to {scan.largest:,}, but the tokenizer {tokenizer.name} has only "
@@ -310,7 +310,7 @@ def _require_ids(scans: Sequence[_Scan], vocab_size: int, tokenizer: TextTokeniz
         needed = max(needed, tokenizer.entries)
     if needed > vocab_size:
         largest = max(scans, key=lambda scan: scan.largest).file
-        doubt = "" if largest.has_header else f"is {largest.dtype} the right --token-dtype? If so, "
+        doubt = "" if largest.has_header else f"is `token_dtype={largest.dtype}` right? If so, "
         raise InputError(
             f"the tokens in {largest.path} need a vocabulary of {needed:,}, more than "
             f"vocab_size={vocab_size:,}; {doubt}use `vocab_size={needed}`"

@@ -100,7 +100,7 @@ def as_text_tokenizer(tokenizer: Tokenizer, name: str, end: EndOfText | None = N
         reason = "" if end.reason == AS_GIVEN else f" ({end.reason})"
         raise InputError(
             f"tokenizer {name} has no {end.token!r} to end documents with{reason}; name another one with "
-            f"--end-of-text{_such_as(_special_tokens(tokenizer))}"
+            f"`end_of_text`{_such_as(_special_tokens(tokenizer))}"
         )
     return TextTokenizer(name, tokenizer, found, end.reason)
 
@@ -123,7 +123,7 @@ def _special_end(tokenizer: Tokenizer, name: str) -> EndOfText:
             return EndOfText(token, "by its name: no token is marked special in the tokenizer")
     raise InputError(
         f"tokenizer {name} has none of {', '.join(_KNOWN_ENDS)} to end documents with; name one with "
-        f"--end-of-text{_such_as(special)}"
+        f"`end_of_text`{_such_as(special)}"
     )
 
 
@@ -146,7 +146,7 @@ def _end_in_config(path: Path) -> EndOfText | None:
         return None
     if not isinstance(token, str):
         raise InputError(
-            f"{path} has an eos_token that is no text ({str(token)[:50]}); name one with --end-of-text"
+            f"{path} has an eos_token that is no text ({str(token)[:50]}); name one with `end_of_text`"
         )
     return EndOfText(token, f"eos_token of {_CONFIG}")
 
@@ -247,7 +247,7 @@ def _config_on_hub(source: str) -> Path | None:
     except LocalEntryNotFoundError:
         raise InputError(
             f"{source} was downloaded without its {_CONFIG}, which names the end-of-text token; connect to "
-            "the network, or name the token with --end-of-text"
+            "the network, or name the token with `end_of_text`"
         ) from None
     except EntryNotFoundError:
         return None
