@@ -102,7 +102,7 @@ def test_ids_of_a_tokenizer_have_the_bytes_of_their_text(tmp_path, tokenizer):
         (lambda path: path.write_bytes(b"\0" * 101), {"token_dtype": "uint16"}, "no whole number of uint16"),
         (lambda path: IDS.astype("u4").tofile(path), {"token_dtype": "uint16"}, "use `token_dtype=uint32`"),
         (lambda path: (-IDS).astype("i4").tofile(path), {"token_dtype": "int32"}, "has negative ids"),
-        (lambda path: IDS.astype("u2").tofile(path), {"token_dtype": "uint32"}, "`token_dtype=uint32` right?"),
+        (lambda path: IDS.astype("u2").tofile(path), {"token_dtype": "uint32"}, "token_dtype=uint32` right?"),
         (lambda path: write_llm_c(path, IDS), {"token_dtype": "float"}, "use one of uint8, uint16, uint32"),
     ],
 )  # fmt: skip

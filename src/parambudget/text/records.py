@@ -16,6 +16,7 @@ MOST_DOCUMENT_BYTES: Final = 2**27
 """Of one record or, between separators, of one text."""
 _BLOCK_BYTES: Final = 1_000_000
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
+_ENDS: Final = tuple(" \t\r\n,]}")
 _LONGEST_TOKEN: Final = 12
 """Characters of a JSON token that may be cut in two, such as a surrogate pair: an error so near to the end of
 what was read may be that of a text that goes on."""
@@ -133,8 +134,8 @@ class _Text:
                 if self._whole or not self._may_go_on(error):
                     raise InputError(f"{where}: not valid JSON ({_reason(error)}); repair the file") from None
             else:
-                # A number at the end may have more digits.
-                if self._whole or end < len(self._text) or isinstance(value, dict | list | str):
+                # A number is whole only if it has an end: 0 may be the beginning of 0.5.
+                if self._whole or isinstance(value, dict | list | str) or self._text[end : end + 1] in _ENDS:
                     self._position = end
                     return value
             if len(self._text) - self._position > MOST_DOCUMENT_BYTES:
