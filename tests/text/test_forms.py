@@ -1,6 +1,7 @@
 """What a file holds is decided by its content, for every reader."""
 
 import bz2
+import contextlib
 import gzip
 import json
 import lzma
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.text_files import documents, write_jsonl, write_parquet
 
@@ -20,6 +21,7 @@ from parambudget.text import forms, records
 from parambudget.text.forms import SourceFile, detect_form, find_files
 from parambudget.text.records import Skipped, json_records
 from parambudget.text.sources import TextLayout, find_source, read_chunks
+from parambudget.text.token_files import find_tokens
 
 TEXTS = documents(12)
 JSON_LINES = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode()
@@ -254,3 +256,21 @@ def test_an_array_on_one_line_is_not_read_as_a_whole_to_see_what_it_is(tmp_path,
     monkeypatch.setattr(forms, "open_bytes", open_counting)
     assert form_of(tmp_path / "a.json", (tmp_path / "a.json").read_bytes()) == "json"
     assert sum(n_read) < 2_000_000 < (tmp_path / "a.json").stat().st_size
+
+
+BEGINNINGS = [
+    b"", b"PAR1", b"MMIDIDX\0\0", (20240520).to_bytes(4, "little") + b"\0" * 1_020, b"{", b"[", b'{"text": "',
+    b'[{"text": "a"},', gzip.compress(b"a")[:12], b"\xfd7zXZ\0", b"BZh91AY&SY", b"\x28\xb5\x2f\xfd",
+    zstandard.compress(b"a" * 99), b"\xef\xbb\xbf",
+]  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.sampled_from(BEGINNINGS), st.binary(max_size=60), st.booleans())
+def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path_factory, beginning, rest, skip):
+    path = tmp_path_factory.getbasetemp() / "any.bin"
+    path.write_bytes(beginning + rest)
+    with contextlib.suppress(InputError):
+        read(path, skip_bad_lines=skip)
+    with contextlib.suppress(InputError):
+        find_tokens(path, "uint16")
