@@ -61,7 +61,7 @@ def prepare(
         typer.Option(metavar="TOKEN", help="Token that ends a document.", show_default="the tokenizer's own"),
     ] = None,
     skip_bad_lines: Annotated[
-        bool, typer.Option("--skip-bad-lines", help="Skip and count records that are damaged or not text.")
+        bool, typer.Option(help="Skip and count records that are damaged or not text.")
     ] = False,
     workers: Annotated[
         int | None,

@@ -116,7 +116,7 @@ def introduction(
     for line in (_unused_rows(model, data), _no_bits_per_byte(data)):
         if line:
             table.add_row("", line)
-    if data.end_of_text is not None:
+    if data.end_of_text is not None and not data.trained_here:
         table.add_row("end of text", Text(f"{data.end_of_text.token}, {data.end_of_text.reason}"))
     table.add_row("out", str(out))
     if peak_flops is not None:
