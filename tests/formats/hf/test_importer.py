@@ -61,7 +61,12 @@ def test_layers_and_rotations_are_those_of_the_class(kind, data):
         assert [model.rotates(layer) for layer in range(model.n_layers)] == [turn == 1 for turn in turns]
     if kind in SCHEMAS and "rope_theta" in SCHEMAS[kind].keys and model.position == "rotary":
         rotation = theirs.rope_parameters
-        assert model.rope_theta == rotation.get("full_attention", rotation)["rope_theta"]
+        rotation = rotation.get("full_attention", rotation) | rotation
+        head_dim = getattr(theirs, "head_dim", None) or model.head_dim
+        width = int(head_dim * rotation.get("partial_rotary_factor", 1.0))
+        # Half an odd width is rounded up, while the frequencies are spread over the odd one.
+        is_odd = width % 2 and width < model.head_dim
+        assert model.rope_theta == rotation["rope_theta"] ** ((width + 1) / width if is_odd else 1)
         if model.rope_theta_local is not None:
             assert model.rope_theta_local == rotation["sliding_attention"]["rope_theta"]
 

@@ -81,6 +81,9 @@ def _hf_config(model_type: str, family: Family, model: ModelConfig) -> dict[str,
     if config.get("use_sliding_window") is False:
         for key in ("layer_types", "sliding_window"):
             config.pop(key, None)
+    if "layer_types" in schema.defaults and config.get("sliding_window", 0) is None:
+        # The classes make a mask of this width although no layer uses it.
+        del config["sliding_window"]
     if schema.default_rope_parameters:
         config["rope_parameters"] = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
     if schema.has_latent_attention and model.mla:

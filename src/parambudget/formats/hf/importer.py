@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -72,6 +73,8 @@ def _import_config(schema: ConfigSchema, given: Mapping[str, Any], model_type: s
     for rule in schema.rules:
         fields |= {field: value for field, value in rule(config).items() if value is not None}
     unsupported = [*_unsupported_keys(schema, config), *unsupported]
+    if not given.get("is_causal", True):
+        unsupported.append("attention to later tokens (is_causal)")
     notes = _import_notes(schema, given, model_type, unsupported)
     return Imported(_with_class_conventions(fields), notes, tuple(unsupported))
 
@@ -87,10 +90,7 @@ def _with_class_conventions(fields: Fields) -> Fields:
     if fields.get("position", "rotary") == "rotary":
         if "rope_theta" in fields:
             fields["rope_theta"] = float(fields["rope_theta"])
-        rotary_dim = int(fields["head_dim"] * fields.get("rotary_fraction", 1.0))
-        if rotary_dim % 2 and rotary_dim < fields["head_dim"]:
-            # The classes have a frequency for every second element, the last of an odd number included.
-            fields["rotary_fraction"] = fraction_of_head(fields["head_dim"], rotary_dim + 1)
+        fields |= _even_rotary_width(fields)
     else:
         for name in ("rope_theta", "rope_theta_local", "rotary_pattern"):
             fields.pop(name, None)
@@ -99,6 +99,24 @@ def _with_class_conventions(fields: Fields) -> Fields:
     return fields
 
 
+def _even_rotary_width(fields: Mapping[str, Any]) -> Fields:
+    """The same rotation over an even width.
+
+    The classes have a frequency for every second element, the last of an odd number d included: theta to the
+    power of -2i/d, which is theta^((d+1)/d) to the power of -2i/(d+1).
+    """
+    head_dim, fraction = fields["head_dim"], fields.get("rotary_fraction", 1.0)
+    theta = fields.get("rope_theta", 10_000.0)
+    if not (0 < fraction <= 1 and 0 < theta <= _LARGEST_THETA):
+        return {}  # the model's own error names it
+    rotary_dim = int(head_dim * fraction)
+    if rotary_dim % 2 == 0 or rotary_dim == head_dim:
+        return {}
+    even = fraction_of_head(head_dim, rotary_dim + 1)
+    return {"rotary_fraction": even, "rope_theta": theta ** ((rotary_dim + 1) / rotary_dim)}
+
+
+_LARGEST_THETA: Final = 1e100
 _ACTIVATIONS: Final = {
     "gelu": "gelu", "gelu_accurate": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_new": "gelu_tanh",
     "gelu_python": "gelu", "gelu_python_tanh": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
@@ -163,6 +181,8 @@ def _check_type(key: str, value: object, wanted: type) -> None:
     types: tuple[type, ...] = (int, float) if wanted is float else (wanted,)
     if not isinstance(value, types) or isinstance(value, bool) != (wanted is bool):
         raise ConfigError(f"{key} is {short_repr(value)}; it must be {_TYPE_NAMES[wanted]}")
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+        raise ConfigError(f"{key} is {short_repr(value)}; it must be a finite number")
     if isinstance(value, int) and wanted is int and not 0 <= value <= LARGEST_SIZE:
         raise ConfigError(f"{key} is {short_repr(value)}; it must be 0 to {LARGEST_SIZE:,}")
 
@@ -195,7 +215,7 @@ _KEYS_WITHOUT_NOTE: Final = re.compile(
     |is_decoder|is_encoder_decoder|task_specific_params|problem_type|tokenizer_class|n_ctx|per_layer_config
     |label2id|id2label|num_labels|pretraining_tp|classifier.*|summary_.*|output_.*|return_.*|use_cache|chunk_.*
     |.*dropout.*|.*pdrop|layerdrop|init_device|.*token.*|unk_.*|.*aux_loss.*|.*jitter.*|.*z_loss.*|ep_size
-    |gradient_checkpointing|.*softmax_in_fp32|.*_fusion|skip_bias_add.*|offset_alibi|slow_but_exact
+    |gradient_checkpointing|is_causal|.*softmax_in_fp32|.*_fusion|skip_bias_add.*|offset_alibi|slow_but_exact
     |hidden_act_.*|model_max_length|max_sequence_length|attn_implementation|cache_implementation
     |experts_implementation|.*initializer.*|reorder_and_upcast_attn|torchscript|rotary|hf_.*|sep_.*|eos_.*
     |bos_.*|pad_.*|vocab_file|max_length|min_length|temperature|top_k|top_p|do_sample|num_beams)""",
