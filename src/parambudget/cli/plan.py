@@ -83,7 +83,7 @@ def plan(
     require_model("plan", source, fields)
     in_file = read_source(source).train if source is not None else {}
     require_valid(in_file)
-    model = load(source, fields).model
+    completed = load(source, fields)
     machine = api.machine(gpu, gpus=gpus, dollars_per_hour=price)
 
     def plan_of(of: ModelConfig, way: Mapping[str, Any]) -> "RunPlan":
@@ -96,8 +96,12 @@ def plan(
     given = {name: in_file[name] for name in STEP_FLAGS if name in in_file} | settings
     # Speed and memory are comparable only at the same context.
     same = {name: fields[name] for name in ("context_length",) if name in fields}
-    others = {_display_name(name): load(name, same).model for name in compare or []}
-    first = plan_of(model, given)
+    compared = {_display_name(name): load(name, same) for name in compare or []}
+    for name, one in {_display_name(source or ""): completed, **compared}.items():
+        for note in one.notes:
+            typer.echo(f"note: {name}: {note}", err=True)
+    others = {name: one.model for name, one in compared.items()}
+    first = plan_of(completed.model, given)
     # The others in the same micro-steps, so that memory and speed are comparable.
     plans = [first, *(plan_of(each, first.step.step_fields) for each in others.values())]
     if as_json:

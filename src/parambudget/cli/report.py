@@ -46,10 +46,12 @@ def report(
     from parambudget.planning.machine import machine_for
     from parambudget.render.report import build_report, write_report
 
-    model = load(source, {}).model
+    completed = load(source, {})
+    for note in completed.notes:
+        typer.echo(f"note: {note}", err=True)
     machine = machine_for(gpu, gpus=gpus, dollars_per_hour=price)
     report = build_report(
-        Path(source).name, model, target, machine, hours=hours,
+        Path(source).name, completed.model, target, machine, hours=hours,
         step=read_step_fields(settings, world_size=gpus),
         verify=check_built_model if find_spec("torch") else None,
     )  # fmt: skip

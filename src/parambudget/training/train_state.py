@@ -11,11 +11,16 @@ from torch import Tensor
 from parambudget._files import sha256_of_file
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
-from parambudget.formats.hf.weights import fill_from_pretrained, is_pretrained, weight_files
+from parambudget.formats.hf.weights import (
+    fill_from_pretrained,
+    is_pretrained,
+    require_pretrained,
+    weight_files,
+)
 from parambudget.nn.transformer import Transformer
 from parambudget.nn.verify import verify_module
 from parambudget.text.token_cache import TokenData
-from parambudget.text.tokenizer import read_pretrained_tokenizer
+from parambudget.text.tokenizer import has_tokenizer, read_pretrained_tokenizer
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
@@ -92,8 +97,10 @@ def load_initial_weights(
 
 def require_initial_weights(init: Path) -> None:
     """Refuse what is neither a checkpoint nor a folder of a Hugging Face model."""
-    if not is_pretrained(init):
+    if (init / "state.json").is_file():
         files.require_checkpoint(init)
+    else:
+        require_pretrained(init)
 
 
 def _load_pretrained(init: Path, state: TrainState) -> tuple[str, str]:
@@ -107,5 +114,4 @@ def _load_pretrained(init: Path, state: TrainState) -> tuple[str, str]:
     digest = hashlib.sha256()
     for path in weight_files(init):
         digest.update(bytes.fromhex(sha256_of_file(path)))
-    has_tokenizer = (init / "tokenizer.json").is_file()
-    return digest.hexdigest(), read_pretrained_tokenizer(init).json if has_tokenizer else ""
+    return digest.hexdigest(), read_pretrained_tokenizer(init).json if has_tokenizer(init) else ""

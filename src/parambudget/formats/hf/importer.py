@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
 from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
@@ -12,17 +12,8 @@ from parambudget.errors import ConfigError
 from parambudget.formats.hf.families.registry import find_family
 from parambudget.formats.hf.rules import fraction_of_head, read_object, rope_keys
 from parambudget.formats.hf.schema import ABSENT, ANY, Config, ConfigSchema, Fields
+from parambudget.formats.imported import Imported
 from parambudget.units import short_repr
-
-
-@dataclass(frozen=True)
-class Imported:
-    """The fields of the model, and what a person should know about how they were read."""
-
-    fields: Fields
-    notes: tuple[str, ...]
-    unsupported: tuple[str, ...] = ()
-    """What the class computes and the fields cannot express; the count is the same."""
 
 
 def from_hf(document: Mapping[str, Any], name: str) -> Imported:
@@ -31,15 +22,19 @@ def from_hf(document: Mapping[str, Any], name: str) -> Imported:
     A missing key has the class's own default. A key that the class does not read is noted. An unknown type is
     refused, and so is a key that would change the count in a way that is not modelled.
     """
-    model_type = document["model_type"]
     try:
-        _refuse_other_kinds_of_models(document)
+        key, text_config = language_model(document)
+        model_type = text_config["model_type"]
         schema = find_family(model_type).config
-        if document.get("per_layer_config"):
+        if text_config.get("per_layer_config"):
             raise ConfigError("per_layer_config gives layers sizes of their own, which is not modelled")
-        return _import_config(schema, _with_own_keys(schema, document), model_type)
+        imported = _import_config(schema, _with_own_keys(schema, text_config), model_type)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
+    if key is None:
+        return imported
+    note = f"of this {short_repr(document['model_type'])} only the {key} is read, a {model_type}"
+    return replace(imported, notes=(note, *imported.notes))
 
 
 def _with_own_keys(schema: ConfigSchema, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,21 +132,39 @@ def _activation(fields: Mapping[str, Any], name: str) -> str:
     return _ACTIVATIONS[name]
 
 
-_OTHER_MODALITIES: Final = ("text_config", "vision_config", "audio_config")
+_TEXT_CONFIGS: Final = ("text_config", "llm_config", "language_config")
+_OTHER_MODALITIES: Final = ("vision_config", "audio_config")
 _TYPE_NAMES: Final = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a name", list: "a list"
 }  # fmt: skip
 
 
-def _refuse_other_kinds_of_models(document: Mapping[str, Any]) -> None:
-    """Refuse anything but a decoder-only language model."""
-    model_type = document["model_type"]
-    if any(isinstance(document.get(key), dict) for key in _OTHER_MODALITIES):
-        raise ConfigError(
-            f"a multimodal config ({model_type!r}); give its text_config, the language model's own config"
-        )
+def language_model(document: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
+    """The config of the language model in a multimodal one, and its key there; in any other None and itself.
+
+    Raises `ConfigError` for anything but a decoder-only language model.
+    """
+    model_type = short_repr(document["model_type"])
     if document.get("is_encoder_decoder"):
-        raise ConfigError(f"an encoder-decoder config ({model_type!r}); only decoder-only models are counted")
+        raise ConfigError(f"an encoder-decoder config ({model_type}); only decoder-only models are counted")
+    key = next((key for key in _TEXT_CONFIGS if isinstance(document.get(key), dict)), None)
+    if key is None:
+        if any(isinstance(document.get(name), dict) for name in _OTHER_MODALITIES):
+            raise ConfigError(
+                f"a multimodal config ({model_type}) without text_config; give the language model's own"
+            )
+        return None, document
+    # Its ties are those of the whole model, which has the output head.
+    outer = {name: document[name] for name in ("tie_word_embeddings",) if name in document}
+    text_config = outer | document[key]
+    if "model_type" not in text_config:
+        raise ConfigError(
+            f"a multimodal config ({model_type}) whose {key} has no model_type; add it there, such as "
+            '"model_type": "llama"'
+        )
+    if text_config.get("is_encoder_decoder"):
+        raise ConfigError(f"an encoder-decoder config ({model_type}); only decoder-only models are counted")
+    return key, text_config
 
 
 def _check_values(schema: ConfigSchema, config: Config, given: Mapping[str, Any], model_type: str) -> None:
