@@ -70,7 +70,7 @@ def from_params_json(document: Mapping[str, Any], name: str) -> Imported:
         notes.append(f"counted exactly, but built without {unsupported[0]}, so its logits differ")
     if "tied_embeddings" not in given:
         notes.append(
-            "the head counts apart from the embedding, as in Meta's files; Llama 3.2 1B and 3B share one (tied)"
+            "the head counts apart from the embedding, as in Meta's files; Llama 3.2 1B and 3B are tied"
         )
     return Imported(fields, tuple(notes), unsupported, missing)
 

@@ -124,7 +124,7 @@ def _explain_hub(name: str) -> str | None:
     model = match["id"]
     folder = model.rpartition("/")[2]
     return (
-        f"{shorten(name, 100)} is no file or folder here, and nothing is downloaded from the Hugging Face "
+        f"{shorten(name, 100)} is no file or folder here, and no model is downloaded from the Hugging Face "
         f"hub; if its model is meant: hf download {shorten(model, 100)} --local-dir {shorten(folder, 60)} (add "
         "config.json to get that alone), then give the folder"
     )
@@ -140,8 +140,8 @@ def explain_weights(folder: Path) -> str | None:
         what = _OTHER_WEIGHTS.get(Path(name).suffix)
         if what is not None and name not in ("training_args.bin", "optimizer.pt", "scheduler.pt"):
             return (
-                f"the weights of {folder} are {shorten(name, 60)}, {what}, and only safetensors files are "
-                "read; load them with transformers and save them with save_pretrained"
+                f"the weights of {folder} are {shorten(name, 60)}, {what}; only safetensors are read: "
+                "load them with transformers and save them with save_pretrained"
             )
     return None
 

@@ -70,7 +70,8 @@ CHANGES = {
     "activation": "relu", "activation_function": "relu", "alibi": True, "attention_bias": True,
     "attention_chunk_size": 4, "attention_multiplier": 3.0, "attn_logit_softcapping": 1.0,
     "chunk_size_feed_forward": 1, "clip_qkv": 0.1, "embedding_multiplier": 3.0,
-    "final_logit_softcapping": 1.0, "first_k_dense_replace": 1, "head_dim": 4, "hidden_act": "relu", "hidden_activation": "relu",
+    "final_logit_softcapping": 1.0, "first_k_dense_replace": 1, "head_dim": 4, "hidden_act": "relu",
+    "hidden_activation": "relu",
     "is_causal": False, "is_decoder": False, "layer_norm_eps": 0.3, "layer_norm_epsilon": 0.3,
     "layer_types": ["sliding_attention"] * 2, "logit_scale": 0.5, "logits_scaling": 3.0,
     "max_window_layers": 0, "mlp_bias": True, "moe_layer_freq": 2, "no_rope_layers": [0, 0], "norm_eps": 0.3,
@@ -79,7 +80,8 @@ CHANGES = {
     "rotary_dim": 2, "rotary_emb_base": 50.0, "rotary_pct": 0.5, "routed_scaling_factor": 3.0,
     "scale_attn_weights": False, "scoring_func": "softmax", "sliding_window": 3, "sliding_window_pattern": 1,
     "swiglu_alpha": 0.3, "swiglu_limit": 0.1, "tie_word_embeddings": True,
-    "use_bidirectional_attention": True, "use_parallel_residual": False, "use_qk_norm": True, "use_sliding_window": True,
+    "use_bidirectional_attention": True, "use_parallel_residual": False, "use_qk_norm": True,
+    "use_sliding_window": True,
 }  # fmt: skip
 """Keys of any family, with a value that changes the function where it is read."""
 every_kind = pytest.mark.parametrize("kind", SCHEMAS)

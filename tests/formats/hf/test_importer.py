@@ -128,6 +128,11 @@ def test_nothing_is_filled_in_where_the_class_decides():
         ({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2.0}}, "frequencies (linear)"),
         ({"model_type": "gpt_oss"}, "rescaled rotary frequencies (yarn)"),
         ({"model_type": "llama", "hidden_act": "mish"}, "hidden_act='mish'"),
+        ({"model_type": "llama", "is_causal": False}, "attention to later tokens (is_causal)"),
+        (
+            {"model_type": "olmoe", "sliding_window": 8},
+            "a window that only some kernels of the class observe",
+        ),
         ({"model_type": "deepseek_v3", "rms_norm_eps": 1e-5}, "latent norms with epsilon 1e-06"),
     ],
     ids=lambda value: value["model_type"] if isinstance(value, dict) else "",
@@ -137,6 +142,16 @@ def test_a_function_that_cannot_be_expressed_is_noted_and_counted(config, note):
     assert first.startswith("counted exactly, but built without ")
     assert note in first
     assert our_counts(config) == class_counts(config)
+
+
+def test_of_a_multimodal_config_the_language_model_is_read():
+    text_config = {"model_type": "gemma3_text", "num_hidden_layers": 6, "hidden_size": 64}
+    config = {"model_type": "gemma3", "text_config": text_config, "vision_config": {"hidden_size": 1152}}
+    imported = from_hf(config, "")
+    assert imported.notes[0] == "of this 'gemma3' only the text_config is read, a gemma3_text"
+    assert imported.fields == from_hf(text_config, "").fields
+    # The output head belongs to the whole.
+    assert not from_hf(config | {"tie_word_embeddings": False}, "").fields["tied"]
 
 
 def test_layers_that_the_class_does_not_build_are_noted():
