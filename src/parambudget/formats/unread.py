@@ -125,8 +125,8 @@ def _explain_hub(name: str) -> str | None:
     folder = model.rpartition("/")[2]
     return (
         f"{shorten(name, 100)} is no file or folder here, and no model is downloaded from the Hugging Face "
-        f"hub; if its model is meant: hf download {shorten(model, 100)} --local-dir {shorten(folder, 60)} (add "
-        "config.json to get that alone), then give the folder"
+        f"hub; if its model is meant: hf download {shorten(model, 100)} --local-dir {shorten(folder, 60)} "
+        "(add config.json to get that alone), then give the folder"
     )
 
 
