@@ -68,10 +68,10 @@ def explain_document(document: Mapping[str, Any], name: str) -> str | None:
     architectures = document.get("architectures")
     wanted = architectures[0] if isinstance(architectures, list) and architectures else None
     model_type = next((kind for kind, one in FAMILIES.items() if wanted and one.model_class == wanted), None)
-    example = f'it is "{model_type}" for {wanted}' if model_type else 'such as "llama"'
+    example = f', it is "{model_type}" for {wanted}' if model_type else ""
     return (
         f"{name} is a Hugging Face config ({shorten(found[0], 40)}) without model_type, which says how it is "
-        f"read; add it, {example}"
+        f"read; add it{example}"
     )
 
 

@@ -159,8 +159,7 @@ def language_model(document: Mapping[str, Any]) -> tuple[str | None, Mapping[str
     text_config = outer | document[key]
     if "model_type" not in text_config:
         raise ConfigError(
-            f"a multimodal config ({model_type}) whose {key} has no model_type; add it there, such as "
-            '"model_type": "llama"'
+            f"a multimodal config ({model_type}) whose {key} has no model_type; add that of its class"
         )
     if text_config.get("is_encoder_decoder"):
         raise ConfigError(f"an encoder-decoder config ({model_type}); only decoder-only models are counted")
