@@ -82,13 +82,20 @@ def _explain_folder(folder: Path) -> str | None:
     if (folder / ADAPTER).is_file():
         document = read_json(folder / ADAPTER)
         return _adapter(document if isinstance(document, dict) else {}, str(folder))
-    names = [name for name in sorted(os.listdir(folder)) if (folder / name).is_file()]
+    names = [name for name in _names_in(folder) if (folder / name).is_file()]
     if any(name in _LITGPT for name in names):
         return _litgpt(str(folder))
     known = [name for name in names if name in _FILES or Path(name).suffix in _SUFFIXES]
     if not known:
         return None
     return f"{folder} has {shorten(known[0], 60)} and no config.json; put the model's config.json into it"
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror or error}") from None
 
 
 def _explain_file(path: Path) -> str | None:
@@ -132,7 +139,7 @@ def _explain_hub(name: str) -> str | None:
 
 def explain_weights(folder: Path) -> str | None:
     """What the weights of a folder are where they are not safetensors; None if there are none."""
-    names = sorted(os.listdir(folder))
+    names = _names_in(folder)
     if ADAPTER in names or "adapter_model.safetensors" in names:
         document = read_json(folder / ADAPTER) if ADAPTER in names else {}
         return _adapter(document if isinstance(document, dict) else {}, str(folder))

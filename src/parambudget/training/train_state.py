@@ -19,6 +19,7 @@ from parambudget.formats.hf.weights import (
     require_pretrained,
     weight_files,
 )
+from parambudget.formats.unread import require_readable
 from parambudget.nn.transformer import Transformer
 from parambudget.nn.verify import verify_module
 from parambudget.text.token_cache import TokenData
@@ -99,10 +100,11 @@ def load_initial_weights(
 
 def require_initial_weights(init: Path) -> None:
     """Refuse what is neither a checkpoint nor a folder of a Hugging Face model."""
-    if (init / "state.json").is_file():
-        files.require_checkpoint(init)
-    else:
+    if is_pretrained(init):
         require_pretrained(init)
+    else:
+        require_readable(str(init))
+        files.require_checkpoint(init)
 
 
 def _load_pretrained(init: Path, state: TrainState, on_notice: Callable[[str], None]) -> tuple[str, str]:
