@@ -27,6 +27,10 @@ _SIZES: Final = {
 _NUMBERS: Final = {"norm_eps": "norm_eps", "rope_theta": "rope_theta", "ffn_dim_multiplier": ""}
 _LARGEST: Final = {"ffn_dim_multiplier": 1000.0}
 _SWITCHES: Final = {"tied_embeddings": "tied", "use_scaled_rope": ""}
+_SCALED_ROPE: Final = (
+    "rescaled rotary frequencies of a factor that the file does not say (use_scaled_rope: 8 in Llama 3.1, 32 "
+    "in 3.2)"
+)
 _WITHOUT_EFFECT: Final = ("max_batch_size",)
 _REQUIRED: Final = ("dim", "n_layers", "n_heads")
 _ASK_FOR_VOCABULARY: Final = (
@@ -64,7 +68,7 @@ def from_params_json(document: Mapping[str, Any], name: str) -> Imported:
     if fields.get("vocab_size", -1) == -1:
         fields.pop("vocab_size", None)
         missing["vocab_size"] = _ASK_FOR_VOCABULARY.format(given.get("vocab_size", "missing"))
-    unsupported = ("rescaled rotary frequencies (use_scaled_rope)",) if given.get("use_scaled_rope") else ()
+    unsupported = (_SCALED_ROPE,) if given.get("use_scaled_rope") else ()
     notes = []
     if unsupported:
         notes.append(f"counted exactly, but built without {unsupported[0]}, so its logits differ")
