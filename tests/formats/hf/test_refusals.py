@@ -70,7 +70,7 @@ def test_a_broken_key_is_counted_as_the_class_does_or_refused_in_one_line(kind, 
     [
         ({"model_type": "t5", "is_encoder_decoder": True}, "an encoder-decoder config ('t5')"),
         (LLAMA | {"is_encoder_decoder": True}, "an encoder-decoder config ('llama')"),
-        ({"model_type": "llava", "text_config": {}}, "('llava') whose text_config has no model_type; add it"),
+        ({"model_type": "llava", "text_config": {}}, "('llava') whose text_config has no model_type; add that"),
         ({"model_type": "x", "text_config": {"model_type": "bert"}}, "model_type 'bert' is not supported"),
         ({"model_type": "gemma3", "vision_config": {}}, "a multimodal config ('gemma3') without text_config"),
         ({"model_type": "glm", "partial_rotary_factor": float("inf")}, "partial_rotary_factor is inf; it"),
