@@ -51,7 +51,7 @@ def refusal(**changes: Any) -> str:
         ({"rotary_fraction": 1.5}, "rotary_fraction is 1.5; it must be less than or equal to 1"),
         ({"dim": "x" * 100}, f"dim is '{'x' * 56}...; it must be a valid integer"),
         ({"n_layer": 24}, "unknown field 'n_layer'; did you mean 'n_layers'?"),
-        ({"zzz": 1}, "unknown field 'zzz'; allowed are dim, n_layers, n_heads, "),
+        ({"zzz": 1}, "unknown field 'zzz'; see `help(pb.ModelConfig)`"),
         ({"n_kv_heads": 4}, "n_kv_heads=4 does not divide n_heads=14; use one of [1, 2, 7, 14]"),
         ({"norm_bias": True}, "norm_bias=true needs norm='layernorm' with norm_weight=true; set one of them"),
         ({"norm_bias": True, "norm": "layernorm", "norm_weight": False}, "norm_bias=true needs norm="),
@@ -145,11 +145,11 @@ def test_heads_are_derived_from_what_is_given(given: dict[str, int], heads: tupl
         ({"dim": 900}, "n_heads is missing, and the usual head_dim=64 does not divide dim=900; give n_heads, "
                        "such as one of [1, 2, 3, 4, "),
         ({"dim": 896, "head_dim": 100}, "head_dim=100 does not divide dim=896; give n_heads, such as one "),
-        ({"dim": 896, "n_heads": 9}, "n_heads=9 does not divide dim=896; give head_dim as well, or n_heads "),
+        ({"dim": 896, "n_heads": 9}, "n_heads=9 does not divide dim=896; give head_dim as well, or use n_"),
         ({"dim": 0}, "dim is 0; it must be greater than or equal to 1"),
         ({"dim": "896"}, "dim is '896'; it must be a valid integer"),
         ({"dim": 896, "n_heads": 0}, "n_heads is 0; it must be greater than or equal to 1"),
-        ({}, "dim is missing (model width: the length of the residual stream); give it"),
+        ({}, "dim is missing (model width: the size of the residual stream); give it"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_completed_is_told_in_one_line(given: dict[str, Any], says: str):

@@ -279,14 +279,14 @@ TOKENIZER = ["--tokenizer", "tokenizer.json"]
         (["a.jsonl", *TOKENIZER, "--vocab-size", "300"], "--vocab-size is for --tokenizer bpe"),
         (["a.jsonl", *TOKENIZER, "--end-of-text", "<end>"], "has none of <end> to end documents with"),
         (["a.jsonl", *TOKENIZER, "-o", "texts"], "texts exists and is not empty; choose a new folder"),
-        (["texts", *TOKENIZER, "-o", "texts"], "texts lies in the source texts; choose a folder outside"),
+        (["texts", *TOKENIZER, "-o", "texts"], "texts is inside the source texts; choose a folder outside"),
         (["a.jsonl", *TOKENIZER, "-o", "a.jsonl"], "a.jsonl exists and is not empty"),
         (
             ["texts", *TOKENIZER, "-o", "texts/new"],
-            "texts/new lies in the source texts; choose a folder outside",
+            "texts/new is inside the source texts; choose a folder outside",
         ),
         (["a.jsonl", "--tokenizer", "words.json"], "the tokenizer cannot encode the text (WordLevel error"),
-        (["a.jsonl", *TOKENIZER, "-o", "out"], "out holds data that was prepared from another source"),
+        (["a.jsonl", *TOKENIZER, "-o", "out"], "out contains data that was prepared from another source"),
         (
             ["a.jsonl", *TOKENIZER, "-o", "half"],
             "unfinished preparation that differs in tokenizer, field or separator,",

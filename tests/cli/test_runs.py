@@ -143,7 +143,7 @@ def test_looking_at_runs_imports_no_torch(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere holds no run that has started; give the folder that a run was trained in"),
+        (["nowhere"], "no run has started in nowhere; give the folder of a run"),
         (["empty"], "empty has no update yet"),
         (["damaged"], "damaged/metrics.jsonl, line 2: not a line that train wrote"),
         (["run", "--figure", "loss.pdf"], "loss.pdf is not a PNG; use a name that ends in .png"),

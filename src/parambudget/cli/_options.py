@@ -6,18 +6,18 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
+from parambudget._install import TRAINING, require_packages
 from parambudget.arch.config import BLOCKS, FIELDS
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS
 from parambudget.cli._help import BLOCK_PANELS, CHOICE_PANEL, SIZE_PANEL
-from parambudget.errors import ConfigError, MissingExtra
-from parambudget.render.commands import runnable_command
+from parambudget.errors import ConfigError
+from parambudget.render.commands import program, runnable_command
 from parambudget.render.model import switch_flags
 from parambudget.units import parse_size
 
@@ -26,11 +26,14 @@ _OTHER_NAMES: Final = {"machine": "gpu", "max_tokens": "max-tokens", "dollars_pe
 _ARGUMENTS: Final = frozenset({
     *_OTHER_NAMES, *FIELDS,
     # of a search, a plan and a report
-    "target", "active", "tolerance", "like", "rank", "top", "gpus", "hours", "dollars", "flops", "memory",
-    "law", "tokens", "unique_tokens", "bytes_per_token", "kv_groups", "ffn_ratio", "multiple",
+    "target", "active", "tolerance", "like", "rank", "top", "gpus", "gpus_per_node", "hours",
+    "dollars", "flops", "memory", "law", "tokens", "unique_tokens", "bytes_per_token", "kv_groups",
+    "ffn_ratio", "multiple", "counted",
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
     "shard", "data", "out", "resume", "init", "steps", "device", "wandb",
+    # of preparing text
+    "tokenizer", "field", "separator", "validation", "end_of_text", "workers",
     # of a generation and an export
     "temperature", "top_k", "seed", "to", "model_type", "weights", "force",
 })  # fmt: skip
@@ -40,9 +43,22 @@ _QUOTED: Final = re.compile(r"`([^`]+)`")
 _ASSIGNMENT: Final = re.compile(r"([a-z_]+)(?:=([^,\s]+))?")
 
 
+_HELP: Final = {
+    "help(pb.ModelConfig)": ("count", "--help-model"), "help(pb.StepConfig)": ("plan", "--help-all"),
+    "help(pb.TrainConfig)": ("train", "--help-all"),
+}  # fmt: skip
+"""Where the command line explains what the library explains there."""
+
+
 def arguments_as_flags(message: str) -> str:
     """The message with flags in place of the arguments that it has in backticks."""
-    return _QUOTED.sub(lambda quoted: _flags(quoted[1]) or quoted[0], message)
+
+    def typed_text(quoted: re.Match[str]) -> str:
+        if quoted[1] in _HELP:
+            return f"`{runnable_command(*_HELP[quoted[1]])}`"
+        return _flags(quoted[1]) or quoted[0]
+
+    return _QUOTED.sub(typed_text, message)
 
 
 def _flags(arguments: str) -> str | None:
@@ -202,7 +218,7 @@ def _kind(info: FieldInfo) -> FieldKind:
 
 SourceArgument = Annotated[
     str | None,
-    typer.Argument(metavar="MODEL", help="Config file or name of a preset; flags change its fields."),
+    typer.Argument(metavar="MODEL", help="Config file or preset name; flags override its fields."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -215,13 +231,8 @@ def parse_path(text: str) -> Path:
 
 
 def require_torch(command: str) -> None:
-    """Raise `MissingExtra` with the install command unless all of the `train` extra is installed."""
-    missing = [name for name in ("torch", "safetensors", "tokenizers") if find_spec(name) is None]
-    if missing:
-        raise MissingExtra(
-            f"{command} needs {', '.join(missing)}, not installed here; run it as: "
-            f"uv run --extra train parambudget {command} ... (or: pip install 'parambudget[train]')"
-        )
+    """Raise `MissingExtra` with what to do unless all that training needs is installed."""
+    require_packages(command, TRAINING, ["train"], f"{program()} {command} ...")
 
 
 def require_model(command: str, source: str | None, fields: Mapping[str, object], more: str = "") -> None:

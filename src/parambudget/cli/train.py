@@ -19,6 +19,7 @@ from parambudget.cli._options import (
     with_model_fields,
 )
 from parambudget.cli._settings import STEP_FLAGS, with_settings
+from parambudget.errors import ConfigError
 from parambudget.render.commands import data_flag, runnable_command
 from parambudget.training.config import TRAIN_FIELDS
 from parambudget.training.launch import launched_processes
@@ -50,7 +51,7 @@ def train(
         typer.Option(
             parser=parse_path,
             metavar="PATH",
-            help="Text file, folder of text, or folder that `data prepare` made.",
+            help="Text file, folder of text, or output of `data prepare`.",
             show_default="builtin (Python's standard library)",
         ),
     ] = None,
@@ -75,14 +76,16 @@ def train(
         float | None,
         typer.Option(
             metavar="H",
-            help="Time to train for; converted to steps before the start.",
+            help="Training time in hours; converted to steps at the start.",
             rich_help_panel=RUN_PANEL,
         ),
     ] = None,
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Resume the run in DIR; start it if there is none.", rich_help_panel=RUN_PANEL
+            "--resume/--no-resume",
+            help="Resume the run in DIR; start it if there is none.",
+            rich_help_panel=RUN_PANEL,
         ),
     ] = False,
     init: Annotated[
@@ -116,6 +119,11 @@ def train(
     require_torch("train")
     if not resume and init is None:
         require_model("train", source, fields, data_flag(data))
+    if source is not None and data is None and Path(source).is_file() and Path(source).suffix != ".json":
+        raise ConfigError(
+            f"{source} is where the model stands; train on that text with {data_flag(source)}, and name a "
+            "preset or a config file as the model"
+        )
     settings = dict(settings)
     shard = cast("bool | None", settings.pop("shard", None))
 

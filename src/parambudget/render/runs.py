@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.render.commands import data_flag, runnable_command
-from parambudget.render.terminal import table
+from parambudget.render.terminal import dim, table
 from parambudget.training.metrics import Run
-from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
+from parambudget.units import (
+    FULL_CONVENTION,
+    format_bytes,
+    format_count,
+    format_mfu,
+    format_seconds,
+    format_share,
+)
 
 if TYPE_CHECKING:
     from parambudget.text.shards import Manifest
@@ -21,7 +28,9 @@ def runs_screen(runs: Sequence[Run]) -> list[str]:
     columns = [_figures(run.as_dict()) for run in runs]
     rows = [["run", *(run.name for run in runs)]]
     rows += [[name, *(column[name] for column in columns)] for name in columns[0]]
-    return table(rows, left=(0, 1) if len(runs) == 1 else (0,), head=True)
+    lines = table(rows, left=(0, 1) if len(runs) == 1 else (0,), head=True)
+    has_mfu = any("convention" in column["MFU"] for column in columns)
+    return lines + ([dim(f"MFU is in the {FULL_CONVENTION}")] if has_mfu else [])
 
 
 def _figures(figures: Mapping[str, Any]) -> dict[str, str]:
@@ -92,13 +101,13 @@ def profile_screen(profile: DeviceProfile) -> list[str]:
         ["software", f"{profile.name}, {profile.dtype}"],
         ["source", profile.source + (f", {profile.measured_on}" if profile.measured_on else "")],
         ["matmuls", f"{_rate(profile.matmul_flops)}, operands moved {profile.matmul_traffic:.2g} times"],
-        ["attention", f"{_rate(profile.attention_flops)}, of the scores that the mask leaves"],
+        ["attention", f"{_rate(profile.attention_flops)}, counting the scores that the mask leaves"],
         ["Muon", f"{_rate(profile.newton_schulz_flops)}, at least {least} per matrix"],
         ["memory", f"{format_bytes(profile.bandwidth_bytes)} per second"],
         ["elementwise", f"{profile.element_bytes:.3g} bytes per token and output of a matmul"],
         ["loss", f"{profile.logit_bytes:.3g} bytes per token and vocabulary entry"],
         ["overhead", f"{once} per micro-step, {format_seconds(profile.layer_seconds)} per layer"],
-        ["interval", f"tokens/s within {format_share(profile.slowest - 1, 0)} and {most}"],
+        ["interval", f"tokens/s from {format_share(profile.slowest - 1, 0)} to {most} of what is expected"],
     ]  # fmt: skip
     return table(rows, left=(0, 1))
 

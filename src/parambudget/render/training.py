@@ -24,7 +24,15 @@ from parambudget.training.metrics import StepMetrics, TrainResult
 from parambudget.training.run.defaults import ResolvedTrainConfig
 from parambudget.training.run.forecast import Prediction
 from parambudget.training.run.request import RunStart
-from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
+from parambudget.units import (
+    FULL_CONVENTION,
+    format_bytes,
+    format_count,
+    format_flop_rate,
+    format_mfu,
+    format_seconds,
+    format_share,
+)
 
 
 class RunDisplay:
@@ -64,7 +72,7 @@ class RunDisplay:
     def show_start(self, run: RunStart) -> None:
         """Model, text and settings; then the live view."""
         self._run = run
-        self._console.print(introduction(run.model, run.device, run.data, run.out))
+        self._console.print(introduction(run.model, run.device, run.data, run.out, run.peak_flops))
         self._console.print(settings_table(run.settings, run.model))
         self._show_step = self._stack.enter_context(
             live_progress(
@@ -93,8 +101,10 @@ class RunDisplay:
         self._stack.close()
 
 
-def introduction(model: ModelConfig, device: str, data: TokenData, out: Path) -> Table:
-    """What will be trained, on which text, and where the run is kept."""
+def introduction(
+    model: ModelConfig, device: str, data: TokenData, out: Path, peak_flops: float | None
+) -> Table:
+    """What will be trained, on which text, where the run is kept, and what the MFU is a share of."""
     table = Table.grid(padding=(0, 2))
     table.add_row("model", f"{total(model):,} parameters, on {device}")
     held_out = f"{data.n_held_out:,} held out"
@@ -106,6 +116,8 @@ def introduction(model: ModelConfig, device: str, data: TokenData, out: Path) ->
     table.add_row("tokens", f"{format_count(len(data.train))} to train on, {length}")
     table.add_row("tokenizer", f"{data.entries:,} entries{_unused_rows(model, data)}")
     table.add_row("out", str(out))
+    if peak_flops is not None:
+        table.add_row("MFU", f"share of {format_flop_rate(peak_flops)} dense; {FULL_CONVENTION}")
     return table
 
 

@@ -22,7 +22,7 @@ def data_for(source: Path | None, vocab_size: int) -> TokenData:
     if source is not None and source.suffix in SUFFIXES:
         raise InputError(
             f"{source} is {SUFFIXES[source.suffix]}, not plain text; prepare it first: parambudget data "
-            f"prepare {source} --tokenizer bpe --vocab-size {vocab_size} -o DIR, then train with --data DIR"
+            f"prepare {source} --tokenizer bpe --vocab-size {vocab_size} -o DIR, then train with `data=DIR`"
         )
     require_vocabulary(vocab_size)
     return token_data(read_corpus(source), vocab_size)

@@ -218,7 +218,7 @@ def map_in_processes(
     except BrokenProcessPool:
         raise InputError(
             "a worker process was killed, perhaps because memory ran out; run the same command again to "
-            "continue where it stopped, with fewer --workers"
+            "continue where it stopped, with fewer `workers`"
         ) from None
     finally:
         for process in multiprocessing.active_children():

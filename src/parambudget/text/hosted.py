@@ -31,10 +31,10 @@ def read_dataset_texts(name: str, index: int, n_shards: int, field: str) -> Iter
         for row in _open_dataset(name).shard(num_shards=n_shards, index=index, contiguous=True):
             if field not in row:
                 raise InputError(
-                    f"{name} has no column {field!r}, only {', '.join(row)}; name the text with --field"
+                    f"{name} has no column {field!r}, only {', '.join(row)}; name the text with `field`"
                 )
             if not isinstance(row[field], str | None):
-                raise InputError(f"column {field!r} of {name} is not text; name the text with --field")
+                raise InputError(f"column {field!r} of {name} is not text; name the text with `field`")
             yield row[field] or ""
     except InputError:
         raise

@@ -49,9 +49,9 @@ def _open_file(path: str, field: str) -> pyarrow.parquet.ParquetFile:
     schema = file.schema_arrow
     if field not in schema.names:
         raise InputError(
-            f"{path} has no column {field!r}, only {', '.join(schema.names)}; name the text with --field"
+            f"{path} has no column {field!r}, only {', '.join(schema.names)}; name the text with `field`"
         )
     kind = schema.field(field).type
     if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-        raise InputError(f"column {field!r} of {path} is {kind}, not a string; name the text with --field")
+        raise InputError(f"column {field!r} of {path} is {kind}, not a string; name the text with `field`")
     return file

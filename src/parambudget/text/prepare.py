@@ -94,7 +94,9 @@ def prepare(
     """The source as shards in `out`; returns at once if they exist already."""
     source = Path(request.source)
     if source.is_dir() and source.resolve() in (out.resolve(), *out.resolve().parents):
-        raise InputError(f"{out} lies in the source {request.source}; choose a folder outside it with -o")
+        raise InputError(
+            f"{out} is inside the source {request.source}; choose a folder outside it with `out`"
+        )
     tokenizer = _read_given_tokenizer(request)
     groups = _group_slices(slice_source(request.source, request.layout))
     hold_out = _choose_hold_out(request, groups)
@@ -125,11 +127,13 @@ def _read_given_tokenizer(request: PrepareRequest) -> TextTokenizer | None:
     if request.tokenizer != BPE:
         if request.vocab_size is not None:
             raise InputError(
-                f"--vocab-size is for --tokenizer {BPE}; leave it out: {request.tokenizer} has its own"
+                f"`vocab_size` is for `tokenizer={BPE}`; leave it out: {request.tokenizer} has its own"
             )
         return read_tokenizer(request.tokenizer, request.end_of_text)
     if request.vocab_size is None:
-        raise InputError(f"--tokenizer {BPE} needs --vocab-size, the most entries it may have, such as 32768")
+        raise InputError(
+            f"`tokenizer={BPE}` needs `vocab_size`, its largest number of entries, such as 32768"
+        )
     require_vocabulary(request.vocab_size)
     return None
 
@@ -178,8 +182,8 @@ def _existing_manifest(out: Path, made_from: str) -> Manifest:
     manifest = Manifest.read(out)
     if manifest.made_from != made_from:
         raise InputError(
-            f"{out} holds data that was prepared from another source, tokenizer or setting "
-            f"({manifest.source}, {manifest.tokenizer}); choose another folder with -o"
+            f"{out} contains data that was prepared from another source, tokenizer or setting "
+            f"({manifest.source}, {manifest.tokenizer}); choose another folder with `out`"
         )
     require_whole(out, manifest)
     return manifest
@@ -195,12 +199,12 @@ def _open_work_folder(out: Path, plan: dict[str, object]) -> None:
         if differ != [_STATE]:
             names = ", ".join("field or separator" if name == _LAYOUT else name for name in differ)
             raise InputError(
-                f"{out} holds an unfinished preparation that differs in {names}; remove it, or choose "
-                "another folder with -o"
+                f"{out} contains an unfinished preparation that differs in {names}; remove it, or choose "
+                "another folder with `out`"
             )
         shutil.rmtree(out / WORK)  # the text was changed, perhaps repaired: finished jobs are of the old one
     if out.exists() and (not out.is_dir() or any(path.name != WORK for path in out.iterdir())):
-        raise InputError(f"{out} exists and is not empty; choose a new folder with -o")
+        raise InputError(f"{out} exists and is not empty; choose a new folder with `out`")
     (out / WORK).mkdir(parents=True, exist_ok=True)
     write_json(out / WORK / _PLAN, plan)
 
@@ -219,7 +223,7 @@ def _disk_error(error: OSError, out: Path) -> InputError:
         return InputError(f"cannot read {error.filename}: {error.strerror}; make it readable first")
     return InputError(
         f"cannot write {out}: {error.strerror or error}; finished work is kept: solve this and run the same "
-        "command again, or choose another folder with -o"
+        "command again, or choose another folder with `out`"
     )
 
 

@@ -12,11 +12,11 @@ A slice begins and ends between documents, or between the lines of a text that i
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from parambudget.errors import InputError, MissingExtra
+from parambudget._install import require_packages
+from parambudget.errors import InputError
 from parambudget.text.corpus import Document, visible_files
 
 SourceFormat = Literal["text", "jsonl", "parquet", "hosted"]
@@ -137,12 +137,8 @@ def read_chunks(part: SourceSlice, layout: TextLayout) -> Iterator[Chunk]:
 
 
 def require_package(package: str, what: str) -> None:
-    """Raise `MissingExtra` with the install command unless the package can be imported."""
-    if find_spec(package) is None:
-        raise MissingExtra(
-            f"{what} needs {package}, which is not installed; run it as: uv run --extra data --extra train "
-            "parambudget data prepare ..."
-        )
+    """Raise `MissingExtra` with what to do unless the package is installed."""
+    require_packages(what, [package], ["data", "train"], "parambudget data prepare ...")
 
 
 def _file_format(path: Path, *, required: bool) -> SourceFormat | None:
@@ -217,7 +213,7 @@ def _split_at_separator(part: SourceSlice, separator: str) -> Iterator[str]:
             if len(buffer) > MOST_DOCUMENT_BYTES:
                 raise InputError(
                     f"{part.path} has no {separator!r} for {len(buffer):,} bytes after byte {start:,}; "
-                    "is it the right --separator?"
+                    "is it the right `separator`?"
                 )
         yield _decode(buffer, part.path, start).strip()
 
@@ -256,7 +252,7 @@ def _text_field(row: Any, field: str) -> str:
         raise KeyError("not a JSON object")
     if field not in row:
         raise KeyError(
-            f"no field {field!r}, only {', '.join(map(repr, row)) or 'none'}; name it with --field"
+            f"no field {field!r}, only {', '.join(map(repr, row)) or 'none'}; name it with `field`"
         )
     if not isinstance(row[field], str):
         raise KeyError(f"field {field!r} is not a string")

@@ -79,7 +79,7 @@ def as_text_tokenizer(tokenizer: Tokenizer, name: str, end_of_text: str | None =
         special = [token.content for token in tokenizer.get_added_tokens_decoder().values()][:10]
         raise InputError(
             f"tokenizer {name} has none of {', '.join(wanted)} to end documents with; name one with "
-            f"--end-of-text" + (f", such as one of {', '.join(special)}" if special else "")
+            f"`end_of_text`" + (f", such as one of {', '.join(special)}" if special else "")
         )
     return TextTokenizer(name, tokenizer, found[0])
 

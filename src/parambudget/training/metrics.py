@@ -249,7 +249,7 @@ def _read_document(path: Path) -> RunConfigDocument:
 def read_run(folder: Path) -> Run:
     """The run in a folder; the last line of its metrics may have been cut short."""
     if not (folder / "config.json").is_file() or not (folder / "metrics.jsonl").is_file():
-        raise InputError(f"{folder} holds no run that has started; give the folder that a run was trained in")
+        raise InputError(f"no run has started in {folder}; give the folder of a run")
     source = read_source(folder / "config.json")
     summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
     steps = tuple(_read_steps(folder / "metrics.jsonl"))

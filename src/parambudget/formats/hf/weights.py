@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -71,10 +72,10 @@ def require_pretrained(path: Path) -> Imported:
 
 
 def load_pretrained(
-    path: str | Path, *, device: Device = None, on_notice: Callable[[str], None] = lambda _: None
+    folder: str | PathLike[str], *, device: Device = None, on_notice: Callable[[str], None] = lambda _: None
 ) -> Transformer:
     """The model in a folder, its weights in float32; `on_notice` receives notes about how it was read."""
-    path = Path(path)
+    path = Path(folder)
     imported = require_pretrained(path)
     for note in imported.notes:
         on_notice(f"{path}: {note}")

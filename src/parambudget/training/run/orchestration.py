@@ -7,9 +7,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 
-from parambudget.errors import MissingExtra
+from parambudget._install import require_packages
 from parambudget.text.dataset import data_for
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
@@ -128,11 +127,7 @@ def _status(events: TrainEvents, text: str) -> Iterator[None]:
 
 
 def _require_wandb() -> None:
-    if find_spec("wandb") is None:
-        raise MissingExtra(
-            "`wandb` needs wandb, which is not installed; run it as: uv run --extra train --extra wandb "
-            "parambudget train ..."
-        )
+    require_packages("`wandb`", ["wandb"], ["train", "wandb"], "parambudget train ...")
     from parambudget.training.loggers.wandb_logger import require_account
 
     require_account()

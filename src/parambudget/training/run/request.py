@@ -147,6 +147,6 @@ def _find_model(out: Path | None, init: Path | None) -> str:
     if path is None and out is None:
         require_readable(str(init))
     if path is None:
-        lacking = f"{out} holds no run to resume" if out is not None else f"{init} holds no model"
+        lacking = f"there is no run to resume in {out}" if out is not None else f"there is no model in {init}"
         raise InputError(f"{lacking}; give a model: a config file, a preset's name, or fields such as `dim`")
     return str(path)

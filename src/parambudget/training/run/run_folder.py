@@ -81,7 +81,7 @@ def require_free_run_folder(out: Path, *, resume: bool = False) -> None:
     if present and not (resume and "config.json" in present):
         hint = "; continue it with `resume=True`, or" if "config.json" in present else ";"
         raise InputError(
-            f"{out} holds another run ({', '.join(present)}){hint} choose another folder with `out`"
+            f"{out} contains another run ({', '.join(present)}){hint} choose another folder with `out`"
         )
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not _is_writable(existing):
