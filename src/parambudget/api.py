@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from parambudget.scaling.loss import LossLaw
     from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Solutions
+    from parambudget.text.forms import TokenDtype
     from parambudget.training.config import TrainFields
     from parambudget.training.generate import Generation
     from parambudget.training.metrics import TrainResult
@@ -267,16 +268,18 @@ def calibrate(device: str = "auto") -> DeviceProfile:
 
 def train(
     source: ModelLike, /, out: str | PathLike[str], *, data: str | PathLike[str] | None = None,
-    tokens: Count | None = None, hours: float | None = None, resume: bool = False,
-    init: str | PathLike[str] | None = None, device: str = "auto", events: TrainEvents | None = None,
-    **settings: Unpack[TrainFields],
+    token_dtype: TokenDtype | None = None, tokenizer: str | None = None, tokens: Count | None = None,
+    hours: float | None = None, resume: bool = False, init: str | PathLike[str] | None = None,
+    device: str = "auto", events: TrainEvents | None = None, **settings: Unpack[TrainFields],
 ) -> TrainResult:  # fmt: skip
     """Train a model and keep the run in `out`: `train("config.json", "runs/mine", hours=1.5)`.
 
     Prints nothing; `events` are called as the run goes on. `settings` are fields of `TrainConfig` and of its
     step and take precedence over those of a config file; the rest is chosen. `steps`, `tokens` or `hours` set
-    the length. With `resume`, the run in `out` is resumed if there is one. `init` is a checkpoint or a
-    Hugging Face folder whose weights a new run starts from.
+    the length. `data` is text, a folder of prepared tokens, or tokens of llm.c, Megatron-LM or nanoGPT (which
+    need `token_dtype`); `tokenizer` has made these, or makes tokens of the text. With `resume`, the run in
+    `out` is resumed if there is one. `init` is a checkpoint or a Hugging Face folder whose weights a new run
+    starts from.
 
     Without `data`, the text is that of the run to resume, else the source of Python's standard library, which
     is then read at most 20 times; `data="builtin"` names it for a longer run.
@@ -294,7 +297,8 @@ def train(
             hint = _hint(train, name, {*TRAIN_FIELDS, "shard"}, "see `help(pb.TrainConfig)`")
             raise ConfigError(f"{shorten(name)} is not a setting of a run; {hint}")
     options = RunOptions(
-        out=Path(out), data=None if data is None else Path(data), tokens=_parse_count(tokens, "tokens"),
+        out=Path(out), data=None if data is None else Path(data), token_dtype=token_dtype,
+        tokenizer=tokenizer, tokens=_parse_count(tokens, "tokens"),
         hours=hours, resume=resume, init=None if init is None else Path(init), shard=shard,
     )  # fmt: skip
     named = fspath(source) if isinstance(source, str | PathLike) else as_model(source, {})

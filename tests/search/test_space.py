@@ -137,6 +137,11 @@ def test_heads_with_an_odd_rotated_share_are_no_points():
     assert space.head_dim.values == (32, 40)
 
 
+def test_heads_with_other_pairs_than_the_factors_of_longrope_are_no_points():
+    choices = choices_of(preset("phi-4-mini"))
+    assert SearchSpace.declare(10**8, choices).head_dim.values == (128,)
+
+
 def test_the_choices_of_a_model_leave_out_its_sizes():
     choices = choices_of(preset("qwen3-0.6b"))
     assert choices["qk_norm"] == "head"

@@ -22,8 +22,10 @@ from parambudget.arch.dims import (
     RotaryUse,
 )
 from parambudget.arch.fields import ModelFields
+from parambudget.arch.rope_scaling import RopeScaling
 from parambudget.arch.synonyms import with_our_names
 from parambudget.arch.validation import (
+    LARGEST_SIZE,
     PATTERN,
     LayerCount,
     NonNegativeSize,
@@ -35,7 +37,9 @@ from parambudget.arch.validation import (
 )
 from parambudget.errors import ConfigError
 
-BLOCKS: Final[dict[str, type[BaseModel]]] = {"moe": MoEConfig, "mla": MLAConfig}
+BLOCKS: Final[dict[str, type[BaseModel]]] = {
+    "moe": MoEConfig, "mla": MLAConfig, "rope_scaling": RopeScaling,
+}  # fmt: skip
 """The field that holds each block, and the block's class."""
 
 
@@ -49,7 +53,19 @@ def nest_blocks(fields: Mapping[str, Any]) -> dict[str, Any]:
             whole[name] = dict(given) | own
         elif own and given is None:
             whole[name] = own
+        if name == "rope_scaling" and "rope_type" in own:
+            whole[name] = _of_another_type(dict(given or {}), own)
     return whole
+
+
+def _of_another_type(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The block with its type given anew: what another type needed is dropped, and "none" drops the block."""
+    if own["rope_type"] == "none":
+        if len(own) > 1:
+            name = next(name for name in own if name != "rope_type")
+            raise ConfigError(f"{name} has no meaning with rope_type='none'; leave it out")
+        return None
+    return (dict(given) if own["rope_type"] == given.get("rope_type") else {}) | dict(own)
 
 
 def flat_fields(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -230,6 +246,9 @@ class ModelConfig(BaseModel):
     # Optional blocks
     moe: MoEConfig | None = Field(None, description="Mixture of experts instead of one FFN.")
     mla: MLAConfig | None = Field(None, description="Multi-head latent attention.")
+    rope_scaling: RopeScaling | None = Field(
+        None, description="Rotary angles rescaled for a longer context; they have no parameters."
+    )
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
@@ -242,6 +261,22 @@ class ModelConfig(BaseModel):
     def rotary_dim(self) -> int:
         """Elements of each head that are rotated."""
         return int((self.mla.qk_rope_head_dim if self.mla else self.head_dim) * self.rotary_fraction)
+
+    @property
+    def rotary_scale(self) -> float:
+        """What rotated queries and keys are multiplied by."""
+        return 1.0 if self.rope_scaling is None else self.rope_scaling.attention_factor(self.context_length)
+
+    @property
+    def stretches(self) -> bool:
+        """Whether sequences longer than context_length are defined: rotary angles adapt to the length."""
+        return self.rope_scaling is not None and self.rope_scaling.rope_type == "dynamic"
+
+    @property
+    def longest_generation(self) -> int:
+        """Tokens of the longest text to generate: context_length, or what dynamic angles stretch it to."""
+        stretch = self.rope_scaling.rope_factor if self.stretches and self.rope_scaling else None
+        return int(self.context_length * min(max(stretch or 1.0, 1.0), LARGEST_SIZE))
 
     @property
     def kv_group(self) -> int:
@@ -372,6 +407,11 @@ def _patterns_errors(m: ModelConfig) -> Iterator[str]:
         yield f"rotary_pattern={','.join(m.rotary_pattern)} needs position='rotary', not {m.position!r}"
     if "rotary" not in m.rotary_pattern:
         yield "rotary_pattern has no rotary layer; set position='none' instead"
+    if m.rope_scaling is not None and m.position != "rotary":
+        yield (
+            f"rope_type={m.rope_scaling.rope_type!r} rescales rotary positions, and position is "
+            f"{m.position!r}; use rope_type='none'"
+        )
 
 
 def _embeddings_errors(m: ModelConfig) -> Iterator[str]:
@@ -412,3 +452,5 @@ def _rotary_positions_errors(m: ModelConfig) -> Iterator[str]:
             f"rotary positions rotate pairs, and {m.rotary_dim} of {whole} would be rotated; "
             f"use an even {part}, another rotary_fraction, or position='none'"
         )
+    elif m.rope_scaling is not None:
+        yield from m.rope_scaling.contradictions(m.rotary_dim // 2, m.rope_theta)

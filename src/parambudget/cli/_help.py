@@ -14,7 +14,9 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 SIZE_PANEL: Final = "Model sizes"
 CHOICE_PANEL: Final = "Model choices"
-BLOCK_PANELS: Final = {"moe": "Mixture of experts", "mla": "Latent attention"}
+BLOCK_PANELS: Final = {
+    "moe": "Mixture of experts", "mla": "Latent attention", "rope_scaling": "Rescaled rotary positions",
+}  # fmt: skip
 MORE_PANEL: Final = "More settings"
 MODEL_PANELS: Final = (SIZE_PANEL, CHOICE_PANEL, *BLOCK_PANELS.values())
 """Panels of `--help-model`."""

@@ -31,9 +31,9 @@ _ARGUMENTS: Final = frozenset({
     "ffn_ratio", "multiple", "counted",
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
-    "shard", "data", "out", "resume", "init", "steps", "device", "wandb",
+    "shard", "data", "token_dtype", "out", "resume", "init", "steps", "device", "wandb",
     # of preparing text
-    "tokenizer", "field", "separator", "validation", "end_of_text", "workers",
+    "tokenizer", "field", "separator", "validation", "end_of_text", "skip_bad_lines", "workers",
     # of a generation and an export
     "temperature", "top_k", "seed", "to", "model_type", "weights", "force",
 })  # fmt: skip
@@ -188,10 +188,11 @@ def field_value(name: str, value: object, info: FieldInfo) -> object:
     if not isinstance(value, str):
         return value
     kind = _kind(info)
-    if kind == "list":
-        return tuple(value.split(","))
     if value == "none" and type(None) in get_args(info.annotation):
         return None
+    if kind == "list":
+        words = value.split(",")
+        return tuple(_parse_number(name, word) for word in words) if _holds_numbers(info) else tuple(words)
     if kind == "size":
         return parse_size(value, name)
     return _parse_number(name, value) if kind == "number" else value
@@ -204,15 +205,20 @@ def _parse_number(name: str, text: str) -> float:
         raise ConfigError(f"{name} {text!r} is not a number") from None
 
 
+def _holds_numbers(info: FieldInfo) -> bool:
+    """Whether a list is one of numbers, not of words."""
+    return "float" in str(info.annotation)
+
+
 def _kind(info: FieldInfo) -> FieldKind:
     """What a field holds. A field that may be absent is of the kind of its value."""
     annotation = info.annotation
-    if get_origin(annotation) is tuple:
+    # A bounded type is an alias; what it bounds is its origin.
+    types = {getattr(each, "__origin__", each) for each in (annotation, *get_args(annotation))}
+    if tuple in types or any(get_origin(each) is tuple for each in types):
         return "list"
     if get_origin(annotation) is Literal:
         return "choice"
-    # A bounded type is an alias; what it bounds is its origin.
-    types = {getattr(each, "__origin__", each) for each in (annotation, *get_args(annotation))}
     return "size" if int in types else "switch" if bool in types else "number"
 
 

@@ -58,4 +58,4 @@ def sample(
     generation = generate_text(loaded, prompt, params, on_text=lambda text: typer.echo(text, nl=False))
     typer.echo()
     if generation.ended == "context_length":
-        typer.echo(f"(stopped at context_length={loaded.module.model.context_length:,})", err=True)
+        typer.echo(f"(stopped at context_length={loaded.module.model.longest_generation:,})", err=True)

@@ -4,7 +4,7 @@ are declared around.
 `default_ranges` is the published rule for what is not given.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
@@ -330,7 +330,8 @@ class SpaceBuilder:
         self.axes = default_ranges(self.axes, self.size, dim_step, free_heads_of=width if free else None)
         if self.fields.get("position", "rotary") == "rotary":
             fraction = self.fields.get("rotary_fraction", 1.0)
-            self.axes["head_dim"] = _buildable_heads(self.axes["head_dim"], fraction)
+            factors = self.fields.get("rope_short_factors")
+            self.axes["head_dim"] = _buildable_heads(self.axes["head_dim"], fraction, factors)
 
     def _complete_latent(self, dim_step: int) -> None:
         """Depth, width and the heads of latent attention: their parts, and how many there are."""
@@ -444,12 +445,16 @@ def _possible_depths(depths: Axis, choices: ModelConfig) -> Axis:
     raise AssertionError("the choices were validated at the greatest depth")
 
 
-def _buildable_heads(heads: Axis, rotary_fraction: object) -> Axis:
-    """Rotary positions turn pairs, so a head with an odd rotated width is not a point of the lattice."""
+def _buildable_heads(heads: Axis, rotary_fraction: object, factors: object) -> Axis:
+    """Rotary positions turn pairs, so a head with an odd rotated width is not a point of the lattice; nor is
+    one with more or fewer pairs than there are factors of LongRoPE."""
     if not isinstance(rotary_fraction, int | float):
         return heads  # the config's own check names it
     widths = {value: int(value * rotary_fraction) for value in heads.values}
     even = [value for value, width in widths.items() if width >= 2 and width % 2 == 0]
+    if isinstance(factors, Sequence):
+        fitting = [value for value in even if widths[value] == 2 * len(factors)]
+        even = fitting or even  # the config's own check names the others
     if not even:
         raise ConfigError(
             f"head_dim {heads.text} leaves an odd width to rotate; use even values, or `position=none`"

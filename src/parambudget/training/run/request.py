@@ -16,6 +16,7 @@ from parambudget.training.metrics import StepMetrics, TrainResult, read_run_conf
 from parambudget.units import format_count
 
 if TYPE_CHECKING:
+    from parambudget.text.forms import TokenDtype
     from parambudget.text.token_cache import TokenData
     from parambudget.training.run.defaults import ResolvedTrainConfig
     from parambudget.training.run.forecast import Prediction
@@ -29,6 +30,10 @@ class RunOptions:
     """Folder of the run; None for the next free one in runs/."""
     data: Path | None = None
     """Text to train on; `builtin` for Python's standard library; None for that of the run, else built in."""
+    token_dtype: "TokenDtype | None" = None
+    """Type of the ids in `data`, where its files do not name it."""
+    tokenizer: str | None = None
+    """What has made the tokens in `data`, or is to make them of its text; None for a BPE trained on it."""
     tokens: int | None = None
     """Tokens to train on; at most one of tokens, hours and steps is given."""
     hours: float | None = None
