@@ -202,7 +202,7 @@ def test_a_signal_saves_at_the_step_boundary_and_prints_how_to_go_on(begun, comm
     assert match, error
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["finished"], summary["steps"]) == (False, int(match[1]))
-    assert files.read_state(tmp_path / "run/checkpoints" / f"step-{match[1]}")["step"] == int(match[1])
+    assert files.read_state(tmp_path / "run/checkpoints" / f"step-{match[1]}").step == int(match[1])
     assert f"step-{match[1]}" in (tmp_path / "out.txt").read_text()
 
 

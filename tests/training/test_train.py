@@ -165,7 +165,7 @@ def test_a_checkpoint_loads_back_to_the_same_weights_and_optimizer(data, tmp_pat
     optimizer = build_optimizer(module, model, config)
     state = files.read_state(result.checkpoint)
     files.restore(result.checkpoint, state, module, optimizer)
-    assert (state["step"], state["val_loss"]) == (6, result.val_loss)
+    assert (state.step, state.val_loss) == (6, result.val_loss)
     saved = load_file(result.checkpoint / "model.safetensors")
     assert all(torch.equal(parameter, saved[name]) for name, parameter in module.named_parameters())
     held = load_file(result.checkpoint / "optimizer.safetensors")

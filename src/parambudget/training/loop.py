@@ -28,7 +28,7 @@ from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenArray, TokenWindows, require_windows
 from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
-from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
+from parambudget.training.metrics import StepMetrics, TrainResult, read_run_config
 from parambudget.training.optimizer import clip_grad_norm, set_learning_rate
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
@@ -149,6 +149,8 @@ def main_loop(
         on_start()
         session.clock.add_earlier_updates(step.tokens_per_second for step in before)
         saver = AsyncCheckpointSaver(job.checkpoints, job.config.keep, on_notice)
+        for step in before:
+            saver.observe(step)
 
         def record(step: StepMetrics) -> None:
             metrics.add(step)
@@ -156,11 +158,12 @@ def main_loop(
 
         def save(step: StepMetrics) -> None:
             summary = session.result_after(step).as_dict()
-            snapshot = files.take_snapshot(step, state.module, state.optimizer, metadata)
+            snapshot = files.take_snapshot(step, state.module, state.optimizer, metadata, metrics.copy())
             saver.save(snapshot, lambda: write_json(job.out / "summary.json", summary))
 
         last, diverged = run_updates(session, first, n_skipped, saver, stop_requested, record, save)
         if diverged:
+            metrics.finish()
             raise _divergence(last, saver)
         metrics.finish()
         saver.finish()
@@ -196,7 +199,7 @@ def worker_loop(session: _Session, stop_requested: Callable[[], bool]) -> TrainR
         n_done, n_skipped = state.group.broadcast((0, 0))
         if n_done:
             folder = job.checkpoints / f"step-{n_done}"
-            checkpoint_state = files.read_state(folder, check=False)
+            checkpoint_state = files.read_state(folder, check=False)  # the main process has checked it
             files.restore(folder, checkpoint_state, state.module, state.optimizer)
         state.group.barrier()
     saver = AsyncCheckpointSaver(job.checkpoints, job.config.keep, lambda _: None, is_main=False)
@@ -219,20 +222,23 @@ def run_updates(
     """Make the updates after `first`, in step with the other processes: to the last one, until any process is
     asked to stop, or until too many in a row were skipped.
 
-    Returns the last step, and whether the run has diverged. `n_skipped` is how many updates in a row were
-    skipped up to `first`.
+    Returns the last step, and whether the run has diverged: weights that are not finite are not saved.
+    `n_skipped` is how many updates in a row were skipped up to `first`.
     """
     job, group, last = session.job, session.state.group, first
     if group.all_reduce_any(stop_requested()):
         return last, False
     for last in train_steps(session.state, job.model, job.config, job.data, first.step, session.clock):
         on_step(last)
+        saver.observe(last)
         saver.poll()
         n_skipped = n_skipped + 1 if last.skipped else 0
         if n_skipped >= MOST_SKIPPED_IN_A_ROW:
             return last, True
         stopping = group.all_reduce_any(stop_requested())
         if stopping or is_due(last.step, job.config.save_every, job.config):
+            if group.all_reduce_any(not files.all_finite(session.state.module.parameters())):
+                return last, True
             save(last)
         if stopping:
             break
@@ -266,7 +272,10 @@ def train_steps(
             validation = evaluate(
                 state.loss_fn, held_out, data, config.step.batch_size, state.compute, state.group
             )
-            step = replace(step, val_loss=validation.loss, val_bits_per_byte=validation.bits_per_byte)
+            step = replace(
+                step, evaluated=True, val_loss=finite_or_none(validation.loss),
+                val_bits_per_byte=finite_or_none(validation.bits_per_byte),
+            )  # fmt: skip
         yield step
 
 
@@ -324,10 +333,14 @@ def step_metrics(
     """The metrics of an update that the clock has just timed."""
     speed = clock.tokens_per_second()
     return StepMetrics(
-        step=step, loss=loss if math.isfinite(loss) else None, lr=rate,
-        grad_norm=grad_norm if math.isfinite(grad_norm) else None, skipped=skipped,
+        step=step, loss=finite_or_none(loss), lr=rate, grad_norm=finite_or_none(grad_norm), skipped=skipped,
         tokens=step * clock.tokens_per_update, tokens_per_second=speed, mfu=clock.mfu(speed),
     )  # fmt: skip
+
+
+def finite_or_none(value: float) -> float | None:
+    """The value as metrics have it: null where there is no number to write."""
+    return value if math.isfinite(value) else None
 
 
 def is_due(step: int, every: int, config: TrainConfig) -> bool:
@@ -336,14 +349,20 @@ def is_due(step: int, every: int, config: TrainConfig) -> bool:
 
 
 def _divergence(step: StepMetrics, saver: AsyncCheckpointSaver) -> CheckFailed:
-    """The error of a run that has diverged; names the checkpoint to return to."""
+    """The error of a run that has diverged; names the checkpoint whose weights still gave finite losses."""
     saver.wait()
-    saved = list_checkpoints(saver.checkpoints)
-    return CheckFailed(
+    sound = files.newest_sound_checkpoint(saver.checkpoints, saver.sound_step)
+    what = (
         f"loss or gradient was not finite for {MOST_SKIPPED_IN_A_ROW} updates in a row, up to step "
-        f"{step.step}; lower learning_rate={step.lr:g} and start again"
-        + (f" (last good checkpoint: {saved[0]})" if saved else " (no checkpoint was saved yet)")
+        f"{step.step}"
+        if step.skipped
+        else f"weights are not finite after step {step.step}"
     )
+    advice = (
+        "start again in another folder" if sound is None
+        else f"start from the last good checkpoint in another folder: `init={sound}`"
+    )  # fmt: skip
+    return CheckFailed(f"{what}; lower learning_rate={step.lr:g} and {advice}")
 
 
 def create_shard_writer() -> "ShardedCheckpointWriter":

@@ -82,8 +82,9 @@ def load_initial_weights(
         digest, tokenizer_json = _load_pretrained(init, state)
     else:
         # The main process checks the files before the others open a damaged one.
-        state.group.main_process_first(lambda: files.read_state(init, check=state.group.is_main))
-        digest = files.load_weights(init, state.module, check=False)["sha256"]["model.safetensors"]
+        saved = state.group.main_process_first(lambda: files.read_state(init, check=state.group.is_main))
+        files.load_weights(init, state.module)
+        digest = saved.sha256["model.safetensors"]
         tokenizer_json = (init / "tokenizer.json").read_text(encoding="utf-8")
     if tokenizer_json != data.tokenizer_json:
         on_notice(f"{init} was trained with another tokenizer: its weights are for other tokens")
