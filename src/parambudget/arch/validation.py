@@ -10,12 +10,15 @@ from parambudget.units import short_repr
 
 MOST_LAYERS: Final = 10_000
 LARGEST_SIZE: Final = 2**31
+LARGEST_FLOAT: Final = 1e18
+"""The product of two is still a float32."""
 
 LayerCount = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
 PositiveSize = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
 NonNegativeSize = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 Share = Annotated[float, Field(gt=0, le=1)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, le=LARGEST_FLOAT, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=LARGEST_FLOAT, allow_inf_nan=False)]
 # JSON has no tuple, so a list is accepted too.
 PATTERN: Final[Any] = Field(strict=False, min_length=1)
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from parambudget.arch.dims import Size
-from parambudget.arch.validation import format_validation_error
+from parambudget.arch.validation import NonNegativeFloat, format_validation_error
 from parambudget.errors import ConfigError, suggest
 
 FLOAT32: Final = 4
@@ -28,7 +28,6 @@ MANY_CHUNKS: Final = 8
 MAX_COUNT: Final = 2**31
 
 PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 OptimizerName = Literal["muon", "adamw"]
 
 

@@ -162,9 +162,13 @@ def main_loop(
             saver.save(snapshot, lambda: write_json(job.out / "summary.json", summary))
 
         last, diverged = run_updates(session, first, n_skipped, saver, stop_requested, record, save)
-        if diverged:
+        if diverged is not None:
             metrics.finish()
-            raise _divergence(last, saver)
+            saver.wait()
+            sound = files.newest_sound_checkpoint(job.checkpoints, saver.sound_step)
+            unfinished = replace(session.result_after(last), finished=False, checkpoint=sound)
+            write_json(job.out / "summary.json", unfinished.as_dict())
+            raise _divergence(diverged, last, sound)
         metrics.finish()
         saver.finish()
         result = session.result_after(last)
@@ -218,31 +222,32 @@ def run_updates(
     session: _Session, first: StepMetrics, n_skipped: int, saver: AsyncCheckpointSaver,
     stop_requested: Callable[[], bool], on_step: Callable[[StepMetrics], None],
     save: Callable[[StepMetrics], None],
-) -> tuple[StepMetrics, bool]:  # fmt: skip
+) -> tuple[StepMetrics, str | None]:  # fmt: skip
     """Make the updates after `first`, in step with the other processes: to the last one, until any process is
     asked to stop, or until too many in a row were skipped.
 
-    Returns the last step, and whether the run has diverged: weights that are not finite are not saved.
+    Returns the last step, and what shows that the run has diverged, if it has. Weights that are not finite
+    are not saved.
     `n_skipped` is how many updates in a row were skipped up to `first`.
     """
     job, group, last = session.job, session.state.group, first
     if group.all_reduce_any(stop_requested()):
-        return last, False
+        return last, None
     for last in train_steps(session.state, job.model, job.config, job.data, first.step, session.clock):
         on_step(last)
         saver.observe(last)
         saver.poll()
         n_skipped = n_skipped + 1 if last.skipped else 0
         if n_skipped >= MOST_SKIPPED_IN_A_ROW:
-            return last, True
+            return last, f"loss or gradient was not finite for {n_skipped} updates in a row"
         stopping = group.all_reduce_any(stop_requested())
         if stopping or is_due(last.step, job.config.save_every, job.config):
             if group.all_reduce_any(not files.all_finite(session.state.module.parameters())):
-                return last, True
+                return last, "weights are not finite"
             save(last)
         if stopping:
             break
-    return last, False
+    return last, None
 
 
 def train_steps(
@@ -348,21 +353,12 @@ def is_due(step: int, every: int, config: TrainConfig) -> bool:
     return step % every == 0 or step == config.steps
 
 
-def _divergence(step: StepMetrics, saver: AsyncCheckpointSaver) -> CheckFailed:
-    """The error of a run that has diverged; names the checkpoint whose weights still gave finite losses."""
-    saver.wait()
-    sound = files.newest_sound_checkpoint(saver.checkpoints, saver.sound_step)
-    what = (
-        f"loss or gradient was not finite for {MOST_SKIPPED_IN_A_ROW} updates in a row, up to step "
-        f"{step.step}"
-        if step.skipped
-        else f"weights are not finite after step {step.step}"
+def _divergence(problem: str, step: StepMetrics, sound: Path | None) -> CheckFailed:
+    """The error of a run that has diverged; names the newest checkpoint that can be trained on."""
+    advice = f"start from the last good checkpoint: `init={sound}`" if sound else "start again"
+    return CheckFailed(
+        f"{problem}, up to step {step.step}; lower learning_rate={step.lr:g} and {advice}, in another folder"
     )
-    advice = (
-        "start again in another folder" if sound is None
-        else f"start from the last good checkpoint in another folder: `init={sound}`"
-    )  # fmt: skip
-    return CheckFailed(f"{what}; lower learning_rate={step.lr:g} and {advice}")
 
 
 def create_shard_writer() -> "ShardedCheckpointWriter":
