@@ -28,13 +28,19 @@ from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenArray, TokenWindows, require_windows
 from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
-from parambudget.training.metrics import StepMetrics, TrainResult, read_run_config
+from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
 from parambudget.training.optimizer import clip_grad_norm, set_learning_rate
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
 from parambudget.training.run.resume import require_same_run, restore_newest_checkpoint
 from parambudget.training.schedule import learning_rate
-from parambudget.training.train_state import TrainState, init_train_state, load_initial_weights
+from parambudget.training.train_state import (
+    TrainState,
+    init_train_state,
+    initial_weights_of,
+    load_initial_weights,
+    require_initial_weights,
+)
 
 if TYPE_CHECKING:
     from parambudget.training.checkpoint.sharded import ShardedCheckpointWriter
@@ -121,9 +127,17 @@ def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callabl
         config = group.executed_config(job.config, compute)
         planned = predict_run(model, config, compute)
         state = init_train_state(model, config, compute, group)
-        origin = {} if job.init is None else load_initial_weights(job.init, state, data, on_notice)
+        stored = read_run_config(job.out) if job.resume else None
+        origin, init = {}, job.init
+        if init is None and stored is not None and stored["provenance"].get("init"):
+            origin = initial_weights_of(stored)
+            # A run that was stopped before its first checkpoint begins again where it began.
+            init = None if list_checkpoints(job.checkpoints) else Path(origin["init"])
+        if init is not None:
+            require_initial_weights(init)
+            origin = load_initial_weights(init, state, data, on_notice)
         document = run_folder.run_config_document(model, config, data, {**job.provenance, **origin})
-        if job.resume and (stored := read_run_config(job.out)) is not None:
+        if stored is not None:
             require_same_run(job.out, stored, document)
         group.barrier()  # a process that has failed takes no part in making the writer's group below
     shard_writer = create_shard_writer() if config.step.shard else None

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, TypedDict, cast
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from parambudget._documents import CLOSED, Count, parse_document
 from parambudget._files import json_text, read_json, read_regular
@@ -276,7 +276,22 @@ def read_document(path: Path) -> RunConfigDocument:
                 f"{path} is damaged: {name} is {json.dumps(document[name])[:40]}, not an object; choose "
                 "another folder with `out`"
             )
+    parse_document(document["provenance"], _RunProvenance, f"provenance in {path}")
     return cast(RunConfigDocument, document)
+
+
+@dataclass(frozen=True)
+class _RunProvenance:
+    """What is read back of a run's provenance; the rest of it is for people."""
+
+    __pydantic_config__ = CLOSED | ConfigDict(extra="ignore")
+
+    given: tuple[str, ...] = ()
+    hours: Positive | None = None
+    update_seconds: Positive | None = None
+    data: str | None = None
+    init: str | None = None
+    init_sha256: str | None = None
 
 
 def read_run(folder: Path) -> Run:

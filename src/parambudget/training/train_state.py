@@ -21,6 +21,7 @@ from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
 from parambudget.training.loss import NO_EXPERTS, ExpertLoadBalancer, build_loss
+from parambudget.training.metrics import RunConfigDocument
 from parambudget.training.optimizer import build_optimizer
 
 
@@ -88,7 +89,12 @@ def load_initial_weights(
         tokenizer_json = (init / "tokenizer.json").read_text(encoding="utf-8")
     if tokenizer_json != data.tokenizer_json:
         on_notice(f"{init} was trained with another tokenizer: its weights are for other tokens")
-    return {"init": str(init), "init_sha256": digest}
+    return {"init": str(init.absolute()), "init_sha256": digest}
+
+
+def initial_weights_of(stored: RunConfigDocument) -> dict[str, str]:
+    """What the config file of a run says about the weights that it started from."""
+    return {name: str(stored["provenance"].get(name)) for name in ("init", "init_sha256")}
 
 
 def require_initial_weights(init: Path) -> None:
