@@ -49,12 +49,17 @@ def read_sealed(path: Path, form: type[Document]) -> Document:
 
 def parse_sealed(content: object, form: type[Document], path: Path) -> Document:
     """The document that the JSON value of a file holds."""
+    return parse_document(unsealed_fields(content, path), form, str(path))
+
+
+def unsealed_fields(content: object, path: Path) -> dict[str, Any]:
+    """The fields under a seal that matches them."""
     if not isinstance(content, dict) or SEAL not in content:
         raise InputError(f"{path} has no {SEAL} of its content: it is damaged, or of an older version")
     fields = {name: value for name, value in content.items() if name != SEAL}
     if content[SEAL] != _seal(fields):
         raise InputError(f"{path} is damaged: its content does not match its {SEAL}")
-    return parse_document(fields, form, str(path))
+    return fields
 
 
 def parse_document(content: object, form: type[Document], name: str) -> Document:

@@ -172,8 +172,8 @@ def sync_to_disk(path: Path) -> None:
 
 
 @contextmanager
-def only_writer(folder: Path, busy: str) -> Iterator[None]:
-    """Keep other processes from writing to a folder; raises `InputError` with `busy` where one already does.
+def only_writer(lock_file: Path, busy: str, *, wait_seconds: float = 0) -> Iterator[None]:
+    """Keep other processes from what this file locks; raises `InputError` with `busy` where one has it.
 
     The lock ends with the process, however that ends, on every system.
     """
@@ -182,9 +182,9 @@ def only_writer(folder: Path, busy: str) -> Iterator[None]:
         Timeout,
     )  # in the extra `train`, like everything that writes folders for long
 
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(lock_file)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=wait_seconds)
     except Timeout:
         raise InputError(busy) from None
     except (OSError, NotImplementedError):
@@ -197,6 +197,15 @@ def only_writer(folder: Path, busy: str) -> Iterator[None]:
         with suppress(OSError):
             Path(lock.lock_file).unlink()
         lock.release()
+
+
+def require_place(path: Path, flag: str) -> None:
+    """Refuse a link that leads nowhere as the place of a new folder."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(
+            f"{path} is a link to {os.readlink(path)}, which does not exist; create that folder, or choose "
+            f"another one with {flag}"
+        )
 
 
 def remove_temporaries(folder: Path, name: str = "") -> None:

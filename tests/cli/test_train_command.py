@@ -176,7 +176,7 @@ def test_a_finished_run_keeps_what_was_measured(here, parambudget):
 def test_a_damaged_config_of_a_run_is_read_from_its_checkpoint(here, parambudget):
     parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
     whole = (here / "run/config.json").read_text()
-    (here / "run/config.json").write_text(whole[:100])
+    (here / "run/config.json").write_text(json.dumps(json.loads(whole) | {"train": []}))
     on = ["train", "--resume", "--out", "run", "--device", "cpu", "--steps", "3"]
     code, _, err = parambudget(*on)
     assert code == 0
@@ -188,28 +188,6 @@ def test_a_damaged_config_of_a_run_is_read_from_its_checkpoint(here, parambudget
     assert (code, out) == (2, "")
     assert "and no checkpoint has a copy of it; choose another folder with --out" in err
     assert " at at " not in err
-
-
-DAMAGED_PARTS = [
-    ("train", []), ("train", None), ("provenance", None), ("model", "gpt2"), ("provenance", {"given": 5}),
-    ("provenance", {"update_seconds": "fast"}), ("provenance", {"data": 1}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("part", "value"), DAMAGED_PARTS)
-def test_a_part_of_a_config_that_is_none_is_read_from_a_checkpoint_or_named(here, parambudget, part, value):
-    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
-    document = json.loads((here / "run/config.json").read_text())
-    (here / "run/config.json").write_text(json.dumps(document | {part: value}))
-    on = ["train", "--resume", "--out", "run", "--device", "cpu", "--steps", "3"]
-    code, _, err = parambudget(*on)
-    assert code == 0
-    assert err == "parambudget: run/config.json cannot be read; it is replaced by its copy in step-2\n"
-    for config in (here / "run").rglob("config.json"):
-        config.write_text(json.dumps(document | {part: value}))
-    code, out, err = parambudget(*on)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert f"{part} in run/config.json is damaged" in err or f"run/config.json is damaged: {part} is" in err
 
 
 def test_a_config_file_whose_list_of_given_settings_is_none_is_named(here, parambudget):

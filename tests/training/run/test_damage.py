@@ -15,6 +15,7 @@ from parambudget._documents import SEAL, sealed_fields
 from parambudget.errors import InputError
 from parambudget.training import loop
 from parambudget.training.checkpoint import files
+from parambudget.training.metrics import run_config_path
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -216,6 +217,23 @@ def test_a_changed_config_of_the_run_is_named(data, run):
         InputError, match=r"step-4 holds a run with other settings: learning_rate is 0\.003 there"
     ):
         train(data, run, learning_rate=0.5)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("train", []), ("train", None), ("provenance", None), ("model", "gpt2"), ("provenance", {"given": 5}),
+        ("provenance", {"update_seconds": "fast"}), ("provenance", {"hours": -1}), ("provenance", {"data": 1}),
+    ],
+)  # fmt: skip
+def test_a_config_with_a_part_that_is_none_is_read_from_a_checkpoint_or_named(run, part, value):
+    for config in (run / "config.json", *run.glob("checkpoints/*/config.json")):
+        assert run_config_path(run) in (run / "config.json", run / "checkpoints/step-4/config.json")
+        config.write_text(json.dumps(json.loads(config.read_text()) | {part: value}))
+    with pytest.raises(
+        InputError, match=f"{part}.*, and no checkpoint has a copy of it; choose another folder"
+    ):
+        run_config_path(run)
 
 
 def test_a_checkpoint_of_an_older_version_is_refused_in_one_line(run):

@@ -7,7 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, cast
 
-from parambudget._files import atomic_write, only_writer, remove_temporaries, sync_to_disk
+from parambudget._files import (
+    atomic_write,
+    only_writer,
+    remove_temporaries,
+    require_place,
+    sync_to_disk,
+)
 from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
@@ -69,7 +75,7 @@ def lock_run_folder(out: Path, *, resume: bool = False) -> Iterator[Path]:
                 f"cannot create {out}: {error.strerror}; choose a folder that is writable"
             ) from None
         busy = f"another process is training in {out}; wait for it, or stop it first"
-        with only_writer(checkpoints, busy):
+        with only_writer(checkpoints / ".lock", busy):
             remove_temporaries(out)
             files.remove_partial_saves(checkpoints)
             yield checkpoints
@@ -82,11 +88,7 @@ def lock_run_folder(out: Path, *, resume: bool = False) -> Iterator[Path]:
 
 def require_free_run_folder(out: Path, *, resume: bool = False) -> None:
     """Refuse a folder that is not writable, or that holds a run that is not to be resumed."""
-    if out.is_symlink() and not out.exists():
-        raise InputError(
-            f"{out} is a link to {os.readlink(out)}, which does not exist; create that folder, or choose "
-            "another one with `out`"
-        )
+    require_place(out, "`out`")
     present = [name for name in _RUN_FILES if _is_occupied(out / name)]
     if present and not (resume and "config.json" in present):
         hint = "; continue it with `resume=True`, or" if "config.json" in present else ";"
