@@ -31,7 +31,7 @@ Count = Annotated[int, Field(ge=0, le=2**62)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def write_sealed(path: Path, document: "DataclassInstance") -> None:
+def write_with_seal(path: Path, document: "DataclassInstance") -> None:
     """Write a document with its seal, atomically."""
     write_json(path, sealed_fields(asdict(document)))
 
@@ -42,18 +42,13 @@ def sealed_fields(fields: Mapping[str, object]) -> dict[str, object]:
     return {**plain, SEAL: _seal(plain)}
 
 
-def read_sealed(path: Path, form: type[Document]) -> Document:
-    """The document in a file that `write_sealed` wrote; the error of any other one is one line."""
-    return parse_sealed(read_json(path), form, path)
-
-
-def parse_sealed(content: object, form: type[Document], path: Path) -> Document:
-    """The document that the JSON value of a file holds."""
-    return parse_document(unsealed_fields(content, path), form, str(path))
+def read_with_seal(path: Path, form: type[Document]) -> Document:
+    """The document in a file that `write_with_seal` wrote; the error of any other one is one line."""
+    return parse_document(unsealed_fields(read_json(path), path), form, str(path))
 
 
 def unsealed_fields(content: object, path: Path) -> dict[str, Any]:
-    """The fields under a seal that matches them."""
+    """The fields in the JSON value of a file, whose seal matches them."""
     if not isinstance(content, dict) or SEAL not in content:
         raise InputError(f"{path} has no {SEAL} of its content: it is damaged, or of an older version")
     fields = {name: value for name, value in content.items() if name != SEAL}

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.training_data import small_config, small_model
 
-from parambudget._documents import read_sealed, write_sealed
+from parambudget._documents import read_with_seal, write_with_seal
 from parambudget._files import sha256_of_file
 from parambudget.errors import CheckFailed, ConfigError, InputError
 from parambudget.nn.transformer import Transformer
@@ -108,9 +108,9 @@ def test_weights_that_are_not_finite_are_named_when_they_are_read(diverged, tmp_
     weights = load_file(folder / "model.safetensors")
     weights["embed.weight"][3, 4] = torch.nan
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    state = read_sealed(folder / "state.json", CheckpointState)
+    state = read_with_seal(folder / "state.json", CheckpointState)
     state.sha256["model.safetensors"] = sha256_of_file(folder / "model.safetensors")
-    write_sealed(folder / "state.json", state)
+    write_with_seal(folder / "state.json", state)
     with pytest.raises(InputError, match=r"embed\.weight in .* has values that are not finite"):
         load_checkpoint(folder, select_device("cpu"))
     with pytest.raises(InputError, match=r"embed\.weight in .* has values that are not finite"):

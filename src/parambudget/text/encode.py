@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 from tokenizers import Encoding, Tokenizer
 
-from parambudget._documents import CLOSED, Count, Sha256, read_sealed, write_sealed
+from parambudget._documents import CLOSED, Count, Sha256, read_with_seal, write_with_seal
 from parambudget._files import sha256_of_file, sync_to_disk
 from parambudget.errors import InputError
 from parambudget.text.shards import TOKENIZER, WORK
@@ -121,7 +121,7 @@ class ShardResult:
     @classmethod
     def read(cls, path: Path) -> Self:
         """The result in a file; the error is one line."""
-        return read_sealed(path, cls)
+        return read_with_seal(path, cls)
 
     def require_files(self, job: ShardJob, train: Path) -> None:
         """Refuse files of the job that are not what it wrote; `train` is where its ids to train on are."""
@@ -166,7 +166,7 @@ def encode(job: ShardJob) -> ShardResult:
         text_digest.hexdigest(),
         exact_bytes,
     )
-    write_sealed(job.result_file, result)
+    write_with_seal(job.result_file, result)
     return result
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from tokenizers import Tokenizer
 
-from parambudget._documents import CLOSED, Sha256, read_sealed, write_sealed
+from parambudget._documents import CLOSED, Sha256, read_with_seal, write_with_seal
 from parambudget._files import (
     atomic_file,
     atomic_write,
@@ -219,7 +219,7 @@ def _open_work_folder(out: Path, plan: dict[str, object]) -> _Work:
         remove_temporaries(folder)
     if (out / WORK / _PLAN).exists():
         try:
-            work = read_sealed(out / WORK / _PLAN, _Work)
+            work = read_with_seal(out / WORK / _PLAN, _Work)
         except InputError as error:
             raise InputError(f"{error}; remove {out / WORK} and run the same command again") from None
         differ = [name for name in plan if work.plan.get(name) != plan[name]]
@@ -236,7 +236,7 @@ def _open_work_folder(out: Path, plan: dict[str, object]) -> _Work:
         raise InputError(f"{out} exists and is not empty; choose a new folder with -o")
     (out / WORK).mkdir(parents=True, exist_ok=True)
     work = _Work(plan)
-    write_sealed(out / WORK / _PLAN, work)
+    write_with_seal(out / WORK / _PLAN, work)
     return work
 
 
@@ -273,7 +273,7 @@ def _train_tokenizer(
     trained = as_text_tokenizer(tokenizer, f"{BPE} of {request.vocab_size:,}", request.end_of_text)
     if saved is None:
         atomic_write(out / WORK / TOKENIZER, trained.json)
-        write_sealed(out / WORK / _PLAN, replace(work, trained_tokenizer=sha256_of_text(trained.json)))
+        write_with_seal(out / WORK / _PLAN, replace(work, trained_tokenizer=sha256_of_text(trained.json)))
     return trained
 
 

@@ -17,7 +17,7 @@ import tokenizers
 from pydantic import Field
 from tokenizers import Tokenizer
 
-from parambudget._documents import CLOSED, Count, Sha256, read_sealed, write_sealed
+from parambudget._documents import CLOSED, Count, Sha256, read_with_seal, write_with_seal
 from parambudget._files import atomic_folder, only_writer, remove_temporaries, sha256_of_file
 from parambudget.errors import InputError
 from parambudget.text.corpus import Corpus, Document
@@ -123,7 +123,7 @@ def _key(corpus: Corpus, vocab_size: int) -> str:
 def _read(folder: Path, corpus: Corpus) -> TokenData | None:
     """The tokens in the folder; None if it does not exist or is not what was written."""
     try:
-        facts = read_sealed(folder / _FACTS, _Facts)
+        facts = read_with_seal(folder / _FACTS, _Facts)
         if any(sha256_of_file(folder / name) != facts.sha256.get(name) for name in _HASHED):
             return None
         tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
@@ -162,7 +162,7 @@ def _write(folder: Path, corpus: Corpus, vocab_size: int) -> None:
             validation_bytes=sum(document.n_bytes for document in corpus.validation),
             sha256={name: sha256_of_file(unfinished / name) for name in _HASHED},
         )
-        write_sealed(unfinished / _FACTS, facts)
+        write_with_seal(unfinished / _FACTS, facts)
 
 
 def _train_tokenizer(corpus: Corpus, vocab_size: int) -> Tokenizer:

@@ -220,18 +220,22 @@ def test_a_changed_config_of_the_run_is_named(data, run):
 
 
 @pytest.mark.parametrize(
-    ("part", "value"),
+    "damage",
     [
-        ("train", []), ("train", None), ("provenance", None), ("model", "gpt2"), ("provenance", {"given": 5}),
-        ("provenance", {"update_seconds": "fast"}), ("provenance", {"hours": -1}), ("provenance", {"data": 1}),
+        {"train": []}, {"train": None}, {"provenance": None}, {"model": "gpt2"}, {"provenance": {"given": 5}},
+        {"provenance": {"update_seconds": "fast"}}, {"provenance": {"hours": -1}},
+        {"provenance": {"data": 1}},
     ],
 )  # fmt: skip
-def test_a_config_with_a_part_that_is_none_is_read_from_a_checkpoint_or_named(run, part, value):
-    for config in (run / "config.json", *run.glob("checkpoints/*/config.json")):
-        assert run_config_path(run) in (run / "config.json", run / "checkpoints/step-4/config.json")
-        config.write_text(json.dumps(json.loads(config.read_text()) | {part: value}))
+def test_a_config_with_a_part_that_is_none_is_read_from_a_checkpoint_or_named(run, damage):
+    path = run / "config.json"
+    document = json.dumps(json.loads(path.read_text()) | damage)
+    path.write_text(document)
+    assert run_config_path(run) == run / "checkpoints/step-4/config.json"
+    for copy in run.glob("checkpoints/*/config.json"):
+        copy.write_text(document)
     with pytest.raises(
-        InputError, match=f"{part}.*, and no checkpoint has a copy of it; choose another folder"
+        InputError, match=f"{next(iter(damage))}.*, and no checkpoint has a copy of it; choose"
     ):
         run_config_path(run)
 

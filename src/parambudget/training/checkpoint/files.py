@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from parambudget._documents import CLOSED, Count, Sha256, read_sealed, write_sealed
+from parambudget._documents import CLOSED, Count, Sha256, read_with_seal, write_with_seal
 from parambudget._files import publish_folder, sha256_of_file, write_json
 from parambudget.errors import InputError
 from parambudget.training.device import Environment
@@ -123,7 +123,7 @@ def write_checkpoint(checkpoints: Path, snapshot: Snapshot) -> Path:
             (unfinished / "tokenizer.json").write_text(metadata.tokenizer_json, encoding="utf-8")
             (unfinished / METRICS).write_bytes(snapshot.metrics())
             hashes = {name: sha256_of_file(unfinished / name) for name in HASHED}
-            write_sealed(unfinished / "state.json", _state_document(snapshot, hashes))
+            write_with_seal(unfinished / "state.json", _state_document(snapshot, hashes))
             publish_folder(unfinished, final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -239,7 +239,7 @@ def read_state(folder: Path, *, check: bool = True) -> CheckpointState:
     Of several processes one needs to `check`.
     """
     try:
-        state = read_sealed(folder / "state.json", CheckpointState)
+        state = read_with_seal(folder / "state.json", CheckpointState)
     except InputError as error:
         raise InputError(f"checkpoint {folder} is not complete ({error}); use another one") from None
     if state.sha256.keys() != set(HASHED):
@@ -346,5 +346,5 @@ def _fill(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def _val_loss(folder: Path) -> float | None:
     with suppress(InputError):
-        return read_sealed(folder / "state.json", CheckpointState).val_loss
+        return read_with_seal(folder / "state.json", CheckpointState).val_loss
     return None
