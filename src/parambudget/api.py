@@ -254,6 +254,9 @@ def train(
     step and take precedence over those of a config file; the rest is chosen. `steps`, `tokens` or `hours` set
     the length. With `resume`, the run in `out` is resumed if there is one. `init` is a checkpoint or a
     Hugging Face folder whose weights a new run starts from.
+
+    Without `data`, the text is that of the run to resume, else the source of Python's standard library, which
+    is then read at most 20 times; `data="builtin"` names it for a longer run.
     """
     from parambudget.training.config import TRAIN_FIELDS
     from parambudget.training.run.orchestration import run

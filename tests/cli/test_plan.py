@@ -125,6 +125,33 @@ def test_a_report_is_a_document_with_its_pictures(run, tmp_path):
     assert told.splitlines() == [f"wrote {out}", *(f"wrote {tmp_path / name}" for name in pictures)]
 
 
+def test_a_plan_says_that_the_text_is_read_too_often_and_compares_it(run):
+    length = ["--tokens", "10B", "--unique-tokens"]
+    often = run("plan", *NOTE, "--gpu", "h100", *length, "2B", "--compare", "gpt2-medium")[1]
+    said = " ".join(often.split())
+    assert "5 epochs of the text" in said
+    assert "warnings 5 epochs: the run reads 10B tokens from a text of 2B" in said
+    assert re.search(r"^epochs +5", often, re.MULTILINE)
+    assert "the run reads" not in run("plan", *NOTE, "--gpu", "h100", *length, "2.5B")[1]
+    assert "--data YOUR_TEXT" in often
+
+
+def test_a_report_says_how_often_each_option_reads_the_text(run, tmp_path):
+    command = ["report", "gpt2-medium", "--target", "300M", "--gpu", "h100", "--hours", 1.5, *BATCH]
+    out = tmp_path / "plan.md"
+    run(*command, "-o", out, "--unique-tokens", "20M")
+    often = out.read_text()
+    head, *rows = [
+        line.split(" | ") for line in often.split("## What to expect")[1].splitlines() if "|" in line
+    ]
+    epochs = [float(row[head.index("epochs")]) for row in rows[1:]]
+    assert len(epochs) == 5
+    assert f": {max(epochs):g} epochs: the run reads " in often
+    assert "- text: 20M tokens\n" in often
+    run(*command, "-o", out)
+    assert "epochs" not in out.read_text()
+
+
 def test_a_report_of_a_model_with_experts_names_them(run, tmp_path):
     current, out = tmp_path / "current.json", tmp_path / "plan.md"
     experts = ["--n-experts", 8, "--n-experts-per-token", 2, "--expert-intermediate-size", 512]

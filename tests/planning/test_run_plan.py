@@ -124,8 +124,25 @@ def test_a_faster_run_ends_lower():
 def test_text_that_is_read_again_is_worth_less_and_warned_of():
     once, often = (planned(Goal(tokens=10**10, unique_tokens=n)) for n in (10**10, 10**9))
     assert often.loss.loss > once.loss.loss
-    assert any("10 epochs" in warning for warning in often.warnings)
+    assert often.repetition in often.warnings
+    assert once.repetition is None
     assert not any("epochs" in warning for warning in once.warnings)
+
+
+@pytest.mark.parametrize(("updates", "says"), [(40, None), (41, "4.1 epochs: ")])
+def test_a_plan_says_how_often_its_text_is_read_from_four_times_on(updates, says):
+    plan = planned(Goal(tokens=131_072 * updates, unique_tokens=1_310_720), GIVEN)
+    document = plan.as_dict()
+    assert (document["unique_tokens"], document["epochs"]) == (1_310_720, updates / 10)
+    assert any("epochs: the run reads" in line for line in document["warnings"]) == bool(says)
+    assert (plan.repetition or "").startswith(says or "")
+    assert bool(plan.repetition) == bool(says)
+
+
+def test_a_planned_run_of_four_epochs_is_not_rounded_to_more():
+    plan = planned(Goal(unique_tokens=10**7), GIVEN)
+    assert plan.updates == 4 * 10**7 // 131_072
+    assert plan.repetition is None
 
 
 def test_the_text_and_the_law_are_the_users():

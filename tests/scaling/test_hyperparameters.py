@@ -16,6 +16,7 @@ from parambudget.scaling.hyperparameters import (
     STEP_LAW,
     batch_tokens,
     step_law_rate,
+    whole_updates,
 )
 from parambudget.scaling.loss import (
     REPETITIONS,
@@ -68,15 +69,25 @@ def test_an_array_of_runs_gives_what_each_gives(runs):
 
 
 @pytest.mark.parametrize(
-    ("times", "rule"), [(4.1, "above 4, repetition costs"), (16.1, "above 16, little is gained")]
+    ("times", "rule"), [(4.1, "above 4, repeated text is worth less"), (16.1, "above 16, little is gained")]
 )
-def test_above_4_epochs_repetition_costs_and_above_16_little_is_gained(times, rule):
-    assert repetition_warning(times * 1e6, 1e6).endswith(rule)
+def test_above_4_epochs_repeated_text_is_worth_less_and_above_16_little_is_gained(times, rule):
+    assert repetition_warning(times * 1e6, 1e6).startswith(f"{times} epochs: ")
+    assert rule in repetition_warning(times * 1e6, 1e6)
 
 
 @given(st.floats(1e-3, 4))
 def test_up_to_4_epochs_there_is_nothing_to_warn_of(times):
     assert repetition_warning(times * 1024, 1024) is None
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**5), st.floats(0.01, 8))
+def test_whole_updates_are_the_nearest_but_never_begin_a_fifth_epoch(data_tokens, update, times):
+    tokens = round(times * data_tokens)
+    found = whole_updates(tokens, update, data_tokens)
+    assert found == 1 or tokens > 4 * data_tokens or found * update <= 4 * data_tokens
+    assert found == 1 or abs(found * update - tokens) <= update
+    assert whole_updates(tokens, update, None) == max(1, round(tokens / update))
 
 
 @pytest.mark.parametrize(("name", "sequences"), [("deepseek-7b", 2304), ("deepseek-67b", 4608)])

@@ -193,10 +193,12 @@ def test_a_usual_run_has_no_warning_and_says_what_its_loss_means(law):
         ((1e8, 8e8), "800M tokens: outside the law's range (875M to 500B), extrapolated"),
         ((1e8, 51e9), "510 tokens per parameter: outside the law's range (1 to 500), extrapolated"),
         ((2e9, 1e9), "0.5 tokens per parameter: outside the law's range (1 to 500), extrapolated"),
-        ((1e8, 8e9, 1.6e9), "5 epochs teach as much as 4.52 of fresh text (a further token is worth 77 % of "
-         "a fresh one): above 4, repetition costs"),
-        ((1e8, 80e9, 4e9), "20 epochs teach as much as 11.9 of fresh text (a further token is worth 29 % of "
-         "a fresh one): above 16, little is gained"),
+        ((1e8, 8e9, 1.6e9), "5 epochs: the run reads 8B tokens from a text of 1.6B; above 4, repeated text "
+         "is worth less: all of it teaches as much as 7.236B fresh tokens, and the next token is worth 77% "
+         "of a fresh one (Muennighoff et al. 2023)"),
+        ((1e8, 80e9, 4e9), "20 epochs: the run reads 80B tokens from a text of 4B; above 16, little is "
+         "gained: all of it teaches as much as 47.65B fresh tokens, and the next token is worth 29% of a "
+         "fresh one (Muennighoff et al. 2023)"),
         ((1e9, 8e9, 4e9), "4B unique tokens support 161M parameters: more help less than besiroglu-2024 says"
          "; muennighoff-2023 has a term for it"),
     ],

@@ -237,6 +237,8 @@ def test_defaults_complete_any_subset_of_settings_with_a_reason():
 def test_a_default_run_of_a_small_text_is_four_epochs():
     config = with_train_defaults({}, small_model(), 100_000, on_cpu=True).config
     assert config.steps * config.step.sequences_per_update * 16 == pytest.approx(400_000, rel=0.01)
+    tiny = with_train_defaults({}, small_model(), 5_000, on_cpu=True).config
+    assert tiny.steps * tiny.step.sequences_per_update * 16 == 16_384, "the nearest would be five updates"
 
 
 def test_a_default_run_of_a_large_text_is_twenty_tokens_per_parameter():

@@ -154,6 +154,13 @@ def test_hours_are_timed_in_step(two):
     assert 0.4 * steps <= stored["train"]["steps"] <= steps + 1
 
 
+def test_a_text_that_is_read_too_often_is_said_once(two):
+    batch = ["--batch-size", "64", "--gradient-accumulation-steps", "8"]
+    assert two.train(2, "often", *batch) == [0, 0], two.said()
+    assert two.said().count("epochs: the run reads") == 1
+    assert two.said(1) == two.said(1, "out") == ""
+
+
 @WAYS
 def test_a_run_that_diverges_ends_on_all_processes(two, shard):
     assert two.train(2, f"mad-{len(shard)}", "--learning-rate", "1e30", *shard) == [1, 0]

@@ -31,6 +31,12 @@ def report(
             metavar="H", help="Training time.", show_default="20 tokens per parameter of the first option"
         ),
     ] = None,
+    unique_tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="Tokens in the text; more training repeats them.", show_default="unlimited"
+        ),
+    ] = None,
     price: Annotated[
         float | None,
         typer.Option(metavar="USD", help="Dollars per hour and GPU.", show_default="a dated range"),
@@ -49,7 +55,7 @@ def report(
     model = load(source, {}).model
     machine = machine_for(gpu, gpus=gpus, dollars_per_hour=price)
     report = build_report(
-        Path(source).name, model, target, machine, hours=hours,
+        Path(source).name, model, target, machine, hours=hours, unique_tokens=unique_tokens,
         step=read_step_fields(settings, world_size=gpus),
         verify=check_built_model if find_spec("torch") else None,
     )  # fmt: skip

@@ -51,7 +51,7 @@ def train(
             parser=parse_path,
             metavar="PATH",
             help="Text file, folder of text, or folder that `data prepare` made.",
-            show_default="Python's standard library",
+            show_default="builtin (Python's standard library)",
         ),
     ] = None,
     out: Annotated[

@@ -24,7 +24,12 @@ from parambudget.planning.advice import suggestions, warnings
 from parambudget.planning.budget import check_hours
 from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.step_search import NOTHING_GIVEN, fastest_step, least_memory_step
-from parambudget.scaling.hyperparameters import peak_learning_rate, training_tokens, update_tokens
+from parambudget.scaling.hyperparameters import (
+    peak_learning_rate,
+    training_tokens,
+    update_tokens,
+    whole_updates,
+)
 from parambudget.scaling.loss import (
     DEFAULT_LAW,
     LossEstimate,
@@ -32,6 +37,7 @@ from parambudget.scaling.loss import (
     estimate_loss,
     expected_loss,
     law_parameters,
+    repetition_warning,
 )
 from parambudget.scaling.numbers import require_positive
 from parambudget.units import format_count
@@ -109,6 +115,18 @@ class RunPlan(Tabular):
         return self.tokens / self.breakdown.total
 
     @property
+    def epochs(self) -> float | None:
+        """How often the text is read; None where its size is not given."""
+        unique = self.goal.unique_tokens
+        return None if unique is None else self.tokens / unique
+
+    @property
+    def repetition(self) -> str | None:
+        """The one of `warnings` that says the text is read more than 4 times; None where it is not."""
+        unique = self.goal.unique_tokens
+        return None if unique is None else repetition_warning(self.tokens, unique)
+
+    @property
     def flops(self) -> int:
         """Of the whole run, full convention."""
         return training_flops(self.model, self.tokens)
@@ -160,6 +178,7 @@ class RunPlan(Tabular):
             "flops": self.flops,
             "tokens": self.tokens, "updates": self.updates, "why_tokens": self.why_tokens,
             "tokens_per_parameter": self.tokens_per_parameter,
+            "unique_tokens": self.goal.unique_tokens, "epochs": self.epochs,
             "hours": self.hours._asdict(), "time_overhead": TIME_OVERHEAD,
             "dollars": None if self.cost is None else self.cost._asdict(),
             "loss": {
@@ -228,13 +247,13 @@ def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int
         tokens, why = goal.tokens, "given"
     else:
         tokens, why = training_tokens(model, goal.unique_tokens)
-    updates = round(tokens / speed.update_tokens)
-    if updates < 1 and goal.hours is not None:
+    if goal.hours is not None and round(tokens / speed.update_tokens) < 1:
         raise InputError(
             f"hours={goal.hours:g} is too short for one update of {format_count(speed.update_tokens)} "
             "tokens; use more time or a smaller batch"
         )
-    return max(1, updates) * speed.update_tokens, max(1, updates), why
+    updates = whole_updates(tokens, speed.update_tokens, goal.unique_tokens)
+    return updates * speed.update_tokens, updates, why
 
 
 def _hours(goal: Goal, speed: Throughput, tokens: int) -> Interval:

@@ -139,8 +139,9 @@ def _speed(plan: RunPlan) -> list[str]:
 
 
 def _run(plan: RunPlan) -> list[str]:
+    times = "" if plan.epochs is None else f"{format_count(plan.epochs)} epochs of the text, "
     return [
-        f"{format_count(plan.tokens)} tokens ({plan.why_tokens}), "
+        f"{format_count(plan.tokens)} tokens ({plan.why_tokens}), {times}"
         f"{plan.tokens_per_parameter:.3g} per parameter, {plan.updates:,} updates, {plan.flops:.3g} FLOPs",
         f"{_times(plan.hours)}, {TIME_OVERHEAD:.0%} of it for evaluations, checkpoints and data",
     ]
@@ -198,6 +199,8 @@ def _comparison_rows(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple
     if all(p.speed.mfu for p in plans):
         yield "MFU, full", [f"{p.speed.mfu['full']:.1%}" for p in plans if p.speed.mfu]
     yield against("tokens", [p.tokens for p in plans], format_count)
+    if all(p.epochs for p in plans):
+        yield against("epochs", [p.epochs for p in plans if p.epochs], format_count)
     yield against("hours", [p.hours.expected for p in plans], lambda v: f"{v:.3g}")
     if all(p.cost for p in plans):
         yield against("dollars", [p.cost.expected for p in plans if p.cost], lambda v: f"{v:,.2f}")

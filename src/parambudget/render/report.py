@@ -149,11 +149,23 @@ def _effects(report: Report) -> list[str]:
         f"{format_seconds(3600 * now.hours.expected)}:",
         "",
         *_markdown_table(
-            ["option", "memory", "tokens/s", "within", "tokens seen", "expected loss", "dollars"], rows
+            [
+                "option",
+                "memory",
+                "tokens/s",
+                "within",
+                "tokens seen",
+                *(["epochs"] if now.epochs else []),
+                "expected loss",
+                "dollars",
+            ],
+            rows,
         ),
         "",
         f"{now.loss.meaning[0].upper()}{now.loss.meaning[1:]}.",
     ]
+    most, plan = max({"current": now, **report.options}.items(), key=lambda named: named[1].tokens)
+    lines += ["", f"**Note:** {most}: {plan.repetition}."] if plan.repetition else []
     if report.better is not None:
         lines += ["", f"**Note:** {better_size_note(report.better)}."]
     return lines
@@ -173,6 +185,7 @@ def _effect(name: str, plan: RunPlan, now: RunPlan) -> list[str]:
         speed,
         f"{rate.low:,.0f} to {rate.high:,.0f}",
         format_count(plan.tokens),
+        *([format_count(plan.epochs)] if plan.epochs else []),
         loss,
         "not known" if plan.cost is None else f"{plan.cost.expected:,.2f}",
     ]
@@ -255,7 +268,10 @@ def _assumptions_of(plan: RunPlan) -> Iterator[str]:
         dollars = f"${machine.price.low:g} to ${machine.price.high:g} per hour{when}"
         yield f"price: {dollars}: {machine.price.source}"
     yield f"loss: {plan.loss.law.name}, {plan.loss.law.source}"
-    yield from plan.warnings
+    text = plan.goal.unique_tokens
+    yield "text: enough for every run" if text is None else f"text: {format_count(text)} tokens"
+    # How often it is read differs between the options: that stands with what they are expected to reach.
+    yield from (warning for warning in plan.warnings if warning != plan.repetition)
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -264,18 +280,19 @@ def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 
 def report(
     current: ModelLike, target: int | str, out: str | Path, *, machine: Machine | str | None = None,
-    hours: float | None = None, **step: Unpack[StepFields],
+    hours: float | None = None, unique_tokens: int | str | None = None, **step: Unpack[StepFields],
 ) -> Report:  # fmt: skip
     """Write a report on how to bring a model to a size: counts, predictions, pictures, proof, commands.
 
     A Markdown document at `out`, with pictures beside it where matplotlib is installed. Without a machine,
-    for this one; without `hours`, for those that the first option takes for 20 tokens per parameter.
+    for this one; without `hours`, for those that the first option takes for 20 tokens per parameter. The text
+    has `unique_tokens`: a run that reads more of them repeats it.
     """
     name = Path(current).name if isinstance(current, str | Path) else "current model"
     there = machine if isinstance(machine, Machine) else machine_for(machine)
     built = build_report(
         name, as_model(current, {}), target, there,
-        hours=hours, step=step, verify=_verify if find_spec("torch") else None,
+        hours=hours, unique_tokens=unique_tokens, step=step, verify=_verify if find_spec("torch") else None,
     )  # fmt: skip
     write_report(built, Path(out))
     return built
@@ -291,17 +308,18 @@ def _verify(model: ModelConfig) -> str:
 
 def build_report(
     name: str, current: ModelConfig, target: int | str, machine: Machine, *, hours: float | None,
-    step: StepFields, verify: Callable[[ModelConfig], str] | None,
+    unique_tokens: int | str | None, step: StepFields, verify: Callable[[ModelConfig], str] | None,
 ) -> Report:  # fmt: skip
     """The current model and the options, planned for the same machine, batch and training time. `given` are
     fields of the step.
 
-    Without `hours`, those that the first option takes for 20 tokens per parameter.
+    Without `hours`, those that the first option takes for 20 tokens per parameter, or 4 epochs of the text.
     """
     found = resize(current, parse_count(target, "target"), {})
+    text = None if unique_tokens is None else parse_count(unique_tokens, "unique_tokens")
     if hours is None:
-        hours = plan_run(found[0].model, machine, Goal(), step).hours.expected
-    goal = Goal(hours=float(f"{hours:.3g}"))
+        hours = plan_run(found[0].model, machine, Goal(unique_tokens=text), step).hours.expected
+    goal = Goal(hours=float(f"{hours:.3g}"), unique_tokens=text)
     now = plan_run(current, machine, goal, step)
     # In the same micro-steps, so that memory and speed compare; the largest that fits is a column.
     options = {option.label: plan_run(option.model, machine, goal, now.step.step_fields) for option in found}

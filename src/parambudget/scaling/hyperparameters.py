@@ -117,6 +117,17 @@ def training_tokens(model: ModelConfig, data_tokens: int | None) -> tuple[int, s
     return wished, f"{rule}, {wished / max(1, data_tokens):.2g} epochs of the text"
 
 
+def whole_updates(tokens: int, update_tokens: int, data_tokens: int | None) -> int:
+    """The number of updates nearest to so many tokens, at least one.
+
+    Tokens for at most 4 epochs are rounded to no more than that, however small the text is.
+    """
+    nearest = round(tokens / update_tokens)
+    if data_tokens is not None and tokens <= FREE_EPOCHS * data_tokens:
+        nearest = min(nearest, FREE_EPOCHS * data_tokens // update_tokens)
+    return max(1, nearest)
+
+
 def update_tokens(model: ModelConfig, tokens: int, steps: int | None = None) -> tuple[int, str]:
     """Tokens per update for a run of `tokens`, or of `steps` updates, and why so many."""
     flops = flops_per_token(with_sizes(model, vocab_size=0))

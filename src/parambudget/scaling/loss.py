@@ -24,6 +24,7 @@ from parambudget.units import format_count, shorten
 REPETITIONS: Final = 15.387756
 """R*: after so many repetitions a further one is worth 1/e of its tokens. However often it is read, text is
 worth at most 1 + R* times its own length in fresh text."""
+REPETITION_SOURCE: Final = "Muennighoff et al. 2023"
 FREE_EPOCHS: Final = 4
 """Up to here, by the paper's abstract, repetition is hardly worse than fresh text."""
 LAST_EPOCHS: Final = 16
@@ -54,15 +55,19 @@ def worth_of_next_token(tokens: Size, unique_tokens: Size) -> Size:
 
 
 def repetition_warning(tokens: float, unique_tokens: float) -> str | None:
-    """One line from more than 4 epochs on, and another from more than 16; None up to 4."""
+    """The line that every run of more than 4 epochs gets, in plans, reports and training; None up to 4."""
     trained, unique = require_positive(tokens, "tokens"), require_positive(unique_tokens, "unique_tokens")
     times = trained / unique
     if times <= FREE_EPOCHS:
         return None
-    worth = f"{effective_tokens(trained, unique) / unique:.3g}"
-    last = f"a further token is worth {worth_of_next_token(trained, unique) * 100:.0f} % of a fresh one"
-    rule = f"{FREE_EPOCHS}, repetition costs" if times <= LAST_EPOCHS else f"{LAST_EPOCHS}, little is gained"
-    return f"{format_count(times)} epochs teach as much as {worth} of fresh text ({last}): above {rule}"
+    few = f"{FREE_EPOCHS}, repeated text is worth less"
+    rule = few if times <= LAST_EPOCHS else f"{LAST_EPOCHS}, little is gained"
+    return (
+        f"{format_count(times)} epochs: the run reads {format_count(trained)} tokens from a text of "
+        f"{format_count(unique)}; above {rule}: all of it teaches as much as "
+        f"{format_count(effective_tokens(trained, unique))} fresh tokens, and the next token is worth "
+        f"{worth_of_next_token(trained, unique):.0%} of a fresh one ({REPETITION_SOURCE})"
+    )
 
 
 FEWEST_PARAMETERS: Final = 50e6
@@ -129,7 +134,7 @@ MUENNIGHOFF_2023: Final = LossLaw(
     alpha=0.3526596, beta=0.3526596, excess_parameters=5.309743,
     fitted_on="C4, GPT-2's vocabulary of 50,257",
     parameters=FittedRange(FEWEST_PARAMETERS, 9e9), tokens=FittedRange(100e6, 900e9),
-    source="Muennighoff et al. 2023, arXiv 2305.16264, equations 5, 6 and 17",
+    source=f"{REPETITION_SOURCE}, arXiv 2305.16264, equations 5, 6 and 17",
     evidence="constants and formula read in the authors' repository, huggingface/datablations, and the TeX "
     "source; 182 runs from 7M parameters on, of which those below 50M are mostly embeddings",
 )  # fmt: skip

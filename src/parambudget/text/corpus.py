@@ -14,6 +14,8 @@ from typing import Final
 
 from parambudget.errors import InputError
 
+BUILT_IN: Final = Path("builtin")
+"""Names that text where a path is expected; a file or folder of this name comes first."""
 VALIDATION_SHARE: Final = 0.05
 MOST_VALIDATION_BYTES: Final = 10_000_000
 _CHUNK_BYTES: Final = 4_000_000
@@ -98,6 +100,11 @@ def read_corpus(source: Path | None = None) -> Corpus:
     train, validation = _split(unique)
     digest = hashlib.sha256("\n".join(document.sha256 for document in unique).encode())
     return Corpus(name, train, validation, len(paths) - len(unique), digest.hexdigest())
+
+
+def is_built_in(source: Path) -> bool:
+    """Whether this names the source of Python's standard library."""
+    return source == BUILT_IN and not source.exists()
 
 
 def _standard_library() -> list[Path]:

@@ -14,7 +14,12 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.validation import LARGEST_FLOAT
 from parambudget.cost.step import StepConfig, accumulation_steps, micro_batch_size
 from parambudget.errors import ConfigError
-from parambudget.scaling.hyperparameters import peak_learning_rate, training_tokens, update_tokens
+from parambudget.scaling.hyperparameters import (
+    peak_learning_rate,
+    training_tokens,
+    update_tokens,
+    whole_updates,
+)
 from parambudget.training.config import TRAIN_FIELDS, TrainConfig
 from parambudget.units import format_count
 
@@ -68,15 +73,16 @@ def with_train_defaults(
     fields: dict[str, Any] = dict(given)
     reasons: dict[str, str] = {}
     length, why = (tokens, "given") if tokens is not None else training_tokens(model, data_tokens)
-    for name, value, reason in _derived_settings(fields, model, length, why, on_cpu=on_cpu):
+    for name, value, reason in _derived_settings(fields, model, data_tokens, length, why, on_cpu=on_cpu):
         if name not in fields:
             fields[name], reasons[name] = value, reason
     return ResolvedTrainConfig(TrainConfig.read(fields), frozenset(given), reasons)
 
 
 def _derived_settings(
-    fields: Mapping[str, Any], model: ModelConfig, length: int, why_length: str, *, on_cpu: bool
-) -> Iterator[tuple[str, object, str]]:
+    fields: Mapping[str, Any], model: ModelConfig, data_tokens: int, length: int, why_length: str, *,
+    on_cpu: bool,
+) -> Iterator[tuple[str, object, str]]:  # fmt: skip
     """Every setting that has a default, with it and the reason.
 
     Each is in `fields` before the next one is derived from it.
@@ -87,7 +93,11 @@ def _derived_settings(
     )
     update = step.tokens_per_update(model.context_length)
     fewest = f", and an update has {update:,}" if length < update else ""
-    yield "steps", max(1, round(length / update)), f"{format_count(length)} tokens: {why_length}{fewest}"
+    yield (
+        "steps",
+        whole_updates(length, update, data_tokens),
+        f"{format_count(length)} tokens: {why_length}{fewest}",
+    )
     steps = fields["steps"]
     yield "learning_rate", *peak_learning_rate(model, steps * update)
     final = min(FINAL_LEARNING_RATE, fields["learning_rate"])

@@ -19,6 +19,7 @@ from parambudget.training.distributed import ProcessGroup, join_process_group
 from parambudget.training.loop import TrainJob, train
 from parambudget.training.metrics import StepMetrics, TrainResult, run_config_path
 from parambudget.training.run.forecast import predict_run
+from parambudget.training.run.repetition import repetition_notice
 from parambudget.training.run.request import RunRequest, RunStart, TrainEvents
 from parambudget.training.run.run_folder import (
     data_provenance,
@@ -112,6 +113,8 @@ def _prepare(
         settings = resolve_settings(
             given, model, data, compute, options.tokens, options.hours, group, shard=options.shard
         )
+    if (repetition := repetition_notice(settings.resolved.config, model, data, text)) is not None:
+        events.on_notice(repetition)
     return compute, data, replace(settings, provenance=settings.provenance | data_provenance(text))
 
 

@@ -27,7 +27,7 @@ class RunOptions:
     out: Path | None = None
     """Folder of the run; None for the next free one in runs/."""
     data: Path | None = None
-    """Text to train on; None for that of the run, else Python's standard library."""
+    """Text to train on; `builtin` for Python's standard library; None for that of the run, else built in."""
     tokens: int | None = None
     """Tokens to train on; at most one of tokens, hours and steps is given."""
     hours: float | None = None

@@ -18,6 +18,7 @@ from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
 from parambudget.formats.source import config_document
+from parambudget.text.corpus import is_built_in
 from parambudget.text.token_cache import TokenData
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
@@ -205,14 +206,16 @@ _TEXT: Final = "corpus_sha256"
 
 
 def data_provenance(data: Path | None) -> dict[str, str | None]:
-    """The provenance of a run's text: its absolute path; null for Python's standard library."""
-    return {_DATA: None if data is None else str(data.absolute())}
+    """The provenance of a run's text: its absolute path, or the name of the built-in one; null by default."""
+    if data is None:
+        return {_DATA: None}
+    return {_DATA: str(data) if is_built_in(data) else str(data.absolute())}
 
 
 def run_data_path(provenance: Mapping[str, object]) -> Path | None:
     """The text of the run that a config file belongs to.
 
-    None if that was Python's standard library, or if the file does not belong to a run.
+    None if that was the built-in one by default, or if the file does not belong to a run.
     """
     if _TEXT not in provenance:
         return None
@@ -221,7 +224,7 @@ def run_data_path(provenance: Mapping[str, object]) -> Path | None:
     if named is None:
         return None
     path = Path(str(named))
-    if not path.exists():
+    if not path.exists() and not is_built_in(path):
         raise InputError(f"the text of the run is no longer at {path}; say where it is with `data`")
     return path
 
