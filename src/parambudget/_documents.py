@@ -63,7 +63,7 @@ def parse_document(content: object, form: type[Document], name: str) -> Document
         document: Document = _adapter(form).validate_json(json.dumps(content))
     except ValidationError as error:
         finding = error.errors(include_url=False, include_input=True)[0]
-        where = ".".join(str(part) for part in finding["loc"]) or "it"
+        where = repr(".".join(str(part) for part in finding["loc"]) or "it")[1:-1]
         got = "" if finding["type"] == "missing" else f" is {short_repr(finding['input'])}"
         raise InputError(f"{name} is damaged: {where[:100]}{got} ({finding['msg'].lower()[:150]})") from None
     return document

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.damage import damaged_bytes
 from support.text_files import documents, write_jsonl
 from support.training_data import write_text
 
@@ -256,3 +259,23 @@ def test_the_same_tokens_are_written_by_one_process(cache, monkeypatch):
     ):
         token_data(text, 300, cache=cache)
     token_data(text, 300, cache=cache)
+
+
+# Anything
+
+
+@settings(max_examples=500)
+@given(draw=st.data())
+def test_any_manifest_is_read_or_refused_in_one_line(whole, draw):
+    path = whole / "out/manifest.json"
+    before = path.read_bytes()
+    error = ""
+    try:
+        path.write_bytes(draw.draw(damaged_bytes(before)))
+        data_for(whole / "out", 300)
+    except InputError as refusal:
+        error = str(refusal)
+    finally:
+        path.write_bytes(before)
+    assert len(error) < 500
+    assert error.isprintable()

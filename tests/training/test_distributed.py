@@ -163,8 +163,8 @@ def test_a_text_that_is_read_too_often_is_said_once(two):
 
 @WAYS
 def test_a_run_that_diverges_ends_on_all_processes(two, shard):
-    assert two.train(2, f"mad-{len(shard)}", "--learning-rate", "1e30", *shard) == [1, 0]
-    assert "not finite for 5 updates in a row" in two.said()
+    assert two.train(2, f"mad-{len(shard)}", "--learning-rate", "1e18", *shard) == [1, 0]
+    assert "not finite" in two.said()
     assert two.said(1) == ""
 
 

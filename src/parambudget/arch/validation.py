@@ -10,6 +10,7 @@ from parambudget.units import short_repr
 
 MOST_LAYERS: Final = 10_000
 LARGEST_SIZE: Final = 2**31
+_MOST_NAMES: Final = 12
 LARGEST_FLOAT: Final = 1e18
 """The product of two is still a float32."""
 
@@ -35,8 +36,8 @@ def format_validation_error(error: ValidationError, cls: type[BaseModel]) -> str
     if finding["type"] == "extra_forbidden":
         known = _field_names(_block_at(names[:-1], cls))
         near = suggest(field, known, most=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(known)}"
-        return f"unknown field {'.'.join(names)!r}; {hint}"
+        hint = f"did you mean {near[0]!r}?" if near else f"allowed are {_in_short(known)}"
+        return f"unknown field {short_repr('.'.join(names))}; {hint}"
     if finding["type"] == "missing":
         what = str(_block_at(names[:-1], cls).model_fields[field].description).rstrip(".")
         return f"{field} is missing ({what[0].lower()}{what[1:]}); give it"
@@ -48,6 +49,12 @@ def format_validation_error(error: ValidationError, cls: type[BaseModel]) -> str
         .replace("'", '"')
     )
     return f"{field} is {short_repr(finding['input'])}; it must be {message}"
+
+
+def _in_short(names: list[str]) -> str:
+    """Names as a message has room for them."""
+    more = f" and {len(names) - _MOST_NAMES} others" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
 
 
 def block_class(info: FieldInfo) -> type[BaseModel] | None:

@@ -15,7 +15,6 @@ from parambudget._tabular import HasRows
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.errors import InputError
-from parambudget.formats.source import read_source
 
 METRICS: Final = "metrics.jsonl"
 Positive = Annotated[float, Field(gt=0)]
@@ -281,6 +280,15 @@ def read_document(path: Path) -> RunConfigDocument:
 
 
 @dataclass(frozen=True)
+class _RunTrain:
+    """What is shown of a run's settings."""
+
+    __pydantic_config__ = CLOSED | ConfigDict(extra="ignore")
+
+    steps: Annotated[int, Field(ge=1, le=2**31)] | None = None
+
+
+@dataclass(frozen=True)
 class _RunProvenance:
     """What is read back of a run's provenance; the rest of it is for people."""
 
@@ -298,7 +306,8 @@ def read_run(folder: Path) -> Run:
     """The run in a folder; the last line of its metrics may have been cut short."""
     if not (folder / "config.json").is_file() or not (folder / METRICS).is_file():
         raise InputError(f"{folder} holds no run that has started; give the folder that a run was trained in")
-    source = read_source(folder / "config.json")
+    document = read_document(folder / "config.json")
+    steps_planned = parse_document(document["train"], _RunTrain, f"train in {folder / 'config.json'}").steps
     summary = TrainResult.read(folder) if (folder / "summary.json").is_file() else None
     content = read_metrics(folder)
     for saved in list_checkpoints(folder / "checkpoints"):
@@ -308,7 +317,7 @@ def read_run(folder: Path) -> Run:
     steps = parse_rows(content, folder / METRICS, last_may_be_cut=True)
     if not steps:
         raise InputError(f"{folder} has no update yet; wait for its first one")
-    return Run(folder, ModelConfig.read(source.fields), tuple(steps), source.train.get("steps"), summary)
+    return Run(folder, ModelConfig.read(document["model"]), tuple(steps), steps_planned, summary)
 
 
 def read_metrics(folder: Path) -> bytes:

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
+from support.damage import damaged_bytes
 from support.training_data import small_config, small_model
 
 from parambudget._documents import SEAL, sealed_fields
 from parambudget.errors import InputError
 from parambudget.training import loop
 from parambudget.training.checkpoint import files
-from parambudget.training.metrics import run_config_path
+from parambudget.training.metrics import read_run, run_config_path
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -249,3 +252,34 @@ def test_a_checkpoint_of_an_older_version_is_refused_in_one_line(run):
         InputError, match=r"state.json has no seal of its content: it is damaged, or of an older"
     ):
         files.read_state(path.parent)
+
+
+def refusal(read: Callable[[], object]) -> str:
+    """The error of what is refused; empty if it is read. Anything else than an error of ours is raised."""
+    try:
+        read()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+FILES = ("config.json", "metrics.jsonl", "summary.json", "checkpoints/step-4/state.json")
+
+
+@settings(max_examples=500)
+@given(draw=st.data())
+def test_anything_in_any_file_of_a_run_is_read_or_refused_in_one_line(half, draw):
+    path = half / draw.draw(st.sampled_from(FILES))
+    before = path.read_bytes()
+    try:
+        path.write_bytes(draw.draw(damaged_bytes(before)))
+        for read in (
+            lambda: json.dumps(read_run(half).as_dict(), allow_nan=False),
+            lambda: run_config_path(half),
+            lambda: files.read_state(half / "checkpoints/step-4", check=False),
+        ):
+            error = refusal(read)
+            assert len(error) < 500
+            assert error.isprintable()
+    finally:
+        path.write_bytes(before)
