@@ -1,18 +1,13 @@
-"""Every console and Python block of the README and the docs is run, and prints what it says it prints."""
+"""Every block of the README and the docs is run, and prints what it says it prints.
 
-import doctest
-import os
+tests/support/docs_outputs.py says how blocks are compared, and writes today's outputs into the pages.
+"""
+
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"(<!-- not run: [^\n]+-->\n)?```(console|python)\n(.*?)```", re.DOTALL)
-RUN = f"{sys.executable} -c 'from parambudget.cli.main import main; main()' "
+from support.docs_outputs import PAGES, agrees, differences, rewritten
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -23,61 +18,115 @@ def one_cache(tmp_path_factory):
         yield
 
 
-def blocks_of(page: Path, kind: str) -> list[str]:
-    """The blocks of a kind that are to be run."""
-    return [body for skipped, found, body in BLOCK.findall(page.read_text()) if found == kind and not skipped]
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_the_blocks_print_what_they_say(page, tmp_path):
+    for command, printed, _ in differences(page.read_text(encoding="utf-8"), tmp_path):
+        raise AssertionError(f"$ {command}\n{printed}")
 
 
-def sessions(block: str) -> list[tuple[str, str]]:
-    """The commands of a console block, each with the output that stands below it."""
-    return [tuple(part.split("\n", 1)) for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+def lost_links(page: Path, text: str) -> list[str]:
+    """The links of a page that lead to no file, or to no heading of that file."""
+    lost = []
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+            lost.append(link)
+    return lost
 
 
-def run(command: str, folder: Path) -> str:
-    """What a command prints, standard error included, run as a reader would but in this environment."""
-    line = re.sub(r"^(uv run (--extra train )?)?parambudget ", lambda _: RUN, command)
-    assert line.startswith(RUN), f"not a command of this project: {command}"
-    surroundings = os.environ | ({"UV_RUN_RECURSION_DEPTH": "1"} if command.startswith("uv run ") else {})
-    done = subprocess.run(
-        line, shell=True, cwd=folder, capture_output=True, text=True, check=False, env=surroundings
-    )
-    return done.stdout + done.stderr
-
-
-def plain(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.strip().splitlines()) + "\n"
-
-
-def agrees(promised: str, printed: str) -> bool:
-    return doctest.OutputChecker().check_output(plain(promised), plain(printed), doctest.ELLIPSIS)
-
-
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks_of(p, "console")], ids=lambda p: p.name)
-def test_the_console_blocks_print_what_they_say(page, tmp_path):
-    for block in blocks_of(page, "console"):
-        for command, promised in sessions(block):
-            printed = run(command, tmp_path)
-            assert agrees(promised, printed), f"$ {command}\n{printed}"
-
-
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks_of(p, "python")], ids=lambda p: p.name)
-def test_the_python_blocks_run(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for block in blocks_of(page, "python"):
-        if ">>>" not in block:
-            exec(compile(block, page.name, "exec"), {"__name__": "__main__"})
-            continue
-        example = doctest.DocTestParser().get_doctest(block, {}, page.name, str(page), 0)
-        outcome = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)
-        assert outcome.failed == 0
+def anchors(text: str) -> set[str]:
+    """The headings of a page as the links to them are spelt."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_every_link_to_a_file_leads_to_one(page):
-    links = re.findall(r"\]\((?!http)([^)#]+)", page.read_text())
-    assert [link for link in links if not (page.parent / link).exists()] == []
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    assert lost_links(page, page.read_text(encoding="utf-8")) == []
 
 
-def test_the_check_of_blocks_can_fail():
-    assert agrees("350,349,312 ...\n", "350,349,312 +0.100 %\n")
-    assert not agrees("350,349,312\n", "350,349,313\n")
+def test_the_check_of_links_can_fail():
+    text = "[a](docs/howto.md#read-a-run) [b](docs/howto.md#nothing) [c](nothing.md)"
+    assert lost_links(PAGES[0], text) == ["docs/howto.md#nothing", "nothing.md"]
+
+
+def test_an_output_is_compared_exactly_and_whole():
+    assert agrees("total  350,349,312\n", "total  350,349,312  \n")
+    assert not agrees("total  350,349,312\n", "total  350,349,313\n")
+    assert not agrees("total  350,349,312\n", "total   350,349,312\n")
+    assert not agrees("...\n", "total  350,349,312\n")
+
+
+PROMISED = "model  9 parameters in 3.5 s\nstep 1/4  loss 8.30  1,482 tok/s  peak 1.3 GiB  val 8.25\n"
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        pytest.param(PROMISED.replace("1,482", "98"), id="a speed"),
+        pytest.param(PROMISED.replace("3.5 s", "700 ms").replace("1.3 GiB", "900 MiB"), id="a unit"),
+        pytest.param(PROMISED.replace("  ", "     "), id="the width of columns"),
+        pytest.param(PROMISED.replace("8.30", "8.91"), id="a loss by less than 10 %"),
+    ],
+)
+def test_in_a_measured_output_these_may_differ(printed):
+    assert agrees(PROMISED, printed, "measured")
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        pytest.param(PROMISED.replace("peak", "most"), id="a word"),
+        pytest.param(PROMISED.replace("9 par", "8 par"), id="a count of parameters"),
+        pytest.param(PROMISED.replace("1/4", "2/4"), id="a step"),
+        pytest.param(PROMISED.replace("8.30", "9.31"), id="a loss by more than 10 %"),
+        pytest.param(PROMISED.replace("  val 8.25", ""), id="a number that is missing"),
+        pytest.param(PROMISED + "done\n", id="a line more"),
+    ],
+)
+def test_in_a_measured_output_these_may_not_differ(printed):
+    assert not agrees(PROMISED, printed, "measured")
+
+
+def test_a_sampled_text_continues_its_prompt():
+    assert agrees("def f():\n", "def main\n", "sampled", "def ")
+    assert not agrees("def f():\n", "class A\n", "sampled", "def ")
+    assert not agrees("def f():\n", "def \n", "sampled", "def ")
+    assert not agrees("def ...\n", "def f():\n", "sampled", "def ")
+
+
+PAGE = """
+```console
+$ parambudget count gpt2 \\
+    --expect 1
+of before
+$ parambudget --nonsense
+of before
+```
+```python
+>>> 6 * 7
+41
+>>> 2
+2
+```
+"""
+
+
+def test_the_outputs_of_today_are_written_into_a_page(tmp_path):
+    found = [source for source, _, _ in differences(PAGE, tmp_path)]
+    assert found == ["parambudget count gpt2 \\\n    --expect 1", "parambudget --nonsense", "6 * 7\n"]
+    after = rewritten(PAGE, tmp_path)
+    assert "    --expect 1\nparambudget: 124,439,808 parameters" in after
+    assert ">>> 6 * 7\n42\n>>> 2\n2\n```" in after
+    assert list(differences(after, tmp_path)) == []
+
+
+def test_a_command_that_fails_fails_its_block(tmp_path):
+    with pytest.raises(AssertionError, match="exits with 2"):
+        list(differences("```bash\nparambudget count nonsense\n```\n", tmp_path))
+
+
+def test_a_block_that_is_not_run_is_not_compared(tmp_path):
+    page = "<!-- not run: takes a minute -->\n```console\n$ parambudget calibrate\nnothing\n```\n"
+    assert list(differences(page, tmp_path)) == []

@@ -1,15 +1,18 @@
 """The library as a person uses it: only `import parambudget as pb`."""
 
 import inspect
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import parambudget as pb
 from parambudget.training.config import TRAIN_FIELDS
 
+ROOT = Path(__file__).parent.parent
 SIZES = {"dim": 32, "n_layers": 2, "n_heads": 2, "vocab_size": 300, "context_length": 32}
 SETTINGS = {"steps": 3, "batch_size": 2, "gradient_accumulation_steps": 1, "device": "cpu"}
 
@@ -36,6 +39,39 @@ def test_importing_the_package_imports_nothing_heavy():
     assert done.stdout.strip() == "set()"
 
 
+def deep_imports(text: str) -> list[str]:
+    """What a text with Python in it imports from inside the package."""
+    return re.findall(r"^[>.\s\"]*((?:from|import) parambudget\.[\w.]+)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").iterdir())],
+    ids=lambda page: page.name,
+)
+def test_pages_and_examples_import_the_package_and_nothing_inside_it(page):
+    assert deep_imports(page.read_text()) == []
+
+
+def test_the_check_of_deep_imports_can_fail():
+    docs, notebook = (
+        ">>> from parambudget.arch.config import ModelConfig",
+        '    "import parambudget.api as api",',
+    )
+    assert deep_imports(docs) == ["from parambudget.arch.config"]
+    assert deep_imports(notebook) == ["import parambudget.api"]
+    assert deep_imports("import parambudget as pb\nfrom parambudget import solve") == []
+
+
+def test_a_path_of_any_kind_stands_for_a_file(tmp_path):
+    class Place:
+        def __fspath__(self) -> str:
+            return str(tmp_path / "config.json")
+
+    pb.model("gpt2").save(Place())
+    assert pb.model(Place()) == pb.plan(Place(), "h100").model == pb.model("gpt2")
+
+
 def test_a_model_is_saved_and_read(tmp_path):
     model = pb.model("gpt2", n_layers=3)
     model.save(tmp_path / "config.json")
@@ -59,6 +95,17 @@ def test_an_answer_stands_wherever_a_model_does(tmp_path):
     assert pb.export(best).document["hidden_size"] == best.model.dim
     best.save(tmp_path / "best.json")
     assert pb.model(tmp_path / "best.json") == best.model
+
+
+def test_models_are_compared_in_the_same_micro_steps_and_context():
+    plan = pb.plan("gpt2", "h100", compare=["qwen3-0.6b", pb.model("gpt2-medium")])
+    assert [other.step for other in plan.compared] == [plan.step] * 2
+    assert [other.model.context_length for other in plan.compared] == [1024, 1024]
+    assert plan.rows()[0] == {
+        "figure": "parameters", "expected": 124_439_808, "low": "", "high": "",
+        "compared_1": pb.count("qwen3-0.6b").total, "compared_2": pb.count("gpt2-medium").total,
+    }  # fmt: skip
+    assert pb.plan("qwen3-0.6b", "h100", compare=["gpt2"]).compared[0].model == pb.model("gpt2")
 
 
 def test_the_memory_of_training_is_that_of_the_plan():
@@ -164,17 +211,30 @@ def test_a_report_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: pb.plan("gpt2", "h100", ranks=4), "ranks is not .*; GPUs and their price are"),
-        (lambda: pb.memory("gpt2", "h100", gpus=2), r"a machine's: machine\('h100', gpus=8\)"),
+        (lambda: pb.plan("gpt2", "h100", ranks=4), "ranks is not .*; GPUs and their price belong"),
+        (lambda: pb.memory("gpt2", "h100", gpus=2), r"belong to the machine: machine\('h100', gpus=8\)"),
         (lambda: pb.plan("gpt2", "h100", batchsize=4), "batchsize is not .*; did you mean 'batch_size'?"),
         (lambda: pb.plan("gpt2", "h100", zzz=4), "zzz is not .*; use batch_size, gradient"),
-        (lambda: pb.solve("350M", batch_size=8), "give `machine` or `memory` too"),
+        (lambda: pb.solve("350M", step={"batch_size": 8}), "give `machine` or `memory` too"),
+        (lambda: pb.solve("350M", batch_size=8), "which `step` fixes: give step={'batch_size'"),
+        (lambda: pb.solve("350M", machine="h100", step={"zzz": 8}), "zzz is not a setting of an update; use"),
+        (lambda: pb.solve("350M", machine="h100", step=8), "step is 8; give a StepConfig or a dict"),
+        (lambda: pb.solve("350M", tolerence=0.1), "did you mean 'tolerance'?"),
+        (lambda: pb.plan("gpt2", "h100", hour=1), "did you mean 'hours'?"),
+        (lambda: pb.memory("gpt2", "h100", contxt=8), "did you mean 'context'?"),
+        (lambda: pb.memory("gpt2", mode="inference", zzz=8), "zzz is not a setting of an update; use"),
+        (lambda: pb.train("gpt2", "out", token=8), "did you mean 'tokens'?"),
+        (lambda: pb.train("gpt2", "out", zzz=8), r"see `help\(pb.TrainConfig\)`"),
+        (lambda: pb.model("gpt2", zzz=8), r"see `help\(pb.ModelConfig\)`"),
+        (lambda: pb.model("gpt2").replace(zzz=8), r"see `help\(pb.ModelConfig\)`"),
+        (lambda: pb.count(**{"z" * 1000: 8}), r"see `help\(pb.ModelConfig\)`"),
+        (lambda: pb.plan("gpt2", "h100", compare="gpt2"), "`compare` is one model; give a list"),
         (lambda: pb.solve("350M", current="gpt2", rank="loss"), r"use resize\(current, target\)"),
         (lambda: pb.resize("gpt2", "100M", top=2), "resize takes no top"),
         (lambda: pb.model(hidden_size=768, dim=768, n_layers=2), "hidden_size and dim are the same"),
         (lambda: pb.train("gpt2", "out", learningrate=1e-3), "did you mean 'learning_rate'?"),
         (lambda: pb.count("gpt2", n_layrs=3), "did you mean 'n_layers'?"),
-        (lambda: pb.run("nowhere"), "nowhere holds no run that has started"),
+        (lambda: pb.run("nowhere"), "no run has started in nowhere"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_a_line_that_helps(call, message):
@@ -190,3 +250,6 @@ def test_names_of_other_tools_are_taken_with_a_line_that_says_so():
         assert pb.solve("10M", num_hidden_layers=6)[0].model.n_layers == 6
     with pytest.warns(UserWarning, match="grad_accum is gradient_accumulation_steps here"):
         assert pb.plan("gpt2", "h100", grad_accum=8).step.gradient_accumulation_steps == 8
+    with pytest.warns(UserWarning, match="num_hidden_layers is n_layers here") as warned:
+        assert pb.model("gpt2").replace(num_hidden_layers=3) == pb.model("gpt2", n_layers=3)
+    assert warned[0].filename == __file__

@@ -1,4 +1,4 @@
-"""The example notebook runs from its first cell to its last."""
+"""The example notebook runs from its first cell to its last, and keeps what it shows."""
 
 from pathlib import Path
 
@@ -7,42 +7,60 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "budget.ipynb"
+STORED = nbformat.read(NOTEBOOK, as_version=4).cells
+TRAINING = next(i for i, cell in enumerate(STORED) if cell.source.startswith("## Train"))
+"""From here on figures depend on the machine and on Python's own source."""
 
 
 @pytest.fixture(scope="module")
-def outputs():
+def cells():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=600).execute()
-    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    NotebookClient(notebook, timeout=900).execute()
+    return notebook.cells
 
 
-def rendered(outputs, kind):
+def shown(cells, kind):
+    """What the cells show of a kind, such as text/html."""
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
     return [output["data"][kind] for output in outputs if kind in output.get("data", {})]
 
 
-def test_solutions_render_as_tables(outputs):
-    assert any("350,349,312" in table for table in rendered(outputs, "text/html"))
+def printed(cells):
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return "".join(output.text for output in outputs if output.output_type == "stream")
 
 
-def test_solutions_a_plan_and_a_run_are_drawn(outputs):
-    assert len(rendered(outputs, "image/png")) == 3
+@pytest.mark.parametrize("kind", ["text/html", "text/latex"])
+def test_its_tables_and_formulas_are_as_it_keeps_them(cells, kind):
+    assert shown(cells[:TRAINING], kind) == shown(STORED[:TRAINING], kind) != []
 
 
-def test_the_formula_renders_itself(outputs):
-    assert any("underbrace" in formula for formula in rendered(outputs, "text/latex"))
+def test_solutions_a_plan_and_a_run_are_drawn(cells):
+    assert len(shown(cells, "image/png")) == len(shown(STORED, "image/png")) == 3
 
 
-def test_the_built_module_agrees(outputs):
-    assert "(350349312, ())" in rendered(outputs, "text/plain")
+def test_the_formula_renders_itself_and_the_built_module_agrees(cells):
+    assert any("underbrace" in formula for formula in shown(cells, "text/latex"))
+    assert "(350349312, ())" in shown(cells, "text/plain")
 
 
-def test_the_notebook_is_kept_without_outputs():
-    assert all(not cell.get("outputs") for cell in nbformat.read(NOTEBOOK, as_version=4).cells)
+def test_training_shows_its_progress_and_the_run_generates_text(cells):
+    assert "step  20/100  loss " in printed(cells)
+    assert "validation loss " in printed(cells)
+    assert printed(cells[-1:]).strip()
 
 
-def test_the_notebook_uses_the_public_face_alone_and_its_first_cell_installs_what_it_needs():
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+def test_every_cell_has_run_and_nothing_is_written_to_standard_error():
+    outputs = [output for cell in STORED for output in cell.get("outputs", [])]
+    assert [cell.execution_count for cell in STORED if cell.cell_type == "code"] == list(
+        range(1, sum(cell.cell_type == "code" for cell in STORED) + 1)
+    )
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+
+
+def test_it_uses_the_public_face_alone_and_its_first_cell_is_the_command_that_opens_it():
+    code = "\n".join(cell.source for cell in STORED if cell.cell_type == "code")
     assert "from parambudget" not in code
     assert "to_pandas" in code
-    assert "--with jupyter,pandas" in notebook.cells[0].source
+    opened_by = "uv run --extra train --with jupyterlab,pandas jupyter lab examples/budget.ipynb"
+    assert opened_by in STORED[0].source

@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 USER_FILE = """
+from pathlib import Path
+
 import parambudget as pb
 
 reveal_type(pb.model("gpt2"))
@@ -36,6 +38,11 @@ reveal_type(pb.PRESETS["gpt2"].published_count)
 reveal_type(pb.ACCELERATORS["h100-sxm"].memory_bytes)
 reveal_type(pb.verify(plan).differences)
 pb.plot(solutions), pb.plot(plan), pb.plot(result), pb.plot([result])
+machine = pb.machine("h100", gpus=16, gpus_per_node=8)
+reveal_type(pb.plan(plan, machine, compare=["gpt2", plan.model]).compared[0])
+step = pb.StepConfig(batch_size=8, gradient_accumulation_steps=4)
+reveal_type(pb.solve("350M", machine="h100", step=step, rank="size")[0].forecast)
+pb.solve("350M", machine="h100", step={"batch_size": 8}), pb.model(Path("a")).replace(n_layers=3)
 keywords: pb.TrainFields = {"warmup_steps": 10}
 
 pb.count(n_layer=3)  # wrong
@@ -43,12 +50,15 @@ pb.count(n_layers="3")  # wrong
 pb.model("gpt2", n_kv_head=3)  # wrong
 pb.solve("350M", n_layer=24)  # wrong
 pb.plan("gpt2", "h100", batchsize=16)  # wrong
+pb.solve("350M", machine="h100", step={"batchsize": 16})  # wrong
+pb.model("gpt2").replace(n_layer=3)  # wrong
 pb.train("gpt2", "out", lr=1e-3)  # wrong
 pb.sovle("350M")  # wrong
 """
 REVEALED = [
     "ModelConfig", "int", "int", "Solution", "Solutions", "ModelConfig", "int", "float", "int",
     "InferenceMemory", "Path | None", "TrainResult", "str", "Export", "int", "int", "tuple[Difference, ...]",
+    "RunPlan", "Forecast | None",
 ]  # fmt: skip
 
 

@@ -46,23 +46,29 @@ if TYPE_CHECKING:
     from parambudget.cost.memory.state import InferenceMemory
     from parambudget.cost.params import ParameterCount
     from parambudget.cost.speed.profile import DeviceProfile
+    from parambudget.cost.speed.throughput import Interval, Throughput
     from parambudget.cost.step import StepConfig, StepFields
     from parambudget.formats.equivalence import Export
     from parambudget.formats.hf.weights import load_pretrained
-    from parambudget.nn.verify import Verification
+    from parambudget.formats.source import ModelLike
+    from parambudget.nn.verify import Difference, Verification
     from parambudget.planning.budget import Budget
     from parambudget.planning.machine import Machine
-    from parambudget.planning.run_plan import RunPlan
+    from parambudget.planning.run_plan import Goal, RunPlan
     from parambudget.render.figures import plot
     from parambudget.render.report import Report, report
-    from parambudget.scaling.loss import LOSS_LAWS, LossLaw
+    from parambudget.scaling.compute_optimal import Optimum, compute_optimal
+    from parambudget.scaling.loss import LOSS_LAWS, LossEstimate, LossLaw, estimate_loss
+    from parambudget.search.axis import AxisLike
     from parambudget.search.certificate import Certificate
     from parambudget.search.fields import SearchFields
-    from parambudget.search.solutions import Forecast, Solution, Solutions
+    from parambudget.search.options import CountKind, Rank
+    from parambudget.search.solutions import BetterSize, CurrentModel, Forecast, Solution, Solutions
     from parambudget.training.config import TrainConfig, TrainFields
     from parambudget.training.generate import Generation
     from parambudget.training.metrics import StepMetrics, TrainResult
-    from parambudget.training.run.request import TrainEvents
+    from parambudget.training.run.request import RunStart, TrainEvents
+    from parambudget.units import Count
 
 
 __all__ = [
@@ -70,42 +76,58 @@ __all__ = [
     "LOSS_LAWS",
     "PRESETS",
     "Accelerator",
+    "AxisLike",
+    "BetterSize",
     "Budget",
     "Certificate",
     "CheckFailed",
     "ConfigError",
+    "Count",
+    "CountKind",
+    "CurrentModel",
     "DeviceProfile",
+    "Difference",
     "Export",
     "Forecast",
     "Formula",
     "Generation",
+    "Goal",
     "InferenceMemory",
     "InputError",
+    "Interval",
+    "LossEstimate",
     "LossLaw",
     "Machine",
     "MemoryBreakdown",
     "MissingExtra",
     "ModelConfig",
     "ModelFields",
+    "ModelLike",
     "NoSolution",
+    "Optimum",
     "ParambudgetError",
     "ParameterCount",
     "Preset",
+    "Rank",
     "Report",
     "RunPlan",
+    "RunStart",
     "SearchFields",
     "Solution",
     "Solutions",
     "StepConfig",
     "StepFields",
     "StepMetrics",
+    "Throughput",
     "TrainConfig",
     "TrainEvents",
     "TrainFields",
     "TrainResult",
     "Verification",
     "calibrate",
+    "compute_optimal",
     "count",
+    "estimate_loss",
     "export",
     "formula",
     "generate",
@@ -129,38 +151,54 @@ __all__ = [
 _LAZY: Final = {
     "ACCELERATORS": "cost.hardware",
     "Accelerator": "cost.hardware",
+    "AxisLike": "search.axis",
+    "BetterSize": "search.solutions",
     "Budget": "planning.budget",
     "Certificate": "search.certificate",
+    "Count": "units",
+    "CountKind": "search.options",
+    "CurrentModel": "search.solutions",
     "DeviceProfile": "cost.speed.profile",
+    "Difference": "nn.verify",
     "Export": "formats.equivalence",
     "Forecast": "search.solutions",
     "Formula": "cost.formula",
     "Generation": "training.generate",
+    "Goal": "planning.run_plan",
     "InferenceMemory": "cost.memory.state",
+    "Interval": "cost.speed.throughput",
     "LOSS_LAWS": "scaling.loss",
+    "LossEstimate": "scaling.loss",
     "LossLaw": "scaling.loss",
     "Machine": "planning.machine",
     "MemoryBreakdown": "cost.memory.peak",
     "ModelConfig": "arch.config",
     "ModelFields": "arch.fields",
+    "ModelLike": "formats.source",
+    "Optimum": "scaling.compute_optimal",
     "PRESETS": "arch.presets.registry",
     "ParameterCount": "cost.params",
     "Preset": "arch.presets.row",
+    "Rank": "search.options",
     "Report": "render.report",
     "RunPlan": "planning.run_plan",
+    "RunStart": "training.run.request",
     "SearchFields": "search.fields",
     "Solution": "search.solutions",
     "Solutions": "search.solutions",
     "StepConfig": "cost.step",
     "StepFields": "cost.step",
     "StepMetrics": "training.metrics",
+    "Throughput": "cost.speed.throughput",
     "TrainConfig": "training.config",
     "TrainEvents": "training.run.request",
     "TrainFields": "training.config",
     "TrainResult": "training.metrics",
     "Verification": "nn.verify",
     "calibrate": "api",
+    "compute_optimal": "scaling.compute_optimal",
     "count": "api",
+    "estimate_loss": "scaling.loss",
     "export": "api",
     "formula": "api",
     "generate": "api",
@@ -186,7 +224,13 @@ if not TYPE_CHECKING:  # type checkers know the names above, and that there are 
         """A public name, imported from its module when it is first used."""
         if name not in _LAZY:
             raise AttributeError(f"module 'parambudget' has no attribute {name!r}")
-        return getattr(import_module(f"parambudget.{_LAZY[name]}"), name)
+        try:
+            return getattr(import_module(f"parambudget.{_LAZY[name]}"), name)
+        except ModuleNotFoundError as error:
+            from parambudget._install import require_packages
+
+            require_packages(f"pb.{name}", [str(error.name).partition(".")[0]], ["train"])
+            raise
 
 
 def __dir__() -> list[str]:

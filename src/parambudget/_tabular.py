@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from parambudget._install import install_advice
 from parambudget.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class HasRows(ABC):
         try:
             import pandas
         except ImportError:
-            raise MissingExtra("to_pandas() needs pandas; install it with: pip install pandas") from None
+            raise MissingExtra(f"to_pandas() needs pandas; {install_advice(['pandas'], [])}") from None
         return pandas.DataFrame(self.rows())
 
 

@@ -6,22 +6,25 @@ Each verb imports the heavy modules it needs (numpy, sympy, torch) when it is ca
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
+from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, cast, overload
 
-from parambudget.arch.config import BLOCKS, FIELDS, ModelConfig
+from parambudget._install import TRAINING, require_packages
+from parambudget.arch.config import KEYWORDS, ModelConfig
+from parambudget.arch.synonyms import hint_for, with_our_names
 from parambudget.cost.params import ParameterCount
 from parambudget.cost.params import count as count_parameters
-from parambudget.errors import ConfigError, suggest
+from parambudget.errors import ConfigError
 from parambudget.formats.source import ModelLike, as_model
-from parambudget.formats.synonyms import with_our_names
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank, check_options
-from parambudget.units import parse_count, parse_tolerance, shorten
+from parambudget.units import Count, parse_count, parse_tolerance, short_repr, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Unpack
 
     from parambudget.arch.fields import ModelFields
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from parambudget.cost.memory.peak import MemoryBreakdown
     from parambudget.cost.memory.state import InferenceMemory
     from parambudget.cost.speed.profile import DeviceProfile
-    from parambudget.cost.step import StepFields
+    from parambudget.cost.step import StepConfig, StepFields
     from parambudget.formats.equivalence import Export
     from parambudget.formats.targets import ExportTarget
     from parambudget.nn.verify import Verification
@@ -39,14 +42,11 @@ if TYPE_CHECKING:
     from parambudget.scaling.loss import LossLaw
     from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Solutions
+    from parambudget.text.forms import TokenDtype
     from parambudget.training.config import TrainFields
     from parambudget.training.generate import Generation
     from parambudget.training.metrics import TrainResult
     from parambudget.training.run.request import TrainEvents
-
-
-Count = int | str
-"""350_000_000 or "350M"."""
 
 
 def model(source: ModelLike | None = None, /, **fields: Unpack[ModelFields]) -> ModelConfig:
@@ -72,6 +72,7 @@ def formula(source: ModelLike | None = None, /, **fields: Unpack[ModelFields]) -
 def verify(source: ModelLike | None = None, /, **fields: Unpack[ModelFields]) -> Verification:
     """The built torch module held against the count, tensor by tensor; `differences` is empty where all
     agree."""
+    require_packages("verify", ["torch"], ["train"])
     from parambudget.nn.verify import verify as build_and_compare
 
     return build_and_compare(as_model(source, fields))
@@ -79,8 +80,8 @@ def verify(source: ModelLike | None = None, /, **fields: Unpack[ModelFields]) ->
 
 def solve(
     target: Count | None = None, *, budget: Budget | None = None, machine: Machine | str | None = None,
-    law: LossLaw | str | None = None, unique_tokens: Count | None = None, batch_size: int | None = None,
-    active: Count | None = None, counted: CountKind = "total",
+    law: LossLaw | str | None = None, unique_tokens: Count | None = None,
+    step: StepConfig | StepFields | None = None, active: Count | None = None, counted: CountKind = "total",
     tolerance: str | float | Fraction = DEFAULT_TOLERANCE, rank: Rank | None = None, top: int = DEFAULT_TOP,
     like: ModelLike | None = None, **axes: Unpack[SearchFields],
 ) -> Solutions:  # fmt: skip
@@ -90,7 +91,8 @@ def solve(
     `counted` says; `active`, for models with experts, those used per token: `solve("8B", active="1B")`. A
     `budget` stands in the place of a target or beside it: `solve(budget=pb.Budget(hours=1.5),
     machine="h100")`, with `law` and `unique_tokens` for the expected loss. A machine alone adds predictions
-    to each answer; `batch_size` fixes the sequences per micro-step and device they are made for.
+    to each answer. `step` fixes how the update is executed that they are made for: a whole `StepConfig`, or
+    some of its fields as a dict, `step={"batch_size": 16}`; the rest is chosen.
 
     Axes are a value, a list, or a range "lo:hi" or "lo:hi:step" (n_layers, dim, head_dim, n_heads, n_kv_heads
     or kv_groups, intermediate_size; n_experts, n_experts_per_token, n_shared_experts,
@@ -98,13 +100,14 @@ def solve(
     choice. What is left out follows `search.space.default_ranges`; `like` takes the choices of a model.
 
     Answers are ordered by `rank`; unless given, by the shape score with a target, by expected loss for hours,
-    dollars or FLOPs, by size for a memory alone. "closest" ignores the tolerance.
+    dollars or FLOPs, by size for a memory alone. "size" puts the most parameters first; "closest" ignores the
+    tolerance.
     """
-    named = _own_search_names("solve", axes)
+    named = _own_search_names(solve, axes)
     check_options(counted, rank, top)
     n, second = _parse_count(target, "target"), _parse_count(active, "active")
     share, fields = parse_tolerance(tolerance), _search_fields(named, like)
-    if budget is None and machine is None and batch_size is None and rank in (None, "shape", "closest"):
+    if budget is None and machine is None and step is None and rank in (None, "shape", "closest"):
         if n is None:
             raise ConfigError(
                 "there is nothing to solve for; give a target, or a budget: hours or dollars on a `machine`, "
@@ -119,7 +122,7 @@ def solve(
     from parambudget.planning.compute_budget import solve_for_budget
 
     return solve_for_budget(
-        _scenario(budget, machine, law, unique_tokens, batch_size), n, fields, active=second, counted=counted,
+        _scenario(budget, machine, law, unique_tokens, step), n, fields, active=second, counted=counted,
         tolerance=share, rank=rank, top=top,
     )  # fmt: skip
 
@@ -127,60 +130,73 @@ def solve(
 def resize(
     current: ModelLike, target: Count, *, active: Count | None = None, counted: CountKind = "total",
     tolerance: str | float | Fraction = DEFAULT_TOLERANCE, machine: Machine | str | None = None,
-    batch_size: int | None = None, **axes: Unpack[SearchFields],
+    step: StepConfig | StepFields | None = None, **axes: Unpack[SearchFields],
 ) -> Solutions:  # fmt: skip
     """A model brought to another size, one answer per direction: narrower, shallower, thinner and balanced,
     or wider, deeper, fatter and balanced.
 
     Its choices, vocabulary, tying, head_dim and kv group stay; axes and choices given here replace those of
-    the current model. A `machine` adds predictions to each answer.
+    the current model. A `machine` adds predictions to each answer, and `step` fixes the update as in `solve`.
     """
     from parambudget.search.resize import resize as search
 
-    named = _own_search_names("resize", axes)
+    named = _own_search_names(resize, axes)
     check_options(counted, None, DEFAULT_TOP)
     answer = search(
         as_model(current, {}), parse_count(target, "target"), _search_fields(named, None),
         active=_parse_count(active, "active"), counted=counted, tolerance=parse_tolerance(tolerance),
     )  # fmt: skip
-    if machine is None and batch_size is None:
+    if machine is None and step is None:
         return answer
     from parambudget.planning.compute_budget import add_forecasts
 
-    scenario = _scenario(None, machine, None, None, batch_size)
+    scenario = _scenario(None, machine, None, None, step)
     return replace(answer, solutions=add_forecasts(answer, scenario))
 
 
-def machine(gpu: str | None = None, *, gpus: int = 1, dollars_per_hour: float | None = None) -> Machine:
+def machine(
+    gpu: str | None = None, *, gpus: int = 1, gpus_per_node: int | None = None,
+    dollars_per_hour: float | None = None,
+) -> Machine:  # fmt: skip
     """What a run would be trained on: `machine("h100", gpus=8)`, "cpu", or without a name this machine.
 
+    More GPUs than `gpus_per_node` (8 unless given) are several nodes of so many, connected by a network.
     `dollars_per_hour` is the price of one GPU, in place of a dated range.
     """
     from parambudget.planning.machine import machine_for
 
-    return machine_for(gpu, gpus=gpus, dollars_per_hour=dollars_per_hour)
+    return machine_for(gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=dollars_per_hour)
 
 
 def plan(
     source: ModelLike, machine: Machine | str | None = None, /, *, hours: float | None = None,
     tokens: Count | None = None, law: LossLaw | str | None = None, unique_tokens: Count | None = None,
-    bytes_per_token: float | None = None, **step: Unpack[StepFields],
+    bytes_per_token: float | None = None, compare: Sequence[ModelLike] = (), **step: Unpack[StepFields],
 ) -> RunPlan:  # fmt: skip
     """What a training run would take and give: `plan("gpt2", "h100", hours=1.5, batch_size=16)`.
 
     Without a machine, this one. `law` is one of `scaling.loss.LOSS_LAWS` or its name. `step` fixes how an
     update is executed: batch_size (sequences per micro-step and device), gradient_accumulation_steps,
-    gradient_checkpointing, loss_chunks, optimizer, shard; the rest is chosen.
+    gradient_checkpointing, loss_chunks, optimizer, shard; the rest is chosen. Models to `compare` are planned
+    in the same micro-steps and for the same context, so that speed and memory are comparable, and stand in
+    `compared` of the result. (A model with learned positions keeps its context: they are parameters.)
     """
-    from parambudget.cost.step import STEP_FIELDS
     from parambudget.planning.run_plan import Goal, plan_run
+
+    fields = _own_step_names(plan, step)
+    if isinstance(compare, str | PathLike | ModelConfig):
+        raise ConfigError("`compare` is one model; give a list of models")
 
     goal = Goal(
         hours, _parse_count(tokens, "tokens"),
         _parse_count(unique_tokens, "unique_tokens"), bytes_per_token,
         _loss_law(law),
     )  # fmt: skip
-    return plan_run(as_model(source, {}), _machine(machine), goal, with_our_names(step, STEP_FIELDS))
+    on = _machine(machine)
+    first = plan_run(as_model(source, {}), on, goal, fields)
+    others = [_with_context(as_model(other, {}), first.model.context_length) for other in compare]
+    same = first.step.step_fields
+    return replace(first, compared=tuple(plan_run(other, on, goal, same) for other in others))
 
 
 @overload
@@ -205,20 +221,26 @@ def memory(
     sequences (1 unless given), which needs no machine. Sequences are `context` tokens long, else as long as
     the model takes.
     """
+    fields = cast("StepFields", _own_step_names(memory, step))
     whole = as_model(source, {})
     if context is not None:
         _check_context(whole, context)
     if mode == "training":
         return plan(
-            whole if context is None else whole.replace(context_length=context), machine, **step
+            whole if context is None else whole.replace(context_length=context), machine, **fields
         ).memory
     if mode != "inference":
         raise ConfigError(f"`mode` is {mode!r}; use 'training' or 'inference'")
     from parambudget.cost.memory.state import inference_memory
 
-    if unused := step.keys() - {"batch_size"}:
+    if unused := fields.keys() - {"batch_size"}:
         raise ConfigError(f"`{min(unused)}` is a setting of training; with mode='inference' use `batch_size`")
-    return inference_memory(whole, step.get("batch_size", 1), context or whole.context_length)
+    return inference_memory(whole, fields.get("batch_size", 1), context or whole.context_length)
+
+
+def _with_context(model: ModelConfig, context_length: int) -> ModelConfig:
+    """The model for another context, where that changes none of its parameters."""
+    return model if model.position == "learned" else model.replace(context_length=context_length)
 
 
 def _check_context(of: ModelConfig, context: int) -> None:
@@ -234,6 +256,7 @@ def calibrate(device: str = "auto") -> DeviceProfile:
 
     The result is kept in the user's data folder.
     """
+    require_packages("calibrate", TRAINING, ["train"])
     from parambudget.cost.speed.profile import save_profile
     from parambudget.training.calibrate import calibrate as measure
     from parambudget.training.device import select_device
@@ -244,20 +267,24 @@ def calibrate(device: str = "auto") -> DeviceProfile:
 
 
 def train(
-    source: ModelLike, /, out: str | Path, *, data: str | Path | None = None, tokens: Count | None = None,
-    hours: float | None = None, resume: bool = False, init: str | Path | None = None, device: str = "auto",
-    events: TrainEvents | None = None, **settings: Unpack[TrainFields],
+    source: ModelLike, /, out: str | PathLike[str], *, data: str | PathLike[str] | None = None,
+    token_dtype: TokenDtype | None = None, tokenizer: str | None = None, tokens: Count | None = None,
+    hours: float | None = None, resume: bool = False, init: str | PathLike[str] | None = None,
+    device: str = "auto", events: TrainEvents | None = None, **settings: Unpack[TrainFields],
 ) -> TrainResult:  # fmt: skip
     """Train a model and keep the run in `out`: `train("config.json", "runs/mine", hours=1.5)`.
 
     Prints nothing; `events` are called as the run goes on. `settings` are fields of `TrainConfig` and of its
     step and take precedence over those of a config file; the rest is chosen. `steps`, `tokens` or `hours` set
-    the length. With `resume`, the run in `out` is resumed if there is one. `init` is a checkpoint or a
-    Hugging Face folder whose weights a new run starts from.
+    the length. `data` is text, a folder of prepared tokens, or tokens of llm.c, Megatron-LM or nanoGPT (which
+    need `token_dtype`); `tokenizer` has made these, or makes tokens of the text. With `resume`, the run in
+    `out` is resumed if there is one. `init` is a checkpoint or a Hugging Face folder whose weights a new run
+    starts from.
 
     Without `data`, the text is that of the run to resume, else the source of Python's standard library, which
     is then read at most 20 times; `data="builtin"` names it for a longer run.
     """
+    require_packages("train", TRAINING, ["train"])
     from parambudget.training.config import TRAIN_FIELDS
     from parambudget.training.run.orchestration import run
     from parambudget.training.run.request import RunOptions, build_request
@@ -265,15 +292,20 @@ def train(
     shard = settings.get("shard")
     own = {name: value for name, value in settings.items() if name != "shard"}
     fixed = with_our_names(own, TRAIN_FIELDS)
+    for name in fixed:
+        if name not in TRAIN_FIELDS:
+            hint = _hint(train, name, {*TRAIN_FIELDS, "shard"}, "see `help(pb.TrainConfig)`")
+            raise ConfigError(f"{shorten(name)} is not a setting of a run; {hint}")
     options = RunOptions(
-        out=Path(out), data=None if data is None else Path(data), tokens=_parse_count(tokens, "tokens"),
+        out=Path(out), data=None if data is None else Path(data), token_dtype=token_dtype,
+        tokenizer=tokenizer, tokens=_parse_count(tokens, "tokens"),
         hours=hours, resume=resume, init=None if init is None else Path(init), shard=shard,
     )  # fmt: skip
-    named = source if isinstance(source, str | Path) else as_model(source, {})
+    named = fspath(source) if isinstance(source, str | PathLike) else as_model(source, {})
     return run(lambda: build_request(named, {}, fixed, options), device=device, events=events)
 
 
-def run(folder: str | Path) -> TrainResult:
+def run(folder: str | PathLike[str]) -> TrainResult:
     """The state of a run in its folder, whether it has finished or goes on: what `train` returned."""
     from parambudget.training.metrics import read_run
 
@@ -281,7 +313,7 @@ def run(folder: str | Path) -> TrainResult:
 
 
 def generate(
-    checkpoint: str | Path, prompt: str, *, max_tokens: int = 256, temperature: float = 0.8,
+    checkpoint: str | PathLike[str], prompt: str, *, max_tokens: int = 256, temperature: float = 0.8,
     top_k: int | None = None, seed: int = 0, device: str = "auto",
 ) -> Generation:  # fmt: skip
     """Continue a prompt: `generate("runs/mine", "def main(").text`.
@@ -289,6 +321,7 @@ def generate(
     The checkpoint is the folder of a run, one of its checkpoints, or a Hugging Face folder. A `temperature`
     of 0 always takes the most likely token; `top_k` samples from the most likely ones only.
     """
+    require_packages("generate", TRAINING, ["train"])
     from parambudget.training.device import select_device
     from parambudget.training.generate import SamplingParams, generate_text, load_checkpoint
 
@@ -297,8 +330,8 @@ def generate(
 
 
 def export(
-    source: ModelLike | None = None, to: ExportTarget = "hf", *, out: str | Path | None = None,
-    weights: str | Path | None = None, model_type: str | None = None,
+    source: ModelLike | None = None, to: ExportTarget = "hf", *, out: str | PathLike[str] | None = None,
+    weights: str | PathLike[str] | None = None, model_type: str | None = None,
 ) -> Export:  # fmt: skip
     """The model as another tool's config: `export("config.json", "litgpt", out="folder")`.
 
@@ -317,6 +350,7 @@ def export(
         return made
     if to != "hf" or out is None:
         raise ConfigError("`weights` are written for transformers into a new folder; use to='hf' and `out`")
+    require_packages("`weights`", TRAINING, ["train"])
     from parambudget.training.device import select_device
     from parambudget.training.export import export_weights, require_same_model
     from parambudget.training.generate import load_checkpoint
@@ -342,39 +376,81 @@ def _search_fields(axes: Mapping[str, object], like: ModelLike | None) -> dict[s
     return choices_of(as_model(like, {})) | given
 
 
-def _own_search_names(verb: str, axes: SearchFields) -> dict[str, object]:
+def _own_search_names(verb: Callable[..., object], axes: SearchFields) -> dict[str, object]:
     """The axes and choices by our names; raises `ConfigError` for a keyword that is neither."""
-    known = {*FIELDS, *BLOCKS, "kv_groups", "ffn_ratio", "multiple"}
+    from parambudget.cost.step import STEP_FIELDS
+
+    known = KEYWORDS | {"kv_groups", "ffn_ratio", "multiple"}
     named = with_our_names(axes, known)
-    for name in named.keys() - known:
+    for name in named:
+        if name in known:
+            continue
         if name == "current":
             raise ConfigError("solve takes no current model; use resize(current, target)")
-        if verb == "resize" and name in inspect.signature(solve).parameters:
+        if verb is resize and name in inspect.signature(solve).parameters:
             raise ConfigError(
                 f"resize takes no {name}: it gives one answer per direction, and a model's size has no other "
                 "budget; leave it out, or use solve"
             )
-        near = suggest(name, known, most=1, cutoff=0.6)
-        hint = f"did you mean {near[0]!r}?" if near else "use an axis or a field of a model"
-        raise ConfigError(f"unknown field {name!r}; {hint}")
+        if name in STEP_FIELDS:
+            raise ConfigError(
+                f"{name} is a setting of an update, which `step` fixes: give step={{{name!r}: ...}}"
+            )
+        hint = _hint(verb, name, known, "use an axis or a field of a model, see `help(pb.ModelConfig)`")
+        raise ConfigError(f"unknown field {short_repr(name)}; {hint}")
     return named
+
+
+def _own_step_names(verb: Callable[..., object], step: StepFields) -> dict[str, object]:
+    """The settings of an update by our names; raises `ConfigError` for a keyword that is none."""
+    from parambudget.cost.step import STEP_FIELDS, require_step_names
+
+    named = with_our_names(step, STEP_FIELDS)
+    require_step_names(named, _keywords(verb))
+    return named
+
+
+def _keywords(verb: Callable[..., object]) -> list[str]:
+    """The arguments that a verb takes by name."""
+    return [
+        each.name for each in inspect.signature(verb).parameters.values() if each.kind != each.VAR_KEYWORD
+    ]
+
+
+def _hint(verb: Callable[..., object], name: str, known: Iterable[str], otherwise: str) -> str:
+    """What to do about a keyword that a verb does not know."""
+    return hint_for(name, {*known, *_keywords(verb)}, otherwise)
 
 
 def _scenario(
     budget: Budget | None, machine: Machine | str | None, law: LossLaw | str | None,
-    unique_tokens: Count | None, batch_size: int | None,
+    unique_tokens: Count | None, step: StepConfig | StepFields | None,
 ) -> Scenario:  # fmt: skip
     from parambudget.planning.budget import Budget, Scenario
 
-    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-        raise ConfigError(f"batch_size is {shorten(repr(batch_size))}; use a whole number above 0")
     spent = budget or Budget()
     on_machine = machine is not None or spent.hours is not None or spent.dollars is not None
+    on = _machine(machine) if on_machine else None
     return Scenario(
-        spent, _machine(machine) if on_machine else None, _loss_law(law),
-        _parse_count(unique_tokens, "unique_tokens"),
-        {} if batch_size is None else {"batch_size": batch_size},
+        spent, on, _loss_law(law), _parse_count(unique_tokens, "unique_tokens"),
+        _step_fields(step, 1 if on is None else on.world_size),
     )  # fmt: skip
+
+
+def _step_fields(step: StepConfig | StepFields | None, world_size: int) -> StepFields:
+    """What is decided of the update on so many devices: all of a `StepConfig`, or the fields given."""
+    from parambudget.cost.step import STEP_FIELDS, StepConfig, read_step_fields
+
+    if isinstance(step, StepConfig):
+        if step.world_size not in (1, world_size):
+            raise ConfigError(
+                f"step has world_size={step.world_size} and the machine {world_size}; leave world_size out, "
+                "or give a `machine` with as many GPUs"
+            )
+        return read_step_fields(step.step_fields, world_size=world_size)
+    if step is not None and not isinstance(step, Mapping):
+        raise ConfigError(f"step is {short_repr(step)}; give a StepConfig or a dict of some of its fields")
+    return read_step_fields(with_our_names(step or {}, STEP_FIELDS), world_size=world_size)
 
 
 def _machine(given: Machine | str | None) -> Machine:

@@ -11,6 +11,9 @@ from typing import Final
 
 from parambudget.errors import ConfigError, InputError
 
+Count = int | str
+"""350_000_000 or "350M"."""
+
 _SCALES: Final = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _NUMBER: Final = re.compile(
     r"([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*)?(\.[0-9]+)?(?:e(-?|\+?)([0-9]{1,2}))?", re.IGNORECASE
@@ -138,6 +141,10 @@ def format_flop_rate(flops_per_second: float) -> str:
         if flops_per_second >= scale:
             return f"{flops_per_second / scale:.4g} {letter}FLOP/s"
     return f"{flops_per_second / 1e6:.4g} MFLOP/s"
+
+
+FULL_CONVENTION: Final = "full convention: FLOPs are counted with attention over the whole context"
+"""What `format_mfu` says in two words; printed once on each screen that has an MFU."""
 
 
 def format_mfu(mfu: float, peak_flops: float) -> str:

@@ -51,7 +51,7 @@ def refusal(**changes: Any) -> str:
         ({"rotary_fraction": 1.5}, "rotary_fraction is 1.5; it must be less than or equal to 1"),
         ({"dim": "x" * 100}, f"dim is '{'x' * 56}...; it must be a valid integer"),
         ({"n_layer": 24}, "unknown field 'n_layer'; did you mean 'n_layers'?"),
-        ({"zzz": 1}, "unknown field 'zzz'; allowed are dim, n_layers, n_heads, "),
+        ({"zzz": 1}, "unknown field 'zzz'; see `help(pb.ModelConfig)`"),
         ({"n_kv_heads": 4}, "n_kv_heads=4 does not divide n_heads=14; use one of [1, 2, 7, 14]"),
         ({"norm_bias": True}, "norm_bias=true needs norm='layernorm' with norm_weight=true; set one of them"),
         ({"norm_bias": True, "norm": "layernorm", "norm_weight": False}, "norm_bias=true needs norm="),
@@ -71,6 +71,54 @@ def test_a_missing_size_is_told_with_its_meaning():
     with pytest.raises(ConfigError) as caught:
         ModelConfig.read({"dim": 896})
     assert str(caught.value) == "n_layers is missing (transformer blocks); give it"
+
+
+LINEAR = {"rope_type": "linear", "rope_factor": 2.0}
+LLAMA3 = {"rope_type": "llama3", "rope_factor": 8.0, "rope_original_context": 8192}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rope_type": "linear"}, "rope_type='linear' needs rope_factor; give it"),
+        ({"rope_factor": 2.0}, "rope_type is missing (method that rescales rotary frequencies for a "),
+        ({"rope_type": "su"}, 'rope_type is \'su\'; it must be "none", "linear", "dynamic", "yarn", "llama'),
+        (LINEAR | {"rope_factor": 0}, "rope_factor is 0; it must be greater than 0"),
+        (LINEAR | {"rope_beta_fast": 4.0},
+         "rope_beta_fast has no meaning with rope_type='linear', only with yarn; leave it out"),
+        (LINEAR | {"rope_original_context": 8}, "only with yarn, llama3, longrope; leave it out"),
+        (LINEAR | {"position": "alibi"},
+         "rope_type='linear' rescales rotary positions, and position is 'alibi'; use rope_type='none'"),
+        ({"rope_type": "none", "rope_factor": 2.0}, "rope_factor has no meaning with rope_type='none'"),
+        ({"rope_type": "longrope", "rope_original_context": 9, "rope_short_factors": [1.0],
+          "rope_long_factors": [2.0]},
+         "rope_short_factors has 1 entries, and 32 pairs of each head are rotated; give one per pair"),
+        (LINEAR | {"rope_type": "dynamic", "head_dim": 2}, "needs 2 or more rotated pairs, got 1"),
+        (LLAMA3 | {"rope_type": "yarn", "rope_theta": 1.0}, "rope_theta is 1, at which all pairs turn alike"),
+        ({"rope_type": "proportional", "rope_proportion": 0.01}, "rotates none of 32 pairs; raise it"),
+    ],
+)  # fmt: skip
+def test_a_rescaling_of_rotary_positions_is_checked(fields, message):
+    with pytest.raises(ConfigError) as refused:
+        ModelConfig(**SIZES).replace(**fields)
+    assert message in str(refused.value)
+
+
+def test_another_type_of_rescaling_starts_from_its_own_fields():
+    llama3 = ModelConfig(**SIZES).replace(**LLAMA3)
+    assert llama3.replace(rope_factor=4.0).rope_scaling.rope_original_context == 8192
+    assert llama3.replace(**LINEAR) == ModelConfig(**SIZES).replace(**LINEAR)
+    assert llama3.replace(rope_type="none") == ModelConfig(**SIZES)
+
+
+def test_the_attention_factors_of_yarn_and_longrope():
+    """DeepSeek-V3's 40 and Phi-3's 128k, by hand."""
+    yarn = ModelConfig(**SIZES).replace(rope_type="yarn", rope_factor=40.0, rope_original_context=4096)
+    assert yarn.rotary_scale == pytest.approx(1.3688879)
+    factors = {"rope_short_factors": (1.0,) * 32, "rope_long_factors": (2.0,) * 32}
+    longrope = yarn.replace(rope_type="longrope", rope_original_context=4096, **factors)
+    assert longrope.replace(context_length=131072).rotary_scale == pytest.approx(1.1902381)
+    assert longrope.replace(context_length=4096).rotary_scale == 1
 
 
 def test_an_odd_head_is_fine_without_rotary_positions():
@@ -145,11 +193,11 @@ def test_heads_are_derived_from_what_is_given(given: dict[str, int], heads: tupl
         ({"dim": 900}, "n_heads is missing, and the usual head_dim=64 does not divide dim=900; give n_heads, "
                        "such as one of [1, 2, 3, 4, "),
         ({"dim": 896, "head_dim": 100}, "head_dim=100 does not divide dim=896; give n_heads, such as one "),
-        ({"dim": 896, "n_heads": 9}, "n_heads=9 does not divide dim=896; give head_dim as well, or n_heads "),
+        ({"dim": 896, "n_heads": 9}, "n_heads=9 does not divide dim=896; give head_dim as well, or use n_"),
         ({"dim": 0}, "dim is 0; it must be greater than or equal to 1"),
         ({"dim": "896"}, "dim is '896'; it must be a valid integer"),
         ({"dim": 896, "n_heads": 0}, "n_heads is 0; it must be greater than or equal to 1"),
-        ({}, "dim is missing (model width: the length of the residual stream); give it"),
+        ({}, "dim is missing (model width: the size of the residual stream); give it"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_completed_is_told_in_one_line(given: dict[str, Any], says: str):

@@ -292,7 +292,7 @@ WRONG = {
     "budget of nothing": ("solve --target 0", "out of range"),
     "tolerance without percent": ("solve --target 350M --tolerance 2", "use 2% or 0.01"),
     "backward range": ("solve --target 350M --n-layers 9:3", "write 3:9"),
-    "empty lattice": ("solve --target 350M --dim 896 --head-dim 100", "the lattice is empty"),
+    "empty lattice": ("solve --target 350M --dim 896 --head-dim 100", "the search space is empty"),
     "both kv flags": ("solve --target 350M --kv-groups 2 --n-kv-heads 4", "give one of them"),
     "out of reach": ("solve --target 10B --dim 896 --n-layers 4", "raise the upper end"),
     "below the vocabulary": ("solve --target 1M", "vocab_size"),

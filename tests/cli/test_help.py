@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from parambudget.arch.config import FIELDS
+from parambudget.arch.synonyms import SYNONYMS
 from parambudget.cli._settings import STEP_FLAGS
 from parambudget.cli.main import COMMANDS, application
 from parambudget.cost.hardware import ACCELERATORS
 from parambudget.formats.hf.families.registry import FAMILIES
-from parambudget.formats.synonyms import synonyms
 from parambudget.training.config import TRAIN_FIELDS
 
 LINES = [*((name,) for name in COMMANDS), ("data", "prepare"), ("runs", "show")]
@@ -21,15 +21,26 @@ MODEL_COMMANDS = ("count", "solve", "plan", "verify", "export", "train")
 BARE = [line for line in [(), *LINES] if line[-1:] not in [("presets",), ("gpus",), ("calibrate",)]]
 
 
-def flags_of(*names: str) -> set[str]:
-    """Every flag of a command, as typer has it."""
+ACTIONS = {"--json", "--formula", "--latex", "--verify", "--show", "--clear"}
+"""What a command does instead or as well; every other flag without a value is a setting, on or off."""
+
+
+def options_of(*names: str) -> list:
+    """Every option of a command, as typer has it."""
     import typer
 
     command = typer.main.get_command(application(names[0]))
     for name in names:
         command = command.commands[name] if hasattr(command, "commands") else command
-    options = [each for each in command.params if each.param_type_name == "option"]
-    return {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
+    return [each for each in command.params if each.param_type_name == "option"]
+
+
+def flags_of(*names: str) -> set[str]:
+    return {flag for option in options_of(*names) for flag in (*option.opts, *option.secondary_opts)}
+
+
+def switches_of(*names: str) -> list:
+    return [option for option in options_of(*names) if option.is_flag]
 
 
 class TestHelp:
@@ -71,6 +82,14 @@ class TestHelp:
         line = [sys.executable, "-m", "parambudget", "count", "gpt2", "--json"]
         assert json.loads(subprocess.run(line, capture_output=True, check=True).stdout)["total"] > 0
 
+    def test_our_own_words_are_explained_where_they_stand(self, run):
+        words = " ".join(run("solve", "--help")[1].split())
+        assert "Search space (the lattice): " in words
+        assert "body: without embeddings and output head; active: used per token" in words
+        words = " ".join(run("plan", "gpt2", "--gpu", "h100", "--hours", "1")[1].split())
+        assert "full convention (attention over the whole context)" in words
+        assert " without embeddings and output head" in words
+
     def test_completion_is_offered(self, run):
         assert "--install-completion" in run("--help")[1]
 
@@ -81,14 +100,14 @@ class TestGeneratedFlags:
         settings = TRAIN_FIELDS.keys() | {"shard"}
         assert {f"--{name.replace('_', '-')}" for name in settings} <= flags
 
-    @pytest.mark.parametrize("command", ["plan", "report"])
+    @pytest.mark.parametrize("command", ["plan", "report", "solve"])
     def test_every_setting_of_a_step_has_a_flag(self, command):
         assert {f"--{name.replace('_', '-')}" for name in STEP_FLAGS} <= flags_of(command)
 
     def test_one_setting_has_one_text(self, run):
         for name, info in STEP_FLAGS.items():
             text = " ".join(str(info.description).split())
-            for command in ("train", "plan", "report"):
+            for command in ("train", "plan", "report", "solve"):
                 assert text in " ".join(run(command, "--help-all")[1].split()), (name, command)
 
     @pytest.mark.parametrize("command", MODEL_COMMANDS)
@@ -96,6 +115,11 @@ class TestGeneratedFlags:
         flags = flags_of(command)
         switches = [name for name, info in FIELDS.items() if "bool" in str(info.annotation)]
         assert {f"--no-{name.replace('_', '-')}" for name in switches} <= flags
+
+    @pytest.mark.parametrize("line", [line for line in LINES if line[-1] not in GROUPS], ids=" ".join)
+    def test_a_flag_without_its_no_is_an_action(self, line):
+        single = {option.opts[-1] for option in switches_of(*line) if not option.secondary_opts}
+        assert single <= ACTIONS
 
     def test_no_tied_is_untied_and_no_gated_has_two_matrices(self, run):
         counts = [
@@ -138,8 +162,8 @@ class TestSynonyms:
 
     def test_the_table_holds_every_key_of_the_importer_and_only_names_of_others(self):
         keys = {key for family in FAMILIES.values() for key in family.config.keys.values()}
-        assert keys - FIELDS.keys() <= synonyms().keys()
-        assert not synonyms().keys() & (FIELDS.keys() | TRAIN_FIELDS.keys())
+        assert keys - FIELDS.keys() <= SYNONYMS.keys()
+        assert not SYNONYMS.keys() & (FIELDS.keys() | TRAIN_FIELDS.keys())
 
     def test_no_key_of_the_importer_has_two_meanings(self):
         meanings = {(key, ours) for family in FAMILIES.values() for ours, key in family.config.keys.items()}
@@ -150,22 +174,66 @@ HINTS = {
     "solve 350M": "write --target 350M",
     "solve --target 350": "did you mean 350M?",
     "solve --target 350M --n-layers 20-30": "ranges are written 20:30",
+    "solve --target 350M --dim 256..1024": "ranges are written 256:1024",
+    "solve gpt2": "write --from gpt2 to resize that model, or --like gpt2 to take its choices",
+    "solve --rank size": "--rank size needs --target, --gpu or --memory",
+    "train LICENSE": "LICENSE is where the model stands; train on that text with --data LICENSE",
+    "plan gpt2 --gpu h100 --gpus 12": "--gpus 12 is no whole number of nodes of 8; use 8 or 16, or other",
     "train --data my.txt": "no model is given; name a preset or a config file (parambudget train gpt2 --data",
     "train gpt2 --weight-decy 0.1": "did you mean --weight-decay?",
     "count --hiden-size 64": "did you mean --dim?",
-    "count gpt2 --no-such-thing": "parambudget count --help lists the flags",
+    "count gpt2 --no-such-thing": "parambudget count --help-all lists the flags",
     "count gpt2 gpt3": "'gpt3' is not expected here",
     "gpus h9000": "no GPU has 'h9000' in its name",
+    "solve --target 350M --batch-size 8": "--batch-size decides what fits in memory; give --gpu or --memory",
+    "solve --target 350M --kv-groups 2 --n-kv-heads 2": "--kv-groups and --n-kv-heads both set the number",
+    "solve --target 350M --rank speed": "--rank speed needs --gpu",
 }
 
 
 @pytest.mark.parametrize(("line", "says"), HINTS.items())
 def test_the_line_that_helps(run, tmp_path, monkeypatch, line, says):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "LICENSE").write_text("a text")
     code, out, err = run(*line.split())
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert says in err
+
+
+@pytest.mark.parametrize(
+    ("document", "where"),
+    [
+        ({"dim": 64, "zzz": 1}, "count --help-model"),
+        ({"dim": 64, "moe": {"zzz": 1}}, "count --help-model"),
+        ({"model": {"dim": 64}, "train": {"zzz": 1}}, "train --help-all"),
+        ({"model": {"dim": 64}, "train": {"z" * 999: 1}}, "train --help-all"),
+    ],
+)  # fmt: skip
+def test_an_unknown_field_of_a_file_says_where_all_are_listed(run, tmp_path, document, where):
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    code, out, err = run("plan", tmp_path / "config.json", "--gpu", "h100")
+    assert (code, out) == (2, "")
+    assert f"; see `parambudget {where}`\n" in err
+    assert len(err) < 500
+
+
+class TestSolve:
+    def test_a_fixed_step_is_in_the_forecast_and_in_the_command_that_repeats_the_search(self, run):
+        line = "solve --target 350M --n-layers 24 --gpu h100 --gpus 8 --top 1 --json"
+        step = "--batch-size 4 --gradient-checkpointing --no-shard --optimizer adamw"
+        document = json.loads(run(*line.split(), *step.split())[1])
+        forecast = document["solutions"][0]["forecast"]
+        assert (forecast["batch_size"], forecast["gradient_checkpointing"]) == (4, True)
+        again = shlex.split(document["command"])
+        assert {*step.split(), "--gpus"} <= {*again}
+        repeated = json.loads(run(*again[1:], "--json")[1])
+        assert repeated["solutions"] == document["solutions"]
+
+    def test_by_size_the_answer_needs_no_gpu(self, run):
+        out = run("solve", "--target", "350M", "--n-layers", 24, "--rank", "size")[1]
+        assert "rows are ordered by their parameters, the most first" in out
+        assert "tokens/s" not in out
 
 
 class TestGpus:

@@ -13,12 +13,13 @@ def test_a_plan_is_one_screen_that_answers_every_question(run):
     code, out, err = run("plan", *NOTE, "--gpu", "h100", *BATCH, "--hours", 1.5)
     assert (code, err) == (0, "")
     for said in (
-        "353,355,520 parameters", "2.384B FLOPs per training token, full convention",
+        "353,355,520 parameters", "2.384B FLOPs per training token in the full convention (attention",
         "989.4 TFLOP/s dense bfloat16", "fits: ", "16 sequences × 8 micro-steps = 131,072 tokens",
-        "tokens/s, within",
-        "MFU", "full convention", "hardware limit", "per parameter", "1.5 h", "as of 20",
+        " tokens/s (",
+        "MFU", "full convention", "hardware limit", "per parameter", "1.5 h", " on 20",
         "nats per token expected",
-        "compare differences", "learning rate", "micro-batches of up to", "parambudget train --dim 896",
+        "differences are comparable", "learning rate", "a micro-batch of up to",
+        "parambudget train --dim 896",
     ):  # fmt: skip
         assert said in out, said
     assert len(out.splitlines()) <= 30
@@ -52,8 +53,8 @@ def test_a_config_files_training_settings_are_planned_with(run, tmp_path):
     ("arguments", "says"),
     [
         (["--gpu", "h1000"], "no GPU is known as 'h1000'"),
-        (["--gpu", "h100", "--hours", "0"], "hours=0 is not a time to train for"),
-        (["--gpu", "h100", "--hours", "1", "--tokens", "1B"], "hours and tokens both say how long"),
+        (["--gpu", "h100", "--hours", "0"], "--hours 0 is not a training time"),
+        (["--gpu", "h100", "--hours", "1", "--tokens", "1B"], "--hours and --tokens both set the length"),
         (["--gpu", "h100", "--price", "-1"], "price -1 is not a price"),
         (["--gpu", "h100", "--gpus", "0"], "number of GPUs is 0"),
         (["--gpu", "h100", "--law", "kaplan"], "unknown loss law 'kaplan'; use "),
@@ -98,7 +99,7 @@ def test_the_lattice_of_a_budget_gives_the_same_answer_again(run):
 
 def test_a_size_that_is_not_the_best_for_its_hours_is_told_so(run):
     out = run("solve", "--target", "350M", "--hours", 1.5, "--gpu", "h100")[1]
-    assert re.search(r"this size is not the best for the budget: about \d+", out)
+    assert re.search(r"another size suits the budget better: about \d+", out)
     document = json.loads(run("solve", "--target", "350M", "--hours", 1.5, "--gpu", "h100", "--json")[1])
     assert document["better_size"]["loss"] < document["better_size"]["baseline_loss"]
     assert document["solutions"][0]["forecast"]["tokens_per_second"] > 0

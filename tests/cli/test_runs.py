@@ -175,7 +175,7 @@ def test_a_damaged_summary_is_named(run, parambudget, summary):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere holds no run that has started; give the folder that a run was trained in"),
+        (["nowhere"], "no run has started in nowhere; give the folder of a run"),
         (["empty"], "empty has no update yet"),
         (["damaged"], "damaged/metrics.jsonl, line 2, is not a line that train wrote"),
         (["other"], "other/metrics.jsonl is damaged: line 2 is not what train wrote; resume the run to "),

@@ -260,7 +260,7 @@ def test_the_name_of_a_folder_is_printed_as_it_is(here, parambudget, out):
     ("more", "message"),
     [
         (["--resume", "--steps", "1"], "step-2 is already beyond steps=1"),
-        (["--resume", "--data", "other"], "holds a run with another text"),
+        (["--resume", "--data", "other"], "has another text"),
         (["--out", "new", "--init", "run/checkpoints/step-2", "--dim", "48"], "is of another model"),
         (["--out", "new", "--hours", "1e-9"], "is too short for one update"),
         (["--out", "new", "--hours", "1e300"], "--hours 1e+300 is more than 2,147,483,648 updates"),
@@ -287,7 +287,7 @@ def test_a_run_that_cannot_start_prints_nothing_and_touches_nothing(here, paramb
 def test_a_folder_without_a_run_asks_for_a_model(here, parambudget):  # noqa: ARG001
     code, out, err = parambudget("train", "--resume", "--out", "nowhere")
     assert (code, out) == (2, "")
-    assert "nowhere holds no run to resume; give a model" in err
+    assert "there is no run to resume in nowhere; give a model" in err
 
 
 def test_fewer_tokens_than_an_update_are_one_update_and_that_is_said(here, parambudget):  # noqa: ARG001

@@ -27,6 +27,14 @@ def test_the_page_has_a_row_for_every_supported_type():
     assert list(ROWS) == list(FAMILIES)
 
 
+def test_all_pages_name_the_number_of_types_and_leave_the_list_to_this_one():
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    named = [number for text in texts.values() for number in re.findall(r"(\d+)\s+(?:model\s+)?types", text)]
+    assert {*map(int, named)} == {len(FAMILIES)}
+    assert [name for name, text in texts.items() if "gpt_bigcode" in text] == ["families.md"]
+
+
 def test_no_row_has_an_error():
     assert {error for *_, error in ROWS.values()} == {"0"}
 

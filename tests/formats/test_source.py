@@ -75,11 +75,11 @@ def test_without_a_source_the_fields_alone_are_the_model():
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        ([1], "PATH holds a list; a config file holds an object of model fields"),
-        ("gpt2", "PATH holds a string; a config file holds"),
-        (3, "PATH holds a number; a config file holds"),
-        (True, "PATH holds true or false; a config file holds"),
-        (None, "PATH holds null; a config file holds"),
+        ([1], "PATH contains a list; a config file must be an object of model fields"),
+        ("gpt2", "PATH contains a string; a config file must"),
+        (3, "PATH contains a number; a config file must"),
+        (True, "PATH contains true or false; a config file must"),
+        (None, "PATH contains null; a config file must"),
         ({"model": FLAT, "modle": 1}, "PATH has an unknown key 'modle'; a config file has model, "),
         ({"model": 3}, "model in PATH is a number; it must be an object"),
         ({"model": FLAT, "train": [1]}, "train in PATH is a list; it must be an object"),

@@ -174,7 +174,7 @@ def test_logits_are_scaled_before_they_are_capped():
         ({"rotary_pattern": ["none"]}, "rotary_pattern has no rotary layer; set position='none' instead"),
         ({"rotary_pattern": ["none", "rotary"], "position": "alibi"}, "rotary_pattern=none,rotary needs pos"),
         ({"position_offset": 2}, "position_offset=2 needs position='learned', not 'rotary'"),
-        ({"embedding_dim": 256}, "embedding_dim=256 is dim, which needs no projection; leave it out"),
+        ({"embedding_dim": 256}, "embedding_dim=256 equals dim, so nothing is projected; leave it out"),
         ({"ffn_clamp": 7.0, "gated": False}, "ffn_clamp clamps the gate, and gated=false has none; leave "),
         ({"qk_norm_bias": True, "qk_norm": "head"}, "qk_norm_bias=true needs a qk_norm with norm='layern"),
         ({"kv_lora_rank": 8, "qkv_clip": 1.0}, "qkv_clip=1.0 is not defined in latent attention; leave"),

@@ -131,8 +131,8 @@ def test_more_time_is_for_larger_models():
     ("rank", "figure", "sign"), [("speed", "tokens_per_second", -1), ("memory", "peak_bytes", 1)]
 )
 def test_a_rank_by_what_is_predicted_puts_the_best_first(rank, figure, sign):
-    found = pb.solve("350M", machine="h100", rank=rank, batch_size=16)
-    usual = pb.solve("350M", machine="h100", batch_size=16)
+    found = pb.solve("350M", machine="h100", rank=rank, step={"batch_size": 16})
+    usual = pb.solve("350M", machine="h100", step={"batch_size": 16})
     values = [sign * getattr(s.forecast, figure) for s in found]
     assert values[0] <= min(values) + 0.01 * abs(min(values)) * 1.001
     assert min(values) < min(sign * getattr(s.forecast, figure) for s in usual)
@@ -145,35 +145,68 @@ def test_a_gpu_beside_a_target_adds_what_is_predicted_and_changes_no_answer():
     assert all(s.forecast is None for s in plain)
 
 
+def test_a_step_fixes_what_it_says_and_leaves_the_rest_to_be_chosen():
+    whole = pb.StepConfig(batch_size=8, gradient_accumulation_steps=64, loss_chunks=4)
+    found = pb.solve("350M", machine="h100", step=whole, top=1, n_layers=24)[0]
+    planned = pb.plan(found, "h100", batch_size=8, gradient_accumulation_steps=64, loss_chunks=4,
+                      gradient_checkpointing=False)  # fmt: skip
+    assert found.forecast is not None
+    assert found.forecast.peak_bytes == planned.memory.peak_bytes
+    assert found.forecast.tokens_per_second == pytest.approx(planned.speed.tokens_per_second.expected)
+    some = pb.solve("350M", machine="h100", step={"gradient_checkpointing": True}, top=1, n_layers=24)[0]
+    assert some.forecast is not None
+    assert some.forecast.gradient_checkpointing
+    assert some.forecast.batch_size != 8
+
+
+def test_a_step_of_more_devices_than_the_machine_has_is_refused():
+    step = pb.StepConfig(batch_size=8, gradient_accumulation_steps=2, world_size=2)
+    with pytest.raises(pb.ConfigError, match="step has world_size=2 and the machine 1; leave world_size out"):
+        pb.solve("350M", machine="h100", step=step)
+    with pytest.raises(pb.ConfigError, match="cannot be divided evenly among 4 processes; use 4"):
+        pb.solve("350M", machine=pb.machine("h100", gpus=4), step={"gradient_accumulation_steps": 2})
+
+
+@pytest.mark.parametrize("budget", [None, pb.Budget(memory="80GB"), pb.Budget(flops=1e19)])
+def test_by_size_the_most_parameters_come_first_with_and_without_a_memory(budget: pb.Budget | None):
+    shown = pb.solve("350M", rank="size", budget=budget, n_layers=24)
+    sizes = [s.total for s in shown]
+    assert sizes == sorted(sizes, reverse=True)
+    every = pb.solve("350M", rank="closest", top=1000, n_layers=24)
+    assert sizes[0] >= max(s.total for s in every if s.total <= 351_750_000)
+    assert (shown[0].forecast is None) == (budget is None)
+    assert shown.rank == "size"
+
+
 def test_the_ways_out_of_a_current_model_show_what_is_predicted_of_them():
     current = pb.model(dim=1024, n_layers=24, n_heads=16, intermediate_size=4096)
-    found = pb.resize(current, "350M", machine="h100", batch_size=16)
+    found = pb.resize(current, "350M", machine="h100", step={"batch_size": 16})
     assert [s.forecast.batch_size for s in found if s.forecast] == [16] * len(found)
 
 
 def test_a_memory_that_holds_nothing_of_the_size_names_what_is_lacking():
     with pytest.raises(
-        NoSolution, match=r"none of the [\d,]+ points is possible: none fits in 1\.9 GiB, of which 94%"
+        NoSolution, match=r"none of the [\d,]+ shapes is possible: none fits in 1\.9 GiB, of which 94%"
     ):
-        pb.solve("350M", budget=pb.Budget(memory="2GB"), batch_size=64)
+        pb.solve("350M", budget=pb.Budget(memory="2GB"), step={"batch_size": 64})
 
 
 @pytest.mark.parametrize(
     ("parts", "says"),
     [
-        ({"hours": 1.0, "flops": "1e19"}, "hours and flops each say how long the run is"),
-        ({"hours": 1.0, "dollars": 1.0}, "hours and dollars each say how long the run is"),
-        ({"hours": 0.0}, "hours=0 is not a time to train for"),
-        ({"hours": float("nan")}, "hours=nan is not a time"),
-        ({"hours": "a"}, "hours is 'a'; it must be a number"),
-        ({"hours": True}, "hours is True; it must be a number"),
-        ({"dollars": -5.0}, "dollars=-5 is not a budget; use a number above 0"),
-        ({"flops": "much"}, "flops 'much' is not a budget; use a number such as 1e19"),
+        ({"hours": 1.0, "flops": "1e19"}, "`hours` and `flops` each set the length of the run"),
+        ({"hours": 1.0, "dollars": 1.0}, "`hours` and `dollars` each set the length of the run"),
+        ({"hours": 0.0}, "hours=0` is not a training time"),
+        ({"hours": float("nan")}, "hours=nan` is not a training time"),
+        ({"hours": "a"}, "`hours` is 'a'; it must be a number"),
+        ({"hours": True}, "`hours` is True; it must be a number"),
+        ({"dollars": -5.0}, "dollars=-5` is not a budget; use a number above 0"),
+        ({"flops": "much"}, "`flops` 'much' is not a budget; use a number such as 1e19"),
         ({"flops": "1e99"}, "from 1e12 to 1e30"),
         ({"memory": "24"}, "memory '24' is not a size; use such as 24GB"),
         ({"memory": "0GB"}, "memory '0GB' is not a size"),
-        ({"memory": 24e9}, "memory 24000000000.0 is not a size; use such as '24GB'"),
-        ({"memory": 0}, "memory 0 is not a size"),
+        ({"memory": 24e9}, "`memory` 24000000000.0 is not a size; use a number of bytes"),
+        ({"memory": 0}, "`memory` 0 is not a size"),
     ],
 )
 def test_a_budget_that_cannot_be_is_one_line(parts: dict[str, Any], says: str):
@@ -196,22 +229,29 @@ def test_a_budget_holds_parsed_values_and_is_frozen():
         ({"machine": "h1000"}, "no GPU is known as"),
         ({"budget": pb.Budget(flops="1e12")}, r"enough for about .* parameters, fewer than 1,000,000"),
         (
-            {"target": "350M", "machine": "h100", "batch_size": 10**5},
-            "with batch_size=100000 none fits in 79.6 GiB",
+            {"target": "350M", "machine": "h100", "step": {"batch_size": 10**5}},
+            "with `batch_size=100000` none fits in 79.6 GiB",
         ),
-        ({"machine": "h100", "rank": "speed"}, "rank='speed' without a target is the smallest model"),
+        (
+            {"machine": "h100", "rank": "speed"},
+            "`rank=speed` without a target would only find the smallest model",
+        ),
         (
             {"machine": "h100", "rank": "loss"},
-            r"rank='loss' needs hours or dollars on a `machine`, or `flops`",
+            r"`rank=loss` needs `hours` or `dollars` with a `machine`, or `flops`",
         ),
-        ({"target": "350M", "rank": "loss"}, "rank='loss' needs hours or dollars on a `machine`"),
+        ({"target": "350M", "rank": "loss"}, "`rank=loss` needs `hours` or `dollars` with a `machine`"),
         (
             {"target": "350M", "rank": "speed", "budget": pb.Budget(flops=1e19)},
-            r"rank='speed' needs `machine`",
+            r"`rank=speed` needs `machine`",
         ),
-        ({"budget": pb.Budget(flops=1e19), "rank": "shape"}, "rank='shape' needs a target"),
-        ({"budget": pb.Budget(flops=1e19), "active": "1B"}, "active is a second target beside the first"),
-        ({"target": "350M", "batch_size": 0}, "batch_size is 0; use a whole number above 0"),
+        ({"budget": pb.Budget(flops=1e19), "rank": "shape"}, "`rank=shape` needs `target`"),
+        (
+            {"budget": pb.Budget(flops=1e19), "active": "1B"},
+            "`active` is a second target in addition to the first",
+        ),
+        ({"budget": pb.Budget(flops=1e19), "rank": "size"}, "needs `target`, `machine` or `memory`"),
+        ({"target": "350M", "step": {"batch_size": 0}}, "batch_size is 0; it must be"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_one_line(asked: dict[str, Any], says: str):
@@ -222,9 +262,9 @@ def test_a_search_that_makes_no_sense_is_one_line(asked: dict[str, Any], says: s
 def test_a_batch_size_without_a_memory_to_fit_in_says_what_it_needs():
     for budget in (None, pb.Budget(flops=1e19)):
         with pytest.raises(
-            InputError, match=r"^batch_size decides what fits in memory; give `machine` or `memory` too"
+            InputError, match=r"^`batch_size` decides what fits in memory; give `machine` or `memory` too"
         ):
-            pb.solve("350M", budget=budget, batch_size=8)
+            pb.solve("350M", budget=budget, step={"batch_size": 8})
 
 
 @pytest.mark.parametrize("law", ["hoffmann-2022", LOSS_LAWS["hoffmann-2022"]])
@@ -252,9 +292,9 @@ def test_every_rank_is_open_to_library_and_command_line(rank: str):
 
 
 def test_a_memory_beside_a_target_leaves_only_what_fits_in_the_usual_order():
-    usual = pb.solve("350M", budget=pb.Budget(memory="80GB"), batch_size=16)
+    usual = pb.solve("350M", budget=pb.Budget(memory="80GB"), step={"batch_size": 16})
     assert [s.model for s in usual] == [s.model for s in pb.solve("350M")]
-    scarce = pb.solve("350M", budget=pb.Budget(memory="12GB"), batch_size=16)
+    scarce = pb.solve("350M", budget=pb.Budget(memory="12GB"), step={"batch_size": 16})
     assert all(
         s.forecast.peak_bytes <= 12e9 * USABLE_SHARE for s in scarce if s.forecast and s.forecast.peak_bytes
     )

@@ -1,9 +1,11 @@
 import pytest
 
+import parambudget as pb
 from parambudget.cost.hardware import find_accelerator
 from parambudget.errors import InputError
 from parambudget.planning import machine as machine_module
 from parambudget.planning.machine import machine_for
+from parambudget.render.plan import train_command
 
 
 def test_a_named_gpu_comes_with_its_memory_its_speed_and_a_dated_price():
@@ -18,6 +20,34 @@ def test_a_named_gpu_comes_with_its_memory_its_speed_and_a_dated_price():
 
 def test_several_gpus_are_one_machine():
     assert machine_for("a100", gpus=8).name == "8 x a100-80-sxm"
+
+
+def test_beyond_a_node_the_network_is_the_slowest_link():
+    one, two = machine_for("h100", gpus=8), machine_for("h100", gpus=16)
+    wide = machine_for("h100", gpus=16, gpus_per_node=16)
+    assert [m.n_nodes for m in (one, two, wide)] == [1, 2, 1]
+    assert two.name == "16 x h100-sxm in 2 nodes"
+    assert two.profile.link_bytes < one.profile.link_bytes == wide.profile.link_bytes
+    # A PCIe link is slower than the network: it stays the bottleneck.
+    assert machine_for("4090", gpus=16).profile == machine_for("4090", gpus=8).profile
+
+
+def test_with_whole_copies_tokens_per_second_and_gpu_never_rise_with_more_nodes():
+    def rate(gpus: int) -> float:
+        machine = pb.machine("h100", gpus=gpus)
+        plan = pb.plan("llama-3.2-1b", machine, batch_size=4, gradient_accumulation_steps=gpus, shard=False)
+        return plan.speed.tokens_per_second.expected / gpus
+
+    rates = [rate(gpus) for gpus in (8, 16, 64, 512)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_plan_over_nodes_says_what_it_assumes_and_starts_on_every_node():
+    plan = pb.plan("gpt2", pb.machine("h100", gpus=16))
+    assert "between them gradients go over a network, assumed to be 400 Gb/s per GPU" in plan.warnings[0]
+    assert "torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint FIRST_NODE:29500 --nproc-per-node 8 " in (
+        train_command(plan)
+    )
 
 
 def test_a_given_price_takes_the_place_of_the_range():
@@ -35,7 +65,9 @@ def test_a_given_price_takes_the_place_of_the_range():
             {"gpu": "h100", "dollars_per_hour": -1.0},
             "price -1 is not a price; use US dollars per hour, 0 or more",
         ),
-        ({"gpu": "cpu", "gpus": 2}, "gpus=2, and no GPU was found on this machine"),
+        ({"gpu": "cpu", "gpus": 2}, "gpus=2`, but no GPU was found on this machine"),
+        ({"gpu": "h100", "gpus": 12}, "whole number of nodes of 8; use 8 or 16, or other `gpus_per_node`"),
+        ({"gpu": "h100", "gpus_per_node": True}, "`gpus_per_node` is True; use a whole number from 1"),
         ({"gpu": "cpu"}, "the speed of 'CPU' is unknown; measure it with parambudget calibrate"),
     ],
 )

@@ -160,9 +160,9 @@ def test_a_vocabulary_that_is_slow_is_advised_on_with_its_price():
 @pytest.mark.parametrize(
     ("goal", "says"),
     [
-        ({"hours": 1.0, "tokens": 10}, "hours and tokens both say how long the run is"),
-        ({"hours": 0.0}, "hours=0 is not a time to train for"),
-        ({"hours": float("inf")}, "hours=inf is not a time"),
+        ({"hours": 1.0, "tokens": 10}, "`hours` and `tokens` both set the length of the run"),
+        ({"hours": 0.0}, "hours=0` is not a training time"),
+        ({"hours": float("inf")}, "hours=inf` is not a training time"),
         ({"unique_tokens": 0}, "unique_tokens is 0; it must be"),
         ({"bytes_per_token": -1.0}, "bytes_per_token is -1; it must be"),
     ],
@@ -173,7 +173,7 @@ def test_a_goal_that_cannot_be_is_one_line(goal, says):
 
 
 def test_hours_without_room_for_one_update_are_one_line():
-    with pytest.raises(InputError, match=r"hours=1e-05 is too short for one update of 131.1K tokens"):
+    with pytest.raises(InputError, match=r"`hours=1e-05` is too short for one update of 131.1K tokens"):
         planned(Goal(hours=1e-5), GIVEN)
 
 
@@ -267,7 +267,7 @@ def test_a_notebook_plans_in_one_call():
         ({"ranks": 4}, "ranks is not a setting of an update"),
         ({"world_size": 4}, "world_size is not a setting of an update"),
         ({"sharded": True}, "sharded is not a setting of an update"),
-        ({"shard": True}, "shard=True divides a model among several processes and world_size=1"),
+        ({"shard": True}, "shard=True divides a model among processes, and world_size=1"),
         (
             {"gpus": 4, "gradient_accumulation_steps": 6},
             "gradient_accumulation_steps=6 cannot be divided evenly among 4 processes; use 8",

@@ -94,10 +94,10 @@ def test_a_lattice_takes_ways_that_fit_and_are_nearly_as_quick_as_each_models_ow
 @pytest.mark.parametrize(
     ("given", "advice"),
     [
-        ({}, "take a smaller model, a shorter context_length or more GPUs"),
+        ({}, "use a smaller model, a shorter context_length or more GPUs"),
         (
             {"batch_size": 64, "gradient_checkpointing": False},
-            "leave batch_size, gradient_checkpointing to be chosen",
+            "leave out `batch_size`, `gradient_checkpointing`",
         ),
     ],
 )

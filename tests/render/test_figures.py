@@ -38,3 +38,10 @@ def test_the_landscape_is_drawn_whole_and_opaque(tmp_path):
 def test_a_picture_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(InputError, match="No such file or directory; nothing was written, choose"):
         save_png(landscape({}, CURRENT, 350_000_000), tmp_path / "nowhere" / "sizes.png")
+
+
+def test_the_legend_of_the_memory_lies_below_the_axis_label():
+    figure = pb.plot(pb.plan(CURRENT, "h100", hours=1.5))
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    assert axes.get_legend().get_window_extent().y1 < axes.xaxis.label.get_window_extent().y0

@@ -1,9 +1,11 @@
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from parambudget.render.training import StepLine, live_progress
+import parambudget as pb
+from parambudget.render.training import StepLine, introduction, live_progress
 from parambudget.training.metrics import StepMetrics
 
 PEAK = 989.4e12
@@ -65,3 +67,15 @@ def test_an_update_without_a_finite_loss_says_so_and_leaves_the_smoothed_one():
     text = line.full(step(2, None))
     assert "loss not finite  smoothed 3.0000" in text
     assert text.endswith("update skipped")
+
+
+def test_the_convention_of_an_mfu_is_explained_before_the_first_one(tmp_path):
+    data = SimpleNamespace(
+        name="text", sha256="0" * 64, n_documents=2, n_held_out=1, validation=[1], train=[1], train_bytes=4,
+        entries=512,
+    )  # fmt: skip
+    model = pb.model(dim=64, n_layers=2, n_heads=2, vocab_size=512)
+    for peak, explained in ((PEAK, True), (None, False)):
+        console = Console(file=io.StringIO(), width=200)
+        console.print(introduction(model, "cuda", data, tmp_path, peak))
+        assert ("attention over the whole context" in console.file.getvalue()) == explained

@@ -211,7 +211,7 @@ def test_a_lattice_of_too_many_rows_is_refused():
 @pytest.mark.parametrize("sizes", [{"dim": 2**26, "n_layers": 10_000}, {"dim": 2**28, "n_layers": 1}])
 def test_counts_beyond_what_floats_hold_are_refused(sizes: dict[str, int]):
     space = SearchSpace.declare(10**15, sizes | {"head_dim": 64})
-    with pytest.raises(InputError, match=r"9\.0e15 or more parameters; lower the upper ends$"):
+    with pytest.raises(InputError, match=r"9\.0e15 parameters or more; lower the upper ends$"):
         Search(space, 10**15)
 
 
@@ -238,7 +238,7 @@ def test_more_points_within_tolerance_than_can_be_compared_are_refused():
     fields = {"n_layers": "10:20", "dim": 4096, "head_dim": 128, "multiple": 1, "ffn_ratio": "1:500"}
     search = Search(SearchSpace.declare(10**11, fields), 10**11)
     with pytest.raises(
-        InputError, match=r"more than 10,000,000 points of the lattice have [\d,]+ to [\d,]+ param"
+        InputError, match=r"more than 10,000,000 shapes in the search space have [\d,]+ to [\d,]+ param"
     ):
         search.certificate(Fraction(9, 10))
     assert search.certificate(Fraction(1, 1000)).best_error < 10**6
@@ -246,7 +246,9 @@ def test_more_points_within_tolerance_than_can_be_compared_are_refused():
 
 def test_an_empty_lattice_says_which_axes_do_not_meet():
     space = SearchSpace.declare(10**6, {"dim": 96, "head_dim": 64, "n_layers": 2})
-    with pytest.raises(NoSolution, match="the lattice is empty: no combination of n_layers 2, dim 96, ") as e:
+    with pytest.raises(
+        NoSolution, match="the search space is empty: no combination of n_layers 2, dim 96, "
+    ) as e:
         Search(space, 10**6)
     assert "\n" not in str(e.value)
 

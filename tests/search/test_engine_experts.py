@@ -172,11 +172,11 @@ def test_shares_that_differ_beyond_what_floats_tell_are_told_apart():
 
 def test_no_combination_that_routes_is_said():
     fields = {"n_experts": 8, "n_experts_per_token": 6, "n_expert_groups": 4, "n_groups_per_token": 2}
-    with pytest.raises(ConfigError, match="hold 4 of n_experts=8, and a token needs 6"):
+    with pytest.raises(ConfigError, match="n_experts_per_token=6 experts: they have 4 of n_experts=8"):
         OfExperts({}, fields, None, "", 64).search(10**9)
 
 
 def test_a_lattice_without_a_point_is_said():
     fields = {"n_experts": 8, "n_experts_per_token": 2, "dim": 96, "head_dim": 64, "n_layers": 2}
-    with pytest.raises(NoSolution, match="the lattice is empty: no combination of n_layers 2, dim 96, "):
+    with pytest.raises(NoSolution, match="the search space is empty: no combination of n_layers 2, dim 96, "):
         OfExperts({}, fields, None, "", 64).search(10**7)

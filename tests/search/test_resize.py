@@ -145,7 +145,7 @@ def test_a_way_that_does_not_exist_is_named_with_its_reason():
     assert found.current is not None
     assert list(found.current.unavailable) == ["thinner"]
     assert found.current.unavailable["thinner"].startswith(
-        "narrower FFN, dim and layers kept: the nearest is "
+        "the nearest with narrower FFN, same dim and layers is "
     )
     assert found.as_dict()["current"]["unavailable"] == found.current.unavailable
 
@@ -154,20 +154,20 @@ def test_a_balanced_way_that_would_not_be_balanced_is_named():
     found = pb.resize("gpt2-medium", "200M", n_layers=[4, 8, 24], dim=[960, 1024])
     assert found.current is not None
     assert found.current.unavailable["balanced"] == (
-        "smaller dim and fewer layers, aspect ratio kept: none within 0.5%"
+        "none with smaller dim and fewer layers, same aspect ratio is within 0.5%"
     )
 
 
 def test_a_single_layer_has_no_shallower_way():
     found = pb.resize(NOTE.replace(n_layers=1), "40M", tolerance="5%")
     assert found.current is not None
-    assert found.current.unavailable["shallower"] == "the lattice has no n_layers other than 1"
+    assert found.current.unavailable["shallower"] == "the search space has no n_layers other than 1"
 
 
 def test_a_lattice_without_the_current_width_has_no_way_that_keeps_it():
     found = pb.resize(NOTE, "350M", dim="512:960:64")
     assert found.current is not None
-    assert found.current.unavailable["shallower"] == "the lattice has no dim of 1024"
+    assert found.current.unavailable["shallower"] == "the search space has no dim of 1024"
 
 
 def test_a_budget_that_no_way_meets_names_the_nearest_once():
@@ -182,17 +182,17 @@ def test_where_only_other_heads_would_meet_the_budget_every_way_says_why_not():
     with pytest.raises(NoSolution) as caught:
         pb.resize("qwen3-0.6b", "380M", n_layers=28, dim=1024)
     reasons = str(caught.value).split("; ")
-    assert reasons[0] == "no narrower model: the lattice has no dim other than 1024"
-    assert reasons[1] == "no shallower model: the lattice has no n_layers other than 28"
-    assert reasons[2].startswith("no thinner model: narrower FFN, dim and layers kept: the nearest is ")
+    assert reasons[0] == "no narrower model: the search space has no dim other than 1024"
+    assert reasons[1] == "no shallower model: the search space has no n_layers other than 28"
+    assert reasons[2].startswith("no thinner model: the nearest with narrower FFN, same dim and layers is ")
 
 
 def test_a_model_within_tolerance_already_is_left_alone():
     with pytest.raises(InputError) as caught:
         pb.resize(NOTE, "454M")
     assert str(caught.value) == (
-        "the current model has 454,166,528 total parameters, +0.037 % off 454,000,000 and within 0.5% of it "
-        "already; give a smaller tolerance to change it all the same"
+        "the current model has 454,166,528 total parameters, already within 0.5% of 454,000,000 (+0.037 %); "
+        "give a smaller `tolerance` to change it anyway"
     )
 
 
@@ -202,7 +202,7 @@ def test_a_smaller_tolerance_changes_it_all_the_same():
 
 
 def test_a_thousandfold_growth_is_refused():
-    with pytest.raises(InputError, match=r"more than 1,000 times as many; start from a larger one"):
+    with pytest.raises(InputError, match=r"more than 1,000 times that; start from a larger model"):
         pb.resize("gpt2", "1000T")
 
 

@@ -239,7 +239,7 @@ def test_the_embedding_is_not_blamed_where_the_budget_counts_the_body():
         ({"top": True}, "top is True; use a whole number from 1 to 1000"),
         ({"top": 1001}, "top is 1001; use a whole number from 1 to 1000"),
         ({"dims": 896}, "unknown field 'dims'; did you mean 'dim'?"),
-        ({"target": "1000T"}, "the largest model of the lattice has 9.0e15 or more parameters"),
+        ({"target": "1000T"}, "the largest model in the search space has 9.0e15 parameters or more"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(asked: dict[str, Any], says: str):
@@ -274,7 +274,9 @@ def test_a_current_model_is_for_resize():
 def test_an_unknown_keyword_is_refused_without_a_list_of_all_fields():
     with pytest.raises(ConfigError) as caught:
         pb.solve("1B", zzz=1)
-    assert str(caught.value) == "unknown field 'zzz'; use an axis or a field of a model"
+    assert str(caught.value) == (
+        "unknown field 'zzz'; use an axis or a field of a model, see `help(pb.ModelConfig)`"
+    )
 
 
 def test_the_keywords_of_a_search_are_the_fields_of_a_model_and_three_of_axes():

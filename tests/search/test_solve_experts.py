@@ -169,21 +169,21 @@ def test_the_tolerance_that_is_offered_is_enough():
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"active": "9B"}, "active is 9,000,000,000, more than the target of 8,000,000,000"),
-        ({"active": "1B", "counted": "active"}, "active is a second target, and counted='active' makes"),
+        ({"active": "9B"}, "`active` is 9,000,000,000, more than the target of 8,000,000,000"),
+        ({"active": "1B", "counted": "active"}, "`active` is a second target, and `counted=active` makes"),
         ({"n_experts": 0}, "n_experts is 0; sizes start at 1"),
         ({"n_shared_experts": "-1"}, "n_shared_experts '-1' is not a whole number"),
         ({"n_experts": 8, "n_experts_per_token": 9}, "n_experts_per_token=9 is more than n_experts=8"),
         ({"active": "1B", "n_first_dense": 999}, "no layer of n_layers=77 has experts"),
         ({"active": "1B", "shared_expert_gate": True}, "shared_expert_gate needs shared experts"),
-        ({"active": "1B", "intermediate_size": 99}, "intermediate_size is the width of dense layers, and "),
+        ({"active": "1B", "intermediate_size": 99}, "`intermediate_size` is the width of dense layers, but "),
         ({"kv_lora_rank": 64, "kv_groups": 2}, "in latent attention every head has keys of its own; "),
         ({"kv_lora_rank": 64, "head_dim": 100}, "head_dim=100 is not qk_nope_head_dim + qk_rope_head_dim"),
         ({"kv_lora_rank": 0}, "kv_lora_rank is 0; it must be greater than or equal to 1"),
         ({"kv_lora_rank": 64, "v_head_dim": "x"}, "v_head_dim is 'x'; it must be a valid integer"),
         (
             {"active": "1B", "budget": pb.Budget(hours=1), "machine": "h100", "target": None},
-            "active is a second target beside the first",
+            "`active` is a second target in addition to the first",
         ),
     ],
 )  # fmt: skip
@@ -215,7 +215,7 @@ def test_the_ways_out_may_have_two_budgets():
     found = pb.resize("deepseek-v2-lite", "12B", active="2B")
     for solution in found:
         assert abs(solution.active_error) <= 10_000_000
-    with pytest.raises(InputError, match="within 1% of it already"):
+    with pytest.raises(InputError, match="already within 1% of 15,700,000,000"):
         pb.resize("deepseek-v2-lite", "15.7B", active="2.66B", tolerance="1%")
     assert pb.resize("deepseek-v2-lite", "15.7B", active="2.2B", tolerance="1%")
 

@@ -137,6 +137,11 @@ def test_heads_with_an_odd_rotated_share_are_no_points():
     assert space.head_dim.values == (32, 40)
 
 
+def test_heads_with_other_pairs_than_the_factors_of_longrope_are_no_points():
+    choices = choices_of(preset("phi-4-mini"))
+    assert SearchSpace.declare(10**8, choices).head_dim.values == (128,)
+
+
 def test_the_choices_of_a_model_leave_out_its_sizes():
     choices = choices_of(preset("qwen3-0.6b"))
     assert choices["qk_norm"] == "head"
@@ -151,18 +156,18 @@ def test_the_choices_of_a_model_leave_out_its_sizes():
     [
         (
             {"kv_groups": 2, "n_kv_heads": 4},
-            "kv_groups and n_kv_heads both say how many kv heads there are; give one of them",
+            "`kv_groups` and `n_kv_heads` both set the number of key/value heads; give one of them",
         ),
         ({"multiple": 0}, "multiple is 0; sizes start at 1"),
         ({"multiple": True}, "multiple is True; use whole sizes"),
         ({"multiple": 64.0}, "multiple is 64.0; use whole sizes"),
         ({"multiple": "x"}, "multiple 'x' is not a whole number"),
-        ({"multiple": "64,128"}, "multiple is '64,128'; use one whole number, such as 64"),
-        ({"multiple": 2**32}, "multiple is 4294967296; use one whole number, such as 64"),
+        ({"multiple": "64,128"}, "`multiple` is '64,128'; use one whole number, such as 64"),
+        ({"multiple": 2**32}, "`multiple` is 4294967296; use one whole number, such as 64"),
         ({"n_layers": 10_001}, "n_layers is 10,001; at most 10,000"),
         ({"dim": 2**31 + 1}, "dim is 2,147,483,649; at most 2,147,483,648"),
         ({"intermediate_size": 2**32}, "intermediate_size is 4,294,967,296; at most 2,147,483,648"),
-        ({"head_dim": 63}, "head_dim 63 leaves an odd width to rotate; use even values, or position none"),
+        ({"head_dim": 63}, "head_dim 63 leaves an odd width to rotate; use even values, or `position=none`"),
         ({"n_layer": 24}, "unknown field 'n_layer'; did you mean 'n_layers'?"),
         ({"vocab_size": 0}, "vocab_size is 0; it must be greater than or equal to 1"),
         ({"vocab_size": "32000"}, "vocab_size is '32000'; it must be a valid integer"),

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from parambudget.arch.blocks import MLAConfig, MoEConfig
 from parambudget.arch.config import BLOCKS, FIELDS, ModelConfig
-from parambudget.arch.dims import pattern_at
+from parambudget.arch.dims import RopeType, pattern_at
+from parambudget.arch.rope_scaling import RopeScaling
 
 SIZES = (
     "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size",
@@ -58,6 +59,8 @@ def models(
     )
     if model.position == "rotary" and model.n_local_layers:
         model = model.replace(rope_theta_local=draw(st.none() | st.just(50.0)))
+    if model.position == "rotary":
+        model = model.replace(rope_scaling=draw(st.none() | rope_scalings(model.rotary_dim // 2)))
     projected = draw(st.none() | st.integers(1, 24))
     return model if projected == model.dim else model.replace(embedding_dim=projected)
 
@@ -119,6 +122,26 @@ def mla_blocks(rotated: int) -> st.SearchStrategy[MLAConfig]:
         qk_rope_head_dim=st.just(rotated),
         v_head_dim=st.integers(1, 12),
     )
+
+
+@st.composite
+def rope_scalings(draw: st.DrawFn, n_pairs: int) -> RopeScaling:
+    """Any valid rescaling of heads with that many rotated pairs. No sequence is long enough for LongRoPE's
+    long factors, with which a cache gives other logits than the whole sequence."""
+    kinds = [kind for kind in get_args(RopeType) if kind not in ("none", *(["dynamic"] * (n_pairs == 1)))]
+    kind = draw(st.sampled_from(kinds))
+    factors = st.tuples(*[st.floats(0.5, 8)] * n_pairs)
+    own: dict[str, st.SearchStrategy[Any]] = {"rope_factor": st.floats(1, 8)}
+    if kind in ("yarn", "llama3", "longrope"):
+        own["rope_original_context"] = st.integers(12, 100)
+    if kind == "yarn":
+        own |= {"rope_truncate": st.booleans(), "rope_attention_factor": st.none() | st.floats(0.5, 2)}
+    if kind == "longrope":
+        own |= {"rope_short_factors": factors, "rope_long_factors": factors}
+        del own["rope_factor"]
+    if kind == "proportional":
+        own["rope_proportion"] = st.floats(1 / n_pairs, 1)
+    return RopeScaling(rope_type=kind, **{name: draw(values) for name, values in own.items()})
 
 
 def _values(name: str) -> st.SearchStrategy[Any]:

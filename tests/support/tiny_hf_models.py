@@ -18,8 +18,11 @@ FAMILIES = DENSE | FAMILIES_OF_EXPERTS | FAMILIES_BY_POSITION | FAMILIES_BEFORE_
 
 
 def shrunk(draw: st.DrawFn, family: Family) -> ModelConfig:
-    """The family's choices with random small sizes."""
+    """The family's choices with random small sizes, and plain rotary angles."""
     like = family.example
+    if like.rope_scaling:
+        score_scale = None if like.mla else like.attention_multiplier  # DeepSeek's is part of its YaRN
+        like = like.replace(rope_type="none", attention_multiplier=score_scale)
     head_dim = 8 * draw(st.integers(1, 3))
     n_kv_heads = draw(st.integers(1, 3))
     n_heads = n_kv_heads * (draw(st.integers(1, 3)) if family.grouped else 1)

@@ -234,7 +234,7 @@ def test_a_shared_run_starts_from_the_weights_of_another(two, alone):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ([], "alone holds another run"),
+        ([], "alone contains another run"),
         (["--out", "config.json"], "config.json is not a writable folder"),
         (["--out", "new", "--data", "nowhere"], "no data at nowhere"),
         (["--resume", "--steps", "3"], "alone/checkpoints/step-8 is already beyond steps=3"),

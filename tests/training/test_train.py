@@ -272,7 +272,7 @@ def test_the_learning_rate_is_set_on_every_group():
 def test_a_folder_of_another_run_is_refused_and_left_alone(data, tmp_path):
     loop.train(loop.TrainJob(small_model(), small_config(), data, tmp_path / "run"), device="cpu")
     before = (tmp_path / "run/metrics.jsonl").read_bytes()
-    with pytest.raises(InputError, match="holds another run"):
+    with pytest.raises(InputError, match="contains another run"):
         loop.train(loop.TrainJob(small_model(), small_config(seed=1), data, tmp_path / "run"), device="cpu")
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
 

@@ -25,11 +25,15 @@ class MLAConfig(BaseModel):
     )
     q_lora_rank: PositiveSize | None = Field(
         None,
-        description="Width of the latent that queries are projected from; without it, from the input itself.",
+        description="Width of the latent that queries are projected from; unless set, the input itself.",
     )
-    qk_nope_head_dim: PositiveSize = Field(description="Width of a head's query and key without position.")
-    qk_rope_head_dim: PositiveSize = Field(description="Width of a head's query and key that is rotated.")
-    v_head_dim: PositiveSize = Field(description="Width of a head's value.")
+    qk_nope_head_dim: PositiveSize = Field(
+        description="Width of the part of a query or key head without positions."
+    )
+    qk_rope_head_dim: PositiveSize = Field(
+        description="Width of the part of a query or key head that is rotated."
+    )
+    v_head_dim: PositiveSize = Field(description="Width of a value head.")
 
 
 class MoEConfig(BaseModel):
@@ -37,17 +41,18 @@ class MoEConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    n_experts: PositiveSize = Field(description="Routed experts of a layer.")
+    n_experts: PositiveSize = Field(description="Routed experts per layer.")
     n_experts_per_token: PositiveSize = Field(description="Routed experts per token.")
-    expert_intermediate_size: PositiveSize = Field(description="Width of one expert between its matrices.")
+    expert_intermediate_size: PositiveSize = Field(description="Inner width of one expert.")
     n_shared_experts: NonNegativeSize = Field(
-        0, description="Experts that every token uses, beside the routed ones."
+        0, description="Experts that every token uses in addition to the routed ones."
     )
     shared_intermediate_size: PositiveSize | None = Field(
-        None, description="Width of one shared expert; defaults to that of a routed one (Qwen1.5-MoE: 5632)."
+        None,
+        description="Inner width of one shared expert; unless set, that of a routed one (Qwen1.5-MoE: 5632).",
     )
     shared_expert_gate: bool = Field(
-        False, description="The shared experts' output is scaled by a learned sigmoid gate (Qwen2-MoE)."
+        False, description="Scale the output of the shared experts by a learned sigmoid gate (Qwen2-MoE)."
     )
     expert_bias: bool = Field(
         False, description="Bias on every projection of the routed experts; shared ones follow ffn_bias."
@@ -56,21 +61,22 @@ class MoEConfig(BaseModel):
     router_scores: RouterScores = Field(
         "softmax",
         description=(
-            "How logits become scores. Softmax with norm_expert_weights is softmax over the token's experts."
+            "Function from router logits to scores. softmax with norm_expert_weights is a softmax over the "
+            "chosen experts."
         ),
     )
     correction_bias: bool = Field(
         False,
         description=(
-            "A bias on the scores that affects only which experts are chosen; a buffer, not a parameter "
+            "Choose experts by their scores plus a bias that balances them; it is a buffer, not a parameter "
             "(DeepSeek-V3)."
         ),
     )
     norm_expert_weights: bool = Field(
-        True, description="The weights of a token's experts are normalised to sum to 1."
+        True, description="Normalize the weights of a token's experts to sum to 1."
     )
     routing_multiplier: PositiveFloat = Field(
-        1.0, description="The weights of a token's experts are scaled by this (DeepSeek-V3: 2.5)."
+        1.0, description="Factor on the weights of a token's experts (DeepSeek-V3: 2.5)."
     )
     n_expert_groups: PositiveSize = Field(
         1, description="Groups that the experts are divided into (DeepSeek-V3: 8)."
@@ -78,25 +84,25 @@ class MoEConfig(BaseModel):
     n_groups_per_token: PositiveSize = Field(
         1,
         description=(
-            "Groups that a token's experts may come from: the best ones, by their best expert (softmax) or "
-            "by the sum of their two best (sigmoid)."
+            "Groups from which a token's experts are chosen: those with the best expert (softmax) or the "
+            "best sum of two experts (sigmoid)."
         ),
     )
     fused_experts: bool = Field(
         False,
         description=(
-            "One three-dimensional tensor per projection for all experts, not a matrix per expert; the count "
-            "is the same, and Muon leaves it to AdamW."
+            "Store a projection of all experts as one 3-D tensor instead of a matrix per expert. The count "
+            "is the same, but AdamW trains it instead of Muon."
         ),
     )
     n_first_dense: NonNegativeSize = Field(
-        0, description="Dense layers before the first with experts (DeepSeek-V3: 3)."
+        0, description="Dense layers before the first layer with experts (DeepSeek-V3: 3)."
     )
     moe_pattern: Annotated[tuple[FFNKind, ...], PATTERN] = Field(
         ("experts",),
         description=(
-            "Which layers have experts, repeated from the first layer on, such as dense,experts for every "
-            "second; the first n_first_dense have none."
+            "Which layers have experts, as a pattern repeated from the first layer on: dense,experts is "
+            "every second layer. The first n_first_dense layers have none."
         ),
     )
 
@@ -118,12 +124,12 @@ class MoEConfig(BaseModel):
             reachable = self.n_experts // self.n_expert_groups * self.n_groups_per_token
             raise ValueError(
                 f"n_groups_per_token={self.n_groups_per_token} of n_expert_groups={self.n_expert_groups} "
-                f"hold {reachable} of n_experts={self.n_experts}, and a token needs "
-                f"{self.n_experts_per_token} from at most all groups; change one of them"
+                f"do not give each token n_experts_per_token={self.n_experts_per_token} experts: they have "
+                f"{reachable} of n_experts={self.n_experts}; change one of them"
             )
         if not self.n_shared_experts and (self.shared_expert_gate or self.shared_intermediate_size):
             what = "shared_expert_gate" if self.shared_expert_gate else "shared_intermediate_size"
-            raise ValueError(f"{what} needs shared experts, and n_shared_experts is 0; set n_shared_experts")
+            raise ValueError(f"{what} needs shared experts, but n_shared_experts is 0; set n_shared_experts")
         return self
 
     @property

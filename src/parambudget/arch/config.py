@@ -1,6 +1,7 @@
 """A complete decoder-only transformer: every size and every choice, validated once."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, Unpack
 
@@ -21,7 +22,10 @@ from parambudget.arch.dims import (
     RotaryUse,
 )
 from parambudget.arch.fields import ModelFields
+from parambudget.arch.rope_scaling import RopeScaling
+from parambudget.arch.synonyms import with_our_names
 from parambudget.arch.validation import (
+    LARGEST_SIZE,
     PATTERN,
     LayerCount,
     NonNegativeSize,
@@ -33,7 +37,9 @@ from parambudget.arch.validation import (
 )
 from parambudget.errors import ConfigError
 
-BLOCKS: Final[dict[str, type[BaseModel]]] = {"moe": MoEConfig, "mla": MLAConfig}
+BLOCKS: Final[dict[str, type[BaseModel]]] = {
+    "moe": MoEConfig, "mla": MLAConfig, "rope_scaling": RopeScaling,
+}  # fmt: skip
 """The field that holds each block, and the block's class."""
 
 
@@ -47,7 +53,19 @@ def nest_blocks(fields: Mapping[str, Any]) -> dict[str, Any]:
             whole[name] = dict(given) | own
         elif own and given is None:
             whole[name] = own
+        if name == "rope_scaling" and "rope_type" in own:
+            whole[name] = _of_another_type(dict(given or {}), own)
     return whole
+
+
+def _of_another_type(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The block with its type given anew: what another type needed is dropped, and "none" drops the block."""
+    if own["rope_type"] == "none":
+        if len(own) > 1:
+            name = next(name for name in own if name != "rope_type")
+            raise ConfigError(f"{name} has no meaning with rope_type='none'; leave it out")
+        return None
+    return (dict(given) if own["rope_type"] == given.get("rope_type") else {}) | dict(own)
 
 
 def flat_fields(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -67,44 +85,44 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     # Sizes
-    dim: PositiveSize = Field(description="Model width: the length of the residual stream.")
+    dim: PositiveSize = Field(description="Model width: the size of the residual stream.")
     n_layers: LayerCount = Field(description="Transformer blocks.")
     n_heads: PositiveSize = Field(description="Query heads.")
     n_kv_heads: PositiveSize = Field(
         description=(
-            "Key/value heads: n_heads for multi-head, 1 for multi-query, a divisor in between for grouped."
+            "Key/value heads: n_heads for multi-head attention, 1 for multi-query, a divisor in between for "
+            "grouped-query."
         ),
     )
     head_dim: PositiveSize = Field(description="Width of one head; need not be dim / n_heads.")
-    intermediate_size: PositiveSize = Field(
-        description="Width of the feed-forward network between its matrices."
-    )
+    intermediate_size: PositiveSize = Field(description="Inner width of the feed-forward network (FFN).")
     vocab_size: PositiveSize = Field(50257, description="Rows of the token embedding, unpadded.")
     context_length: PositiveSize = Field(
         1024, description="Longest sequence, in tokens; adds parameters only with learned positions."
     )
 
     # Choices that change the tensors
-    tied: bool = Field(True, description="The output head is the token embedding.")
+    tied: bool = Field(True, description="Use one matrix for token embedding and output head.")
     position: PositionEncoding = Field(
         "rotary",
         description=(
-            "Position encoding: rotary, a learned table, biases on the scores (ALiBi), or none; only the "
-            "table has parameters."
+            "Position encoding: rotary, a learned table, biases on the attention scores (ALiBi), or none. "
+            "Only the table has parameters."
         ),
     )
     position_offset: NonNegativeSize = Field(
         0, description="Unused rows at the start of the learned table (OPT: 2)."
     )
     embedding_dim: PositiveSize | None = Field(
-        None, description="Width of the embedding, if it is projected to dim and back (OPT-350M: 512)."
+        None,
+        description="Width of the token embedding where it is projected to dim and back (OPT-350M: 512).",
     )
-    embedding_norm: bool = Field(False, description="A norm on the token embeddings (BLOOM).")
+    embedding_norm: bool = Field(False, description="Normalize the token embeddings (BLOOM).")
     norm: NormType = Field("rmsnorm", description="Type of every norm.")
     norm_weight: bool = Field(
-        True, description="Norms have a learned scale; without it they have no parameters (OLMo-1)."
+        True, description="Give norms a learned scale; without it they have no parameters (OLMo-1)."
     )
-    norm_bias: bool = Field(False, description="Norms have a learned shift; layernorm only.")
+    norm_bias: bool = Field(False, description="Give norms a learned shift (layernorm only).")
     norm_placement: NormPlacement = Field(
         "pre",
         description=(
@@ -112,30 +130,34 @@ class ModelConfig(BaseModel):
             "norm(f(x)), OLMo 2. Sandwich: x + norm(f(norm(x))), Gemma 2."
         ),
     )
-    final_norm: bool = Field(True, description="A norm before the output head.")
+    final_norm: bool = Field(True, description="Normalize before the output head.")
     block: BlockLayout = Field(
         "sequential",
         description=(
-            "Attention, then FFN; or both from the same input (GPT-NeoX); or both after one shared norm "
+            "Attention, then FFN; both in parallel (GPT-NeoX); or both in parallel after one shared norm "
             "(GPT-J, Falcon-7B)."
         ),
     )
     qk_norm: QKNormScope = Field(
         "none",
         description=(
-            "Norm on queries and keys: one head_dim scale for all heads (Qwen3), one per head (Cohere), "
-            "or full width (OLMo 2)."
+            "Norm on queries and keys: head has one scale that all heads share (Qwen3), per-head one for "
+            "each (Cohere), full one over all heads together (OLMo 2)."
         ),
     )
     qk_norm_bias: bool | None = Field(
-        None, description="Norms on queries and keys have a shift; defaults to norm_bias (StableLM: none)."
+        None,
+        description="Give the norms on queries and keys a shift; unless set, as norm_bias (StableLM: none).",
     )
     attention_sinks: bool = Field(
-        False, description="A learned score per head that takes attention without a value (gpt-oss)."
+        False,
+        description="Give each head a learned score that absorbs attention and adds no value (gpt-oss).",
     )
     gated: bool = Field(
         True,
-        description="FFN of three matrices, down(act(gate(x)) * up(x)), instead of two, down(act(up(x))).",
+        description=(
+            "Use a gated FFN of three matrices, down(act(gate(x)) * up(x)), instead of two, down(act(up(x)))."
+        ),
     )
     qkv_bias: bool = Field(False, description="Bias on the query, key and value projections.")
     attention_out_bias: bool = Field(False, description="Bias on the attention output projection.")
@@ -146,65 +168,66 @@ class ModelConfig(BaseModel):
     activation: ActivationName = Field(
         "silu",
         description=(
-            "FFN activation: gated silu is SwiGLU, gated gelu GeGLU, quick_gelu x * sigmoid(1.702 x), relu2 "
-            "the square of ReLU."
+            "FFN activation. Gated silu is SwiGLU and gated gelu GeGLU; quick_gelu is x * sigmoid(1.702 x), "
+            "relu2 the square of ReLU."
         ),
     )
     ffn_clamp: PositiveFloat | None = Field(
-        None, description="Clamps the gate from above and up on both sides, then adds 1 to up (gpt-oss: 7)."
+        None, description="Clamp the gate to at most X and up to -X..X, then add 1 to up (gpt-oss: 7)."
     )
     window: PositiveSize | None = Field(
-        None, description="Tokens that a query attends to in local layers, itself included; all when absent."
+        None, description="Tokens that a query sees in local layers, itself included; unless set, all."
     )
     window_pattern: Annotated[tuple[AttentionSpan, ...], PATTERN] = Field(
         ("local",),
         description=(
-            "Which layers have the window, repeated from the first layer on, such as local,global for every "
-            "other (Gemma 2)."
+            "Which layers are local (see window), as a pattern repeated from the first layer on: "
+            "local,global is every other layer (Gemma 2)."
         ),
     )
     rope_theta: PositiveFloat = Field(10_000.0, description="Base of the rotary frequencies.")
     rope_theta_local: PositiveFloat | None = Field(
-        None, description="The same for local layers; defaults to rope_theta (Gemma 3: 10,000)."
+        None,
+        description="Base of the rotary frequencies in local layers; unless set, rope_theta (Gemma 3: 1e4).",
     )
     rotary_pattern: Annotated[tuple[RotaryUse, ...], PATTERN] = Field(
         ("rotary",),
         description=(
-            "Which layers have rotary positions, repeated from the first layer on, such as "
+            "Which layers have rotary positions, as a pattern repeated from the first layer on, such as "
             "rotary,rotary,rotary,none (SmolLM3)."
         ),
     )
     rotary_fraction: Share = Field(
-        1.0, description="Share of head_dim, or of qk_rope_head_dim, that is rotated (GPT-NeoX: 0.25)."
+        1.0, description="Share of head_dim (or of qk_rope_head_dim) that is rotated (GPT-NeoX: 0.25)."
     )
     rotary_interleaved: bool = Field(
         False,
         description=(
-            "Rotates neighbouring elements as pairs (GPT-J, Cohere, GLM, DeepSeek), not elements half the "
-            "width apart."
+            "Rotate neighbouring elements as pairs (GPT-J, Cohere, GLM, DeepSeek) instead of elements half "
+            "the width apart."
         ),
     )
     norm_eps: PositiveFloat = Field(1e-5, description="Added to the variance in every norm.")
     logit_multiplier: PositiveFloat = Field(
-        1.0, description="Logits are scaled by this, before any soft cap (Cohere: 1/16)."
+        1.0, description="Factor on the logits, before any soft cap (Cohere: 1/16)."
     )
     logit_softcap: PositiveFloat | None = Field(
-        None, description="Logits become cap * tanh(logits / cap) (Gemma 2: 30)."
+        None, description="Soft cap on the logits: cap * tanh(logits / cap) (Gemma 2: 30)."
     )
     embedding_multiplier: PositiveFloat = Field(
-        1.0, description="Token embeddings are scaled by this (Gemma: sqrt(dim))."
+        1.0, description="Factor on the token embeddings (Gemma: sqrt(dim))."
     )
     residual_multiplier: PositiveFloat = Field(
-        1.0, description="Every branch is scaled by this before it is added to the residual stream (Granite)."
+        1.0, description="Factor on every branch before it is added to the residual stream (Granite)."
     )
     attention_multiplier: PositiveFloat | None = Field(
-        None, description="Scale of the attention scores; 1 / sqrt(head_dim) when absent."
+        None, description="Factor on the attention scores; unless set, 1 / sqrt(head_dim)."
     )
     attention_softcap: PositiveFloat | None = Field(
-        None, description="Attention scores become cap * tanh(scores / cap) (Gemma 2: 50)."
+        None, description="Soft cap on the attention scores: cap * tanh(scores / cap) (Gemma 2: 50)."
     )
     qkv_clip: PositiveFloat | None = Field(
-        None, description="Queries, keys and values are clamped to plus and minus this (MPT, OLMo)."
+        None, description="Clamp queries, keys and values to at most this, up or down (MPT, OLMo)."
     )
     init_std: PositiveFloat = Field(
         0.02,
@@ -215,13 +238,17 @@ class ModelConfig(BaseModel):
     zero_init_out: bool = Field(
         False,
         description=(
-            "Output projections of attention and FFN start at zero, so every block starts as the identity."
+            "Start the output projections of attention and FFN at zero, so that every block starts as the "
+            "identity."
         ),
     )
 
     # Optional blocks
     moe: MoEConfig | None = Field(None, description="Mixture of experts instead of one FFN.")
     mla: MLAConfig | None = Field(None, description="Multi-head latent attention.")
+    rope_scaling: RopeScaling | None = Field(
+        None, description="Rotary angles rescaled for a longer context; they have no parameters."
+    )
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
@@ -234,6 +261,22 @@ class ModelConfig(BaseModel):
     def rotary_dim(self) -> int:
         """Elements of each head that are rotated."""
         return int((self.mla.qk_rope_head_dim if self.mla else self.head_dim) * self.rotary_fraction)
+
+    @property
+    def rotary_scale(self) -> float:
+        """What rotated queries and keys are multiplied by."""
+        return 1.0 if self.rope_scaling is None else self.rope_scaling.attention_factor(self.context_length)
+
+    @property
+    def stretches(self) -> bool:
+        """Whether sequences longer than context_length are defined: rotary angles adapt to the length."""
+        return self.rope_scaling is not None and self.rope_scaling.rope_type == "dynamic"
+
+    @property
+    def longest_generation(self) -> int:
+        """Tokens of the longest text to generate: context_length, or what dynamic angles stretch it to."""
+        stretch = self.rope_scaling.rope_factor if self.stretches and self.rope_scaling else None
+        return int(self.context_length * min(max(stretch or 1.0, 1.0), LARGEST_SIZE))
 
     @property
     def kv_group(self) -> int:
@@ -290,9 +333,9 @@ class ModelConfig(BaseModel):
     def replace(self, **changes: Unpack[ModelFields]) -> Self:
         """A validated copy; fields of the blocks go by their own names. (pydantic's `model_copy(update=...)`
         would not validate.)"""
-        return type(self).read(nest_blocks(self.model_dump() | changes))
+        return type(self).read(nest_blocks(self.model_dump() | with_our_names(changes, KEYWORDS)))
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write a config file, which every command and verb takes in place of a model."""
         write_json(Path(path), {"model": self.model_dump()})
 
@@ -310,6 +353,8 @@ FIELDS: Final[dict[str, FieldInfo]] = {
     **{name: info for block in BLOCKS.values() for name, info in block.model_fields.items()},
 }
 """Every field by its own name, those of the blocks last."""
+KEYWORDS: Final = frozenset({*FIELDS, *BLOCKS})
+"""What a model can be given by keyword."""
 
 
 def _consistency_errors(m: ModelConfig) -> Iterator[str]:
@@ -362,13 +407,18 @@ def _patterns_errors(m: ModelConfig) -> Iterator[str]:
         yield f"rotary_pattern={','.join(m.rotary_pattern)} needs position='rotary', not {m.position!r}"
     if "rotary" not in m.rotary_pattern:
         yield "rotary_pattern has no rotary layer; set position='none' instead"
+    if m.rope_scaling is not None and m.position != "rotary":
+        yield (
+            f"rope_type={m.rope_scaling.rope_type!r} rescales rotary positions, and position is "
+            f"{m.position!r}; use rope_type='none'"
+        )
 
 
 def _embeddings_errors(m: ModelConfig) -> Iterator[str]:
     if m.position_offset and m.position != "learned":
         yield f"position_offset={m.position_offset} needs position='learned', not {m.position!r}"
     if m.embedding_dim == m.dim:
-        yield f"embedding_dim={m.embedding_dim} is dim, which needs no projection; leave it out"
+        yield f"embedding_dim={m.embedding_dim} equals dim, so nothing is projected; leave it out"
     if m.ffn_clamp is not None and not m.gated:
         yield "ffn_clamp clamps the gate, and gated=false has none; leave it out"
 
@@ -402,3 +452,5 @@ def _rotary_positions_errors(m: ModelConfig) -> Iterator[str]:
             f"rotary positions rotate pairs, and {m.rotary_dim} of {whole} would be rotated; "
             f"use an even {part}, another rotary_fraction, or position='none'"
         )
+    elif m.rope_scaling is not None:
+        yield from m.rope_scaling.contradictions(m.rotary_dim // 2, m.rope_theta)

@@ -146,6 +146,6 @@ def _set_heads(fields: dict[str, Any]) -> None:
         if dim % fields["n_heads"]:
             raise ConfigError(
                 f"n_heads={fields['n_heads']} does not divide dim={dim}; "
-                f"give head_dim as well, or n_heads of {divisors(dim)}"
+                f"give head_dim as well, or use n_heads from {divisors(dim)}"
             )
         fields["head_dim"] = dim // fields["n_heads"]

@@ -15,6 +15,7 @@ QKNormScope = Literal["none", "head", "per_head", "full"]
 ActivationName = Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2"]
 AttentionSpan = Literal["local", "global"]
 RotaryUse = Literal["rotary", "none"]
+RopeType = Literal["none", "linear", "dynamic", "yarn", "llama3", "longrope", "proportional"]
 RouterScores = Literal["softmax", "sigmoid"]
 FFNKind = Literal["dense", "experts"]
 

@@ -12,9 +12,11 @@ from parambudget.arch.dims import (
     NormType,
     PositionEncoding,
     QKNormScope,
+    RopeType,
     RotaryUse,
     RouterScores,
 )
+from parambudget.arch.rope_scaling import RopeScaling
 
 
 class ModelFields(TypedDict, total=False):
@@ -68,6 +70,7 @@ class ModelFields(TypedDict, total=False):
     zero_init_out: bool
     moe: MoEConfig | None
     mla: MLAConfig | None
+    rope_scaling: RopeScaling | None
 
     # moe: the fields of the block by their own names
     n_experts: int
@@ -94,3 +97,18 @@ class ModelFields(TypedDict, total=False):
     qk_nope_head_dim: int
     qk_rope_head_dim: int
     v_head_dim: int
+
+    # rope_scaling: the fields of the block by their own names
+    rope_type: RopeType
+    rope_factor: float | None
+    rope_original_context: int | None
+    rope_attention_factor: float | None
+    rope_beta_fast: float
+    rope_beta_slow: float
+    rope_truncate: bool
+    rope_low_freq_factor: float
+    rope_high_freq_factor: float
+    rope_short_factors: tuple[float, ...] | None
+    rope_long_factors: tuple[float, ...] | None
+    rope_recompute_cache: bool
+    rope_proportion: float

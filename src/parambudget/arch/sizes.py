@@ -40,7 +40,7 @@ def with_sizes(model: ModelConfig, **sizes: Size) -> Dims:
         block = getattr(model, name)
         if block is not None:
             own = {key: sizes.pop(key) for key in type(block).model_fields if key in sizes}
-            blocks[name] = _BLOCK_SIZES[name](**(vars(block) | own))
+            blocks[name] = _BLOCK_SIZES.get(name, SimpleNamespace)(**(vars(block) | own))
     m = _ModelSizes(**(vars(model) | blocks | sizes))
     if "n_local_layers" not in sizes:
         m.n_local_layers = dims.n_local_layers(cast(Dims, m), m.n_layers)
@@ -81,7 +81,7 @@ class _ExpertSizes(SimpleNamespace):
         return dims.active_expert_width(self)
 
 
-_BLOCK_SIZES: Final[dict[str, type[SimpleNamespace]]] = {"moe": _ExpertSizes, "mla": SimpleNamespace}
+_BLOCK_SIZES: Final[dict[str, type[SimpleNamespace]]] = {"moe": _ExpertSizes}
 
 
 def _take(m: Any, index: Any, **sizes: Size) -> Any:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from parambudget.errors import suggest
+from parambudget.arch.synonyms import hint_for
 from parambudget.units import short_repr
 
 MOST_LAYERS: Final = 10_000
@@ -35,8 +35,7 @@ def format_validation_error(error: ValidationError, cls: type[BaseModel]) -> str
     field = names[-1]
     if finding["type"] == "extra_forbidden":
         known = _field_names(_block_at(names[:-1], cls))
-        near = suggest(field, known, most=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"allowed are {_in_short(known)}"
+        hint = hint_for(field, known, f"see `help(pb.{cls.__name__})`")
         return f"unknown field {short_repr('.'.join(names))}; {hint}"
     if finding["type"] == "missing":
         what = str(_block_at(names[:-1], cls).model_fields[field].description).rstrip(".")

@@ -14,7 +14,9 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 SIZE_PANEL: Final = "Model sizes"
 CHOICE_PANEL: Final = "Model choices"
-BLOCK_PANELS: Final = {"moe": "Mixture of experts", "mla": "Latent attention"}
+BLOCK_PANELS: Final = {
+    "moe": "Mixture of experts", "mla": "Latent attention", "rope_scaling": "Rescaled rotary positions",
+}  # fmt: skip
 MORE_PANEL: Final = "More settings"
 MODEL_PANELS: Final = (SIZE_PANEL, CHOICE_PANEL, *BLOCK_PANELS.values())
 """Panels of `--help-model`."""
@@ -216,7 +218,7 @@ def _flags_by_name(parameters: Iterable[object]) -> dict[str, TyperOption]:
 
 def _translate_synonyms(args: list[str], parameters: Sequence[object]) -> list[str]:
     """The arguments with flags that other tools use written as ours, each with a note on standard error."""
-    from parambudget.formats.synonyms import our_name
+    from parambudget.arch.synonyms import our_name
 
     flags = _flags_by_name(parameters)
     translated: list[str] = []
@@ -264,14 +266,21 @@ def _hint_for(error: typer.TyperException, parameters: Sequence[object], command
     unknown = getattr(error, "option_name", None)
     flags = _flags_by_name(parameters)
     if hasattr(error, "possibilities") and unknown is not None:
-        from parambudget.formats.synonyms import nearest_name
+        from parambudget.arch.synonyms import nearest_name
 
         near = nearest_name(unknown.lstrip("-").replace("-", "_"), [flag.replace("-", "_") for flag in flags])
-        hint = f"did you mean --{near.replace('_', '-')}?" if near else f"{command} --help lists the flags"
+        hint = (
+            f"did you mean --{near.replace('_', '-')}?" if near else f"{command} --help-all lists the flags"
+        )
         return f"no such option: {unknown}; {hint}"
     extra = re.search(r"unexpected extra argument\(s\) \((.*)\)", error.format_message())
     if extra is None:
         return None
     if "target" in flags and re.fullmatch(r"[\d._,]+[kKmMbBtT]?", extra[1]):
         return f"{extra[1]} is not expected here; write --target {extra[1]}"
+    if {"from", "like"} <= flags.keys() and " " not in extra[1]:
+        return (
+            f"{extra[1]!r} is not expected here; write --from {extra[1]} to resize that model, or --like "
+            f"{extra[1]} to take its choices"
+        )
     return f"{extra[1]!r} is not expected here; {command} --help shows what is"

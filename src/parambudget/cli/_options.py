@@ -5,7 +5,6 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
@@ -13,11 +12,12 @@ import typer
 from pydantic.fields import FieldInfo
 
 from parambudget._files import json_text
+from parambudget._install import TRAINING, require_packages
 from parambudget.arch.config import BLOCKS, FIELDS
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS
 from parambudget.cli._help import BLOCK_PANELS, CHOICE_PANEL, SIZE_PANEL
-from parambudget.errors import ConfigError, MissingExtra
-from parambudget.render.commands import runnable_command
+from parambudget.errors import ConfigError
+from parambudget.render.commands import program, runnable_command
 from parambudget.render.model import switch_flags
 from parambudget.units import parse_size
 
@@ -26,11 +26,14 @@ _OTHER_NAMES: Final = {"machine": "gpu", "max_tokens": "max-tokens", "dollars_pe
 _ARGUMENTS: Final = frozenset({
     *_OTHER_NAMES, *FIELDS,
     # of a search, a plan and a report
-    "target", "active", "tolerance", "like", "rank", "top", "gpus", "hours", "dollars", "flops", "memory",
-    "law", "tokens", "unique_tokens", "bytes_per_token", "kv_groups", "ffn_ratio", "multiple",
+    "target", "active", "tolerance", "like", "rank", "top", "gpus", "gpus_per_node", "hours",
+    "dollars", "flops", "memory", "law", "tokens", "unique_tokens", "bytes_per_token", "kv_groups",
+    "ffn_ratio", "multiple", "counted",
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
-    "shard", "data", "out", "resume", "init", "steps", "device", "wandb",
+    "shard", "data", "token_dtype", "out", "resume", "init", "steps", "device", "wandb",
+    # of preparing text
+    "tokenizer", "field", "separator", "validation", "end_of_text", "skip_bad_lines", "workers",
     # of a generation and an export
     "temperature", "top_k", "seed", "to", "model_type", "weights", "force",
 })  # fmt: skip
@@ -40,9 +43,22 @@ _QUOTED: Final = re.compile(r"`([^`]+)`")
 _ASSIGNMENT: Final = re.compile(r"([a-z_]+)(?:=([^,\s]+))?")
 
 
+_HELP: Final = {
+    "help(pb.ModelConfig)": ("count", "--help-model"), "help(pb.StepConfig)": ("plan", "--help-all"),
+    "help(pb.TrainConfig)": ("train", "--help-all"),
+}  # fmt: skip
+"""Where the command line explains what the library explains there."""
+
+
 def arguments_as_flags(message: str) -> str:
     """The message with flags in place of the arguments that it has in backticks."""
-    return _QUOTED.sub(lambda quoted: _flags(quoted[1]) or quoted[0], message)
+
+    def typed_text(quoted: re.Match[str]) -> str:
+        if quoted[1] in _HELP:
+            return f"`{runnable_command(*_HELP[quoted[1]])}`"
+        return _flags(quoted[1]) or quoted[0]
+
+    return _QUOTED.sub(typed_text, message)
 
 
 def _flags(arguments: str) -> str | None:
@@ -172,10 +188,11 @@ def field_value(name: str, value: object, info: FieldInfo) -> object:
     if not isinstance(value, str):
         return value
     kind = _kind(info)
-    if kind == "list":
-        return tuple(value.split(","))
     if value == "none" and type(None) in get_args(info.annotation):
         return None
+    if kind == "list":
+        words = value.split(",")
+        return tuple(_parse_number(name, word) for word in words) if _holds_numbers(info) else tuple(words)
     if kind == "size":
         return parse_size(value, name)
     return _parse_number(name, value) if kind == "number" else value
@@ -188,21 +205,26 @@ def _parse_number(name: str, text: str) -> float:
         raise ConfigError(f"{name} {text!r} is not a number") from None
 
 
+def _holds_numbers(info: FieldInfo) -> bool:
+    """Whether a list is one of numbers, not of words."""
+    return "float" in str(info.annotation)
+
+
 def _kind(info: FieldInfo) -> FieldKind:
     """What a field holds. A field that may be absent is of the kind of its value."""
     annotation = info.annotation
-    if get_origin(annotation) is tuple:
+    # A bounded type is an alias; what it bounds is its origin.
+    types = {getattr(each, "__origin__", each) for each in (annotation, *get_args(annotation))}
+    if tuple in types or any(get_origin(each) is tuple for each in types):
         return "list"
     if get_origin(annotation) is Literal:
         return "choice"
-    # A bounded type is an alias; what it bounds is its origin.
-    types = {getattr(each, "__origin__", each) for each in (annotation, *get_args(annotation))}
     return "size" if int in types else "switch" if bool in types else "number"
 
 
 SourceArgument = Annotated[
     str | None,
-    typer.Argument(metavar="MODEL", help="Config file or name of a preset; flags change its fields."),
+    typer.Argument(metavar="MODEL", help="Config file or preset name; flags override its fields."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -215,13 +237,8 @@ def parse_path(text: str) -> Path:
 
 
 def require_torch(command: str) -> None:
-    """Raise `MissingExtra` with the install command unless all of the `train` extra is installed."""
-    missing = [name for name in ("torch", "safetensors", "tokenizers") if find_spec(name) is None]
-    if missing:
-        raise MissingExtra(
-            f"{command} needs {', '.join(missing)}, not installed here; run it as: "
-            f"uv run --extra train parambudget {command} ... (or: pip install 'parambudget[train]')"
-        )
+    """Raise `MissingExtra` with what to do unless all that training needs is installed."""
+    require_packages(command, TRAINING, ["train"], f"{program()} {command} ...")
 
 
 def require_model(command: str, source: str | None, fields: Mapping[str, object], more: str = "") -> None:

@@ -27,17 +27,18 @@ from parambudget.units import format_share, format_tolerance, parse_count, parse
 def count(
     source: SourceArgument = None,
     formula: Annotated[
-        bool, typer.Option("--formula", help="Print the closed form, factored per component.")
+        bool, typer.Option("--formula", help="Print the formula behind the count, component by component.")
     ] = False,
-    latex: Annotated[bool, typer.Option("--latex", help="Print the closed form as LaTeX.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print the formula as LaTeX.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check the count against the model built in torch.")
     ] = False,
     expect: Annotated[
-        str | None, typer.Option(metavar="COUNT", help="Exit 1 unless the total is COUNT, such as 349M.")
+        str | None,
+        typer.Option(metavar="COUNT", help="Exit with 1 unless the total is close to COUNT, such as 349M."),
     ] = None,
     tolerance: Annotated[
-        str, typer.Option(metavar="SHARE", help="How far from --expect the total may be.")
+        str, typer.Option(metavar="SHARE", help="How far the total may be from --expect.")
     ] = "1%",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the config to FILE.")

@@ -46,14 +46,14 @@ def export(
             help="Also write the weights and tokenizer of a run or checkpoint (hf only).",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    force: Annotated[bool, typer.Option("--force/--no-force", help="Replace existing files.")] = False,
     as_json: JsonOption = False,
     *,
     fields: dict[str, object],
 ) -> None:
     """Export the model for another tool, which then loads exactly the planned parameters.
 
-    What the tool cannot express is refused, with the reason.
+    A model that the tool cannot express is refused, with the reason.
 
     parambudget export gpt2 --to hf -o folder
     """

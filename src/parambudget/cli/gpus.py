@@ -14,7 +14,8 @@ _HEADINGS = ("name", "memory", "bf16, dense", "bandwidth", "link", "read on")
 
 def gpus(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="WORDS...", help="Only those with all of these words.")
+        list[str] | None,
+        typer.Argument(metavar="WORDS...", help="Show only GPUs whose name has all of these words."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

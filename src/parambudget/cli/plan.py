@@ -1,14 +1,13 @@
 """`parambudget plan`: does a run fit, how fast, how long, how much, how good? Before anything is trained."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from parambudget import api
-from parambudget.arch.config import ModelConfig
+from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._options import (
     JsonOption,
     SourceArgument,
@@ -22,7 +21,7 @@ from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.formats.source import load, read_source
 
 if TYPE_CHECKING:
-    from parambudget.planning.run_plan import RunPlan
+    from parambudget.cost.step import StepFields
 
 MACHINE_PANEL = "The machine, its price and the text"
 
@@ -31,11 +30,11 @@ MACHINE_PANEL = "The machine, its price and the text"
 @with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS))
 def plan(
     source: SourceArgument = None,
-    hours: Annotated[float | None, typer.Option(metavar="H", help="Time to train for.")] = None,
+    hours: Annotated[float | None, typer.Option(metavar="H", help="Training time in hours.")] = None,
     tokens: Annotated[str | None, typer.Option(metavar="N", help="Tokens to train on, such as 10B.")] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL", help="Compare with MODEL; may be given several times."),
+        typer.Option(metavar="MODEL", help="Compare with MODEL; can be repeated."),
     ] = None,
     as_json: JsonOption = False,
     gpu: Annotated[
@@ -46,9 +45,14 @@ def plan(
     gpus: Annotated[
         int, typer.Option(metavar="N", help="Number of GPUs.", rich_help_panel=MACHINE_PANEL)
     ] = 1,
+    gpus_per_node: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="GPUs of a node; more than these are several nodes.",
+                     show_default="8", rich_help_panel=MORE_PANEL),
+    ] = None,
     price: Annotated[
         float | None,
-        typer.Option(metavar="USD", help="Dollars per hour and GPU.", show_default="a dated range",
+        typer.Option(metavar="USD", help="Dollars per GPU and hour.", show_default="a dated range",
                      rich_help_panel=MACHINE_PANEL),
     ] = None,
     law: Annotated[
@@ -58,12 +62,12 @@ def plan(
     ] = None,
     unique_tokens: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Tokens in the text; more training repeats them.",
+        typer.Option(metavar="N", help="Tokens in the text; a longer run repeats them.",
                      show_default="unlimited", rich_help_panel=MACHINE_PANEL),
     ] = None,
     bytes_per_token: Annotated[
         float | None,
-        typer.Option(metavar="B", help="Mean bytes per token: also gives losses in bits per byte.",
+        typer.Option(metavar="B", help="Mean bytes per token; shows the loss in bits per byte too.",
                      rich_help_panel=MACHINE_PANEL),
     ] = None,
     *,
@@ -84,22 +88,20 @@ def plan(
     in_file = read_source(source).train if source is not None else {}
     require_valid(in_file)
     model = load(source, fields).model
-    machine = api.machine(gpu, gpus=gpus, dollars_per_hour=price)
-
-    def plan_of(of: ModelConfig, way: Mapping[str, Any]) -> "RunPlan":
-        plan = api.plan(
-            of, machine, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
-            bytes_per_token=bytes_per_token, **way,
-        )  # fmt: skip
-        return replace(plan, suggestions=tuple(map(arguments_as_flags, plan.suggestions)))
+    machine = api.machine(gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=price)
 
     given = {name: in_file[name] for name in STEP_FLAGS if name in in_file} | settings
     # Speed and memory are comparable only at the same context.
     same = {name: fields[name] for name in ("context_length",) if name in fields}
     others = {_display_name(name): load(name, same).model for name in compare or []}
-    first = plan_of(model, given)
-    # The others in the same micro-steps, so that memory and speed are comparable.
-    plans = [first, *(plan_of(each, first.step.step_fields) for each in others.values())]
+    first = api.plan(
+        model, machine, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
+        bytes_per_token=bytes_per_token, compare=list(others.values()), **cast("StepFields", given),
+    )  # fmt: skip
+    plans = [
+        replace(each, suggestions=tuple(map(arguments_as_flags, each.suggestions)))
+        for each in (first, *first.compared)
+    ]
     if as_json:
         documents = [each.as_dict() for each in plans]
         print_json(documents[0] if not others else {"plan": documents[0], "compared": documents[1:]})

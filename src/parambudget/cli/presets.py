@@ -20,7 +20,9 @@ Row = dict[str, int | str]
 def presets(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="WORDS...", help="Only models with all of these in their name or source."),
+        typer.Argument(
+            metavar="WORDS...", help="Show only models with all of these words in their name or source."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -6,9 +6,12 @@ from typing import Annotated
 
 import typer
 
+from parambudget._install import install_advice
+from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.cli.verify import check_built_model
 from parambudget.formats.source import load
+from parambudget.render.commands import program
 
 
 @with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS))
@@ -16,7 +19,10 @@ def report(
     source: Annotated[str, typer.Argument(metavar="MODEL", help="The current model: config file or preset.")],
     target: Annotated[str, typer.Option(metavar="COUNT", help="Parameters, such as 350M.")],
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FILE.md", help="The document; pictures go beside it.")
+        Path,
+        typer.Option(
+            "-o", "--out", metavar="FILE.md", help="Markdown file to write; pictures go next to it."
+        ),
     ],
     gpu: Annotated[
         str | None,
@@ -25,10 +31,15 @@ def report(
         ),
     ] = None,
     gpus: Annotated[int, typer.Option(metavar="N", help="Number of GPUs.")] = 1,
+    gpus_per_node: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="GPUs of a node; more than these are several nodes.",
+                     show_default="8", rich_help_panel=MORE_PANEL),
+    ] = None,
     hours: Annotated[
         float | None,
         typer.Option(
-            metavar="H", help="Training time.", show_default="20 tokens per parameter of the first option"
+            metavar="H", help="Training time in hours.", show_default="enough for 20 tokens per parameter"
         ),
     ] = None,
     unique_tokens: Annotated[
@@ -39,12 +50,12 @@ def report(
     ] = None,
     price: Annotated[
         float | None,
-        typer.Option(metavar="USD", help="Dollars per hour and GPU.", show_default="a dated range"),
+        typer.Option(metavar="USD", help="Dollars per GPU and hour.", show_default="a dated range"),
     ] = None,
     *,
     settings: dict[str, object],
 ) -> None:  # fmt: skip
-    """Write a report on how to bring a model to a budget: counts, predictions, pictures, proof, commands.
+    """Write a report on resizing a model: counts, predictions, pictures, verification, commands.
 
     parambudget report current.json --target 350M --gpu h100 -o plan.md
     """
@@ -53,7 +64,7 @@ def report(
     from parambudget.render.report import build_report, write_report
 
     model = load(source, {}).model
-    machine = machine_for(gpu, gpus=gpus, dollars_per_hour=price)
+    machine = machine_for(gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=price)
     report = build_report(
         Path(source).name, model, target, machine, hours=hours, unique_tokens=unique_tokens,
         step=read_step_fields(settings, world_size=gpus),
@@ -62,4 +73,5 @@ def report(
     for path in write_report(report, out):
         typer.echo(f"wrote {path}")
     if not find_spec("matplotlib"):
-        typer.echo("Pictures skipped: matplotlib is not installed (pip install 'parambudget[train]').")
+        advice = install_advice(["matplotlib"], ["train"], f"{program()} report ...")
+        typer.echo(f"pictures skipped: matplotlib is not installed; {advice}")

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from parambudget._install import install_advice, require_packages
 from parambudget.cli._help import Command, Group
 from parambudget.cli._options import JsonOption, print_json, print_lines, print_notice
-from parambudget.errors import ConfigError, InputError, MissingExtra
+from parambudget.errors import ConfigError, InputError
+from parambudget.render.commands import program
 
 if TYPE_CHECKING:
     from parambudget.training.metrics import Run
@@ -36,7 +38,7 @@ def show(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the figures and loss curve of a run, finished or not, or several runs side by side.
+    """Show the results and the loss curve of a run, finished or not, or compare several runs.
 
     parambudget runs show runs/mine
 
@@ -46,11 +48,8 @@ def show(
 
     if figure is not None and figure.suffix != ".png":
         raise ConfigError(f"--figure {figure} is not a PNG; use a name that ends in .png")
-    if figure is not None and find_spec("matplotlib") is None:
-        raise MissingExtra(
-            "--figure needs matplotlib, which is not installed; run it as: uv run --extra train parambudget "
-            "runs show ... (or: pip install 'parambudget[train]')"
-        )
+    if figure is not None:
+        require_packages("--figure", ["matplotlib"], ["train"], f"{program()} runs show ...")
     readable: list[Run] = []
     failures: list[InputError] = []
     for folder in folders:
@@ -85,7 +84,8 @@ def _draw_loss(runs: "list[Run]", figure: Path) -> None:
 def _draw_loss_beside(run: "Run") -> None:
     """Draw the curve into the run's folder. Nobody asked for it: where that fails, say so and go on."""
     if find_spec("matplotlib") is None:
-        typer.echo("Loss curve skipped: matplotlib is not installed (pip install 'parambudget[train]').")
+        advice = install_advice(["matplotlib"], ["train"], f"{program()} runs show ...")
+        typer.echo(f"loss curve skipped: matplotlib is not installed; {advice}")
         return
     figure = run.folder / "loss.png"
     try:

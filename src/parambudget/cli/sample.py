@@ -34,7 +34,9 @@ def sample(
             metavar="K", min=1, help="Sample from the K most likely tokens only.", show_default="all"
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Each seed gives another text.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Seed of the sampling; another seed gives another text.")
+    ] = 0,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -56,4 +58,4 @@ def sample(
     generation = generate_text(loaded, prompt, params, on_text=lambda text: typer.echo(text, nl=False))
     typer.echo()
     if generation.ended == "context_length":
-        typer.echo(f"(stopped at context_length={loaded.module.model.context_length:,})", err=True)
+        typer.echo(f"(stopped at context_length={loaded.module.model.longest_generation:,})", err=True)

@@ -12,6 +12,7 @@ import typer
 from parambudget import api
 from parambudget._files import write_json
 from parambudget._version import __version__
+from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._options import (
     JsonOption,
     print_json,
@@ -26,32 +27,41 @@ from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind
 from parambudget.units import format_tolerance
 
 if TYPE_CHECKING:
+    from parambudget.cost.step import StepFields
     from parambudget.planning.budget import Budget
     from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Solutions
 
 BUDGET_PANEL = "Other budgets, alone or with --target"
-LATTICE_PANEL = "Lattice: a value (896), a list (64,128) or a range (lo:hi, lo:hi:step)"
+LATTICE_PANEL = "Search space (the lattice): 896, a list 64,128 or a range lo:hi, lo:hi:step"
 
 
 @with_model_fields(as_axes=True)
-@with_settings({"batch_size": STEP_FLAGS["batch_size"]}, {"batch_size": BUDGET_PANEL})
+@with_settings(STEP_FLAGS, {"batch_size": BUDGET_PANEL})
 def solve(
     target: Annotated[
         str | None, typer.Option(metavar="COUNT", help="Parameters, such as 350M or 1.3B.")
     ] = None,
     active: Annotated[
         str | None,
-        typer.Option(metavar="COUNT", help="With --target: of these, parameters used per token."),
+        typer.Option(
+            metavar="COUNT", help="With --target: parameters used per token, for models with experts."
+        ),
     ] = None,
-    counted: Annotated[CountKind, typer.Option(help="Which parameters the target counts.")] = "total",
+    counted: Annotated[
+        CountKind,
+        typer.Option(
+            help="What the target counts. body: without embeddings and output head; active: used per token."
+        ),
+    ] = "total",
     tolerance: Annotated[
         str, typer.Option(metavar="SHARE", help="How far off the target a model may be.")
     ] = format_tolerance(DEFAULT_TOLERANCE),
     rank: Annotated[
         Rank | None,
         typer.Option(
-            help="Order by the shape score, the error alone, or a prediction.",
+            help="Order by how usual the shape is (its score), by the error alone, by size (most "
+            "parameters first), or by a prediction.",
             show_default="shape; loss for hours, dollars or FLOPs; size for memory alone",
         ),
     ] = None,
@@ -64,28 +74,32 @@ def solve(
     ] = None,
     like: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Take the choices of a file or preset; search all sizes."),
+        typer.Option(
+            metavar="MODEL", help="Search all sizes of models that are otherwise like this file or preset."
+        ),
     ] = None,
-    pick: Annotated[int, typer.Option(metavar="K", help="Which of the models -o writes.")] = 1,
+    pick: Annotated[int, typer.Option(metavar="K", help="Number of the model that -o writes.")] = 1,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the config here.")
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the config to FILE.")
     ] = None,
     as_json: JsonOption = False,
     hours: Annotated[
         float | None,
-        typer.Option(metavar="H", help="Wall time on the GPU.", rich_help_panel=BUDGET_PANEL),
+        typer.Option(metavar="H", help="Training time on the GPU, in hours.", rich_help_panel=BUDGET_PANEL),
     ] = None,
     dollars: Annotated[
         float | None,
-        typer.Option(metavar="USD", help="Rent of the GPU.", rich_help_panel=BUDGET_PANEL),
+        typer.Option(metavar="USD", help="Cost of renting the GPU.", rich_help_panel=BUDGET_PANEL),
     ] = None,
     flops: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Arithmetic of the run, such as 1e19.", rich_help_panel=BUDGET_PANEL),
+        typer.Option(
+            metavar="N", help="FLOPs of the training run, such as 1e19.", rich_help_panel=BUDGET_PANEL
+        ),
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Of one GPU, such as 24GB.", rich_help_panel=BUDGET_PANEL),
+        typer.Option(metavar="SIZE", help="Memory of one GPU, such as 24GB.", rich_help_panel=BUDGET_PANEL),
     ] = None,
     gpu: Annotated[
         str | None,
@@ -95,17 +109,23 @@ def solve(
             rich_help_panel=BUDGET_PANEL,
         ),
     ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of GPUs.", show_default="1", rich_help_panel=MORE_PANEL),
+    ] = None,
     kv_groups: Annotated[
         str | None,
         typer.Option(
-            metavar="AXIS", help="Query heads per kv head; 1 is multi-head.", rich_help_panel=LATTICE_PANEL
+            metavar="AXIS",
+            help="Query heads per key/value head; 1 is multi-head attention.",
+            rich_help_panel=LATTICE_PANEL,
         ),
     ] = None,
     ffn_ratio: Annotated[
         str | None,
         typer.Option(
             metavar="A:B",
-            help="Bounds on FFN width / dim (with experts: the active width).",
+            help="Bounds on FFN width / dim (with experts: the width used per token).",
             rich_help_panel=LATTICE_PANEL,
         ),
     ] = None,
@@ -113,7 +133,7 @@ def solve(
         int | None,
         typer.Option(
             metavar="M",
-            help="Granularity of FFN and expert widths, and of dim in ranges.",
+            help="FFN and expert widths, and dim in a range, are multiples of M.",
             rich_help_panel=LATTICE_PANEL,
         ),
     ] = None,
@@ -121,7 +141,7 @@ def solve(
     fields: dict[str, Any],
     settings: dict[str, object],
 ) -> None:
-    """Find the models of a size or for a budget by a complete search, ranked by how usual their shape is.
+    """Find models of a given size or for a budget by exhaustive search, most usual shapes first.
 
     parambudget solve --target 350M
 
@@ -135,32 +155,33 @@ def solve(
         raise ConfigError(
             "--from gives one answer per direction from that model; leave out --like, --top and --rank"
         )
-    batch_size = cast("int | None", settings.get("batch_size"))
+    step = cast("StepFields", settings) or None
+    machine = gpu if gpus is None else api.machine(gpu, gpus=gpus)
     lattice = {"kv_groups": kv_groups, "ffn_ratio": ffn_ratio, "multiple": multiple}
     axes = cast("SearchFields", fields | {name: v for name, v in lattice.items() if v is not None})
-    limits = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory}
+    limits: dict[str, object] = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory}
     with _explained_target(target):
         if current is None:
             found = api.solve(
-                target, budget=_budget(hours, dollars, flops, memory), machine=gpu, batch_size=batch_size,
+                target, budget=_budget(hours, dollars, flops, memory), machine=machine, step=step,
                 active=active, counted=counted, tolerance=tolerance, rank=rank,
                 top=DEFAULT_TOP if top is None else top, like=like, **axes,
             )  # fmt: skip
         elif target is None or any(value is not None for value in limits.values()):
             raise ConfigError(
-                "--from brings a model to a --target; leave out --hours, --dollars, --flops and --memory"
+                "--from resizes a model to a --target; leave out --hours, --dollars, --flops and --memory"
             )
         else:
             found = api.resize(
-                current, target, active=active, counted=counted, tolerance=tolerance, machine=gpu,
-                batch_size=batch_size, **axes,
+                current, target, active=active, counted=counted, tolerance=tolerance, machine=machine,
+                step=step, **axes,
             )  # fmt: skip
     if not 1 <= pick <= len(found):
         raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")
     if out:
         _write_config(found, pick, out)
     given = {name: value for name, value in limits.items() if value is not None}
-    given |= {name: v for name, v in {"gpu": gpu, "batch_size": batch_size}.items() if v is not None}
+    given |= {name: v for name, v in {"gpu": gpu, "gpus": gpus}.items() if v is not None} | settings
     length = f"--hours {hours:g}" if hours is not None else ""
     if as_json:
         print_json(_document(found, given, current, length))
@@ -208,7 +229,7 @@ def _write_config(found: "Solutions", pick: int, out: Path) -> None:
 
 
 def _document(
-    found: "Solutions", given: Mapping[str, str | float], current: str | None, length: str
+    found: "Solutions", given: Mapping[str, object], current: str | None, length: str
 ) -> dict[str, object]:
     """The answers as one JSON document, with the commands to repeat the search and to train each model."""
     from parambudget.render.model import flags

@@ -4,7 +4,7 @@ An update is a number of micro-steps whose gradients are added up before the opt
 several devices each of them computes an equal share of the micro-steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self, TypedDict, cast
 
@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from parambudget.arch.dims import Size
+from parambudget.arch.synonyms import hint_for
 from parambudget.arch.validation import NonNegativeFloat, format_validation_error
-from parambudget.errors import ConfigError, suggest
+from parambudget.errors import ConfigError
+from parambudget.units import shorten
 
 FLOAT32: Final = 4
 BFLOAT16: Final = 2
@@ -86,42 +88,46 @@ class StepConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    # Defaults by keyword: without its plugin, mypy takes a field with a positional one for required.
+
     batch_size: PositiveInt = Field(description="Sequences per micro-step and device.")
     gradient_accumulation_steps: PositiveInt = Field(
-        description="Micro-steps per update, of all processes together."
+        description="Micro-steps per update, summed over all processes."
     )
     optimizer: OptimizerName = Field(
-        "muon",
-        description="Muon for the matrices between embedding and head, AdamW for the rest; or AdamW for all.",
+        default="muon",
+        description="Muon for the matrices inside blocks and AdamW for the rest, or AdamW for everything.",
     )
     gradient_checkpointing: bool = Field(
-        False,
-        description="Recompute each block in the backward pass: a third more arithmetic, far less memory.",
+        default=False,
+        description="Recompute each block in the backward pass: a third more FLOPs, far less memory.",
     )
     loss_chunks: PositiveInt = Field(
-        1, description="Chunks in which the logits are computed and discarded: less memory, more arithmetic."
+        default=1, description="Compute the loss in N chunks of the logits: less memory, more FLOPs."
     )
     z_loss: NonNegativeFloat = Field(
-        0.0,
-        description="Weight of the mean squared log of the softmax's denominator in what is minimised.",
+        default=0.0,
+        description="Weight of the z-loss (mean squared log of the softmax denominator) added to the loss.",
     )
     shard: bool = Field(
-        False,
+        default=False,
         exclude=True,
-        description="Divide weights, gradients and optimizer state among the processes (FSDP2, ZeRO-3).",
+        description="Shard weights, gradients and optimizer state across processes (FSDP2, ZeRO-3).",
     )
-    world_size: PositiveInt = Field(1, exclude=True, description="Processes, each with a device of its own.")
-    backend: Backend = Field(ON_CUDA, exclude=True, description="Device and precision.")
+    world_size: PositiveInt = Field(
+        default=1, exclude=True, description="Processes, each with a device of its own."
+    )
+    backend: Backend = Field(default=ON_CUDA, exclude=True, description="Device and precision.")
     overhead: Overhead | None = Field(
-        None, exclude=True, description="Memory beside the tensors; that of the device where absent."
+        default=None,
+        exclude=True,
+        description="Memory in addition to the tensors; unless set, that of the device.",
     )
 
     @model_validator(mode="after")
     def _check_world_size(self) -> Self:
         if self.shard and self.world_size == 1:
-            raise ValueError(
-                "shard=True divides a model among several processes and world_size=1; use 2 or more"
-            )
+            raise ValueError("shard=True divides a model among processes, and world_size=1; use 2 or more")
         whole, left = divmod(self.gradient_accumulation_steps, self.world_size)
         if left:
             raise ValueError(
@@ -203,20 +209,25 @@ STEP_FIELDS: Final = tuple(StepFields.__annotations__)
 def read_step_fields(given: Mapping[str, object], *, world_size: int = 1) -> StepFields:
     """The fields that are given, if a step of so many processes can have them; None stands for not given."""
     fields = {name: value for name, value in given.items() if value is not None}
-    for name in fields.keys() - set(STEP_FIELDS):
-        near = suggest(name, STEP_FIELDS, most=1, cutoff=0.6)
-        hint = f"did you mean {near[0]!r}?" if near else _hint(name)
-        raise ConfigError(f"{name} is not a setting of an update; {hint}")
+    require_step_names(fields)
     StepConfig.read(
         {"batch_size": 1, "gradient_accumulation_steps": world_size, "world_size": world_size} | fields
     )
     return cast(StepFields, fields)
 
 
+def require_step_names(names: Iterable[str], others: Iterable[str] = ()) -> None:
+    """Raise `ConfigError` for a name that is no field of a step; `others` may have been meant as well."""
+    for name in names:
+        if name not in STEP_FIELDS:
+            hint = hint_for(name, [*STEP_FIELDS, *others], _hint(name))
+            raise ConfigError(f"{shorten(name)} is not a setting of an update; {hint}")
+
+
 def _hint(name: str) -> str:
     """What to do about a name that resembles no setting."""
     if name in ("gpu", "gpus", "ranks", "world_size", "n_gpus", "dollars_per_hour", "price"):
-        return "GPUs and their price are a machine's: machine('h100', gpus=8)"
+        return "GPUs and their price belong to the machine: machine('h100', gpus=8)"
     return f"use {', '.join(STEP_FIELDS)}"
 
 

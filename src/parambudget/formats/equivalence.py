@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from parambudget._files import atomic_write
 from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
+from parambudget.arch.rope_scaling import RopeScaling
 from parambudget.errors import ConfigError, InputError
 from parambudget.units import LONGEST_VALUE, shorten
 
@@ -41,7 +42,11 @@ def differences(wanted: ModelConfig, got: ModelConfig) -> list[FieldDifference]:
     """
     ours, theirs = canonical_fields(wanted), canonical_fields(got)
     if wanted.position != got.position:
-        ours |= {name: theirs.get(name) for name in (*_ROTARY_FIELDS, "rope_theta_local")}
+        names = (*_ROTARY_FIELDS, "rope_theta_local", *RopeScaling.model_fields)
+        ours |= {name: theirs.get(name) for name in names}
+    elif ours["rope_type"] != theirs["rope_type"]:
+        names = ("rope_theta_local", *RopeScaling.model_fields)
+        ours |= {name: theirs.get(name) for name in names if name != "rope_type"}
     our_fields, their_fields = flat_fields(wanted), flat_fields(got)
     found = []
     for field in FIELDS:
@@ -67,9 +72,15 @@ def canonical_fields(m: ModelConfig) -> dict[str, Any]:
     if m.position == "rotary":
         fields["rotary_fraction"] = m.rotary_dim
         fields["rotary_pattern"] = tuple(m.rotates(layer) for layer in layers)
-        fields["rope_theta_local"] = (m.rope_theta_local or m.rope_theta) if any(local) else None
+        # Without a base of their own, local layers have the rescaled angles of the others.
+        shared = m.rope_theta if m.rope_scaling is None else None
+        fields["rope_theta_local"] = (m.rope_theta_local or shared) if any(local) else None
     else:
         fields |= dict.fromkeys(_ROTARY_FIELDS)
+    if m.rope_scaling is None:
+        fields["rope_type"] = "none"
+    else:
+        fields["rope_attention_factor"] = m.rotary_scale
     if m.attention_multiplier is None:
         fields["attention_multiplier"] = m.head_dim**-0.5
     fields["qk_norm_bias"] = m.qk_norm != "none" and (

@@ -12,6 +12,7 @@ from parambudget.arch.blocks import MoEConfig
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import with_defaults
 from parambudget.arch.description import NORM_NAMES
+from parambudget.arch.rope_scaling import RopeScaling
 from parambudget.formats.equivalence import Attempt, Export, first_equivalent
 from parambudget.formats.hf.schema import Fields
 
@@ -82,6 +83,8 @@ def _attention_config(m: ModelConfig) -> LitGPTConfig:
         "rotary_percentage": 0.0 if m.position == "none" else m.rotary_fraction,
         "rope_interleave": m.rotary_interleaved,
     }
+    if m.rope_scaling is not None and m.rope_scaling.rope_type in ("linear", "llama3"):
+        config["rope_adjustments"] = _rope_adjustments(m.rope_scaling)
     if m.attention_multiplier is not None:
         config["attention_scores_scalar"] = max(round(m.attention_multiplier**-2), 1)
     if m.attention_softcap is not None:
@@ -94,6 +97,18 @@ def _attention_config(m: ModelConfig) -> LitGPTConfig:
     if m.mla:
         config["latent_attention"] = m.mla.model_dump()
     return config
+
+
+def _rope_adjustments(scaling: RopeScaling) -> LitGPTConfig:
+    """The rescalings that it shares with others: its YaRN divides the fast pairs, not the slow ones."""
+    factor = {"factor": scaling.rope_factor}
+    if scaling.rope_type != "llama3":
+        return factor
+    return factor | {
+        "low_freq_factor": scaling.rope_low_freq_factor,
+        "high_freq_factor": scaling.rope_high_freq_factor,
+        "original_max_seq_len": scaling.rope_original_context,
+    }
 
 
 def _mlp_config(m: ModelConfig) -> LitGPTConfig:
@@ -171,6 +186,7 @@ def _attention_fields(config: LitGPTConfig) -> Fields:
     if "attention_scores_scalar" in config:
         fields["attention_multiplier"] = config["attention_scores_scalar"] ** -0.5
     fields["attention_softcap"] = config.get("attention_logit_softcapping")
+    fields |= _rope_scaling_fields(config.get("rope_adjustments"))
     latents = config.get("latent_attention")
     if latents:
         # Its latents have RMSNorms, and queries always start from one; no window, and all of them turn.
@@ -187,6 +203,19 @@ def _attention_fields(config: LitGPTConfig) -> Fields:
         fields |= {"window": config["sliding_window_size"], "window_pattern": words}
         fields["rope_theta_local"] = config.get("rope_local_base_freq")
     return fields
+
+
+def _rope_scaling_fields(adjustments: LitGPTConfig | None) -> Fields:
+    if adjustments is None:
+        return {}
+    if "low_freq_factor" not in adjustments:
+        return {"rope_type": "linear", "rope_factor": adjustments["factor"]}
+    return {
+        "rope_type": "llama3", "rope_factor": adjustments["factor"],
+        "rope_low_freq_factor": adjustments["low_freq_factor"],
+        "rope_high_freq_factor": adjustments["high_freq_factor"],
+        "rope_original_context": adjustments["original_max_seq_len"],
+    }  # fmt: skip
 
 
 def _moe_fields(config: LitGPTConfig) -> Fields:

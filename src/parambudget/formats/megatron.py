@@ -14,6 +14,7 @@ from parambudget.arch.blocks import MLAConfig, MoEConfig
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import with_defaults
 from parambudget.arch.description import NORM_NAMES
+from parambudget.arch.rope_scaling import yarn_attention_factor, yarn_strength
 from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import Attempt, Export, first_equivalent
 from parambudget.formats.hf.schema import Fields
@@ -21,6 +22,10 @@ from parambudget.formats.hf.schema import Fields
 Arguments = dict[str, Any]
 """Values by the argument's name with its dashes; True for one that takes no value."""
 
+_LLAMA3_CONTEXT: Final = 8192
+"""The original context of its rescaling as in Llama 3; no argument sets it, nor the bounds, 1 and 4."""
+_YARN_CONTEXT: Final = 4096
+"""That of its YaRN; no argument sets it, nor the bounds, 32 and 1."""
 _N_SCORES_PER_GROUP: Final = {"softmax": 1, "sigmoid": 2}
 """The number of experts whose scores rank a group in a `ModelConfig`, by router."""
 
@@ -50,7 +55,7 @@ def _attention_fields(a: Arguments) -> Fields:
             "qkv_bias": False, "kv_lora_rank": a["--kv-lora-rank"], "q_lora_rank": a.get("--q-lora-rank"),
             "qk_nope_head_dim": a["--qk-head-dim"], "qk_rope_head_dim": a["--qk-pos-emb-head-dim"],
             "v_head_dim": a["--v-head-dim"],
-        }  # fmt: skip
+        } | _yarn_fields(a)  # fmt: skip
     fields: Fields = {
         "head_dim": a["--kv-channels"],
         "n_kv_heads": a.get("--num-query-groups", a["--num-attention-heads"]),
@@ -62,6 +67,19 @@ def _attention_fields(a: Arguments) -> Fields:
             local = _expand_runs(a["--window-attn-skip-freq"])
             fields["window_pattern"] = ["local" if is_local else "global" for is_local in local]
     return fields
+
+
+def _yarn_fields(a: Arguments) -> Fields:
+    """YaRN in latent attention, as in DeepSeek; the rest of its settings has no arguments."""
+    if a["--rope-type"] != "yarn":
+        return {}
+    factor = a["--rotary-scaling-factor"]
+    own, base = (yarn_attention_factor(factor, a[name]) for name in ("--mscale", "--mscale-all-dim"))
+    return {
+        "rope_type": "yarn", "rope_factor": factor, "rope_original_context": _YARN_CONTEXT,
+        "rope_attention_factor": own / base,
+        "attention_multiplier": (a["--qk-head-dim"] + a["--qk-pos-emb-head-dim"]) ** -0.5 * base**2,
+    }  # fmt: skip
 
 
 def _position_fields(a: Arguments) -> Fields:
@@ -78,6 +96,12 @@ def _position_fields(a: Arguments) -> Fields:
         # Latent attention rotates neighbouring elements, whatever the argument says.
         "rotary_interleaved": latent or "--rotary-interleaved" in a,
     }  # fmt: skip
+    if "--rotary-seq-len-interpolation-factor" in a and not latent:
+        factor = float(a["--rotary-seq-len-interpolation-factor"])
+        fields |= {"rope_type": "linear", "rope_factor": factor}
+    if "--use-rope-scaling" in a and not latent:
+        context = {"rope_original_context": _LLAMA3_CONTEXT}
+        fields |= {"rope_type": "llama3", "rope_factor": a["--rope-scaling-factor"]} | context
     if "--no-rope-freq" in a and not latent:
         fields["rotary_pattern"] = [
             "none" if skip else "rotary" for skip in _expand_runs(a["--no-rope-freq"])
@@ -199,7 +223,7 @@ def _megatron_arguments(m: ModelConfig) -> Arguments:
 def _attention_arguments(m: ModelConfig) -> Arguments:
     arguments: Arguments = {"--num-attention-heads": m.n_heads}
     if m.mla:
-        arguments |= _mla_arguments(m.mla)
+        arguments |= _mla_arguments(m, m.mla)
     else:
         arguments["--kv-channels"] = m.head_dim
     if m.n_kv_heads != m.n_heads:
@@ -220,7 +244,7 @@ def _attention_arguments(m: ModelConfig) -> Arguments:
     return arguments
 
 
-def _mla_arguments(mla: MLAConfig) -> Arguments:
+def _mla_arguments(m: ModelConfig, mla: MLAConfig) -> Arguments:
     arguments: Arguments = {"--multi-latent-attention": True}
     if mla.q_lora_rank is not None:
         arguments["--q-lora-rank"] = mla.q_lora_rank
@@ -232,10 +256,22 @@ def _mla_arguments(mla: MLAConfig) -> Arguments:
         # The norms on the latents.
         "--qk-layernorm": True,
         # Its default is rescaled frequencies (YaRN), and the fused kernel supports no others.
-        "--rope-type": "rope",
-        "--rotary-scaling-factor": 1.0,
+        **(_yarn_arguments(m) or {"--rope-type": "rope", "--rotary-scaling-factor": 1.0}),
         "--no-rope-fusion": True,
     }
+
+
+def _yarn_arguments(m: ModelConfig) -> Arguments:
+    scaling = m.rope_scaling
+    if scaling is None or scaling.rope_type != "yarn" or scaling.rope_factor is None:
+        return {}
+    factor = scaling.rope_factor
+    score_scale = (m.attention_multiplier or m.head_dim**-0.5) * m.head_dim**0.5
+    base = yarn_strength(factor, score_scale**0.5)
+    own = yarn_strength(factor, m.rotary_scale * yarn_attention_factor(factor, base))
+    return {
+        "--rope-type": "yarn", "--rotary-scaling-factor": factor, "--mscale": own, "--mscale-all-dim": base
+    }  # fmt: skip
 
 
 def _position_arguments(m: ModelConfig) -> Arguments:
@@ -246,6 +282,12 @@ def _position_arguments(m: ModelConfig) -> Arguments:
     arguments["--rotary-percent"] = m.rotary_fraction
     if m.rotary_interleaved and not m.mla:
         arguments |= {"--rotary-interleaved": True, "--no-rope-fusion": True}
+    if m.rope_scaling is not None and not m.mla:
+        factor = m.rope_scaling.rope_factor or 1.0
+        if m.rope_scaling.rope_type == "llama3":
+            arguments |= {"--use-rope-scaling": True, "--rope-scaling-factor": factor}
+        elif m.rope_scaling.rope_type == "linear":
+            arguments["--rotary-seq-len-interpolation-factor"] = max(round(factor), 1)
     turns = [m.rotates(layer) for layer in range(m.n_layers)]
     if not all(turns):
         arguments["--no-rope-freq"] = _runs([not turn for turn in turns])

@@ -3,18 +3,18 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 from parambudget._files import read_json
-from parambudget.arch.config import BLOCKS, FIELDS, ModelConfig, flat_fields
+from parambudget.arch.config import FIELDS, KEYWORDS, ModelConfig, flat_fields
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS, ResolvedModel, with_defaults
 from parambudget.arch.fields import ModelFields
+from parambudget.arch.synonyms import with_our_names
 from parambudget.errors import ConfigError
-from parambudget.formats.synonyms import with_our_names
 from parambudget.units import shorten
 
-_KEYWORDS: Final = frozenset({*FIELDS, *BLOCKS})
 _CONFIG_KEYS: Final = ("model", "provenance", "train")
 _COUNT_KEYS: Final = (
     "verified",
@@ -64,7 +64,7 @@ def interpret(document: object, name: str) -> Source:
     """The source in a parsed JSON document; `name` stands for it in messages."""
     if not isinstance(document, dict):
         raise ConfigError(
-            f"{name} holds {_json_type(document)}; a config file holds an object of model fields"
+            f"{name} contains {_json_type(document)}; a config file must be an object of model fields"
         )
     if "model_type" in document:
         from parambudget.formats.hf.importer import from_hf  # forty families, not needed by our own files
@@ -93,15 +93,15 @@ class HasModel(Protocol):
         """The model."""
 
 
-ModelLike = ModelConfig | HasModel | str | Path
+ModelLike = ModelConfig | HasModel | str | PathLike[str]
 """A model, one of a solver's answers, a config file's path or a preset's name."""
 
 
 def as_model(source: ModelLike | None, changes: ModelFields) -> ModelConfig:
     """The complete model of a source, of fields alone, or of a source with some fields changed."""
-    fields = with_our_names(changes, _KEYWORDS) if changes else {}
-    if source is None or isinstance(source, str | Path):
-        return load(source, fields).model
+    fields = with_our_names(changes, KEYWORDS) if changes else {}
+    if source is None or isinstance(source, str | PathLike):
+        return load(None if source is None else os.fspath(source), fields).model
     model = source if isinstance(source, ModelConfig) else getattr(source, "model", None)
     if not isinstance(model, ModelConfig):
         raise ConfigError(

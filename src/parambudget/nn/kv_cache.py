@@ -13,7 +13,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from parambudget.arch.rope_scaling import RopeScaling
 from parambudget.nn.attention import Attention, CachedKV, LatentAttention
+from parambudget.nn.rope_scaling import is_long
 from parambudget.nn.rotary import Rotation
 from parambudget.nn.transformer import Transformer
 
@@ -23,16 +25,21 @@ def kv_cache(module: Transformer, capacity: int) -> Iterator[Callable[[Tensor], 
     """Yield a function from the next tokens (B, T) to what `module.hidden_states` returns for them, (B, T,
     D).
 
-    The cache has room for `capacity` tokens. Afterwards the module is as it was.
+    The cache has room for `capacity` tokens. Afterwards the module is as it was. Cached keys keep the rotary
+    angles that they were cached with, unless the model has its cache computed anew: `rope_recompute_cache`.
     """
-    m, n_seen = module.model, 0
+    m, seen_BT = module.model, torch.empty(0)
     uncached = [cast(Attention | LatentAttention, layer.attention) for layer in module.layers]
 
     def hidden_states(tokens_BT: Tensor) -> Tensor:
-        nonlocal n_seen
-        x_BTD = module.hidden_states(tokens_BT, start=n_seen)
-        n_seen += tokens_BT.shape[1]
-        return x_BTD
+        nonlocal seen_BT
+        start, n_new = seen_BT.shape[-1], tokens_BT.shape[1]
+        seen_BT = torch.cat((seen_BT, tokens_BT), dim=1) if start else tokens_BT
+        if not passes_original_context(m.rope_scaling, start, start + n_new):
+            return module.hidden_states(tokens_BT, start=start)
+        for layer in module.layers:
+            cast(CachedAttention, layer.attention).n_cached = 0
+        return module.hidden_states(seen_BT)[:, -n_new:]
 
     try:
         for i, (layer, attention) in enumerate(zip(module.layers, uncached, strict=True)):
@@ -42,6 +49,13 @@ def kv_cache(module: Transformer, capacity: int) -> Iterator[Callable[[Tensor], 
     finally:
         for layer, attention in zip(module.layers, uncached, strict=True):
             layer.attention = attention
+
+
+def passes_original_context(scaling: RopeScaling | None, before: int, after: int) -> bool:
+    """Whether a cache of `before` tokens is to be computed anew when there are `after`."""
+    if scaling is None or not scaling.rope_recompute_cache:
+        return False
+    return before > 0 and is_long(scaling, after) and not is_long(scaling, before)
 
 
 class CachedAttention(nn.Module):

@@ -123,7 +123,7 @@ class Transformer(nn.Module):
 
     def _embed(self, tokens_BT: Tensor, start: int) -> Tensor:
         m, end = self.model, start + tokens_BT.shape[1]
-        if m.position in ("rotary", "learned") and end > m.context_length:
+        if m.position in ("rotary", "learned") and end > m.context_length and not m.stretches:
             raise InputError(
                 f"{end} tokens exceed context_length={m.context_length}; "
                 "shorten the sequence or build the model with a longer context"

@@ -1,7 +1,6 @@
 """Suggestions and warnings that go with a plan: all computed, none a rule of thumb."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final
 
 from parambudget.arch.config import ModelConfig
@@ -12,7 +11,7 @@ from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.speed.throughput import Throughput
 from parambudget.cost.step import MANY_CHUNKS, StepConfig, StepFields
 from parambudget.errors import InputError
-from parambudget.planning.machine import Machine, usable_bytes
+from parambudget.planning.machine import NETWORK_BYTES, Machine, usable_bytes
 from parambudget.planning.step_search import fastest_step
 from parambudget.units import format_bytes, format_share
 
@@ -98,8 +97,8 @@ def _other_machines(
     if larger:
         least = min(larger, key=lambda row: row.memory_bytes)
         yield f"`machine={least.name}`: fits unchanged in its {format_bytes(least.memory_bytes)}"
-    for n in range(machine.world_size + 1, _MOST_GPUS + 1):
-        best = _best_step(model, step, replace(machine, world_size=n), given)
+    for n in range(machine.world_size + 1, min(_MOST_GPUS, machine.gpus_per_node) + 1):
+        best = _best_step(model, step, machine.with_gpus(n), given)
         if best is not None:
             yield f"`gpus={n}, {_arguments(best)}`: {format_bytes(peak_bytes(model, best))} each"
             return
@@ -107,6 +106,7 @@ def _other_machines(
 
 def warnings(model: ModelConfig, machine: Machine, speed: Throughput) -> Iterator[str]:
     """What slows the run down, and what is not modelled, a line each."""
+    yield from _network_warnings(machine)
     yield from _vocabulary_warnings(model, machine)
     yield from _attention_warnings(model, speed)
     if model.moe is None:
@@ -120,6 +120,14 @@ def warnings(model: ModelConfig, machine: Machine, speed: Throughput) -> Iterato
         f"experts run one after another, {n_matrices:,} matrices in a micro-step, and are assumed to get "
         "equally many tokens; the slowdown of uneven routing is not modelled"
     )
+
+
+def _network_warnings(machine: Machine) -> Iterator[str]:
+    if machine.n_nodes > 1:
+        yield (
+            f"{machine.world_size} GPUs are {machine.n_nodes} nodes of {machine.gpus_per_node}: between them "
+            f"gradients go over a network, assumed to be {NETWORK_BYTES * 8 / 1e9:,.0f} Gb/s per GPU"
+        )
 
 
 def _vocabulary_warnings(model: ModelConfig, machine: Machine) -> Iterator[str]:
@@ -146,5 +154,5 @@ def _attention_warnings(model: ModelConfig, speed: Throughput) -> Iterator[str]:
         what = "ALiBi" if model.position == "alibi" else f"a window of {model.window:,}"
         yield (
             f"{what} needs a mask, which rules out the fastest attention kernels, and masked scores are "
-            f"computed all the same: attention takes {share} of the time"
+            f"computed anyway: attention takes {share} of the time"
         )

@@ -33,14 +33,15 @@ class Budget:
         contradict each other or are impossible."""
         lengths = {"hours": hours, "dollars": dollars, "flops": flops}
         if len(given := [name for name, value in lengths.items() if value is not None]) > 1:
-            raise InputError(f"{' and '.join(given)} each say how long the run is; give one of them")
+            names = " and ".join(f"`{name}`" for name in given)
+            raise InputError(f"{names} each set the length of the run; give one of them")
         for name, value in (("hours", hours), ("dollars", dollars)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise InputError(f"{name} is {shorten(repr(value))}; it must be a number")
+                raise InputError(f"`{name}` is {shorten(repr(value))}; it must be a number")
         if hours is not None:
             check_hours(hours)
         if dollars is not None and not (isfinite(dollars) and dollars > 0):
-            raise InputError(f"dollars={dollars:g} is not a budget; use a number above 0")
+            raise InputError(f"`dollars={dollars:g}` is not a budget; use a number above 0")
         object.__setattr__(self, "hours", hours)
         object.__setattr__(self, "dollars", dollars)
         object.__setattr__(self, "flops", None if flops is None else _parse_flops(flops))
@@ -61,12 +62,12 @@ class Scenario:
 
     def __post_init__(self) -> None:
         if self.machine is None and (self.budget.hours is not None or self.budget.dollars is not None):
-            raise InputError("hours and dollars are a budget on a machine; give `machine` as well")
+            raise InputError("`hours` and `dollars` need a machine to be spent on; give `machine` as well")
         if self.budget.dollars is not None:
             check_hours(self._hours_for(self.budget.dollars))
         if self.step and self.memory_bytes is None:
             raise InputError(
-                f"{', '.join(self.step)} decides what fits in memory; give `machine` or `memory` too"
+                f"`{'`, `'.join(self.step)}` decides what fits in memory; give `machine` or `memory` too"
             )
 
     @property
@@ -91,6 +92,11 @@ class Scenario:
         """Whether the budget decides how long the run is."""
         return self.hours is not None or self.flops is not None
 
+    @property
+    def predicts(self) -> bool:
+        """Whether it says anything about what a model would do."""
+        return self.memory_bytes is not None or self.limits_training
+
     def step_candidates(self, context_length: int) -> list[StepConfig]:
         """The steps to choose from: how an update can be executed, with what is decided."""
         if self.machine is None:
@@ -109,7 +115,7 @@ class Scenario:
         assert self.machine is not None
         price = self.machine.price
         if price is None or price.middle == 0:
-            raise InputError(f"no price is known for {self.machine.name}; give hours instead of dollars")
+            raise InputError(f"no price is known for {self.machine.name}; give `hours` instead of `dollars`")
         return dollars / (price.middle * self.machine.world_size)
 
 
@@ -117,7 +123,7 @@ def check_hours(hours: float) -> None:
     """Raise `InputError` where so many hours cannot be trained for."""
     if not 0 < hours <= MOST_HOURS:
         raise InputError(
-            f"hours={hours:g} is not a time to train for; use a number above 0, at most {MOST_HOURS:,.0f}"
+            f"`hours={hours:g}` is not a training time; use a number above 0, at most {MOST_HOURS:,.0f}"
         )
 
 
@@ -128,7 +134,7 @@ def _parse_flops(given: str | float) -> float:
         flops = 0.0
     if not 1e12 <= flops <= 1e30:
         raise InputError(
-            f"flops {shorten(str(given))!r} is not a budget; use a number such as 1e19, from 1e12 to 1e30"
+            f"`flops` {shorten(str(given))!r} is not a budget; use a number such as 1e19, from 1e12 to 1e30"
         )
     return flops
 
@@ -138,6 +144,6 @@ def _parse_memory(given: str | int) -> int:
         return parse_bytes(given)
     if type(given) is not int or given <= 0:
         raise InputError(
-            f"memory {given!r} is not a size; use such as '24GB' or '24GiB', or a number of bytes"
+            f"`memory` {given!r} is not a size; use a number of bytes, or one such as '24GB' or '24GiB'"
         )
     return given

@@ -64,8 +64,8 @@ def solve_for_budget(
     """The models for a budget of hours, FLOPs or memory; with a target, among those of that size.
 
     Ranked by expected loss where hours or FLOPs are given; without them by the shape score with a target, and
-    by size without one; or as `rank` says. `fields` are axes and choices as for `search.solve.solve`. Raises
-    `NoSolution` where no point of the lattice fits.
+    by size without one; or as `rank` says. By size, the most parameters come first. `fields` are axes and
+    choices as for `search.solve.solve`. Raises `NoSolution` where no point of the lattice fits.
     """
     rank = rank or _usual_rank(scenario, target)
     limited = scenario.budget.memory_bytes is not None
@@ -74,20 +74,23 @@ def solve_for_budget(
             target, fields, active=active, counted=counted, tolerance=tolerance, rank=rank, top=top
         )
         solutions = add_forecasts(answer, scenario)
-        if "batch_size" in scenario.step and not any(_fits(solution) for solution in solutions):
-            raise NoSolution(f"with batch_size={scenario.step['batch_size']} {_memory_shortage(scenario)}")
+        if scenario.step and not any(_fits(solution) for solution in solutions):
+            fixed = ", ".join(f"{name}={value}" for name, value in scenario.step.items())
+            raise NoSolution(f"with `{fixed}` {_memory_shortage(scenario)}")
         return replace(answer, solutions=solutions)
     _require_rank_inputs(scenario, rank, target)
     objective = OBJECTIVES[rank]
     if target is not None:
         return _search_target(scenario, objective, target, active, counted, tolerance, top, fields)
     if active is not None:
-        raise ConfigError("active is a second target beside the first; give a target as well")
+        raise ConfigError("`active` is a second target in addition to the first; give `target` as well")
     return _search_any_size(scenario, objective, counted, top, fields)
 
 
 def add_forecasts(solutions: Iterable[Solution], scenario: Scenario) -> tuple[Solution, ...]:
-    """The solutions, each with its predictions."""
+    """The solutions, each with its predictions; as they are where the scenario predicts nothing."""
+    if not scenario.predicts:
+        return tuple(solutions)
     return tuple(replace(solution, forecast=forecast(solution.model, scenario)) for solution in solutions)
 
 
@@ -113,7 +116,7 @@ def size_range(scenario: Scenario) -> tuple[int, int]:
     if high < LEAST_PARAMETERS:
         raise InputError(
             f"the budget is enough for about {format_count(high)} parameters, fewer than "
-            f"{LEAST_PARAMETERS:,}; give more hours, FLOPs or memory"
+            f"{LEAST_PARAMETERS:,}; give more `hours`, `flops` or `memory`"
         )
     return max(int(low), LEAST_PARAMETERS // AROUND), int(high)
 
@@ -202,18 +205,16 @@ def _require_rank_inputs(scenario: Scenario, rank: Rank, target: int | None) -> 
     """Raise `ConfigError` where a rank lacks what it is predicted from."""
     has_memory = scenario.memory_bytes is not None
     needs = {
-        "loss": (scenario.limits_training, "hours or dollars on a `machine`, or `flops`"),
+        "loss": (scenario.limits_training, "`hours` or `dollars` with a `machine`, or `flops`"),
         "speed": (scenario.machine is not None, "`machine`"),
         "memory": (has_memory, "`machine` or `memory`"),
-        "size": (has_memory, "`machine` or `memory`"),
+        "size": (has_memory or target is not None, "`target`, `machine` or `memory`"),
     }
-    has_inputs, inputs = needs.get(rank, (target is not None, "a target"))
+    has_inputs, inputs = needs.get(rank, (target is not None, "`target`"))
     if not has_inputs:
-        raise ConfigError(f"rank={rank!r} needs {inputs}")
+        raise ConfigError(f"`rank={rank}` needs {inputs}")
     if target is None and rank in ("speed", "memory"):
-        raise ConfigError(
-            f"rank={rank!r} without a target is the smallest model of the lattice; give a target"
-        )
+        raise ConfigError(f"`rank={rank}` without a target would only find the smallest model; give `target`")
 
 
 def _search_any_size(
@@ -245,7 +246,7 @@ def _search_target(
     if not certificate.within_tolerance:
         raise NoSolution(no_match_message(search, tolerance))
     swept = _run_sweep(search, [search.candidates_within(tolerance)], scenario, objective)
-    points = _pick_best(search, swept, objective, target, top)
+    points = _pick_best(search, swept, objective, target, top, exact=objective.name == "size")
     solutions = add_forecasts(make_solutions(search, points, _usual_size(search, target), target), scenario)
     answer = Solutions(solutions, certificate, fields.get("tied") is None, rank=objective.name, top=top)
     if not scenario.limits_training:
@@ -284,17 +285,24 @@ def _better_size(
 def _memory_shortage(scenario: Scenario) -> str:
     return (
         f"none fits in {format_bytes(scenario.memory_bytes or 0)}, of which {USABLE_SHARE:.0%} can be used; "
-        "give more memory, a smaller batch, or smaller sizes"
+        "give more memory, a smaller batch or smaller sizes"
     )
 
 
-def _pick_best(search: Search, swept: "SweepResult", objective: Objective, size: int, top: int) -> Candidates:
-    """The models to show: band by band of what is minimised, within each by the shape score."""
+def _pick_best(
+    search: Search, swept: "SweepResult", objective: Objective, size: int, top: int, *, exact: bool = False
+) -> Candidates:
+    """The models to show: band by band of what is minimised, within each by the shape score. With `exact`,
+    only equal values share a band."""
     points = swept.points
     terms = shape_score(search.space.choices, points, _usual_size(search, size))
     score = np.sum(list(terms.values()), axis=0)
     width = objective.band(swept.best) - swept.best
-    band = np.floor((swept.values - swept.best) / width) if width else np.zeros(len(points))
+    band = np.zeros(len(points))
+    if exact:
+        band = band + np.unique(swept.values, return_inverse=True)[1]
+    elif width:
+        band = np.floor((swept.values - swept.best) / width)
     ranked = rank_candidates(points, band * _BEYOND_ANY_SCORE + score, size, search.active, closest=False)
     return points.select(pick_diverse(points, ranked, top))
 
@@ -352,7 +360,7 @@ def sweep(
         near = values <= band(best)
         near_best.append((points.select(near), values[near]))
     if not n_possible:
-        raise NoSolution(f"none of the {n_points:,} points is possible")
+        raise NoSolution(f"none of the {n_points:,} shapes is possible")
     pool = Candidates.concatenate([points for points, _ in near_best])
     values = np.concatenate([values for _, values in near_best])
     near = values <= band(best)

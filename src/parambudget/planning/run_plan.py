@@ -59,7 +59,7 @@ class Goal:
 
     def __post_init__(self) -> None:
         if self.hours is not None and self.tokens is not None:
-            raise InputError("hours and tokens both say how long the run is; give one of them")
+            raise InputError("`hours` and `tokens` both set the length of the run; give one of them")
         if self.hours is not None:
             check_hours(self.hours)
         if self.unique_tokens is not None:
@@ -98,6 +98,8 @@ class RunPlan(Tabular):
     why_learning_rate: str
     why_batch: str
     warnings: tuple[str, ...]
+    compared: "tuple[RunPlan, ...]" = ()
+    """Plans of other models for the same run, in the same micro-steps."""
 
     @property
     def model(self) -> ModelConfig:
@@ -138,7 +140,15 @@ class RunPlan(Tabular):
         return expected_loss(self.goal.law, law_parameters(self.model), tokens, self.goal.unique_tokens)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict per figure: its name, its value, the ends of its interval where it has one."""
+        """One dict per figure: its name, its value, the ends of its interval where it has one; and its value
+        in each plan that is compared."""
+        rows = self._rows()
+        for number, other in enumerate(self.compared, 1):
+            for row, same in zip(rows, other._rows(), strict=True):
+                row[f"compared_{number}"] = same["expected"]
+        return rows
+
+    def _rows(self) -> list[dict[str, Any]]:
         ranges = {
             "tokens_per_second": self.speed.tokens_per_second, "hours": self.hours, "dollars": self.cost
         }  # fmt: skip
@@ -162,7 +172,8 @@ class RunPlan(Tabular):
             "model": self.model.model_dump(),
             "total": self.breakdown.total, "body": self.breakdown.body, "active": self.breakdown.active,
             "machine": {
-                "name": m.name, "gpus": m.world_size, "memory_bytes": m.memory_bytes,
+                "name": m.name, "gpus": m.world_size, "gpus_per_node": m.gpus_per_node,
+                "memory_bytes": m.memory_bytes,
                 "usable_share": USABLE_SHARE,
                 "dollars_per_hour": None if price is None else [price.low, price.high],
                 "price_source": None if price is None else price.source,
@@ -249,7 +260,7 @@ def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int
         tokens, why = training_tokens(model, goal.unique_tokens)
     if goal.hours is not None and round(tokens / speed.update_tokens) < 1:
         raise InputError(
-            f"hours={goal.hours:g} is too short for one update of {format_count(speed.update_tokens)} "
+            f"`hours={goal.hours:g}` is too short for one update of {format_count(speed.update_tokens)} "
             "tokens; use more time or a smaller batch"
         )
     updates = whole_updates(tokens, speed.update_tokens, goal.unique_tokens)

@@ -179,9 +179,9 @@ def _first_that_fits(
 def _remedy(machine: Machine, given: StepFields) -> str:
     open_to_choice = {"batch_size", "gradient_checkpointing", "loss_chunks", "shard"}
     if fixed := sorted(open_to_choice & given.keys()):
-        return f"leave {', '.join(fixed)} to be chosen, or take a smaller model or more memory"
+        return f"leave out {', '.join(f'`{name}`' for name in fixed)}, or use a smaller model or more memory"
     more = "more GPUs (`gpus`)" if machine.accelerator else "a GPU"
-    return f"take a smaller model, a shorter context_length or {more}"
+    return f"use a smaller model, a shorter context_length or {more}"
 
 
 def _batch_sizes(context_length: int, sequences: int, world_size: int, steps: int | None) -> list[int]:

@@ -1,33 +1,32 @@
 """Commands that a person is to run: they start the way this installation is started."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
 from shutil import which
 from typing import Final
 
+from parambudget._install import is_run_by_uv
+
 _NEED_TORCH: Final = ("train", "sample", "verify", "calibrate", "data", "runs")
+_RENDEZVOUS: Final = "--rdzv-backend c10d --rdzv-endpoint FIRST_NODE:29500"
 YOUR_TEXT: Final = "YOUR_TEXT"
 """Stands in a command for the text to train on where none was named."""
 
 
-def runnable_command(command: str, *words: str, processes: int = 1) -> str:
+def runnable_command(command: str, *words: str, processes: int = 1, nodes: int = 1) -> str:
     """`parambudget COMMAND WORDS...` as it can be pasted; words are flags and values as the shell reads them.
 
-    In `uv run`, the environment is uv's, so the command starts with `uv run`, with torch where it is needed.
+    `processes` are those of all nodes together; the command is run on every node. In `uv run`, the
+    environment is uv's, so the command starts with `uv run`, with torch where it is needed.
     """
     start = program()
     if processes > 1:
-        start = f"torchrun --standalone --nproc-per-node {processes} --no-python {start}"
+        where = "--standalone" if nodes == 1 else f"--nnodes {nodes} {_RENDEZVOUS}"
+        start = f"torchrun {where} --nproc-per-node {processes // nodes} --no-python {start}"
     if is_run_by_uv():
         start = f"uv run --extra train {start}" if command.split()[0] in _NEED_TORCH else f"uv run {start}"
     return " ".join([start, command, *(word for word in words if word)])
-
-
-def is_run_by_uv() -> bool:
-    """Whether `uv run` started this process: without it, the shell would not find the command."""
-    return "UV_RUN_RECURSION_DEPTH" in os.environ
 
 
 def program() -> str:

@@ -202,14 +202,17 @@ def _draw_memory(axes: Axes, plans: Mapping[str, RunPlan]) -> None:
             left += sizes
     for at, name in enumerate(names):
         axes.annotate(format_bytes(plans[name].memory.peak_bytes), (left[at], at), xytext=(4, 0),
-                      textcoords="offset points", va="center", fontsize=9, color=INK)  # fmt: skip
+                      textcoords="offset points", va="center", fontsize=9, color=INK,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
     available = gib(machine.memory_bytes)
     axes.axvline(available, color=INK, linestyle="--", linewidth=1.2, label=f"memory of {machine.name}")
     axes.set_xlim(0, max(available, left.max()) * 1.12)
     axes.invert_yaxis()
+    # A distance in font sizes, not a share of the axes: below the axis label at any height.
     axes.legend(
-        frameon=False, labelcolor=INK, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4
-    )
+        frameon=False, labelcolor=INK, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=4,
+        borderaxespad=5,
+    )  # fmt: skip
 
 
 def loss_over_hours(plans: Mapping[str, RunPlan]) -> Figure:
@@ -221,9 +224,8 @@ def loss_over_hours(plans: Mapping[str, RunPlan]) -> Figure:
 
 def _draw_loss_over_hours(axes: Axes, plans: Mapping[str, RunPlan]) -> None:
     first = next(iter(plans.values()))
-    title = (
-        f"Expected loss over time on {first.machine.name} ({first.loss.law.name}; a comparison, no promise)"
-    )
+    law = f"{first.loss.law.name}; for comparison, not a promise"
+    title = f"Expected loss over time on {first.machine.name} ({law})"
     _label_axes(axes, title, "hours (log scale)", "expected loss (nats per token)")
     middle = max(plan.hours.expected for plan in plans.values())
     hours = np.geomspace(middle / 8, middle * 4, _POINTS)
@@ -288,7 +290,7 @@ def _title(runs: Sequence[Run]) -> str:
     figures = runs[0].as_dict()
     title = f"{runs[0].name}: {format_count(figures['planned'])} parameters"
     if figures["val_loss"] is not None:
-        title += (
-            f", validation loss {figures['val_loss']:.4f} ({figures['val_bits_per_byte']:.4f} bits per byte)"
-        )
+        title += f", validation loss {figures['val_loss']:.4f}"
+        if figures["val_bits_per_byte"] is not None:
+            title += f" ({figures['val_bits_per_byte']:.4f} bits per byte)"
     return title

@@ -87,6 +87,8 @@ def _positions(m: ModelConfig) -> list[str]:
     """How positions enter, and what a query sees."""
     name = {"none": "no", "alibi": "ALiBi"}.get(m.position, m.position)
     still = sum(not m.rotates(layer) for layer in range(m.n_layers)) if m.position == "rotary" else 0
+    if m.rope_scaling:
+        name += f" ({m.rope_scaling.rope_type})"
     parts = [f"{name} positions" + (f", none in {still} of {m.n_layers} layers" if still else "")]
     if m.n_local_layers:
         parts.append(f"window {m.window} in {m.n_local_layers} of {m.n_layers} layers")
@@ -169,7 +171,7 @@ def as_flags(fields: Mapping[str, object]) -> str:
         if isinstance(value, bool):
             words.append(switch_flags(name)[not value])
         elif isinstance(value, tuple):
-            words.append(f"--{name.replace('_', '-')} {','.join(value)}")
+            words.append(f"--{name.replace('_', '-')} {','.join(map(str, value))}")
         elif value is not None:
             words.append(f"--{name.replace('_', '-')} {value}")
     return " ".join(words)

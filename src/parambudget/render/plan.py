@@ -65,17 +65,17 @@ def train_command(plan: RunPlan) -> str:
     words += [f"--loss-chunks {step.loss_chunks}"] if step.loss_chunks > 1 else []
     words += ["--shard"] if step.shard else []
     words += [f"--hours {plan.goal.hours:g}" if plan.goal.hours else f"--steps {plan.updates}"]
-    return runnable_command("train", *words, processes=step.world_size)
+    return runnable_command("train", *words, processes=step.world_size, nodes=plan.machine.n_nodes)
 
 
 def _model(plan: RunPlan) -> list[str]:
     m, counts = plan.model, plan.breakdown
-    active = f", {counts.active:,} active" if counts.active != counts.total else ""
+    active = f", {counts.active:,} used per token" if counts.active != counts.total else ""
     return [
-        f"{counts.total:,} parameters ({counts.body:,} body{active}): {shape_in_words(m)}, "
-        f"context {m.context_length:,}",
-        f"{format_count(flops_per_token(m))} FLOPs per training token, full convention; "
-        f"{format_count(flops_per_token(m, 'causal'))} causal",
+        f"{counts.total:,} parameters ({counts.body:,} without embeddings and output head{active}): "
+        f"{shape_in_words(m)}, context {m.context_length:,}",
+        f"{format_count(flops_per_token(m))} FLOPs per training token in the full convention (attention over "
+        f"the whole context), {format_count(flops_per_token(m, 'causal'))} causal (over earlier tokens only)",
     ]
 
 
@@ -106,7 +106,9 @@ def _memory(plan: RunPlan) -> Iterator[str]:
 
 def _largest(sequences: int) -> str:
     return (
-        f"micro-batches of up to {sequences:,} fit" if sequences else "not even one sequence at a time fits"
+        f"a micro-batch of up to {sequences:,} sequence{'s' * (sequences != 1)} fits"
+        if sequences
+        else "not even one sequence at a time fits"
     )
 
 
@@ -118,9 +120,13 @@ def _update(plan: RunPlan) -> list[str]:
     ]
     settings += [f"logits in {step.loss_chunks} chunks"] if step.loss_chunks > 1 else []
     settings += ["sharded"] if step.shard else []
-    chosen = f" (chosen: {', '.join(plan.chosen)})" if plan.chosen else ""
+    chosen = f" (chosen here: {', '.join(plan.chosen)})" if plan.chosen else ""
+    sequences = f"{step.batch_size} sequence{'s' * (step.batch_size != 1)}"
+    micro_steps = (
+        f"{step.gradient_accumulation_steps} micro-step{'s' * (step.gradient_accumulation_steps != 1)}"
+    )
     return [
-        f"{step.batch_size} sequences × {step.gradient_accumulation_steps} micro-steps = "
+        f"{sequences} × {micro_steps} = "
         f"{plan.speed.update_tokens:,} tokens in {format_seconds(plan.speed.update_seconds)}; "
         f"{', '.join(settings)}{chosen}"
     ]
@@ -128,7 +134,7 @@ def _update(plan: RunPlan) -> list[str]:
 
 def _speed(plan: RunPlan) -> list[str]:
     speed, rate = plan.speed, plan.speed.tokens_per_second
-    lines = [f"{rate.expected:,.0f} tokens/s, within {rate.low:,.0f} to {rate.high:,.0f}"]
+    lines = [f"{rate.expected:,.0f} tokens/s ({rate.low:,.0f} to {rate.high:,.0f})"]
     if speed.mfu is not None and speed.profile.peak_flops is not None:
         peak = speed.profile.peak_flops * speed.step.world_size
         lines.append(
@@ -142,7 +148,8 @@ def _run(plan: RunPlan) -> list[str]:
     times = "" if plan.epochs is None else f"{format_count(plan.epochs)} epochs of the text, "
     return [
         f"{format_count(plan.tokens)} tokens ({plan.why_tokens}), {times}"
-        f"{plan.tokens_per_parameter:.3g} per parameter, {plan.updates:,} updates, {plan.flops:.3g} FLOPs",
+        f"{plan.tokens_per_parameter:.3g} tokens per parameter, {plan.updates:,} updates, "
+        f"{plan.flops:.3g} FLOPs",
         f"{_times(plan.hours)}, {TIME_OVERHEAD:.0%} of it for evaluations, checkpoints and data",
     ]
 
@@ -151,7 +158,7 @@ def _times(hours: Interval) -> str:
     expected = format_seconds(3600 * hours.expected)
     if hours.low == hours.high:
         return expected
-    return f"{expected}, within {format_seconds(3600 * hours.low)} to {format_seconds(3600 * hours.high)}"
+    return f"{expected} ({format_seconds(3600 * hours.low)} to {format_seconds(3600 * hours.high)})"
 
 
 def _cost(plan: RunPlan) -> list[str]:
@@ -161,20 +168,20 @@ def _cost(plan: RunPlan) -> list[str]:
     if price.read_on is None:
         return [f"{_dollars(plan.cost)} at ${price.low:g} an hour"]
     return [
-        f"{_dollars(plan.cost)} at ${price.middle:.2f} an hour, ${price.low:g} to ${price.high:g}, "
-        f"as of {price.read_on}: {price.source}"
+        f"{_dollars(plan.cost)} at ${price.middle:.2f} an hour (${price.low:g} to ${price.high:g} "
+        f"on {price.read_on}: {price.source})"
     ]
 
 
 def _dollars(cost: Interval) -> str:
     if cost.low == cost.high:
         return f"${cost.expected:,.2f}"
-    return f"${cost.expected:,.2f}, within ${cost.low:,.2f} to ${cost.high:,.2f}"
+    return f"${cost.expected:,.2f} (${cost.low:,.2f} to ${cost.high:,.2f})"
 
 
 def _loss(plan: RunPlan) -> list[str]:
     best, worst = plan.loss_range
-    interval = f", {best:.3f} to {worst:.3f} by the speed" if best != worst else ""
+    interval = f" ({best:.3f} to {worst:.3f} over the range of speeds)" if best != worst else ""
     bits = plan.loss.bits_per_byte
     text = f"{plan.loss.loss:.3f} nats per token expected{interval}"
     return [text + (f", {bits:.4f} bits per byte" if bits is not None else ""), dim(plan.loss.meaning)]
@@ -197,7 +204,7 @@ def _comparison_rows(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple
     yield "largest micro-batch", [f"{p.largest_batch_size:,}" for p in plans]
     yield against("tokens/s", [p.speed.tokens_per_second.expected for p in plans], lambda v: f"{v:,.0f}")
     if all(p.speed.mfu for p in plans):
-        yield "MFU, full", [f"{p.speed.mfu['full']:.1%}" for p in plans if p.speed.mfu]
+        yield "MFU, full convention", [f"{p.speed.mfu['full']:.1%}" for p in plans if p.speed.mfu]
     yield against("tokens", [p.tokens for p in plans], format_count)
     if all(p.epochs for p in plans):
         yield against("epochs", [p.epochs for p in plans if p.epochs], format_count)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 from typing import Unpack
 
@@ -27,6 +28,7 @@ from parambudget.render.solutions import better_size_note
 from parambudget.search.resize import resize
 from parambudget.search.solutions import BetterSize, Solutions
 from parambudget.units import (
+    Count,
     format_bytes,
     format_count,
     format_flop_rate,
@@ -77,7 +79,7 @@ def _heading(report: Report) -> list[str]:
         f"# From {format_count(total)} to {format_count(target)} parameters",
         "",
         f"Written by parambudget {report.version} for {report.current.machine.name}. Counts are exact; "
-        "speeds, memory, cost and losses are predictions with the assumptions at the end.",
+        "speeds, memory, cost and losses are predictions; their assumptions are listed at the end.",
     ]
 
 
@@ -115,12 +117,12 @@ def _options(report: Report) -> list[str]:
         "## The options",
         "",
         *_markdown_table(
-            ["option", "shape", "parameters", "from the budget", "FLOPs per token", "largest micro-batch"],
+            ["option", "shape", "parameters", "off target", "FLOPs per token", "largest micro-batch"],
             rows,
         ),
         "",
-        f"The options come from a search that checked all {c.lattice_points:,} shapes of a declared space; "
-        f"{c.within_tolerance:,} are within {float(c.tolerance or 0):.2%} of the budget, and the closest is "
+        f"The options come from a search that checked all {c.lattice_points:,} shapes in the search space; "
+        f"{c.within_tolerance:,} are within {float(c.tolerance or 0):.2%} of the target, and the closest is "
         f"{c.best_error:,} parameters off.",
     ]
     unavailable = report.found.current.unavailable if report.found.current else {}
@@ -153,7 +155,7 @@ def _effects(report: Report) -> list[str]:
                 "option",
                 "memory",
                 "tokens/s",
-                "within",
+                "range",
                 "tokens seen",
                 *(["epochs"] if now.epochs else []),
                 "expected loss",
@@ -241,14 +243,14 @@ def _verification(report: Report) -> list[str]:
 
 
 def _train_commands(report: Report) -> list[str]:
-    lines = ["## The training command", ""]
+    lines = ["## Training commands", ""]
     for name, plan in report.options.items():
         lines += [f"{name}:", "", "```console", f"$ {train_command(plan)}", "```", ""]
     return lines[:-1]
 
 
 def _assumptions(report: Report) -> list[str]:
-    return ["## What is assumed", "", *(f"- {line}" for line in _assumptions_of(report.current))]
+    return ["## Assumptions", "", *(f"- {line}" for line in _assumptions_of(report.current))]
 
 
 def _assumptions_of(plan: RunPlan) -> Iterator[str]:
@@ -279,16 +281,16 @@ def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 
 
 def report(
-    current: ModelLike, target: int | str, out: str | Path, *, machine: Machine | str | None = None,
-    hours: float | None = None, unique_tokens: int | str | None = None, **step: Unpack[StepFields],
+    current: ModelLike, target: Count, out: str | PathLike[str], *, machine: Machine | str | None = None,
+    hours: float | None = None, unique_tokens: Count | None = None, **step: Unpack[StepFields],
 ) -> Report:  # fmt: skip
-    """Write a report on how to bring a model to a size: counts, predictions, pictures, proof, commands.
+    """Write a report on resizing a model: counts, predictions, pictures, verification, commands.
 
     A Markdown document at `out`, with pictures beside it where matplotlib is installed. Without a machine,
     for this one; without `hours`, for those that the first option takes for 20 tokens per parameter. The text
     has `unique_tokens`: a run that reads more of them repeats it.
     """
-    name = Path(current).name if isinstance(current, str | Path) else "current model"
+    name = Path(current).name if isinstance(current, str | PathLike) else "current model"
     there = machine if isinstance(machine, Machine) else machine_for(machine)
     built = build_report(
         name, as_model(current, {}), target, there,

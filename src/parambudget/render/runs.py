@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.render.commands import data_flag, runnable_command
-from parambudget.render.terminal import table
+from parambudget.render.terminal import dim, table
+from parambudget.text.forms import describe_left_out
 from parambudget.training.metrics import Run
-from parambudget.units import format_bytes, format_count, format_mfu, format_seconds, format_share
+from parambudget.units import (
+    FULL_CONVENTION,
+    format_bytes,
+    format_count,
+    format_mfu,
+    format_seconds,
+    format_share,
+)
 
 if TYPE_CHECKING:
     from parambudget.text.shards import Manifest
@@ -21,7 +29,9 @@ def runs_screen(runs: Sequence[Run]) -> list[str]:
     columns = [_figures(run.as_dict()) for run in runs]
     rows = [["run", *(run.name for run in runs)]]
     rows += [[name, *(column[name] for column in columns)] for name in columns[0]]
-    return table(rows, left=(0, 1) if len(runs) == 1 else (0,), head=True)
+    lines = table(rows, left=(0, 1) if len(runs) == 1 else (0,), head=True)
+    has_mfu = any("convention" in column["MFU"] for column in columns)
+    return lines + ([dim(f"MFU is in the {FULL_CONVENTION}")] if has_mfu else [])
 
 
 def _figures(figures: Mapping[str, Any]) -> dict[str, str]:
@@ -74,17 +84,47 @@ def preparation_screen(manifest: Manifest, out: Path) -> list[str]:
     """The screen of `data prepare`: what there is to train on."""
     held_out = f"{manifest.validation.n_documents:,} held out"
     length = f"{manifest.train_bytes / max(1, manifest.n_tokens):.2f} bytes each"
+    skipped = _skip_counts(manifest)
     rows = [
         ["text", f"{manifest.source}: {manifest.n_documents:,} documents, {held_out}"],
+        *([["form", _forms(manifest)]] if manifest.forms else []),
+        *([["left out", describe_left_out(manifest.left_out)]] if manifest.left_out else []),
+        *([["skipped", skipped]] if skipped else []),
         [
             "tokens",
             f"{manifest.n_tokens:,} to train on, {length}, and {manifest.validation.n_tokens:,} to validate",
         ],
         ["tokenizer", f"{manifest.tokenizer}, {manifest.entries:,} entries"],
+        *([] if manifest.reversible else [["", describe_loss(manifest.lost_share) + _WITHOUT_BITS]]),
+        ["end of text", f"{manifest.end_of_text}, {manifest.end_of_text_reason}"],
         ["files", f"{len(manifest.shards):,} of {manifest.dtype} in {out}, listed in manifest.json"],
+        *(["note", note] for note in manifest.notes),
         ["next", runnable_command("train", "MODEL", f"--vocab-size {manifest.entries}", data_flag(out))],
     ]
     return table(rows, left=(0, 1))
+
+
+_WITHOUT_BITS: Final = " Training gives no bits per byte."
+
+
+def describe_loss(lost_share: float) -> str:
+    """That a tokenizer does not give back the text, and how much of it is lost."""
+    if not lost_share:
+        return "The tokenizer does not give back the text as it was, though no byte is lost."
+    share = format_share(lost_share, 1 if lost_share >= 0.001 else 4)
+    return f"The tokenizer loses {share.removeprefix('+')} of the text's bytes."
+
+
+def _forms(manifest: Manifest) -> str:
+    """How many files there are of each form; a single file needs no number."""
+    if sum(manifest.forms.values()) == 1:
+        return next(iter(manifest.forms))
+    return ", ".join(f"{form} ({n:,} file{'s' * (n != 1)})" for form, n in manifest.forms.items())
+
+
+def _skip_counts(manifest: Manifest) -> str:
+    counts = {"with null or empty text": manifest.n_empty, "damaged or without text": manifest.n_bad}
+    return ", ".join(f"{n:,} {which}" for which, n in counts.items() if n)
 
 
 def profile_screen(profile: DeviceProfile) -> list[str]:
@@ -96,13 +136,13 @@ def profile_screen(profile: DeviceProfile) -> list[str]:
         ["software", f"{profile.name}, {profile.dtype}"],
         ["source", profile.source + (f", {profile.measured_on}" if profile.measured_on else "")],
         ["matmuls", f"{_rate(profile.matmul_flops)}, operands moved {profile.matmul_traffic:.2g} times"],
-        ["attention", f"{_rate(profile.attention_flops)}, of the scores that the mask leaves"],
+        ["attention", f"{_rate(profile.attention_flops)}, counting the scores that the mask leaves"],
         ["Muon", f"{_rate(profile.newton_schulz_flops)}, at least {least} per matrix"],
         ["memory", f"{format_bytes(profile.bandwidth_bytes)} per second"],
         ["elementwise", f"{profile.element_bytes:.3g} bytes per token and output of a matmul"],
         ["loss", f"{profile.logit_bytes:.3g} bytes per token and vocabulary entry"],
         ["overhead", f"{once} per micro-step, {format_seconds(profile.layer_seconds)} per layer"],
-        ["interval", f"tokens/s within {format_share(profile.slowest - 1, 0)} and {most}"],
+        ["interval", f"tokens/s from {format_share(profile.slowest - 1, 0)} to {most} of what is expected"],
     ]  # fmt: skip
     return table(rows, left=(0, 1))
 

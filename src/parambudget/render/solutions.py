@@ -9,7 +9,7 @@ from parambudget.arch.description import shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
 from parambudget.render.commands import data_flag, runnable_command
-from parambudget.render.model import as_flags, flags
+from parambudget.render.model import as_flags, flags, switch_flags
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.search.certificate import Certificate, Error
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP
@@ -60,15 +60,10 @@ def solutions_screen(found: Solutions, width: int) -> list[str]:
     lines += ["", *wrap_text(_certificate(certificate), width)]
     if found.better:
         lines += wrap_text(better_size_note(found.better), width)
-    lines += [dim(line) for text in _order_notes(found) for line in wrap_text(text, width)]
-    if found.tying_was_assumed:
-        tied = found[0].model.tied
-        usual = "tied, as is usual below 1B" if tied else "untied, as is usual from 1B"
-        lines.append(dim(f"the head is {usual}; --{'untied' if tied else 'tied'} for the other"))
-    return lines
+    return lines + [dim(line) for text in _notes(found) for line in wrap_text(text, width)]
 
 
-def next_commands(found: Solutions, given: Mapping[str, str | float], current: str | None) -> list[str]:
+def next_commands(found: Solutions, given: Mapping[str, object], current: str | None) -> list[str]:
     """What to run next, a command a line: train each resized model; repeat the search."""
     if not found:
         return []
@@ -80,13 +75,13 @@ def next_commands(found: Solutions, given: Mapping[str, str | float], current: s
     return [*training, f"To repeat this search: {rerun_command(found, given, current)}"]
 
 
-def rerun_command(found: Solutions, given: Mapping[str, str | float], current: str | None) -> str:
+def rerun_command(found: Solutions, given: Mapping[str, object], current: str | None) -> str:
     """The command that gives the same answer, every axis and choice spelled out. `given` are the flags beside
     the target, by their names with underscores; `current` is what --from named. The answer has a model."""
     c, model = found.certificate, found[0].model
     words = [f"--active {c.active}"] if c.active is not None else []
     words += [f"--target {c.target}"] if c.target is not None else []
-    words += [f"{_flag(name)} {shlex.quote(str(value))}" for name, value in given.items()]
+    words += [_flag_with_value(name, value) for name, value in given.items()]
     words += [f"--from {shlex.quote(current)}"] if current else []
     words += [f"{_flag(name)} {text}" for name, text in c.lattice.items()]
     fields = changed_fields(model)
@@ -104,6 +99,12 @@ def rerun_command(found: Solutions, given: Mapping[str, str | float], current: s
     return runnable_command("solve", *words)
 
 
+def _flag_with_value(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return switch_flags(name)[not value]
+    return f"{_flag(name)} {shlex.quote(str(value))}"
+
+
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
@@ -112,7 +113,7 @@ def better_size_note(better: BetterSize) -> str:
     """That another size is a better use of the budget, in plain words."""
     m, gain = better.model, better.baseline_loss - better.loss
     return (
-        f"this size is not the best for the budget: about {format_count(better.counted)} parameters "
+        f"another size suits the budget better: about {format_count(better.counted)} parameters "
         f"({m.n_layers} layers, dim {m.dim}) are expected to end {gain:.3f} nats lower"
     )
 
@@ -310,17 +311,45 @@ def _forecast_cell(name: str, forecast: Forecast | None) -> str:
     return format_count(value) if name == "tokens" else f"{value:,.0f}"
 
 
-def _order_notes(found: Solutions) -> Iterator[str]:
-    """What orders the rows, where that is a prediction, and what the losses in them are good for."""
+def _notes(found: Solutions) -> Iterator[str]:
+    """What the score is, what orders the rows, what the losses are good for, and what was assumed."""
+    if not found.current:
+        yield _score_legend(found)
     if found.rank == "loss":
         yield (
-            "rows are ordered by loss+shape, which includes a penalty for unusual proportions; rows within "
-            f"{EQUAL_NATS} nats of each other by their shape score"
+            "rows are ordered by loss+shape, the loss with a penalty for unusual proportions; rows within "
+            f"{EQUAL_NATS} nats of each other are ordered by score"
         )
+    if found.rank == "size" and found.certificate.target is not None:
+        yield "rows are ordered by their parameters, the most first; equal ones by their shape score"
     if found.rank in ("speed", "memory"):
         what = "tokens/s" if found.rank == "speed" else "memory"
-        yield (
-            f"rows are ordered by {what}; rows within {EQUAL_SHARE:.0%} of each other by their shape score"
-        )
+        yield f"rows are ordered by {what}; rows within {EQUAL_SHARE:.0%} of each other are ordered by score"
     if found[0].forecast is not None and found[0].forecast.loss is not None:
         yield "losses are for comparison only: they depend on text and tokenizer; see docs/laws.md"
+    if found.tying_was_assumed:
+        yield (
+            "the output head is tied to the embedding, as is usual below 1B; --untied separates them"
+            if found[0].model.tied
+            else "the output head is not tied to the embedding, as is usual from 1B; --tied shares one matrix"
+        )
+
+
+_TERM_MEANINGS: Final = {
+    "aspect": "dim / layers",
+    "ffn": "FFN width / dim, alignment",
+    "heads": "number, width",
+    "width": "alignment of dim",
+    "depth": "layers divisible by 4",
+    "kv": "query heads per kv head",
+    "experts": "number, width",
+}
+
+
+def _score_legend(found: Solutions) -> str:
+    """What the score means, and each of its terms where they are shown."""
+    meaning = "score: how unusual the shape is for its size; 0 is the most usual"
+    if _forecast_headings(found):
+        return meaning
+    terms = ", ".join(f"{name} ({_TERM_MEANINGS[name]})" for name in found[0].score)
+    return f"{meaning}. Sum of {terms}"

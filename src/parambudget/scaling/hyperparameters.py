@@ -147,7 +147,9 @@ def update_tokens(model: ModelConfig, tokens: int, steps: int | None = None) -> 
 def peak_learning_rate(model: ModelConfig, tokens: int) -> tuple[float, str]:
     """The peak learning rate for a run of `tokens`, and why."""
     law = step_law_rate(body(model), tokens).value
-    reason = f"Step Law for {format_count(body(model))} body parameters and {format_count(tokens)} tokens"
+    reason = (
+        f"Step Law for {format_count(body(model))} non-embedding parameters and {format_count(tokens)} tokens"
+    )
     if law > HIGHEST_LEARNING_RATE:
         return HIGHEST_LEARNING_RATE, f"{reason} says {law:.2g}, outside its range; this is the highest used"
     return float(f"{law:.3g}"), reason

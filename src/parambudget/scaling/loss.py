@@ -215,7 +215,7 @@ class LossEstimate:
         """The line that stands beside every absolute value."""
         return (
             f"{self.law.name}, fitted on {self.law.fitted_on}: absolute losses depend on text and tokenizer; "
-            "compare differences"
+            "only differences are comparable"
         )
 
 
@@ -251,8 +251,8 @@ def _repetition_warnings(law: LossLaw, size: float, trained: float, unique: floa
     supported = law.parameters_for(unique)
     if law.excess_parameters is None and unique < trained and size > supported:
         found.append(
-            f"{format_count(unique)} unique tokens support {format_count(supported)} parameters: more help "
-            f"less than {law.name} says; {MUENNIGHOFF_2023.name} has a term for it"
+            f"{format_count(unique)} unique tokens support {format_count(supported)} parameters: more gain "
+            f"less than {law.name} says; {MUENNIGHOFF_2023.name} models this"
         )
     return tuple(warning for warning in found if warning)
 

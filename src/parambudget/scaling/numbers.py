@@ -45,11 +45,13 @@ def require_all_positive(value: Size, what: str) -> Size:
     if not isinstance(value, np.ndarray):
         return require_positive(value, what)
     if value.dtype.kind not in "iuf":
-        raise InputError(f"{what} is an array of {value.dtype}; it must hold numbers above 0")
+        raise InputError(f"{what} is an array of {value.dtype}; it must contain numbers above 0")
     numbers = value.astype(np.float64)
     wrong = ~((numbers > 0) & (numbers < math.inf))
     if wrong.any():
-        raise InputError(f"{what} holds {numbers[wrong][0]:g}; every value must be a finite number above 0")
+        raise InputError(
+            f"{what} contains {numbers[wrong][0]:g}; every value must be a finite number above 0"
+        )
     return numbers
 
 

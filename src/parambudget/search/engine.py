@@ -161,8 +161,8 @@ class Search:
             if n_points > MOST_COMPARED:
                 low, high = max(bounds[0][0], 0), min(bounds[0][1], LARGEST_COUNT)
                 raise InputError(
-                    f"more than {MOST_COMPARED:,} points of the lattice have {low:,} to {high:,} parameters; "
-                    "give a smaller tolerance, larger steps or fewer values"
+                    f"more than {MOST_COMPARED:,} shapes in the search space have {low:,} to {high:,} "
+                    "parameters; give a smaller tolerance, larger steps or fewer values"
                 )
             yield rows
 
@@ -231,7 +231,7 @@ class AffineCount:
         count = cls(outside, tuple(groups), widest)
         if count.extent()[1] >= LARGEST_COUNT:
             raise InputError(
-                "the largest model of the lattice has 9.0e15 or more parameters; lower the upper ends"
+                "the largest model in the search space has 9.0e15 parameters or more; lower the upper ends"
             )
         return count
 
@@ -353,6 +353,6 @@ def _unroll(start: Numbers, lengths: Ints) -> tuple[Ints, Numbers]:
 def _empty_lattice_message(space: SearchSpace) -> str:
     flags = ", ".join(f"{name} {text}" for name, text in space.flags().items())
     return (
-        f"the lattice is empty: no combination of {flags} makes a model; "
+        f"the search space is empty: no combination of {flags} makes a model; "
         "let head_dim divide dim and the kv group divide n_heads, widen ffn_ratio or lower multiple"
     )

@@ -18,9 +18,11 @@ from parambudget.arch.dims import (
     NormType,
     PositionEncoding,
     QKNormScope,
+    RopeType,
     RotaryUse,
     RouterScores,
 )
+from parambudget.arch.rope_scaling import RopeScaling
 from parambudget.search.axis import AxisLike, RatioLike
 
 
@@ -103,6 +105,20 @@ class SearchFields(TypedDict, total=False):
     qk_nope_head_dim: int | None
     qk_rope_head_dim: int | None
     v_head_dim: int | None
+    rope_type: RopeType | None
+    rope_factor: float | None
+    rope_original_context: int | None
+    rope_attention_factor: float | None
+    rope_beta_fast: float | None
+    rope_beta_slow: float | None
+    rope_truncate: bool | None
+    rope_low_freq_factor: float | None
+    rope_high_freq_factor: float | None
+    rope_short_factors: tuple[float, ...] | None
+    rope_long_factors: tuple[float, ...] | None
+    rope_recompute_cache: bool | None
+    rope_proportion: float | None
 
     moe: MoEConfig | None
     mla: MLAConfig | None
+    rope_scaling: RopeScaling | None

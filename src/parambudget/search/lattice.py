@@ -59,7 +59,9 @@ def build_lattice(space: SearchSpace) -> Lattice:
     mixes = [axis.values for axis in _axes_of_mixes(space).values()]
     n_rows = prod(shape) * len(runs) * len(space.n_layers.values) * prod(map(len, mixes))
     if n_rows > MOST_ROWS:
-        raise InputError(f"the lattice has more than {MOST_ROWS:,} rows; use larger steps or fewer values")
+        raise InputError(
+            f"the search space has more than {MOST_ROWS:,} rows; use larger steps or fewer values"
+        )
     dims, head_dims, kvs, heads = map(_int_array, axes)
     d, h, kv = dims[:, None, None, None], head_dims[:, None, None], kvs[:, None]
     if space.n_heads is None:

@@ -39,11 +39,11 @@ def _what_to_relax(search: Search, nearest: Candidates) -> str:
     count, dim = int(nearest.counted[0]), int(nearest.dim[0])
     smallest, largest = search.extent()
     if count == largest < search.target:
-        return f"it is the largest on the lattice: raise the upper end of {_bounding_axes(search)}"
+        return f"it is the largest in the search space: raise the upper end of {_bounding_axes(search)}"
     if count == smallest > search.target:
         choices = search.space.choices
         vocabulary = choices.vocab_size * dim * (1 if choices.tied else 2)
-        relax = f"it is the smallest on the lattice: lower {_bounding_axes(search)}"
+        relax = f"it is the smallest in the search space: lower {_bounding_axes(search)}"
         if search.counted != "body" and vocabulary * 4 > count:
             relax += f", or vocab_size (its embedding alone is {vocabulary:,})"
         return relax

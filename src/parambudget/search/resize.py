@@ -43,16 +43,16 @@ class Direction:
 
 
 SHRINKING: Final = (
-    Direction("narrower", frozenset({"dim"}), "smaller dim, layers kept"),
-    Direction("shallower", frozenset({"n_layers"}), "fewer layers, dim kept"),
-    Direction("thinner", frozenset({"intermediate_size"}), "narrower FFN, dim and layers kept"),
-    Direction("balanced", frozenset({"dim", "n_layers"}), "smaller dim and fewer layers, aspect ratio kept"),
+    Direction("narrower", frozenset({"dim"}), "smaller dim, same layers"),
+    Direction("shallower", frozenset({"n_layers"}), "fewer layers, same dim"),
+    Direction("thinner", frozenset({"intermediate_size"}), "narrower FFN, same dim and layers"),
+    Direction("balanced", frozenset({"dim", "n_layers"}), "smaller dim and fewer layers, same aspect ratio"),
 )
 GROWING: Final = (
-    Direction("wider", frozenset({"dim"}), "larger dim, layers kept"),
-    Direction("deeper", frozenset({"n_layers"}), "more layers, dim kept"),
-    Direction("fatter", frozenset({"intermediate_size"}), "wider FFN, dim and layers kept"),
-    Direction("balanced", frozenset({"dim", "n_layers"}), "larger dim and more layers, aspect ratio kept"),
+    Direction("wider", frozenset({"dim"}), "larger dim, same layers"),
+    Direction("deeper", frozenset({"n_layers"}), "more layers, same dim"),
+    Direction("fatter", frozenset({"intermediate_size"}), "wider FFN, same dim and layers"),
+    Direction("balanced", frozenset({"dim", "n_layers"}), "larger dim and more layers, same aspect ratio"),
 )
 
 
@@ -105,13 +105,13 @@ def _require_change(
     if active_fits and abs(count_now - target) <= tolerance * target:
         off = format_share(Fraction(count_now - target, target))
         raise InputError(
-            f"{now}, {off} off {target:,} and within {format_tolerance(tolerance)} of it already; "
-            "give a smaller tolerance to change it all the same"
+            f"{now}, already within {format_tolerance(tolerance)} of {target:,} ({off}); "
+            "give a smaller `tolerance` to change it anyway"
         )
     if target > _LARGEST_GROWTH * count_now:
         raise InputError(
-            f"{now}, and {target:,} are more than {_LARGEST_GROWTH:,} times as many; "
-            "start from a larger one, or take only its choices (like)"
+            f"{now}, and {target:,} is more than {_LARGEST_GROWTH:,} times that; "
+            "start from a larger model, or take only its choices with `like`"
         )
 
 
@@ -170,7 +170,7 @@ def _restrict(space: SearchSpace, direction: Direction, current: ModelConfig) ->
         moves = name in direction.moves
         values = [value for value in axis.values if (value != now if moves else value == now)]
         if not values:
-            raise NoSolution(f"the lattice has no {name} {'other than' if moves else 'of'} {now}")
+            raise NoSolution(f"the search space has no {name} {'other than' if moves else 'of'} {now}")
         return Axis.from_values(values, name)
 
     heads = space.n_heads
@@ -189,12 +189,12 @@ def _best_in_direction(
     nearest to the target."""
     points = search.candidates_within(tolerance)
     if not len(points):
-        raise NoSolution(f"{direction.description}: the nearest is {describe_nearest(search)}")
+        raise NoSolution(f"the nearest with {direction.description} is {describe_nearest(search)}")
     aspect = np.abs(np.log(points.dim / points.n_layers) - np.log(current.dim / current.n_layers))
     if {"dim", "n_layers"} <= direction.moves:
         points, aspect = points.select(aspect <= _MOST_ASPECT), aspect[aspect <= _MOST_ASPECT]
         if not len(points):
-            raise NoSolution(f"{direction.description}: none within {format_tolerance(tolerance)}")
+            raise NoSolution(f"none with {direction.description} is within {format_tolerance(tolerance)}")
     else:
         aspect = np.zeros(len(points))
     choices, size = search.space.choices, search.space.size

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final, overload
 
@@ -82,7 +83,7 @@ class Solution:
         """The sum of the terms, by which solutions are ranked."""
         return sum(self.score.values())
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the model to a config file, with where it comes from."""
         provenance = self.provenance() | {"version": __version__}
         write_json(Path(path), {"model": self.model.model_dump(), "provenance": provenance})

@@ -4,7 +4,7 @@ are declared around.
 `default_ranges` is the published rule for what is not given.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
@@ -307,7 +307,7 @@ class SpaceBuilder:
     def _parse_sizes(self) -> None:
         if "kv_groups" in self.fields and "n_kv_heads" in self.fields:
             raise ConfigError(
-                "kv_groups and n_kv_heads both say how many kv heads there are; give one of them"
+                "`kv_groups` and `n_kv_heads` both set the number of key/value heads; give one of them"
             )
         steps = dict.fromkeys(("dim", "intermediate_size", "expert_intermediate_size"), self.multiple)
         for name in SIZES:
@@ -330,7 +330,8 @@ class SpaceBuilder:
         self.axes = default_ranges(self.axes, self.size, dim_step, free_heads_of=width if free else None)
         if self.fields.get("position", "rotary") == "rotary":
             fraction = self.fields.get("rotary_fraction", 1.0)
-            self.axes["head_dim"] = _buildable_heads(self.axes["head_dim"], fraction)
+            factors = self.fields.get("rope_short_factors")
+            self.axes["head_dim"] = _buildable_heads(self.axes["head_dim"], fraction, factors)
 
     def _complete_latent(self, dim_step: int) -> None:
         """Depth, width and the heads of latent attention: their parts, and how many there are."""
@@ -376,8 +377,8 @@ class SpaceBuilder:
             model.replace(n_shared_experts=n_shared)  # refuses a gate for shared experts that do not exist
         if "intermediate_size" in axes and not has_dense_layers(model.moe):
             raise ConfigError(
-                "intermediate_size is the width of dense layers, and every layer has experts; give "
-                "expert_intermediate_size instead, or n_first_dense or moe_pattern for dense layers"
+                "`intermediate_size` is the width of dense layers, but every layer has experts; give "
+                "`expert_intermediate_size` instead, or `n_first_dense` or `moe_pattern` for dense layers"
             )
         return model
 
@@ -397,7 +398,7 @@ def parse_multiple(given: object) -> int:
     values = Axis.parse(cast(AxisLike, given), "multiple").values
     if len(values) > 1 or values[0] > LARGEST_SIZE:
         raise ConfigError(
-            f"multiple is {given!r}; use one whole number, such as 64, at most {LARGEST_SIZE:,}"
+            f"`multiple` is {given!r}; use one whole number, such as 64, at most {LARGEST_SIZE:,}"
         )
     return values[0]
 
@@ -405,13 +406,13 @@ def parse_multiple(given: object) -> int:
 def _check_active(target: int, active: int | None, counted: CountKind) -> None:
     if active is not None and counted == "active":
         raise ConfigError(
-            "active is a second target, and counted='active' makes the first one count the same; leave out "
+            "`active` is a second target, and `counted=active` makes the first one count the same; leave out "
             "one of them"
         )
     if active is not None and active > target:
         raise ConfigError(
-            f"active is {active:,}, more than the target of {target:,}; only part of all parameters is used "
-            "per token"
+            f"`active` is {active:,}, more than the target of {target:,}; a token uses only part of all "
+            "parameters"
         )
 
 
@@ -444,15 +445,19 @@ def _possible_depths(depths: Axis, choices: ModelConfig) -> Axis:
     raise AssertionError("the choices were validated at the greatest depth")
 
 
-def _buildable_heads(heads: Axis, rotary_fraction: object) -> Axis:
-    """Rotary positions turn pairs, so a head with an odd rotated width is not a point of the lattice."""
+def _buildable_heads(heads: Axis, rotary_fraction: object, factors: object) -> Axis:
+    """Rotary positions turn pairs, so a head with an odd rotated width is not a point of the lattice; nor is
+    one with more or fewer pairs than there are factors of LongRoPE."""
     if not isinstance(rotary_fraction, int | float):
         return heads  # the config's own check names it
     widths = {value: int(value * rotary_fraction) for value in heads.values}
     even = [value for value, width in widths.items() if width >= 2 and width % 2 == 0]
+    if isinstance(factors, Sequence):
+        fitting = [value for value in even if widths[value] == 2 * len(factors)]
+        even = fitting or even  # the config's own check names the others
     if not even:
         raise ConfigError(
-            f"head_dim {heads.text} leaves an odd width to rotate; use even values, or position none"
+            f"head_dim {heads.text} leaves an odd width to rotate; use even values, or `position=none`"
         )
     return heads if len(even) == len(heads.values) else Axis.from_values(even, "head_dim")
 

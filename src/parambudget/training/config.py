@@ -35,44 +35,48 @@ class TrainConfig(BaseModel):
     steps: PositiveInt = Field(description="Optimizer updates.")
     step: StepConfig = Field(exclude=True, description="How one update is executed.")
     learning_rate: PositiveFloat = Field(description="Peak learning rate.")
-    final_learning_rate: NonNegativeFloat = Field(description="Learning rate that the decay ends at.")
+    final_learning_rate: NonNegativeFloat = Field(description="Learning rate at the end of the decay.")
     warmup_steps: Annotated[int, Field(ge=0, le=2**31)] = Field(
         description="Updates over which the learning rate rises to its peak."
     )
     schedule: ScheduleName = Field(
         "linear",
         description=(
-            "Decay of the learning rate after the warm-up: linear or half a cosine all the way, or constant "
-            "and then over the last `decay_share` of the steps (warm-up, stable, decay)."
+            "Learning rate after the warm-up: linear or cosine decay to the end, or wsd (warm-up, stable, "
+            "decay): constant, then falling over the last decay_share of the steps."
         ),
     )
     decay_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.2, description="Share of the steps over which the learning rate falls under wsd."
+        0.2, description="Share of the steps in which the learning rate decays (wsd only)."
     )
     weight_decay: NonNegativeFloat = Field(0.1, description="Decoupled weight decay, on matrices only.")
-    momentum: DecayRate = Field(0.95, description="Muon's decay of the mean gradient.")
-    beta1: DecayRate = Field(0.9, description="AdamW's decay of the mean gradient.")
-    beta2: DecayRate = Field(0.95, description="AdamW's decay of the mean squared gradient.")
+    momentum: DecayRate = Field(
+        0.95, description="Muon's momentum: decay rate of the running mean of the gradient."
+    )
+    beta1: DecayRate = Field(0.9, description="AdamW's decay rate of the running mean of the gradient.")
+    beta2: DecayRate = Field(
+        0.95, description="AdamW's decay rate of the running mean of the squared gradient."
+    )
     grad_clip: PositiveFloat | None = Field(
-        1.0, description="Largest norm of the whole gradient; a longer one is scaled down. none: no clipping."
+        1.0, description="Largest norm of the gradient; a larger one is scaled down to it. none: no clipping."
     )
     balance_loss: NonNegativeFloat = Field(
-        0.0, description="Weight of the load-balancing loss of experts in what is minimised."
+        0.0, description="Weight of the load-balancing loss that is added to the loss (experts only)."
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        0, description="Decides the initial weights and the order of the data."
+        0, description="Seed of the initial weights and of the order of the data."
     )
     eval_every: PositiveInt = Field(
         description="Updates between evaluations; there is always one at the end."
     )
     eval_tokens: PositiveInt = Field(
-        description="The most validation tokens per evaluation; always the same ones."
+        description="Validation tokens per evaluation, at most; always the same ones."
     )
     save_every: PositiveInt = Field(
         description="Updates between checkpoints; there is always one at the end."
     )
     keep: PositiveInt = Field(
-        2, description="Newest checkpoints to keep; older ones are removed after each save."
+        2, description="How many of the newest checkpoints to keep; each save removes older ones."
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Whether `torchrun` started this process; known before torch is imported."""
+"""How `torchrun` started this process; known before torch is imported."""
 
 import os
 from typing import Final
@@ -32,3 +32,9 @@ def is_main_process() -> bool:
         return launched_processes() == 1 or os.environ["RANK"] == "0"
     except InputError:
         return True
+
+
+def processes_per_node(world_size: int) -> int:
+    """How many of them this node has; all of them unless `torchrun` says otherwise."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    return world_size if world_size % here else here

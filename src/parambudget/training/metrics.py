@@ -15,6 +15,7 @@ from parambudget._tabular import HasRows
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.errors import InputError
+from parambudget.text.forms import TokenDtype
 
 METRICS: Final = "metrics.jsonl"
 Positive = Annotated[float, Field(gt=0)]
@@ -298,6 +299,9 @@ class _RunProvenance:
     hours: Positive | None = None
     update_seconds: Positive | None = None
     data: str | None = None
+    token_dtype: TokenDtype | None = None
+    tokenizer: str | None = None
+    end_of_text: str | None = None
     init: str | None = None
     init_sha256: str | None = None
 
@@ -305,7 +309,7 @@ class _RunProvenance:
 def read_run(folder: Path) -> Run:
     """The run in a folder; the last line of its metrics may have been cut short."""
     if not (folder / "config.json").is_file() or not (folder / METRICS).is_file():
-        raise InputError(f"{folder} holds no run that has started; give the folder that a run was trained in")
+        raise InputError(f"no run has started in {folder}; give the folder of a run")
     document = read_document(folder / "config.json")
     steps_planned = parse_document(document["train"], _RunTrain, f"train in {folder / 'config.json'}").steps
     summary = TrainResult.read(folder) if (folder / "summary.json").is_file() else None

@@ -87,7 +87,11 @@ def load_initial_weights(
         files.load_weights(init, state.module)
         digest = saved.sha256["model.safetensors"]
         tokenizer_json = (init / "tokenizer.json").read_text(encoding="utf-8")
-    if tokenizer_json != data.tokenizer_json:
+    if not data.tokenizer_json:
+        on_notice(
+            f"the tokens' tokenizer is not known: they may be others than those that {init} has learned"
+        )
+    elif tokenizer_json != data.tokenizer_json:
         on_notice(f"{init} was trained with another tokenizer: its weights are for other tokens")
     return {"init": str(init.absolute()), "init_sha256": digest}
 

@@ -306,7 +306,7 @@ def test_a_gpu_holds_a_context_and_what_the_allocator_cannot_use():
     [
         ({"world_size": 0}, "world_size is 0; it must be greater than or equal to 1"),
         ({"loss_chunks": -1}, "loss_chunks is -1; it must be greater than or equal to 1"),
-        ({"shard": True}, "shard=True divides a model among several processes and world_size=1"),
+        ({"shard": True}, "shard=True divides a model among processes, and world_size=1"),
     ],
 )
 def test_an_impossible_plan_is_refused(wrong, message):

@@ -120,8 +120,6 @@ def test_nothing_is_filled_in_where_the_class_decides():
         ({"model_type": "falcon", "alibi": True}, "built without position biases divided by sqrt(head_dim)"),
         ({"model_type": "bloom", "apply_residual_connection_post_layernorm": True}, "post_layernorm=True"),
         ({"model_type": "phimoe"}, "built without the sparse mixer's expert weights"),
-        ({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2.0}}, "frequencies (linear)"),
-        ({"model_type": "gpt_oss"}, "rescaled rotary frequencies (yarn)"),
         ({"model_type": "llama", "hidden_act": "mish"}, "hidden_act='mish'"),
         ({"model_type": "deepseek_v3", "rms_norm_eps": 1e-5}, "latent norms with epsilon 1e-06"),
     ],

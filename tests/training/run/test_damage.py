@@ -216,9 +216,7 @@ def test_a_changed_config_of_the_run_is_named(data, run):
     document = json.loads(path.read_text())
     document["train"]["learning_rate"] = 0.5
     path.write_text(json.dumps(document))
-    with pytest.raises(
-        InputError, match=r"step-4 holds a run with other settings: learning_rate is 0\.003 there"
-    ):
+    with pytest.raises(InputError, match=r"step-4 has other settings: learning_rate is 0\.003 there"):
         train(data, run, learning_rate=0.5)
 
 

@@ -148,12 +148,14 @@ def test_another_model_and_another_text_are_named(data, whole, tmp_path):
             loop.TrainJob(small_model(intermediate_size=64), config, data, whole, resume=True), device="cpu"
         )
     other = small_data(tmp_path, vocab_size=290)
-    with pytest.raises(InputError, match="holds a run with another set of training tokens"):
+    with pytest.raises(InputError, match="has another set of training tokens"):
         loop.train(loop.TrainJob(small_model(), config, other, whole, resume=True), device="cpu")
 
 
 def test_a_run_is_refused_without_resume_and_says_how_to_go_on(data, whole):
-    with pytest.raises(InputError, match=r"holds another run .*; continue it with `resume=True`, or choose"):
+    with pytest.raises(
+        InputError, match=r"contains another run .*; continue it with `resume=True`, or choose"
+    ):
         loop.train(loop.TrainJob(small_model(), small_config(**SETTINGS), data, whole), device="cpu")
 
 

@@ -1,14 +1,27 @@
 """Published dense decoders in the line of Llama: first what a family shares, then one row per model.
 
 A row gives what differs from the defaults of `arch.defaults.with_defaults`. Every count is that of the
-instantiated Hugging Face class (transformers 5, unique parameters), never ours. Left out, because
-`ModelConfig` has no field for it and it has no parameters: rescaled rotary frequencies (Llama 3.1 and later,
-Phi-4-mini).
+instantiated Hugging Face class (transformers 5, unique parameters), never ours.
 """
 
 from typing import Any, Final
 
 from parambudget.arch.presets.row import dense_family
+
+_LLAMA31: Final[dict[str, Any]] = dict(rope_type="llama3", rope_factor=8.0, rope_original_context=8192)
+_LLAMA32: Final[dict[str, Any]] = _LLAMA31 | dict(rope_factor=32.0)
+_PHI4_MINI: Final[dict[str, Any]] = dict(
+    rope_type="longrope", rope_original_context=4096, rope_recompute_cache=True,
+    rope_short_factors=(1.0,) * 48,
+    rope_long_factors=(
+        1.0, 1.118320672, 1.250641126, 1.398617824, 1.564103225, 1.74916897, 1.956131817, 2.187582649,
+        2.446418898, 2.735880826, 3.059592084, 3.421605075, 3.826451687, 4.279200023, 4.785517845,
+        5.351743533, 5.984965424, 6.693110555, 7.485043894, 8.370679318, 9.36110372, 10.4687158, 11.70738129,
+        13.09260651, 14.64173252, 16.37415215, 18.31155283, 20.47818807, 22.90118105, 25.61086418,
+        28.64115884, 32.03, 32.1, 32.13, 32.23, 32.6, 32.61, 32.64, 32.66, 32.7, 32.71, 32.93, 32.97, 33.28,
+        33.49, 33.5, 44.16, 47.77,
+    ),
+)  # fmt: skip
 
 # fmt: off
 _phi3 = dense_family("microsoft", "Phi3ForCausalLM", "arXiv 2404.14219, 2412.08905, 2503.01743",
@@ -83,8 +96,7 @@ ROWS: Final = (
     _phi3("phi-4", "phi-4", 14_659_507_200, 40, 5120, 40, 10, 17920, vocab_size=100352, context_length=16384,
           rope_theta=250_000.0, window=None),
     _phi3("phi-4-mini", "Phi-4-mini-instruct", 3_836_021_760, 32, 3072, 24, 8, 8192, tied=True,
-          vocab_size=200064, context_length=131072, rotary_fraction=0.75,
-          window=262144),
+          vocab_size=200064, context_length=131072, rotary_fraction=0.75, window=262144, **_PHI4_MINI),
     _llama("llama-7b", "llama-7b", 6_738_415_616, 32, 4096, 32, 32, 11008),
     _llama("llama-13b", "llama-13b", 13_015_864_320, 40, 5120, 40, 40, 13824),
     _llama("llama-33b", "llama-30b", 32_528_943_616, 60, 6656, 52, 52, 17920),
@@ -94,11 +106,11 @@ ROWS: Final = (
     _llama2("llama-2-70b", "Llama-2-70b-hf", 68_976_648_192, 80, 8192, 64, 8, 28672),
     _llama3("llama-3-8b", "Meta-Llama-3-8B", 8_030_261_248, 32, 4096, 32, 8, 14336, context_length=8192),
     _llama3("llama-3-70b", "Meta-Llama-3-70B", 70_553_706_496, 80, 8192, 64, 8, 28672, context_length=8192),
-    _llama3("llama-3.1-8b", "Llama-3.1-8B", 8_030_261_248, 32, 4096, 32, 8, 14336),
-    _llama3("llama-3.1-70b", "Llama-3.1-70B", 70_553_706_496, 80, 8192, 64, 8, 28672),
-    _llama3("llama-3.1-405b", "Llama-3.1-405B", 405_853_388_800, 126, 16384, 128, 8, 53248),
-    _llama3("llama-3.2-1b", "Llama-3.2-1B", 1_235_814_400, 16, 2048, 32, 8, 8192, tied=True),
-    _llama3("llama-3.2-3b", "Llama-3.2-3B", 3_212_749_824, 28, 3072, 24, 8, 8192, tied=True),
+    _llama3("llama-3.1-8b", "Llama-3.1-8B", 8_030_261_248, 32, 4096, 32, 8, 14336, **_LLAMA31),
+    _llama3("llama-3.1-70b", "Llama-3.1-70B", 70_553_706_496, 80, 8192, 64, 8, 28672, **_LLAMA31),
+    _llama3("llama-3.1-405b", "Llama-3.1-405B", 405_853_388_800, 126, 16384, 128, 8, 53248, **_LLAMA31),
+    _llama3("llama-3.2-1b", "Llama-3.2-1B", 1_235_814_400, 16, 2048, 32, 8, 8192, tied=True, **_LLAMA32),
+    _llama3("llama-3.2-3b", "Llama-3.2-3B", 3_212_749_824, 28, 3072, 24, 8, 8192, tied=True, **_LLAMA32),
     _tinyllama("tinyllama-1.1b", "TinyLlama-1.1B-intermediate-step-1431k-3T", 1_100_048_384,
                22, 2048, 32, 4, 5632),
     _smollm2("smollm2-135m", "SmolLM2-135M", 134_515_008, 30, 576, 9, 3, 1536),

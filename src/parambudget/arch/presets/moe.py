@@ -2,14 +2,15 @@
 
 A row gives what differs from the defaults of `arch.defaults.with_defaults`. Every count is that of the
 instantiated Hugging Face class (transformers 5, unique parameters; active: without the routed experts that a
-token does not use), never ours. Left out, because `ModelConfig` has no field for it and it has no parameters:
-rescaled rotary frequencies (DeepSeek, Kimi, gpt-oss), Phi's sparse mixer, multi-token
-prediction layers.
+token does not use), never ours. Left out, because
+`ModelConfig` has no field for it and it has no parameters: Phi's sparse mixer, multi-token prediction layers.
+Phi's LongRoPE is left out because its factors are in no source that we could read.
 """
 
 from typing import Any, Final
 
 from parambudget.arch.presets.row import moe_family
+from parambudget.arch.rope_scaling import yarn_attention_factor
 
 # DeepSeek-V2 and its descendants: latent attention, a dense first layer, and their own norm epsilon.
 _LATENT: Final[dict[str, Any]] = dict(
@@ -17,6 +18,17 @@ _LATENT: Final[dict[str, Any]] = dict(
     n_first_dense=1, tied=False, norm_eps=1e-6,
 )  # fmt: skip
 _SIGMOID: Final[dict[str, Any]] = dict(router_scores="sigmoid", correction_bias=True)
+
+
+def _deepseek_yarn(factor: float, mscale: float = 1.0, **more: float) -> dict[str, Any]:
+    """YaRN whose attention factor is squared on all scores, not on those of the rotated part alone: the
+    configs have `mscale` twice."""
+    score_scale = yarn_attention_factor(factor, mscale) ** 2
+    return dict(
+        rope_type="yarn", rope_factor=factor, rope_original_context=4096, rope_attention_factor=1.0,
+        attention_multiplier=192**-0.5 * score_scale, **more,
+    )  # fmt: skip
+
 
 # fmt: off
 _mixtral = moe_family("mistralai", "MixtralForCausalLM", "arXiv 2401.04088",
@@ -41,12 +53,14 @@ _glm = moe_family("zai-org", "Glm4MoeForCausalLM", "arXiv 2508.06471",
 _gpt_oss = moe_family("openai", "GptOssForCausalLM", "arXiv 2508.10925",
     qkv_bias=True, attention_out_bias=True, attention_sinks=True, head_dim=64, window=128,
     window_pattern=("local", "global"), activation="quick_gelu", ffn_clamp=7.0, expert_bias=True,
-    router_bias=True, tied=False, vocab_size=201088, context_length=131072, rope_theta=150_000.0)
+    router_bias=True, tied=False, vocab_size=201088, context_length=131072, rope_theta=150_000.0,
+    rope_type="yarn", rope_factor=32.0, rope_original_context=4096, rope_truncate=False)
 _deepseek2 = moe_family("deepseek-ai", "DeepseekV2ForCausalLM", "arXiv 2405.04434",
     **_LATENT, n_shared_experts=2, norm_expert_weights=False, vocab_size=102400, context_length=163840)
 _deepseek3 = moe_family("deepseek-ai", "DeepseekV3ForCausalLM", "arXiv 2412.19437",
     **_LATENT | dict(n_first_dense=3), **_SIGMOID, q_lora_rank=1536, n_shared_experts=1, n_expert_groups=8,
-    n_groups_per_token=4, routing_multiplier=2.5, vocab_size=129280, context_length=163840)
+    n_groups_per_token=4, routing_multiplier=2.5, vocab_size=129280, context_length=163840,
+    **_deepseek_yarn(40.0))
 _moonshot = moe_family("moonshotai", "DeepseekV3ForCausalLM", "arXiv 2502.16982, 2507.20534",
     **_LATENT, **_SIGMOID, vocab_size=163840, context_length=8192, rope_theta=50_000.0)
 
@@ -80,10 +94,10 @@ ROWS: Final = (
     _gpt_oss("gpt-oss-20b", "gpt-oss-20b", 20_914_757_184, 4_187_440_704, 24, 2880, (64, 8), 32, 4, 2880),
     _gpt_oss("gpt-oss-120b", "gpt-oss-120b", 116_829_156_672, 5_711_982_912, 36, 2880, (64, 8), 128, 4, 2880),
     _deepseek2("deepseek-v2-lite", "DeepSeek-V2-Lite", 15_706_484_224, 2_661_150_208,
-               27, 2048, 16, 64, 6, 1408, intermediate_size=10944),
+               27, 2048, 16, 64, 6, 1408, intermediate_size=10944, **_deepseek_yarn(40.0, 0.707)),
     _deepseek2("deepseek-v2", "DeepSeek-V2", 235_741_434_880, 21_375_800_320,
                60, 5120, 128, 160, 6, 1536, intermediate_size=12288, q_lora_rank=1536, n_expert_groups=8,
-               n_groups_per_token=3, routing_multiplier=16.0),
+               n_groups_per_token=3, routing_multiplier=16.0, **_deepseek_yarn(40.0)),
     _deepseek3("deepseek-v3", "DeepSeek-V3", 671_026_404_352, 37_552_282_624,
                61, 7168, 128, 256, 8, 2048, intermediate_size=18432),
     _deepseek3("deepseek-r1", "DeepSeek-R1", 671_026_404_352, 37_552_282_624,
@@ -93,6 +107,7 @@ ROWS: Final = (
               routing_multiplier=2.446, norm_eps=1e-5),
     _moonshot("kimi-k2", "Kimi-K2-Instruct", 1_026_408_209_408, 32_861_477_888,
               61, 7168, 64, 384, 8, 2048, intermediate_size=18432, q_lora_rank=1536, n_shared_experts=1,
-              routing_multiplier=2.827, context_length=131072),
+              routing_multiplier=2.827, context_length=131072,
+              **_deepseek_yarn(32.0, rope_beta_fast=1.0)),
 )
 # fmt: on

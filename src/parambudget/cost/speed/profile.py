@@ -161,7 +161,7 @@ def calibrated_profiles() -> list[DeviceProfile]:
         return [_read_profile(row) for row in document["stacks"]]
     except (InputError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} does not hold measured constants ({error}); run parambudget calibrate --clear, "
+            f"{path} is not a file of measured constants ({error}); run parambudget calibrate --clear, "
             "or parambudget calibrate to measure again"
         ) from None
 

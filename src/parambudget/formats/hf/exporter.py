@@ -14,6 +14,7 @@ from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import Attempt, Export, first_equivalent
 from parambudget.formats.hf.families.registry import FAMILIES
 from parambudget.formats.hf.importer import from_hf
+from parambudget.formats.hf.rotary import rope_parameters
 from parambudget.formats.hf.schema import ABSENT, ConfigSchema, Family
 
 _EXPORT_ORDER: Final = (
@@ -81,8 +82,12 @@ def _hf_config(model_type: str, family: Family, model: ModelConfig) -> dict[str,
     if config.get("use_sliding_window") is False:
         for key in ("layer_types", "sliding_window"):
             config.pop(key, None)
+    rope = rope_parameters(schema, model) if "rope_theta" in schema.keys else {}
     if schema.default_rope_parameters:
-        config["rope_parameters"] = {"rope_type": "default", "rope_theta": config.pop("rope_theta")}
+        rope = rope or {"rope_type": "default"}
+        config["rope_parameters"] = rope | {"rope_theta": config.pop("rope_theta")}
+    elif rope:
+        config["rope_scaling"] = rope
     if schema.has_latent_attention and model.mla:
         # The classes divide the heads by num_key_value_heads, which they do not use otherwise.
         config |= {"num_key_value_heads": model.n_heads, "head_dim": model.mla.qk_rope_head_dim}
@@ -134,6 +139,11 @@ def _mla_field(name: str) -> _Value:
 
 def _attention_scale(m: ModelConfig) -> float:
     return m.head_dim**-0.5 if m.attention_multiplier is None else m.attention_multiplier
+
+
+def _original_context(m: ModelConfig) -> int:
+    extended_from = m.rope_scaling and m.rope_scaling.rope_original_context
+    return extended_from or m.context_length
 
 
 def _layer_types(m: ModelConfig) -> list[str]:
@@ -196,6 +206,7 @@ _KEYS: Final[Mapping[str, _Value]] = {
     "alibi": lambda m: m.position == "alibi", "rotary_dim": lambda m: m.rotary_dim,
     "rope_interleave": lambda m: m.rotary_interleaved,
     "no_rope_layers": lambda m: [int(m.rotates(layer)) for layer in range(m.n_layers)],
+    "original_max_position_embeddings": _original_context,
     "sliding_window": lambda m: m.window, "use_sliding_window": lambda m: m.n_local_layers > 0,
     "layer_types": _layer_types, "window_size": lambda m: m.window, "attention_types": _attention_types,
     # Multipliers and widths

@@ -9,7 +9,8 @@ from typing import Any, Final
 from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError
 from parambudget.formats.hf.families.registry import find_family
-from parambudget.formats.hf.rules import fraction_of_head, read_object, rope_keys
+from parambudget.formats.hf.rotary import rescaling, rope_keys, rope_objects
+from parambudget.formats.hf.rules import fraction_of_head, read_object
 from parambudget.formats.hf.schema import ABSENT, ANY, Config, ConfigSchema, Fields
 from parambudget.units import short_repr
 
@@ -55,13 +56,14 @@ def _with_own_keys(schema: ConfigSchema, document: Mapping[str, Any]) -> dict[st
 
 def _import_config(schema: ConfigSchema, given: Mapping[str, Any], model_type: str) -> Imported:
     """The model of a config that has the class's own keys."""
-    rope, unsupported = rope_keys(schema, given)
+    rope = rope_objects(schema, given)
     config = {
         **{key: None if value is ABSENT else value for key, value in schema.defaults.items()},
         **{key: value for key, value in given.items() if key in schema.defaults},
-        **rope,
+        **rope_keys(schema, rope),
     }
     _check_values(schema, config, given, model_type)
+    unsupported = []
     fields = {field: config[key] for field, key in schema.keys.items() if config[key] is not None}
     fields |= schema.fixed
     if "activation" in schema.keys:
@@ -71,9 +73,12 @@ def _import_config(schema: ConfigSchema, given: Mapping[str, Any], model_type: s
         fields["activation"] = _activation(fields, config[key])
     for rule in schema.rules:
         fields |= {field: value for field, value in rule(config).items() if value is not None}
-    unsupported = [*_unsupported_keys(schema, config), *unsupported]
+    fields = _with_class_conventions(fields)
+    rescaled = rescaling(schema, rope, config, given, fields)
+    fields |= rescaled.fields
+    unsupported = [*_unsupported_keys(schema, config), *unsupported, *rescaled.unsupported]
     notes = _import_notes(schema, given, model_type, unsupported)
-    return Imported(_with_class_conventions(fields), notes, tuple(unsupported))
+    return Imported(fields, notes, tuple(unsupported))
 
 
 def _with_class_conventions(fields: Fields) -> Fields:
@@ -191,7 +196,8 @@ _SIZE_KEYS: Final = frozenset({
 })  # fmt: skip
 _KEYS_WITHOUT_NOTE: Final = re.compile(
     r"""_?(name_or_path|architectures|auto_map|model_type|transformers_version|torch_dtype|dtype|prefix
-    |quantization_config|compression_config|rope_scaling|rope_parameters|rope_theta|attn_config|verbose
+    |quantization_config|compression_config|rope_scaling|rope_parameters|rope_theta
+    |original_max_position_embeddings|attn_config|verbose
     |is_decoder|is_encoder_decoder|task_specific_params|problem_type|tokenizer_class|n_ctx|per_layer_config
     |label2id|id2label|num_labels|pretraining_tp|classifier.*|summary_.*|output_.*|return_.*|use_cache|chunk_.*
     |.*dropout.*|.*pdrop|layerdrop|init_device|.*token.*|unk_.*|.*aux_loss.*|.*jitter.*|.*z_loss.*|ep_size

@@ -145,7 +145,7 @@ def smollm3_positions(c: Config) -> Fields:
         has_rope = [int((at + 1) % period != 0) for at in range(n_layers)]
     require_one_per_layer("no_rope_layers", has_rope, n_layers)
     if any(type(entry) is not int or entry not in (0, 1) for entry in has_rope):
-        raise ConfigError("no_rope_layers may hold 1 for layers with positions and 0 for layers without")
+        raise ConfigError("no_rope_layers must list 1 for a layer with positions and 0 for one without")
     window = c["sliding_window"] if c["use_sliding_window"] else None
     windows = _window_per_layer_type(c, ["global" if entry else "local" for entry in has_rope], window)
     if not any(has_rope):
@@ -177,7 +177,7 @@ def qwen_moe(c: Config) -> Fields:
             "decoder_sparse_step is 0; give the number of layers from one with experts to the next"
         )
     if any(type(layer) is not int for layer in dense):
-        raise ConfigError("mlp_only_layers may hold layer numbers, counted from 0")
+        raise ConfigError("mlp_only_layers must list layer numbers, counted from 0")
     without = set(dense) if c["num_experts"] else set(range(c["num_hidden_layers"]))
     has_experts = [(at + 1) % step == 0 and at not in without for at in range(c["num_hidden_layers"])]
     placement = _expert_placement(has_experts)
@@ -207,7 +207,7 @@ def deepseek_moe(c: Config) -> Fields:
     placement = _expert_placement([at >= first for at in range(c["num_hidden_layers"])])
     if not c["n_shared_experts"] and c.get("mlp_bias"):
         raise ConfigError(
-            "mlp_bias is true, but there are no shared experts to have the biases; change one of the two"
+            "mlp_bias is true, but there are no shared experts to give biases to; change one of the two"
         )
     return placement and placement | {
         "n_experts": c["n_routed_experts"],

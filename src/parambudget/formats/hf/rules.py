@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from math import nextafter
-from typing import Any, Final
+from typing import Any
 
 from parambudget.errors import ConfigError
-from parambudget.formats.hf.schema import Config, ConfigSchema, Fields
+from parambudget.formats.hf.schema import Config, Fields
 from parambudget.units import short_repr
 
 
@@ -174,39 +174,6 @@ def read_positive(c: Config, key: str) -> Any:
     raise ConfigError(f"{key} is {c[key]}; it must be greater than 0")
 
 
-_ROPE_PARAMETERS: Final = {"rope_theta": "rope_theta", "rotary_fraction": "partial_rotary_factor"}
-"""Our fields, and their keys in a `rope_parameters` object."""
-
-
-def rope_keys(schema: ConfigSchema, document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The class's own rotary keys as its `rope_parameters` object sets them, and what of that object
-    `ModelConfig` cannot express.
-
-    The object wins over keys outside it, and `rope_scaling` over `rope_parameters`, as in the classes.
-    """
-    scaling, parameters = read_object(document, "rope_scaling"), read_object(document, "rope_parameters")
-    if "rope_theta" not in schema.keys:
-        return {}, []
-    if "rope_theta_local" in schema.keys:
-        return _rope_keys_per_attention_type(scaling, parameters)
-    rope = scaling or parameters or schema.default_rope_parameters
-    if any(isinstance(value, dict) for value in rope.values()):
-        raise ConfigError("rope_parameters differ from layer to layer, which the class does not support")
-    names = {key: schema.keys[field] for field, key in _ROPE_PARAMETERS.items() if field in schema.keys}
-    return {name: rope[key] for key, name in names.items() if key in rope}, _frequency_scaling(rope)
-
-
-def _rope_keys_per_attention_type(
-    scaling: Mapping[str, Any], parameters: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """Gemma 3 has one object for full and one for local attention; `rope_scaling` is for full attention."""
-    full = {**read_object(parameters, "full_attention"), **scaling}
-    local = read_object(parameters, "sliding_attention")
-    objects = {"rope_theta": full, "rope_local_base_freq": local}
-    keys = {key: rope["rope_theta"] for key, rope in objects.items() if "rope_theta" in rope}
-    return keys, _frequency_scaling(full) + _frequency_scaling(local)
-
-
 def read_object(document: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The object under a key; empty if there is none."""
     value = document.get(key)
@@ -215,9 +182,3 @@ def read_object(document: Mapping[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{key} is {short_repr(value)}; it must be an object or null")
     return value
-
-
-def _frequency_scaling(rope: Mapping[str, Any]) -> list[str]:
-    """Changes to the plain rotary frequencies."""
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    return [] if rope_type == "default" else [f"rescaled rotary frequencies ({rope_type})"]

@@ -5,7 +5,9 @@ Every family is one record in `families/`. Nothing here needs torch: `weights.py
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
+
+from parambudget.arch.dims import RopeType
 
 Config = Mapping[str, Any]
 """A config.json in which the class's own defaults stand in for missing keys."""
@@ -20,6 +22,8 @@ UNREAD: Final = object()
 """In place of a default: this class, unlike related ones, does not read the key."""
 ANY: Final = object()
 """In place of a value: any value is fine."""
+ROPE_TYPES: Final = frozenset(get_args(RopeType)) - {"none"}
+"""The rescalings of rotary frequencies that transformers has for every class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,16 @@ class ConfigSchema:
     """What the class computes regardless of its config and `ModelConfig` cannot express."""
     default_rope_parameters: Mapping[str, Any] = field(default_factory=dict)
     """The class's `rope_parameters` for a config without them."""
+    rope_types: frozenset[str] = ROPE_TYPES
+    """The rescalings of rotary frequencies with which the class runs."""
+    rope_type_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of rescalings that the class accepts."""
+    rope_recomputes_cache: bool = False
+    """Whether generation computes the cache anew where LongRoPE's factors change."""
+    rope_mscales: bool = False
+    """Whether LongRoPE's attention factor has keys of its own, one for short and one for long sequences."""
+    rotates_fixed_width: bool = False
+    """Whether the class cuts each head at the share that is rotated, so that frequencies must be as many."""
     ignored_keys: Mapping[str, Any] = field(default_factory=dict)
     """Keys of published configs that the class does not read, each with the value that needs no note."""
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -51,10 +52,10 @@ def is_pretrained(path: Path) -> bool:
 
 
 def load_pretrained(
-    path: str | Path, *, device: Device = None, on_notice: Callable[[str], None] = lambda _: None
+    folder: str | PathLike[str], *, device: Device = None, on_notice: Callable[[str], None] = lambda _: None
 ) -> Transformer:
     """The model in a folder, its weights in float32; `on_notice` receives notes about how it was read."""
-    path = Path(path)
+    path = Path(folder)
     if not is_pretrained(path):
         raise InputError(f"{path} is not the folder of a Hugging Face model; give one with a config.json")
     imported = from_hf(read_json(path / "config.json"), str(path / "config.json"))

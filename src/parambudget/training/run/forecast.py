@@ -22,6 +22,7 @@ from parambudget.planning.advice import suggestions
 from parambudget.planning.machine import CPU, Machine, main_memory_bytes
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
+from parambudget.training.launch import processes_per_node
 from parambudget.units import format_bytes
 
 AMPLE_SHARE: Final = 0.75
@@ -76,7 +77,8 @@ def machine_of(compute: Compute, world_size: int = 1) -> Machine | None:
     profile = profile_for(device)
     if world_size > 1 and not profile.link_bytes:
         return None
-    return Machine(known, profile, world_size, memory_bytes(compute), price=None)
+    one = Machine(known, profile, 1, memory_bytes(compute), None, processes_per_node(world_size))
+    return one.with_gpus(world_size)
 
 
 def memory_bytes(compute: Compute) -> int:

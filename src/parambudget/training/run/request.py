@@ -15,6 +15,7 @@ from parambudget.training.metrics import StepMetrics, TrainResult, read_run_conf
 from parambudget.units import format_count
 
 if TYPE_CHECKING:
+    from parambudget.text.forms import TokenDtype
     from parambudget.text.token_cache import TokenData
     from parambudget.training.run.defaults import ResolvedTrainConfig
     from parambudget.training.run.forecast import Prediction
@@ -28,6 +29,10 @@ class RunOptions:
     """Folder of the run; None for the next free one in runs/."""
     data: Path | None = None
     """Text to train on; `builtin` for Python's standard library; None for that of the run, else built in."""
+    token_dtype: "TokenDtype | None" = None
+    """Type of the ids in `data`, where its files do not name it."""
+    tokenizer: str | None = None
+    """What has made the tokens in `data`, or is to make them of its text; None for a BPE trained on it."""
     tokens: int | None = None
     """Tokens to train on; at most one of tokens, hours and steps is given."""
     hours: float | None = None
@@ -144,6 +149,6 @@ def _find_model(out: Path | None, init: Path | None) -> str:
     if path is None and init is not None and (init / "config.json").exists():
         path = init / "config.json"
     if path is None:
-        lacking = f"{out} holds no run to resume" if out is not None else f"{init} holds no model"
+        lacking = f"there is no run to resume in {out}" if out is not None else f"there is no model in {init}"
         raise InputError(f"{lacking}; give a model: a config file, a preset's name, or fields such as `dim`")
     return str(path)

@@ -40,7 +40,7 @@ def require_same_settings(out: Path, stored: RunConfigDocument, train: dict[str,
     for name in after:
         if name not in CHANGEABLE and before[name] != after[name]:
             raise InputError(
-                f"{out} holds a run with other settings: {name} is {before[name]!r} there and "
+                f"the run in {out} has other settings: {name} is {before[name]!r} there and "
                 f"{after[name]!r} here; only {', '.join(CHANGEABLE)} may change when a run is resumed"
             )
 
@@ -51,7 +51,7 @@ def require_same_text(out: Path, stored: RunConfigDocument, provenance: dict[str
         there, here = stored["provenance"].get(name), provenance.get(name)
         if there != here:
             raise InputError(
-                f"{out} holds a run with another {what}: {name} is {there} there and {here} here; "
+                f"the run in {out} has another {what}: {name} is {there} there and {here} here; "
                 "give the same, or another folder with `out`"
             )
 
@@ -61,7 +61,7 @@ def require_same_run_model(out: Path, stored: RunConfigDocument, model: dict[str
     for name, here in model.items():
         if (there := stored["model"].get(name, here)) != here:
             raise InputError(
-                f"{out} holds a run of another model: {name} is {there!r} there and {here!r} here; "
+                f"the run in {out} is of another model: {name} is {there!r} there and {here!r} here; "
                 "give the same model, or another folder with `out`"
             )
 

@@ -10,7 +10,6 @@ from typing import Final
 
 from parambudget.formats.hf import layer_rules, rules
 from parambudget.formats.hf.schema import (
-    ANY,
     ATTENTION,
     FUSED_GATED_MLP,
     GATED_MLP,
@@ -206,6 +205,7 @@ LLAMA_FAMILIES: Final[Mapping[str, Family]] = {
                 "attention_out_bias": True, "ffn_bias": True, "head_bias": True,
             },
             rules=(rules.phi_qk_norm,),
+            rotates_fixed_width=True,
         ),
         weights=WeightNames(
             top={"model.embed_tokens": "embed", "model.final_layernorm": "norm", "lm_head": "lm_head"},
@@ -226,11 +226,15 @@ LLAMA_FAMILIES: Final[Mapping[str, Family]] = {
             defaults=llama_defaults(
                 hidden_size=3072, intermediate_size=8192, vocab_size=32064, max_position_embeddings=4096,
                 rms_norm_eps=1e-5, partial_rotary_factor=1.0, sliding_window=None,
+                original_max_position_embeddings=4096,
             ),
             rules=(layer_rules.window_everywhere,),
+            rope_types=frozenset({"longrope"}),
+            rope_type_aliases={"su": "longrope", "yarn": "longrope"},
+            rope_recomputes_cache=True,
             ignored_keys={
                 "attention_bias": False, "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False,
-                "mlp_bias": False, "original_max_position_embeddings": ANY,
+                "mlp_bias": False,
             },
         ),
         weights=llama_weights(
@@ -273,6 +277,7 @@ LLAMA_FAMILIES: Final[Mapping[str, Family]] = {
             ),
             fixed=LAYERNORM,
             rules=(rules.stablelm_block,),
+            rotates_fixed_width=True,
         ),
         weights=replace(
             llama_weights(

@@ -205,7 +205,10 @@ MOE_FAMILIES: Final[Mapping[str, Family]] = {
             ),
             nullable=frozenset({"sliding_window"}),
             unsupported={"swiglu_alpha": 1.702},
-            default_rope_parameters={"rope_type": "yarn"},
+            default_rope_parameters={
+                "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+                "original_max_position_embeddings": 4096,
+            },
             ignored_keys={"experts_per_token": ANY, "hidden_act": "silu", "initial_context_length": ANY},
         ),
         weights=llama_weights(
@@ -284,6 +287,9 @@ MOE_FAMILIES: Final[Mapping[str, Family]] = {
             ),
             nullable=frozenset({"num_key_value_heads"}),
             always_unsupported=("the sparse mixer's expert weights",),
+            rope_types=frozenset({"longrope"}),
+            rope_recomputes_cache=True,
+            rope_mscales=True,
             ignored_keys={"original_max_position_embeddings": ANY},
         ),
         weights=_mixtral_weights("mlp.router"),

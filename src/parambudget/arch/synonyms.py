@@ -1,18 +1,33 @@
 """What other tools call our fields and settings, for flags and keyword arguments alike.
 
-The keys of Hugging Face configs come from the families that the importer knows; what other tools say stands
-here. Only looked up for a name that is none of ours.
+Only looked up for a name that is none of ours. A test holds the keys of Hugging Face configs to those that
+the importer knows.
 """
 
+import sys
 from collections.abc import Collection, Iterable, Mapping
-from functools import cache
+from types import MappingProxyType
 from typing import Final
 from warnings import warn
 
-from parambudget.arch.config import FIELDS
 from parambudget.errors import ConfigError, suggest
 
 _MODEL: Final = {
+    # Hugging Face configs
+    "hidden_size": "dim", "d_model": "dim", "n_embd": "dim", "num_hidden_layers": "n_layers",
+    "num_layers": "n_layers", "n_layer": "n_layers", "num_attention_heads": "n_heads", "num_heads": "n_heads",
+    "n_head": "n_heads", "num_key_value_heads": "n_kv_heads", "ffn_dim": "intermediate_size",
+    "n_inner": "intermediate_size", "max_position_embeddings": "context_length",
+    "max_seq_len": "context_length", "n_positions": "context_length", "seq_length": "context_length",
+    "tie_word_embeddings": "tied", "attention_bias": "qkv_bias", "use_qkv_bias": "qkv_bias",
+    "mlp_bias": "ffn_bias", "lm_head_bias": "head_bias", "hidden_act": "activation",
+    "hidden_activation": "activation", "activation_function": "activation", "swiglu_limit": "ffn_clamp",
+    "attn_logit_softcapping": "attention_softcap", "final_logit_softcapping": "logit_softcap",
+    "clip_qkv": "qkv_clip", "logit_scale": "logit_multiplier", "initializer_range": "init_std",
+    "layer_norm_eps": "norm_eps", "layer_norm_epsilon": "norm_eps", "norm_epsilon": "norm_eps",
+    "rms_norm_eps": "norm_eps", "partial_rotary_factor": "rotary_fraction", "rotary_pct": "rotary_fraction",
+    "rope_local_base_freq": "rope_theta_local", "rotary_emb_base": "rope_theta",
+    "norm_topk_prob": "norm_expert_weights",
     # Meta's params.json, nanoGPT, x-transformers and papers
     "n_embed": "dim", "embed_dim": "dim", "emb_dim": "dim", "model_dim": "dim", "width": "dim",
     "depth": "n_layers", "n_blocks": "n_layers", "max_seq_length": "context_length",
@@ -55,27 +70,28 @@ _TRAINING: Final = {
 }  # fmt: skip
 
 
-@cache
-def synonyms() -> Mapping[str, str]:
-    """Other tools' names to ours, all with underscores."""
-    from parambudget.formats.hf.families.registry import FAMILIES  # forty families: for an unknown name only
-
-    keys = {key: field for family in FAMILIES.values() for field, key in family.config.keys.items()}
-    return {name: ours for name, ours in (_TRAINING | keys | _MODEL).items() if name not in FIELDS}
+SYNONYMS: Final[Mapping[str, str]] = MappingProxyType(_TRAINING | _MODEL)
+"""Other tools' names to ours, all with underscores."""
 
 
 def our_name(name: str, known: Iterable[str]) -> str | None:
     """Which of the `known` names another tool's name stands for; None where it stands for none of them."""
-    ours = synonyms().get(name)
+    ours = SYNONYMS.get(name)
     return ours if ours in set(known) else None
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """The known name that was most likely meant: spelled alike, or the meaning of a name spelled alike."""
     names = sorted(known)
-    others = {other: ours for other, ours in synonyms().items() if ours in names}
+    others = {other: ours for other, ours in SYNONYMS.items() if ours in names}
     near = suggest(name, [*names, *others], cutoff=0.75) or suggest(name, names, cutoff=0.6)
     return others.get(near[0], near[0]) if near else None
+
+
+def hint_for(name: str, known: Iterable[str], otherwise: str) -> str:
+    """What to do about a name that is none of the known ones: the one that was meant, or `otherwise`."""
+    near = nearest_name(name, known)
+    return f"did you mean {near!r}?" if near else otherwise
 
 
 def with_our_names(given: Mapping[str, object], known: Collection[str]) -> dict[str, object]:
@@ -92,6 +108,14 @@ def with_our_names(given: Mapping[str, object], known: Collection[str]) -> dict[
         if own in ours or (own != name and own in given):
             raise ConfigError(f"{name} and {own} are the same; give one of them")
         if own != name:
-            warn(f"{name} is {own} here", stacklevel=4)
+            warn(f"{name} is {own} here", stacklevel=_levels_to_caller())
         ours[own] = value
     return ours
+
+
+def _levels_to_caller() -> int:
+    """How many frames above `with_our_names` the caller of this package is, whose line a warning names."""
+    frame, levels = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("parambudget."):
+        frame, levels = frame.f_back, levels + 1
+    return levels

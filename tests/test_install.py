@@ -1,0 +1,91 @@
+"""What is said about a missing package is a command that works where it is said."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import parambudget as pb
+from parambudget import _install
+from parambudget._install import install_advice
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def in_uv(monkeypatch):
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+
+
+@pytest.fixture
+def outside_of_a_clone(monkeypatch, tmp_path):
+    monkeypatch.setattr(_install, "_CLONE", tmp_path)
+
+
+def installer(monkeypatch, *, has_pip: bool) -> None:
+    monkeypatch.setattr(_install, "find_spec", lambda name: object() if name == "pip" and has_pip else None)
+
+
+@pytest.mark.usefixtures("in_uv")
+def test_in_uv_the_command_is_started_with_the_extra():
+    advice = install_advice(["pyarrow"], ["data", "train"], "parambudget data prepare ...")
+    assert advice == "run it as: uv run --extra data --extra train parambudget data prepare ..."
+
+
+@pytest.mark.usefixtures("in_uv", "outside_of_a_clone")
+def test_in_uv_outside_of_a_clone_the_package_itself_is_named():
+    assert install_advice(["torch"], ["train"]) == "run it as: uv run --with torch python ..."
+
+
+def test_in_a_clone_the_extra_is_that_of_the_clone(monkeypatch):
+    for has_pip, start in ((True, "pip install"), (False, "uv pip install")):
+        installer(monkeypatch, has_pip=has_pip)
+        assert install_advice(["torch"], ["train"]) == f"install with: {start} -e '{ROOT}[train]'"
+
+
+@pytest.mark.usefixtures("outside_of_a_clone")
+def test_elsewhere_the_packages_are_named(monkeypatch):
+    installer(monkeypatch, has_pip=True)
+    assert install_advice(["torch", "tokenizers"], ["train"]) == "install with: pip install torch tokenizers"
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda: pb.verify("gpt2"), "verify needs torch, not installed here; install with: "),
+        (lambda: pb.train("gpt2", "out"), "train needs torch, safetensors, tokenizers, not installed here"),
+        (lambda: pb.generate("out", "a"), "generate needs torch"),
+        (lambda: pb.calibrate(), "calibrate needs torch"),
+        (lambda: pb.export(weights="run", out="hf"), "`weights` needs torch"),
+    ],
+)  # fmt: skip
+def test_a_verb_without_torch_says_what_to_install(monkeypatch, call, what):
+    installer(monkeypatch, has_pip=False)
+    with pytest.raises(pb.MissingExtra, match=what):
+        call()
+
+
+@pytest.mark.parametrize(("name", "package"), [("load_pretrained", "torch"), ("plot", "matplotlib")])
+def test_a_name_that_needs_a_missing_package_says_so_when_it_is_used(name, package):
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {package!r}: raise ModuleNotFoundError(name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "import parambudget._install as install\n"
+        f"install.find_spec = lambda name: None\n"
+        "import parambudget as pb\n"
+        "try:\n"
+        f"    pb.{name}\n"
+        "except pb.MissingExtra as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"pb.{name} needs {package}, not installed here; install with: ")
+
+
+def test_no_message_or_page_advises_to_install_what_is_not_published():
+    texts = [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    assert [str(path) for path in texts if "pip install 'parambudget" in path.read_text()] == []
