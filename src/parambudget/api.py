@@ -19,7 +19,7 @@ from parambudget.arch.synonyms import hint_for, with_our_names
 from parambudget.cost.params import ParameterCount
 from parambudget.cost.params import count as count_parameters
 from parambudget.errors import ConfigError
-from parambudget.formats.source import ModelLike, as_model
+from parambudget.formats.source import ModelLike, as_model, load_whole_function
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank, check_options
 from parambudget.units import Count, parse_count, parse_tolerance, short_repr, shorten
 
@@ -344,7 +344,7 @@ def export(
     from parambudget.formats.targets import export_config
 
     if weights is None:
-        made = export_config(as_model(source, {}), to, model_type)
+        made = export_config(_whole_function(source), to, model_type)
         if out is not None:
             write_into(Path(out), made)
         return made
@@ -357,9 +357,15 @@ def export(
 
     loaded = load_checkpoint(Path(weights), select_device("cpu"))
     if source is not None:
-        require_same_model(as_model(source, {}), loaded)
+        require_same_model(_whole_function(source), loaded)
     exported = export_weights(loaded, Path(out), model_type)
     return replace(exported.made, notes=exported.notes)
+
+
+def _whole_function(source: ModelLike | None) -> ModelConfig:
+    if isinstance(source, str | PathLike):
+        return load_whole_function(fspath(source), {}).model
+    return as_model(source, {})
 
 
 def _parse_count(given: Count | None, name: str) -> int | None:

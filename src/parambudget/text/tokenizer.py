@@ -290,8 +290,18 @@ def end_token_ids(tokenizer: TextTokenizer) -> dict[str, int]:
     return {"bos_token_id": tokenizer.end, "eos_token_id": tokenizer.end}
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has the files of a tokenizer that `read_tokenizer` takes."""
+    pair = (folder / "vocab.json", folder / "merges.txt")
+    return (folder / "tokenizer.json").is_file() or all(path.is_file() for path in pair)
+
+
 def read_pretrained_tokenizer(folder: Path) -> TextTokenizer:
     """The tokenizer in the folder of a Hugging Face model, with the end token that its config names."""
-    if not (folder / "tokenizer.json").is_file():
-        raise InputError(f"{folder} has no tokenizer.json; put the model's tokenizer.json into it")
+    if not has_tokenizer(folder):
+        other = "; its tokenizer.model is SentencePiece's" if (folder / "tokenizer.model").is_file() else ""
+        raise InputError(
+            f"{folder} has neither tokenizer.json nor vocab.json with merges.txt{other}; put the model's "
+            "tokenizer.json into it"
+        )
     return read_tokenizer(str(folder))

@@ -14,6 +14,7 @@ from torch import Tensor
 from parambudget.errors import InputError
 from parambudget.formats.hf.weights import is_pretrained, load_pretrained
 from parambudget.formats.source import load, read_source
+from parambudget.formats.unread import require_readable
 from parambudget.nn.kv_cache import kv_cache
 from parambudget.nn.transformer import Transformer
 from parambudget.text.tokenizer import (
@@ -87,6 +88,7 @@ def load_checkpoint(
         return LoadedModel(path, module, tokenizer, compute, add_special_tokens=True)
     folder = _newest_valid_checkpoint(path, on_notice) if (path / "checkpoints").is_dir() else path
     if not (folder / "state.json").is_file():
+        require_readable(str(path))
         raise InputError(
             f"{path} is not a checkpoint; give the folder of a run, its checkpoints/step-N, or a "
             "Hugging Face folder"

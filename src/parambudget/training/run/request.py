@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.errors import InputError
-from parambudget.formats.source import Source, load, read_source
+from parambudget.formats.source import Source, load_whole_function, read_source
+from parambudget.formats.unread import require_readable
 from parambudget.training.metrics import StepMetrics, TrainResult, read_run_config, run_config_path
 from parambudget.units import format_count
 
@@ -114,7 +115,7 @@ def build_request(
             document = read_source(source)
         elif not fields and (options.resume or options.init is not None):
             source = _find_model(out if options.resume else None, options.init)
-        model, name = load(source, dict(fields)).model, source
+        model, name = load_whole_function(source, dict(fields)).model, source
     if options.resume and out is not None and (stored := read_run_config(out)) is not None:
         provenance = stored["provenance"]
     if out is None:
@@ -148,6 +149,8 @@ def _find_model(out: Path | None, init: Path | None) -> str:
     path = run_config_path(out) if out is not None else None
     if path is None and init is not None and (init / "config.json").exists():
         path = init / "config.json"
+    if path is None and out is None:
+        require_readable(str(init))
     if path is None:
         lacking = f"there is no run to resume in {out}" if out is not None else f"there is no model in {init}"
         raise InputError(f"{lacking}; give a model: a config file, a preset's name, or fields such as `dim`")
