@@ -37,6 +37,7 @@ HEAVY = {
     "matplotlib": {"render/figures.py"},
     "pyarrow": {"text/parquet.py"},
     "datasets": {"text/hosted.py"},
+    "zstandard": {"text/compression.py"},
     "wandb": {"training/loggers/wandb_logger.py"},
     "typer": {"cli"},
     "rich": {"render", "cli"},

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -24,8 +25,12 @@ LARGEST_CONFIG_BYTES: Final = 5_000_000
 _FOLDERS_CANNOT_SYNC: Final = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value in a file of at most 5 MB; every error is one line that names the file."""
+def read_json(path: Path, *, finite: bool = True) -> Any:
+    """The JSON value in a file of at most 5 MB; every error is one line that names the file.
+
+    Numbers that are not `finite` (NaN, Infinity, 1e999) are refused unless the caller does so for those that
+    it reads.
+    """
     if os.path.isdir(path):
         raise InputError(f"{path} is a directory; give a JSON file")
     if os.path.exists(path) and not os.path.isfile(path):
@@ -43,7 +48,10 @@ def read_json(path: Path) -> Any:
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text; give a JSON file") from None
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated_keys)
+        return json.loads(
+            text, parse_float=_finite_float if finite else float,
+            parse_constant=_refuse_constant if finite else float, object_pairs_hook=_refuse_repeated_keys,
+        )  # fmt: skip
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(
@@ -183,6 +191,13 @@ def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} appears twice")
     return document
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is too large for a number")
+    return value
 
 
 def _refuse_constant(name: str) -> float:

@@ -19,7 +19,7 @@ from parambudget.arch.synonyms import hint_for, with_our_names
 from parambudget.cost.params import ParameterCount
 from parambudget.cost.params import count as count_parameters
 from parambudget.errors import ConfigError
-from parambudget.formats.source import ModelLike, as_model
+from parambudget.formats.source import ModelLike, as_model, load_whole_function
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank, check_options
 from parambudget.units import Count, parse_count, parse_tolerance, short_repr, shorten
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from parambudget.scaling.loss import LossLaw
     from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Solutions
+    from parambudget.text.forms import TokenDtype
     from parambudget.training.config import TrainFields
     from parambudget.training.generate import Generation
     from parambudget.training.metrics import TrainResult
@@ -267,16 +268,18 @@ def calibrate(device: str = "auto") -> DeviceProfile:
 
 def train(
     source: ModelLike, /, out: str | PathLike[str], *, data: str | PathLike[str] | None = None,
-    tokens: Count | None = None, hours: float | None = None, resume: bool = False,
-    init: str | PathLike[str] | None = None, device: str = "auto", events: TrainEvents | None = None,
-    **settings: Unpack[TrainFields],
+    token_dtype: TokenDtype | None = None, tokenizer: str | None = None, tokens: Count | None = None,
+    hours: float | None = None, resume: bool = False, init: str | PathLike[str] | None = None,
+    device: str = "auto", events: TrainEvents | None = None, **settings: Unpack[TrainFields],
 ) -> TrainResult:  # fmt: skip
     """Train a model and keep the run in `out`: `train("config.json", "runs/mine", hours=1.5)`.
 
     Prints nothing; `events` are called as the run goes on. `settings` are fields of `TrainConfig` and of its
     step and take precedence over those of a config file; the rest is chosen. `steps`, `tokens` or `hours` set
-    the length. With `resume`, the run in `out` is resumed if there is one. `init` is a checkpoint or a
-    Hugging Face folder whose weights a new run starts from.
+    the length. `data` is text, a folder of prepared tokens, or tokens of llm.c, Megatron-LM or nanoGPT (which
+    need `token_dtype`); `tokenizer` has made these, or makes tokens of the text. With `resume`, the run in
+    `out` is resumed if there is one. `init` is a checkpoint or a Hugging Face folder whose weights a new run
+    starts from.
 
     Without `data`, the text is that of the run to resume, else the source of Python's standard library, which
     is then read at most 20 times; `data="builtin"` names it for a longer run.
@@ -294,7 +297,8 @@ def train(
             hint = _hint(train, name, {*TRAIN_FIELDS, "shard"}, "see `help(pb.TrainConfig)`")
             raise ConfigError(f"{shorten(name)} is not a setting of a run; {hint}")
     options = RunOptions(
-        out=Path(out), data=None if data is None else Path(data), tokens=_parse_count(tokens, "tokens"),
+        out=Path(out), data=None if data is None else Path(data), token_dtype=token_dtype,
+        tokenizer=tokenizer, tokens=_parse_count(tokens, "tokens"),
         hours=hours, resume=resume, init=None if init is None else Path(init), shard=shard,
     )  # fmt: skip
     named = fspath(source) if isinstance(source, str | PathLike) else as_model(source, {})
@@ -340,7 +344,7 @@ def export(
     from parambudget.formats.targets import export_config
 
     if weights is None:
-        made = export_config(as_model(source, {}), to, model_type)
+        made = export_config(_whole_function(source), to, model_type)
         if out is not None:
             write_into(Path(out), made)
         return made
@@ -353,9 +357,15 @@ def export(
 
     loaded = load_checkpoint(Path(weights), select_device("cpu"))
     if source is not None:
-        require_same_model(as_model(source, {}), loaded)
+        require_same_model(_whole_function(source), loaded)
     exported = export_weights(loaded, Path(out), model_type)
     return replace(exported.made, notes=exported.notes)
+
+
+def _whole_function(source: ModelLike | None) -> ModelConfig:
+    if isinstance(source, str | PathLike):
+        return load_whole_function(fspath(source), {}).model
+    return as_model(source, {})
 
 
 def _parse_count(given: Count | None, name: str) -> int | None:

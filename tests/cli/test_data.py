@@ -9,17 +9,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support.text_files import COMMAND, documents, write_files, write_jsonl, write_parquet
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from parambudget.cli.main import main
 from parambudget.errors import InputError
 from parambudget.text.dataset import data_for
 from parambudget.text.tokenizer import train_bpe
+from parambudget.training.device import select_device
+from parambudget.training.generate import load_checkpoint
+from parambudget.units import format_count
 
 PREPARE = ["data", "prepare"]
+TOKENIZER = ["--tokenizer", "tokenizer.json"]
 MODEL = ["--dim", "32", "--n-heads", "2", "--n-layers", "1", "--context-length", "16", "--device", "cpu"]
 
 
@@ -216,10 +221,53 @@ def test_a_vocabulary_below_the_tokenizers_entries_is_refused(copied, parambudge
     assert "a tokenizer with 300 entries, more than vocab_size=299; use --vocab-size 300" in err
 
 
-def test_json_lines_are_not_trained_on_as_text(copied, parambudget):  # noqa: ARG001 - it lies there
-    code, out, err = parambudget("train", *MODEL, "--vocab-size", "300", "--data", "a.jsonl")
+def train(parambudget, *arguments: str) -> tuple[int, str, str]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return parambudget("train", *MODEL, "--steps", "1", "--batch_size", "2", "-o", "run", *arguments)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_json_lines_are_trained_on_as_documents_whatever_their_name(copied, parambudget):
+    (copied / "a.jsonl").rename(copied / "corpus.json")
+    code, out, err = train(parambudget, "--vocab-size", "300", "--data", "corpus.json")
+    assert (code, err) == (0, "")
+    assert "corpus.json: 60 documents" in out
+    ids = data_for(copied / "corpus.json", 300).train[:]
+    run = json.loads((copied / "run/config.json").read_text())
+    braces = Tokenizer.from_file(str(copied / "run/checkpoints/step-1/tokenizer.json")).encode("{").ids
+    assert not np.isin(ids, braces).any()
+    assert run["provenance"]["end_of_text"] == "<|endoftext|>"
+
+
+def test_a_vocabulary_that_the_text_does_not_fill_is_said_with_its_cost(copied, parambudget):
+    code, out, err = train(parambudget, "--vocab-size", "50257", "--data", "a.jsonl")
+    assert (code, err) == (0, "")
+    entries = json.loads((copied / "run/config.json").read_text())["provenance"]["tokenizer_entries"]
+    unused = 50257 - entries
+    assert (
+        f"The text supports only {entries} tokens; {unused:,} vocabulary rows ({format_count(32 * unused)} "
+        f"parameters) stay unused. Use --vocab-size {entries}."
+    ) in " ".join(out.split())
+
+
+def test_what_a_run_read_and_how_stands_in_its_folder(copied, parambudget):
+    """Tokens without a header: the run alone is enough to go on with it, but not to write text."""
+    np.random.default_rng(0).integers(0, 300, 4_000).astype("<u2").tofile(copied / "ids")
+    code, out, err = train(parambudget, "--vocab-size", "300", "--data", "ids", "--token-dtype", "uint16")
+    assert (code, err) == (
+        0, "parambudget: no file of ids is for validation: the end of ids is held out\n",
+    )  # fmt: skip
+    assert "Without a tokenizer bits per byte are left out." in out
+    assert "bits/byte" not in out
+    code, out, err = parambudget("train", "--resume", "-o", "run", "--steps", "2", "--device", "cpu")
+    assert code == 0, err
+    code, out, err = parambudget("sample", "run", "--device", "cpu")
     assert (code, out) == (2, "")
-    assert "prepare it first: parambudget data prepare a.jsonl --tokenizer bpe --vocab-size 300" in err
+    assert "was trained on tokens without their tokenizer" in err
+    assert parambudget("runs", "show", "run")[0] == 0
 
 
 def test_tokens_fewer_than_the_context_are_refused(copied, parambudget):  # noqa: ARG001
@@ -247,9 +295,96 @@ def test_a_source_that_was_repaired_is_prepared_by_the_same_command(here, paramb
         assert (here / f"new/out-{n}/manifest.json").is_file()
 
 
-# Wrong requests
+# What is read, and what is not
 
-TOKENIZER = ["--tokenizer", "tokenizer.json"]
+
+def test_every_file_of_a_folder_is_read_or_named(copied, parambudget):
+    folder = write_files(copied / "texts", documents(3, seed=5))
+    shutil.copy(copied / "a.jsonl", folder / "A.JSONL")
+    (folder / "README.md").write_text("# About the data")
+    (folder / "notes.bin").write_bytes(b"\0\1")
+    (folder / "other.jsonl").write_text('{"body": "x"}\n')
+    code, out, err = parambudget(*PREPARE, "texts", *TOKENIZER, "-o", "new", "--workers", "1")
+    assert (code, err) == (0, "")
+    assert "63 documents" in out
+    assert "plain text (3 files), JSON lines (1 file)" in out
+    assert "README.md" in out
+    left_out = json.loads((copied / "new/manifest.json").read_text())["left_out"]
+    assert {each["reason"]: each["examples"] for each in left_out} == {
+        "about the data": ["README.md"],
+        "not text, or tokens of a type that is not given": ["notes.bin"],
+        "without the field 'text'": ["other.jsonl"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.jsonl", "--separator", "##"], "--separator had no effect: the source has no plain text"),
+        (["b.txt", "--separator", "##"], "--separator '##' is nowhere in the text: every file is one"),
+        (["b.txt", "--field", "body"], "--field body had no effect: the source is plain text"),
+        (["b.txt", "--skip-bad-lines"], "--skip-bad-lines had no effect: the source has no JSON lines"),
+    ],
+)
+def test_an_option_without_effect_is_told(copied, parambudget, arguments, message):
+    (copied / "b.txt").write_text("\n".join(documents(9)))
+    code, out, err = parambudget(*PREPARE, *arguments, *TOKENIZER, "-o", "new", "--workers", "1")
+    assert (code, err) == (0, "")
+    assert message in out
+
+
+def test_bad_lines_are_skipped_and_counted_if_that_is_asked_for(copied, parambudget):
+    lines = '{"text": 5}\n{"text": null}\n[1]\n{"text": ""}\n{"body": "x"}\n{bad\n'
+    (copied / "bad.jsonl").write_text((copied / "a.jsonl").read_text() + lines)
+    command = [*PREPARE, "bad.jsonl", *TOKENIZER, "-o", "new", "--workers", "1"]
+    code, out, err = parambudget(*command)
+    assert (code, out) == (2, "")
+    assert "bad.jsonl, line 61: field 'text' is not a string; repair the line, or skip such" in err
+    code, out, err = parambudget(*command, "--skip-bad-lines")  # goes on with what is there
+    assert (code, err) == (0, "")
+    assert "2 with null or empty text, 4 damaged or without text" in out
+    assert "60 documents" in out
+
+
+def test_an_end_of_text_is_said_with_who_named_it(copied, parambudget):
+    (copied / "chat").mkdir()
+    tokenizer = Tokenizer.from_file(str(copied / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<|im_end|>"])
+    tokenizer.save(str(copied / "chat/tokenizer.json"))
+    (copied / "chat/tokenizer_config.json").write_text('{"eos_token": {"content": "<|im_end|>"}}')
+    code, out, err = parambudget(*PREPARE, "a.jsonl", "--tokenizer", "chat", "-o", "new")
+    assert (code, err) == (0, "")
+    assert "<|im_end|>, eos_token of tokenizer_config.json" in out
+    manifest = json.loads((copied / "new/manifest.json").read_text())
+    named = manifest["end_of_text"], manifest["end_of_text_reason"]
+    assert named == ("<|im_end|>", "eos_token of tokenizer_config.json")
+    assert train(parambudget, "--vocab-size", "301", "--data", "new")[0] == 0
+    assert load_checkpoint(Path("run"), select_device("cpu")).tokenizer.end_text == "<|im_end|>"
+
+
+def test_a_tokenizer_that_loses_text_is_said_with_how_much(copied, parambudget):
+    """A BPE without the alphabet of bytes has no entry for what it has not seen."""
+    lossy = Tokenizer(models.BPE())
+    lossy.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    lossy.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=60, special_tokens=["</s>"], show_progress=False)
+    lossy.train_from_iterator(["the model of one or two layers"], trainer)
+    lossy.save(str(copied / "lossy.json"))
+    kept = sum(len(lossy.decode(lossy.encode(text).ids).encode()) for text in documents())
+    total = sum(len(text.encode()) for text in documents())
+    code, out, err = parambudget(*PREPARE, "a.jsonl", "--tokenizer", "lossy.json", "-o", "new")
+    assert (code, err) == (0, "")
+    lost = f"The tokenizer loses {100 * (1 - kept / total):.1f} % of the text's bytes."
+    assert lost in out
+    assert json.loads((copied / "new/manifest.json").read_text())["lost_bytes"] == total - kept
+    code, out, err = train(parambudget, "--vocab-size", "300", "--data", "new")
+    assert code == 0, err
+    assert f"{lost} Bits per byte are left out." in out
+    last = json.loads((copied / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert (last["val_loss"] > 0, last["val_bits_per_byte"]) == (True, None)
+
+
+# Wrong requests
 
 
 @pytest.mark.parametrize(
@@ -262,7 +397,7 @@ TOKENIZER = ["--tokenizer", "tokenizer.json"]
         (["image.txt", *TOKENIZER], "image.txt is not text"),
         (["latin.txt", *TOKENIZER], "latin.txt is not UTF-8 text after byte 5,000"),
         (["broken.jsonl", *TOKENIZER], "broken.jsonl, line 3: not valid JSON"),
-        (["list.jsonl", *TOKENIZER], "list.jsonl, line 1: not a JSON object"),
+        (["list.jsonl", *TOKENIZER], "list.jsonl, line 2: not a JSON object"),
         (["number.jsonl", *TOKENIZER], "number.jsonl, line 2: field 'text' is not a string"),
         (
             ["a.jsonl", *TOKENIZER, "--field", "body"],
@@ -277,7 +412,10 @@ TOKENIZER = ["--tokenizer", "tokenizer.json"]
         (["a.jsonl", "--tokenizer", "bpe"], "--tokenizer bpe needs --vocab-size"),
         (["a.jsonl", "--tokenizer", "bpe", "--vocab-size", "100"], "use at least 257"),
         (["a.jsonl", *TOKENIZER, "--vocab-size", "300"], "--vocab-size is for --tokenizer bpe"),
-        (["a.jsonl", *TOKENIZER, "--end-of-text", "<end>"], "has none of <end> to end documents with"),
+        (
+            ["a.jsonl", *TOKENIZER, "--end-of-text", "<end>"],
+            "tokenizer.json has no '<end>' to end documents with; name another",
+        ),
         (["a.jsonl", *TOKENIZER, "-o", "texts"], "texts exists and is not empty; choose a new folder"),
         (["texts", *TOKENIZER, "-o", "texts"], "texts is inside the source texts; choose a folder outside"),
         (["a.jsonl", *TOKENIZER, "-o", "a.jsonl"], "a.jsonl exists and is not empty"),
@@ -300,9 +438,9 @@ def test_a_wrong_request_is_one_line_and_exit_2(copied, parambudget, arguments, 
     (copied / "image.txt").write_bytes(b"\x89PNG\x00")
     (copied / "latin.txt").write_bytes(b"a" * 4_999 + b"\n" + b"\xe9tude\n")
     (copied / "broken.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n{"text": \n')
-    (copied / "list.jsonl").write_text('["a"]\n')
+    (copied / "list.jsonl").write_text('{"text": "a"}\n["a"]\n')
     (copied / "number.jsonl").write_text('{"text": "a"}\n{"text": 5}\n')
-    (copied / "fake.parquet").write_text("no")
+    (copied / "fake.parquet").write_bytes(b"PAR1no")
     write_parquet(copied / "a.parquet", documents(3))
     write_files(copied / "texts", documents(3))
     Tokenizer(models.WordLevel({"</s>": 0}, unk_token="?")).save(str(copied / "words.json"))

@@ -37,6 +37,18 @@ def test_models_are_compared_in_the_same_micro_steps(run, tmp_path):
     assert "(-21.9 %)" in table  # 354,823,168 against 454,166,528
 
 
+def test_a_config_whose_function_cannot_be_expressed_is_planned_with_a_note_and_not_trained(run, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"model_type": "gpt2", "is_causal": False}))
+    code, out, err = run("plan", config, "--gpu", "h100", *BATCH, "--hours", 1.5)
+    assert (code, "124,439,808 parameters" in out) == (0, True)
+    assert err.startswith("note: config: counted exactly, but built without attention to later tokens")
+    for command in ("train", "export"):
+        code, out, err = run(command, tmp_path)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "a model here cannot express attention to later tokens (is_causal), so it would" in err
+
+
 def test_a_config_files_training_settings_are_planned_with(run, tmp_path):
     config = tmp_path / "config.json"
     model = {"dim": 896, "n_layers": 24, "n_heads": 14, "intermediate_size": 3584}

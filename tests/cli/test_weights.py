@@ -8,11 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from support.tiny_model import random_tokens
 from support.training_data import SENTENCE, small_config, small_data, small_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from parambudget.cli.main import main
+from parambudget.errors import InputError
 from parambudget.text.tokenizer import tokenizer_files
 from parambudget.training import loop
 from parambudget.training.device import select_device
@@ -83,6 +85,43 @@ def test_training_starts_from_an_exported_folder_as_from_its_checkpoint(run, exp
             on_step=steps.append,
         )
     assert [step.loss for step in steps[:2]] == [step.loss for step in steps[2:]]
+
+
+def test_a_vocabulary_and_its_merges_are_a_tokenizer_too(run, exported, data, parambudget, tmp_path):
+    wanted = ("--prompt", "the model", "--temperature", "0", "--max-tokens", "8")
+    expected = parambudget("sample", exported, *wanted)
+    load_checkpoint(run, CPU).tokenizer.tokenizer.model.save(str(exported))
+    (exported / "tokenizer.json").unlink()
+    assert parambudget("sample", exported, *wanted) == expected
+    notices = train_from(exported, data, tmp_path / "further")
+    assert not any("lack" in notice for notice in notices)
+    (exported / "merges.txt").unlink()
+    code, out, err = parambudget("sample", exported)
+    assert (code, out) == (2, "")
+    assert "has neither tokenizer.json nor vocab.json with merges.txt; put the model's" in err
+
+
+def train_from(init: Path, data, out: Path, **changes: object) -> list[str]:
+    notices: list[str] = []
+    job = loop.TrainJob(small_model().replace(**changes), small_config(steps=2), data, out, init=init)
+    loop.train(job, device="cpu", on_notice=notices.append)
+    return notices
+
+
+def test_weights_for_another_function_are_told(exported, data, tmp_path):
+    (notice,) = train_from(exported, data, tmp_path / "other", rope_theta=77.0)
+    assert "have learned with rope_theta=10000.0 (here 77.0): this model computes something else" in notice
+
+
+def test_weights_that_are_no_numbers_are_named(exported, data, parambudget, tmp_path):
+    weights = load_file(exported / "model.safetensors")
+    weights["model.norm.weight"][3] = torch.nan
+    save_file(weights, exported / "model.safetensors")
+    code, out, err = parambudget("sample", exported)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "model.norm.weight in " in err
+    with pytest.raises(InputError, match=r"^model.norm.weight in .* has values that are not finite"):
+        train_from(exported, data, tmp_path / "further")
 
 
 def test_a_damaged_checkpoint_is_passed_over(run, parambudget, tmp_path):

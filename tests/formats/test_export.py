@@ -7,7 +7,7 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.hf_configs import SCHEMAS, class_counts, configs
+from support.hf_configs import SCHEMAS, class_counts, configs, shrink
 from support.strategies import models
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -114,6 +114,16 @@ def test_models_without_a_difference_have_the_same_count(model, other):
         except ConfigError:
             continue
         assert differences(model, changed) or our_counts(model) == our_counts(changed), name
+
+
+@pytest.mark.parametrize("kind", [kind for kind, one in SCHEMAS.items() if "layer_types" in one.defaults])
+def test_a_model_without_windows_runs_in_a_class_that_has_them(kind):
+    config = {"model_type": kind, "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}
+    model = with_defaults(from_hf(shrink(None, config), "").fields).model
+    assert not model.n_local_layers
+    document = to_hf(model, kind).document
+    theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**document), attn_implementation="eager")
+    assert theirs(torch.ones(1, 4).long()).logits.shape == (1, 4, 30)
 
 
 def test_every_class_is_one_that_transformers_has():

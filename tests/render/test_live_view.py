@@ -72,7 +72,8 @@ def test_an_update_without_a_finite_loss_says_so_and_leaves_the_smoothed_one():
 def test_the_convention_of_an_mfu_is_explained_before_the_first_one(tmp_path):
     data = SimpleNamespace(
         name="text", sha256="0" * 64, n_documents=2, n_held_out=1, validation=[1], train=[1], train_bytes=4,
-        entries=512,
+        entries=512, tokenizer_json="{}", bytes_of_token=[1], lost_share=None, trained_here=True,
+        end_of_text=None,
     )  # fmt: skip
     model = pb.model(dim=64, n_layers=2, n_heads=2, vocab_size=512)
     for peak, explained in ((PEAK, True), (None, False)):

@@ -34,7 +34,7 @@ ALLOWED_VALUES = {
     "hidden_act": ("silu", "gelu", "relu2", "mish"), "activation_function": ("gelu_new", "gelu", "relu"),
     "activation": ("gelu", "relu"), "afn": ("gelu", "silu"),
     "hidden_activation": ("gelu_pytorch_tanh", "silu"),
-    "partial_rotary_factor": (0.5, 1.0), "rotary_pct": (0.5, 1.0), "swiglu_alpha": (1.702,),
+    "partial_rotary_factor": (0.3, 0.5, 1.0), "rotary_pct": (0.4, 0.5, 1.0), "swiglu_alpha": (1.702,),
     "qk_nope_head_dim": (8, 16), "qk_rope_head_dim": (4, 8), "use_bidirectional_attention": (None,),
     "word_embed_proj_dim": (None, 8), "initializer_range": (0.02, 0.1), "init_std": (0.02, 0.1),
 }  # fmt: skip
@@ -44,6 +44,12 @@ INTERDEPENDENT = {
     "num_kv_heads", "layer_types", "no_rope_layers", "mlp_only_layers", "attention_types", "attention_layers",
 }  # fmt: skip
 """Keys that must agree with others; they are drawn separately."""
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+SMALL_SIZES = {
+    "ffn_dim": 24, "ffn_hidden_size": 24, "intermediate_size": 24, "kv_lora_rank": 24, "n_inner": 24,
+    "moe_intermediate_size": 24, "qk_nope_head_dim": 24, "qk_rope_head_dim": 8, "rotary_dim": 4,
+    "shared_expert_intermediate_size": 24, "v_head_dim": 24,
+}  # fmt: skip
 THETAS = st.sampled_from([500.0, 5000.0])
 SIZES = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "tied")
 
@@ -99,10 +105,7 @@ def value_of(key: str, schema: ConfigSchema) -> st.SearchStrategy[Any]:
 
 def experts(draw: Draw, schema: ConfigSchema) -> dict[str, Any]:
     """Experts, groups that divide them, and no more per token than the groups hold."""
-    key = next(
-        (key for key in ("num_experts", "num_local_experts", "n_routed_experts") if key in schema.defaults),
-        "",
-    )
+    key = next((key for key in EXPERT_COUNTS if key in schema.defaults), "")
     if not key or (schema.defaults["num_experts_per_tok"] is not None and draw(st.booleans())):
         return {}
     n_groups = draw(st.integers(1, 2)) if "n_group" in schema.defaults else 1
@@ -170,7 +173,7 @@ def class_config(config: dict[str, Any]) -> PreTrainedConfig:
 
 def class_counts(config: dict[str, Any]) -> tuple[dict[str, int], int]:
     """Parameters of the class's own model by component, shared ones once, and those active per token."""
-    theirs = class_config(config)
+    theirs, model_type = class_config(config), config["model_type"]
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(theirs)
     components: dict[str, int] = {}
@@ -179,6 +182,34 @@ def class_counts(config: dict[str, Any]) -> tuple[dict[str, int], int]:
         component = component_of(name)
         components[component] = components.get(component, 0) + parameter.numel()
         if ".experts." in name:
-            others = parameter.shape[0] - theirs.num_experts_per_tok
+            # Phi-3.5-MoE's router chooses two, whatever its config says.
+            chosen = 2 if model_type == "phimoe" else theirs.num_experts_per_tok
+            others = parameter.shape[0] - chosen
             idle += parameter.numel() // parameter.shape[0] * others
     return components, sum(components.values()) - idle
+
+
+def shrink(draw: Draw | None, config: dict[str, Any]) -> dict[str, Any]:
+    """The config with small sizes in place of those that are left to the class, which are large."""
+    schema = SCHEMAS[config["model_type"]]
+    keys, small = schema.keys, dict(REQUIRED_KEYS.get(config["model_type"], {})) | config
+    if keys["dim"] not in config:
+        small |= sizes(draw, schema) if draw else {keys["dim"]: 32, keys["n_heads"]: 2}
+        if not draw and "num_key_value_heads" in schema.defaults:
+            small["num_key_value_heads"] = 2
+    if "kv_lora_rank" in schema.defaults:
+        small["num_key_value_heads"] = small[keys["n_heads"]]  # the class divides by it, and does not use it
+    small |= {
+        keys[field]: size for field, size in (("vocab_size", 30), ("context_length", 32)) if field in keys
+    }
+    for key in ("sliding_window", "window_size"):
+        if key in schema.defaults and small.get(key, 1) is not None:
+            small[key] = draw(st.integers(1, 9)) if draw else 4
+    for key, size in SMALL_SIZES.items():
+        if key in schema.defaults:
+            small.setdefault(key, size)
+    n_experts = next((key for key in EXPERT_COUNTS if key in schema.defaults), None)
+    if n_experts and n_experts not in small:
+        small |= {n_experts: 4, "num_experts_per_tok": 2}
+        small |= {"n_group": 2, "topk_group": 1} if "n_group" in schema.defaults else {}
+    return small

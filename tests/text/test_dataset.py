@@ -81,14 +81,19 @@ def test_what_is_empty_binary_hidden_or_a_copy_is_left_out(tmp_path):
     (tmp_path / ".git/config").write_text("hidden")
     found = read_corpus(tmp_path)
     assert len(found.train) + len(found.validation) == 30
-    assert found.skipped == 3
+    assert {each.reason: each.examples for each in found.left_out} == {
+        "hidden": (".git/config",),
+        "empty": ("empty.txt",),
+        "not text": ("image.png",),
+        "the same as another": ("copy.txt",),
+    }
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00"], ids=["missing", "empty", "binary"])
 def test_data_that_is_no_text_is_one_line(tmp_path, content):
     if content is not None:
         (tmp_path / "data").write_bytes(content)
-    with pytest.raises(InputError, match="give a text file or a folder"):
+    with pytest.raises(InputError, match=r"give a (text )?file or (a )?folder"):
         read_corpus(tmp_path / "data")
 
 

@@ -35,6 +35,8 @@ class ResolvedModel:
     defaulted: tuple[str, ...]
     notes: tuple[str, ...] = ()
     """What a person should know about how the source was read."""
+    unsupported: tuple[str, ...] = ()
+    """What the source's model computes and this one cannot express; the count is the same."""
 
 
 def with_defaults(given: Mapping[str, Any]) -> ResolvedModel:

@@ -31,9 +31,9 @@ _ARGUMENTS: Final = frozenset({
     "ffn_ratio", "multiple", "counted",
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
-    "shard", "data", "out", "resume", "init", "steps", "device", "wandb",
+    "shard", "data", "token_dtype", "out", "resume", "init", "steps", "device", "wandb",
     # of preparing text
-    "tokenizer", "field", "separator", "validation", "end_of_text", "workers",
+    "tokenizer", "field", "separator", "validation", "end_of_text", "skip_bad_lines", "workers",
     # of a generation and an export
     "temperature", "top_k", "seed", "to", "model_type", "weights", "force",
 })  # fmt: skip

@@ -19,7 +19,7 @@ def prepare(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A file or folder of text, JSON lines or parquet; or, from the network, openwebtext, "
+            help="A file or folder of text, JSON lines, JSON or parquet; or, from the network, openwebtext, "
             "fineweb-edu or hf:OWNER/NAME/SUBSET on the Hugging Face hub.",
         ),
     ],
@@ -58,10 +58,11 @@ def prepare(
     ] = None,
     end_of_text: Annotated[
         str | None,
-        typer.Option(
-            metavar="TOKEN", help="Token that ends a document.", show_default="the tokenizer's usual one"
-        ),
+        typer.Option(metavar="TOKEN", help="Token that ends a document.", show_default="the tokenizer's own"),
     ] = None,
+    skip_bad_lines: Annotated[
+        bool, typer.Option(help="Skip and count records that are damaged or not text.")
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Processes to use.", show_default="one per processor"),
@@ -84,7 +85,7 @@ def prepare(
 
     entries = parse_size(vocab_size, "vocab_size") if vocab_size else None
     request = PrepareRequest(
-        source, tokenizer, entries, TextLayout(field, separator), validation, end_of_text
+        source, tokenizer, entries, TextLayout(field, separator, skip_bad_lines), validation, end_of_text
     )
     try:
         with preparation_progress(make_console(quiet=as_json)) as on_progress:

@@ -17,7 +17,7 @@ from parambudget.cli._options import (
 from parambudget.cost.params import total
 from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import text_of, write_into
-from parambudget.formats.source import load
+from parambudget.formats.source import load_whole_function
 from parambudget.formats.targets import ExportTarget, export_config
 
 
@@ -58,12 +58,12 @@ def export(
     parambudget export gpt2 --to hf -o folder
     """
     if weights is not None:
-        model = load(source, fields).model if source is not None or fields else None
+        model = load_whole_function(source, fields).model if source is not None or fields else None
         folder = _weights_folder(to, out, force=force)
         _export_weights(weights, model, model_type, folder, as_json=as_json)
         return
     require_model("export", source, fields)
-    completed = load(source, fields)
+    completed = load_whole_function(source, fields)
     export = export_config(completed.model, to, model_type)
     notes = [*completed.notes, *export.notes]
     written = write_into(out, export, force=force) if out else None

@@ -87,15 +87,19 @@ def plan(
     require_model("plan", source, fields)
     in_file = read_source(source).train if source is not None else {}
     require_valid(in_file)
-    model = load(source, fields).model
+    completed = load(source, fields)
     machine = api.machine(gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=price)
 
     given = {name: in_file[name] for name in STEP_FLAGS if name in in_file} | settings
     # Speed and memory are comparable only at the same context.
     same = {name: fields[name] for name in ("context_length",) if name in fields}
-    others = {_display_name(name): load(name, same).model for name in compare or []}
+    compared = {_display_name(name): load(name, same) for name in compare or []}
+    for name, one in {_display_name(source or ""): completed, **compared}.items():
+        for note in one.notes:
+            typer.echo(f"note: {name}: {note}", err=True)
+    others = {name: one.model for name, one in compared.items()}
     first = api.plan(
-        model, machine, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
+        completed.model, machine, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
         bytes_per_token=bytes_per_token, compare=list(others.values()), **cast("StepFields", given),
     )  # fmt: skip
     plans = [

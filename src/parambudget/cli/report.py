@@ -63,10 +63,12 @@ def report(
     from parambudget.planning.machine import machine_for
     from parambudget.render.report import build_report, write_report
 
-    model = load(source, {}).model
+    completed = load(source, {})
+    for note in completed.notes:
+        typer.echo(f"note: {note}", err=True)
     machine = machine_for(gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=price)
     report = build_report(
-        Path(source).name, model, target, machine, hours=hours, unique_tokens=unique_tokens,
+        Path(source).name, completed.model, target, machine, hours=hours, unique_tokens=unique_tokens,
         step=read_step_fields(settings, world_size=gpus),
         verify=check_built_model if find_spec("torch") else None,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._options import (
     JsonOption,
     SourceArgument,
@@ -21,6 +22,7 @@ from parambudget.cli._options import (
 from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.errors import ConfigError
 from parambudget.render.commands import data_flag, runnable_command
+from parambudget.text.forms import TokenDtype
 from parambudget.training.config import TRAIN_FIELDS
 from parambudget.training.launch import launched_processes
 from parambudget.training.metrics import TrainResult
@@ -51,8 +53,25 @@ def train(
         typer.Option(
             parser=parse_path,
             metavar="PATH",
-            help="Text file, folder of text, or output of `data prepare`.",
+            help="Text or tokens: a file, a folder, or what `data prepare` made.",
             show_default="builtin (Python's standard library)",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKENIZER",
+            help="What has made the tokens in --data, or makes them of its text: a tokenizer.json, a folder "
+            "with one, or hf:NAME.",
+            show_default="a BPE trained on the text",
+            rich_help_panel=MORE_PANEL,
+        ),
+    ] = None,
+    token_dtype: Annotated[
+        TokenDtype | None,
+        typer.Option(
+            help="Type of the ids in files without a header, as nanoGPT writes them.",
+            rich_help_panel=MORE_PANEL,
         ),
     ] = None,
     out: Annotated[
@@ -129,7 +148,7 @@ def train(
 
     def build() -> RunRequest:
         n_tokens = parse_count(tokens, "--tokens") if tokens is not None else None
-        options = RunOptions(out, data, n_tokens, hours, resume, init, shard, wandb)
+        options = RunOptions(out, data, token_dtype, tokenizer, n_tokens, hours, resume, init, shard, wandb)
         return build_request(source, fields, settings, options)
 
     def resume_command(folder: Path) -> str:

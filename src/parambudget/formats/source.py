@@ -1,11 +1,12 @@
 """Where a model comes from: a config file in any of its forms, or the name of a preset."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
+from warnings import warn
 
 from parambudget._files import read_json
 from parambudget.arch.config import FIELDS, KEYWORDS, ModelConfig, flat_fields
@@ -13,9 +14,14 @@ from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS, ResolvedModel,
 from parambudget.arch.fields import ModelFields
 from parambudget.arch.synonyms import with_our_names
 from parambudget.errors import ConfigError
+from parambudget.formats import unread
+from parambudget.formats.imported import Imported
+from parambudget.formats.meta import FILES as PARAMS_FILES
+from parambudget.formats.meta import from_params_json, is_params_json
 from parambudget.units import shorten
 
 _CONFIG_KEYS: Final = ("model", "provenance", "train")
+_IN_FOLDERS: Final = ("config.json", *PARAMS_FILES)
 _COUNT_KEYS: Final = (
     "verified",
     "formula",
@@ -41,23 +47,42 @@ class Source:
     """Settings of the training run."""
     notes: tuple[str, ...] = ()
     """What a person should know about how it was read."""
+    unsupported: tuple[str, ...] = ()
+    """What its model computes and ours cannot express; the count is the same."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Fields that it leaves open, each with what to say to a person who does not give it."""
 
 
 def read_source(source: str | Path) -> Source:
-    """A config file of ours, bare model fields, the output of `count --json`, a Hugging Face config.json or a
-    preset.
+    """A config file of ours, bare model fields, the output of `count --json`, a Hugging Face config.json,
+    Meta's params.json or a preset.
 
-    A folder stands for the config.json in it. An existing path takes precedence over a preset.
+    A folder stands for the config.json, else the params.json in it. An existing path takes precedence over a
+    preset. What is known not to be a model is named for what it is.
     """
     path = Path(source)
     # os.path, because Path.exists raises an error for a name that is too long.
-    if os.path.isfile(path / "config.json"):
-        path = path / "config.json"
-    if os.path.exists(path) or path.suffix == ".json":
-        return interpret(read_json(path), str(path))
+    inside = next((name for name in _IN_FOLDERS if os.path.isfile(path / name)), None)
+    path = path / inside if inside else path
+    if not os.path.exists(path) and (path.suffix != ".json" or unread.is_url(str(source))):
+        return _named_source(str(source))
+    if path.name != "config.json":
+        unread.require_readable(str(path))
+    document = read_json(path, finite=False)
+    if not (isinstance(document, dict) and "model_type" in document):
+        document = read_json(path)  # only Hugging Face's own writes numbers that are not finite
+    return interpret(document, str(path))
+
+
+def _named_source(name: str) -> Source:
+    """The preset of that name."""
     from parambudget.arch.presets.registry import preset  # not needed by a model that is given by flags
 
-    return Source(preset(str(source)).model_dump())
+    try:
+        return Source(preset(name).model_dump())
+    except ConfigError:
+        unread.require_readable(name)
+        raise
 
 
 def interpret(document: object, name: str) -> Source:
@@ -69,9 +94,12 @@ def interpret(document: object, name: str) -> Source:
     if "model_type" in document:
         from parambudget.formats.hf.importer import from_hf  # forty families, not needed by our own files
 
-        imported = from_hf(document, name)
-        return Source(imported.fields, notes=imported.notes)
+        return _imported_source(from_hf(document, name))
     if "model" not in document:
+        if is_params_json(document, Path(name).name):
+            return _imported_source(from_params_json(document, name))
+        if reason := unread.explain_document(document, name):
+            raise ConfigError(reason)
         return Source(document)
     unknown = [key for key in document if key not in (*_CONFIG_KEYS, *_COUNT_KEYS)]
     if unknown:
@@ -83,6 +111,12 @@ def interpret(document: object, name: str) -> Source:
         if not isinstance(part, dict):
             raise ConfigError(f"{key} in {name} is {_json_type(part)}; it must be an object")
     return Source(parts["model"], parts["provenance"], parts["train"])
+
+
+def _imported_source(imported: Imported) -> Source:
+    return Source(
+        imported.fields, notes=imported.notes, unsupported=imported.unsupported, missing=imported.missing
+    )
 
 
 class HasModel(Protocol):
@@ -101,7 +135,11 @@ def as_model(source: ModelLike | None, changes: ModelFields) -> ModelConfig:
     """The complete model of a source, of fields alone, or of a source with some fields changed."""
     fields = with_our_names(changes, KEYWORDS) if changes else {}
     if source is None or isinstance(source, str | PathLike):
-        return load(None if source is None else os.fspath(source), fields).model
+        resolved = load(None if source is None else os.fspath(source), fields)
+        if resolved.unsupported:
+            without = ", ".join(resolved.unsupported)
+            warn(f"{source}: counted exactly, but without {without}, so its logits differ", stacklevel=3)
+        return resolved.model
     model = source if isinstance(source, ModelConfig) else getattr(source, "model", None)
     if not isinstance(model, ModelConfig):
         raise ConfigError(
@@ -117,9 +155,30 @@ def load(source: str | Path | None, changes: Mapping[str, object]) -> ResolvedMo
         return with_defaults(dict(changes))
     read = read_source(source)
     try:
-        return replace(with_defaults(read.fields | dict(changes)), notes=read.notes)
+        for name, reason in read.missing.items():
+            if name not in changes:
+                raise ConfigError(reason)
+        resolved = with_defaults(read.fields | dict(changes))
+        return replace(resolved, notes=read.notes, unsupported=read.unsupported)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+
+
+def load_whole_function(source: str | Path | None, changes: Mapping[str, object]) -> ResolvedModel:
+    """The same for what trains or exports the model: it must compute what the source says."""
+    resolved = load(source, changes)
+    require_whole_function(resolved.unsupported, str(source))
+    return resolved
+
+
+def require_whole_function(unsupported: Sequence[str], name: str) -> None:
+    """Refuse a source whose model computes what ours cannot express."""
+    if unsupported:
+        raise ConfigError(
+            f"{name}: a model here cannot express {shorten(', '.join(unsupported), 200)}, so it would "
+            "compute something else than the config says; count and plan take it, and the output of "
+            "count --json is a model without that"
+        )
 
 
 def config_document(

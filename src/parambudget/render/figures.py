@@ -290,7 +290,7 @@ def _title(runs: Sequence[Run]) -> str:
     figures = runs[0].as_dict()
     title = f"{runs[0].name}: {format_count(figures['planned'])} parameters"
     if figures["val_loss"] is not None:
-        title += (
-            f", validation loss {figures['val_loss']:.4f} ({figures['val_bits_per_byte']:.4f} bits per byte)"
-        )
+        title += f", validation loss {figures['val_loss']:.4f}"
+        if figures["val_bits_per_byte"] is not None:
+            title += f" ({figures['val_bits_per_byte']:.4f} bits per byte)"
     return title

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.render.commands import data_flag, runnable_command
 from parambudget.render.terminal import dim, table
+from parambudget.text.forms import describe_left_out
 from parambudget.training.metrics import Run
 from parambudget.units import (
     FULL_CONVENTION,
@@ -79,17 +80,47 @@ def preparation_screen(manifest: Manifest, out: Path) -> list[str]:
     """The screen of `data prepare`: what there is to train on."""
     held_out = f"{manifest.validation.n_documents:,} held out"
     length = f"{manifest.train_bytes / max(1, manifest.n_tokens):.2f} bytes each"
+    skipped = _skip_counts(manifest)
     rows = [
         ["text", f"{manifest.source}: {manifest.n_documents:,} documents, {held_out}"],
+        *([["form", _forms(manifest)]] if manifest.forms else []),
+        *([["left out", describe_left_out(manifest.left_out)]] if manifest.left_out else []),
+        *([["skipped", skipped]] if skipped else []),
         [
             "tokens",
             f"{manifest.n_tokens:,} to train on, {length}, and {manifest.validation.n_tokens:,} to validate",
         ],
         ["tokenizer", f"{manifest.tokenizer}, {manifest.entries:,} entries"],
+        *([] if manifest.reversible else [["", describe_loss(manifest.lost_share) + _WITHOUT_BITS]]),
+        ["end of text", f"{manifest.end_of_text}, {manifest.end_of_text_reason}"],
         ["files", f"{len(manifest.shards):,} of {manifest.dtype} in {out}, listed in manifest.json"],
+        *(["note", note] for note in manifest.notes),
         ["next", runnable_command("train", "MODEL", f"--vocab-size {manifest.entries}", data_flag(out))],
     ]
     return table(rows, left=(0, 1))
+
+
+_WITHOUT_BITS: Final = " Training gives no bits per byte."
+
+
+def describe_loss(lost_share: float) -> str:
+    """That a tokenizer does not give back the text, and how much of it is lost."""
+    if not lost_share:
+        return "The tokenizer does not give back the text as it was, though no byte is lost."
+    share = format_share(lost_share, 1 if lost_share >= 0.001 else 4)
+    return f"The tokenizer loses {share.removeprefix('+')} of the text's bytes."
+
+
+def _forms(manifest: Manifest) -> str:
+    """How many files there are of each form; a single file needs no number."""
+    if sum(manifest.forms.values()) == 1:
+        return next(iter(manifest.forms))
+    return ", ".join(f"{form} ({n:,} file{'s' * (n != 1)})" for form, n in manifest.forms.items())
+
+
+def _skip_counts(manifest: Manifest) -> str:
+    counts = {"with null or empty text": manifest.n_empty, "damaged or without text": manifest.n_bad}
+    return ", ".join(f"{n:,} {which}" for which, n in counts.items() if n)
 
 
 def profile_screen(profile: DeviceProfile) -> list[str]:

@@ -14,11 +14,13 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.render.commands import runnable_command
 from parambudget.render.progress import make_console
+from parambudget.render.runs import describe_loss
 from parambudget.text.token_cache import TokenData
 from parambudget.training.metrics import StepMetrics, TrainResult
 from parambudget.training.run.defaults import ResolvedTrainConfig
@@ -107,18 +109,29 @@ def introduction(
     """What will be trained, on which text, where the run is kept, and what the MFU is a share of."""
     table = Table.grid(padding=(0, 2))
     table.add_row("model", f"{total(model):,} parameters, on {device}")
-    held_out = f"{data.n_held_out:,} held out"
-    if not data.n_held_out and len(data.validation):
-        held_out = f"the end of {'the longest' if data.n_documents > 1 else 'it'} held out"
-    documents = f"{data.n_documents:,} document{'s' * (data.n_documents != 1)}, {held_out}"
-    table.add_row("text", f"{data.name}: {documents}, sha256 {data.sha256[:16]}")
-    length = f"{data.train_bytes / len(data.train):.2f} bytes each"
-    table.add_row("tokens", f"{format_count(len(data.train))} to train on, {length}")
-    table.add_row("tokenizer", f"{data.entries:,} entries{_unused_rows(model, data)}")
+    table.add_row("text", f"{data.name}: {_documents(data)}sha256 {data.sha256[:16]}")
+    length = "" if data.train_bytes is None else f", {data.train_bytes / len(data.train):.2f} bytes each"
+    table.add_row("tokens", f"{format_count(len(data.train))} to train on{length}")
+    table.add_row("tokenizer", f"{data.entries:,} entries" if data.tokenizer_json else "not known")
+    for line in (_unused_rows(model, data), _no_bits_per_byte(data)):
+        if line:
+            table.add_row("", line)
+    if data.end_of_text is not None and not data.trained_here:
+        table.add_row("end of text", Text(f"{data.end_of_text.token}, {data.end_of_text.reason}"))
     table.add_row("out", str(out))
     if peak_flops is not None:
         table.add_row("MFU", f"share of {format_flop_rate(peak_flops)} dense; {FULL_CONVENTION}")
     return table
+
+
+def _documents(data: TokenData) -> str:
+    """How many documents there are, and what of them is held out."""
+    if data.n_documents is None:
+        return ""
+    held_out = f"{data.n_held_out:,} held out"
+    if not data.n_held_out and len(data.validation):
+        held_out = f"the end of {'the longest' if data.n_documents > 1 else 'it'} held out"
+    return f"{data.n_documents:,} document{'s' * (data.n_documents != 1)}, {held_out}, "
 
 
 def _unused_rows(model: ModelConfig, data: TokenData) -> str:
@@ -126,8 +139,21 @@ def _unused_rows(model: ModelConfig, data: TokenData) -> str:
     if n_unused <= 0:
         return ""
     parameters = format_count(total(model) - total(model.replace(vocab_size=data.entries)))
+    has = f"The text supports only {data.entries:,} tokens"
+    if not data.tokenizer_json:
+        has = f"The ids are all below {data.entries:,}"
+    elif not data.trained_here:
+        has = f"The tokenizer has only {data.entries:,} entries"
     rows = f"{n_unused:,} vocabulary row{'s' * (n_unused != 1)} ({parameters} parameters)"
-    return f", all that the text supports; {rows} will not be used (--vocab-size {data.entries})"
+    return f"{has}; {rows} stay{'s' * (n_unused == 1)} unused. Use --vocab-size {data.entries}."
+
+
+def _no_bits_per_byte(data: TokenData) -> str:
+    if data.lost_share is not None:
+        return f"{describe_loss(data.lost_share)} Bits per byte are left out."
+    if data.bytes_of_token is None:
+        return "Without a tokenizer bits per byte are left out. Name it with --tokenizer."
+    return ""
 
 
 def settings_table(completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
@@ -166,11 +192,10 @@ def conclusion(result: TrainResult, model: ModelConfig) -> Table:
             difference = format_share(result.peak_memory_bytes / peak - 1, 1)
             memory += f", planned {format_bytes(peak)} ({difference})"
         table.add_row("peak memory", memory)
-    if result.val_loss is not None and result.val_bits_per_byte is not None:
-        table.add_row(
-            "validation",
-            f"{result.val_loss:.4f} nats per token, {result.val_bits_per_byte:.4f} bits per byte",
-        )
+    if result.val_loss is not None:
+        bits = result.val_bits_per_byte
+        per_byte = "" if bits is None else f", {bits:.4f} bits per byte"
+        table.add_row("validation", f"{result.val_loss:.4f} nats per token{per_byte}")
     if result.checkpoint is not None:
         table.add_row("checkpoint", str(result.checkpoint))
     return table
@@ -243,7 +268,9 @@ class StepLine:
         """The update on a line of its own, with the evaluation after it if there was one."""
         line = f"step {step.step:>{len(str(self.n_steps))}}/{self.n_steps}  {self.metrics(step)}"
         if step.val_loss is not None:
-            line += f"  val {step.val_loss:.4f}  bits/byte {step.val_bits_per_byte:.4f}"
+            line += f"  val {step.val_loss:.4f}"
+        if step.val_bits_per_byte is not None:
+            line += f"  bits/byte {step.val_bits_per_byte:.4f}"
         return line
 
     def metrics(self, step: StepMetrics) -> str:

@@ -10,15 +10,16 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from parambudget.errors import InputError
+from parambudget.text.forms import LeftOut, SourceFile, SourceFiles, describe_left_out, find_files
 
 BUILT_IN: Final = Path("builtin")
 """Names that text where a path is expected; a file or folder of this name comes first."""
 VALIDATION_SHARE: Final = 0.05
 MOST_VALIDATION_BYTES: Final = 10_000_000
-_CHUNK_BYTES: Final = 4_000_000
+CHUNK_BYTES: Final = 4_000_000
 _EXCLUDED: Final = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"}
 )
@@ -39,20 +40,26 @@ class Document:
         """Length of the text in UTF-8."""
         return self.end - self.start
 
-    def read_chunks(self, chunk_bytes: int = _CHUNK_BYTES) -> Iterator[str]:
+    def read_chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
         """The text in chunks, so that no file has to fit in memory: cut after a line, or in a long one."""
         with self.path.open("rb") as file:
             file.seek(self.start)
-            left, buffer = self.n_bytes, b""
-            while left:
-                block = file.read(min(left, chunk_bytes))
-                if not block:
-                    raise InputError(f"{self.path} became shorter while it was being read; start again")
-                left -= len(block)
-                buffer += block
-                cut = len(buffer) if not left else _last_line_end(buffer)
-                yield buffer[:cut].decode("utf-8")
-                buffer = buffer[cut:]
+            for chunk in read_line_chunks(file, self.n_bytes, self.path, chunk_bytes):
+                yield chunk.decode("utf-8")
+
+
+def read_line_chunks(file: BinaryIO, n_bytes: int, path: Path, chunk_bytes: int) -> Iterator[bytes]:
+    """The next `n_bytes` in chunks that end after a line or, in a long one, after a character."""
+    left, buffer = n_bytes, b""
+    while left:
+        block = file.read(min(left, chunk_bytes))
+        if not block:
+            raise InputError(f"{path} became shorter while it was being read; start again")
+        left -= len(block)
+        buffer += block
+        cut = len(buffer) if not left else _last_line_end(buffer)
+        yield buffer[:cut]
+        buffer = buffer[cut:]
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,8 @@ class Corpus:
     name: str
     train: tuple[Document, ...]
     validation: tuple[Document, ...]
-    skipped: int
-    """Files left out because they are empty, not UTF-8 text, or the same as another one."""
+    left_out: tuple[LeftOut, ...]
+    """Files that are empty, not UTF-8 text, or the same as another one."""
     sha256: str
     """Of the documents' own hashes, in order: the same text gives the same value wherever it is stored."""
 
@@ -78,28 +85,38 @@ class Corpus:
         return {document.sha256 for document in self.validation}
 
 
-def read_corpus(source: Path | None = None) -> Corpus:
-    """The text of a file, or of every file below a folder; by default of Python's standard library."""
+def read_corpus(source: Path | None = None, found: SourceFiles | None = None) -> Corpus:
+    """The plain text of a file, or of every file below a folder; by default of Python's standard library.
+
+    `found` is what `find_files` has found in the source.
+    """
     if source is None:
-        name, paths = (
-            f"the source of Python {platform.python_version()}'s standard library",
-            _standard_library(),
-        )
+        name = f"the source of Python {platform.python_version()}'s standard library"
+        found = SourceFiles(tuple(SourceFile(path, "text") for path in _standard_library()))
     else:
-        name, paths = str(source), visible_files(source)
+        name, found = str(source), found or find_files(source)
     documents: dict[str, Document] = {}
-    for path in paths:
+    reasons: list[tuple[str, str]] = []
+    for path in (file.path for file in found.files if file.is_plain_text):
         document = _document(path, required=path == source)
-        if document is not None:
-            documents.setdefault(document.sha256, document)
+        if isinstance(document, str):
+            reasons.append((_name_in(path, source), document))
+        elif documents.setdefault(document.sha256, document) is not document:
+            reasons.append((_name_in(path, source), "the same as another"))
+    left_out = found.left_out + LeftOut.group(reasons)
     if not documents:
         raise InputError(
-            f"no text in {name}: {len(paths)} files, none with UTF-8 text in it; give a text file or a folder"
+            f"no text in {name}: {describe_left_out(left_out) or '0 files'}; give a text file or a folder "
+            "with text in it"
         )
     unique = tuple(documents.values())
     train, validation = _split(unique)
     digest = hashlib.sha256("\n".join(document.sha256 for document in unique).encode())
-    return Corpus(name, train, validation, len(paths) - len(unique), digest.hexdigest())
+    return Corpus(name, train, validation, left_out, digest.hexdigest())
+
+
+def _name_in(path: Path, source: Path | None) -> str:
+    return str(path) if source in (None, path) else str(path.relative_to(source))
 
 
 def is_built_in(source: Path) -> bool:
@@ -112,26 +129,12 @@ def _standard_library() -> list[Path]:
     return sorted(path for path in root.rglob("*.py") if not _EXCLUDED & set(path.relative_to(root).parts))
 
 
-def visible_files(source: Path) -> list[Path]:
-    """The file, or every file below the folder that is not hidden, in order."""
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise InputError(f"no data at {source}; give a text file or a folder of text files")
-    visible = (
-        path
-        for path in source.rglob("*")
-        if not any(part.startswith(".") for part in path.relative_to(source).parts)
-    )
-    return sorted(path for path in visible if path.is_file())
-
-
-def _document(path: Path, *, required: bool) -> Document | None:
-    """The file as a document; None if it is empty or not text."""
+def _document(path: Path, *, required: bool) -> Document | str:
+    """The file as a document, or why it is none."""
     digest, decoder, n_bytes = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")(), 0
     try:
         with path.open("rb") as file:
-            while block := file.read(_CHUNK_BYTES):
+            while block := file.read(CHUNK_BYTES):
                 decoder.decode(block)
                 digest.update(block)
                 n_bytes += len(block)
@@ -143,8 +146,8 @@ def _document(path: Path, *, required: bool) -> Document | None:
             raise InputError(
                 f"{path} is not UTF-8 text; give a text file or a folder of text files"
             ) from None
-        return None
-    return Document(path, 0, n_bytes, digest.hexdigest()) if n_bytes else None
+        return "not UTF-8 text"
+    return Document(path, 0, n_bytes, digest.hexdigest()) if n_bytes else "empty"
 
 
 def _split(documents: tuple[Document, ...]) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
@@ -168,7 +171,7 @@ def _split(documents: tuple[Document, ...]) -> tuple[tuple[Document, ...], tuple
 
 def _line_before(document: Document, position: int) -> int:
     """The start of the line that has byte `position`, or of the character if the line is very long."""
-    start = max(0, position - _CHUNK_BYTES)
+    start = max(0, position - CHUNK_BYTES)
     with document.path.open("rb") as file:
         file.seek(start)
         before = file.read(position - start) + file.read(1)

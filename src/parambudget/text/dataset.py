@@ -1,28 +1,89 @@
-"""Where a run's tokens come from: a folder that `data prepare` wrote, or plain text, tokenized and cached."""
+"""Where a run's tokens come from: a folder that `data prepare` wrote, tokens of another tool, or text that is
+tokenized and cached."""
 
+import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
+import platformdirs
+import tokenizers
+
+from parambudget._files import atomic_folder, write_errors
 from parambudget.errors import InputError
 from parambudget.text.corpus import is_built_in, read_corpus
+from parambudget.text.forms import TOKEN_DTYPES, TokenDtype, find_files
+from parambudget.text.prepare import BPE, PrepareRequest, prepare, request_sha256
 from parambudget.text.shards import is_prepared, read_prepared_folder
-from parambudget.text.sources import SUFFIXES
 from parambudget.text.token_cache import TokenData, token_data
-from parambudget.text.tokenizer import require_vocabulary
+from parambudget.text.token_files import find_tokens, read_tokens
+from parambudget.text.tokenizer import read_tokenizer, require_vocabulary
 
 
-def data_for(source: Path | None, vocab_size: int) -> TokenData:
-    """The tokens of a prepared folder, of a text file or folder, or of Python's standard library.
+def data_for(
+    source: Path | None, vocab_size: int, *, token_dtype: TokenDtype | None = None,
+    tokenizer: str | None = None,
+) -> TokenData:  # fmt: skip
+    """The tokens of a file or folder of tokens or text, or of Python's standard library: None and its name
+    mean that.
 
-    The last is meant by None and by its name.
+    `token_dtype` is the type of ids in files that do not name it. `tokenizer` has made the tokens, or makes
+    them of the text; without it, a BPE is trained on text.
     """
-    if source is not None and is_built_in(source):
-        source = None
-    if source is not None and is_prepared(source):
-        return read_prepared_folder(source, vocab_size)
-    if source is not None and source.suffix in SUFFIXES:
+    if token_dtype is not None and token_dtype not in TOKEN_DTYPES:
+        raise InputError(f"`token_dtype` is {token_dtype!r}; use one of {', '.join(TOKEN_DTYPES)}")
+    if source is None or is_built_in(source):
+        if tokenizer is not None or token_dtype is not None:
+            raise InputError("`tokenizer` and `token_dtype` say how to read `data`; give it as well")
+        require_vocabulary(vocab_size)
+        # Which of its files are left out is nobody's concern.
+        return replace(token_data(read_corpus(), vocab_size), left_out=())
+    unused: dict[str, str | None] = {"token_dtype": token_dtype}
+    if is_prepared(source):
+        data, form = read_prepared_folder(source, vocab_size), "was prepared, with a tokenizer of its own"
+        unused["tokenizer"] = tokenizer
+    elif (tokens := find_tokens(source, token_dtype)) is not None:
+        data = read_tokens(tokens, vocab_size, None if tokenizer is None else read_tokenizer(tokenizer))
+        form = "names the type of its tokens"
+        if tokens.needs_dtype:
+            del unused["token_dtype"]
+    else:
+        data, form = _text_data(source, vocab_size, tokenizer), "is text"
+    notes = [
+        f"`{name}` had no effect: {source} {form}" for name, given in unused.items() if given is not None
+    ]
+    return replace(data, notes=(*data.notes, *notes))
+
+
+def _text_data(source: Path, vocab_size: int, tokenizer: str | None) -> TokenData:
+    """Text as tokens. Plain files are documents by themselves; all else is prepared in the cache."""
+    if tokenizer is None:
+        require_vocabulary(vocab_size)
+        found = find_files(source)
+        if found.is_plain_text:
+            return token_data(read_corpus(source, found), vocab_size)
+    elif (entries := read_tokenizer(tokenizer).entries) > vocab_size:
         raise InputError(
-            f"{source} is {SUFFIXES[source.suffix]}, not plain text; prepare it first: parambudget data "
-            f"prepare {source} --tokenizer bpe --vocab-size {vocab_size} -o DIR, then train with `data=DIR`"
+            f"the tokenizer {tokenizer} has {entries:,} entries, more than vocab_size={vocab_size:,}; use "
+            f"`vocab_size={entries}`"
         )
-    require_vocabulary(vocab_size)
-    return token_data(read_corpus(source), vocab_size)
+    request = PrepareRequest(str(source.absolute()), tokenizer or BPE, None if tokenizer else vocab_size)
+    key = hashlib.sha256(json.dumps([tokenizers.__version__, request_sha256(request)]).encode()).hexdigest()
+    folder = platformdirs.user_cache_path("parambudget") / "tokens" / f"prepared-{key[:32]}"
+    was_there = is_prepared(folder)
+    if not was_there:
+        _prepare_in_cache(request, folder)
+    try:
+        data = read_prepared_folder(folder, vocab_size)
+    except InputError:
+        if not was_there:
+            raise
+        _prepare_in_cache(request, folder)  # what was there is damaged
+        data = read_prepared_folder(folder, vocab_size)
+    return replace(data, name=str(source))
+
+
+def _prepare_in_cache(request: PrepareRequest, folder: Path) -> None:
+    hint = "free some space there, or set XDG_CACHE_HOME to a writable folder"
+    with write_errors(folder, hint), atomic_folder(folder, overwrite=True) as unfinished:
+        prepare(request, unfinished, n_workers=1)

@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import BinaryIO, Final, Self, TypeVar
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding, Tokenizer, decoders
 
 from parambudget._files import read_json, sync_to_disk, write_json
 from parambudget.errors import InputError
+from parambudget.text.records import Skipped
 from parambudget.text.shards import TOKENIZER, WORK
 from parambudget.text.sources import Chunk, SourceSlice, TextLayout, read_chunks
 from parambudget.text.tokenizer import (
+    AS_GIVEN,
+    EndOfText,
     TokenBytes,
     TokenIds,
     as_text_tokenizer,
@@ -99,6 +102,12 @@ class ShardResult:
     text_sha256: str
     exact_bytes: bool
     """The bytes of the ids are the bytes of the text."""
+    reversible: bool
+    """Decoding the ids gives the text."""
+    lost_bytes: int
+    """Bytes of the text that its ids do not give back."""
+    skipped: Skipped
+    """What was read and has become no document."""
 
     @property
     def n_tokens(self) -> int:
@@ -115,8 +124,10 @@ class ShardResult:
         """The result in a file."""
         document = read_json(path)
         try:
-            return cls(**document | {split: SplitTotals(**document[split]) for split in SPLITS})
-        except (KeyError, TypeError) as error:
+            skipped = Skipped(**document.pop("skipped"))
+            splits = {split: SplitTotals(**document[split]) for split in SPLITS}
+            return cls(**document | splits, skipped=skipped)
+        except (AttributeError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged ({error}); remove it, and its part is done again") from None
 
 
@@ -126,14 +137,22 @@ def encode(job: ShardJob) -> ShardResult:
         _TokenizerFile(job.out / WORK / TOKENIZER, job.tokenizer_sha256, job.end_of_text)
     )
     ids_type, text_digest, exact_bytes = id_type(tokenizer.entries), hashlib.sha256(), True
+    reversible, lost_bytes, skipped = True, 0, Skipped()
     with job.file("train").open("wb") as train, job.file("validation").open("wb") as validation:
         writers = _Writer(train), _Writer(validation)
-        chunks = (chunk for part in job.slices for chunk in read_chunks(part, job.layout))
+        chunks = (chunk for part in job.slices for chunk in read_chunks(part, job.layout, skipped))
         for batch in batches(chunks, lambda chunk: len(chunk.text), _WORKER_BATCH_BYTES):
             encodings = tokenizer.encode_batch([chunk.text for chunk in batch])
-            for chunk, encoding in zip(batch, encodings, strict=True):
+            decoded = tokenizer.decode_batch(encodings)
+            for chunk, encoding, back in zip(batch, encodings, decoded, strict=True):
                 ids, text = np.array(encoding.ids, ids_type), chunk.text.encode()
-                exact_bytes &= int(tokenizer.n_bytes[ids].sum()) == len(text)
+                kept = int(tokenizer.n_bytes[ids].sum())
+                exact_bytes &= kept == len(text)
+                if back != chunk.text:
+                    reversible = False
+                    # Where a byte is an entry, a character may be lost in part.
+                    lost = len(text) - kept if tokenizer.is_byte_level else 0
+                    lost_bytes += max(lost, 0) or count_lost_bytes(text, back.encode())
                 if chunk.ends:
                     ids = np.append(ids, ids_type.type(tokenizer.end))
                 writers[job.hold_out.includes(chunk)].write(ids, len(text), ends=chunk.ends)
@@ -141,10 +160,17 @@ def encode(job: ShardJob) -> ShardResult:
     for split in SPLITS:
         sync_to_disk(job.file(split))
     result = ShardResult(
-        job.number, writers[0].totals(), writers[1].totals(), text_digest.hexdigest(), exact_bytes
-    )
+        job.number, writers[0].totals(), writers[1].totals(), text_digest.hexdigest(), exact_bytes,
+        reversible, lost_bytes, skipped,
+    )  # fmt: skip
     write_json(job.result_file, asdict(result))
     return result
+
+
+def count_lost_bytes(text: bytes, decoded: bytes) -> int:
+    """Bytes that occur more often in the text than in what its ids were decoded to."""
+    before, after = (np.bincount(np.frombuffer(t, np.uint8), minlength=256) for t in (text, decoded))
+    return int(np.maximum(before - after, 0).sum())
 
 
 class _Writer:
@@ -181,6 +207,13 @@ class _Encoder:
     end: int
     entries: int
     n_bytes: TokenBytes
+    unknown: int | None
+    """The id for text that the tokenizer has no entry for."""
+
+    @property
+    def is_byte_level(self) -> bool:
+        """Whether every id stands for bytes, as many as its entry has characters."""
+        return isinstance(self.tokenizer.decoder, decoders.ByteLevel)
 
     def encode_batch(self, texts: list[str]) -> list[Encoding]:
         try:
@@ -188,14 +221,26 @@ class _Encoder:
         except Exception as error:  # tokenizers raises no narrower class
             raise InputError(f"the tokenizer cannot encode the text ({error}); use another one") from None
 
+    def decode_batch(self, encodings: list[Encoding]) -> list[str]:
+        """Without what stands for unknown text: it is no part of it."""
+        ids = [encoding.ids for encoding in encodings]
+        if self.unknown is not None:
+            ids = [[i for i in each if i != self.unknown] for each in ids]
+        return self.tokenizer.decode_batch(ids, skip_special_tokens=True)
+
 
 @cache
 def _load_tokenizer(file: _TokenizerFile) -> _Encoder:
     """The tokenizer, read once by each process."""
     path = str(file.path)
-    text_tokenizer = as_text_tokenizer(Tokenizer.from_file(path), path, file.end_of_text)
+    end = EndOfText(file.end_of_text, AS_GIVEN)
+    text_tokenizer = as_text_tokenizer(Tokenizer.from_file(path), path, end)
     tokenizer = text_tokenizer.tokenizer
-    return _Encoder(tokenizer, text_tokenizer.end, text_tokenizer.entries, bytes_of_token(tokenizer))
+    unknown, n_bytes = getattr(tokenizer.model, "unk_token", None), bytes_of_token(tokenizer)
+    unknown = None if unknown is None else tokenizer.token_to_id(unknown)
+    if unknown is not None:
+        n_bytes[unknown] = 0
+    return _Encoder(tokenizer, text_tokenizer.end, text_tokenizer.entries, n_bytes, unknown)
 
 
 JobType = TypeVar("JobType")

@@ -13,6 +13,8 @@ from huggingface_hub.utils import logging
 from tqdm import tqdm
 
 from parambudget.errors import InputError
+from parambudget.text.records import NoField, Skipped, text_of
+from parambudget.text.sources import TextLayout
 
 # A worker that is terminated would leave a lock between processes behind, and Python warns about that.
 tqdm.set_lock(RLock())
@@ -25,17 +27,27 @@ def n_shards(name: str, most: int) -> int:
     return min(most, int(_open_dataset(name).num_shards))
 
 
-def read_dataset_texts(name: str, index: int, n_shards: int, field: str) -> Iterator[str]:
-    """The texts of shard `index`."""
+def read_dataset_texts(
+    name: str, index: int, n_shards: int, layout: TextLayout, skipped: Skipped
+) -> Iterator[str | None]:
+    """The texts of shard `index`; None for null."""
     try:
         for row in _open_dataset(name).shard(num_shards=n_shards, index=index, contiguous=True):
-            if field not in row:
+            try:
+                text = text_of(row, layout.field)
+            except NoField:
                 raise InputError(
-                    f"{name} has no column {field!r}, only {', '.join(row)}; name the text with `field`"
-                )
-            if not isinstance(row[field], str | None):
-                raise InputError(f"column {field!r} of {name} is not text; name the text with `field`")
-            yield row[field] or ""
+                    f"{name} has no column {layout.field!r}, only {', '.join(row)}; name the text with "
+                    "`field`"
+                ) from None
+            except InputError:
+                if layout.skip_bad_lines:
+                    skipped.n_bad += 1
+                    continue
+                raise InputError(
+                    f"column {layout.field!r} of {name} is not text; name the text with `field`"
+                ) from None
+            yield text
     except InputError:
         raise
     except Exception as error:

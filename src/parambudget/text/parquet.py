@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 
 from parambudget.errors import InputError
+from parambudget.text.records import NoField
 
 _ROWS_AT_ONCE: Final = 1_000
 
@@ -28,15 +29,20 @@ def row_groups(path: Path, step: int, field: str) -> Iterator[tuple[int, int, in
             start, n_bytes = i + 1, 0
 
 
-def read_parquet_texts(path: str, start: int, end: int, field: str) -> Iterator[str]:
-    """The texts of row groups start to end - 1; null becomes the empty text."""
+def require_column(path: Path, field: str) -> None:
+    """Raise `NoField` if there is no such column, and `InputError` if it is not text."""
+    _open_file(str(path), field)
+
+
+def read_parquet_texts(path: str, start: int, end: int, field: str) -> Iterator[str | None]:
+    """The texts of row groups start to end - 1; None for null."""
     try:
         rows = _open_file(path, field).iter_batches(
             _ROWS_AT_ONCE, row_groups=range(start, end), columns=[field]
         )
         for batch in rows:
             for text in batch.column(0):
-                yield text.as_py() or ""
+                yield text.as_py()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged: {str(error).splitlines()[0]}; get it again") from None
 
@@ -48,10 +54,12 @@ def _open_file(path: str, field: str) -> pyarrow.parquet.ParquetFile:
         raise InputError(f"{path} is not a parquet file ({str(error).splitlines()[0]})") from None
     schema = file.schema_arrow
     if field not in schema.names:
-        raise InputError(
+        raise NoField(
             f"{path} has no column {field!r}, only {', '.join(schema.names)}; name the text with `field`"
         )
     kind = schema.field(field).type
-    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+    if pyarrow.types.is_dictionary(kind):
+        kind = kind.value_type
+    if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
         raise InputError(f"column {field!r} of {path} is {kind}, not a string; name the text with `field`")
     return file

@@ -32,16 +32,26 @@ from parambudget.text.encode import HoldOut, ShardJob, ShardResult, available_cp
 from parambudget.text.shards import (
     MANIFEST,
     TOKENIZER,
+    TRAINED,
     VALIDATION,
     WORK,
     Manifest,
     Shard,
     require_whole,
 )
-from parambudget.text.sources import SourceSlice, TextLayout, read_chunks, slice_bytes, slice_source
+from parambudget.text.sources import (
+    FoundSource,
+    SourceSlice,
+    TextLayout,
+    find_source,
+    read_chunks,
+    slice_bytes,
+)
 from parambudget.text.token_cache import memory_map
 from parambudget.text.tokenizer import (
+    AS_GIVEN,
     SAMPLE_BYTES,
+    EndOfText,
     TextTokenizer,
     TokenIds,
     as_text_tokenizer,
@@ -57,6 +67,7 @@ BPE: Final = "bpe"
 UNKNOWN_SIZE_SHARE: Final = 0.0005
 _PLAN: Final = "plan.json"
 _LAYOUT: Final = "reading"
+_SKIP: Final = "skip_bad_lines"
 _STATE: Final = "state of the source"
 _BLOCK_BYTES: Final = 4_000_000
 _SliceGroups = Sequence[tuple[SourceSlice, ...]]
@@ -98,7 +109,8 @@ def prepare(
             f"{out} is inside the source {request.source}; choose a folder outside it with `out`"
         )
     tokenizer = _read_given_tokenizer(request)
-    groups = _group_slices(slice_source(request.source, request.layout))
+    found = find_source(request.source, request.layout)
+    groups = _group_slices(found.slices)
     hold_out = _choose_hold_out(request, groups)
     plan = _plan(request, tokenizer, groups)
     made_from = sha256_of_text(json.dumps(plan))
@@ -112,7 +124,7 @@ def prepare(
         atomic_write(out / WORK / TOKENIZER, tokenizer.json)
         jobs = _shard_jobs(request, groups, hold_out, tokenizer, out)
         results = _encode_all(jobs, n_workers, on_progress)
-        manifest = _finish(jobs, results, request.source, tokenizer, made_from)
+        manifest = _finish(jobs, results, request, found, tokenizer, made_from)
     except OSError as error:
         raise _disk_error(error, out) from None
     finally:
@@ -120,6 +132,12 @@ def prepare(
             _remove_empty_work(out, new_folders)
     shutil.rmtree(out / WORK, ignore_errors=True)
     return manifest
+
+
+def request_sha256(request: PrepareRequest) -> str:
+    """The hash of everything that decides the tokens of a request, the state of its files included."""
+    groups = _group_slices(find_source(request.source, request.layout).slices)
+    return sha256_of_text(json.dumps(_plan(request, _read_given_tokenizer(request), groups)))
 
 
 def _read_given_tokenizer(request: PrepareRequest) -> TextTokenizer | None:
@@ -170,9 +188,10 @@ def _plan(
         "source": request.source,
         "tokenizer": sha256_of_text(tokenizer.json) if tokenizer else request.tokenizer,
         "vocab_size": request.vocab_size,
-        _LAYOUT: asdict(request.layout),
+        _LAYOUT: [request.layout.field, request.layout.separator],
+        _SKIP: request.layout.skip_bad_lines,
         "validation": request.validation,
-        "end_of_text": request.end_of_text,
+        "end_of_text": tokenizer.end_text if tokenizer else request.end_of_text,
         _STATE: sha256_of_text(json.dumps(state)),
     }
 
@@ -195,6 +214,9 @@ def _open_work_folder(out: Path, plan: dict[str, object]) -> None:
         before = read_json(out / WORK / _PLAN)
         differ = [name for name in plan if before.get(name) != plan[name]]
         if not differ:
+            return
+        if differ == [_SKIP] and plan[_SKIP]:  # what is finished has met no bad line
+            write_json(out / WORK / _PLAN, plan)
             return
         if differ != [_STATE]:
             names = ", ".join("field or separator" if name == _LAYOUT else name for name in differ)
@@ -238,7 +260,8 @@ def _train_tokenizer(
     else:
         texts = _sample_texts(request.layout, groups, hold_out)
         tokenizer = train_bpe(texts, int(request.vocab_size or 0))
-    return as_text_tokenizer(tokenizer, f"{BPE} of {request.vocab_size:,}", request.end_of_text)
+    end = EndOfText(request.end_of_text, AS_GIVEN) if request.end_of_text is not None else None
+    return as_text_tokenizer(tokenizer, f"{TRAINED}{request.vocab_size:,}", end)
 
 
 def _sample_texts(layout: TextLayout, groups: _SliceGroups, hold_out: HoldOut) -> Iterator[str]:
@@ -283,14 +306,16 @@ def _encode_all(
 
 
 def _finish(
-    jobs: Sequence[ShardJob], results: Sequence[ShardResult], source: str, tokenizer: TextTokenizer,
-    made_from: str,
+    jobs: Sequence[ShardJob], results: Sequence[ShardResult], request: PrepareRequest, found: FoundSource,
+    tokenizer: TextTokenizer, made_from: str,
 ) -> Manifest:  # fmt: skip
     """Give the shards their names, put the held-out documents into one file, write the manifest."""
     out, exact_bytes = jobs[0].out, all(result.exact_bytes for result in results)
     filled = [(job, result) for job, result in zip(jobs, results, strict=True) if result.train.n_tokens]
     if not filled:
-        raise InputError(f"no text in {source} to train on: every document is empty or held out")
+        raise InputError(
+            f"no text in {request.source} to train on: every document is empty, skipped or held out"
+        )
     shards = [_train_shard(n, result) for n, (_, result) in enumerate(filled)]
     validation = _join_validation(jobs, results)
     if not validation.n_tokens:
@@ -301,14 +326,37 @@ def _finish(
             job.file("train").rename(out / shard.file)
     atomic_write(out / TOKENIZER, tokenizer.json)
     manifest = Manifest(
-        source=source, text_sha256=sha256_of_text("\n".join(result.text_sha256 for result in results)),
+        source=request.source,
+        text_sha256=sha256_of_text("\n".join(result.text_sha256 for result in results)),
         made_from=made_from, tokenizer=tokenizer.name, tokenizer_sha256=sha256_of_file(out / TOKENIZER),
         entries=tokenizer.entries, end_of_text=tokenizer.end_text, exact_bytes=exact_bytes,
+        end_of_text_reason=tokenizer.end_reason, reversible=all(result.reversible for result in results),
+        lost_bytes=sum(result.lost_bytes for result in results), forms=found.files.forms,
+        left_out=found.files.left_out, n_empty=sum(result.skipped.n_empty for result in results),
+        n_bad=sum(result.skipped.n_bad for result in results),
+        notes=_notes(request, found, tokenizer, results),
         dtype=id_type(tokenizer.entries).name, train=tuple(shards), validation=validation,
         version=__version__,
     )  # fmt: skip
     manifest.write(out)
     return manifest
+
+
+def _notes(
+    request: PrepareRequest, found: FoundSource, tokenizer: TextTokenizer, results: Sequence[ShardResult]
+) -> tuple[str, ...]:
+    """Options that had no effect, and a vocabulary that the text does not fill."""
+    notes = found.notes(request.layout)
+    separator = request.layout.separator
+    has_text = any(part.kind == "text" for part in found.slices)
+    if separator is not None and has_text and not any(result.skipped.n_separators for result in results):
+        notes.append(f"--separator {separator!r} is nowhere in the text: every file is one document")
+    if request.vocab_size is not None and tokenizer.entries < request.vocab_size:
+        notes.append(
+            f"The text supports only {tokenizer.entries:,} tokens, fewer than --vocab-size "
+            f"{request.vocab_size}. Train with --vocab-size {tokenizer.entries}."
+        )
+    return tuple(notes)
 
 
 def _train_shard(n: int, result: ShardResult) -> Shard:

@@ -19,15 +19,18 @@ from tokenizers import Tokenizer
 
 from parambudget._files import read_json, sha256_of_file, write_json
 from parambudget.errors import InputError
+from parambudget.text.forms import LeftOut
 from parambudget.text.token_cache import TokenData, memory_map
-from parambudget.text.tokenizer import TokenBytes, TokenIds, bytes_of_token
+from parambudget.text.tokenizer import EndOfText, TokenBytes, TokenIds, bytes_of_token
 
 MANIFEST: Final = "manifest.json"
 TOKENIZER: Final = "tokenizer.json"
 VALIDATION: Final = "validation.bin"
+TRAINED: Final = "bpe of "
+"""How the name of a tokenizer begins that was trained on the source."""
 WORK: Final = ".unfinished"
 """Work in progress, in a folder that is being prepared."""
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,22 @@ class Manifest:
     end_of_text: str
     exact_bytes: bool
     """Every id has a known number of bytes; otherwise bits per byte use the mean."""
+    end_of_text_reason: str
+    """Why it is this token that ends documents."""
+    reversible: bool
+    """Decoding the ids gives the text; otherwise there are no bits per byte."""
+    lost_bytes: int
+    """Bytes of text that the ids do not give back."""
+    forms: dict[str, int]
+    """Files by what they hold."""
+    left_out: tuple[LeftOut, ...]
+    """Files that were not read."""
+    n_empty: int
+    """Documents that were skipped because their text is null or empty."""
+    n_bad: int
+    """Records that were skipped, as was asked for, because they are damaged or have no text."""
+    notes: tuple[str, ...]
+    """What else the person who asked for this should know."""
     dtype: str
     train: tuple[Shard, ...]
     validation: Shard
@@ -72,6 +91,11 @@ class Manifest:
     def train_bytes(self) -> int:
         """Bytes of text to train on."""
         return sum(shard.n_bytes for shard in self.train)
+
+    @property
+    def lost_share(self) -> float:
+        """Share of the bytes of text that the ids do not give back."""
+        return self.lost_bytes / max(1, self.train_bytes + self.validation.n_bytes)
 
     @property
     def n_documents(self) -> int:
@@ -103,7 +127,12 @@ class Manifest:
             del document["n_tokens"]
             train = tuple(Shard(**shard) for shard in document.pop("train"))
             validation = Shard(**document.pop("validation"))
-            return cls(**document, train=train, validation=validation)
+            left_out = tuple(
+                LeftOut(each["reason"], each["n_files"], tuple(each["examples"]))
+                for each in document.pop("left_out")
+            )
+            notes = tuple(document.pop("notes"))
+            return cls(**document, train=train, validation=validation, left_out=left_out, notes=notes)
         except (AttributeError, KeyError, TypeError) as error:
             raise InputError(
                 f"{folder / MANIFEST} is not a manifest ({error}); prepare the data again"
@@ -162,6 +191,9 @@ def read_prepared_folder(folder: Path, vocab_size: int) -> TokenData:
         train_bytes=manifest.train_bytes, validation_bytes=manifest.validation.n_bytes,
         bytes_of_token=_token_bytes(tokenizer_json, manifest),
         tokenizer_json=tokenizer_json, tokens_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
+        end_of_text=EndOfText(manifest.end_of_text, manifest.end_of_text_reason), left_out=manifest.left_out,
+        trained_here=manifest.tokenizer.startswith(TRAINED),
+        lost_share=None if manifest.reversible else manifest.lost_share,
     )  # fmt: skip
 
 
@@ -190,7 +222,9 @@ def require_whole(folder: Path, manifest: Manifest) -> None:
         raise InputError(f"{folder} is damaged: {'; '.join(damage)}; remove the folder and prepare it again")
 
 
-def _token_bytes(tokenizer_json: str, manifest: Manifest) -> TokenBytes:
+def _token_bytes(tokenizer_json: str, manifest: Manifest) -> TokenBytes | None:
+    if not manifest.reversible:
+        return None
     tokenizer = Tokenizer.from_str(tokenizer_json)
     if manifest.exact_bytes:
         return bytes_of_token(tokenizer)

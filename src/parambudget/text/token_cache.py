@@ -19,10 +19,13 @@ from tokenizers import Tokenizer
 from parambudget._files import atomic_folder, sha256_of_file
 from parambudget.errors import InputError
 from parambudget.text.corpus import Corpus, Document
+from parambudget.text.forms import LeftOut
 from parambudget.text.tokenizer import (
     END_OF_TEXT,
     MIN_FREQUENCY,
+    OWN_END,
     SAMPLE_BYTES,
+    EndOfText,
     TokenBytes,
     TokenIds,
     batches,
@@ -51,20 +54,34 @@ class TokenData:
     name: str
     sha256: str
     """Of the text, not the tokens."""
-    n_documents: int
+    n_documents: int | None
+    """None for tokens whose documents are not known."""
     n_held_out: int
     """Whole documents in the validation split; 0 if it is the end of one."""
     entries: int
     """Tokenizer entries: ids are below this, and it is at most the model's vocab_size."""
     train: Tokens
-    validation: TokenIds
-    train_bytes: int
-    validation_bytes: int
-    bytes_of_token: TokenBytes
-    """UTF-8 bytes of each id; 0 for the end of a document."""
+    validation: Tokens
+    train_bytes: int | None
+    """None where there is no text."""
+    validation_bytes: int | None
+    bytes_of_token: TokenBytes | None
+    """UTF-8 bytes of each id; 0 for the end of a document. None if bits per byte have no meaning: the ids do
+    not give back the text, or no tokenizer is known."""
     tokenizer_json: str
+    """Empty if no tokenizer is known."""
     tokens_sha256: str
     """Of the training ids: a run resumes only with the same ones."""
+    trained_here: bool = False
+    """The tokenizer was trained on this text: it has as many entries as the text supports."""
+    end_of_text: EndOfText | None = OWN_END
+    """What ends documents, as far as it is known."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Files of the source that are not read."""
+    lost_share: float | None = None
+    """Share of the text's bytes that the ids do not give back; None if they give back the text."""
+    notes: tuple[str, ...] = ()
+    """What else the person who trains on this should know."""
 
 
 def token_data(corpus: Corpus, vocab_size: int, *, cache: Path | None = None) -> TokenData:
@@ -109,6 +126,7 @@ def _read(folder: Path, corpus: Corpus) -> TokenData | None:
         train_bytes=metadata["train_bytes"], validation_bytes=metadata["validation_bytes"],
         bytes_of_token=bytes_of_token(Tokenizer.from_str(tokenizer_json)),
         tokenizer_json=tokenizer_json, tokens_sha256=metadata["sha256"]["train.bin"],
+        left_out=corpus.left_out, trained_here=True,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ MIN_FREQUENCY: Final = 16
 SAMPLE_BYTES: Final = 64_000_000
 """Bytes of text that a tokenizer is trained on."""
 HUB_PREFIX: Final = "hf:"
+AS_GIVEN: Final = "as given"
+_CONFIG: Final = "tokenizer_config.json"
 _KNOWN_ENDS: Final = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 
 
@@ -35,6 +37,8 @@ class TextTokenizer:
     tokenizer: Tokenizer
     end: int
     """The id after every document."""
+    end_reason: str
+    """Why it is this one."""
 
     @property
     def entries(self) -> int:
@@ -52,36 +56,99 @@ class TextTokenizer:
         return str(self.tokenizer.to_str())
 
 
+@dataclass(frozen=True)
+class EndOfText:
+    """The token that is to end documents, and who says so."""
+
+    token: str
+    reason: str
+
+
+OWN_END: Final = EndOfText(END_OF_TEXT, "marked special in the tokenizer")
+"""Of a BPE that is trained here."""
+
+
 def read_tokenizer(source: str, end_of_text: str | None = None) -> TextTokenizer:
     """A tokenizer.json, a folder with it or with vocab.json and merges.txt, or `hf:NAME` (needs the network).
 
-    `end_of_text` names the token that ends documents; without it, the usual names are tried.
+    `end_of_text` names the token that ends documents; without it, the tokenizer_config.json beside the
+    tokenizer does, or it is one that is marked special.
     """
+    from_hub = source.startswith(HUB_PREFIX)
     try:
-        tokenizer = _from_hub(source) if source.startswith(HUB_PREFIX) else _from_files(Path(source))
+        tokenizer = _from_hub(source) if from_hub else _from_files(Path(source))
     except InputError:
         raise
     except Exception as error:  # tokenizers raises no narrower class
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{source} is not a tokenizer that can be read ({reason})") from None
-    return as_text_tokenizer(tokenizer, source, end_of_text)
+    if end_of_text is not None:
+        return as_text_tokenizer(tokenizer, source, EndOfText(end_of_text, AS_GIVEN))
+    config = _config_on_hub(source) if from_hub else _config_beside(Path(source))
+    return as_text_tokenizer(tokenizer, source, None if config is None else _end_in_config(config))
 
 
-def as_text_tokenizer(tokenizer: Tokenizer, name: str, end_of_text: str | None = None) -> TextTokenizer:
+def as_text_tokenizer(tokenizer: Tokenizer, name: str, end: EndOfText | None = None) -> TextTokenizer:
     """A tokenizer set up to encode documents: the whole text and nothing else."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     # A document that quotes the marker must not end there.
     tokenizer.encode_special_tokens = True
-    wanted = _KNOWN_ENDS if end_of_text is None else (end_of_text,)
-    found = [i for i in map(tokenizer.token_to_id, wanted) if i is not None]
-    if not found:
-        special = [token.content for token in tokenizer.get_added_tokens_decoder().values()][:10]
+    end = end or _special_end(tokenizer, name)
+    found = tokenizer.token_to_id(end.token)
+    if found is None:
+        reason = "" if end.reason == AS_GIVEN else f" ({end.reason})"
         raise InputError(
-            f"tokenizer {name} has none of {', '.join(wanted)} to end documents with; name one with "
-            f"`end_of_text`" + (f", such as one of {', '.join(special)}" if special else "")
+            f"tokenizer {name} has no {end.token!r} to end documents with{reason}; name another one with "
+            f"`end_of_text`{_such_as(_special_tokens(tokenizer))}"
         )
-    return TextTokenizer(name, tokenizer, found[0])
+    return TextTokenizer(name, tokenizer, found, end.reason)
+
+
+def _special_tokens(tokenizer: Tokenizer) -> list[str]:
+    added = tokenizer.get_added_tokens_decoder().values()
+    return [token.content for token in added if token.special]
+
+
+def _special_end(tokenizer: Tokenizer, name: str) -> EndOfText:
+    """The special token with a usual name, or the only special one; where none is marked, a usual name."""
+    special = _special_tokens(tokenizer)
+    for token in _KNOWN_ENDS:
+        if token in special:
+            return EndOfText(token, "marked special in the tokenizer")
+    if len(special) == 1:
+        return EndOfText(special[0], "the only token marked special in the tokenizer")
+    for token in _KNOWN_ENDS if not special else ():
+        if tokenizer.token_to_id(token) is not None:
+            return EndOfText(token, "by its name: no token is marked special in the tokenizer")
+    raise InputError(
+        f"tokenizer {name} has none of {', '.join(_KNOWN_ENDS)} to end documents with; name one with "
+        f"`end_of_text`{_such_as(special)}"
+    )
+
+
+def _such_as(tokens: list[str]) -> str:
+    return f", such as one of {', '.join(tokens[:10])}"[:200] if tokens else ""
+
+
+def _config_beside(path: Path) -> Path | None:
+    """The tokenizer_config.json of a folder, or of the folder in which the tokenizer stands."""
+    config = (path if path.is_dir() else path.parent) / _CONFIG
+    return config if config.is_file() else None
+
+
+def _end_in_config(path: Path) -> EndOfText | None:
+    """The `eos_token` of a tokenizer_config.json: a text, or an object that has one."""
+    document = read_json(path)
+    named = document.get("eos_token") if isinstance(document, dict) else None
+    token = named.get("content") if isinstance(named, dict) else named
+    if token is None:
+        return None
+    if not isinstance(token, str):
+        raise InputError(
+            f"{path} has an eos_token that is no text ({str(token)[:50]}); name one with `end_of_text`"
+        )
+    return EndOfText(token, f"eos_token of {_CONFIG}")
 
 
 Chunk = TypeVar("Chunk")
@@ -170,6 +237,25 @@ def _from_hub(source: str) -> Tokenizer:
     return Tokenizer.from_pretrained(source.removeprefix(HUB_PREFIX))
 
 
+def _config_on_hub(source: str) -> Path | None:
+    """The tokenizer_config.json of a tokenizer on the hub; None if it has none."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(source.removeprefix(HUB_PREFIX), _CONFIG))
+    except LocalEntryNotFoundError:
+        raise InputError(
+            f"{source} was downloaded without its {_CONFIG}, which names the end-of-text token; connect to "
+            "the network, or name the token with `end_of_text`"
+        ) from None
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # of huggingface_hub, an HTTP library or the disk
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(f"cannot read {_CONFIG} of {source} ({reason}); try again") from None
+
+
 def _byte_level(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -201,14 +287,18 @@ def end_token_ids(tokenizer: TextTokenizer) -> dict[str, int]:
     return {"bos_token_id": tokenizer.end, "eos_token_id": tokenizer.end}
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has the files of a tokenizer that `read_tokenizer` takes."""
+    pair = (folder / "vocab.json", folder / "merges.txt")
+    return (folder / "tokenizer.json").is_file() or all(path.is_file() for path in pair)
+
+
 def read_pretrained_tokenizer(folder: Path) -> TextTokenizer:
     """The tokenizer in the folder of a Hugging Face model, with the end token that its config names."""
-    if not (folder / "tokenizer.json").is_file():
-        raise InputError(f"{folder} has no tokenizer.json; put the model's tokenizer.json into it")
-    config: Any = {}
-    if (folder / "tokenizer_config.json").is_file():
-        config = read_json(folder / "tokenizer_config.json")
-    end = config.get("eos_token") if isinstance(config, dict) else None
-    if isinstance(end, dict):
-        end = end.get("content")
-    return read_tokenizer(str(folder), end if isinstance(end, str) else None)
+    if not has_tokenizer(folder):
+        other = "; its tokenizer.model is SentencePiece's" if (folder / "tokenizer.model").is_file() else ""
+        raise InputError(
+            f"{folder} has neither tokenizer.json nor vocab.json with merges.txt{other}; put the model's "
+            "tokenizer.json into it"
+        )
+    return read_tokenizer(str(folder))

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from parambudget.errors import InputError
 from parambudget.formats.hf.weights import is_pretrained, load_pretrained
-from parambudget.formats.source import load
+from parambudget.formats.source import load, read_source
+from parambudget.formats.unread import require_readable
 from parambudget.nn.kv_cache import kv_cache
 from parambudget.nn.transformer import Transformer
 from parambudget.text.tokenizer import (
+    EndOfText,
     TextTokenizer,
     as_text_tokenizer,
     read_pretrained_tokenizer,
@@ -24,6 +26,7 @@ from parambudget.text.tokenizer import (
 from parambudget.training.checkpoint import files
 from parambudget.training.device import Compute
 from parambudget.training.metrics import list_checkpoints
+from parambudget.training.run.run_folder import END_OF_TEXT
 
 EndReason = Literal["end of text", "max_tokens", "context_length"]
 
@@ -85,18 +88,34 @@ def load_checkpoint(
         return LoadedModel(path, module, tokenizer, compute, add_special_tokens=True)
     folder = _newest_valid_checkpoint(path, on_notice) if (path / "checkpoints").is_dir() else path
     if not (folder / "state.json").is_file():
+        require_readable(str(path))
         raise InputError(
             f"{path} is not a checkpoint; give the folder of a run, its checkpoints/step-N, or a "
             "Hugging Face folder"
         )
     module = Transformer(load(folder / "config.json", {}).model, device=compute.device, dtype=torch.float32)
     files.load_weights(folder, module)
+    return LoadedModel(folder, module.eval(), _saved_tokenizer(folder), compute)
+
+
+def _saved_tokenizer(folder: Path) -> TextTokenizer:
+    """The tokenizer of a checkpoint, with the end of text that the run has learned."""
+    path = folder / "tokenizer.json"
     try:
-        saved = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        text = path.read_text(encoding="utf-8")
+        if not text:
+            raise InputError(
+                f"{folder} was trained on tokens without their tokenizer, so there is no text for it; train "
+                "with `tokenizer`"
+            )
+        saved = Tokenizer.from_str(text)
+    except InputError:
+        raise
     except Exception as error:  # tokenizers raises no narrower class
-        raise InputError(f"{folder / 'tokenizer.json'} cannot be read ({error})") from None
-    return LoadedModel(
-        folder, module.eval(), as_text_tokenizer(saved, str(folder / "tokenizer.json")), compute
+        raise InputError(f"{path} cannot be read ({error})") from None
+    end = read_source(str(folder / "config.json")).provenance.get(END_OF_TEXT)
+    return as_text_tokenizer(
+        saved, str(path), EndOfText(end, "as in training") if isinstance(end, str) else None
     )
 
 

@@ -402,8 +402,9 @@ class ValidationLoss:
 
     loss: float
     """Mean nats per token."""
-    bits_per_byte: float
-    """Bits needed per byte of text; end-of-text tokens count as bits but not as bytes."""
+    bits_per_byte: float | None
+    """Bits needed per byte of text; end-of-text tokens count as bits but not as bytes. None if it is not
+    known how many bytes the tokens stand for."""
 
 
 def validation_windows(data: TokenData, context_length: int, max_tokens: int) -> TokenArray:
@@ -416,7 +417,8 @@ def validation_windows(data: TokenData, context_length: int, max_tokens: int) ->
     n = min(n_fitting, max(1, max_tokens // context_length))
     n -= n % 8 if n >= 8 else 0
     starts = np.arange(n) * n_fitting // n * context_length
-    return np.asarray(data.validation[starts[:, None] + np.arange(context_length + 1)], np.int64)
+    windows = [data.validation[start : start + context_length + 1] for start in starts.tolist()]
+    return np.stack(windows).astype(np.int64)
 
 
 def evaluate(
@@ -441,6 +443,7 @@ def evaluate(
             means.append(group.all_reduce_mean(loss_fn(batch)))
     targets = windows[:, 1:]
     nats = sum(torch.stack(means).tolist()) * n_per_batch * targets.shape[1] * (len(windows) // len(own))
-    return ValidationLoss(
-        nats / targets.size, nats / math.log(2) / max(1, int(data.bytes_of_token[targets].sum()))
-    )
+    if data.bytes_of_token is None:
+        return ValidationLoss(nats / targets.size, None)
+    n_bytes = max(1, int(data.bytes_of_token[targets].sum()))
+    return ValidationLoss(nats / targets.size, nats / math.log(2) / n_bytes)

@@ -10,12 +10,20 @@ from torch import Tensor
 
 from parambudget._files import sha256_of_file
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.defaults import with_defaults
 from parambudget.errors import InputError
-from parambudget.formats.hf.weights import fill_from_pretrained, is_pretrained, weight_files
+from parambudget.formats.equivalence import differences
+from parambudget.formats.hf.weights import (
+    fill_from_pretrained,
+    is_pretrained,
+    require_pretrained,
+    weight_files,
+)
+from parambudget.formats.unread import require_readable
 from parambudget.nn.transformer import Transformer
 from parambudget.nn.verify import verify_module
 from parambudget.text.token_cache import TokenData
-from parambudget.text.tokenizer import read_pretrained_tokenizer
+from parambudget.text.tokenizer import has_tokenizer, read_pretrained_tokenizer
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
@@ -79,33 +87,44 @@ def load_initial_weights(
 ) -> dict[str, str]:
     """Load the weights of a checkpoint or of a Hugging Face folder; returns their provenance."""
     if is_pretrained(init):
-        digest, tokenizer_json = _load_pretrained(init, state)
+        digest, tokenizer_json = _load_pretrained(init, state, on_notice)
     else:
         # The main process checks the files before the others open a damaged one.
         state.group.main_process_first(lambda: files.read_state(init, check=state.group.is_main))
         digest = files.load_weights(init, state.module, check=False)["sha256"]["model.safetensors"]
         tokenizer_json = (init / "tokenizer.json").read_text(encoding="utf-8")
-    if tokenizer_json != data.tokenizer_json:
+    if not data.tokenizer_json:
+        on_notice(
+            f"the tokens' tokenizer is not known: they may be others than those that {init} has learned"
+        )
+    elif tokenizer_json != data.tokenizer_json:
         on_notice(f"{init} was trained with another tokenizer: its weights are for other tokens")
     return {"init": str(init), "init_sha256": digest}
 
 
 def require_initial_weights(init: Path) -> None:
     """Refuse what is neither a checkpoint nor a folder of a Hugging Face model."""
-    if not is_pretrained(init):
+    if is_pretrained(init):
+        require_pretrained(init)
+    else:
+        require_readable(str(init))
         files.require_checkpoint(init)
 
 
-def _load_pretrained(init: Path, state: TrainState) -> tuple[str, str]:
+def _load_pretrained(init: Path, state: TrainState, on_notice: Callable[[str], None]) -> tuple[str, str]:
     """Load the weights of a Hugging Face folder; returns the hash of its files, and its tokenizer."""
     if any(map(is_sharded, state.module.parameters())):
         raise InputError(
             f"{init} is a Hugging Face folder, whose weights cannot be loaded into a sharded model; "
             "start in one process with `shard=False`, and continue from its checkpoint with `init`"
         )
+    trained = with_defaults(require_pretrained(init).fields).model
+    others = [one for one in differences(trained, state.module.model) if one.field != "context_length"]
+    if others:
+        learned = ", ".join(f"{one.field}={one.wanted} (here {one.got})" for one in others[:3])
+        on_notice(f"the weights of {init} have learned with {learned}: this model computes something else")
     fill_from_pretrained(state.module, init)
     digest = hashlib.sha256()
     for path in weight_files(init):
         digest.update(bytes.fromhex(sha256_of_file(path)))
-    has_tokenizer = (init / "tokenizer.json").is_file()
-    return digest.hexdigest(), read_pretrained_tokenizer(init).json if has_tokenizer else ""
+    return digest.hexdigest(), read_pretrained_tokenizer(init).json if has_tokenizer(init) else ""

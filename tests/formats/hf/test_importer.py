@@ -61,7 +61,12 @@ def test_layers_and_rotations_are_those_of_the_class(kind, data):
         assert [model.rotates(layer) for layer in range(model.n_layers)] == [turn == 1 for turn in turns]
     if kind in SCHEMAS and "rope_theta" in SCHEMAS[kind].keys and model.position == "rotary":
         rotation = theirs.rope_parameters
-        assert model.rope_theta == rotation.get("full_attention", rotation)["rope_theta"]
+        rotation = rotation.get("full_attention", rotation) | rotation
+        head_dim = getattr(theirs, "head_dim", None) or model.head_dim
+        width = int(head_dim * rotation.get("partial_rotary_factor", 1.0))
+        # Half an odd width is rounded up, while the frequencies are spread over the odd one.
+        is_odd = width % 2 and width < model.head_dim
+        assert model.rope_theta == rotation["rope_theta"] ** ((width + 1) / width if is_odd else 1)
         if model.rope_theta_local is not None:
             assert model.rope_theta_local == rotation["sliding_attention"]["rope_theta"]
 
@@ -121,6 +126,11 @@ def test_nothing_is_filled_in_where_the_class_decides():
         ({"model_type": "bloom", "apply_residual_connection_post_layernorm": True}, "post_layernorm=True"),
         ({"model_type": "phimoe"}, "built without the sparse mixer's expert weights"),
         ({"model_type": "llama", "hidden_act": "mish"}, "hidden_act='mish'"),
+        ({"model_type": "llama", "is_causal": False}, "attention to later tokens (is_causal)"),
+        (
+            {"model_type": "olmoe", "sliding_window": 8},
+            "a window that only some kernels of the class observe",
+        ),
         ({"model_type": "deepseek_v3", "rms_norm_eps": 1e-5}, "latent norms with epsilon 1e-06"),
     ],
     ids=lambda value: value["model_type"] if isinstance(value, dict) else "",
@@ -130,6 +140,16 @@ def test_a_function_that_cannot_be_expressed_is_noted_and_counted(config, note):
     assert first.startswith("counted exactly, but built without ")
     assert note in first
     assert our_counts(config) == class_counts(config)
+
+
+def test_of_a_multimodal_config_the_language_model_is_read():
+    text_config = {"model_type": "gemma3_text", "num_hidden_layers": 6, "hidden_size": 64}
+    config = {"model_type": "gemma3", "text_config": text_config, "vision_config": {"hidden_size": 1152}}
+    imported = from_hf(config, "")
+    assert imported.notes[0] == "of this 'gemma3' only the text_config is read, a gemma3_text"
+    assert imported.fields == from_hf(text_config, "").fields
+    # The output head belongs to the whole.
+    assert not from_hf(config | {"tie_word_embeddings": False}, "").fields["tied"]
 
 
 def test_layers_that_the_class_does_not_build_are_noted():

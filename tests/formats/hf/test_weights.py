@@ -180,7 +180,14 @@ def change_config(folder: Path, **changes: object) -> None:
 
 
 def write_index(folder: Path, places: object) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+def infinite_in_one_place(tensor: torch.Tensor) -> torch.Tensor:
+    spoilt = tensor.bfloat16()
+    spoilt[-1, -1] = -torch.inf
+    return spoilt
 
 
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -207,10 +214,42 @@ BROKEN = {
         lambda folder: rewrite(folder, lambda tensors: tensors | {UP: tensors[UP].to(torch.int8)}),
         rf"stores {UP} as I8; give weights that are not quantized",
     ),
+    "with a tensor that is not a number": (
+        lambda folder: rewrite(folder, lambda tensors: tensors | {UP: tensors[UP] * torch.nan}),
+        rf"^{UP} in .*model.safetensors has values that are not finite; its training diverged",
+    ),
+    "with one infinite value in half precision": (
+        lambda folder: rewrite(folder, lambda tensors: tensors | {UP: infinite_in_one_place(tensors[UP])}),
+        rf"^{UP} in .* has values that are not finite",
+    ),
+    "with a value beyond float32": (
+        lambda folder: rewrite(folder, lambda tensors: tensors | {UP: tensors[UP].double() + 1e300}),
+        rf"^{UP} in .* has values that are not finite",
+    ),
+    "in a pickle": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        r"are pytorch_model.bin, a pickle, which can run code when it is read; only safetensors",
+    ),
+    "for llama.cpp": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "model-Q4.gguf"),
+        r"are model-Q4.gguf, a file of llama.cpp; only safetensors",
+    ),
+    "of an adapter": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "adapter_model.safetensors"),
+        r"is an adapter \(LoRA .* of its base model",
+    ),
+    "with a function that cannot be said": (
+        lambda folder: change_config(folder, is_causal=False),
+        r"config.json: a model here cannot express attention to later tokens \(is_causal\), so",
+    ),
+    "of several modalities": (
+        lambda folder: change_config(folder, text_config={"model_type": "llama"}),
+        r"holds a multimodal model, whose weights are not read; its text_config can be counted",
+    ),
     "without weights": (lambda folder: (folder / "model.safetensors").unlink(), r"has neither model.safe"),
     "without config": (
         lambda folder: (folder / "config.json").unlink(),
-        r"is not the folder of a Hugging",
+        r"has generation_config.json and no config.json; put the model's",
     ),
     "with an index of nothing": (
         lambda folder: write_index(folder, {}),
@@ -226,6 +265,14 @@ BROKEN = {
         r"gone.safetensors",
     ),
 }
+
+
+def test_an_old_index_beside_a_whole_file_is_not_read(tmp_path):
+    folder = save_with_transformers(tmp_path / "theirs")
+    expected = logits(load_pretrained(folder), LLAMA)
+    index = {"weight_map": {UP: "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert torch.equal(logits(load_pretrained(folder), LLAMA), expected)
 
 
 @pytest.mark.parametrize(("spoil", "message"), BROKEN.values(), ids=BROKEN)

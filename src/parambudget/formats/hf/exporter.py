@@ -82,6 +82,9 @@ def _hf_config(model_type: str, family: Family, model: ModelConfig) -> dict[str,
     if config.get("use_sliding_window") is False:
         for key in ("layer_types", "sliding_window"):
             config.pop(key, None)
+    if "layer_types" in schema.defaults and config.get("sliding_window", 0) is None:
+        # The classes make a mask of this width although no layer uses it.
+        del config["sliding_window"]
     rope = rope_parameters(schema, model) if "rope_theta" in schema.keys else {}
     if schema.default_rope_parameters:
         rope = rope or {"rope_type": "default"}

@@ -2,8 +2,9 @@
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
 from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
@@ -12,17 +13,8 @@ from parambudget.formats.hf.families.registry import find_family
 from parambudget.formats.hf.rotary import rescaling, rope_keys, rope_objects
 from parambudget.formats.hf.rules import fraction_of_head, read_object
 from parambudget.formats.hf.schema import ABSENT, ANY, Config, ConfigSchema, Fields
+from parambudget.formats.imported import Imported
 from parambudget.units import short_repr
-
-
-@dataclass(frozen=True)
-class Imported:
-    """The fields of the model, and what a person should know about how they were read."""
-
-    fields: Fields
-    notes: tuple[str, ...]
-    unsupported: tuple[str, ...] = ()
-    """What the class computes and the fields cannot express; the count is the same."""
 
 
 def from_hf(document: Mapping[str, Any], name: str) -> Imported:
@@ -31,15 +23,19 @@ def from_hf(document: Mapping[str, Any], name: str) -> Imported:
     A missing key has the class's own default. A key that the class does not read is noted. An unknown type is
     refused, and so is a key that would change the count in a way that is not modelled.
     """
-    model_type = document["model_type"]
     try:
-        _refuse_other_kinds_of_models(document)
+        key, text_config = language_model(document)
+        model_type = text_config["model_type"]
         schema = find_family(model_type).config
-        if document.get("per_layer_config"):
+        if text_config.get("per_layer_config"):
             raise ConfigError("per_layer_config gives layers sizes of their own, which is not modelled")
-        return _import_config(schema, _with_own_keys(schema, document), model_type)
+        imported = _import_config(schema, _with_own_keys(schema, text_config), model_type)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
+    if key is None:
+        return imported
+    note = f"of this {short_repr(document['model_type'])} only the {key} is read, a {model_type}"
+    return replace(imported, notes=(note, *imported.notes))
 
 
 def _with_own_keys(schema: ConfigSchema, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,6 +73,8 @@ def _import_config(schema: ConfigSchema, given: Mapping[str, Any], model_type: s
     rescaled = rescaling(schema, rope, config, given, fields)
     fields |= rescaled.fields
     unsupported = [*_unsupported_keys(schema, config), *unsupported, *rescaled.unsupported]
+    if not given.get("is_causal", True):
+        unsupported.append("attention to later tokens (is_causal)")
     notes = _import_notes(schema, given, model_type, unsupported)
     return Imported(fields, notes, tuple(unsupported))
 
@@ -92,10 +90,7 @@ def _with_class_conventions(fields: Fields) -> Fields:
     if fields.get("position", "rotary") == "rotary":
         if "rope_theta" in fields:
             fields["rope_theta"] = float(fields["rope_theta"])
-        rotary_dim = int(fields["head_dim"] * fields.get("rotary_fraction", 1.0))
-        if rotary_dim % 2 and rotary_dim < fields["head_dim"]:
-            # The classes have a frequency for every second element, the last of an odd number included.
-            fields["rotary_fraction"] = fraction_of_head(fields["head_dim"], rotary_dim + 1)
+        fields |= _even_rotary_width(fields)
     else:
         for name in ("rope_theta", "rope_theta_local", "rotary_pattern"):
             fields.pop(name, None)
@@ -104,6 +99,24 @@ def _with_class_conventions(fields: Fields) -> Fields:
     return fields
 
 
+def _even_rotary_width(fields: Mapping[str, Any]) -> Fields:
+    """The same rotation over an even width.
+
+    The classes have a frequency for every second element, the last of an odd number d included: theta to the
+    power of -2i/d, which is theta^((d+1)/d) to the power of -2i/(d+1).
+    """
+    head_dim, fraction = fields["head_dim"], fields.get("rotary_fraction", 1.0)
+    theta = fields.get("rope_theta", 10_000.0)
+    if not (0 < fraction <= 1 and 0 < theta <= _LARGEST_THETA):
+        return {}  # the model's own error names it
+    rotary_dim = int(head_dim * fraction)
+    if rotary_dim % 2 == 0 or rotary_dim == head_dim:
+        return {}
+    even = fraction_of_head(head_dim, rotary_dim + 1)
+    return {"rotary_fraction": even, "rope_theta": theta ** ((rotary_dim + 1) / rotary_dim)}
+
+
+_LARGEST_THETA: Final = 1e100
 _ACTIVATIONS: Final = {
     "gelu": "gelu", "gelu_accurate": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_new": "gelu_tanh",
     "gelu_python": "gelu", "gelu_python_tanh": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
@@ -124,21 +137,38 @@ def _activation(fields: Mapping[str, Any], name: str) -> str:
     return _ACTIVATIONS[name]
 
 
-_OTHER_MODALITIES: Final = ("text_config", "vision_config", "audio_config")
+_TEXT_CONFIGS: Final = ("text_config", "llm_config", "language_config")
+_OTHER_MODALITIES: Final = ("vision_config", "audio_config")
 _TYPE_NAMES: Final = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a name", list: "a list"
 }  # fmt: skip
 
 
-def _refuse_other_kinds_of_models(document: Mapping[str, Any]) -> None:
-    """Refuse anything but a decoder-only language model."""
-    model_type = document["model_type"]
-    if any(isinstance(document.get(key), dict) for key in _OTHER_MODALITIES):
-        raise ConfigError(
-            f"a multimodal config ({model_type!r}); give its text_config, the language model's own config"
-        )
+def language_model(document: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
+    """The config of the language model in a multimodal one, and its key there; in any other None and itself.
+
+    Raises `ConfigError` for anything but a decoder-only language model.
+    """
+    model_type = short_repr(document["model_type"])
     if document.get("is_encoder_decoder"):
-        raise ConfigError(f"an encoder-decoder config ({model_type!r}); only decoder-only models are counted")
+        raise ConfigError(f"an encoder-decoder config ({model_type}); only decoder-only models are counted")
+    key = next((key for key in _TEXT_CONFIGS if isinstance(document.get(key), dict)), None)
+    if key is None:
+        if any(isinstance(document.get(name), dict) for name in _OTHER_MODALITIES):
+            raise ConfigError(
+                f"a multimodal config ({model_type}) without text_config; give the language model's own"
+            )
+        return None, document
+    # Its ties are those of the whole model, which has the output head.
+    outer = {name: document[name] for name in ("tie_word_embeddings",) if name in document}
+    text_config = outer | document[key]
+    if "model_type" not in text_config:
+        raise ConfigError(
+            f"a multimodal config ({model_type}) whose {key} has no model_type; add that of its class"
+        )
+    if text_config.get("is_encoder_decoder"):
+        raise ConfigError(f"an encoder-decoder config ({model_type}); only decoder-only models are counted")
+    return key, text_config
 
 
 def _check_values(schema: ConfigSchema, config: Config, given: Mapping[str, Any], model_type: str) -> None:
@@ -168,6 +198,8 @@ def _check_type(key: str, value: object, wanted: type) -> None:
     types: tuple[type, ...] = (int, float) if wanted is float else (wanted,)
     if not isinstance(value, types) or isinstance(value, bool) != (wanted is bool):
         raise ConfigError(f"{key} is {short_repr(value)}; it must be {_TYPE_NAMES[wanted]}")
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+        raise ConfigError(f"{key} is {short_repr(value)}; it must be a finite number")
     if isinstance(value, int) and wanted is int and not 0 <= value <= LARGEST_SIZE:
         raise ConfigError(f"{key} is {short_repr(value)}; it must be 0 to {LARGEST_SIZE:,}")
 
@@ -201,7 +233,7 @@ _KEYS_WITHOUT_NOTE: Final = re.compile(
     |is_decoder|is_encoder_decoder|task_specific_params|problem_type|tokenizer_class|n_ctx|per_layer_config
     |label2id|id2label|num_labels|pretraining_tp|classifier.*|summary_.*|output_.*|return_.*|use_cache|chunk_.*
     |.*dropout.*|.*pdrop|layerdrop|init_device|.*token.*|unk_.*|.*aux_loss.*|.*jitter.*|.*z_loss.*|ep_size
-    |gradient_checkpointing|.*softmax_in_fp32|.*_fusion|skip_bias_add.*|offset_alibi|slow_but_exact
+    |gradient_checkpointing|is_causal|.*softmax_in_fp32|.*_fusion|skip_bias_add.*|offset_alibi|slow_but_exact
     |hidden_act_.*|model_max_length|max_sequence_length|attn_implementation|cache_implementation
     |experts_implementation|.*initializer.*|reorder_and_upcast_attn|torchscript|rotary|hf_.*|sep_.*|eos_.*
     |bos_.*|pad_.*|vocab_file|max_length|min_length|temperature|top_k|top_p|do_sample|num_beams)""",

@@ -132,7 +132,7 @@ def _expand_attention_types(types: Any) -> list[Any]:
 
 def smollm3_positions(c: Config) -> Fields:
     """SmolLM3: layers with a 0 in `no_rope_layers`, by default every nth one, have no positions; if enabled,
-    the same layers have a window."""
+    the same layers have a window. A list of layer types has its windows without that switch."""
     has_rope = c["no_rope_layers"]
     n_layers = c["num_hidden_layers"]
     if has_rope is None:
@@ -146,7 +146,8 @@ def smollm3_positions(c: Config) -> Fields:
     require_one_per_layer("no_rope_layers", has_rope, n_layers)
     if any(type(entry) is not int or entry not in (0, 1) for entry in has_rope):
         raise ConfigError("no_rope_layers must list 1 for a layer with positions and 0 for one without")
-    window = c["sliding_window"] if c["use_sliding_window"] else None
+    has_windows = c["use_sliding_window"] or c["layer_types"] is not None
+    window = c["sliding_window"] if has_windows else None
     windows = _window_per_layer_type(c, ["global" if entry else "local" for entry in has_rope], window)
     if not any(has_rope):
         return {"position": "none"} | windows
@@ -199,6 +200,11 @@ def qwen2_moe(c: Config) -> Fields:
         )
     shared = {"n_shared_experts": 1, "shared_intermediate_size": width, "shared_expert_gate": True}
     return experts and experts | shared
+
+
+def sparse_mixer(_: Config) -> Fields:
+    """Phi-3.5-MoE's router chooses two experts, whatever `num_experts_per_tok` says."""
+    return {"n_experts_per_token": 2}
 
 
 def deepseek_moe(c: Config) -> Fields:

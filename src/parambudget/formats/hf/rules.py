@@ -59,6 +59,16 @@ def gpt_neox_block(c: Config) -> Fields:
     return {"block": "parallel" if c["use_parallel_residual"] else "sequential"}
 
 
+def gpt_neox_rotary_width(c: Config) -> Fields:
+    """GPT-NeoX rotates a share of `head_dim`, although its heads have dim / n_heads elements."""
+    head_dim = c["hidden_size"] // c["num_attention_heads"]
+    if c["head_dim"] in (None, 0, head_dim):
+        return {}
+    # More than a head, which the class can build but not run, means all of it.
+    width = int(min(c["head_dim"] * c["rotary_pct"], head_dim))
+    return {"rotary_fraction": fraction_of_head(head_dim, width)}
+
+
 def stablelm_block(c: Config) -> Fields:
     """A parallel block has one norm only; norms on queries and keys have no bias."""
     block = "parallel_shared_norm" if c["use_parallel_residual"] else "sequential"

@@ -28,8 +28,11 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import with_defaults
 from parambudget.errors import ConfigError, InputError
 from parambudget.formats.hf.families.registry import find_family
-from parambudget.formats.hf.importer import from_hf
+from parambudget.formats.hf.importer import from_hf, language_model
 from parambudget.formats.hf.schema import Layout, TensorNames, WeightNames
+from parambudget.formats.imported import Imported
+from parambudget.formats.source import require_whole_function
+from parambudget.formats.unread import explain_weights, require_readable
 from parambudget.nn.transformer import Device, Transformer
 
 SINGLE_FILE: Final = "model.safetensors"
@@ -47,8 +50,25 @@ def is_pretrained(path: Path) -> bool:
     """Whether the folder has a config.json with the `model_type` of a Hugging Face class."""
     if not (path / "config.json").is_file():
         return False
-    document = read_json(path / "config.json")
+    document = read_json(path / "config.json", finite=False)
     return isinstance(document, dict) and "model_type" in document
+
+
+def require_pretrained(path: Path) -> Imported:
+    """What the config.json of a folder says; refuses one whose weights would compute something else here."""
+    if not is_pretrained(path):
+        require_readable(str(path))
+        raise InputError(f"{path} is not the folder of a Hugging Face model; give one with a config.json")
+    document, name = read_json(path / "config.json", finite=False), str(path / "config.json")
+    imported = from_hf(document, name)
+    key, _ = language_model(document)
+    if key is not None:
+        raise InputError(
+            f"{path} holds a multimodal model, whose weights are not read; its {key} can be counted, planned "
+            "and trained from scratch"
+        )
+    require_whole_function(imported.unsupported, name)
+    return imported
 
 
 def load_pretrained(
@@ -56,9 +76,7 @@ def load_pretrained(
 ) -> Transformer:
     """The model in a folder, its weights in float32; `on_notice` receives notes about how it was read."""
     path = Path(folder)
-    if not is_pretrained(path):
-        raise InputError(f"{path} is not the folder of a Hugging Face model; give one with a config.json")
-    imported = from_hf(read_json(path / "config.json"), str(path / "config.json"))
+    imported = require_pretrained(path)
     for note in imported.notes:
         on_notice(f"{path}: {note}")
     module = Transformer(with_defaults(imported.fields).model, device=device, dtype=torch.float32)
@@ -69,7 +87,7 @@ def load_pretrained(
 @torch.no_grad()
 def fill_from_pretrained(module: Transformer, path: Path) -> None:
     """Copy a folder's weights into the module. Missing, additional and mismatched tensors are refused before
-    any is read."""
+    any is read, and so is one that is not finite, by its name, when it is read."""
     with _one_line_errors(path), ExitStack() as stack:
         folder = _open_folder(path)
         files = {
@@ -83,6 +101,7 @@ def fill_from_pretrained(module: Transformer, path: Path) -> None:
         _require_tied_head(folder, module.model, rows, files)
         for row in rows:
             row.copy_to_parts(files[folder.files[row.name]].get_tensor(row.name), parts, module.model)
+            _require_finite(row, parts, folder.files[row.name])
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -177,12 +196,16 @@ class _Folder:
 
 
 def _open_folder(path: Path) -> _Folder:
-    config = read_json(path / "config.json")
-    if not (path / INDEX).is_file():
-        if not (path / SINGLE_FILE).is_file():
-            raise InputError(f"{path} has neither {SINGLE_FILE} nor {INDEX}; save its weights as safetensors")
+    config = read_json(path / "config.json", finite=False)
+    # As in transformers, the single file comes first: an index beside it is from an earlier save.
+    if (path / SINGLE_FILE).is_file():
         with safe_open(path / SINGLE_FILE, framework="pt") as file:
             return _Folder(path, config, dict.fromkeys(file.keys(), path / SINGLE_FILE))
+    if not (path / INDEX).is_file():
+        raise InputError(
+            explain_weights(path)
+            or f"{path} has neither {SINGLE_FILE} nor {INDEX}; save its weights as safetensors"
+        )
     index = read_json(path / INDEX)
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(weight_map, dict) or not all(
@@ -235,6 +258,15 @@ def _require_shape_and_dtype(folder: _Folder, row: "StoredTensor", tensor: Any, 
         raise InputError(
             f"{folder.files[row.name]} stores {row.name} as {tensor.get_dtype()}; "
             f"give weights that are not quantized: {', '.join(_FLOATS)}"
+        )
+
+
+def _require_finite(row: "StoredTensor", parts: Mapping[str, Tensor], file: Path) -> None:
+    """Refuse a tensor that has been read if it has NaN or infinity in the precision of the module."""
+    if not all(bool(parts[part].isfinite().all()) for part in row.parts):
+        raise InputError(
+            f"{row.name} in {file} has values that are not finite; its training diverged or the file is "
+            "damaged: use other weights"
         )
 
 

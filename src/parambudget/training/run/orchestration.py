@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from parambudget._install import require_packages
-from parambudget.text.dataset import data_for
+from parambudget.text.forms import describe_left_out
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import require_windows
@@ -21,9 +21,9 @@ from parambudget.training.run.forecast import predict_run
 from parambudget.training.run.repetition import repetition_notice
 from parambudget.training.run.request import RunRequest, RunStart, TrainEvents
 from parambudget.training.run.run_folder import (
+    choose_data,
     data_provenance,
     require_free_run_folder,
-    run_data_path,
     warn_about_changed_text,
 )
 from parambudget.training.run.settings import (
@@ -95,7 +95,7 @@ def _prepare(
     sets_length = options.tokens is not None or options.hours is not None
     given = merge_sources(request.source, request.settings, longer=sets_length)
     given = require_possible(model, given, out if options.resume else None)
-    text = options.data or run_data_path(request.provenance)
+    text = choose_data(options, request.provenance)
     group.barrier()
     if options.resume and (read := run_config_path(out)) not in (None, out / "config.json"):
         events.on_notice(
@@ -104,7 +104,8 @@ def _prepare(
     if compute.device.type == "cuda" and compute.peak_flops is None:
         events.on_notice(f"the peak FLOP/s of {compute.name} is not known, so no MFU is given")
     with _status(events, "reading the text, training a tokenizer and encoding; the result is cached"):
-        data = group.main_process_first(lambda: data_for(text, model.vocab_size))
+        data = group.main_process_first(lambda: text.read(model.vocab_size))
+    _give_notes(data, events.on_notice)
     require_windows(data, model.context_length)
     if options.data is None and not given.stored:
         warn_about_changed_text(request.provenance, data, events.on_notice)
@@ -112,9 +113,17 @@ def _prepare(
         settings = resolve_settings(
             given, model, data, compute, options.tokens, options.hours, group, shard=options.shard
         )
-    if (repetition := repetition_notice(settings.resolved.config, model, data, text)) is not None:
+    if (repetition := repetition_notice(settings.resolved.config, model, data, text.path)) is not None:
         events.on_notice(repetition)
     return compute, data, replace(settings, provenance=settings.provenance | data_provenance(text))
+
+
+def _give_notes(data: TokenData, on_notice: Callable[[str], None]) -> None:
+    """What of the data is not read, and options that change nothing."""
+    if data.left_out:
+        on_notice(f"left out of {data.name}: {describe_left_out(data.left_out)}")
+    for note in data.notes:
+        on_notice(note)
 
 
 @contextmanager

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.errors import InputError
-from parambudget.formats.source import Source, load, read_source
+from parambudget.formats.source import Source, load_whole_function, read_source
+from parambudget.formats.unread import require_readable
 from parambudget.training.metrics import StepMetrics, TrainResult, read_run_config, run_config_path
 from parambudget.units import format_count
 
 if TYPE_CHECKING:
+    from parambudget.text.forms import TokenDtype
     from parambudget.text.token_cache import TokenData
     from parambudget.training.run.defaults import ResolvedTrainConfig
     from parambudget.training.run.forecast import Prediction
@@ -28,6 +30,10 @@ class RunOptions:
     """Folder of the run; None for the next free one in runs/."""
     data: Path | None = None
     """Text to train on; `builtin` for Python's standard library; None for that of the run, else built in."""
+    token_dtype: "TokenDtype | None" = None
+    """Type of the ids in `data`, where its files do not name it."""
+    tokenizer: str | None = None
+    """What has made the tokens in `data`, or is to make them of its text; None for a BPE trained on it."""
     tokens: int | None = None
     """Tokens to train on; at most one of tokens, hours and steps is given."""
     hours: float | None = None
@@ -109,7 +115,7 @@ def build_request(
             document = read_source(source)
         elif not fields and (options.resume or options.init is not None):
             source = _find_model(out if options.resume else None, options.init)
-        model, name = load(source, dict(fields)).model, source
+        model, name = load_whole_function(source, dict(fields)).model, source
     if options.resume and out is not None and (stored := read_run_config(out)) is not None:
         provenance = stored["provenance"]
     if out is None:
@@ -143,6 +149,8 @@ def _find_model(out: Path | None, init: Path | None) -> str:
     path = run_config_path(out) if out is not None else None
     if path is None and init is not None and (init / "config.json").exists():
         path = init / "config.json"
+    if path is None and out is None:
+        require_readable(str(init))
     if path is None:
         lacking = f"there is no run to resume in {out}" if out is not None else f"there is no model in {init}"
         raise InputError(f"{lacking}; give a model: a config file, a preset's name, or fields such as `dim`")

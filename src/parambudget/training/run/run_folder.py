@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, cast
@@ -16,11 +17,16 @@ from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
 from parambudget.formats.source import config_document
 from parambudget.text.corpus import is_built_in
+from parambudget.text.dataset import data_for
+from parambudget.text.forms import TokenDtype
 from parambudget.text.token_cache import TokenData
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
 from parambudget.training.metrics import RunConfigDocument, StepMetrics, TrainResult
+from parambudget.training.run.request import RunOptions
 
+END_OF_TEXT: Final = "end_of_text"
+"""The key of the provenance for the token that ends documents; null if it is not known."""
 _RUN_FILES: Final = ("config.json", "metrics.jsonl", "summary.json", "checkpoints")
 
 
@@ -42,6 +48,7 @@ def run_config_document(
         "corpus_sha256": data.sha256,
         "tokens_sha256": data.tokens_sha256,
         "tokenizer_entries": data.entries,
+        END_OF_TEXT: None if data.end_of_text is None else data.end_of_text.token,
     }
     document = config_document(model, origin | dict(provenance), config.model_dump())
     return cast(RunConfigDocument, document)
@@ -180,30 +187,73 @@ def _parse_row(line: str) -> StepMetrics | None:
 
 _DATA: Final = "data"
 _TEXT: Final = "corpus_sha256"
+_TOKEN_DTYPE: Final = "token_dtype"
+_TOKENIZER: Final = "tokenizer"
 
 
-def data_provenance(data: Path | None) -> dict[str, str | None]:
-    """The provenance of a run's text: its absolute path, or the name of the built-in one; null by default."""
-    if data is None:
-        return {_DATA: None}
-    return {_DATA: str(data) if is_built_in(data) else str(data.absolute())}
+@dataclass(frozen=True)
+class DataChoice:
+    """What a run reads, and how."""
+
+    path: Path | None
+    """`builtin` for Python's standard library; None if nobody named it."""
+    token_dtype: TokenDtype | None = None
+    tokenizer: str | None = None
+
+    def read(self, vocab_size: int) -> TokenData:
+        """The tokens."""
+        return data_for(self.path, vocab_size, token_dtype=self.token_dtype, tokenizer=self.tokenizer)
 
 
-def run_data_path(provenance: Mapping[str, object]) -> Path | None:
-    """The text of the run that a config file belongs to.
+def choose_data(options: RunOptions, provenance: Mapping[str, object]) -> DataChoice:
+    """The data that is asked for, else that of the run that a config file belongs to.
 
-    None if that was the built-in one by default, or if the file does not belong to a run.
+    Of that run comes also how the same data is read, as far as nothing else is asked for.
     """
+    stored = _stored_data(provenance)
+    if options.data is None:
+        path = stored.path
+        if path is not None and not (is_built_in(path) or _exists(path)):
+            raise InputError(f"the text of the run is no longer at {path}; say where it is with `data`")
+    elif options.data.absolute() == stored.path:
+        path = options.data
+    else:
+        return DataChoice(options.data, options.token_dtype, options.tokenizer)
+    return DataChoice(path, options.token_dtype or stored.token_dtype, options.tokenizer or stored.tokenizer)
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is data at the path, which may be the common beginning of Megatron's two files."""
+    return path.exists() or path.with_name(f"{path.name}.idx").exists()
+
+
+def _stored_data(provenance: Mapping[str, object]) -> DataChoice:
+    """What a config file's run has read; the built-in text if the file does not belong to a run."""
     if _TEXT not in provenance:
-        return None
+        return DataChoice(None)
     # A run that was trained from Python has no path beside the name of its text.
     named = provenance.get(_DATA, provenance.get("corpus"))
     if named is None:
-        return None
-    path = Path(str(named))
-    if not path.exists() and not is_built_in(path):
-        raise InputError(f"the text of the run is no longer at {path}; say where it is with `data`")
-    return path
+        return DataChoice(None)
+    token_dtype, tokenizer = provenance.get(_TOKEN_DTYPE), provenance.get(_TOKENIZER)
+    return DataChoice(
+        Path(str(named)),
+        cast("TokenDtype | None", token_dtype),
+        None if tokenizer is None else str(tokenizer),
+    )
+
+
+def data_provenance(data: DataChoice) -> dict[str, str | None]:
+    """The provenance of a run's text: its absolute path or the name of the built-in one, null by default, and
+    how it is read."""
+    tokenizer = data.tokenizer
+    if tokenizer is not None and Path(tokenizer).exists():
+        tokenizer = str(Path(tokenizer).absolute())
+    path = None
+    if data.path is not None:
+        path = str(data.path if is_built_in(data.path) else data.path.absolute())
+    how = {_TOKEN_DTYPE: data.token_dtype, _TOKENIZER: tokenizer}
+    return {_DATA: path} | {name: given for name, given in how.items() if given is not None}
 
 
 def warn_about_changed_text(

@@ -249,10 +249,10 @@ GPT_FAMILIES: Final[Mapping[str, Family]] = {
                 "intermediate_size": 24576, "vocab_size": 50432, "max_position_embeddings": 2048,
                 "hidden_act": "gelu", "layer_norm_eps": 1e-5, "initializer_range": 0.02,
                 "tie_word_embeddings": False, "use_parallel_residual": True, "attention_bias": True,
-                "rotary_pct": 0.25, "rotary_emb_base": 10_000.0,
+                "rotary_pct": 0.25, "rotary_emb_base": 10_000.0, "head_dim": None,
             },
             fixed=_PLAIN_FIELDS | {"ffn_bias": True},
-            rules=(rules.attention_bias, rules.gpt_neox_block),
+            rules=(rules.attention_bias, rules.gpt_neox_block, rules.gpt_neox_rotary_width),
             uneven_heads="refuse",
         ),
         weights=replace(

@@ -258,6 +258,7 @@ MOE_FAMILIES: Final[Mapping[str, Family]] = {
                 hidden_size=2048, num_hidden_layers=16, num_attention_heads=16, intermediate_size=2048,
                 vocab_size=50304, max_position_embeddings=4096, rms_norm_eps=1e-5, attention_bias=False,
                 clip_qkv=None, num_experts=64, num_experts_per_tok=8, norm_topk_prob=False,
+                sliding_window=None,
             ),
             fixed={"qk_norm": "full"},
             rules=(
@@ -265,8 +266,11 @@ MOE_FAMILIES: Final[Mapping[str, Family]] = {
                 layer_rules.experts_everywhere("num_experts"),
             ),
             aliases={"num_local_experts": "num_experts"},
-            unsupported={"clip_qkv": None},
-            descriptions={"clip_qkv": "clip_qkv after the norms"},
+            unsupported={"clip_qkv": None, "sliding_window": None},
+            descriptions={
+                "clip_qkv": "clip_qkv after the norms",
+                "sliding_window": "a window that only some kernels of the class observe",
+            },
         ),
         weights=_moe_weights({**ATTENTION, **QK_NORMS}, _ROUTER),
     ),
@@ -283,7 +287,7 @@ MOE_FAMILIES: Final[Mapping[str, Family]] = {
             fixed=LAYERNORM | {"norm_expert_weights": False},
             rules=(
                 rules.attention_bias, layer_rules.experts_everywhere("num_local_experts"),
-                layer_rules.window_everywhere,
+                layer_rules.sparse_mixer, layer_rules.window_everywhere,
             ),
             nullable=frozenset({"num_key_value_heads"}),
             always_unsupported=("the sparse mixer's expert weights",),

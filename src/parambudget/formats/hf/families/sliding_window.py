@@ -28,7 +28,6 @@ from parambudget.formats.hf.schema import (
 
 _GEMMA_KEYS: Final = LLAMA_KEYS | {
     "activation": "hidden_activation", "logit_softcap": "final_logit_softcapping",
-    "attention_softcap": "attn_logit_softcapping",
 }  # fmt: skip
 _GEMMA_NORMS: Final[Mapping[str, TensorNames]] = {
     "input_layernorm": "attention_norm", "pre_feedforward_layernorm": "ffn_norm", **POST_NORMS,
@@ -75,7 +74,7 @@ SLIDING_WINDOW_FAMILIES: Final[Mapping[str, Family]] = {
     "gemma2": Family(
         model_class="Gemma2ForCausalLM",
         config=ConfigSchema(
-            keys=_GEMMA_KEYS,
+            keys=_GEMMA_KEYS | {"attention_softcap": "attn_logit_softcapping"},
             defaults=_gemma_defaults(
                 vocab_size=256000, max_position_embeddings=8192, final_logit_softcapping=30.0,
                 attn_logit_softcapping=50.0, use_bidirectional_attention=None,
@@ -98,8 +97,8 @@ SLIDING_WINDOW_FAMILIES: Final[Mapping[str, Family]] = {
             keys=_GEMMA_KEYS | {"rope_theta_local": "rope_local_base_freq"},
             defaults=_gemma_defaults(
                 vocab_size=262208, max_position_embeddings=131072, rope_theta=1_000_000.0,
-                rope_local_base_freq=10_000.0, final_logit_softcapping=None, attn_logit_softcapping=None,
-                sliding_window_pattern=6, use_bidirectional_attention=False,
+                rope_local_base_freq=10_000.0, final_logit_softcapping=None, sliding_window_pattern=6,
+                use_bidirectional_attention=False,
             ),
             fixed={"norm_placement": "sandwich", "qk_norm": "head"},
             rules=(
@@ -109,6 +108,8 @@ SLIDING_WINDOW_FAMILIES: Final[Mapping[str, Family]] = {
             nullable=frozenset({"sliding_window", "use_bidirectional_attention"}),
             uneven_heads="refuse",
             unsupported={"use_bidirectional_attention": False},
+            # The class has an attribute for it, and does not cap its scores.
+            ignored_keys={"attn_logit_softcapping": None},
         ),
         weights=llama_weights(ATTENTION, GATED_MLP, _GEMMA_NORMS, QK_NORMS, norm_offset=1),
     ),
