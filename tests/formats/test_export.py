@@ -37,6 +37,9 @@ TINY = {
 MOE = {"n_experts": 8, "n_experts_per_token": 4, "expert_intermediate_size": 20}
 SIGMOID = MOE | {"router_scores": "sigmoid", "correction_bias": True}
 MLA = {"kv_lora_rank": 16, "q_lora_rank": 12, "v_head_dim": 8, "rotary_interleaved": True}
+LINEAR = {"rope_type": "linear", "rope_factor": 2.0}
+LLAMA3 = {"rope_type": "llama3", "rope_factor": 8.0, "rope_original_context": 8192}
+YARN = {"rope_type": "yarn", "rope_factor": 40.0, "rope_original_context": 4096}
 
 
 def tiny(**fields: object) -> ModelConfig:
@@ -146,6 +149,10 @@ def test_an_exported_config_has_no_dropout_and_no_tokens_of_another_tokenizer(na
         ("hf", {"logit_softcap": 30.0, "attention_sinks": True}, "change these fields to export it"),
         ("litgpt", {"position": "learned"}, "set position to 'rotary' to export it"),
         ("litgpt", {"position": "alibi"}, "litgpt has position='rotary' where the model has 'alibi'"),
+        ("litgpt", YARN, "litgpt has rope_type='none' where the model has 'yarn'; set rope_type to 'none'"),
+        ("megatron", YARN, "Megatron-LM has rope_type='none' where the model has 'yarn'; set rope_type to "),
+        ("megatron", LLAMA3 | {"rope_original_context": 4096}, "set rope_original_context to 8192 to export"),
+        ("megatron", LINEAR | {"rope_factor": 2.5}, "rope_factor=2.0 where the model has 2.5"),
         ("litgpt", {"rope_theta": 999.5}, "rope_theta=1000.0 where the model has 999.5"),
         ("litgpt", {"kv_lora_rank": 16}, "q_lora_rank=16 where the model has nothing"),
         ("litgpt", MOE | {"norm_expert_weights": False}, "norm_expert_weights=True where"),
@@ -198,6 +205,10 @@ def test_the_litgpt_file_is_yaml_with_numbers_for_numbers():
                "--kv-lora-rank": 16, "--qk-layernorm": True, "--rope-type": "rope"}),
         ({"activation": "quick_gelu", "ffn_clamp": 7.0},
          {"--quick-geglu": True, "--activation-func-clamp-value": 7.0, "--glu-linear-offset": 1.0}),
+        (LINEAR, {"--rotary-seq-len-interpolation-factor": 2}),
+        (LLAMA3, {"--use-rope-scaling": True, "--rope-scaling-factor": 8.0}),
+        (MLA | YARN | {"rope_attention_factor": 1.0},
+         {"--rope-type": "yarn", "--rotary-scaling-factor": 40.0, "--mscale": 0.0, "--mscale-all-dim": 0.0}),
         ({"rotary_pattern": ("rotary", "none")}, {"--no-rope-freq": "([0]*1+[1]*1+[0]*1+[1]*1)"}),
     ],
     ids=str,
@@ -205,6 +216,21 @@ def test_the_litgpt_file_is_yaml_with_numbers_for_numbers():
 def test_megatron_gets_its_own_arguments(fields, arguments):
     document = to_megatron(tiny(**fields)).document
     assert {name: document.get(name) for name in arguments} == arguments
+
+
+@pytest.mark.parametrize(
+    ("fields", "adjustments"),
+    [
+        (LINEAR, {"factor": 2.0}),
+        (
+            LLAMA3,
+            {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_seq_len": 8192},
+        ),
+        ({}, None),
+    ],
+)
+def test_litgpt_gets_its_own_names_of_a_rescaling(fields, adjustments):
+    assert to_litgpt(tiny(**fields)).document.get("rope_adjustments") == adjustments
 
 
 def test_a_router_of_sigmoids_without_groups_is_one_with_all_of_two_groups_in_litgpt():

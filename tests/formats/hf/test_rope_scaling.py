@@ -279,6 +279,8 @@ def test_phi_moe_has_its_attention_factor_from_mscale():
         ({"model_type": "phi", "rope_scaling": {"type": "proportional"}}, "frequencies of a share of 0.5"),
         ({"model_type": "llama", "partial_rotary_factor": 0.5, "rope_scaling": LINEAR},
          "rescaled frequencies of a share of 0.5"),
+        ({"model_type": "glm", "head_dim": 10, "rope_scaling": {"type": "dynamic", "factor": 2}},
+         "dynamic frequencies of an odd number of elements"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_said_is_counted_with_a_note_and_named(config, what):

@@ -103,6 +103,8 @@ def rescaling(
             lost.append(f"proportional frequencies of a share of {short_repr(share)}")
     elif share not in (None, 1) and "rotary_fraction" not in schema.keys:
         lost.append(f"rescaled frequencies of a share of {short_repr(share)} of each head")
+    elif kind in ("dynamic", "yarn") and int(fields["head_dim"] * (1 if share is None else share)) % 2:
+        lost.append(f"{kind} frequencies of an odd number of elements")
     if kind == "yarn" and "rope_theta_local" in schema.keys:
         read["rope_truncate"] = True  # the class looks for the key outside the object
     if schema.rope_recomputes_cache and kind == "longrope":
