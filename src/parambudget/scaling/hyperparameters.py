@@ -140,8 +140,8 @@ def update_tokens(model: ModelConfig, tokens: int, steps: int | None = None) -> 
     batch = min(MOST_BATCH_TOKENS, max(FEWEST_BATCH_TOKENS, 2 ** round(math.log2(wished))))
     step_law, deepseek = (format_count(round(law.value)) for law in (both.step_law, both.deepseek))
     laws = f"Step Law says {step_law}, DeepSeek {deepseek}"
-    bound = f", at least {FEWEST_BATCH_TOKENS:,}" if batch > wished * math.sqrt(2) else ""
-    return batch, f"about {batch:,} tokens an update ({laws}{bound})"
+    bound = f"; never fewer than {FEWEST_BATCH_TOKENS:,}" if batch > wished * math.sqrt(2) else ""
+    return batch, f"about {batch:,} tokens an update ({laws} tokens{bound})"
 
 
 def peak_learning_rate(model: ModelConfig, tokens: int) -> tuple[float, str]:
