@@ -21,6 +21,7 @@ from parambudget.units import (
     parse_count,
     parse_size,
     parse_tolerance,
+    plural,
 )
 
 
@@ -233,3 +234,7 @@ def test_utilisation_says_of_what_and_how_it_was_counted():
 )
 def test_a_number_of_things_has_the_noun_in_its_number(count: int, noun: str, text: str):
     assert count_phrase(count, noun) == text
+
+
+def test_a_printed_number_has_the_noun_of_what_is_printed():
+    assert [plural(text, "epoch") for text in ("1", "1.2", "1K")] == ["epoch", "epochs", "epochs"]

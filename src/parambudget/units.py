@@ -128,10 +128,11 @@ def count_phrase(count: int, noun: str) -> str:
     return f"{count:,} {plural(count, noun)}"
 
 
-def plural(count: float, noun: str) -> str:
-    """The noun as it stands beside a number: "update" for exactly 1, else "updates"."""
+def plural(count: float | str, noun: str) -> str:
+    """The noun as it stands beside a number, or beside what is printed of it: "epoch" for 1, else
+    "epochs"."""
     many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return noun if count == 1 else many
+    return noun if count in (1, "1") else many
 
 
 def gib(size_bytes: float) -> float:

@@ -243,7 +243,7 @@ def test_a_run_goes_on_with_the_copy_of_its_tokenizer_and_its_text_in_another_pl
     assert parambudget(*on, "3")[::2] == (0, "")
     (here / "text").rename(here / "moved")
     assert parambudget(*on, "4", "--data", "moved")[::2] == (0, "")
-    assert parambudget(*start[:4], "moved", *start[5:], "--resume", "--steps", "5")[::2] == (0, "")
+    assert parambudget(*start[:3], "moved", *start[4:], "--resume", "--steps", "5")[::2] == (0, "")
     shutil.rmtree(here / "run/checkpoints")
     code, out, err = parambudget(*on, "6")
     assert (code, out) == (2, "")
@@ -296,7 +296,7 @@ LONG = {"steps": 30, "warmup_steps": 10, "batch_size": 2, "gradient_accumulation
     ("length", "message"),
     [
         (["--steps", "6"], "steps=6: its warm-up of 10 updates cannot change; use at least --steps 10, or"),
-        (["--tokens", "320"], "steps=5: it has made 6 updates and its warm-up of 10 updates cannot change"),
+        (["--tokens", "160"], "steps=5: it has made 6 updates and its warm-up of 10 updates cannot change"),
         (["--steps", "0"], "steps is 0"),
     ],
 )

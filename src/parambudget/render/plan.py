@@ -18,6 +18,7 @@ from parambudget.units import (
     format_mfu,
     format_seconds,
     format_share,
+    plural,
 )
 
 
@@ -144,7 +145,8 @@ def _speed(plan: RunPlan) -> list[str]:
 
 
 def _run(plan: RunPlan) -> list[str]:
-    times = "" if plan.epochs is None else f"{format_count(plan.epochs)} epochs of the text, "
+    epochs = "" if plan.epochs is None else format_count(plan.epochs)
+    times = f"{epochs} {plural(epochs, 'epoch')} of the text, " if epochs else ""
     return [
         f"{format_count(plan.tokens)} tokens ({plan.why_tokens}), {times}"
         f"{plan.tokens_per_parameter:.3g} tokens per parameter, {count_phrase(plan.updates, 'update')}, "

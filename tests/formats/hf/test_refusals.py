@@ -121,7 +121,7 @@ def test_a_broken_key_is_counted_as_the_class_does_or_refused_in_one_line(kind, 
         ({"model_type": "gemma2", "query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0; it must be"),
         ({"model_type": "granite", "logits_scaling": 0.0}, "logits_scaling is 0.0; it must be"),
         ({"model_type": "olmoe", "head_dim": 64}, "head_dim=64, but the class has norms for heads of 128"),
-        ({"model_type": "gpt_neo", "num_layers": 3}, "attention_types has 24 entries, and there are 3"),
+        ({"model_type": "gpt_neo", "num_layers": 3}, "attention_types has 24 entries, and the model has 3"),
     ],
     ids=lambda value: re.sub(r"\W+", "-", value) if isinstance(value, str) else "",
 )  # fmt: skip

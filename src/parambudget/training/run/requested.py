@@ -4,7 +4,7 @@ with them is said before torch is imported and text is read."""
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.step import MAX_COUNT
@@ -77,17 +77,23 @@ def require_possible(
             requested, stored=stored["train"], provenance=stored["provenance"], resumed=resumed
         )
     fields = requested.merged_fields
-    require_valid(fields)
     if tokens is not None:
         fields.pop("steps", None)
-    elif isinstance(steps := fields.setdefault("steps", MAX_COUNT), int):
-        # Without any length it depends on the text, which may have room for every other setting.
-        requested.require_length(steps)
-    if tokens is not None and requested.resumed is not None:
-        step = TrainConfig.read(requested.stored).step
-        steps = whole_updates(tokens, step.tokens_per_update(model.context_length), None)
-        requested.require_length(steps)
+    elif "steps" not in fields:
+        fields["steps"] = MAX_COUNT  # the text decides: it may have room for any other setting
+    if requested.resumed is not None:
+        _require_length(requested, model, tokens)
     config = with_train_defaults(fields, model, data_tokens=1, on_cpu=True, tokens=tokens).config
     if resumed is not None and stored is not None:
         require_same_settings(resumed, stored, config.model_dump())
     return requested
+
+
+def _require_length(requested: RequestedSettings, model: ModelConfig, tokens: int | None) -> None:
+    """Refuse to resume a run for too few steps. Without a length, or with hours, they are not known yet."""
+    if tokens is not None:
+        step = TrainConfig.read(requested.stored).step
+        requested.require_length(whole_updates(tokens, step.tokens_per_update(model.context_length), None))
+    elif "steps" in requested.fields:
+        require_valid({"steps": requested.fields["steps"]})
+        requested.require_length(cast(int, requested.fields["steps"]))
