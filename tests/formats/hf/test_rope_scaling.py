@@ -68,7 +68,8 @@ FAMILIES = {
     "phi": OF_WIDTH_32, "phi3": OF_WIDTH_32, "stablelm": OF_WIDTH_32,
     "gpt_neox": OF_WIDTH_32 | {"rotary_pct": 0.5},
     "falcon": {"new_decoder_architecture": True, "num_kv_heads": 2}, "mixtral": EXPERTS | WIDE,
-    "qwen2_moe": EXPERTS, "olmoe": EXPERTS | {"sliding_window": None}, "granitemoe": EXPERTS, "qwen3_moe": EXPERTS | WIDE,
+    "qwen2_moe": EXPERTS, "olmoe": EXPERTS | {"sliding_window": None},
+    "granitemoe": EXPERTS, "qwen3_moe": EXPERTS | WIDE,
     "gpt_oss": EXPERTS | WIDE, "glm4_moe": OF_DEEPSEEK | HALVES, "deepseek_v2": LATENTS,
     "deepseek_v3": LATENTS,
 }  # fmt: skip
