@@ -14,7 +14,9 @@ from parambudget._files import (
     LARGEST_CONFIG_BYTES,
     atomic_folder,
     atomic_write,
+    json_text,
     read_json,
+    remove_temporaries,
     sync_to_disk,
     write_json,
 )
@@ -271,3 +273,18 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path):
     path = tmp_path / "config.json"
     path.write_text('{"dim": 64, "dim": 128}')
     assert "'dim' appears twice" in refusal(path)
+
+
+def test_json_has_no_nan():
+    value = {"a": float("nan"), "b": [1.5, -float("inf")], "c": (None, True)}
+    assert json.loads(json_text(value)) == {"a": None, "b": [1.5, None], "c": [None, True]}
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+    for name in (".a.json.0123abcd.tmp", ".b.0123abcd.tmp", "a.tmp", ".hidden"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".folder.0123abcd.tmp").mkdir()
+    remove_temporaries(tmp_path, "b")
+    assert not (tmp_path / ".b.0123abcd.tmp").exists()
+    remove_temporaries(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.tmp"]

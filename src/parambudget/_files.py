@@ -1,4 +1,4 @@
-"""Files are read within bounds, and written completely or not at all."""
+"""Files are read within bounds, and written completely or not at all, by one process at a time."""
 
 import errno
 import hashlib
@@ -7,8 +7,10 @@ import math
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape as glob_escape
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -63,7 +65,23 @@ def read_json(path: Path, *, finite: bool = True) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON document atomically, indented by two spaces, with a newline at its end."""
-    atomic_write(path, json.dumps(value, indent=2) + "\n")
+    atomic_write(path, json_text(value, indent=2) + "\n")
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """The value as JSON, which has no NaN and no infinity: null stands for them."""
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_without_infinities(value), indent=indent)
+
+
+def _without_infinities(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_infinities(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -160,8 +178,70 @@ def sync_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def only_writer(lock_file: Path, busy: str, *, wait_seconds: float = 0) -> Iterator[None]:
+    """Keep other processes from what this file locks; raises `InputError` with `busy` where one has it.
+
+    The lock ends with the process, however that ends, on every system.
+    """
+    from filelock import (
+        FileLock,
+        Timeout,
+    )  # in the extra `train`, like everything that writes folders for long
+
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=wait_seconds)
+    except Timeout:
+        raise InputError(busy) from None
+    except (OSError, NotImplementedError):
+        pass  # some network file systems have no locks; there nobody is kept out
+    try:
+        yield
+    finally:
+        # Removed while it is still held: afterwards it could be the lock of another process. Windows removes
+        # no open file; there it stays, which does no harm.
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+def require_place(path: Path, flag: str) -> None:
+    """Refuse a link that leads nowhere as the place of a new folder."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(
+            f"{path} is a link to {os.readlink(path)}, which does not exist; create that folder, or choose "
+            f"another one with {flag}"
+        )
+
+
+def remove_temporaries(folder: Path, name: str = "") -> None:
+    """Remove what a killed process has left of files and folders that it was writing into `folder`; with a
+    `name`, of those alone that were to have it."""
+    for path in folder.glob(f".{glob_escape(name[:40])}*.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def require_regular(path: Path) -> None:
+    """Raise `OSError` for what is not a file on a disk: a device or a pipe may never end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "a device or a pipe"
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a file on a disk; raises `OSError` for anything else."""
+    require_regular(path)
+    return path.read_bytes()
+
+
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a file on a disk, in hexadecimal; raises `OSError` for anything else."""
+    require_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -15,6 +15,7 @@ import torch
 from support.text_files import COMMAND, documents, write_files, write_jsonl, write_parquet
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from parambudget._documents import sealed_fields
 from parambudget.cli.main import main
 from parambudget.errors import InputError
 from parambudget.text.dataset import data_for
@@ -445,8 +446,8 @@ def test_a_wrong_request_is_one_line_and_exit_2(copied, parambudget, arguments, 
     write_files(copied / "texts", documents(3))
     Tokenizer(models.WordLevel({"</s>": 0}, unk_token="?")).save(str(copied / "words.json"))
     (copied / "half/.unfinished").mkdir(parents=True)
-    plan = {"source": "a.jsonl"}
-    (copied / "half/.unfinished/plan.json").write_text(json.dumps(plan))
+    plan = {"plan": {"source": "a.jsonl"}, "trained_tokenizer": None}
+    (copied / "half/.unfinished/plan.json").write_text(json.dumps(sealed_fields(plan)))
     before = sorted(str(path) for path in copied.rglob("*"))
     code, out, err = parambudget(*PREPARE, *arguments, *([] if "-o" in arguments else ["-o", "new"]))
     assert (code, out, err.count("\n")) == (2, "", 1), err

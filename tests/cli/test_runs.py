@@ -95,6 +95,7 @@ def test_several_runs_stand_side_by_side(runs, parambudget, tmp_path):
 
 def test_a_run_that_was_killed_is_told_from_its_metrics(run, parambudget):
     (run / "summary.json").unlink()
+    shutil.rmtree(run / "checkpoints/step-6")
     lines = (run / "metrics.jsonl").read_text().splitlines()
     (run / "metrics.jsonl").write_text("\n".join([*lines[:4], lines[4][:30]]))
     figures = shown(parambudget, "run")
@@ -106,6 +107,7 @@ def test_a_run_that_was_killed_is_told_from_its_metrics(run, parambudget):
 def test_a_loss_that_is_not_finite_is_left_out_of_the_curve_and_counted(run, parambudget):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows[4] |= {"loss": None, "grad_norm": None, "skipped": True}
+    shutil.rmtree(run / "checkpoints")
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert shown(parambudget, "run")["skipped"] == 1
     assert parambudget("runs", "show", "run")[0] == 0
@@ -141,20 +143,51 @@ def test_looking_at_runs_imports_no_torch(run):
 
 
 @pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"step": 3}, "is not of update 2"),
+        ({"loss": "low"}, "loss is 'low'"),
+        ({"loss": float("nan")}, "loss is nan"),
+        ({"tokens": -1}, "tokens is -1"),
+        ({"tokens_per_second": 0}, "is not of update 2"),
+        ({"extra": 1}, "extra is 1"),
+    ],
+)
+def test_a_row_that_train_cannot_have_written_is_named(run, parambudget, row, problem):
+    shutil.rmtree(run / "checkpoints")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows[1] |= row
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = parambudget("runs", "show", "run")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "run/metrics.jsonl, line 2," in err
+    assert problem in err
+
+
+@pytest.mark.parametrize("summary", ["[]", "null", "{}", '{"finished": 1}', "nonsense"])
+def test_a_damaged_summary_is_named(run, parambudget, summary):
+    (run / "summary.json").write_text(summary)
+    code, out, err = parambudget("runs", "show", "run")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "run/summary.json is" in err
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere"], "no run has started in nowhere; give the folder of a run"),
         (["empty"], "empty has no update yet"),
-        (["damaged"], "damaged/metrics.jsonl, line 2: not a line that train wrote"),
+        (["damaged"], "damaged/metrics.jsonl, line 2, is not a line that train wrote"),
+        (["other"], "other/metrics.jsonl is damaged: line 2 is not what train wrote; resume the run to "),
         (["run", "--figure", "loss.pdf"], "loss.pdf is not a PNG; use a name that ends in .png"),
         (["run", "--figure", "nowhere/loss.png"], "cannot write nowhere/loss.png: No such file or directory"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_2(run, parambudget, arguments, message):
-    for name, metrics in (("empty", ""), ("damaged", "{}\nnone\n{}\n")):
-        shutil.copytree(run, name)
-        lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
-        Path(name, "metrics.jsonl").write_text(metrics and lines[0] + "none\n" + lines[1])
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    for name, rows in (("empty", []), ("damaged", [lines[0], "none\n"]), ("other", [lines[0], *lines[2:]])):
+        shutil.copytree(run, name, ignore=shutil.ignore_patterns("step-*" if name != "other" else ""))
+        Path(name, "metrics.jsonl").write_text("".join(rows))
     code, out, err = parambudget("runs", "show", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -175,7 +176,7 @@ def test_a_finished_run_keeps_what_was_measured(here, parambudget):
 def test_a_damaged_config_of_a_run_is_read_from_its_checkpoint(here, parambudget):
     parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
     whole = (here / "run/config.json").read_text()
-    (here / "run/config.json").write_text(whole[:100])
+    (here / "run/config.json").write_text(json.dumps(json.loads(whole) | {"train": []}))
     on = ["train", "--resume", "--out", "run", "--device", "cpu", "--steps", "3"]
     code, _, err = parambudget(*on)
     assert code == 0
@@ -187,6 +188,72 @@ def test_a_damaged_config_of_a_run_is_read_from_its_checkpoint(here, parambudget
     assert (code, out) == (2, "")
     assert "and no checkpoint has a copy of it; choose another folder with --out" in err
     assert " at at " not in err
+
+
+def test_a_config_file_whose_list_of_given_settings_is_none_is_named(here, parambudget):
+    document = {"model": small_model().model_dump(), "train": {"seed": 1}, "provenance": {"given": 5}}
+    (here / "odd.json").write_text(json.dumps(document))
+    code, out, err = parambudget("train", "odd.json", "--data", "text", "--out", "run", *SETTINGS)
+    assert (code, out) == (2, "")
+    assert "provenance.given in the config file is 5; it must be a list of settings" in err
+
+
+def test_a_run_goes_on_without_the_weights_it_started_from(here, parambudget):
+    """Its checkpoints have all there is to know; before the first one the weights are read again."""
+    parambudget("train", "config.json", "--data", "text", "--out", "one", *SETTINGS)
+    init = ["--init", "one/checkpoints/step-2"]
+    parambudget("train", "config.json", "--data", "text", "--out", "two", *SETTINGS, *init)
+    (here / "one").rename(here / "moved")
+    on = ["train", "--resume", "--out", "two", "--device", "cpu", "--steps", "3"]
+    assert parambudget(*on)[::2] == (0, "")
+    shutil.rmtree(here / "two/checkpoints")
+    code, out, err = parambudget(*on)
+    assert (code, out) == (2, "")
+    assert f"{here}/one/checkpoints/step-2 is not a checkpoint" in err
+    (here / "moved").rename(here / "one")
+    assert parambudget(*on)[::2] == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (
+            {"WORLD_SIZE": "4"},
+            "WORLD_SIZE=4 is set in the environment, but not RANK, MASTER_ADDR, MASTER_PORT",
+        ),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "WORLD_SIZE=2 is set in the environment, but not MASTER_ADDR"),
+        ({"WORLD_SIZE": "many"}, "WORLD_SIZE=many is set"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0 is set"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
+            "WORLD_SIZE=2 is set in the environment, with RANK=2: torchrun did not start",
+        ),
+    ],
+)
+def test_variables_of_torchrun_that_were_left_behind_are_one_line(
+    here, parambudget, monkeypatch, environment, message
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    code, out, err = parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert not (here / "run").exists()
+
+
+def test_a_rank_that_was_left_behind_silences_no_error(here, parambudget, monkeypatch):  # noqa: ARG001
+    monkeypatch.setenv("RANK", "1")
+    code, _, err = parambudget("train", "--no-such-flag")
+    assert (code, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("out", ["[bold]", "[/]", "run[1e-3]", ":smile:", "[red"])
+def test_the_name_of_a_folder_is_printed_as_it_is(here, parambudget, out):
+    code, printed, err = parambudget("train", "config.json", "--data", "text", "--out", out, *SETTINGS)
+    assert (code, err) == (0, "")
+    assert ["out", out] in [line.split() for line in printed.splitlines()]
+    assert ["checkpoint", f"{out}/checkpoints/step-2"] in [line.split() for line in printed.splitlines()]
+    assert (here / out / "summary.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -253,9 +320,14 @@ NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a devic
         (["config.json", "--data", "text", "--vocab-size", "100"], "use at least 257"),
         (["nowhere.json"], "nowhere.json"),
         (["config.json", "--data", "text", "--out", "config.json/run"], "cannot create config.json/run"),
+        (
+            ["config.json", "--data", "text", "--out", "dangling"],
+            "dangling is a link to gone, which does",
+        ),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_2(here, parambudget, arguments, message):
+    (here / "dangling").symlink_to("gone")
     code, out, err = parambudget("train", *arguments)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1

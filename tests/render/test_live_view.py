@@ -26,7 +26,7 @@ def told(steps: list[StepMetrics], *, terminal: bool, n_steps: int = 100, width:
 
 
 def test_a_line_tells_all_there_is_to_watch():
-    line = told([step(1, val_loss=2.5, val_bits_per_byte=1.25)], terminal=False)
+    line = told([step(1, evaluated=True, val_loss=2.5, val_bits_per_byte=1.25)], terminal=False)
     assert line == (
         "step   1/100  loss 2.0000  smoothed 2.0000  lr 6.00e-04  188,000 tok/s  "
         "MFU 45.0% of 989.4 TFLOP/s dense, full convention  peak 33.0 GiB  val 2.5000  bits/byte 1.2500\n"
@@ -40,7 +40,7 @@ def test_a_live_view_has_the_same_figures_and_the_time_that_is_left():
 
 
 def test_an_evaluation_stays_on_the_screen_above_the_live_view():
-    shown = told([step(3, val_loss=2.5, val_bits_per_byte=1.25), step(4)], terminal=True)
+    shown = told([step(3, evaluated=True, val_loss=2.5, val_bits_per_byte=1.25), step(4)], terminal=True)
     assert shown.count("val 2.5000") == 1
 
 

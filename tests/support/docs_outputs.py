@@ -17,6 +17,7 @@ This writes what is printed today into the pages, where it differs by more than 
 import contextlib
 import doctest
 import io
+import math
 import os
 import re
 import shlex
@@ -182,7 +183,7 @@ def is_close(text: str, promised: re.Match[str], printed: re.Match[str]) -> bool
     if COUNTED.match(text, promised.end()) or EXACT_AFTER.search(before):
         return promised[0] == printed[0]
     if LOSS_AFTER.search(before):
-        return abs(float(printed[0]) / float(promised[0]) - 1) <= LOSS_TOLERANCE
+        return math.isclose(float(printed[0]), float(promised[0]), rel_tol=LOSS_TOLERANCE)
     return True
 
 

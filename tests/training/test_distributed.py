@@ -82,8 +82,8 @@ def test_a_checkpoint_is_the_same_files_whoever_wrote_it(together, alone):
     kept = {path.relative_to(alone) for path in alone.rglob("*")}
     for out in together.values():
         assert {path.relative_to(out) for path in out.rglob("*")} == kept
-        hashed = read_state(out / "checkpoints/step-8")["sha256"]
-        assert hashed.keys() == read_state(alone / "checkpoints/step-8")["sha256"].keys()
+        hashed = read_state(out / "checkpoints/step-8").sha256
+        assert hashed.keys() == read_state(alone / "checkpoints/step-8").sha256.keys()
 
 
 @WAYS
@@ -132,7 +132,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(two, shard):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["finished"] is False
     state = read_state(out / "checkpoints" / f"step-{summary['steps']}")
-    assert state["step"] == len(rows_of(out))
+    assert state.step == len(rows_of(out))
 
 
 def wait_until(so: Callable[[], object]) -> None:
@@ -163,8 +163,8 @@ def test_a_text_that_is_read_too_often_is_said_once(two):
 
 @WAYS
 def test_a_run_that_diverges_ends_on_all_processes(two, shard):
-    assert two.train(2, f"mad-{len(shard)}", "--learning-rate", "1e30", *shard) == [1, 0]
-    assert "not finite for 5 updates in a row" in two.said()
+    assert two.train(2, f"mad-{len(shard)}", "--learning-rate", "1e18", *shard) == [1, 0]
+    assert "not finite" in two.said()
     assert two.said(1) == ""
 
 

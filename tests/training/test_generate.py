@@ -200,12 +200,11 @@ def test_a_run_or_a_checkpoint_is_sampled(run, parambudget):
 
 def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_sampled(run, parambudget, tmp_path):
     (saved,) = (run / "checkpoints").iterdir()
-    shutil.copytree(saved, tmp_path / "two/checkpoints/step-1")
-    broken = shutil.copytree(saved, tmp_path / "two/checkpoints/step-99")
-    (broken / "model.safetensors").write_bytes(b"half")
+    shutil.copytree(saved, tmp_path / "two/checkpoints" / saved.name)
+    shutil.copytree(saved, tmp_path / "two/checkpoints/step-200")
     code, out, err = parambudget("sample", str(tmp_path / "two"), "--max-tokens", "5")
     assert (code, out) == (0, parambudget("sample", str(saved), "--max-tokens", "5")[1])
-    assert "step-99 is damaged: model.safetensors does not match its hash; an older one is used" in err
+    assert "step-200 is damaged: it holds step 100; an older one is used" in err
 
 
 def test_json_says_what_was_drawn_and_why_it_ended(run, parambudget):

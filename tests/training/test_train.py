@@ -153,7 +153,8 @@ def test_a_run_leaves_its_metrics_summary_and_checkpoints(data, tmp_path):
     assert result.parameters == total(small_model())
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-3", "step-6"]
     assert sorted(path.name for path in result.checkpoint.iterdir()) == [
-        "config.json", "model.safetensors", "optimizer.safetensors", "state.json", "tokenizer.json",
+        "config.json", "metrics.jsonl", "model.safetensors", "optimizer.safetensors", "state.json",
+        "tokenizer.json",
     ]  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def test_a_checkpoint_loads_back_to_the_same_weights_and_optimizer(data, tmp_pat
     optimizer = build_optimizer(module, model, config)
     state = files.read_state(result.checkpoint)
     files.restore(result.checkpoint, state, module, optimizer)
-    assert (state["step"], state["val_loss"]) == (6, result.val_loss)
+    assert (state.step, state.val_loss) == (6, result.val_loss)
     saved = load_file(result.checkpoint / "model.safetensors")
     assert all(torch.equal(parameter, saved[name]) for name, parameter in module.named_parameters())
     held = load_file(result.checkpoint / "optimizer.safetensors")
@@ -215,7 +216,7 @@ def test_a_damaged_checkpoint_names_the_file(data, tmp_path):
         file.seek(-1, 2)
         file.write(b"\xff")
     with pytest.raises(InputError, match=r"model\.safetensors does not match its hash"):
-        files.load_weights(result.checkpoint, Transformer(small_model(), device="cpu"))
+        files.read_state(result.checkpoint)
 
 
 def test_a_checkpoint_of_another_model_is_refused(data, tmp_path):
@@ -243,22 +244,6 @@ def test_an_update_that_is_not_finite_leaves_the_weights(data):
     assert not loop.optimizer_step(optimizer, float("nan"), 1.0)
     assert not loop.optimizer_step(optimizer, 1.0, float("inf"))
     assert all(torch.equal(parameter, before[name]) for name, parameter in module.named_parameters())
-
-
-def test_a_run_that_diverges_stops_and_says_what_to_do(data, tmp_path):
-    with pytest.raises(CheckFailed, match=r"5 updates in a row, up to step \d+; lower learning_rate"):
-        loop.train(
-            loop.TrainJob(
-                small_model(),
-                small_config(steps=30, learning_rate=1e38, warmup_steps=0),
-                data,
-                tmp_path / "run",
-            ),
-            device="cpu",
-        )
-    rows = rows_of(tmp_path / "run")
-    assert [row["skipped"] for row in rows[-5:]] == [True] * 5
-    assert json.loads((tmp_path / "run/summary.json").read_text())["finished"] is False
 
 
 def test_only_matrices_are_decayed():

@@ -10,12 +10,16 @@ from parambudget.units import short_repr
 
 MOST_LAYERS: Final = 10_000
 LARGEST_SIZE: Final = 2**31
+_MOST_NAMES: Final = 12
+LARGEST_FLOAT: Final = 1e18
+"""The product of two is still a float32."""
 
 LayerCount = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
 PositiveSize = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
 NonNegativeSize = Annotated[int, Field(ge=0, le=LARGEST_SIZE)]
 Share = Annotated[float, Field(gt=0, le=1)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, le=LARGEST_FLOAT, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=LARGEST_FLOAT, allow_inf_nan=False)]
 # JSON has no tuple, so a list is accepted too.
 PATTERN: Final[Any] = Field(strict=False, min_length=1)
 
@@ -44,6 +48,12 @@ def format_validation_error(error: ValidationError, cls: type[BaseModel]) -> str
         .replace("'", '"')
     )
     return f"{field} is {short_repr(finding['input'])}; it must be {message}"
+
+
+def _in_short(names: list[str]) -> str:
+    """Names as a message has room for them."""
+    more = f" and {len(names) - _MOST_NAMES} others" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
 
 
 def block_class(info: FieldInfo) -> type[BaseModel] | None:

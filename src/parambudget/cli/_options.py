@@ -2,7 +2,6 @@
 share."""
 
 import inspect
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from parambudget._files import json_text
 from parambudget._install import TRAINING, require_packages
 from parambudget.arch.config import BLOCKS, FIELDS
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS
@@ -259,7 +259,7 @@ def print_lines(lines: Iterable[str]) -> None:
 
 def print_json(value: object) -> None:
     """Print one JSON document on standard output: exact numbers, never wrapped."""
-    typer.echo(json.dumps(value, indent=2))
+    typer.echo(json_text(value, indent=2))
 
 
 def print_notice(notice: str) -> None:

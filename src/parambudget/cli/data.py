@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from parambudget.cli._help import Command, Group
-from parambudget.cli._options import JsonOption, parse_path, print_json, print_lines, require_torch
+from parambudget.cli._options import (
+    JsonOption,
+    parse_path,
+    print_json,
+    print_lines,
+    print_notice,
+    require_torch,
+)
 from parambudget.errors import InputError
 from parambudget.units import parse_size
 
@@ -89,7 +96,9 @@ def prepare(
     )
     try:
         with preparation_progress(make_console(quiet=as_json)) as on_progress:
-            manifest = prepare(request, out, n_workers=workers, on_progress=on_progress)
+            manifest = prepare(
+                request, out, n_workers=workers, on_progress=on_progress, on_notice=print_notice
+            )
     except KeyboardInterrupt:
         typer.echo("parambudget: interrupted; run the same command again to continue", err=True)
         raise typer.Exit(130) from None

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from io import TextIOWrapper
 from typing import Annotated, Final
@@ -12,6 +13,7 @@ import typer
 from parambudget._version import __version__
 from parambudget.cli._help import Command, CommandWithDefaults, Group
 from parambudget.cli._options import arguments_as_flags
+from parambudget.cli._streams import discard_unwritten, lossy_output, replace_closed_streams
 from parambudget.errors import ParambudgetError, ReportedElsewhere
 
 # Start-up makes many objects and hardly any garbage: a collection at every 700th costs 3 %.
@@ -38,6 +40,8 @@ _WITHOUT_ARGUMENTS: Final = ("presets", "gpus", "calibrate")
 """Commands that do something without any."""
 _WITHOUT_MATRICES: Final = ("solve", "plan")
 """Commands that compute with numpy and multiply no matrices."""
+_LONG: Final = ("train", "data", "calibrate")
+"""Commands whose work goes on whatever becomes of the terminal or the log: their results are in files."""
 
 
 def application(*names: str) -> typer.Typer:
@@ -70,6 +74,7 @@ def parambudget(version: VersionOption = False) -> None:
 
 def main() -> None:
     """Run the command line. Every error a user can cause ends in one line on stderr and an exit code."""
+    replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show × still shows the figures
@@ -79,24 +84,28 @@ def main() -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app = application(*names)
-        code = app(prog_name="parambudget", standalone_mode=False)
+        with lossy_output() if names[0] in _LONG else nullcontext():
+            code = app(prog_name="parambudget", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
         # All processes of torchrun get the same command line: one of them reports what is wrong with it.
-        is_main = os.environ.get("RANK", "0") == "0"
-        code = _print_error(_usage_message(error), 2) if is_main else 2
+        from parambudget.training.launch import is_main_process
+
+        code = _print_error(_usage_message(error), 2) if is_main_process() else 2
     except ReportedElsewhere as error:
         code = error.exit_code
     except ParambudgetError as error:
         code = _print_error(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = _print_error("interrupted", 130)
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) has closed it and has all it wanted.
-        _discard_output()
+    except (BrokenPipeError, SystemExit) as error:
+        # The reader of a pipe (head, less) has closed it and has all it wanted. Typer makes an exit of that.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        discard_unwritten(sys.stdout)
         code = 0
     except OSError as error:
-        _discard_output()
+        discard_unwritten(sys.stdout)
         code = _print_error(f"{error}; check the free space and the permissions", 2)
     sys.exit(code or 0)
 
@@ -117,10 +126,7 @@ def _print_error(message: str, code: int) -> int:
     if not message:
         return 0
     line = arguments_as_flags(" ".join(message.replace("Value error, ", "").split()))
-    typer.echo(f"parambudget: {line}", err=True)
+    with suppress(OSError):  # the exit code says it where nothing can be printed
+        typer.echo(f"parambudget: {line}", err=True)
+    discard_unwritten(sys.stderr)
     return code
-
-
-def _discard_output() -> None:
-    """Keep Python from flushing into a closed or full stream when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

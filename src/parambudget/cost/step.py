@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from parambudget.arch.dims import Size
 from parambudget.arch.synonyms import hint_for
-from parambudget.arch.validation import format_validation_error
+from parambudget.arch.validation import NonNegativeFloat, format_validation_error
 from parambudget.errors import ConfigError
 from parambudget.units import shorten
 
@@ -30,7 +30,6 @@ MANY_CHUNKS: Final = 8
 MAX_COUNT: Final = 2**31
 
 PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 OptimizerName = Literal["muon", "adamw"]
 
 

@@ -1,6 +1,5 @@
 """What a run would be trained on: accelerators with their software, their memory and their price."""
 
-import os
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -131,7 +130,9 @@ def machine_for(
 
 def main_memory_bytes() -> int:
     """Of the machine that this runs on."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import psutil  # milliseconds that plans for a GPU need not pay for
+
+    return int(psutil.virtual_memory().total)
 
 
 def _accelerator_for(gpu: str | None) -> Accelerator | None:

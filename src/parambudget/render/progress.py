@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -24,10 +25,10 @@ _PLAIN_SECONDS: Final = 10.0
 def make_console(*, quiet: bool = False) -> Console:
     """The console of a command, silent where `quiet`. Piped output has no colours and does not wrap at 80
     columns."""
-    to_terminal = Console(highlight=False, quiet=quiet)
-    if to_terminal.is_terminal:
-        return to_terminal
-    return Console(highlight=False, quiet=quiet, width=PIPED_WIDTH)
+    # Paths are printed as they are: `runs/[1e-3]` is no markup, `:b:` no picture.
+    plain = partial(Console, highlight=False, markup=False, emoji=False, quiet=quiet)
+    to_terminal = plain()
+    return to_terminal if to_terminal.is_terminal else plain(width=PIPED_WIDTH)
 
 
 @contextmanager

@@ -56,7 +56,11 @@ def _figures(figures: Mapping[str, Any]) -> dict[str, str]:
         else format_bytes(figures["peak_memory_bytes"]) + _beside_plan(peak, format_bytes),
         "device": figures["device"] or "",
         "training loss": _value_or(figures["loss"], "{:.4f} nats per token", "not finite"),
-        "validation loss": _value_or(figures["val_loss"], "{:.4f} nats per token", "not evaluated"),
+        "validation loss": _value_or(
+            figures["val_loss"],
+            "{:.4f} nats per token",
+            "not finite" if figures["evaluations"] else "not evaluated",
+        ),
         "": _value_or(figures["val_bits_per_byte"], "{:.4f} bits per byte", ""),
         "best validation": _value_or(figures["best_val_loss"], "{:.4f} at step ", "")
         + _value_or(figures["best_step"], "{:,}", ""),

@@ -245,7 +245,7 @@ def live_progress(
                 task = bar.add_task("train", total=n_steps, completed=step.step - 1)
             bar.update(task, completed=step.step)
             live.update(Group(bar, Padding(line.metrics(step), (0, 0, 0, 2))))
-            if step.val_loss is not None or step.skipped:
+            if step.evaluated or step.skipped:
                 live.console.print(line.full(step), highlight=False)
 
         yield show
@@ -269,6 +269,8 @@ class StepLine:
         line = f"step {step.step:>{len(str(self.n_steps))}}/{self.n_steps}  {self.metrics(step)}"
         if step.val_loss is not None:
             line += f"  val {step.val_loss:.4f}"
+        elif step.evaluated:
+            line += "  val not finite"
         if step.val_bits_per_byte is not None:
             line += f"  bits/byte {step.val_bits_per_byte:.4f}"
         return line
@@ -316,7 +318,7 @@ def _plain_progress(console: Console, line: StepLine) -> Callable[[StepMetrics],
         nonlocal last
         line.add(step)
         silent = perf_counter() - last > MOST_SILENT_SECONDS
-        if silent or step.step == 1 or step.step % every == 0 or step.val_loss is not None or step.skipped:
+        if silent or step.step == 1 or step.step % every == 0 or step.evaluated or step.skipped:
             console.print(line.full(step), highlight=False, soft_wrap=True)
             last = perf_counter()
 

@@ -8,16 +8,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import BinaryIO, Final, Self, TypeVar
+from typing import Annotated, BinaryIO, Final, Self, TypeVar
 
 import numpy as np
+from pydantic import Field
 from tokenizers import Encoding, Tokenizer, decoders
 
-from parambudget._files import read_json, sync_to_disk, write_json
+from parambudget._documents import CLOSED, Count, Sha256, read_with_seal, write_with_seal
+from parambudget._files import sha256_of_file, sync_to_disk
 from parambudget.errors import InputError
 from parambudget.text.records import Skipped
 from parambudget.text.shards import TOKENIZER, WORK
@@ -86,20 +88,26 @@ class ShardJob:
 class SplitTotals:
     """What was written for one split."""
 
-    n_tokens: int
-    n_documents: int
-    n_bytes: int
-    sha256: str
+    __pydantic_config__ = CLOSED
+
+    n_tokens: Count
+    n_documents: Count
+    n_bytes: Count
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
 class ShardResult:
     """What a job has written."""
 
-    number: int
+    __pydantic_config__ = CLOSED
+
+    number: Annotated[int, Field(ge=0)]
+    tokenizer_sha256: Sha256
+    """Of the tokenizer that it was written with."""
     train: SplitTotals
     validation: SplitTotals
-    text_sha256: str
+    text_sha256: Sha256
     exact_bytes: bool
     """The bytes of the ids are the bytes of the text."""
     reversible: bool
@@ -121,14 +129,20 @@ class ShardResult:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The result in a file."""
-        document = read_json(path)
-        try:
-            skipped = Skipped(**document.pop("skipped"))
-            splits = {split: SplitTotals(**document[split]) for split in SPLITS}
-            return cls(**document | splits, skipped=skipped)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged ({error}); remove it, and its part is done again") from None
+        """The result in a file; the error is one line."""
+        return read_with_seal(path, cls)
+
+    def require_files(self, job: ShardJob, train: Path) -> None:
+        """Refuse files of the job that are not what it wrote; `train` is where its ids to train on are."""
+        if (self.number, self.tokenizer_sha256) != (job.number, job.tokenizer_sha256):
+            raise InputError(f"{job.result_file} is of another part or tokenizer")
+        for path, totals in ((train, self.train), (job.file("validation"), self.validation)):
+            try:
+                found = sha256_of_file(path)
+            except OSError as error:
+                raise InputError(f"{path} cannot be read ({error.strerror})") from None
+            if found != totals.sha256:
+                raise InputError(f"{path} is damaged: it does not match its hash")
 
 
 def encode(job: ShardJob) -> ShardResult:
@@ -137,6 +151,8 @@ def encode(job: ShardJob) -> ShardResult:
         _TokenizerFile(job.out / WORK / TOKENIZER, job.tokenizer_sha256, job.end_of_text)
     )
     ids_type, text_digest, exact_bytes = id_type(tokenizer.entries), hashlib.sha256(), True
+    for split in SPLITS:
+        job.file(split).unlink(missing_ok=True)
     reversible, lost_bytes, skipped = True, 0, Skipped()
     with job.file("train").open("wb") as train, job.file("validation").open("wb") as validation:
         writers = _Writer(train), _Writer(validation)
@@ -160,10 +176,10 @@ def encode(job: ShardJob) -> ShardResult:
     for split in SPLITS:
         sync_to_disk(job.file(split))
     result = ShardResult(
-        job.number, writers[0].totals(), writers[1].totals(), text_digest.hexdigest(), exact_bytes,
-        reversible, lost_bytes, skipped,
+        job.number, job.tokenizer_sha256, writers[0].totals(), writers[1].totals(),
+        text_digest.hexdigest(), exact_bytes, reversible, lost_bytes, skipped,
     )  # fmt: skip
-    write_json(job.result_file, asdict(result))
+    write_with_seal(job.result_file, result)
     return result
 
 

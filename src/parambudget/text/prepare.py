@@ -10,20 +10,23 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from tokenizers import Tokenizer
 
+from parambudget._documents import CLOSED, Sha256, read_with_seal, write_with_seal
 from parambudget._files import (
     atomic_file,
     atomic_write,
-    read_json,
+    only_writer,
+    read_regular,
+    remove_temporaries,
+    require_place,
     sha256_of_file,
     sha256_of_text,
-    write_json,
 )
 from parambudget._version import __version__
 from parambudget.errors import InputError
@@ -70,6 +73,7 @@ _LAYOUT: Final = "reading"
 _SKIP: Final = "skip_bad_lines"
 _STATE: Final = "state of the source"
 _BLOCK_BYTES: Final = 4_000_000
+_LOCK: Final = ".lock"
 _SliceGroups = Sequence[tuple[SourceSlice, ...]]
 """What becomes one shard each."""
 
@@ -89,6 +93,17 @@ class PrepareRequest:
 
 
 @dataclass(frozen=True)
+class _Work:
+    """plan.json: what the unfinished work in a folder is for."""
+
+    __pydantic_config__ = CLOSED
+
+    plan: dict[str, Any]
+    trained_tokenizer: Sha256 | None = None
+    """Of the tokenizer.json that was trained for it."""
+
+
+@dataclass(frozen=True)
 class PrepareProgress:
     """How far a preparation has come."""
 
@@ -101,8 +116,14 @@ class PrepareProgress:
 def prepare(
     request: PrepareRequest, out: Path, *, n_workers: int | None = None,
     on_progress: Callable[[PrepareProgress], None] = lambda _: None,
+    on_notice: Callable[[str], None] = lambda _: None,
 ) -> Manifest:  # fmt: skip
-    """The source as shards in `out`; returns at once if they exist already."""
+    """The source as shards in `out`; returns at once if they exist already.
+
+    One process at a time works in `out`. `on_notice` is told of damaged parts of an interrupted preparation,
+    which are made again.
+    """
+    require_place(out, "`out`")
     source = Path(request.source)
     if source.is_dir() and source.resolve() in (out.resolve(), *out.resolve().parents):
         raise InputError(
@@ -117,21 +138,28 @@ def prepare(
     if (out / MANIFEST).is_file():
         return _existing_manifest(out, made_from)
     new_folders = [folder for folder in (out, *out.parents) if not folder.exists()]
+    busy = f"another process is preparing data in {out}; wait for it, or choose another folder with `out`"
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} exists and is not empty; choose a new folder with `out`")
     try:
-        _open_work_folder(out, plan)
-        if tokenizer is None:
-            tokenizer = _train_tokenizer(request, groups, hold_out, out)
-        atomic_write(out / WORK / TOKENIZER, tokenizer.json)
-        jobs = _shard_jobs(request, groups, hold_out, tokenizer, out)
-        results = _encode_all(jobs, n_workers, on_progress)
-        manifest = _finish(jobs, results, request, found, tokenizer, made_from)
+        out.mkdir(parents=True, exist_ok=True)
+        with only_writer(out / _LOCK, busy):
+            if (out / MANIFEST).is_file():  # the other process has just finished
+                return _existing_manifest(out, made_from)
+            work = _open_work_folder(out, plan)
+            if tokenizer is None:
+                tokenizer = _train_tokenizer(request, groups, hold_out, out, work, on_notice)
+            atomic_write(out / WORK / TOKENIZER, tokenizer.json)
+            jobs = _shard_jobs(request, groups, hold_out, tokenizer, out)
+            results = _encode_all(jobs, n_workers, on_progress, on_notice)
+            manifest = _finish(jobs, results, request, found, tokenizer, made_from)
+            shutil.rmtree(out / WORK, ignore_errors=True)
+            return manifest
     except OSError as error:
         raise _disk_error(error, out) from None
     finally:
         if not (out / WORK / TOKENIZER).exists() and not (out / MANIFEST).exists():
             _remove_empty_work(out, new_folders)
-    shutil.rmtree(out / WORK, ignore_errors=True)
-    return manifest
 
 
 def request_sha256(request: PrepareRequest) -> str:
@@ -208,16 +236,22 @@ def _existing_manifest(out: Path, made_from: str) -> Manifest:
     return manifest
 
 
-def _open_work_folder(out: Path, plan: dict[str, object]) -> None:
+def _open_work_folder(out: Path, plan: dict[str, object]) -> _Work:
     """Make `out` the folder of this plan, or see that it is so already."""
-    if (out / WORK / _PLAN).is_file():
-        before = read_json(out / WORK / _PLAN)
-        differ = [name for name in plan if before.get(name) != plan[name]]
+    for folder in (out, out / WORK):
+        remove_temporaries(folder)
+    if (out / WORK / _PLAN).exists():
+        try:
+            work = read_with_seal(out / WORK / _PLAN, _Work)
+        except InputError as error:
+            raise InputError(f"{error}; remove {out / WORK} and run the same command again") from None
+        differ = [name for name in plan if work.plan.get(name) != plan[name]]
         if not differ:
-            return
+            return work
         if differ == [_SKIP] and plan[_SKIP]:  # what is finished has met no bad line
-            write_json(out / WORK / _PLAN, plan)
-            return
+            work = replace(work, plan=plan)
+            write_with_seal(out / WORK / _PLAN, work)
+            return work
         if differ != [_STATE]:
             names = ", ".join("field or separator" if name == _LAYOUT else name for name in differ)
             raise InputError(
@@ -225,10 +259,12 @@ def _open_work_folder(out: Path, plan: dict[str, object]) -> None:
                 "another folder with `out`"
             )
         shutil.rmtree(out / WORK)  # the text was changed, perhaps repaired: finished jobs are of the old one
-    if out.exists() and (not out.is_dir() or any(path.name != WORK for path in out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(path.name not in (WORK, _LOCK) for path in out.iterdir())):
         raise InputError(f"{out} exists and is not empty; choose a new folder with `out`")
     (out / WORK).mkdir(parents=True, exist_ok=True)
-    write_json(out / WORK / _PLAN, plan)
+    work = _Work(plan)
+    write_with_seal(out / WORK / _PLAN, work)
+    return work
 
 
 def _remove_empty_work(out: Path, new_folders: Sequence[Path]) -> None:
@@ -250,18 +286,40 @@ def _disk_error(error: OSError, out: Path) -> InputError:
 
 
 def _train_tokenizer(
-    request: PrepareRequest, groups: _SliceGroups, hold_out: HoldOut, out: Path
-) -> TextTokenizer:
+    request: PrepareRequest, groups: _SliceGroups, hold_out: HoldOut, out: Path, work: _Work,
+    on_notice: Callable[[str], None],
+) -> TextTokenizer:  # fmt: skip
     """A BPE trained on 64 MB of what is not held out, evenly from all slices; an interrupted preparation has
     kept it."""
-    path = out / WORK / TOKENIZER
-    if path.is_file():
-        tokenizer = Tokenizer.from_file(str(path))
+    saved = _trained_earlier(out / WORK / TOKENIZER, work, on_notice)
+    if saved is not None:
+        tokenizer = Tokenizer.from_str(saved)
     else:
         texts = _sample_texts(request.layout, groups, hold_out)
         tokenizer = train_bpe(texts, int(request.vocab_size or 0))
     end = EndOfText(request.end_of_text, AS_GIVEN) if request.end_of_text is not None else None
-    return as_text_tokenizer(tokenizer, f"{TRAINED}{request.vocab_size:,}", end)
+    trained = as_text_tokenizer(tokenizer, f"{TRAINED}{request.vocab_size:,}", end)
+    if saved is None:
+        atomic_write(out / WORK / TOKENIZER, trained.json)
+        write_with_seal(out / WORK / _PLAN, replace(work, trained_tokenizer=sha256_of_text(trained.json)))
+    return trained
+
+
+def _trained_earlier(path: Path, work: _Work, on_notice: Callable[[str], None]) -> str | None:
+    """The tokenizer that an interrupted preparation has trained, if it is undamaged."""
+    if work.trained_tokenizer is None:
+        return None
+    try:
+        content = read_regular(path).decode()
+        if sha256_of_text(content) == work.trained_tokenizer:
+            return content
+        problem = "does not match its hash"
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+    except UnicodeDecodeError:
+        problem = "is not UTF-8 text"
+    on_notice(f"{path} {problem}; it is trained again")
+    return None
 
 
 def _sample_texts(layout: TextLayout, groups: _SliceGroups, hold_out: HoldOut) -> Iterator[str]:
@@ -286,10 +344,11 @@ def _shard_jobs(
 
 
 def _encode_all(
-    jobs: Sequence[ShardJob], n_workers: int | None, on_progress: Callable[[PrepareProgress], None]
-) -> list[ShardResult]:
-    """The result of every job: read if it is done, else made now."""
-    results = {job.number: ShardResult.read(job.result_file) for job in jobs if job.result_file.is_file()}
+    jobs: Sequence[ShardJob], n_workers: int | None, on_progress: Callable[[PrepareProgress], None],
+    on_notice: Callable[[str], None],
+) -> list[ShardResult]:  # fmt: skip
+    """The result of every job: read if it is done and undamaged, else made now."""
+    results = _earlier_results(jobs, on_notice)
     sizes = [max(1, job.n_bytes) for job in jobs]
 
     def report() -> None:
@@ -303,6 +362,28 @@ def _encode_all(
         results[result.number] = result
         report()
     return [results[job.number] for job in jobs]
+
+
+def _earlier_results(jobs: Sequence[ShardJob], on_notice: Callable[[str], None]) -> dict[int, ShardResult]:
+    """The results of an interrupted preparation, without those whose files are damaged."""
+    results: dict[int, ShardResult] = {}
+    n_filled = 0
+    for job in jobs:
+        if not os.path.lexists(job.result_file):
+            continue
+        try:
+            result = ShardResult.read(job.result_file)
+            train, is_filled = job.file("train"), result.train.n_tokens > 0
+            if is_filled and not train.exists():
+                # The interruption came after it was given its final name.
+                train = job.out / f"train-{n_filled:05}.bin"
+            n_filled += is_filled
+            result.require_files(job, train)
+        except InputError as error:
+            on_notice(f"{str(error).split(';')[0]}; this part is made again")
+            continue
+        results[job.number] = result
+    return results
 
 
 def _finish(

@@ -12,16 +12,19 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
 import numpy as np
+from pydantic import Field
 from tokenizers import Tokenizer
 
-from parambudget._files import read_json, sha256_of_file, write_json
+from parambudget._documents import CLOSED, Count, Sha256, parse_document, sealed_fields, unsealed_fields
+from parambudget._files import read_json, require_regular, sha256_of_file, write_json
 from parambudget.errors import InputError
 from parambudget.text.forms import LeftOut
 from parambudget.text.token_cache import TokenData, memory_map
-from parambudget.text.tokenizer import EndOfText, TokenBytes, TokenIds, bytes_of_token
+from parambudget.text.tokenizer import EndOfText, IdType, TokenBytes, TokenIds, bytes_of_token, id_type
+from parambudget.units import shorten
 
 MANIFEST: Final = "manifest.json"
 TOKENIZER: Final = "tokenizer.json"
@@ -31,32 +34,38 @@ TRAINED: Final = "bpe of "
 WORK: Final = ".unfinished"
 """Work in progress, in a folder that is being prepared."""
 FORMAT: Final = 2
+_BLOCK_BYTES: Final = 2**22
+_CHANGED: Final = "{} is not what was written (another SHA-256)"
 
 
 @dataclass(frozen=True)
 class Shard:
     """One complete file of ids."""
 
-    file: str
-    n_tokens: int
-    n_documents: int
-    n_bytes: int
+    __pydantic_config__ = CLOSED
+
+    file: Annotated[str, Field(pattern=r"^(train-[0-9]{5,9}|validation)\.bin$")]
+    n_tokens: Count
+    n_documents: Count
+    n_bytes: Count
     """Of text, in UTF-8."""
-    sha256: str
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
 class Manifest:
     """What a prepared folder contains."""
 
+    __pydantic_config__ = CLOSED
+
     source: str
     text_sha256: str
     made_from: str
     """Hash of everything that decides the tokens: the same request gives the same value."""
     tokenizer: str
-    tokenizer_sha256: str
+    tokenizer_sha256: Sha256
     """Of tokenizer.json."""
-    entries: int
+    entries: Annotated[int, Field(ge=1, le=2**31)]
     end_of_text: str
     exact_bytes: bool
     """Every id has a known number of bytes; otherwise bits per byte use the mean."""
@@ -64,19 +73,19 @@ class Manifest:
     """Why it is this token that ends documents."""
     reversible: bool
     """Decoding the ids gives the text; otherwise there are no bits per byte."""
-    lost_bytes: int
+    lost_bytes: Count
     """Bytes of text that the ids do not give back."""
     forms: dict[str, int]
     """Files by what they hold."""
     left_out: tuple[LeftOut, ...]
     """Files that were not read."""
-    n_empty: int
+    n_empty: Count
     """Documents that were skipped because their text is null or empty."""
-    n_bad: int
+    n_bad: Count
     """Records that were skipped, as was asked for, because they are damaged or have no text."""
     notes: tuple[str, ...]
     """What else the person who asked for this should know."""
-    dtype: str
+    dtype: IdType
     train: tuple[Shard, ...]
     validation: Shard
     version: str
@@ -109,7 +118,7 @@ class Manifest:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, as in manifest.json."""
-        return {"format": FORMAT, "n_tokens": self.n_tokens, **asdict(self)}
+        return sealed_fields({"format": FORMAT, "n_tokens": self.n_tokens, **asdict(self)})
 
     def write(self, folder: Path) -> None:
         """Write manifest.json, which declares the folder complete."""
@@ -118,25 +127,32 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The manifest of a folder; the error is one line."""
-        document = read_json(folder / MANIFEST)
+        path = folder / MANIFEST
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise InputError(f"{path} is not a manifest; prepare the data again")
+        if content.get("format") != FORMAT:
+            raise InputError(f"{path} has another format than this version reads; prepare the data again")
         try:
-            if document.pop("format") != FORMAT:
+            fields = unsealed_fields(content, path)
+            n_tokens = fields.pop("n_tokens", None)
+            del fields["format"]
+            manifest = parse_document(fields, cls, str(path))
+        except InputError as error:
+            raise InputError(f"{error}; prepare the data again") from None
+        names = [shard.file for shard in manifest.shards]
+        expected = [*(f"train-{n:05}.bin" for n in range(len(manifest.train))), VALIDATION]
+        dtype = id_type(manifest.entries).name
+        for name, found, right in (
+            ("n_tokens", n_tokens, manifest.n_tokens), ("dtype", manifest.dtype, dtype),
+            ("files", shorten(str(names), 100), shorten(str(expected), 100)),
+        ):  # fmt: skip
+            if found != right:
                 raise InputError(
-                    f"{folder / MANIFEST} has another format than this version reads; prepare the data again"
+                    f"{path} is damaged: {name} is {found}, but {right} follows from the rest; prepare the "
+                    "data again"
                 )
-            del document["n_tokens"]
-            train = tuple(Shard(**shard) for shard in document.pop("train"))
-            validation = Shard(**document.pop("validation"))
-            left_out = tuple(
-                LeftOut(each["reason"], each["n_files"], tuple(each["examples"]))
-                for each in document.pop("left_out")
-            )
-            notes = tuple(document.pop("notes"))
-            return cls(**document, train=train, validation=validation, left_out=left_out, notes=notes)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{folder / MANIFEST} is not a manifest ({error}); prepare the data again"
-            ) from None
+        return manifest
 
 
 class Shards:
@@ -199,27 +215,46 @@ def read_prepared_folder(folder: Path, vocab_size: int) -> TokenData:
 
 def require_whole(folder: Path, manifest: Manifest) -> None:
     """Refuse a folder with a file that is not as it was written, and name that file."""
-    itemsize = np.dtype(manifest.dtype).itemsize
+    dtype = np.dtype(manifest.dtype)
 
-    def find_damage(file: str, sha256: str, size: int | None) -> str | None:
+    def find_damage(file: str, sha256: str, n_ids: int | None) -> str | None:
         try:
-            actual = (folder / file).stat().st_size
-            if size is not None and actual != size:
-                return f"{file} has {actual:,} bytes where {size:,} were written"
-            if sha256_of_file(folder / file) != sha256:
-                return f"{file} is not what was written (another SHA-256)"
+            if n_ids is None:
+                return None if sha256_of_file(folder / file) == sha256 else _CHANGED.format(file)
+            require_regular(folder / file)
+            actual, expected = (folder / file).stat().st_size, n_ids * dtype.itemsize
+            if actual != expected:
+                return f"{file} has {actual:,} bytes where {expected:,} were written"
+            digest, largest = _hash_ids(folder / file, dtype)
+            if digest != sha256:
+                return _CHANGED.format(file)
+            if largest >= manifest.entries:
+                return f"{file} has an id of {largest:,}, but the tokenizer has {manifest.entries:,} entries"
         except OSError as error:
             return f"{file} cannot be read ({error.strerror})"
         return None
 
-    files = [(shard.file, shard.sha256, shard.n_tokens * itemsize) for shard in manifest.shards]
+    files = [(shard.file, shard.sha256, shard.n_tokens) for shard in manifest.shards]
     with ThreadPoolExecutor() as threads:
         found = threads.map(
             find_damage, *zip(*files, (TOKENIZER, manifest.tokenizer_sha256, None), strict=True)
         )
         damage = [line for line in found if line]
     if damage:
-        raise InputError(f"{folder} is damaged: {'; '.join(damage)}; remove the folder and prepare it again")
+        more = f" and {len(damage) - 3} more files" if len(damage) > 3 else ""
+        raise InputError(
+            f"{folder} is damaged: {', '.join(damage[:3])}{more}; remove the folder and prepare it again"
+        )
+
+
+def _hash_ids(path: Path, dtype: np.dtype[np.unsignedinteger]) -> tuple[str, int]:
+    """SHA-256 of a file of ids, and the largest id in it, -1 if it is empty."""
+    digest, largest = hashlib.sha256(), -1
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            largest = max(largest, int(np.frombuffer(block, dtype).max()))
+    return digest.hexdigest(), largest
 
 
 def _token_bytes(tokenizer_json: str, manifest: Manifest) -> TokenBytes | None:

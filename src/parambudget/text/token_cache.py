@@ -9,14 +9,16 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Annotated, Final, Literal, Protocol
 
 import numpy as np
 import platformdirs
 import tokenizers
+from pydantic import Field
 from tokenizers import Tokenizer
 
-from parambudget._files import atomic_folder, sha256_of_file
+from parambudget._documents import CLOSED, Count, Sha256, read_with_seal, write_with_seal
+from parambudget._files import atomic_folder, only_writer, remove_temporaries, sha256_of_file
 from parambudget.errors import InputError
 from parambudget.text.corpus import Corpus, Document
 from parambudget.text.forms import LeftOut
@@ -26,6 +28,7 @@ from parambudget.text.tokenizer import (
     OWN_END,
     SAMPLE_BYTES,
     EndOfText,
+    IdType,
     TokenBytes,
     TokenIds,
     batches,
@@ -36,7 +39,25 @@ from parambudget.text.tokenizer import (
 )
 
 _BATCH_BYTES: Final = 8_000_000
-_LAYOUT: Final = 1
+_LAYOUT: Final = 2
+_FACTS: Final = "facts.json"
+_Hashed = Literal["train.bin", "validation.bin", "tokenizer.json"]
+_HASHED: Final[tuple[_Hashed, ...]] = ("train.bin", "validation.bin", "tokenizer.json")
+WAIT_SECONDS: Final = 5.0
+"""For another process that writes the same tokens: those of a small text are soon there."""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """facts.json of a folder in the cache."""
+
+    __pydantic_config__ = CLOSED
+
+    entries: Annotated[int, Field(ge=1, le=2**31)]
+    dtype: IdType
+    train_bytes: Count
+    validation_bytes: Count
+    sha256: dict[_Hashed, Sha256]
 
 
 class Tokens(Protocol):
@@ -91,7 +112,15 @@ def token_data(corpus: Corpus, vocab_size: int, *, cache: Path | None = None) ->
     data = _read(folder, corpus)
     if data is None:
         try:
-            _write(folder, corpus, vocab_size)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            busy = (
+                f"another process is writing the tokens of {corpus.name} to {folder}; start again when it "
+                "is done"
+            )
+            with only_writer(folder.with_name(f".{folder.name}.lock"), busy, wait_seconds=WAIT_SECONDS):
+                remove_temporaries(folder.parent, folder.name)
+                if _read(folder, corpus) is None:
+                    _write(folder, corpus, vocab_size)
         except OSError as error:
             raise InputError(
                 f"cannot write tokens to {folder.parent}: {error.strerror}; free some space there, "
@@ -111,21 +140,21 @@ def _key(corpus: Corpus, vocab_size: int) -> str:
 def _read(folder: Path, corpus: Corpus) -> TokenData | None:
     """The tokens in the folder; None if it does not exist or is not what was written."""
     try:
-        metadata = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        if any(sha256_of_file(folder / name) != digest for name, digest in metadata["sha256"].items()):
+        facts = read_with_seal(folder / _FACTS, _Facts)
+        if any(sha256_of_file(folder / name) != facts.sha256.get(name) for name in _HASHED):
             return None
         tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return None
     return TokenData(
         name=corpus.name, sha256=corpus.sha256,
         n_documents=len(corpus.train_hashes | corpus.validation_hashes),
-        n_held_out=len(corpus.validation_hashes - corpus.train_hashes), entries=metadata["entries"],
-        train=memory_map(folder / "train.bin", metadata["dtype"]),
-        validation=memory_map(folder / "validation.bin", metadata["dtype"]),
-        train_bytes=metadata["train_bytes"], validation_bytes=metadata["validation_bytes"],
+        n_held_out=len(corpus.validation_hashes - corpus.train_hashes), entries=facts.entries,
+        train=memory_map(folder / "train.bin", facts.dtype),
+        validation=memory_map(folder / "validation.bin", facts.dtype),
+        train_bytes=facts.train_bytes, validation_bytes=facts.validation_bytes,
         bytes_of_token=bytes_of_token(Tokenizer.from_str(tokenizer_json)),
-        tokenizer_json=tokenizer_json, tokens_sha256=metadata["sha256"]["train.bin"],
+        tokenizer_json=tokenizer_json, tokens_sha256=facts.sha256["train.bin"],
         left_out=corpus.left_out, trained_here=True,
     )  # fmt: skip
 
@@ -144,17 +173,14 @@ def _write(folder: Path, corpus: Corpus, vocab_size: int) -> None:
         dtype = id_type(tokenizer.get_vocab_size())
         for split, documents in (("train", corpus.train), ("validation", corpus.validation)):
             _encode(tokenizer, documents, unfinished / f"{split}.bin", dtype)
-        metadata = {
-            "entries": tokenizer.get_vocab_size(),
-            "dtype": dtype.name,
-            "train_bytes": sum(document.n_bytes for document in corpus.train),
-            "validation_bytes": sum(document.n_bytes for document in corpus.validation),
-            "sha256": {
-                name: sha256_of_file(unfinished / name)
-                for name in ("train.bin", "validation.bin", "tokenizer.json")
-            },
-        }
-        (unfinished / "facts.json").write_text(json.dumps(metadata), encoding="utf-8")
+        facts = _Facts(
+            entries=tokenizer.get_vocab_size(),
+            dtype=dtype.name,
+            train_bytes=sum(document.n_bytes for document in corpus.train),
+            validation_bytes=sum(document.n_bytes for document in corpus.validation),
+            sha256={name: sha256_of_file(unfinished / name) for name in _HASHED},
+        )
+        write_with_seal(unfinished / _FACTS, facts)
 
 
 def _train_tokenizer(corpus: Corpus, vocab_size: int) -> Tokenizer:

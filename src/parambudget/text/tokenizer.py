@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from parambudget._files import read_json
@@ -16,6 +17,8 @@ from parambudget.errors import ConfigError, InputError
 TokenIds = npt.NDArray[np.integer]
 TokenBytes = npt.NDArray[np.number]
 """By id, the bytes of UTF-8 that it stands for."""
+IdType = Annotated[str, Field(pattern=r"^uint(16|32)$")]
+"""The name of the type of ids in a file; numpy's object type would make addresses of a file's bytes."""
 END_OF_TEXT: Final = "<|endoftext|>"
 FEWEST_ENTRIES: Final = 257
 """One per byte, and one for the end of a document."""

@@ -14,8 +14,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from parambudget.arch.validation import PositiveFloat, format_validation_error
-from parambudget.cost.step import SETTINGS, NonNegativeFloat, PositiveInt, StepConfig, StepFields
+from parambudget.arch.validation import NonNegativeFloat, PositiveFloat, format_validation_error
+from parambudget.cost.step import SETTINGS, PositiveInt, StepConfig, StepFields
 from parambudget.errors import ConfigError
 
 DecayRate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]

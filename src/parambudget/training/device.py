@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 
+import psutil
 import torch
 
 from parambudget._version import __version__
@@ -46,7 +47,7 @@ class Compute:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         if sys.platform == "win32":
-            return None
+            return int(psutil.Process().memory_info().peak_wset)
         import resource  # not there on Windows
 
         unit = 1 if sys.platform == "darwin" else 1024

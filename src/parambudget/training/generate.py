@@ -93,6 +93,7 @@ def load_checkpoint(
             f"{path} is not a checkpoint; give the folder of a run, its checkpoints/step-N, or a "
             "Hugging Face folder"
         )
+    files.read_state(folder)
     module = Transformer(load(folder / "config.json", {}).model, device=compute.device, dtype=torch.float32)
     files.load_weights(folder, module)
     return LoadedModel(folder, module.eval(), _saved_tokenizer(folder), compute)
@@ -183,6 +184,11 @@ def generate_tokens(
 
 def sample_token(logits_V: Tensor, params: SamplingParams, generator: torch.Generator) -> int:
     """Sample an id from its logits."""
+    if not bool(torch.isfinite(logits_V).all()):
+        raise InputError(
+            "the model computes logits that are not finite: its training had diverged; use an earlier "
+            "checkpoint"
+        )
     if params.temperature == 0:
         return int(logits_V.argmax())
     if params.top_k is not None and params.top_k < len(logits_V):

@@ -34,7 +34,13 @@ from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
 from parambudget.training.run.resume import require_same_run, restore_newest_checkpoint
 from parambudget.training.schedule import learning_rate
-from parambudget.training.train_state import TrainState, init_train_state, load_initial_weights
+from parambudget.training.train_state import (
+    TrainState,
+    init_train_state,
+    initial_weights_of,
+    load_initial_weights,
+    require_initial_weights,
+)
 
 if TYPE_CHECKING:
     from parambudget.training.checkpoint.sharded import ShardedCheckpointWriter
@@ -121,9 +127,17 @@ def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callabl
         config = group.executed_config(job.config, compute)
         planned = predict_run(model, config, compute)
         state = init_train_state(model, config, compute, group)
-        origin = {} if job.init is None else load_initial_weights(job.init, state, data, on_notice)
+        stored = read_run_config(job.out) if job.resume else None
+        origin, init = {}, job.init
+        if init is None and stored is not None and stored["provenance"].get("init"):
+            origin = initial_weights_of(stored)
+            # A run that was stopped before its first checkpoint begins again where it began.
+            init = None if list_checkpoints(job.checkpoints) else Path(origin["init"])
+        if init is not None:
+            require_initial_weights(init)
+            origin = load_initial_weights(init, state, data, on_notice)
         document = run_folder.run_config_document(model, config, data, {**job.provenance, **origin})
-        if job.resume and (stored := read_run_config(job.out)) is not None:
+        if stored is not None:
             require_same_run(job.out, stored, document)
         group.barrier()  # a process that has failed takes no part in making the writer's group below
     shard_writer = create_shard_writer() if config.step.shard else None
@@ -149,6 +163,8 @@ def main_loop(
         on_start()
         session.clock.add_earlier_updates(step.tokens_per_second for step in before)
         saver = AsyncCheckpointSaver(job.checkpoints, job.config.keep, on_notice)
+        for step in before:
+            saver.observe(step)
 
         def record(step: StepMetrics) -> None:
             metrics.add(step)
@@ -156,12 +172,17 @@ def main_loop(
 
         def save(step: StepMetrics) -> None:
             summary = session.result_after(step).as_dict()
-            snapshot = files.take_snapshot(step, state.module, state.optimizer, metadata)
+            snapshot = files.take_snapshot(step, state.module, state.optimizer, metadata, metrics.copy())
             saver.save(snapshot, lambda: write_json(job.out / "summary.json", summary))
 
         last, diverged = run_updates(session, first, n_skipped, saver, stop_requested, record, save)
-        if diverged:
-            raise _divergence(last, saver)
+        if diverged is not None:
+            metrics.finish()
+            saver.wait()
+            sound = files.newest_sound_checkpoint(job.checkpoints, saver.sound_step)
+            unfinished = replace(session.result_after(last), finished=False, checkpoint=sound)
+            write_json(job.out / "summary.json", unfinished.as_dict())
+            raise _divergence(diverged, last, sound)
         metrics.finish()
         saver.finish()
         result = session.result_after(last)
@@ -196,7 +217,7 @@ def worker_loop(session: _Session, stop_requested: Callable[[], bool]) -> TrainR
         n_done, n_skipped = state.group.broadcast((0, 0))
         if n_done:
             folder = job.checkpoints / f"step-{n_done}"
-            checkpoint_state = files.read_state(folder, check=False)
+            checkpoint_state = files.read_state(folder, check=False)  # the main process has checked it
             files.restore(folder, checkpoint_state, state.module, state.optimizer)
         state.group.barrier()
     saver = AsyncCheckpointSaver(job.checkpoints, job.config.keep, lambda _: None, is_main=False)
@@ -215,28 +236,32 @@ def run_updates(
     session: _Session, first: StepMetrics, n_skipped: int, saver: AsyncCheckpointSaver,
     stop_requested: Callable[[], bool], on_step: Callable[[StepMetrics], None],
     save: Callable[[StepMetrics], None],
-) -> tuple[StepMetrics, bool]:  # fmt: skip
+) -> tuple[StepMetrics, str | None]:  # fmt: skip
     """Make the updates after `first`, in step with the other processes: to the last one, until any process is
     asked to stop, or until too many in a row were skipped.
 
-    Returns the last step, and whether the run has diverged. `n_skipped` is how many updates in a row were
-    skipped up to `first`.
+    Returns the last step, and what shows that the run has diverged, if it has. Weights that are not finite
+    are not saved.
+    `n_skipped` is how many updates in a row were skipped up to `first`.
     """
     job, group, last = session.job, session.state.group, first
     if group.all_reduce_any(stop_requested()):
-        return last, False
+        return last, None
     for last in train_steps(session.state, job.model, job.config, job.data, first.step, session.clock):
         on_step(last)
+        saver.observe(last)
         saver.poll()
         n_skipped = n_skipped + 1 if last.skipped else 0
         if n_skipped >= MOST_SKIPPED_IN_A_ROW:
-            return last, True
+            return last, f"loss or gradient was not finite for {n_skipped} updates in a row"
         stopping = group.all_reduce_any(stop_requested())
         if stopping or is_due(last.step, job.config.save_every, job.config):
+            if group.all_reduce_any(not files.all_finite(session.state.module.parameters())):
+                return last, "weights are not finite"
             save(last)
         if stopping:
             break
-    return last, False
+    return last, None
 
 
 def train_steps(
@@ -266,7 +291,10 @@ def train_steps(
             validation = evaluate(
                 state.loss_fn, held_out, data, config.step.batch_size, state.compute, state.group
             )
-            step = replace(step, val_loss=validation.loss, val_bits_per_byte=validation.bits_per_byte)
+            step = replace(
+                step, evaluated=True, val_loss=finite_or_none(validation.loss),
+                val_bits_per_byte=finite_or_none(validation.bits_per_byte),
+            )  # fmt: skip
         yield step
 
 
@@ -324,10 +352,14 @@ def step_metrics(
     """The metrics of an update that the clock has just timed."""
     speed = clock.tokens_per_second()
     return StepMetrics(
-        step=step, loss=loss if math.isfinite(loss) else None, lr=rate,
-        grad_norm=grad_norm if math.isfinite(grad_norm) else None, skipped=skipped,
+        step=step, loss=finite_or_none(loss), lr=rate, grad_norm=finite_or_none(grad_norm), skipped=skipped,
         tokens=step * clock.tokens_per_update, tokens_per_second=speed, mfu=clock.mfu(speed),
     )  # fmt: skip
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """The value as metrics have it: null where there is no number to write."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def is_due(step: int, every: int, config: TrainConfig) -> bool:
@@ -335,14 +367,11 @@ def is_due(step: int, every: int, config: TrainConfig) -> bool:
     return step % every == 0 or step == config.steps
 
 
-def _divergence(step: StepMetrics, saver: AsyncCheckpointSaver) -> CheckFailed:
-    """The error of a run that has diverged; names the checkpoint to return to."""
-    saver.wait()
-    saved = list_checkpoints(saver.checkpoints)
+def _divergence(problem: str, step: StepMetrics, sound: Path | None) -> CheckFailed:
+    """The error of a run that has diverged; names the newest checkpoint that can be trained on."""
+    advice = f"start from the last good checkpoint: `init={sound}`" if sound else "start again"
     return CheckFailed(
-        f"loss or gradient was not finite for {MOST_SKIPPED_IN_A_ROW} updates in a row, up to step "
-        f"{step.step}; lower learning_rate={step.lr:g} and start again"
-        + (f" (last good checkpoint: {saved[0]})" if saved else " (no checkpoint was saved yet)")
+        f"{problem}, up to step {step.step}; lower learning_rate={step.lr:g} and {advice}, in another folder"
     )
 
 

@@ -1,25 +1,33 @@
 """The metrics of a run, per update and at its end: plain values, as in metrics.jsonl and summary.json."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, TypedDict, cast
+from typing import Annotated, Any, Final, Self, TypedDict, cast
 
-from parambudget._files import read_json
+from pydantic import ConfigDict, Field
+
+from parambudget._documents import CLOSED, Count, parse_document
+from parambudget._files import json_text, read_json, read_regular
 from parambudget._tabular import HasRows
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.errors import InputError
-from parambudget.formats.source import read_source
+from parambudget.text.forms import TokenDtype
+
+METRICS: Final = "metrics.jsonl"
+Positive = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
 class StepMetrics:
     """The metrics of one update, and those of the evaluation after it if there was one."""
 
-    step: int
+    __pydantic_config__ = CLOSED
+
+    step: Annotated[int, Field(ge=0, le=2**31)]
     """Completed updates, from 1."""
     loss: float | None
     """Mean nats per token over the update's batch; None if not finite."""
@@ -28,7 +36,7 @@ class StepMetrics:
     """Before clipping; None if not finite."""
     skipped: bool
     """Loss or gradient was not finite, and the weights were left as they were."""
-    tokens: int
+    tokens: Count
     """Training tokens seen so far."""
     tokens_per_second: float
     """Of this update alone, without evaluation and saving."""
@@ -37,14 +45,17 @@ class StepMetrics:
     busiest_expert: float | None = None
     """Tokens of the busiest expert relative to an even share, in the worst layer; None for a dense model."""
     val_loss: float | None = None
-    """Mean nats per validation token."""
+    """Mean nats per validation token; None if not finite."""
     val_bits_per_byte: float | None = None
     """The same loss in bits per byte of text: comparable between tokenizers."""
+    evaluated: bool = False
+    """The model was evaluated after this update."""
 
     def as_row(self) -> dict[str, float | bool | None]:
         """The line in metrics.jsonl, without the fields that do not apply to this update or model."""
         row = asdict(self)
-        if self.val_loss is None:
+        del row["evaluated"]
+        if not self.evaluated:
             del row["val_loss"], row["val_bits_per_byte"]
         if not self.skipped:
             del row["skipped"]
@@ -53,20 +64,28 @@ class StepMetrics:
         return row
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """The metrics that `as_row` made a line of."""
-        return cls(**({"skipped": False} | dict(row)))
+    def parse_row(cls, line: str, name: str) -> Self:
+        """The metrics that `as_row` made a line of; the error says what is wrong in `name`."""
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise InputError(f"{name} is not a line that train wrote") from None
+        if isinstance(row, dict):
+            row = {"skipped": False, **row, "evaluated": "val_loss" in row}
+        return parse_document(row, cls, name)
 
 
 @dataclass(frozen=True)
 class TrainResult(HasRows):
     """The state of a run at its end, or at its last save; its table has one row per update."""
 
+    __pydantic_config__ = CLOSED
+
     finished: bool
-    parameters: int
+    parameters: Count
     """Parameters of the trained module, equal to the planned total."""
-    steps: int
-    tokens: int
+    steps: Count
+    tokens: Count
     loss: float | None
     val_loss: float | None
     val_bits_per_byte: float | None
@@ -76,12 +95,12 @@ class TrainResult(HasRows):
     """Share of `peak_flops`, full convention."""
     peak_flops: float | None
     """Dense bfloat16 FLOP/s of all devices; None if not known."""
-    peak_memory_bytes: int | None
+    peak_memory_bytes: Count | None
     """As measured by `Compute.peak_memory_bytes`."""
     seconds: float
     """From the start, or from the resume, to the last save."""
     device: str
-    planned: dict[str, float | None] | None
+    planned: dict[str, int | float | None] | None
     """The predicted peak memory, tokens per second and update time, as in `training.run.forecast`."""
     checkpoint: Path | None
     """The newest one; None if the run stopped before its first update."""
@@ -89,10 +108,13 @@ class TrainResult(HasRows):
     """Of the run."""
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], folder: Path) -> Self:
-        """The result that `as_dict` made JSON values of, with the folder of its run."""
-        saved = values.get("checkpoint")
-        return cls(**{**values, "checkpoint": Path(saved) if saved else None, "folder": folder})
+    def read(cls, folder: Path) -> Self:
+        """The result in summary.json of a run's folder; the error is one line."""
+        path = folder / "summary.json"
+        values = read_json(path)
+        return parse_document(
+            {**values, "folder": str(folder)} if isinstance(values, dict) else values, cls, str(path)
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, as in summary.json."""
@@ -102,7 +124,8 @@ class TrainResult(HasRows):
 
     def rows(self) -> list[dict[str, object]]:
         """One dict per update, read from metrics.jsonl."""
-        return [asdict(step) for step in read_run(self.folder).steps]
+        rows = [asdict(step) for step in read_run(self.folder).steps]
+        return [{name: value for name, value in row.items() if name != "evaluated"} for row in rows]
 
 
 @dataclass(frozen=True)
@@ -113,8 +136,8 @@ class Run:
     model: ModelConfig
     steps: tuple[StepMetrics, ...]
     planned_steps: int | None
-    summary: dict[str, Any]
-    """summary.json; empty before the first save."""
+    summary: TrainResult | None
+    """summary.json; None before the first save."""
 
     @property
     def name(self) -> str:
@@ -124,7 +147,7 @@ class Run:
     @property
     def evaluations(self) -> tuple[StepMetrics, ...]:
         """The updates that were followed by an evaluation."""
-        return tuple(step for step in self.steps if step.val_loss is not None)
+        return tuple(step for step in self.steps if step.evaluated)
 
     @property
     def update_seconds(self) -> float:
@@ -147,8 +170,8 @@ class Run:
     def result(self) -> TrainResult:
         """The state of the run after its newest update: what `train` returned if that was the last."""
         summary, last = self.summary, self.steps[-1]
-        if summary.get("steps") == last.step:
-            return TrainResult.from_dict(summary, self.folder)
+        if summary is not None and summary.steps == last.step:
+            return summary
         figures = self.as_dict()
         saved = next(iter(list_checkpoints(self.folder / "checkpoints")), None)
         return TrainResult(
@@ -164,11 +187,13 @@ class Run:
     def as_dict(self) -> dict[str, Any]:
         """The figures of the run as plain JSON values."""
         last, evaluations = self.steps[-1], self.evaluations
-        best = min(evaluations, key=lambda step: step.val_loss or 0.0) if evaluations else None
+        finite = [(step.val_loss, step.step) for step in evaluations if step.val_loss is not None]
+        best_loss, best_step = min(finite, default=(None, None))
+        summary = {} if self.summary is None else self.summary.as_dict()
         return {
             "run": str(self.folder),
-            "finished": bool(self.summary.get("finished", False)),
-            "parameters": self.summary.get("parameters"),
+            "finished": summary.get("finished", False),
+            "parameters": summary.get("parameters"),
             "planned": total(self.model),
             "steps": last.step,
             "planned_steps": self.planned_steps,
@@ -176,18 +201,19 @@ class Run:
             "loss": last.loss,
             "val_loss": evaluations[-1].val_loss if evaluations else None,
             "val_bits_per_byte": evaluations[-1].val_bits_per_byte if evaluations else None,
-            "best_val_loss": best.val_loss if best else None,
-            "best_step": best.step if best else None,
+            "best_val_loss": best_loss,
+            "best_step": best_step,
+            "evaluations": len(evaluations),
             "skipped": sum(step.skipped for step in self.steps),
             "tokens_per_second": self.tokens_per_second,
             "mfu": self.mfu,
-            "peak_flops": self.summary.get("peak_flops"),
-            "peak_memory_bytes": self.summary.get("peak_memory_bytes"),
-            "planned_figures": self.summary.get("planned"),
+            "peak_flops": summary.get("peak_flops"),
+            "peak_memory_bytes": summary.get("peak_memory_bytes"),
+            "planned_figures": summary.get("planned"),
             "update_seconds": self.update_seconds,
-            "seconds": self.summary.get("seconds"),
-            "device": self.summary.get("device"),
-            "checkpoint": self.summary.get("checkpoint"),
+            "seconds": summary.get("seconds"),
+            "device": summary.get("device"),
+            "checkpoint": summary.get("checkpoint"),
         }
 
     def _step_seconds(self) -> Iterator[float]:
@@ -206,11 +232,11 @@ def run_config_path(out: Path) -> Path | None:
     if not path.exists():
         return None
     try:
-        _read_document(path)
+        read_document(path)
     except InputError as error:
         for folder in list_checkpoints(out / "checkpoints"):
             with suppress(InputError):
-                _read_document(folder / "config.json")
+                read_document(folder / "config.json")
                 return folder / "config.json"
         problem = str(error).split(";")[0]
         raise InputError(
@@ -230,7 +256,7 @@ class RunConfigDocument(TypedDict):
 def read_run_config(out: Path) -> RunConfigDocument | None:
     """The config file of the run in `out`; None if `out` holds no run."""
     path = run_config_path(out)
-    return None if path is None else _read_document(path)
+    return None if path is None else read_document(path)
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
@@ -239,31 +265,98 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
-def _read_document(path: Path) -> RunConfigDocument:
+def read_document(path: Path) -> RunConfigDocument:
+    """The config file of a run; the error is one line."""
     document = read_json(path)
     if not isinstance(document, dict) or not {"model", "provenance", "train"} <= document.keys():
         raise InputError(f"{path} does not belong to a run; choose another folder with `out`")
+    for name in ("model", "provenance", "train"):
+        if not isinstance(document[name], dict):
+            raise InputError(
+                f"{path} is damaged: {name} is {json.dumps(document[name])[:40]}, not an object; choose "
+                "another folder with `out`"
+            )
+    parse_document(document["provenance"], _RunProvenance, f"provenance in {path}")
     return cast(RunConfigDocument, document)
+
+
+@dataclass(frozen=True)
+class _RunTrain:
+    """What is shown of a run's settings."""
+
+    __pydantic_config__ = CLOSED | ConfigDict(extra="ignore")
+
+    steps: Annotated[int, Field(ge=1, le=2**31)] | None = None
+
+
+@dataclass(frozen=True)
+class _RunProvenance:
+    """What is read back of a run's provenance; the rest of it is for people."""
+
+    __pydantic_config__ = CLOSED | ConfigDict(extra="ignore")
+
+    given: tuple[str, ...] = ()
+    hours: Positive | None = None
+    update_seconds: Positive | None = None
+    data: str | None = None
+    token_dtype: TokenDtype | None = None
+    tokenizer: str | None = None
+    end_of_text: str | None = None
+    init: str | None = None
+    init_sha256: str | None = None
 
 
 def read_run(folder: Path) -> Run:
     """The run in a folder; the last line of its metrics may have been cut short."""
-    if not (folder / "config.json").is_file() or not (folder / "metrics.jsonl").is_file():
+    if not (folder / "config.json").is_file() or not (folder / METRICS).is_file():
         raise InputError(f"no run has started in {folder}; give the folder of a run")
-    source = read_source(folder / "config.json")
-    summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
-    steps = tuple(_read_steps(folder / "metrics.jsonl"))
+    document = read_document(folder / "config.json")
+    steps_planned = parse_document(document["train"], _RunTrain, f"train in {folder / 'config.json'}").steps
+    summary = TrainResult.read(folder) if (folder / "summary.json").is_file() else None
+    content = read_metrics(folder)
+    for saved in list_checkpoints(folder / "checkpoints"):
+        with suppress(OSError):  # a run that goes on may be removing it
+            require_same_metrics(content, (saved / METRICS).read_bytes(), folder / METRICS)
+            break
+    steps = parse_rows(content, folder / METRICS, last_may_be_cut=True)
     if not steps:
         raise InputError(f"{folder} has no update yet; wait for its first one")
-    return Run(folder, ModelConfig.read(source.fields), steps, source.train.get("steps"), summary)
+    return Run(folder, ModelConfig.read(document["model"]), tuple(steps), steps_planned, summary)
 
 
-def _read_steps(path: Path) -> Iterator[StepMetrics]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        lines = file.read().splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            yield StepMetrics.from_row(json.loads(line))
-        except (ValueError, TypeError):
-            if number < len(lines):
-                raise InputError(f"{path}, line {number}: not a line that train wrote; remove it") from None
+def read_metrics(folder: Path) -> bytes:
+    """metrics.jsonl of a run."""
+    try:
+        return read_regular(folder / METRICS)
+    except OSError as error:
+        raise InputError(f"cannot read {folder / METRICS}: {error.strerror}") from None
+
+
+def format_rows(steps: Iterable[StepMetrics]) -> bytes:
+    """Updates as lines of metrics.jsonl."""
+    return "".join(json_text(step.as_row()) + "\n" for step in steps).encode()
+
+
+def parse_rows(content: bytes, path: Path, *, last_may_be_cut: bool = False) -> list[StepMetrics]:
+    """The updates in metrics.jsonl, one after the other; the error names the line that is none."""
+    lines = content.decode(errors="replace").split("\n")
+    cut = lines.pop()
+    if cut and not last_may_be_cut:
+        raise InputError(f"{path}, line {len(lines) + 1}, is cut short")
+    steps = [StepMetrics.parse_row(line, f"{path}, line {n},") for n, line in enumerate(lines, 1)]
+    for n, step in enumerate(steps, 1):
+        if step.step != n or step.tokens_per_second <= 0:
+            raise InputError(f"{path}, line {n}, is not of update {n}, which train wrote there")
+    return steps
+
+
+def require_same_metrics(content: bytes, saved: bytes, path: Path) -> None:
+    """Refuse metrics that do not begin with those that a checkpoint has a copy of; names the first line."""
+    if not content.startswith(saved):
+        pairs = zip(content.split(b"\n"), saved.split(b"\n"), strict=False)
+        same = [here == there for here, there in pairs]
+        n = same.index(False) + 1 if False in same else len(same)
+        raise InputError(
+            f"{path} is damaged: line {n} is not what train wrote; resume the run to restore it from a "
+            "checkpoint"
+        )

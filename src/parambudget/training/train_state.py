@@ -29,6 +29,7 @@ from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
 from parambudget.training.loss import NO_EXPERTS, ExpertLoadBalancer, build_loss
+from parambudget.training.metrics import RunConfigDocument
 from parambudget.training.optimizer import build_optimizer
 
 
@@ -90,8 +91,9 @@ def load_initial_weights(
         digest, tokenizer_json = _load_pretrained(init, state, on_notice)
     else:
         # The main process checks the files before the others open a damaged one.
-        state.group.main_process_first(lambda: files.read_state(init, check=state.group.is_main))
-        digest = files.load_weights(init, state.module, check=False)["sha256"]["model.safetensors"]
+        saved = state.group.main_process_first(lambda: files.read_state(init, check=state.group.is_main))
+        files.load_weights(init, state.module)
+        digest = saved.sha256["model.safetensors"]
         tokenizer_json = (init / "tokenizer.json").read_text(encoding="utf-8")
     if not data.tokenizer_json:
         on_notice(
@@ -99,7 +101,12 @@ def load_initial_weights(
         )
     elif tokenizer_json != data.tokenizer_json:
         on_notice(f"{init} was trained with another tokenizer: its weights are for other tokens")
-    return {"init": str(init), "init_sha256": digest}
+    return {"init": str(init.absolute()), "init_sha256": digest}
+
+
+def initial_weights_of(stored: RunConfigDocument) -> dict[str, str]:
+    """What the config file of a run says about the weights that it started from."""
+    return {name: str(stored["provenance"].get(name)) for name in ("init", "init_sha256")}
 
 
 def require_initial_weights(init: Path) -> None:

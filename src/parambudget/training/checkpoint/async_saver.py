@@ -7,7 +7,7 @@ from threading import Thread
 from parambudget.errors import InputError
 from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.files import Snapshot
-from parambudget.training.metrics import list_checkpoints
+from parambudget.training.metrics import StepMetrics, list_checkpoints
 
 
 class AsyncCheckpointSaver:
@@ -22,8 +22,18 @@ class AsyncCheckpointSaver:
         self, checkpoints: Path, keep: int, on_notice: Callable[[str], None], *, is_main: bool = True
     ) -> None:
         self.checkpoints, self.keep, self.on_notice, self.is_main = checkpoints, keep, on_notice, is_main
+        self.sound_step = 0
+        """The newest step whose weights are known to give finite losses."""
         self._thread: Thread | None = None
         self._error: Exception | None = None
+
+    def observe(self, step: StepMetrics) -> None:
+        """Learn from an update which weights are sound: its loss is of those before it, its evaluation of
+        those after it."""
+        if step.val_loss is not None:
+            self.sound_step = step.step
+        elif not step.skipped:
+            self.sound_step = step.step - 1
 
     def save(self, snapshot: Snapshot, then: Callable[[], None] = lambda: None) -> None:
         """Start writing a checkpoint once the previous one is done; `then` is called at the end."""
@@ -61,7 +71,7 @@ class AsyncCheckpointSaver:
                 files.write_shards(self.checkpoints, snapshot)
                 return
             files.write_checkpoint(self.checkpoints, snapshot)
-            files.remove_old(self.checkpoints, self.keep)
+            files.remove_old(self.checkpoints, self.keep, self.sound_step)
             then()
         except Exception as error:
             self._error = error

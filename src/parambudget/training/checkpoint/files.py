@@ -2,52 +2,62 @@
 
     step-N/model.safetensors        float32 weights under the names of the table; a tied head once
            optimizer.safetensors    the optimizer's state, `<state>/<tensor>`
-           state.json               step, losses, random state, environment, SHA-256 of the other files
+           state.json               step, losses, random state, environment, SHA-256 of the other files and
+                                    of its own content
            config.json              model, training settings and corpus: accepted wherever a model is
            tokenizer.json           as Hugging Face `tokenizers` writes it
+           metrics.jsonl            the rows of the run up to here
 
 Tensors and JSON only: loading a checkpoint cannot run code. The files are the same whether one process writes
 them or several, each its own rows (`sharded`).
 """
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from parambudget._files import publish_folder, sha256_of_file
+from parambudget._documents import CLOSED, Count, Sha256, read_with_seal, write_with_seal
+from parambudget._files import publish_folder, sha256_of_file, write_json
 from parambudget.errors import InputError
 from parambudget.training.device import Environment
 from parambudget.training.distributed import is_sharded
-from parambudget.training.metrics import RunConfigDocument, StepMetrics, list_checkpoints
+from parambudget.training.metrics import METRICS, RunConfigDocument, StepMetrics, list_checkpoints
 
 if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
     from parambudget.training.checkpoint.sharded import ShardedCheckpointWriter
 
+HASHED: Final = (METRICS, "config.json", "model.safetensors", "optimizer.safetensors", "tokenizer.json")
+"""Every file of a checkpoint but state.json."""
 _UNFINISHED: Final = ".unfinished-"
 _SHARDS: Final = "shards"
 
 
-class CheckpointState(TypedDict):
+@dataclass(frozen=True)
+class CheckpointState:
     """state.json of a checkpoint."""
 
-    step: int
-    tokens: int
+    __pydantic_config__ = CLOSED
+
+    step: Annotated[int, Field(ge=1, le=2**31)]
+    tokens: Count
     loss: float | None
     val_loss: float | None
-    torch_rng: str
+    torch_rng: Annotated[str, Field(pattern="^([0-9a-f]{2})+$")]
     """The bytes of torch's random state, in hexadecimal."""
-    surroundings: dict[str, str | int]
+    surroundings: dict[str, str | int | bool]
     """The environment that a bit-exact repetition depends on."""
-    sha256: dict[str, str]
+    sha256: dict[str, Sha256]
     """Of every other file."""
 
 
@@ -71,11 +81,14 @@ class Snapshot:
     optimizer: dict[str, Tensor]
     torch_rng: str
     metadata: RunMetadata
+    metrics: Callable[[], bytes] = bytes
+    """Flushes the rows of the run to the disk and returns them."""
 
 
 def take_snapshot(
-    step: StepMetrics, module: nn.Module, optimizer: torch.optim.Optimizer, metadata: RunMetadata
-) -> Snapshot:
+    step: StepMetrics, module: nn.Module, optimizer: torch.optim.Optimizer, metadata: RunMetadata,
+    metrics: Callable[[], bytes] = bytes,
+) -> Snapshot:  # fmt: skip
     """Copy what the next update will change. Keeps the device waiting only for the copy."""
     writer = metadata.shard_writer
 
@@ -91,7 +104,8 @@ def take_snapshot(
     }
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return Snapshot(step, weights, state, bytes(torch.get_rng_state().tolist()).hex(), metadata)
+    rng = bytes(torch.get_rng_state().tolist()).hex()
+    return Snapshot(step, weights, state, rng, metadata, metrics)
 
 
 def write_checkpoint(checkpoints: Path, snapshot: Snapshot) -> Path:
@@ -105,11 +119,11 @@ def write_checkpoint(checkpoints: Path, snapshot: Snapshot) -> Path:
                 metadata.shard_writer.write(unfinished / _SHARDS, snapshot.weights | snapshot.optimizer)
             unfinished.mkdir(parents=True, exist_ok=True)
             _write_tensors(unfinished, snapshot)
-            (unfinished / "config.json").write_text(json.dumps(metadata.config, indent=2), encoding="utf-8")
+            write_json(unfinished / "config.json", metadata.config)
             (unfinished / "tokenizer.json").write_text(metadata.tokenizer_json, encoding="utf-8")
-            hashes = {path.name: sha256_of_file(path) for path in sorted(unfinished.iterdir())}
-            state = json.dumps(_state_document(snapshot, hashes), indent=2)
-            (unfinished / "state.json").write_text(state, encoding="utf-8")
+            (unfinished / METRICS).write_bytes(snapshot.metrics())
+            hashes = {name: sha256_of_file(unfinished / name) for name in HASHED}
+            write_with_seal(unfinished / "state.json", _state_document(snapshot, hashes))
             publish_folder(unfinished, final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -135,20 +149,41 @@ def write_shards(checkpoints: Path, snapshot: Snapshot) -> None:
         writer.write(folder, snapshot.weights | snapshot.optimizer)
 
 
-def load_weights(folder: Path, module: nn.Module, *, check: bool = True) -> CheckpointState:
-    """Load the weights, after every file was checked against its hash; returns state.json."""
-    state = read_state(folder, check=check)
+def load_weights(folder: Path, module: nn.Module) -> None:
+    """Load the weights of a checkpoint that `read_state` has found undamaged."""
     _restore_weights(module, folder)
-    return state
+    require_finite(_saved_tensors(module), str(folder))
+
+
+def require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights of which one is not a finite number, and name the tensor."""
+    for name, tensor in tensors.items():
+        if not all_finite([tensor]):
+            raise InputError(
+                f"{name} in {where} has values that are not finite: training had diverged; use an earlier "
+                "checkpoint, or train again with a lower `learning_rate`"
+            )
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether every value is a finite number; of sharded tensors, every value that this process has."""
+    own = [cast("DTensor", tensor).to_local() if is_sharded(tensor) else tensor for tensor in tensors]
+    return bool(torch.stack([torch.isfinite(tensor).all() for tensor in own]).all())
 
 
 def restore(
     folder: Path, state: CheckpointState, module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Restore weights, optimizer and random state; `state` is what `read_state` returned."""
-    _restore_weights(module, folder)
+    load_weights(folder, module)
     _restore_optimizer(module, optimizer, folder)
-    torch.set_rng_state(torch.tensor(list(bytes.fromhex(state["torch_rng"])), dtype=torch.uint8))
+    try:
+        torch.set_rng_state(torch.tensor(list(bytes.fromhex(state.torch_rng)), dtype=torch.uint8))
+    except (RuntimeError, TypeError):
+        raise InputError(
+            f"the random state in {folder} is not one of this torch ({torch.__version__}); resume with the "
+            f"torch that wrote it ({state.surroundings.get('torch', 'not recorded')})"
+        ) from None
 
 
 def best_checkpoint(checkpoints: Path) -> Path | None:
@@ -159,12 +194,22 @@ def best_checkpoint(checkpoints: Path) -> Path | None:
     return min(evaluated, key=lambda pair: pair[0])[1] if evaluated else None
 
 
-def remove_old(checkpoints: Path, keep: int) -> None:
-    """Remove all but the newest `keep` and the best."""
-    best = best_checkpoint(checkpoints)
-    for path in list_checkpoints(checkpoints)[keep:]:
-        if path != best:
+def remove_old(checkpoints: Path, keep: int, sound_step: int = 0) -> None:
+    """Remove all but the newest `keep`, the best, and the newest one that is known to train on: up to
+    `sound_step` of them are."""
+    best, saved = best_checkpoint(checkpoints), list_checkpoints(checkpoints)
+    sound = newest_sound_checkpoint(checkpoints, sound_step)
+    for path in saved[keep:]:
+        if path not in (best, sound):
             remove(path)
+
+
+def newest_sound_checkpoint(checkpoints: Path, sound_step: int) -> Path | None:
+    """The newest checkpoint of a step up to which the weights are known to give finite losses."""
+    sound = (
+        path for path in list_checkpoints(checkpoints) if int(path.name.removeprefix("step-")) <= sound_step
+    )
+    return next(sound, None)
 
 
 def remove(folder: Path) -> None:
@@ -194,10 +239,20 @@ def read_state(folder: Path, *, check: bool = True) -> CheckpointState:
     Of several processes one needs to `check`.
     """
     try:
-        state: CheckpointState = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        hashes = state["sha256"].items() if check else ()
-        changed = [name for name, digest in hashes if sha256_of_file(folder / name) != digest]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        state = read_with_seal(folder / "state.json", CheckpointState)
+    except InputError as error:
+        raise InputError(f"checkpoint {folder} is not complete ({error}); use another one") from None
+    if state.sha256.keys() != set(HASHED):
+        raise InputError(
+            f"checkpoint {folder} is damaged: state.json has not the hashes of all files; use another one"
+        )
+    if folder.name.startswith("step-") and folder.name != f"step-{state.step}":
+        raise InputError(
+            f"checkpoint {folder} is damaged: it holds step {state.step}; rename it or use another one"
+        )
+    try:
+        changed = [name for name in HASHED if check and sha256_of_file(folder / name) != state.sha256[name]]
+    except OSError as error:
         raise InputError(f"checkpoint {folder} is not complete ({error}); use another one") from None
     if changed:
         raise InputError(
@@ -208,11 +263,10 @@ def read_state(folder: Path, *, check: bool = True) -> CheckpointState:
 
 def _state_document(snapshot: Snapshot, hashes: dict[str, str]) -> CheckpointState:
     step = snapshot.step
-    return {
-        "step": step.step, "tokens": step.tokens, "loss": step.loss, "val_loss": step.val_loss,
-        "torch_rng": snapshot.torch_rng, "surroundings": snapshot.metadata.environment.as_dict(),
-        "sha256": hashes,
-    }  # fmt: skip
+    environment: dict[str, str | int | bool] = {**snapshot.metadata.environment.as_dict()}
+    return CheckpointState(
+        step.step, step.tokens, step.loss, step.val_loss, snapshot.torch_rng, environment, hashes
+    )
 
 
 def _unfinished_path(checkpoints: Path, snapshot: Snapshot) -> Path:
@@ -291,8 +345,6 @@ def _fill(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _val_loss(folder: Path) -> float | None:
-    try:
-        loss = json.loads((folder / "state.json").read_text(encoding="utf-8"))["val_loss"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return loss if isinstance(loss, float) else None
+    with suppress(InputError):
+        return read_with_seal(folder / "state.json", CheckpointState).val_loss
+    return None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.validation import LARGEST_FLOAT
 from parambudget.cost.step import StepConfig, accumulation_steps, micro_batch_size
 from parambudget.errors import ConfigError
 from parambudget.scaling.hyperparameters import (
@@ -42,7 +43,7 @@ _ALWAYS: Final = {
 }
 """Why the settings that depend on neither model, text nor device have their default."""
 _PROBE: Final[dict[str, Any]] = {
-    "steps": 2**31, "batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": 1e300,
+    "steps": 2**31, "batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": LARGEST_FLOAT,
     "final_learning_rate": 0.0, "warmup_steps": 0, "eval_every": 1, "eval_tokens": 1, "save_every": 1,
 }  # fmt: skip
 

@@ -3,12 +3,10 @@
 The trainer chooses and refuses settings by it, and shows it beside what it measures.
 """
 
-import os
-import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import torch
 from torch import nn
 
@@ -135,11 +133,8 @@ def _with_saves(peak: int, model: ModelConfig, config: TrainConfig) -> int:
 
 def _resident_bytes() -> int:
     """The memory of this process now: Python, the text, and torch with what it loads for the first update."""
-    if sys.platform != "linux":
-        return 0
     matrix = nn.Parameter(torch.zeros(2, 2))
     (matrix @ matrix).sum().backward()
     for optimizer in (torch.optim.AdamW([matrix]), torch.optim.Muon([matrix])):
         optimizer.step()
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.Process().memory_info().rss)

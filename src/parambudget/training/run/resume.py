@@ -1,6 +1,6 @@
 """Resume a run: the same model, settings and text, from its newest valid checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -8,7 +8,13 @@ from parambudget.errors import InputError
 from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.files import CheckpointState, RunMetadata
 from parambudget.training.config import TrainConfig
-from parambudget.training.metrics import RunConfigDocument, StepMetrics, list_checkpoints
+from parambudget.training.metrics import (
+    METRICS,
+    RunConfigDocument,
+    StepMetrics,
+    list_checkpoints,
+    read_document,
+)
 from parambudget.training.run.run_folder import MetricsFile
 from parambudget.training.train_state import TrainState
 
@@ -67,20 +73,21 @@ def newest_valid_checkpoint(
 
     Damaged ones are moved to `damaged-step-N`, with a notice.
     """
-    damaged: list[str] = []
+    damaged: dict[Path, str] = {}
     for folder in list_checkpoints(checkpoints):
         try:
             state = files.read_state(folder)
         except InputError as error:
-            damaged.append(str(error).split(";")[0])
+            damaged[folder] = str(error).split(";")[0]
             continue
-        for problem in damaged:
+        for problem in damaged.values():
             on_notice(f"{problem}; it is set aside, and the run continues from {folder.name}")
-        _set_aside(checkpoints, newer_than=state["step"])
+        _set_aside(damaged)
         return folder, state
     if damaged:
+        first = next(iter(damaged.values()))
         raise InputError(
-            f"no checkpoint in {checkpoints} is complete ({damaged[0]}); start again in another folder"
+            f"no checkpoint in {checkpoints} is complete ({first}); start again in another folder"
         )
     return None
 
@@ -92,31 +99,29 @@ def restore_newest_checkpoint(
     """Restore the newest valid checkpoint and cut the metrics after it; returns the steps that remain."""
     newest = newest_valid_checkpoint(checkpoints, on_notice)
     if newest is None:
-        return metrics.truncate(0)
+        metrics.clear()
+        return []
     folder, state = newest
-    if state["step"] > steps:
-        raise InputError(f"{folder} is already beyond steps={steps}; use at least {state['step']}")
+    require_same_run(folder, read_document(folder / "config.json"), metadata.config)
+    if state.step > steps:
+        raise InputError(f"{folder} is already beyond steps={steps}; use at least {state.step}")
     files.restore(folder, state, train_state.module, train_state.optimizer)
     now = metadata.environment.as_dict()
     changed = [
         f"{name} {before} there and {now[name]} here"
-        for name, before in state["surroundings"].items()
+        for name, before in state.surroundings.items()
         if now.get(name, before) != before
     ]
     if changed:
         on_notice(f"the run continues, but not bit for bit: {', '.join(changed)}")
-    rows = metrics.truncate(state["step"])
-    if rows and rows[-1].step == state["step"]:
-        return rows
-    return [*rows, StepMetrics(state["step"], state["loss"], 0.0, None, False, state["tokens"], 0.0, None)]
+    return metrics.restore((folder / METRICS).read_bytes())
 
 
-def _set_aside(checkpoints: Path, newer_than: int) -> None:
-    for folder in list_checkpoints(checkpoints):
-        if int(folder.name.removeprefix("step-")) > newer_than:
-            aside = checkpoints / f"damaged-{folder.name}"
-            files.remove(aside)
-            folder.rename(aside)
+def _set_aside(damaged: Iterable[Path]) -> None:
+    for folder in damaged:
+        aside = folder.with_name(f"damaged-{folder.name}")
+        files.remove(aside)
+        folder.rename(aside)
 
 
 def _complete_settings(train: dict[str, object]) -> dict[str, object]:

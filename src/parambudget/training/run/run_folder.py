@@ -1,6 +1,5 @@
 """The folder of a run: locked by one process, with one line of metrics per update and a complete summary."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -9,9 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, cast
 
-from filelock import FileLock, Timeout
-
-from parambudget._files import atomic_write, read_json
+from parambudget._files import (
+    atomic_write,
+    only_writer,
+    remove_temporaries,
+    require_place,
+    sync_to_disk,
+)
 from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
@@ -22,19 +25,28 @@ from parambudget.text.forms import TokenDtype
 from parambudget.text.token_cache import TokenData
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
-from parambudget.training.metrics import RunConfigDocument, StepMetrics, TrainResult
+from parambudget.training.metrics import (
+    METRICS,
+    RunConfigDocument,
+    StepMetrics,
+    TrainResult,
+    format_rows,
+    parse_rows,
+    read_metrics,
+    require_same_metrics,
+)
 from parambudget.training.run.request import RunOptions
 
 END_OF_TEXT: Final = "end_of_text"
 """The key of the provenance for the token that ends documents; null if it is not known."""
-_RUN_FILES: Final = ("config.json", "metrics.jsonl", "summary.json", "checkpoints")
+_RUN_FILES: Final = ("config.json", METRICS, "summary.json", "checkpoints")
 
 
 def read_result(out: Path) -> TrainResult | None:
     """The result in summary.json of `out`; None if it is missing or cannot be read."""
     try:
-        return TrainResult.from_dict(read_json(out / "summary.json"), out)
-    except (InputError, TypeError):
+        return TrainResult.read(out)
+    except InputError:
         return None
 
 
@@ -70,9 +82,9 @@ def lock_run_folder(out: Path, *, resume: bool = False) -> Iterator[Path]:
             raise InputError(
                 f"cannot create {out}: {error.strerror}; choose a folder that is writable"
             ) from None
-        with _lock(checkpoints):
-            for path in out.glob(".*.tmp"):
-                path.unlink(missing_ok=True)
+        busy = f"another process is training in {out}; wait for it, or stop it first"
+        with only_writer(checkpoints / ".lock", busy):
+            remove_temporaries(out)
             files.remove_partial_saves(checkpoints)
             yield checkpoints
     finally:
@@ -84,6 +96,7 @@ def lock_run_folder(out: Path, *, resume: bool = False) -> Iterator[Path]:
 
 def require_free_run_folder(out: Path, *, resume: bool = False) -> None:
     """Refuse a folder that is not writable, or that holds a run that is not to be resumed."""
+    require_place(out, "`out`")
     present = [name for name in _RUN_FILES if _is_occupied(out / name)]
     if present and not (resume and "config.json" in present):
         hint = "; continue it with `resume=True`, or" if "config.json" in present else ";"
@@ -111,77 +124,87 @@ def _is_occupied(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Keep a second process out. The lock ends with the process, however that ends."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise InputError(
-            f"another process is training in {folder.parent}; wait for it, or stop it first"
-        ) from None
-    except (OSError, NotImplementedError):
-        pass  # some network file systems have no locks; there nobody is kept out
-    try:
-        yield
-    finally:
-        # Removed while it is still held: afterwards it could be the lock of another process.
-        with suppress(OSError):
-            Path(lock.lock_file).unlink()
-        lock.release()
-
-
 class MetricsFile:
-    """metrics.jsonl, one line per update. Rows that could not be written are written with a later one."""
+    """metrics.jsonl, one line per update. Rows that could not be written are written with a later one.
+
+    All rows stay in memory, about 200 bytes each: every checkpoint gets a copy of them, which is right
+    whatever happens to the file.
+    """
 
     def __init__(self, out: Path, on_notice: Callable[[str], None]) -> None:
-        self.path, self.on_notice = out / "metrics.jsonl", on_notice
-        self._pending: list[str] = []
+        self.path, self.on_notice = out / METRICS, on_notice
+        self._rows = bytearray()
+        self._n_written = 0
 
-    def truncate(self, last_step: int) -> list[StepMetrics]:
-        """Keep only the steps up to `last_step`; returns them."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-        steps = [step for line in lines if (step := _parse_row(line)) and step.step <= last_step]
-        atomic_write(self.path, "".join(json.dumps(step.as_row()) + "\n" for step in steps))
+    def restore(self, saved: bytes) -> list[StepMetrics]:
+        """Go back to the rows that a checkpoint has a copy of; returns them.
+
+        If the file does not begin with them, it is set aside and restored from the copy, with a notice.
+        """
+        steps = parse_rows(saved, self.path)
+        try:
+            require_same_metrics(read_metrics(self.path.parent), saved, self.path)
+        except InputError as error:
+            problem = str(error).split(";")[0]
+            if os.path.lexists(self.path):
+                aside = self.path.with_name(f"damaged-{METRICS}")
+                self.path.replace(aside)
+                problem += f"; it is kept as {aside.name}"
+            self.on_notice(f"{problem}; restored from the checkpoint of step {len(steps)}")
+        atomic_write(self.path, saved)
+        self._rows, self._n_written = bytearray(saved), len(saved)
         return steps
+
+    def clear(self) -> None:
+        """Drop all rows: no checkpoint stands for any of them."""
+        if self.path.exists():
+            atomic_write(self.path, b"")
 
     def add(self, step: StepMetrics) -> None:
         """Append the line of a step."""
-        self._pending.append(json.dumps(step.as_row()) + "\n")
-        if (error := self._write()) is not None and len(self._pending) == 1:
+        is_first = self._n_written == len(self._rows)
+        self._rows += format_rows([step])
+        if (error := self._write()) is not None and is_first:
             self.on_notice(
                 f"cannot write {self.path}: {error.strerror}; its rows are kept in memory and written later"
             )
 
+    def copy(self) -> Callable[[], bytes]:
+        """What a checkpoint of now keeps of the rows: a function for its thread, which returns once they are
+        on the disk. It raises `OSError` if they could not be written."""
+        error, rows = self._write(), bytes(self._rows)
+
+        def flush() -> bytes:
+            if error is not None:
+                raise error
+            sync_to_disk(self.path)
+            return rows
+
+        return flush
+
     def finish(self) -> None:
         """Write the pending rows, or raise."""
-        if self._pending and (error := self._write()) is not None:
+        if (error := self._write()) is not None:
+            n_pending = self._rows.count(b"\n", self._n_written)
             raise InputError(
-                f"cannot write {self.path}: {error.strerror}; its last {len(self._pending)} rows are lost"
+                f"cannot write {self.path}: {error.strerror}; its last {n_pending} rows are lost"
             )
 
     def _write(self) -> OSError | None:
-        size_bytes = None
+        """Append the pending rows, all of them or none."""
+        pending, size_bytes = self._rows[self._n_written :], None
+        if not pending:
+            return None
         try:
             with self.path.open("ab") as file:
                 size_bytes = file.tell()
-                file.write("".join(self._pending).encode())
+                file.write(pending)
         except OSError as error:
             if size_bytes is not None:
-                os.truncate(self.path, size_bytes)
+                with suppress(OSError):
+                    os.truncate(self.path, size_bytes)
             return error
-        self._pending.clear()
-        return None
-
-
-def _parse_row(line: str) -> StepMetrics | None:
-    """The metrics in a line, or None if the line was cut short."""
-    try:
-        return StepMetrics.from_row(json.loads(line))
-    except (ValueError, TypeError):
+        self._n_written += len(pending)
         return None
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.step import STEP_FIELDS, StepFields, accumulation_steps, micro_batch_size
+from parambudget.errors import ConfigError
 from parambudget.formats.source import Source
 from parambudget.planning.step_search import fastest_step
 from parambudget.text.token_cache import TokenData
@@ -19,7 +20,7 @@ from parambudget.training.run.autotune import settings_for_hours, settings_that_
 from parambudget.training.run.defaults import ResolvedTrainConfig, with_train_defaults
 from parambudget.training.run.forecast import has_ample_room, machine_of, require_room
 from parambudget.training.run.resume import require_same_run_model, require_same_settings
-from parambudget.units import format_bytes
+from parambudget.units import format_bytes, short_repr
 
 GIVEN: Final = "given"
 """Where the provenance of a run lists the settings that a person gave."""
@@ -61,7 +62,12 @@ def merge_sources(source: Source, flags: Mapping[str, object], *, longer: bool) 
     in tokens or hours, or other `steps`), only these stay and the rest is derived anew. A file without that
     list was written by a person: all of it stays.
     """
-    given = frozenset(source.provenance.get(GIVEN, source.train)) & source.train.keys()
+    named = source.provenance.get(GIVEN, list(source.train))
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise ConfigError(
+            f"provenance.{GIVEN} in the config file is {short_repr(named)}; it must be a list of settings"
+        )
+    given = frozenset(named) & source.train.keys()
     in_file = source.train
     if longer or flags.get("steps", in_file.get("steps")) != in_file.get("steps"):
         in_file = {name: value for name, value in in_file.items() if name in given}

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Final, NoReturn
 
 _STOP_SIGNALS: Final = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name)
 )
 
 
@@ -56,17 +56,25 @@ class StopRequest:
 
 @contextmanager
 def handle_stop_signals() -> Iterator[StopRequest]:
-    """SIGTERM, SIGUSR1 and a first SIGINT set the request; a second SIGINT interrupts at once.
+    """SIGTERM, SIGUSR1, SIGHUP and a first SIGINT set the request; a second SIGINT interrupts at once.
 
-    Outside the main thread, where Python cannot handle signals, no request is ever set.
+    Where the process was started to ignore SIGHUP (`nohup`), that stays ignored. Outside the main thread,
+    where Python cannot handle signals, no request is ever set.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request._handle) for number in _STOP_SIGNALS}
+    before = {
+        number: signal.signal(number, request._handle) for number in _STOP_SIGNALS if _is_wanted(number)
+    }
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_wanted(number: int) -> bool:
+    """Whether the signal is one to react to here."""
+    return signal.Signals(number).name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN
