@@ -182,7 +182,7 @@ def test_a_resumed_run_keeps_the_settings_that_are_not_given_again(parambudget, 
         (["config.json", "--hours", "nan"], "--hours nan is not a duration"),
         (["config.json", "--tokens", "many"], "--tokens 'many' is not a count"),
         (["--resume", "--learning-rate", "0.5"], "learning_rate is 0.002 there and 0.5 here"),
-        (["config.json", "--resume", "--intermediate-size", "64"], "run of another model"),
+        (["config.json", "--resume", "--intermediate-size", "64"], "is of another model"),
         (["config.json", "--init", "nowhere"], "nowhere is not a checkpoint; give a folder"),
     ],
 )
