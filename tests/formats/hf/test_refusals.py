@@ -113,7 +113,7 @@ def test_a_broken_key_is_counted_as_the_class_does_or_refused_in_one_line(kind, 
         ({"model_type": "deepseek_v2"}, "num_experts_per_tok is missing, and the class has no default"),
         ({"model_type": "deepseek_v3", "n_group": 7}, "n_expert_groups=7 does not divide n_experts=256"),
         ({"model_type": "deepseek_v3", "first_k_dense_replace": -1}, "first_k_dense_replace is -1"),
-        ({"model_type": "gemma2", "layer_types": ["full_attention"]}, "layer_types has 1 entries, and"),
+        ({"model_type": "gemma2", "layer_types": ["full_attention"]}, "layer_types has 1 entry, and"),
         (
             {"model_type": "qwen3", "num_hidden_layers": 1, "layer_types": ["linear_attention"]},
             "layer_types has 'linear_attention'; only sliding_attention and full_attention are supported",
