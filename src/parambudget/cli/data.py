@@ -8,6 +8,7 @@ import typer
 from parambudget.cli._help import Command, Group
 from parambudget.cli._options import (
     JsonOption,
+    arguments_as_flags,
     parse_path,
     print_json,
     print_lines,
@@ -105,4 +106,4 @@ def prepare(
     if as_json:
         print_json(manifest.as_dict())
     else:
-        print_lines(preparation_screen(manifest, out))
+        print_lines(map(arguments_as_flags, preparation_screen(manifest, out)))

@@ -48,7 +48,7 @@ def rescaled_frequencies(
 def _dynamic(scaling: RopeScaling, theta: float, n_pairs: int, device: Device, stretch: float) -> Tensor:
     """A base that grows with the sequence beyond the model's context. Source: dynamic NTK, Reddit user
     emozilla 2023."""
-    growth = torch.tensor(_factor(scaling) * max(stretch - 1, 0) + 1, dtype=torch.float64)
+    growth = torch.tensor(_factor(scaling) * max(stretch - 1, 0) + 1, dtype=torch.float64, device="cpu")
     base = theta * growth ** (n_pairs / (n_pairs - 1))  # torch's power does not overflow with an error
     return plain_frequencies(base.item(), n_pairs, device)
 

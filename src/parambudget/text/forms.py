@@ -136,7 +136,7 @@ class SourceFiles:
         tokens = [file for file in self.files if file.form in TOKEN_FORMS]
         if tokens and tokens[0].path == source:
             raise InputError(
-                f"{source} holds {form_name(tokens[0])} already: train on it with --data {source}"
+                f"{source} holds {form_name(tokens[0])} already: give it to train as `data`, as it is"
             )
         left_out = LeftOut.group((str(file.path.relative_to(source)), form_name(file)) for file in tokens)
         return SourceFiles(tuple(file for file in self.files if file not in tokens), self.left_out + left_out)

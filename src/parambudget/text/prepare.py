@@ -431,11 +431,11 @@ def _notes(
     separator = request.layout.separator
     has_text = any(part.kind == "text" for part in found.slices)
     if separator is not None and has_text and not any(result.skipped.n_separators for result in results):
-        notes.append(f"--separator {separator!r} is nowhere in the text: every file is one document")
+        notes.append(f"`separator` {separator!r} is nowhere in the text: every file is one document")
     if request.vocab_size is not None and tokenizer.entries < request.vocab_size:
         notes.append(
-            f"The text supports only {tokenizer.entries:,} tokens, fewer than --vocab-size "
-            f"{request.vocab_size}. Train with --vocab-size {tokenizer.entries}."
+            f"The text supports only {tokenizer.entries:,} tokens, fewer than "
+            f"`vocab_size={request.vocab_size}`. Train with `vocab_size={tokenizer.entries}`."
         )
     return tuple(notes)
 

@@ -102,11 +102,11 @@ class FoundSource:
         forms = {part.kind for part in self.slices}
         no_effect = []
         if layout.field != "text" and not forms & {*RECORD_FORMS, "hosted"}:
-            no_effect.append(f"--field {layout.field} had no effect: the source is plain text")
+            no_effect.append(f"`field` {layout.field} had no effect: the source is plain text")
         if layout.separator is not None and "text" not in forms:
-            no_effect.append("--separator had no effect: the source has no plain text")
+            no_effect.append("`separator` had no effect: the source has no plain text")
         if layout.skip_bad_lines and not forms & {"jsonl", "json", "hosted"}:
-            no_effect.append("--skip-bad-lines had no effect: the source has no JSON lines")
+            no_effect.append("`skip_bad_lines` had no effect: the source has no JSON lines")
         return no_effect
 
 
