@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import json
 import lzma
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -119,6 +120,12 @@ def test_a_long_compressed_text_is_one_document_in_chunks(tmp_path):
         ('{"text": \n{"text": "a"}\n', "jsonl"),
         ('[{"text": "a"}, {"te', "json"),
         ("[]", "json"),
+        (b"{oops\n" + JSON_LINES, "jsonl"),
+        (b"oops}\n" + JSON_LINES, "jsonl"),
+        (b"[1, 2]\n" + JSON_LINES, "jsonl"),
+        (gzip.compress(b"{oops\n" + JSON_LINES, mtime=0), "jsonl"),
+        ('{oops\n{"text": "a"}\n', "jsonl"),
+        ('An example:\n{"text": "a"}\nand so on\n', "text"),
         ("", "empty"),
         (b"PAR1...", "parquet"),
         (b"PK\x03\x04\0", "a zip archive: unpack it"),
@@ -143,6 +150,56 @@ def test_a_file_that_may_be_text_by_its_name_only_is_named(tmp_path):
         ("hidden", (".hidden",)), ("not text", ("b.txt",)), ("empty", ("c.txt",)),
     ]  # fmt: skip
     assert found.n_files == 4
+
+
+def test_a_damaged_first_line_is_refused_or_skipped_like_any_other(tmp_path):
+    (tmp_path / "a").write_bytes(b"{oops\n" + JSON_LINES)
+    with pytest.raises(InputError, match=r"a, line 1: not valid JSON .* or skip such lines"):
+        read(tmp_path / "a")
+    assert read(tmp_path / "a", skip_bad_lines=True) == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.json", "[1, 2, 3]", "JSON without records (objects or strings)"),
+        ("a.json", "{'text': 1}", "JSON that is damaged or cut short"),
+        ("a.JSON.gz", gzip.compress(b"[[1]]", mtime=0), "JSON without records (objects or strings)"),
+    ],
+)
+def test_json_without_records_is_no_plain_text(tmp_path, name, content, reason):
+    assert form_of(tmp_path / name, content) == reason
+    with pytest.raises(InputError, match=r"give an array of objects or strings, or rename it to \.txt"):
+        read(tmp_path / name)
+
+
+@pytest.fixture
+def no_files(tmp_path: Path) -> dict[str, str]:
+    """What is no file in the folder, with its reason."""
+    (tmp_path / "a.txt").write_text("text")
+    os.mkfifo(tmp_path / "pipe")
+    for link, target in {"dangling": "nothing", "loop": "loop", "folder": "."}.items():
+        (tmp_path / link).symlink_to(target)
+    return {
+        "dangling": "a link to nothing", "folder": "a link to a folder", "loop": "a link to itself",
+        "pipe": "a pipe",
+    }  # fmt: skip
+
+
+def test_what_is_no_file_is_left_out_by_name(tmp_path, no_files):
+    found = find_files(tmp_path)
+    assert [file.path.name for file in found.files] == ["a.txt"]
+    assert {name: each.reason for each in found.left_out for name in each.examples} == no_files
+    for name in ("pipe", "dangling", "loop"):
+        with pytest.raises(InputError, match=f"{name} is {no_files[name]}; give a text file"):
+            find_files(tmp_path / name)
+
+
+def test_a_name_that_is_too_long_for_a_file_is_none():
+    for find in (find_source, lambda path, _: find_files(Path(path))):
+        with pytest.raises(InputError, match="no data at aaaa"):
+            find("a" * 5_000, TextLayout())
+    assert find_tokens(Path("a" * 5_000)) is None
 
 
 def test_a_configuration_beside_text_is_text(tmp_path):

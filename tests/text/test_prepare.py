@@ -20,7 +20,7 @@ from parambudget.text.forms import SourceFile
 from parambudget.text.prepare import PrepareRequest, prepare
 from parambudget.text.shards import Manifest, Shards
 from parambudget.text.sources import TextLayout, find_source, read_chunks, slice_file
-from parambudget.text.tokenizer import train_bpe
+from parambudget.text.tokenizer import LONGEST_WORD, train_bpe
 from parambudget.training import loop
 from parambudget.training.dataloader import TokenWindows
 
@@ -68,6 +68,14 @@ def test_the_same_documents_come_back_from_every_form_split_the_same_way(form, t
     assert manifest.validation.n_documents == held_out.validation.n_documents == len(validation) > 0
     assert manifest.train_bytes == sum(len(text.encode()) for text in train)
     assert manifest.n_documents == len(texts)
+
+
+@pytest.mark.parametrize("character", ["x", " "])
+def test_a_text_without_blanks_is_trained_on_in_pieces_and_comes_back(character):
+    text = "short words " * 40 + character * 100_000 + "."
+    bpe = train_bpe([text], 300)
+    assert 100 < max(map(len, bpe.get_vocab())) <= LONGEST_WORD
+    assert bpe.decode(bpe.encode(text).ids) == text
 
 
 def test_a_data_set_that_the_library_datasets_reads_is_streamed(tmp_path, tokenizer):

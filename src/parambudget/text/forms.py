@@ -1,15 +1,19 @@
 """What the files of a source hold: decided by their content, the same way for everyone who reads them.
 
     plain text      UTF-8
-    JSON lines      an object on every line
+    JSON lines      an object on every line, or on most of the first ones: a damaged one is refused later
     JSON            an array of objects or of strings, or objects over several lines
     parquet         b"PAR1"
     tokens          llm.c's files and Megatron's indexes, by their magic numbers
 
-Text and JSON may be compressed (gzip, xz, bzip2, zstd), which is decided by the content too. In a folder
-every file is either read or left out for a reason.
+Text and JSON may be compressed (gzip, xz, bzip2, zstd), which is decided by the content too. A name decides
+one thing: what begins like JSON in a file called .json, and holds no records, is not taken for plain text. In
+a folder every file is either read or left out for a reason.
 """
 
+import errno
+import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -51,6 +55,11 @@ _LLM_C_EVAL_MAGIC: Final = 20240522
 _HEAD_BYTES: Final = 4_096
 _BINARY: Final = "not text, or tokens of a type that is not given"
 _MOST_EXAMPLES: Final = 5
+_SAMPLE_BYTES: Final = 1_000_000
+_SAMPLE_LINES: Final = 20
+"""Of the beginning of a file, by which JSON lines are told from other text."""
+_NO_RECORDS: Final = "JSON without records (objects or strings)"
+_BROKEN_JSON: Final = "JSON that is damaged or cut short"
 _OTHER_FILES: Final = {
     b"PK\x03\x04": "a zip archive: unpack it",
     b"ARROW1": "an Arrow file: convert it to parquet",
@@ -153,18 +162,22 @@ def find_files(source: Path, field: str = "text", *, skip_bad_lines: bool = Fals
     Of a folder's files those are left out that are empty, not text, without the field, or that only describe
     the records beside them. Raises `InputError` if that leaves none, or for the one file that is asked for.
     """
-    if source.is_file():
+    if os.path.isfile(source):
         file = detect_form(source)
         if isinstance(file, str):
             hint = "give a file or folder of text, JSON lines, JSON or parquet"
             if file == _BINARY:
                 hint = "to train on tokens without a header, give their type, such as `token_dtype=uint16`"
+            elif file in (_NO_RECORDS, _BROKEN_JSON):
+                hint = "give an array of objects or strings, or rename it to .txt to read it as plain text"
             raise InputError(f"{source} is {file}; {hint}")
         if not skip_bad_lines:
             _require_field(file, field)
         return SourceFiles((file,))
-    if not source.is_dir():
-        raise InputError(f"no data at {source}; give a text file or a folder of text files")
+    if not os.path.isdir(source):
+        what = _not_a_file(source)
+        found = f"{source} is {what}" if what else f"no data at {source}"
+        raise InputError(f"{found}; give a text file or a folder of text files")
     files: list[SourceFile] = []
     reasons: list[tuple[str, str]] = []
     without_field: InputError | None = None
@@ -195,12 +208,27 @@ def find_files(source: Path, field: str = "text", *, skip_bad_lines: bool = Fals
 
 
 def files_below(folder: Path) -> list[tuple[Path, bool]]:
-    """Every file below the folder, in order, and whether it is hidden."""
+    """Everything below the folder that is no folder itself, in order, and whether it is hidden."""
     return sorted(
         (path, any(part.startswith(".") for part in path.relative_to(folder).parts))
         for path in folder.rglob("*")
-        if path.is_file()
+        if os.path.islink(path) or not os.path.isdir(path)
     )
+
+
+def _not_a_file(path: Path) -> str | None:
+    """What stands at a path in place of a file; None for a file, or for nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "a link to itself"
+        return "a link to nothing" if os.path.islink(path) else None
+    if stat.S_ISDIR(mode):
+        return "a link to a folder"
+    if stat.S_ISREG(mode):
+        return None
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
 
 
 def _describes(path: Path) -> bool:
@@ -209,6 +237,8 @@ def _describes(path: Path) -> bool:
 
 def detect_form(path: Path) -> SourceFile | str:
     """What the file holds, or why it cannot be read as text or tokens."""
+    if what := _not_a_file(path):
+        return what  # to open a pipe would wait for its writer
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -249,7 +279,7 @@ def _form_of(path: Path, compression: Compression | None, head: bytes) -> Any:
     beginning = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if beginning[:1] in (b"{", b"["):
         return _json_form(path, compression, is_object=beginning[:1] == b"{")
-    return "text"
+    return "jsonl" if _most_lines_are_objects(path, compression) else "text"
 
 
 def _is_utf8(head: bytes) -> bool:
@@ -260,7 +290,7 @@ def _is_utf8(head: bytes) -> bool:
     return True
 
 
-def _json_form(path: Path, compression: Compression | None, *, is_object: bool) -> Form:
+def _json_form(path: Path, compression: Compression | None, *, is_object: bool) -> str:
     """Which JSON it is, if any: other text, such as code or Markdown, begins with a bracket too."""
     lines = _first_lines(path, compression)
     first = next(lines, b"") if is_object else b""  # an array may be one very long line
@@ -270,6 +300,7 @@ def _json_form(path: Path, compression: Compression | None, *, is_object: bool) 
         with suppress(InputError):
             if isinstance(parse_line(first), dict):
                 return "jsonl"
+    reason = _NO_RECORDS
     try:
         with open_bytes(path, compression) as file:
             records = json_records(file, str(path))
@@ -282,7 +313,34 @@ def _json_form(path: Path, compression: Compression | None, *, is_object: bool) 
         # A first line that is damaged, or the only one, which was cut short.
         if first.startswith(b'{"') and next(lines, b"{").startswith(b"{"):
             return "jsonl"
-    return "text"
+        reason = _BROKEN_JSON
+    if _most_lines_are_objects(path, compression):
+        return "jsonl"
+    return reason if ".json" in (suffix.lower() for suffix in path.suffixes[-2:]) else "text"
+
+
+def _most_lines_are_objects(path: Path, compression: Compression | None) -> bool:
+    """Whether these are JSON lines of which the first, or a few, are damaged.
+
+    Where the first begins like an object, half of them are enough.
+    """
+    with open_bytes(path, compression) as file:
+        sample = file.read(_SAMPLE_BYTES)
+    if b"\n{" not in sample and b"\r{" not in sample:
+        return False
+    cut = sample[: sample.rfind(b"\n") + 1] if len(sample) == _SAMPLE_BYTES else sample
+    lines = [line for line in cut.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()][:_SAMPLE_LINES]
+    n_objects = sum(map(_is_object, lines))
+    return 2 * n_objects + lines[0].lstrip().startswith(b"{") > len(lines) if lines else False
+
+
+def _is_object(line: bytes) -> bool:
+    if not line.lstrip().startswith(b"{"):
+        return False
+    try:
+        return isinstance(parse_line(line), dict)
+    except InputError:
+        return False
 
 
 def _first_lines(path: Path, compression: Compression | None) -> Iterator[bytes]:

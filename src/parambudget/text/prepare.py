@@ -125,7 +125,7 @@ def prepare(
     """
     require_place(out, "`out`")
     source = Path(request.source)
-    if source.is_dir() and source.resolve() in (out.resolve(), *out.resolve().parents):
+    if os.path.isdir(source) and source.resolve() in (out.resolve(), *out.resolve().parents):
         raise InputError(
             f"{out} is inside the source {request.source}; choose a folder outside it with `out`"
         )

@@ -12,6 +12,7 @@ file is one slice, and so is one with a JSON array: where their documents begin 
 read.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,14 +114,15 @@ class FoundSource:
 def find_source(source: str, layout: TextLayout) -> FoundSource:
     """The source in slices, and which of its files are read and which are not."""
     path = Path(source)
-    if not path.exists() and (name := SHORT_NAMES.get(source, source)).startswith("hf:"):
+    is_there = os.path.lexists(path)  # Path.exists raises an error for a name that is too long
+    if not is_there and (name := SHORT_NAMES.get(source, source)).startswith("hf:"):
         require_package("datasets", f"reading {name}")
         from parambudget.text import hosted
 
         n_shards = hosted.n_shards(name, MOST_SLICES)
         slices = tuple(SourceSlice("hosted", name, i, n_shards, 0) for i in range(n_shards))
         return FoundSource(slices, SourceFiles(()))
-    if not path.exists():
+    if not is_there:
         raise InputError(
             f"no data at {source}; give a file, a folder, hf:OWNER/NAME from the Hugging Face hub, "
             f"or one of {', '.join(SHORT_NAMES)} (the last two need the network)"

@@ -12,6 +12,7 @@ megatron/core/datasets/indexed_dataset.py; github.com/karpathy/nanoGPT, data/ope
 """
 
 import hashlib
+import os
 import re
 import struct
 from collections.abc import Sequence
@@ -106,12 +107,12 @@ def find_tokens(source: Path, dtype: TokenDtype | None = None) -> TokenSource | 
 
     Files that do not say themselves what they hold are read as `dtype`; without it they hold no ids.
     """
-    if not source.exists() and _with_ending(source, ".idx").is_file():
+    if not os.path.lexists(source) and os.path.isfile(_with_ending(source, ".idx")):
         source = _with_ending(source, ".idx")  # Megatron's own arguments name both files without their ending
-    if source.is_file():
+    if os.path.isfile(source):
         file = _read_header(source, dtype)
         return TokenSource(str(source), (file,), ()) if isinstance(file, TokenFile) else None
-    if not source.is_dir():
+    if not os.path.isdir(source):
         return None
     files: dict[Path, TokenFile] = {}  # both files of Megatron's give one
     reasons: list[tuple[str, str]] = []

@@ -1,6 +1,8 @@
 """Tokenizers: read from Hugging Face's or GPT-2's files, or trained here; and the bytes of each id."""
 
 import json
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +28,12 @@ MIN_FREQUENCY: Final = 16
 """Entries seen fewer times than this in the text could hardly be learned."""
 SAMPLE_BYTES: Final = 64_000_000
 """Bytes of text that a tokenizer is trained on."""
+LONGEST_WORD: Final = 500
+"""Characters of a word that a tokenizer is trained on: the work grows with the square of it."""
 HUB_PREFIX: Final = "hf:"
 AS_GIVEN: Final = "as given"
 _CONFIG: Final = "tokenizer_config.json"
+_LONG_WORD: Final = re.compile(rf"\S{{{LONGEST_WORD}}}|\s{{{LONGEST_WORD}}}")
 _KNOWN_ENDS: Final = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 
 
@@ -179,9 +184,20 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         vocab_size=vocab_size, min_frequency=MIN_FREQUENCY, show_progress=False,
         special_tokens=[END_OF_TEXT], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )  # fmt: skip
-    _byte_level(tokenizer).train_from_iterator(texts, trainer)
+    pieces = (piece for text in texts for piece in _with_shorter_words(text))
+    _byte_level(tokenizer).train_from_iterator(pieces, trainer)
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+
+def _with_shorter_words(text: str) -> Iterator[str]:
+    """The text, cut inside of words that are longer than any that could become an entry."""
+    start = 0
+    for word in _LONG_WORD.finditer(text):
+        yield text[start : word.end()]
+        start = word.end()
+    if start < len(text):
+        yield text[start:]
 
 
 def require_vocabulary(vocab_size: int) -> None:
@@ -211,18 +227,19 @@ def bytes_of_token(tokenizer: Tokenizer) -> TokenBytes:
 
 
 def _from_files(path: Path) -> Tokenizer:
-    folder = path if path.is_dir() else path.parent
+    is_folder = os.path.isdir(path)  # Path.is_dir raises an error for a name that is too long
+    folder = path if is_folder else path.parent
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
-    if path.is_dir() and (folder / "tokenizer.json").is_file():
+    if is_folder and (folder / "tokenizer.json").is_file():
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
-    if path.is_dir() or path.name == vocab.name:
+    if is_folder or path.name == vocab.name:
         if not (vocab.is_file() and merges.is_file()):
             raise InputError(f"{folder} has no tokenizer.json and not both of vocab.json and merges.txt")
         tokenizer = _byte_level(Tokenizer(models.BPE.from_file(str(vocab), str(merges))))
         if tokenizer.token_to_id(END_OF_TEXT) is not None:
             tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True)])
         return tokenizer
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(
             f"no tokenizer at {path}; give bpe (trained on the source), a tokenizer.json, a folder with "
             f"vocab.json and merges.txt, or {HUB_PREFIX}NAME from the Hugging Face hub, such as "

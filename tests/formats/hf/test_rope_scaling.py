@@ -378,6 +378,28 @@ def test_any_frequencies_are_those_of_transformers(kind, data):
     assert_frequencies_of({"model_type": "llama", "rope_parameters": rope} | sizes)
 
 
+# The two names of the type
+
+
+@pytest.mark.parametrize(
+    ("rope", "kind"),
+    [
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, None),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 4.0}}, "linear"),
+        ({"rope_parameters": {"full_attention": {"type": "linear", "factor": 4.0}}}, "linear"),
+    ],
+)
+def test_gemma_3_reads_the_older_name_of_the_type_only_in_its_own_objects(rope, kind, tmp_path):
+    config = hf_config("gemma3_text", {}) | {"rope_scaling": None} | rope
+    random_class(config).save_pretrained(tmp_path)
+    read = from_hf(config, "config.json")
+    assert read.fields.get("rope_type") == kind
+    assert any("does not read their type linear" in note for note in read.notes) == (kind is None)
+    ours = Transformer(with_defaults(read.fields).model)
+    ours.load_state_dict(load_pretrained(tmp_path).state_dict())
+    assert_the_same(ours, AutoModelForCausalLM.from_pretrained(tmp_path, **EAGER).eval())
+
+
 # Generation
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError
 from parambudget.formats.hf.families.registry import find_family
-from parambudget.formats.hf.rotary import rescaling, rope_keys, rope_objects
+from parambudget.formats.hf.rotary import notes_on_type, rescaling, rope_keys, rope_objects
 from parambudget.formats.hf.rules import fraction_of_head, read_object
 from parambudget.formats.hf.schema import ABSENT, ANY, Config, ConfigSchema, Fields
 from parambudget.formats.imported import Imported
@@ -76,7 +76,7 @@ def _import_config(schema: ConfigSchema, given: Mapping[str, Any], model_type: s
     if not given.get("is_causal", True):
         unsupported.append("attention to later tokens (is_causal)")
     notes = _import_notes(schema, given, model_type, unsupported)
-    return Imported(fields, notes, tuple(unsupported))
+    return Imported(fields, (*notes, *notes_on_type(schema, rope)), tuple(unsupported))
 
 
 def _with_class_conventions(fields: Fields) -> Fields:

@@ -49,14 +49,16 @@ def rope_objects(schema: ConfigSchema, document: Mapping[str, Any]) -> RopeObjec
     """The objects that count: `rope_scaling` wins over `rope_parameters`, as in the classes.
 
     In Gemma 3, which has one for full and one for local attention, `rope_scaling` changes that for full
-    attention.
+    attention, beside a `rope_type` that is there already: the older key `type` says nothing then.
     """
     scaling, parameters = read_object(document, "rope_scaling"), read_object(document, "rope_parameters")
     if "rope_theta" not in schema.keys:
         return RopeObjects({}, {})
     if "rope_theta_local" in schema.keys:
-        full = {**read_object(parameters, "full_attention"), **scaling}
-        return RopeObjects(full, read_object(parameters, "sliding_attention"))
+        full = {"rope_type": "default"}
+        if parameters.get("full_attention") is not None:
+            full = read_object(parameters, "full_attention")
+        return RopeObjects(full | scaling, read_object(parameters, "sliding_attention"))
     main = scaling or parameters or schema.default_rope_parameters
     if any(isinstance(value, dict) for value in main.values()):
         raise ConfigError("rope_parameters differ from layer to layer, which the class does not support")
@@ -118,6 +120,14 @@ def rescaling(
 def _rope_type(schema: ConfigSchema, rope: Mapping[str, Any]) -> str:
     kind = rope.get("rope_type", rope.get("type", "default"))
     return schema.rope_type_aliases.get(kind, kind) if isinstance(kind, str) else short_repr(kind)
+
+
+def notes_on_type(schema: ConfigSchema, rope: RopeObjects) -> list[str]:
+    """What to know of an object with `rope_type` and another `type`, which the classes do not read then."""
+    kind, ignored = _rope_type(schema, rope.main), rope.main.get("type")
+    if ignored is None or _rope_type(schema, {"type": ignored}) == kind:
+        return []
+    return [f"rotary positions have rope_type {kind}, so the class does not read their type {ignored}"]
 
 
 def _original_context(
