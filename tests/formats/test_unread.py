@@ -27,6 +27,11 @@ FILES = {
         'is a Hugging Face config (architectures) without model_type, which says how it is read; add it, it '
         'is "llama" for LlamaForCausalLM',
     ),
+    "renamed-unet.json": (
+        {"_class_name": "UNet2DConditionModel", "_diffusers_version": "0.30"},
+        "is of the diffusers library (UNet2DConditionModel), not of a language model; give the config.json",
+    ),
+    "model_index.json": ({"_class_name": "X"}, "lists the parts of a diffusers pipeline"),
     "without-class.json": ({"hidden_size": 64}, "without model_type, which says how it is read; add it"),
 }  # fmt: skip
 NAMES = {
@@ -36,6 +41,9 @@ NAMES = {
     "huggingface.co/a/b/": "hf download a/b --local-dir b",
     "hf:a/b": "hf download a/b --local-dir b",
     "meta-llama/Nothing-8B": "meta-llama/Nothing-8B is no file or folder here, and no model is downloaded",
+    "https:/huggingface.co/a/b": "https://huggingface.co/a/b is no file or folder here",
+    "https:/example.com/config.json": "https://example.com/config.json is a URL; download the file",
+    "": "the model's name is empty; give a config file",
     "https://example.com/config.json": "https://example.com/config.json is a URL; download the file",
 }
 
@@ -53,6 +61,54 @@ def refusal(read, source: object) -> str:
 def test_a_file_is_named_for_what_it_is(tmp_path, name, content, says):
     (tmp_path / name).write_text(json.dumps(content))
     assert says in refusal(read_source, tmp_path / name)
+
+
+CONTENTS = {
+    "README.md": (b"# A model\n", "is text, not JSON; give the config.json"),
+    "picture": (b"\x89PNG\r\n\x1a\n\0", "is an image; give the config.json"),
+    "config.json": (b"\xff\xd8\xff\xe0\0", "is an image; give the config.json"),
+    "model.onnx": (b"\x08\0onnx", "is no text; give the config.json"),
+    "damaged.json": (b"oops", "is not valid JSON"),
+    "damaged.txt": (b'{"dim": ', "is not valid JSON"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "says"), [(name, *row) for name, row in CONTENTS.items()])
+def test_a_file_of_another_kind_is_named_by_its_content(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    assert says in refusal(read_source, tmp_path / name)
+
+
+WITHOUT_WEIGHTS = {
+    "adapter_config.json": (ADAPTER, "is an adapter (LoRA"),
+    "params.json": ({"dim": 64, "multiple_of": 8}, "is of Meta's or Mistral's own format, of which the par"),
+    "without-type.json": ({"hidden_size": 64}, "is a Hugging Face config (hidden_size) without model_type"),
+    "config.json": (
+        {"model_type": "gpt2"},
+        "holds no weights; give the folder of a run or of a Hugging Face",
+    ),
+    "model.safetensors": ({}, "holds weights; give the folder of a run or of a Hugging Face model"),
+    "list.json": ([1], "holds no model; give the folder of a run"),
+}
+
+
+@pytest.mark.parametrize("read", [pb.load_pretrained, lambda path: pb.generate(path, "")])
+@pytest.mark.parametrize(("name", "content", "says"), [(name, *row) for name, row in WITHOUT_WEIGHTS.items()])
+def test_a_file_without_weights_is_named_where_they_are_wanted(tmp_path, name, content, says, read):
+    (tmp_path / name).write_text(json.dumps(content))
+    assert says in refusal(read, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("https://huggingface.co/org/Nothing-8B", "https://huggingface.co/org/Nothing-8B is no file"),
+        ("a" * 5_000, "aaa is not "),
+    ],
+)
+def test_a_name_without_weights_is_named_where_they_are_wanted(source, says):
+    for read in (pb.load_pretrained, lambda path: pb.generate(path, "")):
+        assert says in refusal(read, Path(source))
 
 
 @pytest.mark.parametrize(("name", "says"), NAMES.items())

@@ -60,6 +60,8 @@ def read_source(source: str | Path) -> Source:
     A folder stands for the config.json, else the params.json in it. An existing path takes precedence over a
     preset. What is known not to be a model is named for what it is.
     """
+    if not str(source).strip():
+        raise ConfigError("the model's name is empty; give a config file, a folder with one or a preset")
     path = Path(source)
     # os.path, because Path.exists raises an error for a name that is too long.
     inside = next((name for name in _IN_FOLDERS if os.path.isfile(path / name)), None)

@@ -8,9 +8,13 @@ from typing import Any, Final
 
 from parambudget._files import read_json
 from parambudget.errors import InputError
+from parambudget.formats.meta import FILES as PARAMS_FILES
+from parambudget.formats.meta import is_params_json
 from parambudget.units import shorten
 
 _URL: Final = re.compile(r"[a-z]+://|(www\.)?(huggingface\.co|hf\.co)/|hf:")
+_ONE_SLASH: Final = re.compile(r"([a-z]{2,}):/(?=[^/])")
+"""Of a URL that was taken for a path, which has no empty parts."""
 _HUB_ID: Final = re.compile(
     r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://|hf:)?"
     r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:/(?:tree|blob|resolve|raw)/.*)?/?"
@@ -25,6 +29,8 @@ _FILES: Final = {
     "trainer_state.json": "is the state of a trainer",
     "preprocessor_config.json": "says how images are prepared",
     "processor_config.json": "says how images are prepared",
+    "model_index.json": "lists the parts of a diffusers pipeline",
+    "modules.json": "lists the parts of a sentence-transformers model",
 }  # fmt: skip
 """Files beside a config.json."""
 _LITGPT: Final = ("model_config.yaml", "lit_config.json")
@@ -32,6 +38,12 @@ _SUFFIXES: Final = {
     ".safetensors": "holds weights", ".bin": "holds weights", ".pth": "holds weights", ".pt": "holds weights",
     ".ckpt": "holds weights", ".gguf": "is a GGUF file", ".yaml": "is a YAML file", ".yml": "is a YAML file",
 }  # fmt: skip
+_BEGINNINGS: Final = {
+    b"\x89PNG": "is an image", b"\xff\xd8\xff": "is an image", b"GIF8": "is an image", b"RIFF": "is an image or a sound",
+    b"%PDF": "is a PDF file", b"PK\x03\x04": "is a zip archive", b"\x1f\x8b": "is compressed", b"GGUF": "is a GGUF file",
+    b"PAR1": "is a parquet file",
+}  # fmt: skip
+_HEAD_BYTES: Final = 4_096
 _PICKLE: Final = "a pickle, which can run code when it is read"
 _OTHER_WEIGHTS: Final = {
     ".bin": _PICKLE, ".pth": _PICKLE, ".pt": _PICKLE, ".ckpt": _PICKLE, ".gguf": "a file of llama.cpp",
@@ -40,18 +52,41 @@ _OTHER_WEIGHTS: Final = {
 _HF_KEYS: Final = ("architectures", "hidden_size", "num_hidden_layers", "num_attention_heads", "n_embd")
 
 
-def explain_path(source: str) -> str | None:
-    """What a path or name is that stands for no model here; None if it may stand for one."""
+def explain_path(source: str, wanted: str = "the config.json of the model") -> str | None:
+    """What a path or name is that stands for no model here; None if it may stand for one.
+
+    `wanted` is what to give instead of a file that lies beside it.
+    """
     if os.path.isdir(source):
         return _explain_folder(Path(source))
     if os.path.exists(source):
-        return _explain_file(Path(source))
-    return _explain_hub(source)
+        return _explain_file(Path(source), wanted)
+    return _explain_hub(_ONE_SLASH.sub(r"\1://", source, count=1) if _ONE_SLASH.match(source) else source)
+
+
+def explain_checkpoint(source: str) -> str | None:
+    """What a path is that has no weights to load; None if it is not known."""
+    path = Path(source)
+    wanted = "the folder of a run or of a Hugging Face model"
+    if reason := explain_path(source, wanted):
+        return reason
+    if os.path.isfile(path):
+        document = read_json(path, finite=False)
+        if not isinstance(document, dict):
+            return f"{path} holds no model; give {wanted}"
+        if reason := explain_document(document, source):
+            return reason
+        if is_params_json(document, path.name):
+            return _params(source)
+        return f"{path} holds no weights; give {wanted}, which has them beside its config.json"
+    if any(os.path.isfile(path / name) for name in PARAMS_FILES):
+        return _params(source)
+    return None
 
 
 def is_url(name: str) -> bool:
     """Whether a name is a URL, of the Hugging Face hub or another."""
-    return _URL.match(name) is not None
+    return _URL.match(_ONE_SLASH.sub(r"\1://", name, count=1)) is not None
 
 
 def explain_document(document: Mapping[str, Any], name: str) -> str | None:
@@ -60,6 +95,13 @@ def explain_document(document: Mapping[str, Any], name: str) -> str | None:
         return _adapter(document, name)
     if "_from_model_config" in document:
         return f"{name} {_FILES['generation_config.json']}; give the config.json beside it"
+    if "_class_name" in document or "_diffusers_version" in document:
+        kind = document.get("_class_name")
+        which = f" ({shorten(kind, 40)})" if isinstance(kind, str) else ""
+        return (
+            f"{name} is of the diffusers library{which}, not of a language model; give the config.json of a "
+            "decoder-only language model"
+        )
     found = [key for key in _HF_KEYS if key in document]
     if not found or "dim" in document or "model_type" in document:
         return None
@@ -98,11 +140,38 @@ def _names_in(folder: Path) -> list[str]:
         raise InputError(f"cannot read {folder}: {error.strerror or error}") from None
 
 
-def _explain_file(path: Path) -> str | None:
+def _explain_file(path: Path, wanted: str) -> str | None:
     if path.name in _LITGPT:
         return _litgpt(str(path))
-    what = _FILES.get(path.name) or _SUFFIXES.get(path.suffix)
-    return what and f"{path} {what}; give the config.json of the model"
+    what = _FILES.get(path.name) or _SUFFIXES.get(path.suffix) or _other_content(path)
+    return what and f"{path} {what}; give {wanted}"
+
+
+def _other_content(path: Path) -> str | None:
+    """What a file is that begins like no JSON. One called .json may be damaged, and is read to say where."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:
+        return None  # whoever reads it says why
+    for beginning, what in _BEGINNINGS.items():
+        if head.startswith(beginning):
+            return what
+    if path.suffix.lower() == ".json" or not head.strip():
+        return None
+    if b"\0" in head:
+        return "is no text"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return None if start.startswith((b"{", b"[", b'"')) else "is text, not JSON"
+
+
+def _params(name: str) -> str:
+    return (
+        f"{name} is of Meta's or Mistral's own format, of which the params.json is read and the weights are "
+        "not; give a folder in Hugging Face's format, with config.json and safetensors"
+    )
 
 
 def _litgpt(name: str) -> str:

@@ -1,6 +1,7 @@
 """Generate text from a trained model, token by token."""
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from parambudget.errors import InputError
 from parambudget.formats.hf.weights import is_pretrained, load_pretrained
 from parambudget.formats.source import load, read_source
-from parambudget.formats.unread import require_readable
+from parambudget.formats.unread import explain_checkpoint
 from parambudget.nn.kv_cache import kv_cache
 from parambudget.nn.transformer import Transformer
 from parambudget.text.tokenizer import (
@@ -83,13 +84,14 @@ def load_checkpoint(
     path: Path, compute: Compute, on_notice: Callable[[str], None] = lambda _: None
 ) -> LoadedModel:
     """Load a checkpoint, the newest valid one of a run, or a folder of a Hugging Face model."""
-    if not (path / "state.json").is_file() and is_pretrained(path):
+    if not os.path.isfile(path / "state.json") and is_pretrained(path):
         tokenizer = read_pretrained_tokenizer(path)
         module = load_pretrained(path, device=compute.device, on_notice=on_notice)
         return LoadedModel(path, module, tokenizer, compute, add_special_tokens=True)
-    folder = _newest_valid_checkpoint(path, on_notice) if (path / "checkpoints").is_dir() else path
-    if not (folder / "state.json").is_file():
-        require_readable(str(path))
+    folder = _newest_valid_checkpoint(path, on_notice) if os.path.isdir(path / "checkpoints") else path
+    if not os.path.isfile(folder / "state.json"):
+        if reason := explain_checkpoint(str(path)):
+            raise InputError(reason)
         raise InputError(
             f"{path} is not a checkpoint; give the folder of a run, its checkpoints/step-N, or a "
             "Hugging Face folder"

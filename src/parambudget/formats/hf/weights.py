@@ -10,6 +10,7 @@ smallest unit of our weights: experts count one by one, whether or not the modul
 E experts
 """
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,7 +33,7 @@ from parambudget.formats.hf.importer import from_hf, language_model
 from parambudget.formats.hf.schema import Layout, TensorNames, WeightNames
 from parambudget.formats.imported import Imported
 from parambudget.formats.source import require_whole_function
-from parambudget.formats.unread import explain_weights, require_readable
+from parambudget.formats.unread import explain_checkpoint, explain_weights
 from parambudget.nn.transformer import Device, Transformer
 from parambudget.units import count_phrase
 
@@ -49,7 +50,7 @@ _NOT_WEIGHTS: Final = re.compile(
 
 def is_pretrained(path: Path) -> bool:
     """Whether the folder has a config.json with the `model_type` of a Hugging Face class."""
-    if not (path / "config.json").is_file():
+    if not os.path.isfile(path / "config.json"):  # Path.is_file raises an error for a name that is too long
         return False
     document = read_json(path / "config.json", finite=False)
     return isinstance(document, dict) and "model_type" in document
@@ -58,7 +59,8 @@ def is_pretrained(path: Path) -> bool:
 def require_pretrained(path: Path) -> Imported:
     """What the config.json of a folder says; refuses one whose weights would compute something else here."""
     if not is_pretrained(path):
-        require_readable(str(path))
+        if reason := explain_checkpoint(str(path)):
+            raise InputError(reason)
         raise InputError(f"{path} is not the folder of a Hugging Face model; give one with a config.json")
     document, name = read_json(path / "config.json", finite=False), str(path / "config.json")
     imported = from_hf(document, name)
