@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from parambudget.render.commands import runnable_command, with_runnable_commands
+
 SIZE_PANEL: Final = "Model sizes"
 CHOICE_PANEL: Final = "Model choices"
 BLOCK_PANELS: Final = {
@@ -146,15 +148,16 @@ def _text_lines(text: str) -> Iterator[str]:
     """The paragraphs of a help text, wrapped; a command that can be run stands on lines of its own."""
     paragraphs = re.split(r"\n\s*\n", text.strip())
     for number, paragraph in enumerate(paragraphs):
-        is_example = paragraph.startswith("parambudget ")
+        text = " ".join(paragraph.split())
+        is_example = text.startswith("parambudget ")
         follows_example = number > 0 and paragraphs[number - 1].startswith("parambudget ")
         if number and not (is_example and follows_example):
             yield ""
-        lines = _wrap(" ".join(paragraph.split()), indent=4, first=2 if is_example else 0)
         if is_example:
+            lines = _wrap(runnable_command(text.removeprefix("parambudget ")), indent=4, first=2)
             yield from [f"{line} \\" for line in lines[:-1]] + lines[-1:]
         else:
-            yield from _wrap(" ".join(paragraph.split()))
+            yield from _wrap(with_runnable_commands(text))
 
 
 def _option_row(option: TyperOption, ctx: typer.Context) -> tuple[str, str]:
@@ -270,7 +273,7 @@ def _hint_for(error: typer.TyperException, parameters: Sequence[object], command
 
         near = nearest_name(unknown.lstrip("-").replace("-", "_"), [flag.replace("-", "_") for flag in flags])
         hint = (
-            f"did you mean --{near.replace('_', '-')}?" if near else f"{command} --help-all lists the flags"
+            f"did you mean --{near.replace('_', '-')}?" if near else f"`{command} --help-all` lists the flags"
         )
         return f"no such option: {unknown}; {hint}"
     extra = re.search(r"unexpected extra argument\(s\) \((.*)\)", error.format_message())
@@ -283,4 +286,4 @@ def _hint_for(error: typer.TyperException, parameters: Sequence[object], command
             f"{extra[1]!r} is not expected here; write --from {extra[1]} to resize that model, or --like "
             f"{extra[1]} to take its choices"
         )
-    return f"{extra[1]!r} is not expected here; {command} --help shows what is"
+    return f"{extra[1]!r} is not expected here; `{command} --help` shows what is"

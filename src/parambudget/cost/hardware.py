@@ -14,7 +14,7 @@ from datetime import date
 from types import MappingProxyType
 from typing import Final
 
-from parambudget.errors import InputError, suggest
+from parambudget.errors import InputError, nearest_in_words, suggest
 from parambudget.units import shorten
 
 _READ_ON: Final = date(2026, 11, 22)
@@ -142,18 +142,16 @@ def parse_accelerator(name: str) -> Accelerator:
     wanted = _normalize_name(name)
     if wanted in known:
         return known[wanted]
-    raise InputError(f"no GPU is known as {shorten(name)!r}; {_closest_names(wanted, known)}")
+    near = list(dict.fromkeys(known[key].name for key in suggest(wanted, known, most=8)))[:3]
+    nearest = f"{nearest_in_words(near)}; " if near else ""
+    raise InputError(
+        f"no GPU is known as {shorten(name)!r}; {nearest}`pb.ACCELERATORS` lists all. Plan for a similar one; on "
+        "a machine that has this one, `pb.calibrate()` measures it, and `train` predicts with the result"
+    )
 
 
 def _normalize_name(name: str) -> str:
     return re.sub("nvidia|geforce|amd|instinct|[^a-z0-9]", "", name.lower())
-
-
-def _closest_names(wanted: str, known: dict[str, Accelerator]) -> str:
-    near = dict.fromkeys(known[key].name for key in suggest(wanted, known, most=8))
-    if near:
-        return f"the nearest are {', '.join(list(near)[:3])}"
-    return f"use one of {', '.join(ACCELERATORS)}"
 
 
 @dataclass(frozen=True)
