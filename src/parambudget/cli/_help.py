@@ -264,6 +264,33 @@ def _refuse_two_spellings(
             raise typer.TyperException(f"{word} and {twice[0]} are the same setting; give one of them")
 
 
+def _whose_flag(unknown: str) -> str | None:
+    """Which other commands have a flag that this one lacks, by our name or another tool's; None for no
+    other."""
+    from parambudget.arch.synonyms import SYNONYMS
+    from parambudget.cli.main import COMMANDS, application
+
+    name = unknown.removeprefix("--").partition("=")[0].replace("_", "-")
+    ours = SYNONYMS.get(name.replace("-", "_"), name).replace("_", "-")
+    flags_by_command = _flags_of_commands(typer.main.get_command(application(*COMMANDS)))
+    for flag in (name, ours):
+        having = [other for other, flags in flags_by_command.items() if flag in flags]
+        if having:
+            shown = ", ".join(having[:3]) + (f" and {len(having) - 3} others" if len(having) > 3 else "")
+            return f"{'it' if flag == name else f'--{flag}'} belongs to {shown}"
+    return None
+
+
+def _flags_of_commands(command: Any, path: str = "") -> dict[str, dict[str, TyperOption]]:
+    """The flags of every command of a group, by the words that name the command."""
+    if not isinstance(command, TyperGroup):
+        return {path: _flags_by_name(command.params)}
+    below = (
+        _flags_of_commands(one, f"{path} {name}".strip()) for name, one in command.commands.items()
+    )  # fmt: skip
+    return {name: flags for each in below for name, flags in each.items()}
+
+
 def _hint_for(error: typer.TyperException, parameters: Sequence[object], command: str) -> str | None:
     """What helps somebody who typed an unknown flag or a word too many; None where the message is enough."""
     unknown = getattr(error, "option_name", None)
@@ -271,6 +298,8 @@ def _hint_for(error: typer.TyperException, parameters: Sequence[object], command
     if hasattr(error, "possibilities") and unknown is not None:
         from parambudget.arch.synonyms import nearest_name
 
+        if elsewhere := _whose_flag(unknown):
+            return f"no such option: {unknown}; {elsewhere}"
         near = nearest_name(unknown.lstrip("-").replace("-", "_"), [flag.replace("-", "_") for flag in flags])
         hint = (
             f"did you mean --{near.replace('_', '-')}?" if near else f"`{command} --help-all` lists the flags"

@@ -9,7 +9,7 @@ from parambudget.cost.hardware import ACCELERATORS, Accelerator
 from parambudget.errors import ConfigError
 from parambudget.units import format_bytes, format_flop_rate
 
-_HEADINGS = ("name", "memory", "bf16, dense", "bandwidth", "link", "read on")
+_HEADINGS = ("name", "memory", "bf16, dense", "bandwidth", "link", "as of")
 
 
 def gpus(
