@@ -436,7 +436,7 @@ def _instead_of(verb: Callable[..., object], name: str, given: Mapping[str, obje
     if ours in ("gpu", *_MACHINE_KEYWORDS) and "machine" in taken:
         return f"{start}; give `machine={_machine_in_words(given)}`"
     if ours in STEP_FIELDS and "step" in taken:
-        return f"{start}: it is a setting of an update, which `step` fixes; give `step={{{ours!r}: {value}}}`"
+        return f"{start}: it is a setting of an update, which `step` fixes: give step={{{ours!r}: {value}}}"
     if ours == "memory" and "machine" in taken:
         return f"{start}: it is that of the machine; give `machine={_machine_in_words(given)}`"
     if ours in ("dollars", "flops") and "hours" in taken:

@@ -238,7 +238,7 @@ def plan_run(
 
 
 def _chosen_fields(given: StepFields, machine: Machine) -> tuple[str, ...]:
-    """The fields of a step that were chosen: without a z-loss there is none, and one device shards nothing."""
+    """What was chosen of a step: a z-loss is never, and sharding only where there are several devices."""
     no_choice = {"z_loss"} if machine.world_size > 1 else {"z_loss", "shard"}
     return tuple(name for name in STEP_FIELDS if name not in {*given, *no_choice})
 

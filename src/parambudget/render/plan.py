@@ -95,8 +95,8 @@ def _memory(plan: RunPlan) -> Iterator[str]:
     peak, there = plan.memory.peak_bytes, plan.machine.memory_bytes
     verdict = "fits" if plan.fits else "DOES NOT FIT"
     yield (
-        f"{verdict}: {format_bytes(peak)} of {format_bytes(there)}, of which {USABLE_SHARE:.0%} can be used; the "
-        f"peak is {_PEAKS[plan.memory.peak_phase]}; {_largest(plan.largest_batch_size)}"
+        f"{verdict}: {format_bytes(peak)} of {format_bytes(there)}, of which {USABLE_SHARE:.0%} can be used; "
+        f"the peak is {_PEAKS[plan.memory.peak_phase]}; {_largest(plan.largest_batch_size)}"
     )
     parts = sorted(plan.memory.parts.items(), key=lambda part: -part[1])
     yield ", ".join(
