@@ -239,7 +239,7 @@ def test_a_report_is_written(tmp_path):
         (lambda: pb.plan("gpt2", gpu="4090"), "no 'gpu'; give `machine=\"rtx-4090\"`"),
         (lambda: pb.solve("9M", gpu="4090", gpus=2), r'give `machine=pb.machine\("rtx-4090", gpus=2\)`'),
         (lambda: pb.plan("gpt2", price=2), r'`machine=pb.machine\("h100", dollars_per_hour=2\)`'),
-        (lambda: pb.plan("gpt2", "h100", ranks=4), r'no .ranks.; give `machine=pb.machine\("h100", gpus=4\)`'),
+        (lambda: pb.plan("gpt2", "h100", ranks=4), r'.ranks.; give `machine=pb.machine\("h100", gpus=4\)`'),
         (lambda: pb.memory("gpt2", "h100", gpus=2), r'give `machine=pb.machine\("h100", gpus=2\)`'),
         (lambda: pb.plan("gpt2", dollars=20), "length of the run is given by `hours` or `tokens`"),
         (lambda: pb.plan("gpt2", memory="24GB"), "it is that of the machine"),

@@ -187,7 +187,7 @@ HINTS = {
     "plan gpt2 --lr 1e-3": "no such option: --lr; --learning-rate belongs to train",
     "train gpt2 --target 3M": "no such option: --target; it belongs to solve, report",
     "gpus --dim 64": "no such option: --dim; it belongs to count, solve, plan and 3 others",
-    "plan gpt2 --token-dtype uint16": "no such option: --token-dtype; it belongs to data prepare, train",
+    "plan gpt2 --separator x": "no such option: --separator; it belongs to data prepare",
     "count gpt2 gpt3": "'gpt3' is not expected here",
     "gpus h9000": "no GPU has 'h9000' in its name",
     "solve --target 350M --batch-size 8": "--batch-size decides what fits in memory; give --gpu or --memory",
