@@ -143,7 +143,7 @@ def test_another_setting_is_named_and_nothing_is_touched(data, whole, tmp_path, 
 
 def test_another_model_and_another_text_are_named(data, whole, tmp_path):
     config = small_config(**SETTINGS)
-    with pytest.raises(InputError, match="run of another model: intermediate_size is 48 there and 64 here"):
+    with pytest.raises(InputError, match="is of another model: intermediate_size is 48 there and 64 here"):
         loop.train(
             loop.TrainJob(small_model(intermediate_size=64), config, data, whole, resume=True), device="cpu"
         )
