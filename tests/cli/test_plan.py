@@ -15,7 +15,7 @@ def test_a_plan_is_one_screen_that_answers_every_question(run):
     for said in (
         "353,355,520 parameters", "2.384B FLOPs per training token in the full convention (attention",
         "989.4 TFLOP/s dense bfloat16", "fits: ", "16 sequences × 8 micro-steps (a forward and",
-        "= 131,072 tokens", "the peak is while the loss is computed", "temporary buffers",
+        "= 131,072 tokens", "memory peaks while the loss is computed", "temporary buffers",
         " tokens/s (",
         "MFU", "full convention", "hardware limit", "per parameter", "1.5 h", " on 20",
         "nats per token expected",

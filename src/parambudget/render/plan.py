@@ -96,7 +96,7 @@ def _memory(plan: RunPlan) -> Iterator[str]:
     verdict = "fits" if plan.fits else "DOES NOT FIT"
     yield (
         f"{verdict}: {format_bytes(peak)} of {format_bytes(there)}, of which {USABLE_SHARE:.0%} can be used; "
-        f"the peak is {_PEAKS[plan.memory.peak_phase]}; {_largest(plan.largest_batch_size)}"
+        f"memory peaks {_PEAKS[plan.memory.peak_phase]}; {_largest(plan.largest_batch_size)}"
     )
     parts = sorted(plan.memory.parts.items(), key=lambda part: -part[1])
     yield ", ".join(
