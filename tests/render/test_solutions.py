@@ -26,9 +26,9 @@ def test_every_column_of_the_score_is_explained_below_it(width):
 
 def test_the_directions_of_a_resized_model_are_explained():
     screen = " ".join(solutions_screen(resize("gpt2", "100M"), 240))
-    assert "thinner: smaller FFN, same layers and dim" in screen
+    assert "thinner (smaller FFN, same layers and dim)" in screen
     larger = " ".join(solutions_screen(resize("gpt2", "200M"), 240))
-    assert "fatter: larger FFN, same layers and dim" in larger
+    assert "fatter (larger FFN, same layers and dim)" in larger
 
 
 def test_the_score_is_explained_where_its_terms_are_not_shown():

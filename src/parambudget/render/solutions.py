@@ -315,7 +315,8 @@ def _forecast_cell(name: str, forecast: Forecast | None) -> str:
 def _notes(found: Solutions) -> Iterator[str]:
     """What the score is, what orders the rows, what the losses are good for, and what was assumed."""
     if found.current:
-        yield "; ".join(f"{s.label}: {_DIRECTIONS[s.label]}" for s in found if s.label in _DIRECTIONS)
+        known = (label for s in found if (label := s.label) in _DIRECTIONS)
+        yield f"direction: {', '.join(f'{label} ({_DIRECTIONS[label]})' for label in known)}"
     else:
         yield _score_legend(found)
     if found.rank == "loss":
