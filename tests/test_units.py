@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from parambudget.errors import InputError
 from parambudget.units import (
+    count_phrase,
     format_bytes,
     format_count,
     format_flop_rate,
@@ -20,6 +21,7 @@ from parambudget.units import (
     parse_count,
     parse_size,
     parse_tolerance,
+    plural,
 )
 
 
@@ -220,3 +222,19 @@ def test_arithmetic_per_second_is_written_in_powers_of_1000(rate, text):
 
 def test_utilisation_says_of_what_and_how_it_was_counted():
     assert format_mfu(0.451, 989.4e12) == "45.1% of 989.4 TFLOP/s dense, full convention"
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [
+        (0, "file", "0 files"),
+        (1, "update", "1 update"),
+        (2_048, "entry", "2,048 entries"),
+    ],
+)
+def test_a_number_of_things_has_the_noun_in_its_number(count: int, noun: str, text: str):
+    assert count_phrase(count, noun) == text
+
+
+def test_a_printed_number_has_the_noun_of_what_is_printed():
+    assert [plural(text, "epoch") for text in ("1", "1.2", "1K")] == ["epoch", "epochs", "epochs"]

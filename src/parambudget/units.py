@@ -123,6 +123,18 @@ def format_count(count: float) -> str:
     return f"{count:.4g}"
 
 
+def count_phrase(count: int, noun: str) -> str:
+    """A whole number of things: "1 update", "4,096 updates"."""
+    return f"{count:,} {plural(count, noun)}"
+
+
+def plural(count: float | str, noun: str) -> str:
+    """The noun as it stands beside a number, or beside what is printed of it: "epoch" for 1, else
+    "epochs"."""
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return noun if count in (1, "1") else many
+
+
 def gib(size_bytes: float) -> float:
     """Memory in GiB (2**30 bytes), as a number for the axis of a figure."""
     return size_bytes / 2**30

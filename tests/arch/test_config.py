@@ -92,7 +92,7 @@ LLAMA3 = {"rope_type": "llama3", "rope_factor": 8.0, "rope_original_context": 81
         ({"rope_type": "none", "rope_factor": 2.0}, "rope_factor has no meaning with rope_type='none'"),
         ({"rope_type": "longrope", "rope_original_context": 9, "rope_short_factors": [1.0],
           "rope_long_factors": [2.0]},
-         "rope_short_factors has 1 entries, and 32 pairs of each head are rotated; give one per pair"),
+         "rope_short_factors has 1 entry, and 32 pairs of each head are rotated; give one per pair"),
         (LINEAR | {"rope_type": "dynamic", "head_dim": 2}, "needs 2 or more rotated pairs, got 1"),
         (LLAMA3 | {"rope_type": "yarn", "rope_theta": 1.0}, "rope_theta is 1, at which all pairs turn alike"),
         ({"rope_type": "proportional", "rope_proportion": 0.01}, "rotates none of 32 pairs; raise it"),

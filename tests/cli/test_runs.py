@@ -1,6 +1,7 @@
 """What a run left is told truly: finished, cut short or damaged, alone or beside others."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -118,10 +119,25 @@ def test_one_broken_run_hides_no_other(run, parambudget):
     shutil.copytree(run, "broken")
     Path("broken/config.json").write_text('{"model": ')
     code, out, err = parambudget("runs", "show", "run", "broken")
-    assert code == 0
+    assert code == 2
     assert "finished, 6 of 6 updates" in out
     assert "broken/config.json is not valid JSON" in err
     assert err.count("\n") == 1
+    code, out, _ = parambudget("runs", "show", "run", "broken", "--json")
+    assert (code, [each["run"] for each in json.loads(out)]) == (2, ["run"])
+
+
+def test_what_no_run_has_yet_takes_no_line(run, parambudget):
+    assert "best validation" in parambudget("runs", "show", "run")[1]
+    (run / "summary.json").unlink()
+    shutil.rmtree(run / "checkpoints")
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:2]))
+    out = parambudget("runs", "show", "run")[1]
+    rows = [re.split(r"  +", line, maxsplit=1) for line in out.splitlines()]
+    assert ["validation loss", "not evaluated"] in rows
+    assert all(len(row) == 2 and all(row) for row in rows[:-1]), out
+    assert "best validation" not in out
 
 
 def test_figures_are_shown_where_no_picture_can_be_written(run, parambudget):

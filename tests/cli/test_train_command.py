@@ -2,16 +2,25 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from support.training_data import small_model, write_text
+from support.training_data import small_config, small_model, write_text
 
+from parambudget._documents import write_with_seal
+from parambudget._files import sha256_of_file
+from parambudget.cli._options import arguments_as_flags
 from parambudget.cli.main import main
+from parambudget.errors import ConfigError, InputError
+from parambudget.text.tokenizer import train_bpe
+from parambudget.training.checkpoint import files
+from parambudget.training.run.request import RunOptions, build_request
 
 SETTINGS = ["--steps", "2", "--batch_size", "2", "--gradient_accumulation_steps", "1", "--device", "cpu"]
 
@@ -147,6 +156,7 @@ def test_a_run_goes_on_with_its_own_text_and_says_where_it_is_looked_for(here, p
     code, out, err = parambudget(*on, "3")
     assert (code, err) == (0, "")
     assert ["steps", "3", "given"] in [line.split() for line in out.splitlines()]
+    assert "text: 40 documents" in out, "as it was given, not from the root"
     (here / "text").rename(here / "moved")
     code, out, err = parambudget(*on, "4")
     assert (code, out) == (2, "")
@@ -214,6 +224,140 @@ def test_a_run_goes_on_without_the_weights_it_started_from(here, parambudget):
     assert parambudget(*on)[::2] == (0, "")
 
 
+@pytest.mark.parametrize("tokenizer", ["its file", "a folder that names the end of text"])
+def test_a_run_goes_on_with_the_copy_of_its_tokenizer_and_its_text_in_another_place(
+    here, parambudget, tokenizer
+):
+    (here / "their").mkdir()
+    made = train_bpe(["the model of one or two layers"] * 20, 300)
+    made.add_special_tokens(["<other>"])
+    made.save(str(here / "their/tokenizer.json"))
+    named = "their/tokenizer.json"
+    if tokenizer != "its file":
+        (here / "their/tokenizer_config.json").write_text('{"eos_token": "<other>"}')
+        named = "their"
+    start = ["train", "config.json", "--data", "text", "--out", "run", "--tokenizer", named, *SETTINGS[2:]]
+    assert parambudget(*start, "--steps", "2")[::2] == (0, "")
+    shutil.rmtree(here / "their")
+    on = ["train", "--resume", "--out", "run", "--device", "cpu", "--steps"]
+    assert parambudget(*on, "3")[::2] == (0, "")
+    (here / "text").rename(here / "moved")
+    assert parambudget(*on, "4", "--data", "moved")[::2] == (0, "")
+    assert parambudget(*start[:3], "moved", *start[4:], "--resume", "--steps", "5")[::2] == (0, "")
+    shutil.rmtree(here / "run/checkpoints")
+    code, out, err = parambudget(*on, "6")
+    assert (code, out) == (2, "")
+    assert f"the tokenizer of the run is no longer at {here}/{named}" in err
+    assert "say where it is with --tokenizer" in err
+
+
+def test_a_run_needs_no_config_file_to_go_on_and_says_so(here, parambudget):
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    (here / "config.json").unlink()
+    on = ["--resume", "--out", "run", "--device", "cpu", "--steps", "3"]
+    code, out, err = parambudget("train", "config.json", *on)
+    assert (code, out) == (2, "")
+    assert "the run in run has its model: resume it without naming config.json" in err
+    assert parambudget("train", *on)[::2] == (0, "")
+
+
+def test_the_end_of_a_resumed_run_counts_all_updates_and_names_the_session(here, parambudget):
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    rows = (here / "run/metrics.jsonl").read_text()
+    slow = re.sub('"tokens_per_second": [0-9.e+-]+', '"tokens_per_second": 0.5', rows)  # 64 s an update
+    for path in (here / "run/metrics.jsonl", here / "run/checkpoints/step-2/metrics.jsonl"):
+        path.write_text(slow)
+    state = files.read_state(here / "run/checkpoints/step-2", check=False)
+    hashes = state.sha256 | {"metrics.jsonl": sha256_of_file(here / "run/metrics.jsonl")}
+    write_with_seal(here / "run/checkpoints/step-2/state.json", replace(state, sha256=hashes))
+    on = ["train", "--resume", "--out", "run", "--device", "cpu", "--steps", "3"]
+    code, out, err = parambudget(*on)
+    assert (code, err) == (0, "")
+    assert "3 updates, 96 tokens, 2.1 min without evaluation and saving" in out
+    assert re.search(r"session +[0-9.]+ s with everything", out)
+    shown = json.loads(parambudget("runs", "show", "run", "--json")[1])
+    summary = json.loads((here / "run/summary.json").read_text())
+    assert summary["update_seconds"] == pytest.approx(shown["update_seconds"])
+    assert summary["tokens_per_second"] == pytest.approx(shown["tokens_per_second"])
+
+
+def test_one_of_anything_is_singular(here, parambudget):  # noqa: ARG001 - runs there
+    run = ["train", "config.json", "--data", "text", "--out", "run", *SETTINGS[2:], "--steps", "1"]
+    out = parambudget(*run)[1]
+    assert "1 update of 32 tokens: 32 tokens" in out
+    assert re.search(r"trained +1 update, 32 tokens, ", out)
+    assert "finished, 1 of 1 update\n" in parambudget("runs", "show", "run")[1]
+
+
+LONG = {"steps": 30, "warmup_steps": 10, "batch_size": 2, "gradient_accumulation_steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [
+        (["--steps", "6"], "steps=6: its warm-up of 10 updates cannot change; use at least --steps 10, or"),
+        (["--tokens", "160"], "steps=5: it has made 6 updates and its warm-up of 10 updates cannot change"),
+        (["--steps", "0"], "steps is 0"),
+    ],
+)
+def test_a_run_cannot_end_within_its_warm_up_and_that_is_said_before_any_work(here, length, message):
+    run = here / "run"
+    (run / "checkpoints/step-6").mkdir(parents=True)
+    train = small_config(**LONG).model_dump()
+    document = {"model": small_model().model_dump(), "provenance": {}, "train": train}
+    (run / "config.json").write_text(json.dumps(document))
+    options = RunOptions(out=run, resume=True, tokens=int(length[1]) if "--tokens" in length else None)
+    steps = {} if options.tokens else {"steps": int(length[1])}
+    with pytest.raises(InputError) as refused:
+        build_request(None, {}, steps, options)
+    assert message in arguments_as_flags(str(refused.value))
+
+
+def test_hours_that_end_within_the_warm_up_of_a_resumed_run_are_refused_likewise(here, parambudget):
+    start = ["train", "config.json", "--data", "text", "--out", "run", *SETTINGS[2:], "--warmup-steps", "2"]
+    parambudget(*start, "--steps", "2")
+    document = json.loads((here / "run/config.json").read_text())
+    document["provenance"] |= {"hours": 1.0, "update_seconds": 60.0}
+    (here / "run/config.json").write_text(json.dumps(document))
+    on = ["train", "--resume", "--out", "run", "--device", "cpu", "--hours", "0.02"]
+    code, out, err = parambudget(*on)
+    assert (code, out) == (2, "")
+    assert "cannot be resumed with steps=1" in err
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokens", "message"),
+    [
+        ({"steps": 2, "warmup_steps": 100}, None, "warmup_steps=100 is more than steps=2; use at most 2"),
+        ({"warmup_steps": 100, "batch_size": 2, "gradient_accumulation_steps": 1}, 64, "steps=2"),
+        ({"learning_rate": 1e-3, "final_learning_rate": 1.0}, None, "final_learning_rate=1 is above"),
+        ({"warmup_steps": 100}, None, None),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_before_any_work(here, settings, tokens, message):
+    """Before torch is imported and text is read: by what builds the request."""
+    request = RunOptions(out=here / "run", tokens=tokens)
+    if message is None:  # the text decides how many steps there are
+        assert build_request("config.json", {}, settings, request).requested.fields["warmup_steps"] == 100
+        return
+    with pytest.raises(ConfigError, match=message):
+        build_request("config.json", {}, settings, request)
+
+
+def test_what_may_change_on_a_resume_is_named_as_flags_that_do(here, parambudget):  # noqa: ARG001
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
+    on = ["train", "--resume", "--out", "run", "--device", "cpu"]
+    err = parambudget(*on, "--seed", "3")[2]
+    flags = re.findall(r"--[a-z-]+", err.split("only ")[1])
+    assert flags == [
+        "--steps", "--tokens", "--hours", "--save-every", "--keep", "--eval-every", "--eval-tokens"
+    ]  # fmt: skip
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text()
+    assert ", ".join(f"`{flag}`" for flag in flags[:-1]) in " ".join(page.split())
+    lasting = ["--save-every", "2", "--keep", "3", "--eval-every", "2", "--eval-tokens", "64"]
+    assert parambudget(*on, "--tokens", "96", *lasting)[::2] == (0, "")
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
@@ -259,7 +403,10 @@ def test_the_name_of_a_folder_is_printed_as_it_is(here, parambudget, out):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--resume", "--steps", "1"], "step-2 is already beyond steps=1"),
+        (
+            ["--resume", "--steps", "1"],
+            "cannot be resumed with steps=1: it has made 2 updates; use at",
+        ),
         (["--resume", "--data", "other"], "has another text"),
         (["--out", "new", "--init", "run/checkpoints/step-2", "--dim", "48"], "is of another model"),
         (["--out", "new", "--hours", "1e-9"], "is too short for one update"),

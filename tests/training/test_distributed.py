@@ -237,7 +237,10 @@ def test_a_shared_run_starts_from_the_weights_of_another(two, alone):
         ([], "alone contains another run"),
         (["--out", "config.json"], "config.json is not a writable folder"),
         (["--out", "new", "--data", "nowhere"], "no data at nowhere"),
-        (["--resume", "--steps", "3"], "alone/checkpoints/step-8 is already beyond steps=3"),
+        (
+            ["--resume", "--steps", "3"],
+            "run in alone cannot be resumed with steps=3: it has made 8 updates",
+        ),
         (["--out", "new", "--init", "broken"], "checkpoint broken is damaged: model.safetensors"),
         (["--out", "new", "--steps", "0"], "steps is 0"),
         (["--out", "new", "--tokens", "1M", "--steps", "2"], "both set the length of the run"),

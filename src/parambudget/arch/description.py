@@ -3,6 +3,7 @@
 from typing import Final
 
 from parambudget.arch.config import ModelConfig
+from parambudget.units import count_phrase
 
 NORM_NAMES: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
 """As papers, torch and the tools that build on it write them."""
@@ -10,7 +11,7 @@ NORM_NAMES: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
 
 def shape_in_words(m: ModelConfig) -> str:
     """Depth, width, heads and FFN: `24 layers, dim 896, 14/2 heads of 64, FFN 3584`."""
-    layers = "1 layer" if m.n_layers == 1 else f"{m.n_layers} layers"
+    layers = count_phrase(m.n_layers, "layer")
     heads = f"{m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}"
     return ", ".join((layers, f"dim {m.dim}", heads, *ffn_in_words(m)))
 
@@ -28,5 +29,4 @@ def ffn_in_words(m: ModelConfig, name: str = "FFN") -> list[str]:
         experts += f" and {moe.n_shared_experts} shared of {width}"
     if not m.n_dense_layers:
         return [experts]
-    plural = "s" if m.n_dense_layers > 1 else ""
-    return [experts, f"{name} {m.intermediate_size} in {m.n_dense_layers} dense layer{plural}"]
+    return [experts, f"{name} {m.intermediate_size} in {count_phrase(m.n_dense_layers, 'dense layer')}"]

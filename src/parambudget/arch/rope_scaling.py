@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from parambudget.arch.dims import RopeType
 from parambudget.arch.validation import PATTERN, PositiveFloat, PositiveSize, Share
+from parambudget.units import count_phrase
 
 PairFactors = Annotated[tuple[PositiveFloat, ...], PATTERN]
 """One factor for each pair of rotated elements."""
@@ -102,8 +103,8 @@ class RopeScaling(BaseModel):
             factors = getattr(self, name)
             if factors is not None and len(factors) != n_pairs:
                 yield (
-                    f"{name} has {len(factors)} entries, and {n_pairs} pairs of each head are rotated; give "
-                    "one per pair"
+                    f"{name} has {count_phrase(len(factors), 'entry')}, and {n_pairs} pairs of each head are "
+                    "rotated; give one per pair"
                 )
         if self.rope_type == "dynamic" and n_pairs == 1:
             yield "rope_type='dynamic' needs 2 or more rotated pairs, got 1; raise rotary_fraction"

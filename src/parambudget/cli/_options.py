@@ -32,6 +32,7 @@ _ARGUMENTS: Final = frozenset({
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
     "shard", "data", "token_dtype", "out", "resume", "init", "steps", "device", "wandb",
+    "save_every", "keep", "eval_every", "eval_tokens",
     # of preparing text
     "tokenizer", "field", "separator", "validation", "end_of_text", "skip_bad_lines", "workers",
     # of a generation and an export

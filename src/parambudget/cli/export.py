@@ -43,7 +43,8 @@ def export(
         Path | None,
         typer.Option(
             metavar="CHECKPOINT",
-            help="Also write the weights and tokenizer of a run or checkpoint (hf only).",
+            help="Also write weights and tokenizer (hf only): those of a run's newest checkpoint, or of the "
+            "checkpoint that you name (RUN/checkpoints/step-N). `runs show RUN` says which is best.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force/--no-force", help="Replace existing files.")] = False,

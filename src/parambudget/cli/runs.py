@@ -64,13 +64,19 @@ def show(
         _draw_loss(readable, figure)  # it was asked for: if it fails, nothing else is printed
     if as_json:
         print_json(readable[0].as_dict() if len(folders) == 1 else [run.as_dict() for run in readable])
-        return
+    else:
+        _show_runs(readable, figure, beside=len(folders) == 1)
+    if failures:
+        raise typer.Exit(InputError.exit_code)
+
+
+def _show_runs(readable: "list[Run]", figure: Path | None, *, beside: bool) -> None:
     from parambudget.render.runs import runs_screen
 
     print_lines(runs_screen(readable))
     if figure is not None:
         typer.echo(f"loss curve: {figure}")
-    elif len(readable) == 1:
+    elif beside:
         _draw_loss_beside(readable[0])
 
 

@@ -15,6 +15,7 @@ from parambudget.arch.tensors import Tensor, tensors
 from parambudget.cost.params import total
 from parambudget.errors import CheckFailed
 from parambudget.nn.transformer import Transformer
+from parambudget.units import count_phrase
 
 Shape = tuple[int, ...]
 Indices = tuple[int, ...]
@@ -50,7 +51,7 @@ class Verification:
         """One line: what was compared and agrees, or every difference."""
         if self.differences:
             return "the built model differs from the count: " + "; ".join(map(str, self.differences))
-        counted = f"{self.n_tensors:,} tensors, {self.total:,} parameters"
+        counted = f"{count_phrase(self.n_tensors, 'tensor')}, {self.total:,} parameters"
         return f"verified: {counted}; the built model matches the count"
 
     def require_agreement(self) -> None:

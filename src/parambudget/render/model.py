@@ -13,6 +13,7 @@ from parambudget.arch.tensors import Component, Tensor
 from parambudget.cost.params import ParameterCount
 from parambudget.formats.source import changed_fields
 from parambudget.render.terminal import bold, dim, table, wrap_text
+from parambudget.units import count_phrase
 
 if TYPE_CHECKING:
     from parambudget.cost.formula import Formula
@@ -52,7 +53,7 @@ def count_screen(counted: ParameterCount, completed: ResolvedModel, width: int) 
 def description(model: ModelConfig) -> str:
     """One line that says what kind of model this is."""
     m = model
-    heads = f"{m.n_heads} heads of {m.head_dim}"
+    heads = f"{count_phrase(m.n_heads, 'head')} of {m.head_dim}"
     kv = (
         "multi-head"
         if m.kv_group == 1
@@ -66,7 +67,7 @@ def description(model: ModelConfig) -> str:
     norm = NORM_NAMES[m.norm]
     biases = [name for name in ("qkv", "attention_out", "ffn", "head") if getattr(m, f"{name}_bias")]
     parts = [
-        f"{m.n_layers} layers",
+        count_phrase(m.n_layers, "layer"),
         f"dim {m.dim}",
         f"{heads} ({kv})" if m.mla is None else f"{heads} ({_latent_attention(m.mla)})",
         *ffn_in_words(m, activation if m.gated else m.activation),
@@ -89,9 +90,11 @@ def _positions(m: ModelConfig) -> list[str]:
     still = sum(not m.rotates(layer) for layer in range(m.n_layers)) if m.position == "rotary" else 0
     if m.rope_scaling:
         name += f" ({m.rope_scaling.rope_type})"
-    parts = [f"{name} positions" + (f", none in {still} of {m.n_layers} layers" if still else "")]
+    parts = [
+        f"{name} positions" + (f", none in {still} of {count_phrase(m.n_layers, 'layer')}" if still else "")
+    ]
     if m.n_local_layers:
-        parts.append(f"window {m.window} in {m.n_local_layers} of {m.n_layers} layers")
+        parts.append(f"window {m.window} in {m.n_local_layers} of {count_phrase(m.n_layers, 'layer')}")
     return parts
 
 

@@ -13,12 +13,14 @@ from parambudget.render.commands import data_flag, runnable_command
 from parambudget.render.model import flags, memory_part_in_words
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.units import (
+    count_phrase,
     format_bytes,
     format_count,
     format_flop_rate,
     format_mfu,
     format_seconds,
     format_share,
+    plural,
 )
 
 
@@ -119,9 +121,7 @@ _PEAKS: Final[Mapping[Phase, str]] = {
 def _largest(sequences: int) -> str:
     if not sequences:
         return "with these settings not even one sequence at a time fits"
-    return (
-        f"up to {sequences:,} sequence{'s' * (sequences != 1)} at a time {'fit' if sequences > 1 else 'fits'}"
-    )
+    return f"up to {count_phrase(sequences, 'sequence')} at a time {'fit' if sequences > 1 else 'fits'}"
 
 
 def _update(plan: RunPlan) -> list[str]:
@@ -133,10 +133,8 @@ def _update(plan: RunPlan) -> list[str]:
     settings += [f"logits in {step.loss_chunks} chunks"] if step.loss_chunks > 1 else []
     settings += ["sharded"] if step.shard else []
     chosen = f" (chosen here: {', '.join(plan.chosen)})" if plan.chosen else ""
-    sequences = f"{step.batch_size} sequence{'s' * (step.batch_size != 1)}"
-    micro_steps = (
-        f"{step.gradient_accumulation_steps} micro-step{'s' * (step.gradient_accumulation_steps != 1)}"
-    )
+    sequences = count_phrase(step.batch_size, "sequence")
+    micro_steps = count_phrase(step.gradient_accumulation_steps, "micro-step")
     return [
         f"{sequences} × {micro_steps} (a forward and backward pass each; their gradients add up) = "
         f"{plan.speed.update_tokens:,} tokens in {format_seconds(plan.speed.update_seconds)}; "
@@ -157,10 +155,11 @@ def _speed(plan: RunPlan) -> list[str]:
 
 
 def _run(plan: RunPlan) -> list[str]:
-    times = "" if plan.epochs is None else f"{format_count(plan.epochs)} epochs of the text, "
+    epochs = "" if plan.epochs is None else format_count(plan.epochs)
+    times = f"{epochs} {plural(epochs, 'epoch')} of the text, " if epochs else ""
     return [
         f"{format_count(plan.tokens)} tokens ({plan.why_tokens}), {times}"
-        f"{plan.tokens_per_parameter:.3g} tokens per parameter, {plan.updates:,} updates, "
+        f"{plan.tokens_per_parameter:.3g} tokens per parameter, {count_phrase(plan.updates, 'update')}, "
         f"{plan.flops:.3g} FLOPs",
         f"{_times(plan.hours)}, {TIME_OVERHEAD:.0%} of it for evaluations, checkpoints and data",
     ]

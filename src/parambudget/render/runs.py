@@ -13,6 +13,7 @@ from parambudget.text.forms import describe_left_out
 from parambudget.training.metrics import Run
 from parambudget.units import (
     FULL_CONVENTION,
+    count_phrase,
     format_bytes,
     format_count,
     format_mfu,
@@ -25,10 +26,14 @@ if TYPE_CHECKING:
 
 
 def runs_screen(runs: Sequence[Run]) -> list[str]:
-    """The screen of `runs show`: the figures of each run, one run a column."""
+    """The screen of `runs show`: the figures of each run, one run a column; rows that no run has are left
+    out."""
     columns = [_figures(run.as_dict()) for run in runs]
     rows = [["run", *(run.name for run in runs)]]
-    rows += [[name, *(column[name] for column in columns)] for name in columns[0]]
+    for name in columns[0]:
+        cells = [column[name] for column in columns]
+        if any(cells):
+            rows.append([name, *cells])
     lines = table(rows, left=(0, 1) if len(runs) == 1 else (0,), head=True)
     has_mfu = any("convention" in column["MFU"] for column in columns)
     return lines + ([dim(f"MFU is in the {FULL_CONVENTION}")] if has_mfu else [])
@@ -41,16 +46,17 @@ def _figures(figures: Mapping[str, Any]) -> dict[str, str]:
     plan = figures["planned_figures"] or {}
     rate, peak, seconds = map(plan.get, ("tokens_per_second", "peak_memory_bytes", "update_seconds"))
     speed = f"{figures['tokens_per_second']:,.0f} tokens/s"
+    planned_steps = figures["planned_steps"] or figures["steps"]
     return {
-        "state": f"{state}, {figures['steps']:,} of {figures['planned_steps'] or figures['steps']:,} updates",
+        "state": f"{state}, {figures['steps']:,} of {count_phrase(planned_steps, 'update')}",
         "parameters": f"{planned} (as planned)" if built == figures["planned"] else _mismatch(built, planned),
         "tokens": format_count(figures["tokens"]),
-        "time in updates": format_seconds(figures["update_seconds"])
+        "training time": format_seconds(figures["update_seconds"])
         + _beside_plan(seconds, lambda seconds: format_seconds(seconds * figures["steps"])),
         "speed": speed + _beside_plan(rate, lambda rate: f"{rate:,.0f}"),
         "MFU": format_mfu(figures["mfu"], figures["peak_flops"])
         if figures["mfu"] is not None and figures["peak_flops"] is not None
-        else "peak not known",
+        else "not given: the device's peak FLOP/s is not known",
         "peak memory": "not measured"
         if figures["peak_memory_bytes"] is None
         else format_bytes(figures["peak_memory_bytes"]) + _beside_plan(peak, format_bytes),
@@ -86,7 +92,7 @@ def preparation_screen(manifest: Manifest, out: Path) -> list[str]:
     length = f"{manifest.train_bytes / max(1, manifest.n_tokens):.2f} bytes each"
     skipped = _skip_counts(manifest)
     rows = [
-        ["text", f"{manifest.source}: {manifest.n_documents:,} documents, {held_out}"],
+        ["text", f"{manifest.source}: {count_phrase(manifest.n_documents, 'document')}, {held_out}"],
         *([["form", _forms(manifest)]] if manifest.forms else []),
         *([["left out", describe_left_out(manifest.left_out)]] if manifest.left_out else []),
         *([["skipped", skipped]] if skipped else []),
@@ -94,7 +100,7 @@ def preparation_screen(manifest: Manifest, out: Path) -> list[str]:
             "tokens",
             f"{manifest.n_tokens:,} to train on, {length}, and {manifest.validation.n_tokens:,} to validate",
         ],
-        ["tokenizer", f"{manifest.tokenizer}, {manifest.entries:,} entries"],
+        ["tokenizer", f"{manifest.tokenizer}, {count_phrase(manifest.entries, 'entry')}"],
         *([] if manifest.reversible else [["", describe_loss(manifest.lost_share) + _WITHOUT_BITS]]),
         ["end of text", f"{manifest.end_of_text}, {manifest.end_of_text_reason}"],
         ["files", f"{len(manifest.shards):,} of {manifest.dtype} in {out}, listed in manifest.json"],
@@ -119,7 +125,7 @@ def _forms(manifest: Manifest) -> str:
     """How many files there are of each form; a single file needs no number."""
     if sum(manifest.forms.values()) == 1:
         return next(iter(manifest.forms))
-    return ", ".join(f"{form} ({n:,} file{'s' * (n != 1)})" for form, n in manifest.forms.items())
+    return ", ".join(f"{form} ({count_phrase(n, 'file')})" for form, n in manifest.forms.items())
 
 
 def _skip_counts(manifest: Manifest) -> str:
@@ -135,7 +141,8 @@ def profile_screen(profile: DeviceProfile) -> list[str]:
         ["device", profile.device],
         ["software", f"{profile.name}, {profile.dtype}"],
         ["source", profile.source + (f", {profile.measured_on}" if profile.measured_on else "")],
-        ["matmuls", f"{_rate(profile.matmul_flops)}, operands moved {profile.matmul_traffic:.2g} times"],
+        ["matmuls", f"{_rate(profile.matmul_flops)}, each operand moved "
+            f"{profile.matmul_traffic:.2g} times between memory and chip"],
         ["attention", f"{_rate(profile.attention_flops)}, counting the scores that the mask leaves"],
         ["Muon", f"{_rate(profile.newton_schulz_flops)}, at least {least} per matrix"],
         ["memory", f"{format_bytes(profile.bandwidth_bytes)} per second"],

@@ -28,12 +28,14 @@ from parambudget.training.run.forecast import Prediction
 from parambudget.training.run.request import RunStart
 from parambudget.units import (
     FULL_CONVENTION,
+    count_phrase,
     format_bytes,
     format_count,
     format_flop_rate,
     format_mfu,
     format_seconds,
     format_share,
+    plural,
 )
 
 
@@ -131,7 +133,7 @@ def _documents(data: TokenData) -> str:
     held_out = f"{data.n_held_out:,} held out"
     if not data.n_held_out and len(data.validation):
         held_out = f"the end of {'the longest' if data.n_documents > 1 else 'it'} held out"
-    return f"{data.n_documents:,} document{'s' * (data.n_documents != 1)}, {held_out}, "
+    return f"{count_phrase(data.n_documents, 'document')}, {held_out}, "
 
 
 def _unused_rows(model: ModelConfig, data: TokenData) -> str:
@@ -139,12 +141,12 @@ def _unused_rows(model: ModelConfig, data: TokenData) -> str:
     if n_unused <= 0:
         return ""
     parameters = format_count(total(model) - total(model.replace(vocab_size=data.entries)))
-    has = f"The text supports only {data.entries:,} tokens"
+    has = f"The text supports only {count_phrase(data.entries, 'token')}"
     if not data.tokenizer_json:
         has = f"The ids are all below {data.entries:,}"
     elif not data.trained_here:
-        has = f"The tokenizer has only {data.entries:,} entries"
-    rows = f"{n_unused:,} vocabulary row{'s' * (n_unused != 1)} ({parameters} parameters)"
+        has = f"The tokenizer has only {count_phrase(data.entries, 'entry')}"
+    rows = f"{count_phrase(n_unused, 'vocabulary row')} ({parameters} parameters)"
     return f"{has}; {rows} stay{'s' * (n_unused == 1)} unused. Use --vocab-size {data.entries}."
 
 
@@ -166,8 +168,10 @@ def settings_table(completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
     for name, value in config.model_dump().items():
         why = completed.reasons.get(name, "given" if name in completed.given else "")
         table.add_row(name, _format_setting(value), why)
-    tokens = f"{format_count(config.steps * update_tokens)} tokens"
-    return Group("", table, "", f"{config.steps:,} updates of {update_tokens:,} tokens: {tokens}", "")
+    n_tokens = config.steps * update_tokens
+    tokens = f"{format_count(n_tokens)} {plural(n_tokens, 'token')}"
+    updates = f"{count_phrase(config.steps, 'update')} of {count_phrase(update_tokens, 'token')}"
+    return Group("", table, "", f"{updates}: {tokens}", "")
 
 
 def conclusion(result: TrainResult, model: ModelConfig) -> Table:
@@ -175,9 +179,10 @@ def conclusion(result: TrainResult, model: ModelConfig) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_row()
     table.add_row("parameters", f"{result.parameters:,} (planned {total(model):,})")
-    table.add_row(
-        "trained", f"{result.steps:,} updates, {result.tokens:,} tokens, {format_seconds(result.seconds)}"
-    )
+    trained = f"{count_phrase(result.steps, 'update')}, {count_phrase(result.tokens, 'token')}"
+    updating = f"{format_seconds(result.update_seconds)} without evaluation and saving"
+    table.add_row("trained", f"{trained}, {updating}")
+    table.add_row("session", f"{format_seconds(result.seconds)} with everything")
     planned = result.planned or {}
     rate, peak = planned.get("tokens_per_second"), planned.get("peak_memory_bytes")
     speed = f"{result.tokens_per_second:,.0f} tokens/s on {result.device}"

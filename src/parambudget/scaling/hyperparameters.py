@@ -20,7 +20,7 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active, body
 from parambudget.scaling.loss import FREE_EPOCHS
 from parambudget.scaling.numbers import FittedRange, require_positive
-from parambudget.units import format_count
+from parambudget.units import format_count, plural
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ def training_tokens(model: ModelConfig, data_tokens: int | None) -> tuple[int, s
     there = FREE_EPOCHS * data_tokens
     if there < wished:
         return there, f"{FREE_EPOCHS} epochs; {rule} would be {format_count(wished)}"
-    return wished, f"{rule}, {wished / max(1, data_tokens):.2g} epochs of the text"
+    epochs = f"{wished / max(1, data_tokens):.2g}"
+    return wished, f"{rule}, {epochs} {plural(epochs, 'epoch')} of the text"
 
 
 def whole_updates(tokens: int, update_tokens: int, data_tokens: int | None) -> int:
@@ -140,8 +141,8 @@ def update_tokens(model: ModelConfig, tokens: int, steps: int | None = None) -> 
     batch = min(MOST_BATCH_TOKENS, max(FEWEST_BATCH_TOKENS, 2 ** round(math.log2(wished))))
     step_law, deepseek = (format_count(round(law.value)) for law in (both.step_law, both.deepseek))
     laws = f"Step Law says {step_law}, DeepSeek {deepseek}"
-    bound = f", at least {FEWEST_BATCH_TOKENS:,}" if batch > wished * math.sqrt(2) else ""
-    return batch, f"about {batch:,} tokens an update ({laws}{bound})"
+    bound = f"; never fewer than {FEWEST_BATCH_TOKENS:,}" if batch > wished * math.sqrt(2) else ""
+    return batch, f"about {batch:,} tokens an update ({laws} tokens{bound})"
 
 
 def peak_learning_rate(model: ModelConfig, tokens: int) -> tuple[float, str]:

@@ -22,13 +22,14 @@ from parambudget.text.tokenizer import read_tokenizer, require_vocabulary
 
 def data_for(
     source: Path | None, vocab_size: int, *, token_dtype: TokenDtype | None = None,
-    tokenizer: str | None = None,
+    tokenizer: str | None = None, end_of_text: str | None = None,
 ) -> TokenData:  # fmt: skip
     """The tokens of a file or folder of tokens or text, or of Python's standard library: None and its name
     mean that.
 
     `token_dtype` is the type of ids in files that do not name it. `tokenizer` has made the tokens, or makes
-    them of the text; without it, a BPE is trained on text.
+    them of the text; without it, a BPE is trained on text. `end_of_text` is the token with which it ends
+    documents; without it, the tokenizer's own files name one.
     """
     if token_dtype is not None and token_dtype not in TOKEN_DTYPES:
         raise InputError(f"`token_dtype` is {token_dtype!r}; use one of {', '.join(TOKEN_DTYPES)}")
@@ -43,31 +44,34 @@ def data_for(
         data, form = read_prepared_folder(source, vocab_size), "was prepared, with a tokenizer of its own"
         unused["tokenizer"] = tokenizer
     elif (tokens := find_tokens(source, token_dtype)) is not None:
-        data = read_tokens(tokens, vocab_size, None if tokenizer is None else read_tokenizer(tokenizer))
+        made_by = None if tokenizer is None else read_tokenizer(tokenizer, end_of_text)
+        data = read_tokens(tokens, vocab_size, made_by)
         form = "names the type of its tokens"
         if tokens.needs_dtype:
             del unused["token_dtype"]
     else:
-        data, form = _text_data(source, vocab_size, tokenizer), "is text"
+        data, form = _text_data(source, vocab_size, tokenizer, end_of_text), "is text"
     notes = [
         f"`{name}` had no effect: {source} {form}" for name, given in unused.items() if given is not None
     ]
     return replace(data, notes=(*data.notes, *notes))
 
 
-def _text_data(source: Path, vocab_size: int, tokenizer: str | None) -> TokenData:
+def _text_data(source: Path, vocab_size: int, tokenizer: str | None, end_of_text: str | None) -> TokenData:
     """Text as tokens. Plain files are documents by themselves; all else is prepared in the cache."""
     if tokenizer is None:
         require_vocabulary(vocab_size)
         found = find_files(source)
         if found.is_plain_text:
             return token_data(read_corpus(source, found), vocab_size)
-    elif (entries := read_tokenizer(tokenizer).entries) > vocab_size:
+    elif (entries := read_tokenizer(tokenizer, end_of_text).entries) > vocab_size:
         raise InputError(
             f"the tokenizer {tokenizer} has {entries:,} entries, more than vocab_size={vocab_size:,}; use "
             f"`vocab_size={entries}`"
         )
-    request = PrepareRequest(str(source.absolute()), tokenizer or BPE, None if tokenizer else vocab_size)
+    request = PrepareRequest(
+        str(source.absolute()), tokenizer or BPE, None if tokenizer else vocab_size, end_of_text=end_of_text
+    )
     key = hashlib.sha256(json.dumps([tokenizers.__version__, request_sha256(request)]).encode()).hexdigest()
     folder = platformdirs.user_cache_path("parambudget") / "tokens" / f"prepared-{key[:32]}"
     was_there = is_prepared(folder)

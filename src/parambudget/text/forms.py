@@ -27,6 +27,7 @@ from parambudget.text.records import (
     parse_line,
     text_of,
 )
+from parambudget.units import count_phrase
 
 Form = Literal["text", "jsonl", "json", "parquet", "llm.c", "megatron"]
 FORM_NAMES: Final[dict[Form, str]] = {
@@ -105,7 +106,7 @@ def describe_left_out(left_out: Sequence[LeftOut]) -> str:
     n_files = sum(each.n_files for each in left_out)
     if not n_files:
         return ""
-    return f"{n_files:,} file{'s' * (n_files != 1)}: {', '.join(map(str, left_out))}"
+    return f"{count_phrase(n_files, 'file')}: {', '.join(map(str, left_out))}"
 
 
 @dataclass(frozen=True)

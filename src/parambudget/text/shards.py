@@ -24,7 +24,7 @@ from parambudget.errors import InputError
 from parambudget.text.forms import LeftOut
 from parambudget.text.token_cache import TokenData, memory_map
 from parambudget.text.tokenizer import EndOfText, IdType, TokenBytes, TokenIds, bytes_of_token, id_type
-from parambudget.units import shorten
+from parambudget.units import count_phrase, shorten
 
 MANIFEST: Final = "manifest.json"
 TOKENIZER: Final = "tokenizer.json"
@@ -241,7 +241,7 @@ def require_whole(folder: Path, manifest: Manifest) -> None:
         )
         damage = [line for line in found if line]
     if damage:
-        more = f" and {len(damage) - 3} more files" if len(damage) > 3 else ""
+        more = f" and {count_phrase(len(damage) - 3, 'more file')}" if len(damage) > 3 else ""
         raise InputError(
             f"{folder} is damaged: {', '.join(damage[:3])}{more}; remove the folder and prepare it again"
         )

@@ -38,6 +38,7 @@ from parambudget.text.forms import (
 from parambudget.text.shards import Shards
 from parambudget.text.token_cache import TokenData
 from parambudget.text.tokenizer import EndOfText, TextTokenizer, TokenBytes, TokenIds, bytes_of_token
+from parambudget.units import count_phrase
 
 _LLM_C_HEADER: Final = struct.Struct("<3i")
 _LLM_C_HEADER_BYTES: Final = 1_024
@@ -254,8 +255,8 @@ def _require_size(path: Path, start: int, file: TokenFile) -> None:
     actual, expected = path.stat().st_size, start + file.n_tokens * file.numpy_dtype.itemsize
     if file.n_tokens < 1 or actual != expected:
         raise InputError(
-            f"{path} has {actual:,} bytes where {file.n_tokens:,} tokens of {file.dtype} take {expected:,}; "
-            "is it complete?"
+            f"{path} has {actual:,} bytes where {count_phrase(file.n_tokens, 'token')} of {file.dtype} take "
+            f"{expected:,}; is it complete?"
         )
 
 

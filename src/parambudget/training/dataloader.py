@@ -12,6 +12,7 @@ import numpy as np
 
 from parambudget.errors import InputError
 from parambudget.text.token_cache import TokenData, Tokens
+from parambudget.units import count_phrase
 
 _ROUNDS: Final = 6
 TokenArray = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
@@ -48,8 +49,9 @@ def require_windows(data: TokenData, context_length: int) -> None:
     for part, tokens in (("training", data.train), ("validation", data.validation)):
         if len(tokens) <= context_length:
             raise InputError(
-                f"the {part} part of {data.name} has {len(tokens):,} tokens, fewer than one window of "
-                f"{context_length + 1} (context_length + 1); use more text or a shorter context_length"
+                f"the {part} part of {data.name} has {count_phrase(len(tokens), 'token')}, fewer than "
+                f"one window of {context_length + 1} (context_length + 1); use more text or a shorter "
+                "context_length"
             )
 
 

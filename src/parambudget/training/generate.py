@@ -27,6 +27,7 @@ from parambudget.training.checkpoint import files
 from parambudget.training.device import Compute
 from parambudget.training.metrics import list_checkpoints
 from parambudget.training.run.run_folder import END_OF_TEXT
+from parambudget.units import count_phrase
 
 EndReason = Literal["end of text", "max_tokens", "context_length"]
 
@@ -146,7 +147,7 @@ def generate_text(
     room = longest - len(ids)
     if room < 1:
         raise InputError(
-            f"the prompt has {len(ids):,} tokens and context_length={longest:,} "
+            f"the prompt has {count_phrase(len(ids), 'token')} and context_length={longest:,} "
             "leaves no room for more; give a shorter one"
         )
     on_text(prompt)

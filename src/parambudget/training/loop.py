@@ -32,7 +32,8 @@ from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoi
 from parambudget.training.optimizer import clip_grad_norm, set_learning_rate
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
-from parambudget.training.run.resume import require_same_run, restore_newest_checkpoint
+from parambudget.training.run.resume import restore_newest_checkpoint
+from parambudget.training.run.same_run import require_same_run
 from parambudget.training.schedule import learning_rate
 from parambudget.training.train_state import (
     TrainState,
@@ -111,7 +112,7 @@ class _Session:
             tokens=step.tokens, loss=step.loss, val_loss=step.val_loss,
             val_bits_per_byte=step.val_bits_per_byte, tokens_per_second=speed, mfu=clock.mfu(speed),
             peak_flops=clock.peak_flops, peak_memory_bytes=compute.peak_memory_bytes(),
-            seconds=clock.elapsed_seconds(), device=compute.name,
+            seconds=clock.elapsed_seconds(), update_seconds=clock.update_seconds(), device=compute.name,
             planned=None if self.planned is None else self.planned.as_dict(),
             checkpoint=job.checkpoints / f"step-{step.step}" if step.step else None,
             folder=job.out,
@@ -415,6 +416,10 @@ class Clock:
         """Of all updates but the first, which includes warm-up."""
         steady = self._seconds[1:] or self._seconds
         return self.tokens_per_update * len(steady) / sum(steady) if steady else 0.0
+
+    def update_seconds(self) -> float:
+        """Of all updates, those before a resume included."""
+        return sum(self._seconds)
 
     def mfu(self, tokens_per_second: float) -> float | None:
         """Model FLOPs utilization: the share of the dense peak that this rate uses."""

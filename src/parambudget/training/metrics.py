@@ -102,7 +102,9 @@ class TrainResult(HasRows):
     peak_memory_bytes: Count | None
     """As measured by `Compute.peak_memory_bytes`."""
     seconds: float
-    """From the start, or from the resume, to the last save."""
+    """Of the last session, from the start or the resume to the last save: everything counts."""
+    update_seconds: float
+    """Spent in updates, including those before a resume, without evaluation and saving."""
     device: str
     planned: dict[str, int | float | None] | None
     """The predicted peak memory, tokens per second and update time, as in `training.run.forecast`."""
@@ -201,7 +203,8 @@ class Run:
             val_bits_per_byte=figures["val_bits_per_byte"], tokens_per_second=figures["tokens_per_second"],
             mfu=figures["mfu"], peak_flops=figures["peak_flops"],
             peak_memory_bytes=figures["peak_memory_bytes"],
-            seconds=figures["seconds"] or figures["update_seconds"], device=figures["device"] or "",
+            seconds=figures["seconds"] or figures["update_seconds"],
+            update_seconds=figures["update_seconds"], device=figures["device"] or "",
             planned=figures["planned_figures"], checkpoint=saved, folder=self.folder,
         )  # fmt: skip
 

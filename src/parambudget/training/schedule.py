@@ -1,7 +1,7 @@
 """The learning rate as a pure function of the step, so that it can be plotted, tested and resumed without
 state.
 
-    linear    Bergsma et al. 2025, arXiv 2502.15938: a line to zero ends lower than a cosine
+    linear    Bergsma et al. 2025, arXiv 2502.15938: a linear decay to zero gives a lower loss than a cosine
     cosine    Loshchilov and Hutter 2017, arXiv 1608.03983
     wsd       warm-up, stable, decay; the decay is 1 - sqrt as in Hägele et al. 2024, arXiv 2405.18392
 

@@ -17,6 +17,7 @@ from parambudget.training.device import explain_out_of_memory, select_device
 from parambudget.training.run import settings
 from parambudget.training.run.autotune import attempts, first_that_fits, settings_for_hours, settings_that_fit
 from parambudget.training.run.defaults import with_train_defaults
+from parambudget.training.run.requested import RequestedSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -93,7 +94,7 @@ def test_resolved_settings_hold_the_step_as_planned_and_executed_here(data, monk
 
     monkeypatch.setattr(settings, "fastest_step", recording)
     monkeypatch.setattr(settings, "machine_of", lambda *_: pb.machine("h100"))
-    requested = settings.RequestedSettings({"steps": 5, "z_loss": 0.25}, frozenset({"steps", "z_loss"}))
+    requested = RequestedSettings({"steps": 5, "z_loss": 0.25}, frozenset({"steps", "z_loss"}))
     compute = select_device("cpu")
     found = settings.resolve_settings(requested, small_model(), data, compute, None, None).resolved
     assert [given["z_loss"] for given in planned_with] == [0.25]
@@ -181,7 +182,7 @@ def test_a_resumed_run_keeps_the_settings_that_are_not_given_again(parambudget, 
         (["config.json", "--hours", "nan"], "--hours nan is not a duration"),
         (["config.json", "--tokens", "many"], "--tokens 'many' is not a count"),
         (["--resume", "--learning-rate", "0.5"], "learning_rate is 0.002 there and 0.5 here"),
-        (["config.json", "--resume", "--intermediate-size", "64"], "run of another model"),
+        (["config.json", "--resume", "--intermediate-size", "64"], "is of another model"),
         (["config.json", "--init", "nowhere"], "nowhere is not a checkpoint; give a folder"),
     ],
 )

@@ -128,7 +128,10 @@ def test_fewer_steps_than_were_made_are_refused(data, whole, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learning_rate": 0.5}, "learning_rate is 0.003 there and 0.5 here; only steps, save_every"),
+        (
+            {"learning_rate": 0.5},
+            "learning_rate is 0.003 there and 0.5 here; only `steps`, `tokens`",
+        ),
         ({"seed": 1}, "seed is 0 there and 1 here"),
         ({"batch_size": 2}, "batch_size is 4 there and 2 here"),
     ],

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from parambudget.errors import ConfigError
 from parambudget.formats.hf.schema import Config, Fields
+from parambudget.units import count_phrase
 
 _LAYER_TYPES: Final = {"sliding_attention": "local", "full_attention": "global"}
 _MOST_LAYERS_OF_A_LIST: Final = 10_000
@@ -29,7 +30,8 @@ def require_one_per_layer(key: str, entries: Sequence[object], n_layers: int) ->
     """Refuse a list that does not have as many entries as there are layers."""
     if len(entries) != n_layers:
         raise ConfigError(
-            f"{key} has {len(entries)} entries, and there are {n_layers} layers; give one per layer"
+            f"{key} has {count_phrase(len(entries), 'entry')}, and the model has "
+            f"{count_phrase(n_layers, 'layer')}; give one per layer"
         )
 
 

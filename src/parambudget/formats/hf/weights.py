@@ -34,6 +34,7 @@ from parambudget.formats.imported import Imported
 from parambudget.formats.source import require_whole_function
 from parambudget.formats.unread import explain_weights, require_readable
 from parambudget.nn.transformer import Device, Transformer
+from parambudget.units import count_phrase
 
 SINGLE_FILE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -353,7 +354,8 @@ def stored_tensors(names: WeightNames, parts: Collection[str], m: ModelConfig) -
             rows += _rows(f"{names.layers}.{layer}.", theirs, f"layers.{layer}.", ours, names, parts)
     stored = {part for row in rows for part in row.parts}
     if left := [part for part in parts if part not in stored]:
-        raise ConfigError(f"the class has no place for {left[0]} (and {len(left) - 1} more tensors)")
+        more = f" (and {count_phrase(len(left) - 1, 'more tensor')})" if len(left) > 1 else ""
+        raise ConfigError(f"the class has no place for {left[0]}{more}")
     return rows
 
 

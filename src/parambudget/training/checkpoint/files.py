@@ -194,6 +194,18 @@ def best_checkpoint(checkpoints: Path) -> Path | None:
     return min(evaluated, key=lambda pair: pair[0])[1] if evaluated else None
 
 
+def saved_tokenizer(checkpoints: Path) -> Path | None:
+    """tokenizer.json of the newest checkpoint that has it undamaged; None if no checkpoint has one."""
+    name = "tokenizer.json"
+    for folder in list_checkpoints(checkpoints):
+        with suppress(InputError, OSError):
+            state = read_with_seal(folder / "state.json", CheckpointState)
+            saved = folder / name
+            if saved.stat().st_size and sha256_of_file(saved) == state.sha256.get(name):
+                return saved
+    return None
+
+
 def remove_old(checkpoints: Path, keep: int, sound_step: int = 0) -> None:
     """Remove all but the newest `keep`, the best, and the newest one that is known to train on: up to
     `sound_step` of them are."""

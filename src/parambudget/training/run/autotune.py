@@ -149,16 +149,19 @@ def _trial(
 def settings_for_hours(
     first: ResolvedTrainConfig, fields: Mapping[str, object], model: ModelConfig, data: TokenData,
     compute: Compute, hours: float, update_seconds: float | None, group: ProcessGroup = SINGLE_PROCESS,
+    require_length: Callable[[int], None] = lambda _: None,
 ) -> tuple[ResolvedTrainConfig, float]:  # fmt: skip
     """The settings with as many steps as `hours` allow, evaluations included; and the seconds per update.
 
     `first` is what `fields` resolve to without the hours. Its updates are timed here unless an earlier start
     of the run has done so: then the number of steps, and with it the schedule, stays the same.
+    `require_length` refuses so few steps.
     """
     seconds = update_seconds or timed_update_seconds(model, first.config, data, compute, group)
     timed = first.config.step.model_dump()
 
     def with_steps(steps: int) -> ResolvedTrainConfig:
+        require_length(steps)
         on_cpu = compute.device.type == "cpu"
         found = with_train_defaults(
             {**fields, **timed, "steps": steps}, model, len(data.train), on_cpu=on_cpu

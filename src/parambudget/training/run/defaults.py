@@ -21,24 +21,24 @@ from parambudget.scaling.hyperparameters import (
     whole_updates,
 )
 from parambudget.training.config import TRAIN_FIELDS, TrainConfig
-from parambudget.units import format_count
+from parambudget.units import format_count, plural
 
 FINAL_LEARNING_RATE: Final = 1e-5
 MOST_EVAL_TOKENS: Final = 2**18
 MICRO_STEP_TOKENS: Final = {"cpu": 2**10, "accelerator": 2**14}
 _ALWAYS: Final = {
     "optimizer": "lower loss than AdamW at its best rate for the same tokens, measured: docs/training.md",
-    "schedule": "a line to nearly zero ends lower than a cosine (Bergsma et al. 2025)",
-    "decay_share": "only for schedule=wsd: a fifth matches a cosine (Hägele et al. 2024)",
+    "schedule": "linear decay to nearly zero gives a lower loss than a cosine (Bergsma et al. 2025)",
+    "decay_share": "only for schedule=wsd: 0.2 gives the loss of a cosine (Hägele et al. 2024)",
     "weight_decay": "as for GPT-3 and Llama; with Muon as for Moonlight",
     "momentum": "only for Muon: its author's value (Jordan 2024)",
     "beta1": "as for GPT-3 and Llama",
     "beta2": "as for GPT-3 and Llama: averages over 20 updates, not 1,000",
     "grad_clip": "as for GPT-3 and Llama",
     "z_loss": "off; use 1e-4 (PaLM) if the logits drift in a long run",
-    "gradient_checkpointing": "only if memory is short: it costs a third more arithmetic",
-    "loss_chunks": "one; more only if memory is short: the head is computed once more",
-    "seed": "any number is as good",
+    "gradient_checkpointing": "used only if memory is short: it adds a third more FLOPs",
+    "loss_chunks": "more only if memory is short: then the output head is computed twice",
+    "seed": "any number will do",
     "keep": "the best one is kept as well",
 }
 """Why the settings that depend on neither model, text nor device have their default."""
@@ -96,7 +96,7 @@ def _derived_settings(
     yield (
         "steps",
         whole_updates(length, update, data_tokens),
-        f"{format_count(length)} tokens: {why_length}{fewest}",
+        f"{format_count(length)} {plural(length, 'token')}: {why_length}{fewest}",
     )
     steps = fields["steps"]
     yield "learning_rate", *peak_learning_rate(model, steps * update)

@@ -26,12 +26,7 @@ from parambudget.training.run.run_folder import (
     require_free_run_folder,
     warn_about_changed_text,
 )
-from parambudget.training.run.settings import (
-    ResolvedSettings,
-    merge_sources,
-    require_possible,
-    resolve_settings,
-)
+from parambudget.training.run.settings import ResolvedSettings, resolve_settings
 from parambudget.training.run.signals import StopRequest
 from parambudget.training.train_state import require_initial_weights
 
@@ -92,10 +87,8 @@ def _prepare(
         require_free_run_folder(out, resume=options.resume)
     if options.wandb is not None:
         _require_wandb()
-    sets_length = options.tokens is not None or options.hours is not None
-    given = merge_sources(request.source, request.settings, longer=sets_length)
-    given = require_possible(model, given, out if options.resume else None)
-    text = choose_data(options, request.provenance)
+    given = request.requested
+    text = choose_data(options, request.provenance, given.resumed)
     group.barrier()
     if options.resume and (read := run_config_path(out)) not in (None, out / "config.json"):
         events.on_notice(

@@ -13,6 +13,7 @@ from parambudget.errors import InputError
 from parambudget.formats.source import Source, load_whole_function, read_source
 from parambudget.formats.unread import require_readable
 from parambudget.training.metrics import StepMetrics, TrainResult, read_run_config, run_config_path
+from parambudget.training.run.requested import RequestedSettings, merge_sources, require_possible
 from parambudget.units import format_count
 
 if TYPE_CHECKING:
@@ -54,10 +55,8 @@ class RunRequest:
     model: ModelConfig
     out: Path
     options: RunOptions
-    settings: Mapping[str, object]
-    """Settings that the caller gives; they take precedence over those of `source`."""
-    source: Source
-    """What the config file says beside the model."""
+    requested: RequestedSettings
+    """Of the caller, the config file and the run to resume; possible together."""
     provenance: Mapping[str, object]
     """Of the run to resume, else of the run that the config file belongs to: its text is meant."""
 
@@ -100,7 +99,7 @@ def build_request(
     source: ModelConfig | str | Path | None, fields: Mapping[str, object], settings: Mapping[str, object],
     options: RunOptions,
 ) -> RunRequest:  # fmt: skip
-    """Read the model and the config file, and refuse options that contradict each other.
+    """Read the model and the config file, and refuse options and settings that contradict each other.
 
     `fields` change fields of the model in a config file. Without any model, that of the run to resume is
     meant, or that of the initial weights.
@@ -112,7 +111,7 @@ def build_request(
         model, name = source, None
     else:
         if source is not None:
-            document = read_source(source)
+            document = _read_source(source, out if options.resume else None)
         elif not fields and (options.resume or options.init is not None):
             source = _find_model(out if options.resume else None, options.init)
         model, name = load_whole_function(source, dict(fields)).model, source
@@ -122,7 +121,23 @@ def build_request(
         out = next_folder(Path(name).stem if name is not None else format_count(total(model)))
     if provenance is None:
         provenance = document.provenance
-    return RunRequest(model, out, options, settings, document, provenance)
+    sets_length = options.tokens is not None or options.hours is not None
+    requested = merge_sources(document, settings, longer=sets_length)
+    requested = require_possible(model, requested, out if options.resume else None, options.tokens)
+    return RunRequest(model, out, options, requested, provenance)
+
+
+def _read_source(source: str | Path, resumed: Path | None) -> Source:
+    """The config file; a run that is resumed does not need it."""
+    try:
+        return read_source(source)
+    except InputError as error:
+        if resumed is None or run_config_path(resumed) is None:
+            raise
+        problem = str(error).split(";")[0]
+        raise InputError(
+            f"{problem}; the run in {resumed} has its model: resume it without naming {source}"
+        ) from None
 
 
 def next_folder(name: str) -> Path:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, cast
@@ -23,6 +23,7 @@ from parambudget.text.corpus import is_built_in
 from parambudget.text.dataset import data_for
 from parambudget.text.forms import TokenDtype
 from parambudget.text.token_cache import TokenData
+from parambudget.text.tokenizer import HUB_PREFIX
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
 from parambudget.training.metrics import (
@@ -187,7 +188,8 @@ class MetricsFile:
         if (error := self._write()) is not None:
             n_pending = self._rows.count(b"\n", self._n_written)
             raise InputError(
-                f"cannot write {self.path}: {error.strerror}; its last {n_pending} rows are lost"
+                f"cannot write {self.path}: {error.strerror}; the last {n_pending} of its rows "
+                "could not be saved"
             )
 
     def _write(self) -> OSError | None:
@@ -222,27 +224,61 @@ class DataChoice:
     """`builtin` for Python's standard library; None if nobody named it."""
     token_dtype: TokenDtype | None = None
     tokenizer: str | None = None
+    tokenizer_copy: Path | None = None
+    """Where the tokenizer is read from instead: the copy in a checkpoint of the run."""
+    end_of_text: str | None = None
+    """The token that ends documents with that copy, which does not name it."""
 
     def read(self, vocab_size: int) -> TokenData:
         """The tokens."""
-        return data_for(self.path, vocab_size, token_dtype=self.token_dtype, tokenizer=self.tokenizer)
+        tokenizer = self.tokenizer if self.tokenizer_copy is None else str(self.tokenizer_copy)
+        return data_for(
+            self.path, vocab_size, token_dtype=self.token_dtype, tokenizer=tokenizer,
+            end_of_text=self.end_of_text,
+        )  # fmt: skip
 
 
-def choose_data(options: RunOptions, provenance: Mapping[str, object]) -> DataChoice:
+def choose_data(
+    options: RunOptions, provenance: Mapping[str, object], resumed: Path | None = None
+) -> DataChoice:
     """The data that is asked for, else that of the run that a config file belongs to.
 
-    Of that run comes also how the same data is read, as far as nothing else is asked for.
+    Of that run comes also how the same data is read, as far as nothing else is asked for. The run in
+    `resumed` has the same text, wherever that is now, and a copy of its tokenizer.
     """
     stored = _stored_data(provenance)
     if options.data is None:
         path = stored.path
-        if path is not None and not (is_built_in(path) or _exists(path)):
-            raise InputError(f"the text of the run is no longer at {path}; say where it is with `data`")
-    elif options.data.absolute() == stored.path:
+        if path is not None and not is_built_in(path):
+            if not _exists(path):
+                raise InputError(f"the text of the run is no longer at {path}; say where it is with `data`")
+            path = _shown_path(path)
+    elif options.data.absolute() == stored.path or resumed is not None:
         path = options.data
     else:
         return DataChoice(options.data, options.token_dtype, options.tokenizer)
-    return DataChoice(path, options.token_dtype or stored.token_dtype, options.tokenizer or stored.tokenizer)
+    token_dtype = options.token_dtype or stored.token_dtype
+    asked = options.tokenizer
+    if asked is not None and _provenance_of_tokenizer(asked) != stored.tokenizer:
+        return DataChoice(path, token_dtype, asked)
+    choice = DataChoice(path, token_dtype, stored.tokenizer)
+    if resumed is None or stored.tokenizer is None or Path(stored.tokenizer).exists():
+        return choice
+    copy = files.saved_tokenizer(resumed / "checkpoints")
+    if copy is not None:
+        end = provenance.get(END_OF_TEXT)
+        return replace(choice, tokenizer_copy=copy, end_of_text=None if end is None else str(end))
+    if not stored.tokenizer.startswith(HUB_PREFIX):
+        raise InputError(
+            f"the tokenizer of the run is no longer at {stored.tokenizer}, and no checkpoint has a copy "
+            "of it yet; say where it is with `tokenizer`"
+        )
+    return choice
+
+
+def _shown_path(path: Path) -> Path:
+    """The path from the current folder if it lies in there: that is how a person gives it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _exists(path: Path) -> bool:
@@ -269,14 +305,16 @@ def _stored_data(provenance: Mapping[str, object]) -> DataChoice:
 def data_provenance(data: DataChoice) -> dict[str, str | None]:
     """The provenance of a run's text: its absolute path or the name of the built-in one, null by default, and
     how it is read."""
-    tokenizer = data.tokenizer
-    if tokenizer is not None and Path(tokenizer).exists():
-        tokenizer = str(Path(tokenizer).absolute())
+    tokenizer = None if data.tokenizer is None else _provenance_of_tokenizer(data.tokenizer)
     path = None
     if data.path is not None:
         path = str(data.path if is_built_in(data.path) else data.path.absolute())
     how = {_TOKEN_DTYPE: data.token_dtype, _TOKENIZER: tokenizer}
     return {_DATA: path} | {name: given for name, given in how.items() if given is not None}
+
+
+def _provenance_of_tokenizer(tokenizer: str) -> str:
+    return tokenizer if tokenizer.startswith(HUB_PREFIX) else str(Path(tokenizer).absolute())
 
 
 def warn_about_changed_text(

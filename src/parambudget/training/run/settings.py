@@ -1,49 +1,26 @@
-"""The settings of a run: from flags, the config file, the run that it resumes, and the time there is."""
+"""The complete settings of a run: as requested, and the rest from the model, the text, the device and the
+time there is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.step import STEP_FIELDS, StepFields, accumulation_steps, micro_batch_size
-from parambudget.errors import ConfigError
-from parambudget.formats.source import Source
 from parambudget.planning.step_search import fastest_step
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
-from parambudget.training.metrics import read_run_config
 from parambudget.training.run.autotune import settings_for_hours, settings_that_fit
 from parambudget.training.run.defaults import ResolvedTrainConfig, with_train_defaults
 from parambudget.training.run.forecast import has_ample_room, machine_of, require_room
-from parambudget.training.run.resume import require_same_run_model, require_same_settings
-from parambudget.units import format_bytes, short_repr
+from parambudget.training.run.requested import GIVEN, RequestedSettings
+from parambudget.units import format_bytes
 
-GIVEN: Final = "given"
-"""Where the provenance of a run lists the settings that a person gave."""
 _PLANNED: Final = ("hours", "update_seconds")
 """The keys of the provenance for the time that a run was planned for."""
-
-
-@dataclass(frozen=True)
-class RequestedSettings:
-    """The settings as requested, before any of them is filled in."""
-
-    fields: dict[str, object]
-    given: frozenset[str]
-    """Those of `fields` that a person chose; the rest was filled in for an earlier run."""
-    stored: dict[str, object] = field(default_factory=dict)
-    """Settings of the run that is resumed."""
-    provenance: dict[str, Any] = field(default_factory=dict)
-    """Of that run."""
-
-    @property
-    def merged_fields(self) -> dict[str, object]:
-        """The settings of the resumed run, overridden by the requested ones."""
-        return {**self.stored, **self.fields}
 
 
 @dataclass(frozen=True)
@@ -53,40 +30,6 @@ class ResolvedSettings:
     resolved: ResolvedTrainConfig
     """The step in it is the one that is executed here."""
     provenance: dict[str, Any]
-
-
-def merge_sources(source: Source, flags: Mapping[str, object], *, longer: bool) -> RequestedSettings:
-    """The settings of a config file and of flags, which win over the file.
-
-    A run's own file lists which of its settings a person gave. Where the run gets another length (`longer`:
-    in tokens or hours, or other `steps`), only these stay and the rest is derived anew. A file without that
-    list was written by a person: all of it stays.
-    """
-    named = source.provenance.get(GIVEN, list(source.train))
-    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
-        raise ConfigError(
-            f"provenance.{GIVEN} in the config file is {short_repr(named)}; it must be a list of settings"
-        )
-    given = frozenset(named) & source.train.keys()
-    in_file = source.train
-    if longer or flags.get("steps", in_file.get("steps")) != in_file.get("steps"):
-        in_file = {name: value for name, value in in_file.items() if name in given}
-    return RequestedSettings({**in_file, **flags}, given | flags.keys())
-
-
-def require_possible(
-    model: ModelConfig, requested: RequestedSettings, resumed: Path | None
-) -> RequestedSettings:
-    """The same with what is stored of the run to resume, after a check that nothing in it is wrong and that
-    the run has this model."""
-    stored = read_run_config(resumed) if resumed is not None else None
-    if resumed is not None and stored is not None:
-        require_same_run_model(resumed, stored, model.model_dump())
-        requested = replace(requested, stored=stored["train"], provenance=stored["provenance"])
-    config = with_train_defaults(requested.merged_fields, model, data_tokens=1, on_cpu=True).config
-    if resumed is not None and stored is not None:
-        require_same_settings(resumed, stored, config.model_dump())
-    return requested
 
 
 def resolve_settings(
@@ -122,7 +65,9 @@ def resolve_settings(
     }
     if hours is not None:
         timed = planned.get("update_seconds")
-        resolved, seconds = settings_for_hours(resolved, fields, model, data, compute, hours, timed, group)
+        resolved, seconds = settings_for_hours(
+            resolved, fields, model, data, compute, hours, timed, group, requested.require_length
+        )
         planned = {"hours": hours, "update_seconds": seconds}
     resolved = replace(resolved, given=requested.given, reasons=_reasons(requested, why, resolved))
     given = requested.given | frozenset(requested.provenance.get(GIVEN, requested.stored))
