@@ -11,7 +11,7 @@
 The command line catches the root once, prints the message on stderr and exits with `exit_code`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class ParambudgetError(Exception):
@@ -55,3 +55,8 @@ def suggest(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0
     from difflib import get_close_matches  # milliseconds that only a mistake has to pay for
 
     return get_close_matches(name[:100], list(known), n=most, cutoff=cutoff)
+
+
+def nearest_in_words(near: Sequence[str]) -> str:
+    """Suggested names as the end of a message: "the nearest is x", "the nearest are x, y"."""
+    return f"the nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}"
