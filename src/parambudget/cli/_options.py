@@ -34,7 +34,7 @@ _ARGUMENTS: Final = frozenset({
     "shard", "data", "token_dtype", "out", "resume", "init", "steps", "device", "wandb",
     "save_every", "keep", "eval_every", "eval_tokens",
     # of preparing text
-    "tokenizer", "validation", "end_of_text", "workers",
+    "tokenizer", "validation", "end_of_text", "workers", "field", "separator", "skip_bad_lines",
     # of a generation and an export
     "temperature", "top_k", "seed", "to", "model_type", "weights", "force",
 })  # fmt: skip
