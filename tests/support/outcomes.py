@@ -21,8 +21,8 @@ HANGS_AFTER_SECONDS = 60
 MOST_BYTES = 2**30
 
 
-def check_outcome(*arguments: object) -> int:
-    """Run a command in this process; its exit code, once it is known to be one of the two outcomes."""
+def check_outcome(*arguments: object, codes: tuple[int, ...] = (0, 2)) -> int:
+    """Run a command in this process; its exit code, once it is known to be one of the outcomes."""
     out, err = io.StringIO(), io.StringIO()
     words = [str(each) for each in arguments]
     with (
@@ -33,9 +33,12 @@ def check_outcome(*arguments: object) -> int:
             main()
         except SystemExit as end:
             code = end.code
-    assert code in (0, 2), (code, words, err.getvalue())
+    assert code in codes, (code, words, err.getvalue())
     if code == 2:
-        check_line(err.getvalue().splitlines()[-1] if "note: " in err.getvalue() else err.getvalue().rstrip("\n"))
+        *notes, error, rest = err.getvalue().split("\n")
+        assert not rest
+        assert all(note.startswith(("note: ", "warning: ")) for note in notes), err.getvalue()
+        check_line(error)
     return int(code)
 
 
