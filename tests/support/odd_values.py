@@ -30,4 +30,6 @@ def any_value(*, leaves_here: bool = True) -> st.SearchStrategy[str]:
     numbers = st.integers().map(str) | st.floats().map(str)
     ranges = st.lists(st.integers(0, 10**7).map(str), min_size=2, max_size=3).map(":".join)
     odd = [*NUMBERS, *LISTS, *TEXTS, *NAMES, *(PATHS if leaves_here else [])]
-    return st.one_of(st.sampled_from([each for each in odd if leaves_here or "/" not in each]), words, numbers, ranges)
+    return st.one_of(
+        st.sampled_from([each for each in odd if leaves_here or "/" not in each]), words, numbers, ranges
+    )
