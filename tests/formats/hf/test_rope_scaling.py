@@ -68,7 +68,8 @@ FAMILIES = {
     "phi": OF_WIDTH_32, "phi3": OF_WIDTH_32, "stablelm": OF_WIDTH_32,
     "gpt_neox": OF_WIDTH_32 | {"rotary_pct": 0.5},
     "falcon": {"new_decoder_architecture": True, "num_kv_heads": 2}, "mixtral": EXPERTS | WIDE,
-    "qwen2_moe": EXPERTS, "olmoe": EXPERTS, "granitemoe": EXPERTS, "qwen3_moe": EXPERTS | WIDE,
+    "qwen2_moe": EXPERTS, "olmoe": EXPERTS | {"sliding_window": None},
+    "granitemoe": EXPERTS, "qwen3_moe": EXPERTS | WIDE,
     "gpt_oss": EXPERTS | WIDE, "glm4_moe": OF_DEEPSEEK | HALVES, "deepseek_v2": LATENTS,
     "deepseek_v3": LATENTS,
 }  # fmt: skip
@@ -259,6 +260,12 @@ def test_phi_3_takes_the_context_of_its_class_and_the_names_that_it_had():
     scaling = read(config).rope_scaling
     assert (scaling.rope_type, scaling.rope_original_context) == ("longrope", 4096)
     assert scaling.rope_recompute_cache
+
+
+def test_a_shorter_context_keeps_the_attention_factor_of_longrope():
+    model = read(hf_config("phi3", SCALINGS["longrope"]))
+    assert model.rotary_scale == pytest.approx((1 + math.log(96 / 40) / math.log(40)) ** 0.5)
+    assert model.replace(context_length=SHORT).rotary_scale == model.rotary_scale
 
 
 def test_phi_moe_has_its_attention_factor_from_mscale():

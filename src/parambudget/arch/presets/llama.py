@@ -7,11 +7,13 @@ instantiated Hugging Face class (transformers 5, unique parameters), never ours.
 from typing import Any, Final
 
 from parambudget.arch.presets.row import dense_family
+from parambudget.arch.rope_scaling import longrope_attention_factor
 
 _LLAMA31: Final[dict[str, Any]] = dict(rope_type="llama3", rope_factor=8.0, rope_original_context=8192)
 _LLAMA32: Final[dict[str, Any]] = _LLAMA31 | dict(rope_factor=32.0)
 _PHI4_MINI: Final[dict[str, Any]] = dict(
     rope_type="longrope", rope_original_context=4096, rope_recompute_cache=True,
+    rope_attention_factor=longrope_attention_factor(131072 / 4096, 4096),
     rope_short_factors=(1.0,) * 48,
     rope_long_factors=(
         1.0, 1.118320672, 1.250641126, 1.398617824, 1.564103225, 1.74916897, 1.956131817, 2.187582649,

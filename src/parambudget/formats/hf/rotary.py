@@ -218,7 +218,9 @@ def _read_yarn(r: _Reader) -> Read:
 def _read_longrope(r: _Reader) -> Read:
     attention, factor, lost = r.number("attention_factor"), r.number("factor"), []
     short, long = r.numbers("short_factor"), r.numbers("long_factor")
-    if attention is None and factor is not None:
+    if attention is None:
+        # Written down, so that a model with another context_length keeps it.
+        factor = r.context_length / r.original_context if factor is None else factor
         attention = longrope_attention_factor(factor, r.original_context)
     if r.has_mscales:
         attention, other = (r.require(key) for key in _MSCALES)
