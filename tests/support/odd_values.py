@@ -13,9 +13,9 @@ LISTS = [
     ",".join(map(str, range(1, 20_000))),
 ]  # fmt: skip
 TEXTS = [
-    "", " ", "\n", "1\n2", "\t", "\r\n", "\\0", "\udcff", "\ufeff1", "\u202e", "\x1b[31m", "[red]x[/red]", "[/]",
-    "{}", "{0}", "%s", "'", '"', "`a`", "a" * 10_000, "a b " * 900, "null", "None", "true", "auto", "cuda:99",
-    "cuda:-1", "cpu:7", "-", "--", "--help", "hf:", "hf:../x", "gpt2", "$HOME", "~", "👍",
+    "", " ", "\n", "1\n2", "\t", "\r\n", "\\0", "\udcff", "\ufeff1", "\u202e", "\x1b[31m", "[red]x[/red]",
+    "[/]", "{}", "{0}", "%s", "'", '"', "`a`", "a" * 10_000, "a b " * 900, "null", "None", "true", "auto",
+    "cuda:99", "cuda:-1", "cpu:7", "-", "--", "--help", "hf:", "hf:../x", "gpt2", "$HOME", "~", "👍",
 ]  # fmt: skip
 NAMES = [".", "..", "text", "config.json", "pipe", "nowhere"]
 PATHS = [
