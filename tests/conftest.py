@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A busy machine is no reason for a test to fail: none of them is about time.
 settings.register_profile("untimed", deadline=None)
@@ -24,6 +24,14 @@ def _commands_are_printed_as_outside_of_uv():
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
         yield
+
+
+@pytest.fixture(params=[1, pytest.param(30, marks=pytest.mark.slow)], ids=["few", "many"])
+def examples(request):
+    """Of a property, `n` in the suite and many times as many under the slow marker: `@examples(n)`."""
+    return lambda n: settings(
+        max_examples=n * request.param, suppress_health_check=[HealthCheck.too_slow, HealthCheck.nested_given]
+    )
 
 
 @pytest.fixture(scope="module")
