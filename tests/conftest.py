@@ -5,9 +5,11 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A busy machine is no reason for a test to fail: none of them is about time.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# A busy machine is no reason for a test to fail: none of them is about time. The same commit is tried with the
+# same examples; `pytest --hypothesis-profile=random` tries others.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.register_profile("random", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,7 +28,7 @@ def _commands_are_printed_as_outside_of_uv():
         yield
 
 
-@pytest.fixture(params=[1, pytest.param(30, marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.fixture(params=[1, pytest.param(10, marks=pytest.mark.slow)], ids=["few", "many"])
 def examples(request):
     """Of a property, `n` in the suite and many times as many under the slow marker: `@examples(n)`."""
     return lambda n: settings(
