@@ -5,8 +5,8 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A busy machine is no reason for a test to fail: none of them is about time. A commit is always tried with the
-# same examples; `pytest --hypothesis-profile=random` tries others.
+# A busy machine is no reason for a test to fail: none of them is about time. A commit is always tried with
+# the same examples; `pytest --hypothesis-profile=random` tries others.
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.register_profile("random", deadline=None)
 settings.load_profile("suite")
