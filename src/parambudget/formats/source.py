@@ -68,8 +68,7 @@ def read_source(source: str | Path) -> Source:
     path = path / inside if inside else path
     if not os.path.exists(path) and (path.suffix != ".json" or unread.is_url(str(source))):
         return _named_source(str(source))
-    if path.name != "config.json":
-        unread.require_readable(str(path))
+    unread.require_readable(str(path))
     document = read_json(path, finite=False)
     if not (isinstance(document, dict) and "model_type" in document):
         document = read_json(path)  # only Hugging Face's own writes numbers that are not finite

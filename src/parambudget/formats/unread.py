@@ -39,10 +39,11 @@ _SUFFIXES: Final = {
     ".ckpt": "holds weights", ".gguf": "is a GGUF file", ".yaml": "is a YAML file", ".yml": "is a YAML file",
 }  # fmt: skip
 _BEGINNINGS: Final = {
-    b"\x89PNG": "is an image", b"\xff\xd8\xff": "is an image", b"GIF8": "is an image", b"RIFF": "is an image or a sound",
-    b"%PDF": "is a PDF file", b"PK\x03\x04": "is a zip archive", b"\x1f\x8b": "is compressed", b"GGUF": "is a GGUF file",
-    b"PAR1": "is a parquet file",
+    b"\x89PNG": "is an image", b"\xff\xd8\xff": "is an image", b"GIF8": "is an image",
+    b"RIFF": "is an image or a sound", b"%PDF": "is a PDF file", b"PK\x03\x04": "is a zip archive",
+    b"\x1f\x8b": "is compressed", b"GGUF": "is a GGUF file", b"PAR1": "is a parquet file",
 }  # fmt: skip
+"""The first bytes of files that are named for them, whatever they are called."""
 _HEAD_BYTES: Final = 4_096
 _PICKLE: Final = "a pickle, which can run code when it is read"
 _OTHER_WEIGHTS: Final = {
