@@ -217,7 +217,7 @@ def remove_old(checkpoints: Path, keep: int, sound_step: int = 0) -> None:
 
 
 def newest_sound_checkpoint(checkpoints: Path, sound_step: int) -> Path | None:
-    """The newest checkpoint of a step up to which the weights are known to give finite losses."""
+    """The newest checkpoint of a step up to which the weights are known to train on; None if none is."""
     sound = (
         path for path in list_checkpoints(checkpoints) if int(path.name.removeprefix("step-")) <= sound_step
     )
