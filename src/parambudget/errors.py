@@ -50,6 +50,12 @@ class ReportedElsewhere(ParambudgetError):
         self.exit_code = exit_code
 
 
+def without_advice(error: ParambudgetError) -> str:
+    """What is wrong, without what to do next: for a message that gives other advice, or goes on."""
+    problem, _, advice = str(error).rpartition("; ")
+    return problem or advice
+
+
 def suggest(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5) -> list[str]:
     """The known names most like `name`, the closest first; none below the cutoff (0: `most` in any case)."""
     from difflib import get_close_matches  # milliseconds that only a mistake has to pay for

@@ -28,8 +28,8 @@ class AsyncCheckpointSaver:
         self._error: Exception | None = None
 
     def observe(self, step: StepMetrics) -> None:
-        """Learn from an update that those before it are sound. An evaluation after it says too little: weights
-        with a finite loss can have gradients that are not finite."""
+        """Learn from an update that the weights before it are sound. An evaluation after it says too little:
+        weights with a finite loss can have gradients that are not finite."""
         if not step.skipped:
             self.sound_step = step.step - 1
 
