@@ -271,9 +271,11 @@ def test_a_process_that_waits_for_the_others_says_so_and_can_be_stopped(command,
         [sys.executable, "-c", start, *command], cwd=tmp_path, text=True, stderr=subprocess.PIPE,
         env={**os.environ, **alone},
     )  # fmt: skip
-    assert process.stderr.readline().startswith(f"parambudget: waiting at localhost:{port} for the others of")
+    told = process.stderr.readline()
     os.kill(process.pid, signal.Signals[name])
-    assert process.wait(PATIENCE_SECONDS) == -signal.Signals[name]
+    _, more = process.communicate(timeout=PATIENCE_SECONDS)
+    assert told.startswith(f"parambudget: waiting at localhost:{port} for the others of 2 processes")
+    assert (process.returncode, more) == (-signal.Signals[name], "")
     assert not (tmp_path / "run").exists()
 
 
