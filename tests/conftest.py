@@ -3,11 +3,13 @@
 import sys
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# A busy machine is no reason for a test to fail: none of them is about time.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# A busy machine is no reason for a test to fail: none of them is about time. A commit is always tried with
+# the same examples; `pytest --hypothesis-profile=random` tries others.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.register_profile("random", deadline=None)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,6 +26,14 @@ def _commands_are_printed_as_outside_of_uv():
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
         yield
+
+
+@pytest.fixture(params=[1, pytest.param(10, marks=pytest.mark.slow)], ids=["few", "many"])
+def examples(request):
+    """Of a property, `n` in the suite and many times as many under the slow marker: `@examples(n)`."""
+    return lambda n: settings(
+        max_examples=n * request.param, suppress_health_check=[HealthCheck.too_slow, HealthCheck.nested_given]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -160,9 +160,27 @@ def test_a_run_that_goes_on_has_the_figures_of_its_newest_update(trained, tmp_pa
     assert now.parameters == pb.count(**SIZES).total
 
 
+def test_a_result_stands_for_the_folder_of_its_run(trained, tmp_path):
+    result, _ = trained
+    assert Path(result) == result.folder
+    assert pb.run(result) == result
+    assert pb.count(result).total == result.parameters
+    assert pb.export(out=tmp_path / "hf", weights=result).document["hidden_size"] == SIZES["dim"]
+
+
+def test_a_result_shows_itself_in_two_lines(trained):
+    result, _ = trained
+    first, second = repr(result).splitlines()
+    assert (
+        first == f"run in {result.folder}, finished: 3 updates, 192 tokens, {result.parameters:,} parameters"
+    )
+    assert second.startswith(f"loss {result.loss:.4f}, validation loss {result.val_loss:.4f}, ")
+    assert second.endswith(" tokens/s on CPU")
+
+
 def test_text_is_generated_from_a_run(trained):
     result, _ = trained
-    one, again = (pb.generate(result.folder, "a text", max_tokens=5, device="cpu") for _ in range(2))
+    one, again = (pb.generate(run, "a text", max_tokens=5, device="cpu") for run in (result, result.folder))
     assert one.text == again.text
     assert one.n_tokens <= 5
     with pytest.raises(pb.InputError, match="`temperature` is -1; use 0 or a finite number above 0"):
@@ -190,12 +208,15 @@ def test_configs_are_exported_for_other_tools(tmp_path):
 def test_solutions_plans_and_runs_are_drawn(trained, tmp_path):
     result, _ = trained
     found, plan = pb.solve("10M"), pb.plan("gpt2", "h100")
-    for n, what in enumerate((found, pb.resize("gpt2", "100M"), plan, result, [result, result])):
+    runs = (result, [result, result], result.folder, str(result.folder), [result, str(result.folder)])
+    for n, what in enumerate((found, pb.resize("gpt2", "100M"), plan, *runs)):
         figure = pb.plot(what)
         figure.savefig(tmp_path / f"{n}.png")
         assert figure._repr_png_().startswith(b"\x89PNG")
     assert len(pb.plot(plan).axes) == 2
-    for wrong in ([], "run", [plan], replace(found, solutions=())):
+    with pytest.raises(pb.InputError, match="no run has started in nowhere"):
+        pb.plot("nowhere")
+    for wrong in ([], 3, [plan], [result, 3], replace(found, solutions=())):
         with pytest.raises(pb.InputError, match="cannot be drawn"):
             pb.plot(wrong)
 
@@ -211,8 +232,19 @@ def test_a_report_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: pb.plan("gpt2", "h100", ranks=4), "ranks is not .*; GPUs and their price belong"),
-        (lambda: pb.memory("gpt2", "h100", gpus=2), r"belong to the machine: machine\('h100', gpus=8\)"),
+        (lambda: pb.solve(hours=1.5, machine="h100"), r"no 'hours'; give `budget=pb.Budget\(hours=1.5\)`"),
+        (lambda: pb.solve(dollars=20, machine="h100"), r"give `budget=pb.Budget\(dollars=20\)`"),
+        (lambda: pb.solve(flops="1e19"), r"give `budget=pb.Budget\(flops='1e19'\)`"),
+        (lambda: pb.solve("9M", memory="24GB"), r"give `budget=pb.Budget\(memory='24GB'\)`"),
+        (lambda: pb.plan("gpt2", gpu="4090"), "no 'gpu'; give `machine=\"rtx-4090\"`"),
+        (lambda: pb.solve("9M", gpu="4090", gpus=2), r'give `machine=pb.machine\("rtx-4090", gpus=2\)`'),
+        (lambda: pb.plan("gpt2", price=2), r'`machine=pb.machine\("h100", dollars_per_hour=2\)`'),
+        (lambda: pb.plan("gpt2", "h100", ranks=4), r'.ranks.; give `machine=pb.machine\("h100", gpus=4\)`'),
+        (lambda: pb.memory("gpt2", "h100", gpus=2), r'give `machine=pb.machine\("h100", gpus=2\)`'),
+        (lambda: pb.plan("gpt2", dollars=20), "length of the run is given by `hours` or `tokens`"),
+        (lambda: pb.plan("gpt2", memory="24GB"), "it is that of the machine"),
+        (lambda: pb.plan("gpt2", "h100", warmup_steps=9), "'warmup_steps'; it is a keyword of pb.train"),
+        (lambda: pb.solve("9M", lr=0.1), "no 'lr'; learning_rate is a keyword of pb.train"),
         (lambda: pb.plan("gpt2", "h100", batchsize=4), "batchsize is not .*; did you mean 'batch_size'?"),
         (lambda: pb.plan("gpt2", "h100", zzz=4), "zzz is not .*; use batch_size, gradient"),
         (lambda: pb.solve("350M", step={"batch_size": 8}), "give `machine` or `memory` too"),

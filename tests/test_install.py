@@ -27,15 +27,37 @@ def installer(monkeypatch, *, has_pip: bool) -> None:
     monkeypatch.setattr(_install, "find_spec", lambda name: object() if name == "pip" and has_pip else None)
 
 
+def started_as(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+
+
 @pytest.mark.usefixtures("in_uv")
-def test_in_uv_the_command_is_started_with_the_extra():
-    advice = install_advice(["pyarrow"], ["data", "train"], "parambudget data prepare ...")
-    assert advice == "run it as: uv run --extra data --extra train parambudget data prepare ..."
+def test_in_uv_the_command_that_was_typed_is_started_with_the_extra(monkeypatch):
+    started_as(monkeypatch, "parambudget", "data", "prepare", "my text.parquet")
+    advice = install_advice(["pyarrow"], ["data", "train"])
+    assert advice == "run it as: uv run --extra data --extra train parambudget data prepare 'my text.parquet'"
+
+
+@pytest.mark.usefixtures("in_uv")
+def test_in_uv_a_script_is_started_with_the_extra_and_a_prompt_as_python(monkeypatch, tmp_path):
+    script = tmp_path / "mine.py"
+    script.touch()
+    started_as(monkeypatch, script, "--fast")
+    assert install_advice(["torch"], ["train"]) == f"run it as: uv run --extra train python {script} --fast"
+    started_as(monkeypatch, "")
+    assert install_advice(["torch"], ["train"]) == "run it as: uv run --extra train python"
+
+
+@pytest.mark.usefixtures("in_uv")
+def test_a_command_too_long_for_a_message_is_not_repeated(monkeypatch):
+    started_as(monkeypatch, "parambudget", "train", "--dim" * 100)
+    assert install_advice(["torch"], ["train"]) == "start the same command with: uv run --extra train"
 
 
 @pytest.mark.usefixtures("in_uv", "outside_of_a_clone")
-def test_in_uv_outside_of_a_clone_the_package_itself_is_named():
-    assert install_advice(["torch"], ["train"]) == "run it as: uv run --with torch python ..."
+def test_in_uv_outside_of_a_clone_the_package_itself_is_named(monkeypatch):
+    started_as(monkeypatch, "parambudget", "verify", "gpt2")
+    assert install_advice(["torch"], ["train"]) == "run it as: uv run --with torch parambudget verify gpt2"
 
 
 def test_in_a_clone_the_extra_is_that_of_the_clone(monkeypatch):

@@ -43,6 +43,15 @@ reveal_type(pb.plan(plan, machine, compare=["gpt2", plan.model]).compared[0])
 step = pb.StepConfig(batch_size=8, gradient_accumulation_steps=4)
 reveal_type(pb.solve("350M", machine="h100", step=step, rank="size")[0].forecast)
 pb.solve("350M", machine="h100", step={"batch_size": 8}), pb.model(Path("a")).replace(n_layers=3)
+config = pb.ModelConfig(
+    dim=64, n_layers=2, n_heads=2, n_kv_heads=2, head_dim=32, intermediate_size=128, context_length=64
+)
+pb.TrainConfig(
+    steps=9, step=step, learning_rate=0.01, final_learning_rate=0.0, warmup_steps=1, eval_every=9,
+    eval_tokens=64, save_every=9,
+)
+pb.plan(config, machine="h100"), pb.plot("runs/mine"), pb.plot(["runs/mine", result])
+reveal_type(pb.generate(result, "def"))
 keywords: pb.TrainFields = {"warmup_steps": 10}
 
 pb.count(n_layer=3)  # wrong
@@ -58,7 +67,7 @@ pb.sovle("350M")  # wrong
 REVEALED = [
     "ModelConfig", "int", "int", "Solution", "Solutions", "ModelConfig", "int", "float", "int",
     "InferenceMemory", "Path | None", "TrainResult", "str", "Export", "int", "int", "tuple[Difference, ...]",
-    "RunPlan", "Forecast | None",
+    "RunPlan", "Forecast | None", "Generation",
 ]  # fmt: skip
 
 

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, overload
+from typing import TYPE_CHECKING, Final, Literal, cast, overload
 
 from parambudget._install import TRAINING, require_packages
 from parambudget.arch.config import KEYWORDS, ModelConfig
-from parambudget.arch.synonyms import hint_for, with_our_names
+from parambudget.arch.synonyms import SYNONYMS, hint_for, with_our_names
 from parambudget.cost.params import ParameterCount
 from parambudget.cost.params import count as count_parameters
-from parambudget.errors import ConfigError
+from parambudget.errors import ConfigError, InputError
 from parambudget.formats.source import ModelLike, as_model, load_whole_function
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank, check_options
 from parambudget.units import Count, parse_count, parse_tolerance, short_repr, shorten
@@ -169,7 +170,7 @@ def machine(
 
 
 def plan(
-    source: ModelLike, machine: Machine | str | None = None, /, *, hours: float | None = None,
+    source: ModelLike, /, machine: Machine | str | None = None, *, hours: float | None = None,
     tokens: Count | None = None, law: LossLaw | str | None = None, unique_tokens: Count | None = None,
     bytes_per_token: float | None = None, compare: Sequence[ModelLike] = (), **step: Unpack[StepFields],
 ) -> RunPlan:  # fmt: skip
@@ -201,16 +202,16 @@ def plan(
 
 @overload
 def memory(
-    source: ModelLike, machine: Machine | str | None = None, /, *, mode: Literal["training"] = "training",
+    source: ModelLike, /, machine: Machine | str | None = None, *, mode: Literal["training"] = "training",
     context: int | None = None, **step: Unpack[StepFields],
 ) -> MemoryBreakdown: ...  # fmt: skip
 @overload
 def memory(
-    source: ModelLike, machine: Machine | str | None = None, /, *, mode: Literal["inference"],
+    source: ModelLike, /, machine: Machine | str | None = None, *, mode: Literal["inference"],
     context: int | None = None, **step: Unpack[StepFields],
 ) -> InferenceMemory: ...  # fmt: skip
 def memory(
-    source: ModelLike, machine: Machine | str | None = None, /, *,
+    source: ModelLike, /, machine: Machine | str | None = None, *,
     mode: Literal["training", "inference"] = "training", context: int | None = None,
     **step: Unpack[StepFields],
 ) -> MemoryBreakdown | InferenceMemory:  # fmt: skip
@@ -384,8 +385,6 @@ def _search_fields(axes: Mapping[str, object], like: ModelLike | None) -> dict[s
 
 def _own_search_names(verb: Callable[..., object], axes: SearchFields) -> dict[str, object]:
     """The axes and choices by our names; raises `ConfigError` for a keyword that is neither."""
-    from parambudget.cost.step import STEP_FIELDS
-
     known = KEYWORDS | {"kv_groups", "ffn_ratio", "multiple"}
     named = with_our_names(axes, known)
     for name in named:
@@ -398,10 +397,8 @@ def _own_search_names(verb: Callable[..., object], axes: SearchFields) -> dict[s
                 f"resize takes no {name}: it gives one answer per direction, and a model's size has no other "
                 "budget; leave it out, or use solve"
             )
-        if name in STEP_FIELDS:
-            raise ConfigError(
-                f"{name} is a setting of an update, which `step` fixes: give step={{{name!r}: ...}}"
-            )
+        if instead := _instead_of(verb, name, named):
+            raise ConfigError(instead)
         hint = _hint(verb, name, known, "use an axis or a field of a model, see `help(pb.ModelConfig)`")
         raise ConfigError(f"unknown field {short_repr(name)}; {hint}")
     return named
@@ -412,6 +409,9 @@ def _own_step_names(verb: Callable[..., object], step: StepFields) -> dict[str, 
     from parambudget.cost.step import STEP_FIELDS, require_step_names
 
     named = with_our_names(step, STEP_FIELDS)
+    for name in named:
+        if name not in STEP_FIELDS and (instead := _instead_of(verb, name, named)):
+            raise ConfigError(instead)
     require_step_names(named, _keywords(verb))
     return named
 
@@ -421,6 +421,51 @@ def _keywords(verb: Callable[..., object]) -> list[str]:
     return [
         each.name for each in inspect.signature(verb).parameters.values() if each.kind != each.VAR_KEYWORD
     ]
+
+
+def _instead_of(verb: Callable[..., object], name: str, given: Mapping[str, object]) -> str | None:
+    """What to write instead of a keyword that is another verb's or the command line's: parts of the budget,
+    of the machine, of the update and of a run; None for a name that is nobody's."""
+    from parambudget.cost.step import STEP_FIELDS
+    from parambudget.training.config import TRAIN_FIELDS
+
+    taken, ours = _keywords(verb), SYNONYMS.get(name, name)
+    start, value = f"{verb.__name__} takes no {short_repr(name)}", short_repr(given[name])
+    if ours in ("hours", "dollars", "flops", "memory") and "budget" in taken:
+        return f"{start}; give `budget=pb.Budget({ours}={value})`"
+    if ours in ("gpu", *_MACHINE_KEYWORDS) and "machine" in taken:
+        return f"{start}; give `machine={_machine_in_words(given)}`"
+    if ours in STEP_FIELDS and "step" in taken:
+        return f"{start}: it is a setting of an update, which `step` fixes: give step={{{ours!r}: {value}}}"
+    if ours == "memory" and "machine" in taken:
+        return f"{start}: it is that of the machine; give `machine={_machine_in_words(given)}`"
+    if ours in ("dollars", "flops") and "hours" in taken:
+        return f"{start}; the length of the run is given by `hours` or `tokens`"
+    for other in (train, solve, plan, generate):
+        if ours in _keywords(other) or (other is train and ours in TRAIN_FIELDS):
+            return f"{start}; {'it' if ours == name else ours} is a keyword of pb.{other.__name__}"
+    return None
+
+
+_MACHINE_KEYWORDS: Final = {
+    "gpus": "gpus", "world_size": "gpus", "ranks": "gpus", "gpus_per_node": "gpus_per_node",
+    "dollars_per_hour": "dollars_per_hour", "price": "dollars_per_hour",
+}  # fmt: skip
+"""What `machine` takes, by the names that people give a verb for it."""
+
+
+def _machine_in_words(given: Mapping[str, object]) -> str:
+    """The machine that these keywords mean, as an argument."""
+    from parambudget.cost.hardware import parse_accelerator
+
+    gpu = str(given.get("gpu", "h100"))
+    with suppress(InputError):
+        gpu = parse_accelerator(gpu).name if "gpu" in given else gpu
+    parts = {SYNONYMS.get(name, name): value for name, value in given.items()}
+    options = [
+        f"{_MACHINE_KEYWORDS[name]}={short_repr(parts[name])}" for name in _MACHINE_KEYWORDS if name in parts
+    ]
+    return f'"{shorten(gpu)}"' if not options else f'pb.machine("{shorten(gpu)}", {", ".join(options)})'
 
 
 def _hint(verb: Callable[..., object], name: str, known: Iterable[str], otherwise: str) -> str:

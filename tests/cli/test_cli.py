@@ -215,7 +215,7 @@ class TestOthers:
     def test_no_preset_of_that_name_ends_in_one_line(self, run):
         code, out, err = run("presets", "no", "such")
         assert (code, out) == (2, "")
-        assert "no preset has 'no such' in its name or source; run parambudget presets for all 150" in err
+        assert "no preset has 'no such' in its name or source; run `parambudget presets` for all 150" in err
 
     def test_version_is_printed(self, run):
         assert run("--version")[:2] == (0, f"{__version__}\n")

@@ -132,7 +132,9 @@ def test_an_interrupted_preparation_is_not_taken_for_whole_and_goes_on(large, ki
     if kill == signal.SIGINT:
         assert said == b"parambudget: interrupted; run the same command again to continue\n"
     assert not (out / "manifest.json").exists()
-    with pytest.raises(InputError, match="only partly prepared; run the same parambudget data prepare again"):
+    with pytest.raises(
+        InputError, match="only partly prepared; run the same `parambudget data prepare` again"
+    ):
         data_for(out, 300)
     deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:

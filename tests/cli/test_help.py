@@ -182,7 +182,12 @@ HINTS = {
     "train --data my.txt": "no model is given; name a preset or a config file (parambudget train gpt2 --data",
     "train gpt2 --weight-decy 0.1": "did you mean --weight-decay?",
     "count --hiden-size 64": "did you mean --dim?",
-    "count gpt2 --no-such-thing": "parambudget count --help-all lists the flags",
+    "count gpt2 --no-such-thing": "`parambudget count --help-all` lists the flags",
+    "plan gpt2 --warmup-steps 100": "no such option: --warmup-steps; it belongs to train",
+    "plan gpt2 --lr 1e-3": "no such option: --lr; --learning-rate belongs to train",
+    "train gpt2 --target 3M": "no such option: --target; it belongs to solve, report",
+    "gpus --dim 64": "no such option: --dim; it belongs to count, solve, plan and 3 others",
+    "plan gpt2 --separator x": "no such option: --separator; it belongs to data prepare",
     "count gpt2 gpt3": "'gpt3' is not expected here",
     "gpus h9000": "no GPU has 'h9000' in its name",
     "solve --target 350M --batch-size 8": "--batch-size decides what fits in memory; give --gpu or --memory",
@@ -278,6 +283,25 @@ class TestPrintedCommands:
         command = self.planned_command(run, monkeypatch, 80)
         assert command.startswith("uv run --extra train parambudget train ")
         assert "search: uv run parambudget solve --target" in run("solve", "--target", "350M")[1]
+
+    @pytest.mark.parametrize(
+        ("line", "command"),
+        [
+            ("plan gpt2 --gpu v100", "`uv run parambudget gpus` lists all"),
+            ("plan gpt2 --gpu v100", "`uv run --extra train parambudget calibrate` measures it"),
+            ("plan gpt2 --gpu cpu", "`uv run --extra train parambudget calibrate`"),
+            ("gpus no-such-gpu", "`uv run parambudget gpus` for all"),
+            ("presets no-such-preset", "`uv run parambudget presets` for all"),
+            ("plan gpt2 --no-such-thing", "`uv run parambudget plan --help-all` lists the flags"),
+            ("calibrate --show", "run uv run --extra train parambudget calibrate"),
+            ("solve --help", "uv run parambudget solve --target 350M"),
+            ("gpus --help", "`uv run --extra train parambudget calibrate`"),
+        ],
+    )
+    def test_a_command_that_a_message_or_a_help_names_can_be_pasted(self, run, monkeypatch, line, command):
+        monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+        _, out, err = run(*line.split())
+        assert command in " ".join((out + err).split())
 
     def test_several_gpus_are_started_by_torchrun_in_the_same_environment(self, run, monkeypatch):
         monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")

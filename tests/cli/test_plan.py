@@ -14,15 +14,28 @@ def test_a_plan_is_one_screen_that_answers_every_question(run):
     assert (code, err) == (0, "")
     for said in (
         "353,355,520 parameters", "2.384B FLOPs per training token in the full convention (attention",
-        "989.4 TFLOP/s dense bfloat16", "fits: ", "16 sequences × 8 micro-steps = 131,072 tokens",
+        "989.4 TFLOP/s dense bfloat16", "fits: ", "16 sequences × 8 micro-steps (a forward and",
+        "= 131,072 tokens", "memory peaks while the loss is computed", "temporary buffers",
         " tokens/s (",
         "MFU", "full convention", "hardware limit", "per parameter", "1.5 h", " on 20",
         "nats per token expected",
-        "differences are comparable", "learning rate", "a micro-batch of up to",
+        "differences are comparable", "learning rate", "sequences at a time fit",
         "parambudget train --dim 896",
     ):  # fmt: skip
         assert said in out, said
     assert len(out.splitlines()) <= 30
+
+
+def test_a_bound_of_the_loss_is_named_wherever_the_loss_stands(run, tmp_path):
+    tiny = tmp_path / "tiny.json"
+    run("count", "--dim", 64, "--n-layers", 2, "--n-heads", 2, "--vocab-size", 400, "-o", tiny)
+    out = run("plan", tiny, "--gpu", "4090", "--tokens", "100M", "--compare", "gpt2")[1]
+    assert "loss      5.991 nats per token at most, the bound ln 400\n" in out
+    assert "5.991, the bound ln 400 " in out
+    found = run("solve", "--target", "1M", "--vocab-size", 400, "--flops", "1e13")[1]
+    assert "the law expects more than ln 400 = 5.991 nats" in found
+    run("report", tiny, "--target", "206K", "--gpu", "4090", "--hours", "0.001", "-o", tmp_path / "plan.md")
+    assert "5.991, the bound ln 400" in (tmp_path / "plan.md").read_text()
 
 
 def test_models_are_compared_in_the_same_micro_steps(run, tmp_path):

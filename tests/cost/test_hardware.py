@@ -85,9 +85,16 @@ def test_an_unknown_gpu_lists_the_nearest_ones():
         parse_accelerator("h300")
 
 
-def test_a_name_that_is_near_nothing_lists_all():
-    with pytest.raises(InputError, match=r"no GPU is known as '!'; use one of a100-40-sxm, .* mi300x"):
-        parse_accelerator("!")
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("!", ""), ("v100", "the nearest are h100-sxm, "), ("l4", "the nearest is l40s; ")],
+)
+def test_an_unknown_gpu_says_where_all_are_listed_and_how_it_is_measured(name, nearest):
+    with pytest.raises(InputError) as error:
+        parse_accelerator(name)
+    assert str(error.value).startswith(f"no GPU is known as {name!r}; {nearest}")
+    assert "`pb.ACCELERATORS` lists all" in str(error.value)
+    assert "`pb.calibrate()` measures it" in str(error.value)
 
 
 def test_a_link_is_given_in_one_direction():

@@ -1,9 +1,11 @@
 """The plan of a run: its parts agree with each other, and it says what it assumes."""
 
 import json
+import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import parambudget as pb
@@ -11,7 +13,7 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.speed.throughput import TIME_OVERHEAD
 from parambudget.errors import InputError
-from parambudget.planning.machine import machine_for
+from parambudget.planning.machine import USABLE_SHARE, machine_for
 from parambudget.planning.run_plan import Goal, RunPlan, plan_run
 from parambudget.planning.step_search import fastest_step
 from parambudget.scaling.loss import MUENNIGHOFF_2023
@@ -56,7 +58,9 @@ def test_what_is_not_given_is_chosen_and_named():
     plan = planned()
     assert plan.step == fastest_step(MODEL, plan.speed.update_tokens // 1024, H100)
     assert {"batch_size", "gradient_checkpointing"} <= set(plan.chosen)
-    assert planned(given=GIVEN).chosen == ("optimizer", "gradient_checkpointing", "loss_chunks", "shard")
+    assert planned(given=GIVEN).chosen == ("optimizer", "gradient_checkpointing", "loss_chunks")
+    two = plan_run(MODEL, machine_for("h100", gpus=2), Goal(), GIVEN)
+    assert two.chosen == ("optimizer", "gradient_checkpointing", "loss_chunks", "shard")
 
 
 def test_the_largest_micro_batch_fits_and_one_more_does_not():
@@ -113,6 +117,31 @@ def test_more_gpus_are_advised_with_a_way_that_fits_there():
     assert plan_run(pb.model("llama-3-8b"), replace(H100, world_size=int(advised[1]))).fits
 
 
+def test_more_nodes_and_the_smaller_optimizer_are_advised_where_they_fit():
+    node = machine_for("4090", gpus=8)
+    said = plan_run(pb.model("llama-3-8b"), node).suggestions
+    assert said[0] == "`machine=rtx-5090` (31.8 GiB), unchanged"
+    gpus = int(re.match(r"`gpus=(\d+), .*, in 2 nodes$", said[1])[1])
+    assert gpus == 16
+    assert plan_run(pb.model("llama-3-8b"), node.with_gpus(gpus)).fits
+
+    peaks = [
+        planned(given={"optimizer": name}, memory_bytes=2**30).memory.peak_bytes for name in ("muon", "adamw")
+    ]
+    plan = planned(given={"optimizer": "adamw"}, memory_bytes=round(sum(peaks) / 2 / USABLE_SHARE))
+    assert not plan.fits
+    assert any(line.startswith("`optimizer=muon`: ") for line in plan.suggestions)
+
+
+def test_no_expected_loss_is_above_that_of_guessing():
+    tiny = pb.model(dim=64, n_layers=2, n_heads=2, vocab_size=400, context_length=128)
+    plan = plan_run(tiny, H100, Goal(hours=0.001))
+    assert plan.loss_range == pytest.approx([math.log(400)] * 2)
+    assert plan.as_dict()["loss"]["is_bound"]
+    assert any("ln 400 = 5.991" in warning for warning in plan.warnings)
+    assert max(plan.loss_after(np.array([1e-6, 1e-3]))) == pytest.approx(math.log(400))
+
+
 def test_a_faster_run_ends_lower():
     plan = planned(Goal(hours=1.5), GIVEN)
     best, worst = plan.loss_range
@@ -152,7 +181,10 @@ def test_the_text_and_the_law_are_the_users():
 
 
 def test_a_vocabulary_that_is_slow_is_advised_on_with_its_price():
-    assert any("50,304 would cost 42,112 parameters" in warning for warning in planned().warnings)
+    assert any(
+        "50,304 rows would avoid that, for 42,112 more parameters" in warning
+        for warning in planned().warnings
+    )
     padded = plan_run(MODEL.replace(vocab_size=50304), H100)
     assert not any("vocab_size" in warning for warning in padded.warnings)
 
@@ -264,8 +296,8 @@ def test_a_notebook_plans_in_one_call():
         ({"batch_size": 0}, "batch_size is 0; it must be greater than or equal to 1"),
         ({"batch_size": 2.5}, "batch_size is 2.5; it must be a valid integer"),
         ({"optimizer": "sgd"}, 'optimizer is \'sgd\'; it must be "muon" or "adamw"'),
-        ({"ranks": 4}, "ranks is not a setting of an update"),
-        ({"world_size": 4}, "world_size is not a setting of an update"),
+        ({"ranks": 4}, "plan takes no 'ranks'; give `machine=pb.machine"),
+        ({"world_size": 4}, "plan takes no 'world_size'; give `machine=pb.machine"),
         ({"sharded": True}, "sharded is not a setting of an update"),
         ({"shard": True}, "shard=True divides a model among processes, and world_size=1"),
         (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from parambudget import solve
+from parambudget import resize, solve
 from parambudget.render.solutions import next_commands, solutions_screen
 
 
@@ -22,6 +22,13 @@ def test_every_column_of_the_score_is_explained_below_it(width):
     assert [f"{name} (" in legend for name in found[0].score] == [True] * 6
     assert "aspect (dim / layers)" in legend
     assert "experts (number, width)" in " ".join(solutions_screen(solve("8B", active="1B"), 240))
+
+
+def test_the_directions_of_a_resized_model_are_explained():
+    screen = " ".join(solutions_screen(resize("gpt2", "100M"), 240))
+    assert "thinner (smaller FFN, same layers and dim)" in screen
+    larger = " ".join(solutions_screen(resize("gpt2", "200M"), 240))
+    assert "fatter (larger FFN, same layers and dim)" in larger
 
 
 def test_the_score_is_explained_where_its_terms_are_not_shown():

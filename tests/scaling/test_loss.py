@@ -175,6 +175,18 @@ def test_a_loss_in_nats_per_token_in_bits_per_byte():
 
 
 @EVERY_LAW
+def test_no_loss_is_above_that_of_guessing_uniformly(law):
+    estimate = estimate_loss(law, 157e3, 1e8, vocab_size=400)
+    assert (estimate.loss, estimate.is_bound) == (pytest.approx(math.log(400)), True)
+    assert "the law expects more than ln 400 = 5.991 nats" in estimate.warnings[-1]
+    assert expected_loss(law, np.array([157e3, 1e9]), 1e10, vocab_size=400) == pytest.approx(
+        [min(expected_loss(law, n, 1e10), math.log(400)) for n in (157e3, 1e9)]
+    )
+    usual = estimate_loss(law, 350e6, 7e9, vocab_size=50257)
+    assert (usual.loss, usual.is_bound) == (expected_loss(law, 350e6, 7e9), False)
+
+
+@EVERY_LAW
 def test_a_usual_run_has_no_warning_and_says_what_its_loss_means(law):
     estimate = estimate_loss(law, 350e6, 7e9, 7e9)
     assert estimate.warnings == ()

@@ -140,7 +140,7 @@ class TestKeeping:
         own_folder.parent.mkdir(parents=True)
         own_folder.write_text(text)
         with pytest.raises(
-            InputError, match=r"calibration\.json does not hold .*run parambudget calibrate --clear"
+            InputError, match=r"calibration\.json does not hold .*delete it, or measure again with `pb"
         ):
             profile.profile_for(parse_accelerator("h100"))
         profile.save_profile(CPU)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,38 @@ def test_sigkill_at_random_moments_loses_nothing(two, together):
     for name in ("model", "optimizer"):
         assert_close(saved_in(out, name), saved_in(together[True], name), rtol=0, atol=0)
     assert not list(out.rglob(".*"))
+
+
+@pytest.mark.slow
+@WAYS
+def test_signals_at_random_moments_lose_nothing(two, together, shard):
+    """SIGTERM, SIGINT, SIGHUP or SIGKILL to one process or both, before, in and after the updates."""
+    out, draw = two.folder / f"signals-{len(shard)}", random.Random(len(shard))
+    for _ in range(10):
+        started = two.begin_run(2, out.name, "--resume", "--save-every", "1", *shard)
+        before = saved_names(out)
+        if draw.random() < 0.7:  # else while the processes start
+            wait_until(
+                lambda before=before, started=started: (
+                    saved_names(out) != before or any(process.exitcode is not None for process in started)
+                )
+            )
+        time.sleep(draw.uniform(0, 0.2))
+        kind = draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+        for process in started if kind == signal.SIGKILL else draw.sample(started, draw.randint(1, 2)):
+            with suppress(ProcessLookupError):  # it has come to its end
+                os.kill(process.pid, kind)
+        for process in started:
+            process.join(20)
+            process.kill()  # as torchrun does to the others when one has ended
+        ended(started)
+        assert "Traceback" not in two.said() + two.said(1)
+    assert two.train(2, out.name, "--resume", *shard) == [0, 0], two.said()
+    for name in ("loss", "grad_norm", "val_loss"):
+        mine, others = ([row.get(name) for row in rows_of(run)] for run in (out, together[bool(shard)]))
+        assert mine == others
+    for name in ("model", "optimizer"):
+        assert_close(saved_in(out, name), saved_in(together[bool(shard)], name), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

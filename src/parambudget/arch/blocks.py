@@ -24,7 +24,7 @@ class MLAConfig(BaseModel):
         description="Width of the latent that keys and values are projected from; it is cached."
     )
     q_lora_rank: PositiveSize | None = Field(
-        None,
+        default=None,
         description="Width of the latent that queries are projected from; unless set, the input itself.",
     )
     qk_nope_head_dim: PositiveSize = Field(
@@ -45,61 +45,63 @@ class MoEConfig(BaseModel):
     n_experts_per_token: PositiveSize = Field(description="Routed experts per token.")
     expert_intermediate_size: PositiveSize = Field(description="Inner width of one expert.")
     n_shared_experts: NonNegativeSize = Field(
-        0, description="Experts that every token uses in addition to the routed ones."
+        default=0, description="Experts that every token uses in addition to the routed ones."
     )
     shared_intermediate_size: PositiveSize | None = Field(
-        None,
+        default=None,
         description="Inner width of one shared expert; unless set, that of a routed one (Qwen1.5-MoE: 5632).",
     )
     shared_expert_gate: bool = Field(
-        False, description="Scale the output of the shared experts by a learned sigmoid gate (Qwen2-MoE)."
+        default=False,
+        description="Scale the output of the shared experts by a learned sigmoid gate (Qwen2-MoE).",
     )
     expert_bias: bool = Field(
-        False, description="Bias on every projection of the routed experts; shared ones follow ffn_bias."
+        default=False,
+        description="Bias on every projection of the routed experts; shared ones follow ffn_bias.",
     )
-    router_bias: bool = Field(False, description="Bias on the router (gpt-oss).")
+    router_bias: bool = Field(default=False, description="Bias on the router (gpt-oss).")
     router_scores: RouterScores = Field(
-        "softmax",
+        default="softmax",
         description=(
             "Function from router logits to scores. softmax with norm_expert_weights is a softmax over the "
             "chosen experts."
         ),
     )
     correction_bias: bool = Field(
-        False,
+        default=False,
         description=(
             "Choose experts by their scores plus a bias that balances them; it is a buffer, not a parameter "
             "(DeepSeek-V3)."
         ),
     )
     norm_expert_weights: bool = Field(
-        True, description="Normalize the weights of a token's experts to sum to 1."
+        default=True, description="Normalize the weights of a token's experts to sum to 1."
     )
     routing_multiplier: PositiveFloat = Field(
-        1.0, description="Factor on the weights of a token's experts (DeepSeek-V3: 2.5)."
+        default=1.0, description="Factor on the weights of a token's experts (DeepSeek-V3: 2.5)."
     )
     n_expert_groups: PositiveSize = Field(
-        1, description="Groups that the experts are divided into (DeepSeek-V3: 8)."
+        default=1, description="Groups that the experts are divided into (DeepSeek-V3: 8)."
     )
     n_groups_per_token: PositiveSize = Field(
-        1,
+        default=1,
         description=(
             "Groups from which a token's experts are chosen: those with the best expert (softmax) or the "
             "best sum of two experts (sigmoid)."
         ),
     )
     fused_experts: bool = Field(
-        False,
+        default=False,
         description=(
             "Store a projection of all experts as one 3-D tensor instead of a matrix per expert. The count "
             "is the same, but AdamW trains it instead of Muon."
         ),
     )
     n_first_dense: NonNegativeSize = Field(
-        0, description="Dense layers before the first layer with experts (DeepSeek-V3: 3)."
+        default=0, description="Dense layers before the first layer with experts (DeepSeek-V3: 3)."
     )
     moe_pattern: Annotated[tuple[FFNKind, ...], PATTERN] = Field(
-        ("experts",),
+        default=("experts",),
         description=(
             "Which layers have experts, as a pattern repeated from the first layer on: dense,experts is "
             "every second layer. The first n_first_dense layers have none."

@@ -96,147 +96,150 @@ class ModelConfig(BaseModel):
     )
     head_dim: PositiveSize = Field(description="Width of one head; need not be dim / n_heads.")
     intermediate_size: PositiveSize = Field(description="Inner width of the feed-forward network (FFN).")
-    vocab_size: PositiveSize = Field(50257, description="Rows of the token embedding, unpadded.")
+    vocab_size: PositiveSize = Field(default=50257, description="Rows of the token embedding, unpadded.")
     context_length: PositiveSize = Field(
-        1024, description="Longest sequence, in tokens; adds parameters only with learned positions."
+        default=1024, description="Longest sequence, in tokens; adds parameters only with learned positions."
     )
 
     # Choices that change the tensors
-    tied: bool = Field(True, description="Use one matrix for token embedding and output head.")
+    tied: bool = Field(default=True, description="Use one matrix for token embedding and output head.")
     position: PositionEncoding = Field(
-        "rotary",
+        default="rotary",
         description=(
             "Position encoding: rotary, a learned table, biases on the attention scores (ALiBi), or none. "
             "Only the table has parameters."
         ),
     )
     position_offset: NonNegativeSize = Field(
-        0, description="Unused rows at the start of the learned table (OPT: 2)."
+        default=0, description="Unused rows at the start of the learned table (OPT: 2)."
     )
     embedding_dim: PositiveSize | None = Field(
-        None,
+        default=None,
         description="Width of the token embedding where it is projected to dim and back (OPT-350M: 512).",
     )
-    embedding_norm: bool = Field(False, description="Normalize the token embeddings (BLOOM).")
-    norm: NormType = Field("rmsnorm", description="Type of every norm.")
+    embedding_norm: bool = Field(default=False, description="Normalize the token embeddings (BLOOM).")
+    norm: NormType = Field(default="rmsnorm", description="Type of every norm.")
     norm_weight: bool = Field(
-        True, description="Give norms a learned scale; without it they have no parameters (OLMo-1)."
+        default=True, description="Give norms a learned scale; without it they have no parameters (OLMo-1)."
     )
-    norm_bias: bool = Field(False, description="Give norms a learned shift (layernorm only).")
+    norm_bias: bool = Field(default=False, description="Give norms a learned shift (layernorm only).")
     norm_placement: NormPlacement = Field(
-        "pre",
+        default="pre",
         description=(
             "Pre: x + f(norm(x)). Post: norm(x + f(x)), the original transformer. Reordered: x + "
             "norm(f(x)), OLMo 2. Sandwich: x + norm(f(norm(x))), Gemma 2."
         ),
     )
-    final_norm: bool = Field(True, description="Normalize before the output head.")
+    final_norm: bool = Field(default=True, description="Normalize before the output head.")
     block: BlockLayout = Field(
-        "sequential",
+        default="sequential",
         description=(
             "Attention, then FFN; both in parallel (GPT-NeoX); or both in parallel after one shared norm "
             "(GPT-J, Falcon-7B)."
         ),
     )
     qk_norm: QKNormScope = Field(
-        "none",
+        default="none",
         description=(
             "Norm on queries and keys: head has one scale that all heads share (Qwen3), per-head one for "
             "each (Cohere), full one over all heads together (OLMo 2)."
         ),
     )
     qk_norm_bias: bool | None = Field(
-        None,
+        default=None,
         description="Give the norms on queries and keys a shift; unless set, as norm_bias (StableLM: none).",
     )
     attention_sinks: bool = Field(
-        False,
+        default=False,
         description="Give each head a learned score that absorbs attention and adds no value (gpt-oss).",
     )
     gated: bool = Field(
-        True,
+        default=True,
         description=(
             "Use a gated FFN of three matrices, down(act(gate(x)) * up(x)), instead of two, down(act(up(x)))."
         ),
     )
-    qkv_bias: bool = Field(False, description="Bias on the query, key and value projections.")
-    attention_out_bias: bool = Field(False, description="Bias on the attention output projection.")
-    ffn_bias: bool = Field(False, description="Bias on every FFN projection.")
-    head_bias: bool = Field(False, description="Bias on the output head.")
+    qkv_bias: bool = Field(default=False, description="Bias on the query, key and value projections.")
+    attention_out_bias: bool = Field(default=False, description="Bias on the attention output projection.")
+    ffn_bias: bool = Field(default=False, description="Bias on every FFN projection.")
+    head_bias: bool = Field(default=False, description="Bias on the output head.")
 
     # Choices that change the function, not the tensors
     activation: ActivationName = Field(
-        "silu",
+        default="silu",
         description=(
             "FFN activation. Gated silu is SwiGLU and gated gelu GeGLU; quick_gelu is x * sigmoid(1.702 x), "
             "relu2 the square of ReLU."
         ),
     )
     ffn_clamp: PositiveFloat | None = Field(
-        None, description="Clamp the gate to at most X and up to -X..X, then add 1 to up (gpt-oss: 7)."
+        default=None,
+        description="Clamp the gate to at most X and up to -X..X, then add 1 to up (gpt-oss: 7).",
     )
     window: PositiveSize | None = Field(
-        None, description="Tokens that a query sees in local layers, itself included; unless set, all."
+        default=None,
+        description="Tokens that a query sees in local layers, itself included; unless set, all.",
     )
     window_pattern: Annotated[tuple[AttentionSpan, ...], PATTERN] = Field(
-        ("local",),
+        default=("local",),
         description=(
             "Which layers are local (see window), as a pattern repeated from the first layer on: "
             "local,global is every other layer (Gemma 2)."
         ),
     )
-    rope_theta: PositiveFloat = Field(10_000.0, description="Base of the rotary frequencies.")
+    rope_theta: PositiveFloat = Field(default=10_000.0, description="Base of the rotary frequencies.")
     rope_theta_local: PositiveFloat | None = Field(
-        None,
+        default=None,
         description="Base of the rotary frequencies in local layers; unless set, rope_theta (Gemma 3: 1e4).",
     )
     rotary_pattern: Annotated[tuple[RotaryUse, ...], PATTERN] = Field(
-        ("rotary",),
+        default=("rotary",),
         description=(
             "Which layers have rotary positions, as a pattern repeated from the first layer on, such as "
             "rotary,rotary,rotary,none (SmolLM3)."
         ),
     )
     rotary_fraction: Share = Field(
-        1.0, description="Share of head_dim (or of qk_rope_head_dim) that is rotated (GPT-NeoX: 0.25)."
+        default=1.0,
+        description="Share of head_dim (or of qk_rope_head_dim) that is rotated (GPT-NeoX: 0.25).",
     )
     rotary_interleaved: bool = Field(
-        False,
+        default=False,
         description=(
             "Rotate neighbouring elements as pairs (GPT-J, Cohere, GLM, DeepSeek) instead of elements half "
             "the width apart."
         ),
     )
-    norm_eps: PositiveFloat = Field(1e-5, description="Added to the variance in every norm.")
+    norm_eps: PositiveFloat = Field(default=1e-5, description="Added to the variance in every norm.")
     logit_multiplier: PositiveFloat = Field(
-        1.0, description="Factor on the logits, before any soft cap (Cohere: 1/16)."
+        default=1.0, description="Factor on the logits, before any soft cap (Cohere: 1/16)."
     )
     logit_softcap: PositiveFloat | None = Field(
-        None, description="Soft cap on the logits: cap * tanh(logits / cap) (Gemma 2: 30)."
+        default=None, description="Soft cap on the logits: cap * tanh(logits / cap) (Gemma 2: 30)."
     )
     embedding_multiplier: PositiveFloat = Field(
-        1.0, description="Factor on the token embeddings (Gemma: sqrt(dim))."
+        default=1.0, description="Factor on the token embeddings (Gemma: sqrt(dim))."
     )
     residual_multiplier: PositiveFloat = Field(
-        1.0, description="Factor on every branch before it is added to the residual stream (Granite)."
+        default=1.0, description="Factor on every branch before it is added to the residual stream (Granite)."
     )
     attention_multiplier: PositiveFloat | None = Field(
-        None, description="Factor on the attention scores; unless set, 1 / sqrt(head_dim)."
+        default=None, description="Factor on the attention scores; unless set, 1 / sqrt(head_dim)."
     )
     attention_softcap: PositiveFloat | None = Field(
-        None, description="Soft cap on the attention scores: cap * tanh(scores / cap) (Gemma 2: 50)."
+        default=None, description="Soft cap on the attention scores: cap * tanh(scores / cap) (Gemma 2: 50)."
     )
     qkv_clip: PositiveFloat | None = Field(
-        None, description="Clamp queries, keys and values to at most this, up or down (MPT, OLMo)."
+        default=None, description="Clamp queries, keys and values to at most this, up or down (MPT, OLMo)."
     )
     init_std: PositiveFloat = Field(
-        0.02,
+        default=0.02,
         description=(
             "Standard deviation of the initial weights; output projections get init_std / sqrt(2 * n_layers)."
         ),
     )
     zero_init_out: bool = Field(
-        False,
+        default=False,
         description=(
             "Start the output projections of attention and FFN at zero, so that every block starts as the "
             "identity."
@@ -244,10 +247,10 @@ class ModelConfig(BaseModel):
     )
 
     # Optional blocks
-    moe: MoEConfig | None = Field(None, description="Mixture of experts instead of one FFN.")
-    mla: MLAConfig | None = Field(None, description="Multi-head latent attention.")
+    moe: MoEConfig | None = Field(default=None, description="Mixture of experts instead of one FFN.")
+    mla: MLAConfig | None = Field(default=None, description="Multi-head latent attention.")
     rope_scaling: RopeScaling | None = Field(
-        None, description="Rotary angles rescaled for a longer context; they have no parameters."
+        default=None, description="Rotary angles rescaled for a longer context; they have no parameters."
     )
 
     @model_validator(mode="after")

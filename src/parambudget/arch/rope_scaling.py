@@ -24,48 +24,50 @@ class RopeScaling(BaseModel):
         description="Method that rescales rotary frequencies for a longer context; none leaves them plain."
     )
     rope_factor: PositiveFloat | None = Field(
-        None, description="What frequencies are divided by; for dynamic, how fast the base grows."
+        default=None, description="What frequencies are divided by; for dynamic, how fast the base grows."
     )
     rope_original_context: PositiveSize | None = Field(
-        None, description="Context before it was extended (llama3, yarn, longrope)."
+        default=None, description="Context before it was extended (llama3, yarn, longrope)."
     )
     rope_attention_factor: PositiveFloat | None = Field(
-        None,
+        default=None,
         description=(
             "Rotated elements are multiplied by this (yarn, longrope); by default 0.1 * ln(rope_factor) + 1 "
             "for yarn, and what LongRoPE derives from the extension."
         ),
     )
     rope_beta_fast: PositiveFloat = Field(
-        32.0, description="Pairs that turn more often in the original context keep their frequency (yarn)."
+        default=32.0,
+        description="Pairs that turn more often in the original context keep their frequency (yarn).",
     )
     rope_beta_slow: PositiveFloat = Field(
-        1.0, description="Pairs that turn less often are divided in full (yarn)."
+        default=1.0, description="Pairs that turn less often are divided in full (yarn)."
     )
     rope_truncate: bool = Field(
-        True, description="The bounds between those pairs are rounded outwards (yarn; gpt-oss: not)."
+        default=True, description="The bounds between those pairs are rounded outwards (yarn; gpt-oss: not)."
     )
     rope_low_freq_factor: PositiveFloat = Field(
-        1.0, description="Pairs that turn less often in the original context are divided in full (llama3)."
+        default=1.0,
+        description="Pairs that turn less often in the original context are divided in full (llama3).",
     )
     rope_high_freq_factor: PositiveFloat = Field(
-        4.0, description="Pairs that turn more often keep their frequency (llama3)."
+        default=4.0, description="Pairs that turn more often keep their frequency (llama3)."
     )
     rope_short_factors: PairFactors | None = Field(
-        None, description="A divisor for each pair, up to rope_original_context tokens (longrope)."
+        default=None, description="A divisor for each pair, up to rope_original_context tokens (longrope)."
     )
     rope_long_factors: PairFactors | None = Field(
-        None, description="The same for longer sequences (longrope)."
+        default=None, description="The same for longer sequences (longrope)."
     )
     rope_recompute_cache: bool = Field(
-        False,
+        default=False,
         description=(
             "Generation that passes rope_original_context computes its cache anew with the long factors "
             "(longrope in Phi-3), instead of keeping keys with short ones."
         ),
     )
     rope_proportion: Share = Field(
-        1.0,
+        default=1.0,
         description="Share of the pairs that is rotated, the fast ones; the others are not (proportional).",
     )
 

@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from parambudget.render.commands import runnable_command, with_runnable_commands
+
 SIZE_PANEL: Final = "Model sizes"
 CHOICE_PANEL: Final = "Model choices"
 BLOCK_PANELS: Final = {
@@ -146,15 +148,16 @@ def _text_lines(text: str) -> Iterator[str]:
     """The paragraphs of a help text, wrapped; a command that can be run stands on lines of its own."""
     paragraphs = re.split(r"\n\s*\n", text.strip())
     for number, paragraph in enumerate(paragraphs):
-        is_example = paragraph.startswith("parambudget ")
+        text = " ".join(paragraph.split())
+        is_example = text.startswith("parambudget ")
         follows_example = number > 0 and paragraphs[number - 1].startswith("parambudget ")
         if number and not (is_example and follows_example):
             yield ""
-        lines = _wrap(" ".join(paragraph.split()), indent=4, first=2 if is_example else 0)
         if is_example:
+            lines = _wrap(runnable_command(text.removeprefix("parambudget ")), indent=4, first=2)
             yield from [f"{line} \\" for line in lines[:-1]] + lines[-1:]
         else:
-            yield from _wrap(" ".join(paragraph.split()))
+            yield from _wrap(with_runnable_commands(text))
 
 
 def _option_row(option: TyperOption, ctx: typer.Context) -> tuple[str, str]:
@@ -261,6 +264,33 @@ def _refuse_two_spellings(
             raise typer.TyperException(f"{word} and {twice[0]} are the same setting; give one of them")
 
 
+def _whose_flag(unknown: str) -> str | None:
+    """Which other commands have a flag that this one lacks, by our name or another tool's; None for no
+    other."""
+    from parambudget.arch.synonyms import SYNONYMS
+    from parambudget.cli.main import COMMANDS, application
+
+    name = unknown.removeprefix("--").partition("=")[0].replace("_", "-")
+    ours = SYNONYMS.get(name.replace("-", "_"), name).replace("_", "-")
+    flags_by_command = _flags_of_commands(typer.main.get_command(application(*COMMANDS)))
+    for flag in (name, ours):
+        having = [other for other, flags in flags_by_command.items() if flag in flags]
+        if having:
+            shown = ", ".join(having[:3]) + (f" and {len(having) - 3} others" if len(having) > 3 else "")
+            return f"{'it' if flag == name else f'--{flag}'} belongs to {shown}"
+    return None
+
+
+def _flags_of_commands(command: Any, path: str = "") -> dict[str, dict[str, TyperOption]]:
+    """The flags of every command of a group, by the words that name the command."""
+    if not isinstance(command, TyperGroup):
+        return {path: _flags_by_name(command.params)}
+    below = (
+        _flags_of_commands(one, f"{path} {name}".strip()) for name, one in command.commands.items()
+    )  # fmt: skip
+    return {name: flags for each in below for name, flags in each.items()}
+
+
 def _hint_for(error: typer.TyperException, parameters: Sequence[object], command: str) -> str | None:
     """What helps somebody who typed an unknown flag or a word too many; None where the message is enough."""
     unknown = getattr(error, "option_name", None)
@@ -268,9 +298,11 @@ def _hint_for(error: typer.TyperException, parameters: Sequence[object], command
     if hasattr(error, "possibilities") and unknown is not None:
         from parambudget.arch.synonyms import nearest_name
 
+        if elsewhere := _whose_flag(unknown):
+            return f"no such option: {unknown}; {elsewhere}"
         near = nearest_name(unknown.lstrip("-").replace("-", "_"), [flag.replace("-", "_") for flag in flags])
         hint = (
-            f"did you mean --{near.replace('_', '-')}?" if near else f"{command} --help-all lists the flags"
+            f"did you mean --{near.replace('_', '-')}?" if near else f"`{command} --help-all` lists the flags"
         )
         return f"no such option: {unknown}; {hint}"
     extra = re.search(r"unexpected extra argument\(s\) \((.*)\)", error.format_message())
@@ -283,4 +315,4 @@ def _hint_for(error: typer.TyperException, parameters: Sequence[object], command
             f"{extra[1]!r} is not expected here; write --from {extra[1]} to resize that model, or --like "
             f"{extra[1]} to take its choices"
         )
-    return f"{extra[1]!r} is not expected here; {command} --help shows what is"
+    return f"{extra[1]!r} is not expected here; `{command} --help` shows what is"

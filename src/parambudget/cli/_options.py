@@ -17,7 +17,7 @@ from parambudget.arch.config import BLOCKS, FIELDS
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS
 from parambudget.cli._help import BLOCK_PANELS, CHOICE_PANEL, SIZE_PANEL
 from parambudget.errors import ConfigError
-from parambudget.render.commands import program, runnable_command
+from parambudget.render.commands import runnable_command, with_runnable_commands
 from parambudget.render.model import switch_flags
 from parambudget.units import parse_size
 
@@ -31,10 +31,10 @@ _ARGUMENTS: Final = frozenset({
     "ffn_ratio", "multiple", "counted",
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
-    "shard", "data", "token_dtype", "field", "separator", "skip_bad_lines", "out", "resume", "init", "steps", "device", "wandb",
+    "shard", "data", "token_dtype", "out", "resume", "init", "steps", "device", "wandb",
     "save_every", "keep", "eval_every", "eval_tokens",
     # of preparing text
-    "tokenizer", "validation", "end_of_text", "workers",
+    "tokenizer", "validation", "end_of_text", "workers", "field", "separator", "skip_bad_lines",
     # of a generation and an export
     "temperature", "top_k", "seed", "to", "model_type", "weights", "force",
 })  # fmt: skip
@@ -47,19 +47,21 @@ _ASSIGNMENT: Final = re.compile(r"([a-z_]+)(?:=([^,\s]+))?")
 _HELP: Final = {
     "help(pb.ModelConfig)": ("count", "--help-model"), "help(pb.StepConfig)": ("plan", "--help-all"),
     "help(pb.TrainConfig)": ("train", "--help-all"),
+    "pb.calibrate()": ("calibrate",), "pb.ACCELERATORS": ("gpus",), "pb.PRESETS": ("presets",),
 }  # fmt: skip
-"""Where the command line explains what the library explains there."""
+"""The command that does or shows what the library does or shows there."""
 
 
 def arguments_as_flags(message: str) -> str:
-    """The message with flags in place of the arguments that it has in backticks."""
+    """The message with flags in place of the arguments, and commands that can be pasted in place of the verbs
+    and commands, that it has in backticks."""
 
     def typed_text(quoted: re.Match[str]) -> str:
         if quoted[1] in _HELP:
             return f"`{runnable_command(*_HELP[quoted[1]])}`"
         return _flags(quoted[1]) or quoted[0]
 
-    return _QUOTED.sub(typed_text, message)
+    return with_runnable_commands(_QUOTED.sub(typed_text, message))
 
 
 def _flags(arguments: str) -> str | None:
@@ -239,7 +241,7 @@ def parse_path(text: str) -> Path:
 
 def require_torch(command: str) -> None:
     """Raise `MissingExtra` with what to do unless all that training needs is installed."""
-    require_packages(command, TRAINING, ["train"], f"{program()} {command} ...")
+    require_packages(command, TRAINING, ["train"])
 
 
 def require_model(command: str, source: str | None, fields: Mapping[str, object], more: str = "") -> None:

@@ -9,6 +9,7 @@ from parambudget.cli._options import JsonOption, print_json, print_lines, requir
 from parambudget.cost.speed import profile
 from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.errors import ConfigError
+from parambudget.render.commands import runnable_command
 from parambudget.render.runs import profile_screen
 
 
@@ -40,7 +41,9 @@ def calibrate(
         return
     for stack in stacks:
         print_lines([*profile_screen(stack), ""])
-    typer.echo(f"kept in {path}" if stacks else "nothing has been measured yet: run parambudget calibrate")
+    typer.echo(
+        f"kept in {path}" if stacks else f"nothing has been measured yet: run {runnable_command('calibrate')}"
+    )
 
 
 def _measure(device: str, *, quiet: bool) -> DeviceProfile:

@@ -9,7 +9,7 @@ from parambudget.cost.hardware import ACCELERATORS, Accelerator
 from parambudget.errors import ConfigError
 from parambudget.units import format_bytes, format_flop_rate
 
-_HEADINGS = ("name", "memory", "bf16, dense", "bandwidth", "link", "read on")
+_HEADINGS = ("name", "memory", "bf16, dense", "bandwidth", "link", "as of")
 
 
 def gpus(
@@ -21,7 +21,8 @@ def gpus(
 ) -> None:
     """List the GPUs that --gpu knows: memory, speed, bandwidth, link to the other GPUs, and the source.
 
-    Memory is what the driver reports; the link is per direction. Any other GPU: parambudget calibrate.
+    Memory is what the driver reports, or the label where it says so; the link is per direction. `parambudget
+    calibrate`, on a machine that has one, measures any other GPU.
     """
     rows = [
         one
@@ -30,7 +31,7 @@ def gpus(
     ]
     if not rows:
         raise ConfigError(
-            f"no GPU has {' '.join(words or ())!r} in its name; run parambudget gpus for all "
+            f"no GPU has {' '.join(words or ())!r} in its name; run `parambudget gpus` for all "
             f"{len(ACCELERATORS)}"
         )
     if as_json:

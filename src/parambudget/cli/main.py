@@ -14,12 +14,15 @@ from parambudget._version import __version__
 from parambudget.cli._help import Command, CommandWithDefaults, Group
 from parambudget.cli._options import arguments_as_flags
 from parambudget.cli._streams import discard_unwritten, lossy_output, replace_closed_streams
-from parambudget.errors import ParambudgetError, ReportedElsewhere
+from parambudget.errors import ConfigError, ParambudgetError, ReportedElsewhere, one_line
 
 # Start-up makes many objects and hardly any garbage: a collection at every 700th costs 3 %.
 gc.set_threshold(100_000)
 # No pydantic plugin is of use here, and searching for plugins reads the metadata of every installed package.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
+
+_LONGEST_LINE: Final = 480
+"""Characters of an error after the name of the program."""
 
 
 def _print_version(requested: bool) -> None:
@@ -83,6 +86,7 @@ def main() -> None:
         # numpy's OpenBLAS starts a thread per core when it is imported: 50 ms, a fifth of `solve`.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
+        _require_utf8(sys.argv[1:])
         app = application(*names)
         with lossy_output() if names[0] in _LONG else nullcontext():
             code = app(prog_name="parambudget", standalone_mode=False)
@@ -110,6 +114,17 @@ def main() -> None:
     sys.exit(code or 0)
 
 
+def _require_utf8(arguments: list[str]) -> None:
+    """Refuse words with other bytes: no JSON file and no tokenizer could hold them."""
+    for word in arguments:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"the argument {word!r} is not UTF-8 text; write it in UTF-8, and rename a file of that name"
+            ) from None
+
+
 def _usage_message(error: typer.TyperException) -> str:
     """The message about a flag that could not be read, with the value it got where typer leaves that out."""
     from pydantic_core import ValidationError
@@ -125,7 +140,7 @@ def _print_error(message: str, code: int) -> int:
     # Without a message the help has been shown instead: nothing was asked for, so nothing is wrong.
     if not message:
         return 0
-    line = arguments_as_flags(" ".join(message.replace("Value error, ", "").split()))
+    line = one_line(arguments_as_flags(" ".join(message.replace("Value error, ", "").split())), _LONGEST_LINE)
     with suppress(OSError):  # the exit code says it where nothing can be printed
         typer.echo(f"parambudget: {line}", err=True)
     discard_unwritten(sys.stderr)

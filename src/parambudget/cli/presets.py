@@ -33,7 +33,8 @@ def presets(
     if not rows:
         wanted = " ".join(words or ())
         raise ConfigError(
-            f"no preset has {wanted!r} in its name or source; run parambudget presets for all {len(PRESETS)}"
+            f"no preset has {wanted!r} in its name or source; run `parambudget presets` for all "
+            f"{len(PRESETS)}"
         )
     if as_json:
         print_json(rows)

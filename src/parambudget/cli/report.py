@@ -11,7 +11,6 @@ from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.cli.verify import check_built_model
 from parambudget.formats.source import load
-from parambudget.render.commands import program
 
 
 @with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS))
@@ -75,5 +74,5 @@ def report(
     for path in write_report(report, out):
         typer.echo(f"wrote {path}")
     if not find_spec("matplotlib"):
-        advice = install_advice(["matplotlib"], ["train"], f"{program()} report ...")
+        advice = install_advice(["matplotlib"], ["train"])
         typer.echo(f"pictures skipped: matplotlib is not installed; {advice}")

@@ -10,7 +10,6 @@ from parambudget._install import install_advice, require_packages
 from parambudget.cli._help import Command, Group
 from parambudget.cli._options import JsonOption, print_json, print_lines, print_notice
 from parambudget.errors import ConfigError, InputError
-from parambudget.render.commands import program
 
 if TYPE_CHECKING:
     from parambudget.training.metrics import Run
@@ -49,7 +48,7 @@ def show(
     if figure is not None and figure.suffix != ".png":
         raise ConfigError(f"--figure {figure} is not a PNG; use a name that ends in .png")
     if figure is not None:
-        require_packages("--figure", ["matplotlib"], ["train"], f"{program()} runs show ...")
+        require_packages("--figure", ["matplotlib"], ["train"])
     readable: list[Run] = []
     failures: list[InputError] = []
     for folder in folders:
@@ -90,7 +89,7 @@ def _draw_loss(runs: "list[Run]", figure: Path) -> None:
 def _draw_loss_beside(run: "Run") -> None:
     """Draw the curve into the run's folder. Nobody asked for it: where that fails, say so and go on."""
     if find_spec("matplotlib") is None:
-        advice = install_advice(["matplotlib"], ["train"], f"{program()} runs show ...")
+        advice = install_advice(["matplotlib"], ["train"])
         typer.echo(f"loss curve skipped: matplotlib is not installed; {advice}")
         return
     figure = run.folder / "loss.png"

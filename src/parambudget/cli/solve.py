@@ -192,7 +192,7 @@ def solve(
     print_lines([*solutions_screen(found, terminal_width()), *map(dim, next_commands(found, given, current))])
     if out:
         typer.echo(
-            f"wrote {out} (number {pick}); next: "
+            f"wrote model {pick} of the list to {out}; next: "
             f"{runnable_command('train', shlex.quote(str(out)), data_flag(), length)}"
         )
 

@@ -14,7 +14,7 @@ from datetime import date
 from types import MappingProxyType
 from typing import Final
 
-from parambudget.errors import InputError, suggest
+from parambudget.errors import InputError, nearest_in_words, suggest
 from parambudget.units import shorten
 
 _READ_ON: Final = date(2026, 11, 22)
@@ -51,7 +51,7 @@ def _accelerator(
 
 _DRIVER: Final = "memory as in nvidia-smi"
 _TITAN: Final = f"data sheet, through torchtitan's get_peak_flops; {_DRIVER}"
-_COMMON: Final = f"as commonly given, not from a data sheet; {_DRIVER}"
+_COMMON: Final = f"commonly quoted, not read in a data sheet; {_DRIVER}"
 _LLM_C: Final = f"white paper, through llm.c's mfu.h; {_DRIVER}"
 _ROWS: Final = (
     _accelerator(
@@ -105,7 +105,7 @@ _ROWS: Final = (
         _COMMON, "NVIDIA GeForce RTX 5090",
     ),
     _accelerator(
-        "mi300x", 196_608, 1_307.4, 5.3, 448, "as commonly given, torchtitan has 1,300; memory is the label",
+        "mi300x", 196_608, 1_307.4, 5.3, 448, "commonly quoted (torchtitan: 1,300); memory as labelled",
         "AMD Instinct MI300X",
     ),
 )  # fmt: skip
@@ -142,18 +142,16 @@ def parse_accelerator(name: str) -> Accelerator:
     wanted = _normalize_name(name)
     if wanted in known:
         return known[wanted]
-    raise InputError(f"no GPU is known as {shorten(name)!r}; {_closest_names(wanted, known)}")
+    near = list(dict.fromkeys(known[key].name for key in suggest(wanted, known, most=8)))[:3]
+    nearest = f"{nearest_in_words(near)}; " if near else ""
+    raise InputError(
+        f"no GPU is known as {shorten(name)!r}; {nearest}`pb.ACCELERATORS` lists all. Plan for a similar "
+        "one; on a machine that has this one, `pb.calibrate()` measures it, and `train` predicts with that"
+    )
 
 
 def _normalize_name(name: str) -> str:
     return re.sub("nvidia|geforce|amd|instinct|[^a-z0-9]", "", name.lower())
-
-
-def _closest_names(wanted: str, known: dict[str, Accelerator]) -> str:
-    near = dict.fromkeys(known[key].name for key in suggest(wanted, known, most=8))
-    if near:
-        return f"the nearest are {', '.join(list(near)[:3])}"
-    return f"use one of {', '.join(ACCELERATORS)}"
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ class Price:
 
 
 _SEEN: Final = "published on-demand prices, from marketplaces to hyperscalers"
-_UNCHECKED: Final = "as commonly offered; not checked against a price list"
+_UNCHECKED: Final = "commonly quoted, not checked against a price list"
 _PRICES: Final = {
     "a100-40-sxm": (0.8, 2.0, _UNCHECKED),
     "a100-80-sxm": (0.8, 3.0, f"{_SEEN}, May 2026"),

@@ -11,11 +11,13 @@ from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.speed.throughput import Throughput
 from parambudget.cost.step import MANY_CHUNKS, StepConfig, StepFields
 from parambudget.errors import InputError
-from parambudget.planning.machine import NETWORK_BYTES, Machine, usable_bytes
+from parambudget.planning.machine import MAX_GPUS, NETWORK_BYTES, Machine, usable_bytes
 from parambudget.planning.step_search import fastest_step
 from parambudget.units import format_bytes, format_share
 
 _MOST_GPUS: Final = 8
+_MOST_DOUBLINGS: Final = 3
+"""Of the nodes: a run that needs more than eight is planned as one on purpose."""
 
 
 def suggestions(model: ModelConfig, step: StepConfig, machine: Machine, given: StepFields) -> tuple[str, ...]:
@@ -34,6 +36,7 @@ def suggestions(model: ModelConfig, step: StepConfig, machine: Machine, given: S
     return (
         *lines,
         *_planners_choice(model, step, machine, given),
+        *_other_optimizer(model, step, machine),
         *_other_machines(model, step, machine, given),
     )
 
@@ -96,12 +99,32 @@ def _other_machines(
     larger = [row for row in ACCELERATORS.values() if usable_bytes(row.memory_bytes) >= peak]
     if larger:
         least = min(larger, key=lambda row: row.memory_bytes)
-        yield f"`machine={least.name}`: fits unchanged in its {format_bytes(least.memory_bytes)}"
-    for n in range(machine.world_size + 1, min(_MOST_GPUS, machine.gpus_per_node) + 1):
+        yield f"`machine={least.name}` ({format_bytes(least.memory_bytes)}), unchanged"
+    for n in _more_gpus(machine):
         best = _best_step(model, step, machine.with_gpus(n), given)
         if best is not None:
-            yield f"`gpus={n}, {_arguments(best)}`: {format_bytes(peak_bytes(model, best))} each"
+            nodes = f", in {n // machine.gpus_per_node} nodes" if n > machine.gpus_per_node else ""
+            yield f"`gpus={n}, {_arguments(best)}`: {format_bytes(peak_bytes(model, best))} each{nodes}"
             return
+
+
+def _more_gpus(machine: Machine) -> Iterator[int]:
+    """Larger numbers of GPUs: those of one node, then whole nodes, each twice as many."""
+    yield from range(machine.world_size + 1, min(_MOST_GPUS, machine.gpus_per_node) + 1)
+    for power in range(1, _MOST_DOUBLINGS + 1):
+        if (n := machine.gpus_per_node * 2**power) > machine.world_size and n <= MAX_GPUS:
+            yield n
+
+
+def _other_optimizer(model: ModelConfig, step: StepConfig, machine: Machine) -> Iterator[str]:
+    """Muon, where AdamW is given and the state that it has less of is what is too much."""
+    if step.optimizer == "muon":
+        return
+    unchanged = step.replace(optimizer="muon")
+    if peak_bytes(model, unchanged) <= machine.usable_bytes:
+        yield f"`optimizer=muon`: {_comparison(model, step, unchanged, machine)}"
+    elif (best := _best_step(model, step, machine, {"optimizer": "muon"})) is not None:
+        yield f"`optimizer=muon, {_arguments(best)}`: {_comparison(model, step, best, machine)}"
 
 
 def warnings(model: ModelConfig, machine: Machine, speed: Throughput) -> Iterator[str]:
@@ -135,8 +158,9 @@ def _vocabulary_warnings(model: ModelConfig, machine: Machine) -> Iterator[str]:
     if missing and machine.accelerator:
         price = missing * model.embedding_width * (1 if model.tied else 2)
         yield (
-            f"vocab_size {model.vocab_size:,} is not a multiple of 64; the trainer pads the head inside the "
-            f"step, and {model.vocab_size + missing:,} would cost {price:,} parameters"
+            f"vocab_size {model.vocab_size:,} is not a multiple of 64, which matmuls are fastest at: the "
+            f"trainer pads the output head while it computes. {model.vocab_size + missing:,} rows would "
+            f"avoid that, for {price:,} more parameters"
         )
 
 

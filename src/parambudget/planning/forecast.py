@@ -15,7 +15,7 @@ from parambudget.cost.params import body
 from parambudget.cost.speed.throughput import tokens_in_hours
 from parambudget.planning.budget import Scenario
 from parambudget.planning.step_search import NOTHING_FITS, StepChoice, choose_fastest, choose_last_that_fits
-from parambudget.scaling.loss import expected_loss, law_parameters
+from parambudget.scaling.loss import expected_loss, law_parameters, uniform_loss
 from parambudget.search.score import usual_aspect
 from parambudget.search.solutions import Forecast
 
@@ -67,8 +67,9 @@ def forecast(model: ModelConfig, scenario: Scenario) -> Forecast:
         peak_bytes=_as_float(predictions.peak_bytes),
         batch_size=step.batch_size if step else None,
         gradient_checkpointing=step.gradient_checkpointing if step else None,
-        tokens=_as_float(predictions.tokens), loss=_as_float(predictions.loss),
+        tokens=_as_float(predictions.tokens), loss=(loss := _as_float(predictions.loss)),
         ranked_loss=_as_float(predictions.ranked_loss),
+        loss_is_bound=None if loss is None else loss >= uniform_loss(model.vocab_size),
     )  # fmt: skip
 
 
@@ -92,7 +93,9 @@ def _tokens(m: Dims, scenario: Scenario, tokens_per_second: Size | None) -> Size
 def _losses(m: Dims, scenario: Scenario, tokens: Size) -> tuple[Size, Size]:
     """The expected loss, and what is ranked by."""
     trained = np.maximum(tokens, 1.0)  # those that do not fit train on none, and are not possible
-    loss = expected_loss(scenario.law, law_parameters(m), trained, scenario.unique_tokens)
+    loss = expected_loss(
+        scenario.law, law_parameters(m), trained, scenario.unique_tokens, vocab_size=m.vocab_size
+    )
     deviation = np.log(m.dim / m.n_layers / usual_aspect(np.asarray(body(m), dtype=np.float64)))
     return loss, loss * (1 + ASPECT_PENALTY * deviation**2)
 

@@ -144,11 +144,11 @@ def _accelerator_for(gpu: str | None) -> Accelerator | None:
     if (unknown := gpu_name()) is not None:
         raise InputError(
             f"this machine has an {unknown}, which is not in the table of GPUs; name a similar one with "
-            "`machine`"
+            "`machine` (`pb.ACCELERATORS` has all)"
         )
     if any(profile.device == CPU for profile in calibrated_profiles()):
         return None
     raise InputError(
-        "no GPU was found to plan for; name one with `machine`, such as h100, or measure this processor: "
-        "parambudget calibrate"
+        "no GPU was found to plan for; name one with `machine`, such as h100, or measure this processor with "
+        "`pb.calibrate()`"
     )

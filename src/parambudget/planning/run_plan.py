@@ -137,7 +137,10 @@ class RunPlan(Tabular):
         """Expected loss after so much wall time, at the expected speed or another one; takes arrays too."""
         rate = tokens_per_second or self.speed.tokens_per_second.expected
         tokens = tokens_in_hours(hours, rate)
-        return expected_loss(self.goal.law, law_parameters(self.model), tokens, self.goal.unique_tokens)
+        return expected_loss(
+            self.goal.law, law_parameters(self.model), tokens, self.goal.unique_tokens,
+            vocab_size=self.model.vocab_size,
+        )  # fmt: skip
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict per figure: its name, its value, the ends of its interval where it has one; and its value
@@ -195,6 +198,7 @@ class RunPlan(Tabular):
             "loss": {
                 "expected": self.loss.loss, "best": self.loss_range[0], "worst": self.loss_range[1],
                 "bits_per_byte": self.loss.bits_per_byte, "law": self.loss.law.name,
+                "is_bound": self.loss.is_bound,
                 "meaning": self.loss.meaning,
             },
             "learning_rate": self.learning_rate, "why_learning_rate": self.why_learning_rate,
@@ -221,7 +225,7 @@ def plan_run(
     hours = _hours(goal, speed, tokens)
     return RunPlan(
         breakdown=count(model), machine=machine, goal=goal, step=step,
-        chosen=tuple(name for name in STEP_FIELDS if name not in {*fields, "z_loss"}),  # without it: off
+        chosen=_chosen_fields(fields, machine),
         memory=memory, largest_batch_size=machine.largest_batch_size(model, step),
         suggestions=() if machine.fits(memory.peak_bytes) else suggestions(model, step, machine, fields),
         speed=speed, tokens=tokens, updates=updates, why_tokens=why, hours=hours,
@@ -231,6 +235,12 @@ def plan_run(
         learning_rate=rate, why_learning_rate=why_rate, why_batch=why_batch,
         warnings=(*loss.warnings, *warnings(model, machine, speed)),
     )  # fmt: skip
+
+
+def _chosen_fields(given: StepFields, machine: Machine) -> tuple[str, ...]:
+    """What was chosen of a step: a z-loss is never, and sharding only where there are several devices."""
+    no_choice = {"z_loss"} if machine.world_size > 1 else {"z_loss", "shard"}
+    return tuple(name for name in STEP_FIELDS if name not in {*given, *no_choice})
 
 
 def _choose_step(
@@ -273,8 +283,9 @@ def _hours(goal: Goal, speed: Throughput, tokens: int) -> Interval:
 
 def _loss(model: ModelConfig, goal: Goal, tokens: float) -> LossEstimate:
     return estimate_loss(
-        goal.law, law_parameters(model), tokens, goal.unique_tokens, bytes_per_token=goal.bytes_per_token
-    )
+        goal.law, law_parameters(model), tokens, goal.unique_tokens, bytes_per_token=goal.bytes_per_token,
+        vocab_size=model.vocab_size,
+    )  # fmt: skip
 
 
 def _loss_range(model: ModelConfig, goal: Goal, speed: Throughput, tokens: int) -> tuple[float, float]:

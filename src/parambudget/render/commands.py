@@ -1,12 +1,10 @@
 """Commands that a person is to run: they start the way this installation is started."""
 
+import re
 import shlex
-import sys
-from pathlib import Path
-from shutil import which
 from typing import Final
 
-from parambudget._install import is_run_by_uv
+from parambudget._install import is_run_by_uv, program
 
 _NEED_TORCH: Final = ("train", "sample", "verify", "calibrate", "data", "runs")
 _RENDEZVOUS: Final = "--rdzv-backend c10d --rdzv-endpoint FIRST_NODE:29500"
@@ -29,14 +27,13 @@ def runnable_command(command: str, *words: str, processes: int = 1, nodes: int =
     return " ".join([start, command, *(word for word in words if word)])
 
 
-def program() -> str:
-    """The words that start the command line here, without those of uv."""
-    typed = Path(sys.argv[0])
-    if typed.name == "__main__.py" and typed.parent.name == "parambudget":
-        return f"{Path(sys.executable).name} -m parambudget"
-    if typed.name == "parambudget" and len(typed.parts) > 1 and which("parambudget") is None:
-        return shlex.quote(str(typed))
-    return "parambudget"
+_COMMAND: Final = re.compile("`parambudget ([a-z][^`]*)`")
+
+
+def with_runnable_commands(text: str) -> str:
+    """The text with every command in backticks, as in `parambudget gpus`, in the form that can be pasted
+    here."""
+    return _COMMAND.sub(lambda command: f"`{runnable_command(command[1])}`", text)
 
 
 def data_flag(data: object | None = None) -> str:

@@ -6,6 +6,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
+from os import PathLike
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from parambudget.arch.sizes import with_sizes
 from parambudget.cost.params import total
 from parambudget.errors import InputError
 from parambudget.planning.run_plan import RunPlan
+from parambudget.render.model import memory_part_in_words
 from parambudget.search.solutions import Solutions
 from parambudget.training.metrics import Run, TrainResult, read_run
 from parambudget.units import format_bytes, format_count, gib, shorten
@@ -41,8 +43,13 @@ class Picture(Figure):
         return stream.getvalue()
 
 
-def plot(what: Solutions | RunPlan | TrainResult | Sequence[TrainResult], /) -> Figure:
-    """Draw solutions over depth and width, the memory and expected loss of a plan, or the losses of runs.
+RunFolder = TrainResult | str | PathLike[str]
+"""A run, by what it returned or by its folder."""
+
+
+def plot(what: Solutions | RunPlan | RunFolder | Sequence[RunFolder], /) -> Figure:
+    """Draw solutions over depth and width, the memory and expected loss of a plan, or the losses of runs,
+    each given by its result or its folder.
 
     The figure can be changed and saved: `plot(solutions).savefig("sizes.png")`.
     """
@@ -50,12 +57,13 @@ def plot(what: Solutions | RunPlan | TrainResult | Sequence[TrainResult], /) -> 
         return _plot_solutions(what)
     if isinstance(what, RunPlan):
         return _plot_plan(what)
-    results = [what] if isinstance(what, TrainResult) else what
-    folders = [result.folder for result in results if isinstance(result, TrainResult)]
-    if not folders or len(folders) != len(results):
+    runs = [what] if isinstance(what, str | PathLike) else what
+    several = runs if isinstance(runs, Sequence) else ()
+    folders = [Path(run) for run in several if isinstance(run, str | PathLike)]
+    if not folders or len(folders) != len(several):
         raise InputError(
             f"{shorten(repr(what))} cannot be drawn; give what solve, resize, plan, train or run returned, "
-            "or several runs in a list"
+            "the folder of a run, or several runs in a list"
         )
     return loss_curve([read_run(folder) for folder in folders])
 
@@ -196,7 +204,7 @@ def _draw_memory(axes: Axes, plans: Mapping[str, RunPlan]) -> None:
         sizes = np.array([gib(plans[name].memory.parts.get(part, 0)) for name in names])
         if sizes.any():
             axes.barh(
-                names, sizes, left=left, color=COLOURS[n % len(COLOURS)], label=part.replace("_", " "),
+                names, sizes, left=left, color=COLOURS[n % len(COLOURS)], label=memory_part_in_words(part),
                 hatch=None if n < len(COLOURS) else "//", edgecolor="white", linewidth=0.5,
             )  # fmt: skip
             left += sizes

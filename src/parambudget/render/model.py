@@ -127,6 +127,17 @@ def component_name(component: Component | str) -> str:
     return _NAMES.get(component, component.replace("_", " "))
 
 
+_PART_NAMES: Final = {
+    "optimizer": "optimizer state", "weight_copies": "bfloat16 copies of weights",
+    "in_flight": "temporary buffers",
+}  # fmt: skip
+
+
+def memory_part_in_words(part: str) -> str:
+    """A part of the memory, as a person calls it."""
+    return _PART_NAMES.get(part, part.replace("_", " "))
+
+
 def _product(copies: int, shapes: dict[tuple[int, ...], int]) -> str:
     terms = [(f"{n} × " if n > 1 else "") + "×".join(map(str, shape)) for shape, n in shapes.items()]
     inner = " + ".join(terms)

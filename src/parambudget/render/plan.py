@@ -1,14 +1,16 @@
 """The plan of a run as a screen: every figure with its interval, its convention and its assumptions."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 from parambudget.arch.description import ffn_in_words, shape_in_words
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.memory.peak import Phase
 from parambudget.cost.speed.throughput import TIME_OVERHEAD, Interval
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
 from parambudget.render.commands import data_flag, runnable_command
-from parambudget.render.model import flags
+from parambudget.render.model import flags, memory_part_in_words
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.units import (
     count_phrase,
@@ -95,23 +97,31 @@ def _memory(plan: RunPlan) -> Iterator[str]:
     peak, there = plan.memory.peak_bytes, plan.machine.memory_bytes
     verdict = "fits" if plan.fits else "DOES NOT FIT"
     yield (
-        f"{verdict}: {format_bytes(peak)} at the peak ({plan.memory.peak_phase}) of {format_bytes(there)}, "
-        f"of which {USABLE_SHARE:.0%} can be used; {_largest(plan.largest_batch_size)}"
+        f"{verdict}: {format_bytes(peak)} of {format_bytes(there)}, of which {USABLE_SHARE:.0%} can be used; "
+        f"memory peaks {_PEAKS[plan.memory.peak_phase]}; {_largest(plan.largest_batch_size)}"
     )
     parts = sorted(plan.memory.parts.items(), key=lambda part: -part[1])
     yield ", ".join(
-        f"{name.replace('_', ' ')} {format_bytes(size)}" for name, size in parts if size >= 0.005 * peak
+        f"{memory_part_in_words(name)} {format_bytes(size)}" for name, size in parts if size >= 0.005 * peak
     )
     for suggestion in plan.suggestions:
         yield f"would fit: {suggestion}"
 
 
+_PEAKS: Final[Mapping[Phase, str]] = {
+    "forward": "in the forward pass", "loss": "while the loss is computed",
+    "last layer": "in the backward pass of the last layer",
+    "a layer between": "in the backward pass of a layer in the middle",
+    "first layer": "in the backward pass of the first layer",
+    "embedding": "in the backward pass of the embedding", "optimizer": "in the optimizer's step",
+}  # fmt: skip
+"""When a phase of an update is."""
+
+
 def _largest(sequences: int) -> str:
-    return (
-        f"a micro-batch of up to {count_phrase(sequences, 'sequence')} fits"
-        if sequences
-        else "not even one sequence at a time fits"
-    )
+    if not sequences:
+        return "with these settings not even one sequence at a time fits"
+    return f"up to {count_phrase(sequences, 'sequence')} at a time {'fit' if sequences > 1 else 'fits'}"
 
 
 def _update(plan: RunPlan) -> list[str]:
@@ -126,7 +136,7 @@ def _update(plan: RunPlan) -> list[str]:
     sequences = count_phrase(step.batch_size, "sequence")
     micro_steps = count_phrase(step.gradient_accumulation_steps, "micro-step")
     return [
-        f"{sequences} × {micro_steps} = "
+        f"{sequences} × {micro_steps} (a forward and backward pass each; their gradients add up) = "
         f"{plan.speed.update_tokens:,} tokens in {format_seconds(plan.speed.update_seconds)}; "
         f"{', '.join(settings)}{chosen}"
     ]
@@ -184,7 +194,8 @@ def _loss(plan: RunPlan) -> list[str]:
     best, worst = plan.loss_range
     interval = f" ({best:.3f} to {worst:.3f} over the range of speeds)" if best != worst else ""
     bits = plan.loss.bits_per_byte
-    text = f"{plan.loss.loss:.3f} nats per token expected{interval}"
+    expected = f"at most, the bound ln {plan.model.vocab_size:,}" if plan.loss.is_bound else "expected"
+    text = f"{plan.loss.loss:.3f} nats per token {expected}{interval}"
     return [text + (f", {bits:.4f} bits per byte" if bits is not None else ""), dim(plan.loss.meaning)]
 
 
@@ -215,7 +226,9 @@ def _comparison_rows(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple
     yield (
         "expected loss",
         [
-            f"{p.loss.loss:.3f}" + (f" ({p.loss.loss - first.loss.loss:+.3f})" if p is not first else "")
+            f"{p.loss.loss:.3f}"
+            + (f" ({p.loss.loss - first.loss.loss:+.3f})" if p is not first else "")
+            + (f", the bound ln {p.model.vocab_size:,}" if p.loss.is_bound else "")
             for p in plans
         ],
     )

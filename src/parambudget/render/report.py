@@ -181,6 +181,8 @@ def _effect(name: str, plan: RunPlan, now: RunPlan) -> list[str]:
         memory += f" ({format_share(plan.memory.peak_bytes / now.memory.peak_bytes - 1, 1)})"
         speed += f" ({format_share(rate.expected / ours.expected - 1, 1)})"
         loss += f" ({plan.loss.loss - now.loss.loss:+.3f})"
+    if plan.loss.is_bound:
+        loss += f", the bound ln {plan.model.vocab_size:,}"
     return [
         name,
         memory,

@@ -11,6 +11,7 @@ from parambudget.formats.source import changed_fields
 from parambudget.render.commands import data_flag, runnable_command
 from parambudget.render.model import as_flags, flags, switch_flags
 from parambudget.render.terminal import bold, dim, table, wrap_text
+from parambudget.scaling.loss import bound_in_words
 from parambudget.search.certificate import Certificate, Error
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP
 from parambudget.search.solutions import (
@@ -275,7 +276,7 @@ def _sweep_summary(c: Certificate) -> str:
         return summary
     near = [(size, loss) for size, loss in c.by_size.items() if loss < c.best + _NEAR]
     best = ", ".join(f"{format_count(size)} {loss:.3f}" for size, loss in near)
-    return f"{summary}; best loss+shape by size: {best}"
+    return f"{summary}; the best loss+shape at each size: {best}"
 
 
 def _off(error: Error) -> str:
@@ -313,7 +314,10 @@ def _forecast_cell(name: str, forecast: Forecast | None) -> str:
 
 def _notes(found: Solutions) -> Iterator[str]:
     """What the score is, what orders the rows, what the losses are good for, and what was assumed."""
-    if not found.current:
+    if found.current:
+        known = (label for s in found if (label := s.label) in _DIRECTIONS)
+        yield f"direction: {', '.join(f'{label} ({_DIRECTIONS[label]})' for label in known)}"
+    else:
         yield _score_legend(found)
     if found.rank == "loss":
         yield (
@@ -327,6 +331,8 @@ def _notes(found: Solutions) -> Iterator[str]:
         yield f"rows are ordered by {what}; rows within {EQUAL_SHARE:.0%} of each other are ordered by score"
     if found[0].forecast is not None and found[0].forecast.loss is not None:
         yield "losses are for comparison only: they depend on text and tokenizer; see docs/laws.md"
+    if any(s.forecast is not None and s.forecast.loss_is_bound for s in found):
+        yield f"losses: {bound_in_words(found[0].model.vocab_size)}"
     if found.tying_was_assumed:
         yield (
             "the output head is tied to the embedding, as is usual below 1B; --untied separates them"
@@ -335,6 +341,12 @@ def _notes(found: Solutions) -> Iterator[str]:
         )
 
 
+_DIRECTIONS: Final = {
+    "narrower": "smaller dim, same layers", "wider": "larger dim, same layers",
+    "shallower": "fewer layers, same dim", "deeper": "more layers, same dim",
+    "thinner": "smaller FFN, same layers and dim", "fatter": "larger FFN, same layers and dim",
+    "balanced": "the usual dim / layers of the size",
+}  # fmt: skip
 _TERM_MEANINGS: Final = {
     "aspect": "dim / layers",
     "ffn": "FFN width / dim, alignment",

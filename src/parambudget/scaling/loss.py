@@ -167,7 +167,8 @@ def law_parameters(m: Dims) -> Size:
 
 
 def expected_loss(
-    law: LossLaw, n_parameters: Size, tokens: Size, unique_tokens: Size | None = None
+    law: LossLaw, n_parameters: Size, tokens: Size, unique_tokens: Size | None = None, *,
+    vocab_size: Size | None = None,
 ) -> Size:  # fmt: skip
     """Nats per token on the text of the law after `tokens` tokens; arrays give an array.
 
@@ -175,6 +176,8 @@ def expected_loss(
     Muennighoff et al. Their law also replaces N where the model is larger than its text supports, with or
     without repetition. In other laws N stays: those were fitted on fresh text with such models among them,
     and have no term for it. So for repeated text and a too large model theirs is the one to ask.
+
+    With `vocab_size` it is at most `uniform_loss` of that: a law knows of no vocabulary but its own.
     """
     size, trained = require_all_positive(n_parameters, "n_parameters"), require_all_positive(tokens, "tokens")
     fresh = trained
@@ -184,7 +187,20 @@ def expected_loss(
     if law.excess_parameters is not None:
         size = _effective_parameters(size, law.parameters_for(fresh), law.excess_parameters)
     loss = law.E + law.A / size**law.alpha + law.B / trained**law.beta
-    return as_float(loss)
+    return as_float(loss if vocab_size is None else np.minimum(loss, uniform_loss(vocab_size)))
+
+
+def uniform_loss(vocab_size: Size) -> Size:
+    """Nats per token of guessing uniformly among the entries of a vocabulary: ln(vocab_size)."""
+    return as_float(np.log(require_all_positive(vocab_size, "vocab_size")))
+
+
+def bound_in_words(vocab_size: int) -> str:
+    """The line that names the bound where a law expects more than it."""
+    return (
+        f"the law expects more than ln {vocab_size:,} = {uniform_loss(vocab_size):.3f} nats, the loss of "
+        f"guessing uniformly among {vocab_size:,} tokens; that bound stands in place of its figure"
+    )
 
 
 def _effective_parameters(size: Size, supported: Size, decay: float) -> Size:
@@ -204,6 +220,8 @@ class LossEstimate:
     warnings: tuple[str, ...]
     """One line each; empty within the range of the law."""
     bytes_per_token: float | None = None
+    is_bound: bool = False
+    """The law expects more than `uniform_loss` of the vocabulary, and `loss` is that bound."""
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -221,16 +239,24 @@ class LossEstimate:
 
 def estimate_loss(
     law: LossLaw, n_parameters: float, tokens: float, unique_tokens: float | None = None, *,
-    bytes_per_token: float | None = None,
+    bytes_per_token: float | None = None, vocab_size: int | None = None,
 ) -> LossEstimate:  # fmt: skip
-    """The expected loss of one run, with a warning for every way in which it leaves the range of the law."""
+    """The expected loss of one run, with a warning for every way in which it leaves the range of the law.
+
+    With `vocab_size` it is at most that of guessing uniformly, ln(vocab_size) nats, and a warning names the
+    bound where it was applied.
+    """
     size, trained = require_positive(n_parameters, "n_parameters"), require_positive(tokens, "tokens")
     if bytes_per_token is not None:
         require_positive(bytes_per_token, "bytes_per_token")
     warnings = range_warnings(law, size, trained)
     if unique_tokens is not None:
         warnings += _repetition_warnings(law, size, trained, require_positive(unique_tokens, "unique_tokens"))
-    return LossEstimate(expected_loss(law, size, trained, unique_tokens), law, warnings, bytes_per_token)
+    loss = expected_loss(law, size, trained, unique_tokens)
+    is_bound = vocab_size is not None and loss > uniform_loss(vocab_size)
+    if vocab_size is not None and is_bound:
+        loss, warnings = uniform_loss(vocab_size), (*warnings, bound_in_words(vocab_size))
+    return LossEstimate(loss, law, warnings, bytes_per_token, is_bound)
 
 
 def range_warnings(law: LossLaw, n_parameters: float, tokens: float) -> tuple[str, ...]:

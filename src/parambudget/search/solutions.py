@@ -38,6 +38,8 @@ class Forecast:
     """Expected after them, nats per token of the law's text: to compare, not to promise."""
     ranked_loss: float | None
     """The same with a penalty for unusual proportions: what `--rank loss` orders by."""
+    loss_is_bound: bool | None = None
+    """The law expects more than guessing uniformly, and `loss` is the loss of that: ln(vocab_size)."""
 
     def as_dict(self) -> dict[str, object]:
         """Plain JSON values."""

@@ -448,7 +448,7 @@ def _possible_depths(depths: Axis, choices: ModelConfig) -> Axis:
 def _buildable_heads(heads: Axis, rotary_fraction: object, factors: object) -> Axis:
     """Rotary positions turn pairs, so a head with an odd rotated width is not a point of the lattice; nor is
     one with more or fewer pairs than there are factors of LongRoPE."""
-    if not isinstance(rotary_fraction, int | float):
+    if not isinstance(rotary_fraction, int | float) or not 0 < rotary_fraction <= 1:
         return heads  # the config's own check names it
     widths = {value: int(value * rotary_fraction) for value in heads.values}
     even = [value for value, width in widths.items() if width >= 2 and width % 2 == 0]

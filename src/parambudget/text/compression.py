@@ -64,7 +64,7 @@ def _unpack(file: BinaryIO, path: Path, compression: Compression | None) -> Bina
         return cast(BinaryIO, lzma.LZMAFile(file))
     if compression == "bzip2":
         return cast(BinaryIO, bz2.BZ2File(file))
-    require_packages(f"reading {path}", ["zstandard"], ["data", "train"], "parambudget ...")
+    require_packages(f"reading {path}", ["zstandard"], ["data", "train"])
     return io.BufferedReader(_ZstdStream(file), 2**17)
 
 

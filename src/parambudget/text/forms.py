@@ -331,4 +331,4 @@ def _is_one_object(file: SourceFile) -> bool:
 
 def require_package(package: str, what: str) -> None:
     """Raise `MissingExtra` with what to do unless the package is installed."""
-    require_packages(what, [package], ["data", "train"], "parambudget ...")
+    require_packages(what, [package], ["data", "train"])

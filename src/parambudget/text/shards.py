@@ -186,7 +186,7 @@ def read_prepared_folder(folder: Path, vocab_size: int) -> TokenData:
     """The tokens of a prepared folder, which must fit the vocabulary and be as they were written."""
     if not (folder / MANIFEST).is_file():
         raise InputError(
-            f"{folder} is only partly prepared; run the same parambudget data prepare again to continue"
+            f"{folder} is only partly prepared; run the same `parambudget data prepare` again to continue"
         )
     manifest = Manifest.read(folder)
     if manifest.entries > vocab_size:

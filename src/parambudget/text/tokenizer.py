@@ -1,7 +1,9 @@
 """Tokenizers: read from Hugging Face's or GPT-2's files, or trained here; and the bytes of each id."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
@@ -13,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from parambudget._files import read_json
 from parambudget.errors import ConfigError, InputError
+from parambudget.units import shorten
 
 TokenIds = npt.NDArray[np.integer]
 TokenBytes = npt.NDArray[np.number]
@@ -22,6 +25,8 @@ IdType = Annotated[str, Field(pattern=r"^uint(16|32)$")]
 END_OF_TEXT: Final = "<|endoftext|>"
 FEWEST_ENTRIES: Final = 257
 """One per byte, and one for the end of a document."""
+LARGEST_ID: Final = 10_000_000
+"""Far above that of any vocabulary: tables have a row for every id."""
 MIN_FREQUENCY: Final = 16
 """Entries seen fewer times than this in the text could hardly be learned."""
 SAMPLE_BYTES: Final = 64_000_000
@@ -79,10 +84,16 @@ def read_tokenizer(source: str, end_of_text: str | None = None) -> TextTokenizer
     """
     from_hub = source.startswith(HUB_PREFIX)
     try:
-        tokenizer = _from_hub(source) if from_hub else _from_files(Path(source))
+        if from_hub:
+            tokenizer = _from_hub(source)
+        else:
+            with _silent_panics():
+                tokenizer = _from_files(Path(source))
     except InputError:
         raise
-    except Exception as error:  # tokenizers raises no narrower class
+    except BaseException as error:  # tokenizers raises no narrower class; its panics are no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{source} is not a tokenizer that can be read ({reason})") from None
     if end_of_text is not None:
@@ -93,6 +104,7 @@ def read_tokenizer(source: str, end_of_text: str | None = None) -> TextTokenizer
 
 def as_text_tokenizer(tokenizer: Tokenizer, name: str, end: EndOfText | None = None) -> TextTokenizer:
     """A tokenizer set up to encode documents: the whole text and nothing else."""
+    _require_ids(tokenizer, name)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     # A document that quotes the marker must not end there.
@@ -106,6 +118,38 @@ def as_text_tokenizer(tokenizer: Tokenizer, name: str, end: EndOfText | None = N
             f"`end_of_text`{_such_as(_special_tokens(tokenizer))}"
         )
     return TextTokenizer(name, tokenizer, found, end.reason)
+
+
+def _require_ids(tokenizer: Tokenizer, name: str) -> None:
+    """Refuse ids that no table could be made for: the library itself aborts the process then."""
+    vocab = tokenizer.get_vocab()
+    largest = max(vocab.values(), default=0)
+    if largest > LARGEST_ID:
+        token = next(token for token, i in vocab.items() if i == largest)
+        raise InputError(
+            f"tokenizer {name} gives {shorten(token)!r} the id {largest:,}; ids go up to {LARGEST_ID:,}, is "
+            "the file damaged?"
+        )
+    if len(set(vocab.values())) < len(vocab):
+        raise InputError(f"tokenizer {name} gives one id to several tokens; is the file damaged?")
+
+
+@contextmanager
+def _silent_panics() -> Iterator[None]:
+    """Keep the library from printing its own lines about a panic, which it also raises, on standard error."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed: then nothing is printed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _special_tokens(tokenizer: Tokenizer) -> list[str]:

@@ -40,31 +40,36 @@ class TrainConfig(BaseModel):
         description="Updates over which the learning rate rises to its peak."
     )
     schedule: ScheduleName = Field(
-        "linear",
+        default="linear",
         description=(
             "Learning rate after the warm-up: linear or cosine decay to the end, or wsd (warm-up, stable, "
             "decay): constant, then falling over the last decay_share of the steps."
         ),
     )
     decay_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.2, description="Share of the steps in which the learning rate decays (wsd only)."
+        default=0.2, description="Share of the steps in which the learning rate decays (wsd only)."
     )
-    weight_decay: NonNegativeFloat = Field(0.1, description="Decoupled weight decay, on matrices only.")
+    weight_decay: NonNegativeFloat = Field(
+        default=0.1, description="Decoupled weight decay, on matrices only."
+    )
     momentum: DecayRate = Field(
-        0.95, description="Muon's momentum: decay rate of the running mean of the gradient."
+        default=0.95, description="Muon's momentum: decay rate of the running mean of the gradient."
     )
-    beta1: DecayRate = Field(0.9, description="AdamW's decay rate of the running mean of the gradient.")
+    beta1: DecayRate = Field(
+        default=0.9, description="AdamW's decay rate of the running mean of the gradient."
+    )
     beta2: DecayRate = Field(
-        0.95, description="AdamW's decay rate of the running mean of the squared gradient."
+        default=0.95, description="AdamW's decay rate of the running mean of the squared gradient."
     )
     grad_clip: PositiveFloat | None = Field(
-        1.0, description="Largest norm of the gradient; a larger one is scaled down to it. none: no clipping."
+        default=1.0,
+        description="Largest norm of the gradient; a larger one is scaled down to it. none: no clipping.",
     )
     balance_loss: NonNegativeFloat = Field(
-        0.0, description="Weight of the load-balancing loss that is added to the loss (experts only)."
+        default=0.0, description="Weight of the load-balancing loss that is added to the loss (experts only)."
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        0, description="Seed of the initial weights and of the order of the data."
+        default=0, description="Seed of the initial weights and of the order of the data."
     )
     eval_every: PositiveInt = Field(
         description="Updates between evaluations; there is always one at the end."
@@ -76,7 +81,7 @@ class TrainConfig(BaseModel):
         description="Updates between checkpoints; there is always one at the end."
     )
     keep: PositiveInt = Field(
-        2, description="How many of the newest checkpoints to keep; each save removes older ones."
+        default=2, description="How many of the newest checkpoints to keep; each save removes older ones."
     )
 
     @model_validator(mode="after")

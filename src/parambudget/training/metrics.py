@@ -17,6 +17,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.errors import InputError, without_advice
 from parambudget.text.forms import TokenDtype
+from parambudget.units import format_count
 
 METRICS: Final = "metrics.jsonl"
 Positive = Annotated[float, Field(gt=0)]
@@ -76,9 +77,12 @@ class StepMetrics:
         return parse_document(row, cls, name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainResult(HasRows):
-    """The state of a run at its end, or at its last save; its table has one row per update."""
+    """The state of a run at its end, or at its last save; its table has one row per update.
+
+    It is a path, that of the run's folder: it stands wherever the folder of a run does.
+    """
 
     __pydantic_config__ = CLOSED
 
@@ -117,6 +121,23 @@ class TrainResult(HasRows):
         values = read_own_json(path)
         return parse_document(
             {**values, "folder": str(folder)} if isinstance(values, dict) else values, cls, str(path)
+        )
+
+    def __fspath__(self) -> str:
+        """The folder of the run."""
+        return str(self.folder)
+
+    def __repr__(self) -> str:
+        """A line or two, as a person reads them."""
+        losses = {"loss": self.loss, "validation loss": self.val_loss}
+        reached = [f"{name} {loss:.4f}" for name, loss in losses.items() if loss is not None]
+        if self.val_bits_per_byte is not None:
+            reached.append(f"{self.val_bits_per_byte:.4f} bits per byte")
+        return (
+            f"run in {self.folder}, {'finished' if self.finished else 'not finished'}: {self.steps:,} "
+            f"updates, {format_count(self.tokens)} tokens, {self.parameters:,} parameters\n"
+            f"{', '.join(reached) or 'no finite loss'}; {self.tokens_per_second:,.0f} tokens/s on "
+            f"{self.device}"
         )
 
     def as_dict(self) -> dict[str, Any]:

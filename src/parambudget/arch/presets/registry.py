@@ -7,7 +7,7 @@ from typing import Final
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets import gpt, llama, moe
 from parambudget.arch.presets.row import Preset
-from parambudget.errors import ConfigError, suggest
+from parambudget.errors import ConfigError, nearest_in_words, suggest
 
 TABLE: Final = gpt.ROWS + llama.ROWS + moe.ROWS
 
@@ -28,4 +28,4 @@ def preset_row(name: str) -> Preset:
     if key in PRESETS:
         return PRESETS[key]
     near = suggest(key, PRESETS, most=5, cutoff=0)
-    raise ConfigError(f"unknown preset {name!r}; the nearest are {', '.join(near)}")
+    raise ConfigError(f"unknown preset {name!r}; {nearest_in_words(near)}")

@@ -144,7 +144,7 @@ def profile_for(device: Accelerator | str) -> DeviceProfile:
     row = device if isinstance(device, Accelerator) else find_accelerator(device)
     if row is None:
         raise InputError(
-            f"the speed of {device!r} is unknown; measure it with parambudget calibrate, or name a GPU"
+            f"the speed of {device!r} is unknown; measure it with `pb.calibrate()`, or name a GPU"
         )
     return preset_profile(row)
 
@@ -161,8 +161,8 @@ def calibrated_profiles() -> list[DeviceProfile]:
         return [_read_profile(row) for row in document["stacks"]]
     except (InputError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is not a file of measured constants ({error}); run parambudget calibrate --clear, "
-            "or parambudget calibrate to measure again"
+            f"{path} is not a file of measured constants ({error}); delete it, or measure again with "
+            "`pb.calibrate()`"
         ) from None
 
 

@@ -131,7 +131,7 @@ def _status(events: TrainEvents, text: str) -> Iterator[None]:
 
 
 def _require_wandb() -> None:
-    require_packages("`wandb`", ["wandb"], ["train", "wandb"], "parambudget train ...")
+    require_packages("`wandb`", ["wandb"], ["train", "wandb"])
     from parambudget.training.loggers.wandb_logger import require_account
 
     require_account()
