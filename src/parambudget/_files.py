@@ -233,6 +233,19 @@ def require_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
 
 
+def require_inside(path: Path) -> None:
+    """Raise `OSError` for a link that leads out of the folder that the file stands in: what is there belongs
+    to something else. The folder itself may be a link."""
+    if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
+        raise OSError(errno.EPERM, "it is a link that leads out of its folder", str(path))
+
+
+def read_inside(path: Path) -> bytes:
+    """The content of a file on a disk, in its own folder; raises `OSError` for anything else."""
+    require_inside(path)
+    return read_regular(path)
+
+
 def read_regular(path: Path) -> bytes:
     """The content of a file on a disk; raises `OSError` for anything else."""
     require_regular(path)

@@ -58,6 +58,12 @@ class ReportedElsewhere(ParambudgetError):
         self.exit_code = exit_code
 
 
+def without_advice(error: ParambudgetError) -> str:
+    """What is wrong, without what to do next: for a message that gives other advice, or goes on."""
+    problem, _, advice = str(error).rpartition("; ")
+    return problem or advice
+
+
 def one_line(message: str, most: int = LONGEST_MESSAGE) -> str:
     """The message in one line of at most `most` characters, without characters that command a terminal.
 

@@ -1,6 +1,7 @@
 """A run whose numbers run away: what it writes stays JSON, and what it calls good is good."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -76,14 +77,16 @@ def test_the_last_good_checkpoint_can_be_trained_on_and_sampled(diverged, data, 
 
 def test_without_a_good_checkpoint_none_is_named(data, tmp_path):
     error = diverge(data, tmp_path / "run", save_every=30)
-    assert error.endswith("and start again, in another folder")
+    assert re.search(
+        "no checkpoint is good to start from: lower learning_rate=.* and start again, in another", error
+    )
 
 
 def test_weights_that_are_not_finite_are_not_saved(diverged, data, tmp_path):
     """The loss before the update is finite; the update itself is too much for float32."""
     init = Path(diverged[1].split("`init=")[1].split("`")[0])
     config = small_config(**RUNAWAY | {"learning_rate": 1e18, "weight_decay": 1e18})
-    with pytest.raises(CheckFailed, match=r"^weights are not finite, up to step 1; lower learning_rate"):
+    with pytest.raises(CheckFailed, match=r"^weights are not finite, up to step 1; no checkpoint is good"):
         loop.train(loop.TrainJob(small_model(), config, data, tmp_path / "run", init=init), device="cpu")
     assert not list((tmp_path / "run/checkpoints").iterdir())
 
@@ -123,3 +126,16 @@ def test_logits_that_are_not_finite_are_one_line(diverged):
     loaded = load_checkpoint(newest, select_device("cpu"))
     with pytest.raises(InputError, match="logits that are not finite"):
         generate_text(loaded, "the", SamplingParams(3, 1.0, None, 0))
+
+
+def test_a_finite_validation_loss_does_not_make_a_checkpoint_good(data, tmp_path):
+    """The first update blows the weights up: their loss is finite, their gradients are not."""
+    error = diverge(
+        data, tmp_path / "run", steps=8, save_every=2, eval_every=2, learning_rate=1e8, weight_decay=0.1,
+        optimizer="adamw", grad_clip=None, keep=3,
+    )  # fmt: skip
+    rows = read_run(tmp_path / "run").steps
+    assert [step.skipped for step in rows] == [False] + [True] * 5
+    assert rows[3].val_loss is not None
+    assert "up to step 6; no checkpoint is good to start from: lower learning_rate=" in error
+    assert json.loads((tmp_path / "run/summary.json").read_text())["checkpoint"] is None

@@ -7,6 +7,7 @@ import random
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -254,6 +255,27 @@ def test_a_signal_before_the_first_update_is_one_line_and_leaves_nothing(command
         f"stopped by {name} before the first update; start it with: {again}" if code == 0 else "interrupted"
     )
     assert (process.returncode, out, err) == (code, "", f"parambudget: {told}\n")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_process_that_waits_for_the_others_says_so_and_can_be_stopped(command, tmp_path, name):
+    """Python does not see a signal while torch waits."""
+    start = "import parambudget.training.distributed as distributed\n"
+    start += "distributed.QUIET_WAIT_SECONDS = 0.1\n"
+    start += "from parambudget.cli.main import main\nmain()"
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    alone = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", start, *command], cwd=tmp_path, text=True, stderr=subprocess.PIPE,
+        env={**os.environ, **alone},
+    )  # fmt: skip
+    told = process.stderr.readline()
+    os.kill(process.pid, signal.Signals[name])
+    _, more = process.communicate(timeout=PATIENCE_SECONDS)
+    assert told.startswith(f"parambudget: waiting at localhost:{port} for the others of 2 processes")
+    assert (process.returncode, more) == (-signal.Signals[name], "")
     assert not (tmp_path / "run").exists()
 
 

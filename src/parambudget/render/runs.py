@@ -33,7 +33,7 @@ def runs_screen(runs: Sequence[Run]) -> list[str]:
     for name in columns[0]:
         cells = [column[name] for column in columns]
         if any(cells):
-            rows.append([name, *cells])
+            rows.append([name, *(cell or "-" for cell in cells)])
     lines = table(rows, left=(0, 1) if len(runs) == 1 else (0,), head=True)
     has_mfu = any("convention" in column["MFU"] for column in columns)
     return lines + ([dim(f"MFU is in the {FULL_CONVENTION}")] if has_mfu else [])

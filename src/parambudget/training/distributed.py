@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from threading import Timer
 from traceback import clear_frames
 from typing import Final, TypeVar, cast
 
@@ -23,10 +24,14 @@ from parambudget.errors import InputError, ParambudgetError, ReportedElsewhere
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.launch import launched_processes
+from parambudget.training.run.signals import stopped_by_the_system
+from parambudget.units import shorten
 
 Value = TypeVar("Value")
 # The main process may tokenize a large text, or consolidate a large checkpoint, while the others wait.
 TIMEOUT: Final = timedelta(hours=6)
+QUIET_WAIT_SECONDS: Final = 5.0
+"""How long a process waits for the others before it says so: each takes some seconds to start."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,9 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 @contextmanager
-def join_process_group(device: str) -> Iterator[tuple[ProcessGroup, str]]:
+def join_process_group(
+    device: str, on_notice: Callable[[str], None] = lambda _: None
+) -> Iterator[tuple[ProcessGroup, str]]:
     """The group that `torchrun` started this process in, and its own device; else a group of one."""
     world_size = launched_processes()
     if world_size == 1:
@@ -194,7 +201,8 @@ def join_process_group(device: str) -> Iterator[tuple[ProcessGroup, str]]:
     if on_cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=TIMEOUT)
+    with _told_if_long(world_size, on_notice), stopped_by_the_system():
+        _init_process_group("nccl" if on_cuda else "gloo")
     try:
         yield ProcessGroup(dist.get_rank(), world_size), device
     except BaseException as error:
@@ -203,3 +211,35 @@ def join_process_group(device: str) -> Iterator[tuple[ProcessGroup, str]]:
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _init_process_group(backend: str) -> None:
+    """Wait for the other processes, at the address that the environment names."""
+    try:
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    except (dist.DistError, ValueError) as error:
+        reason = shorten(str(error).splitlines()[0], 120)
+        raise InputError(
+            f"the processes cannot meet at {_meeting_place()} ({reason}); start them with torchrun "
+            "--nproc-per-node N --no-python, or unset WORLD_SIZE"
+        ) from None
+
+
+@contextmanager
+def _told_if_long(world_size: int, on_notice: Callable[[str], None]) -> Iterator[None]:
+    """Say what is waited for, if that takes long."""
+    notice = (
+        f"waiting at {_meeting_place()} for the others of {world_size} processes (WORLD_SIZE); Ctrl-C or "
+        "SIGTERM ends this one"
+    )
+    timer = Timer(QUIET_WAIT_SECONDS, on_notice, [notice])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _meeting_place() -> str:
+    return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"

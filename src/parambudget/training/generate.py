@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from parambudget.errors import InputError
+from parambudget._files import read_inside
+from parambudget.errors import InputError, without_advice
 from parambudget.formats.hf.weights import is_pretrained, load_pretrained
 from parambudget.formats.source import load, read_source
 from parambudget.formats.unread import explain_checkpoint
@@ -28,6 +29,7 @@ from parambudget.training.checkpoint import files
 from parambudget.training.device import Compute
 from parambudget.training.metrics import list_checkpoints
 from parambudget.training.run.run_folder import END_OF_TEXT
+from parambudget.training.run.same_run import require_own_checkpoint
 from parambudget.units import count_phrase
 
 EndReason = Literal["end of text", "max_tokens", "context_length"]
@@ -106,7 +108,7 @@ def _saved_tokenizer(folder: Path) -> TextTokenizer:
     """The tokenizer of a checkpoint, with the end of text that the run has learned."""
     path = folder / "tokenizer.json"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_inside(path).decode()
         if not text:
             raise InputError(
                 f"{folder} was trained on tokens without their tokenizer, so there is no text for it; train "
@@ -132,8 +134,9 @@ def _newest_valid_checkpoint(run: Path, on_notice: Callable[[str], None]) -> Pat
         try:
             files.read_state(folder)
         except InputError as error:
-            on_notice(f"{str(error).split(';')[0]}; an older one is used")
+            on_notice(f"{without_advice(error)}; an older one is used")
             continue
+        require_own_checkpoint(run, folder)
         return folder
     return saved[0]
 

@@ -370,10 +370,12 @@ def is_due(step: int, every: int, config: TrainConfig) -> bool:
 
 def _divergence(problem: str, step: StepMetrics, sound: Path | None) -> CheckFailed:
     """The error of a run that has diverged; names the newest checkpoint that can be trained on."""
-    advice = f"start from the last good checkpoint: `init={sound}`" if sound else "start again"
-    return CheckFailed(
-        f"{problem}, up to step {step.step}; lower learning_rate={step.lr:g} and {advice}, in another folder"
-    )
+    lower = f"lower learning_rate={step.lr:g} and start"
+    advice = (
+        f"{lower} from the last good checkpoint: `init={sound}`" if sound
+        else f"no checkpoint is good to start from: {lower} again"
+    )  # fmt: skip
+    return CheckFailed(f"{problem}, up to step {step.step}; {advice}, in another folder")
 
 
 def create_shard_writer() -> "ShardedCheckpointWriter":

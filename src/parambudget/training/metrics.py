@@ -1,5 +1,6 @@
 """The metrics of a run, per update and at its end: plain values, as in metrics.jsonl and summary.json."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -9,12 +10,12 @@ from typing import Annotated, Any, Final, Self, TypedDict, cast
 
 from pydantic import ConfigDict, Field
 
-from parambudget._documents import CLOSED, Count, parse_document
-from parambudget._files import json_text, read_json, read_regular
+from parambudget._documents import CLOSED, Count, Sha256, parse_document, unsealed_fields
+from parambudget._files import json_text, read_inside, read_json, require_inside
 from parambudget._tabular import HasRows
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
-from parambudget.errors import InputError
+from parambudget.errors import InputError, without_advice
 from parambudget.text.forms import TokenDtype
 from parambudget.units import format_count
 
@@ -117,7 +118,7 @@ class TrainResult(HasRows):
     def read(cls, folder: Path) -> Self:
         """The result in summary.json of a run's folder; the error is one line."""
         path = folder / "summary.json"
-        values = read_json(path)
+        values = read_own_json(path)
         return parse_document(
             {**values, "folder": str(folder)} if isinstance(values, dict) else values, cls, str(path)
         )
@@ -262,7 +263,7 @@ def run_config_path(out: Path) -> Path | None:
             with suppress(InputError):
                 read_document(folder / "config.json")
                 return folder / "config.json"
-        problem = str(error).split(";")[0]
+        problem = without_advice(error)
         raise InputError(
             f"{problem}, and no checkpoint has a copy of it; choose another folder with `out`"
         ) from None
@@ -289,9 +290,18 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
+def read_own_json(path: Path) -> Any:
+    """The JSON value in a file of a run, unless it is a link to somewhere else; the error is one line."""
+    try:
+        require_inside(path)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; replace it by the file itself") from None
+    return read_json(path)
+
+
 def read_document(path: Path) -> RunConfigDocument:
     """The config file of a run; the error is one line."""
-    document = read_json(path)
+    document = read_own_json(path)
     if not isinstance(document, dict) or not {"model", "provenance", "train"} <= document.keys():
         raise InputError(f"{path} does not belong to a run; choose another folder with `out`")
     for name in ("model", "provenance", "train"):
@@ -340,7 +350,7 @@ def read_run(folder: Path) -> Run:
     content = read_metrics(folder)
     for saved in list_checkpoints(folder / "checkpoints"):
         with suppress(OSError):  # a run that goes on may be removing it
-            require_same_metrics(content, (saved / METRICS).read_bytes(), folder / METRICS)
+            require_saved_metrics(content, saved, folder / METRICS)
             break
     steps = parse_rows(content, folder / METRICS, last_may_be_cut=True)
     if not steps:
@@ -351,7 +361,7 @@ def read_run(folder: Path) -> Run:
 def read_metrics(folder: Path) -> bytes:
     """metrics.jsonl of a run."""
     try:
-        return read_regular(folder / METRICS)
+        return read_inside(folder / METRICS)
     except OSError as error:
         raise InputError(f"cannot read {folder / METRICS}: {error.strerror}") from None
 
@@ -372,6 +382,32 @@ def parse_rows(content: bytes, path: Path, *, last_may_be_cut: bool = False) -> 
         if step.step != n or step.tokens_per_second <= 0:
             raise InputError(f"{path}, line {n}, is not of update {n}, which train wrote there")
     return steps
+
+
+def require_saved_metrics(content: bytes, saved: Path, path: Path) -> None:
+    """Refuse metrics that do not begin with the rows of a checkpoint, by its copy of them, whose hash stands
+    in its state.json; raises `OSError` if there is no copy."""
+    copy = read_inside(saved / METRICS)
+    try:
+        fields = unsealed_fields(read_own_json(saved / "state.json"), saved / "state.json")
+        hashes = parse_document(fields, _SavedHashes, str(saved)).sha256
+    except InputError as error:
+        raise OSError(str(error)) from None  # without its state it is no checkpoint, and nothing to go by
+    if hashes.get(METRICS) != hashlib.sha256(copy).hexdigest():
+        raise InputError(
+            f"checkpoint {saved} is damaged: {METRICS} does not match its hash, so {path} cannot be checked; "
+            f"resume the run to restore it from an older checkpoint, or remove {saved.name}"
+        )
+    require_same_metrics(content, copy, path)
+
+
+@dataclass(frozen=True)
+class _SavedHashes:
+    """What is read of state.json where torch need not be imported."""
+
+    __pydantic_config__ = CLOSED | ConfigDict(extra="ignore")
+
+    sha256: dict[str, Sha256]
 
 
 def require_same_metrics(content: bytes, saved: bytes, path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from parambudget._files import sha256_of_file
+from parambudget._files import read_inside, sha256_of_file
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import with_defaults
 from parambudget.errors import InputError
@@ -94,7 +94,7 @@ def load_initial_weights(
         saved = state.group.main_process_first(lambda: files.read_state(init, check=state.group.is_main))
         files.load_weights(init, state.module)
         digest = saved.sha256["model.safetensors"]
-        tokenizer_json = (init / "tokenizer.json").read_text(encoding="utf-8")
+        tokenizer_json = read_inside(init / "tokenizer.json").decode()
     if not data.tokenizer_json:
         on_notice(
             f"the tokens' tokenizer is not known: they may be others than those that {init} has learned"

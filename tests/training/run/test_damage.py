@@ -18,7 +18,10 @@ from parambudget._documents import SEAL, sealed_fields
 from parambudget.errors import InputError
 from parambudget.training import loop
 from parambudget.training.checkpoint import files
+from parambudget.training.device import select_device
+from parambudget.training.generate import load_checkpoint
 from parambudget.training.metrics import read_run, run_config_path
+from parambudget.training.run.run_folder import require_free_run_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -281,3 +284,73 @@ def test_anything_in_any_file_of_a_run_is_read_or_refused_in_one_line(half, draw
             assert error.isprintable()
     finally:
         path.write_bytes(before)
+
+
+# What others have put into the folder
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device"])
+def test_a_copy_of_the_rows_that_is_no_file_is_not_read(run, kind):
+    copy = run / "checkpoints/step-4/metrics.jsonl"
+    copy.unlink()
+    os.mkfifo(copy) if kind == "a pipe" else copy.symlink_to("/dev/zero")
+    assert len(read_run(run).steps) == 4
+
+
+def test_rows_changed_in_the_checkpoint_too_are_found_by_its_hash(run):
+    for path in (run / "metrics.jsonl", run / "checkpoints/step-4/metrics.jsonl"):
+        METRICS_DAMAGE["a digit"][0](path)
+    with pytest.raises(InputError, match=r"step-4 is damaged: metrics\.jsonl does not match its hash, so"):
+        read_run(run)
+
+
+def test_a_checkpoint_of_another_run_is_not_taken_for_one_of_this(data, run, tmp_path):
+    other = tmp_path / "other"
+    train(data, other, stop_after=4, seed=5)
+    shutil.rmtree(run / "checkpoints/step-4")
+    shutil.copytree(other / "checkpoints/step-4", run / "checkpoints/step-4")
+    with pytest.raises(InputError, match=r"step-4 is not of the run in .*: seed is 5 there and 0 here; name"):
+        load_checkpoint(run, select_device("cpu"))
+    assert load_checkpoint(run / "checkpoints/step-4", select_device("cpu")).folder.name == "step-4"
+
+
+@pytest.mark.parametrize("name", [*files.HASHED, "state.json"])
+def test_a_file_of_a_checkpoint_is_not_read_through_a_link_to_elsewhere(run, tmp_path, name):
+    path = run / "checkpoints/step-4" / name
+    path.rename(tmp_path / name)
+    path.symlink_to(tmp_path / name)
+    with pytest.raises(
+        InputError, match=r"step-4 is not complete .*it is a link that leads out of its folder"
+    ):
+        files.read_state(path.parent)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "summary.json"])
+def test_a_file_of_a_run_is_not_read_through_a_link_to_elsewhere(run, tmp_path, name):
+    (run / name).rename(tmp_path / name)
+    (run / name).symlink_to(tmp_path / name)
+    with pytest.raises(InputError, match=f"cannot read .*{name}: it is a link that leads out of its folder"):
+        read_run(run)
+
+
+def test_the_folder_of_a_run_may_be_a_link(run, tmp_path):
+    (tmp_path / "link").symlink_to(run)
+    assert len(read_run(tmp_path / "link").steps) == 4
+    files.read_state(tmp_path / "link/checkpoints/step-4")
+
+
+def test_a_checkpoint_without_its_state_is_named_in_a_whole_sentence(data, run):
+    (run / "checkpoints/step-4/state.json").unlink()
+    (notice,) = train(data, run)
+    assert notice.endswith(
+        "state.json: No such file or directory); it is set aside, and the run continues from step-2"
+    )
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a link"])
+def test_checkpoints_that_are_no_folder_are_refused(tmp_path, kind):
+    place = tmp_path / "run/checkpoints"
+    place.parent.mkdir()
+    os.mkfifo(place) if kind == "a pipe" else place.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"run/checkpoints is .*; (remove it|create that folder), or choose"):
+        require_free_run_folder(place.parent, resume=True)

@@ -23,16 +23,14 @@ class AsyncCheckpointSaver:
     ) -> None:
         self.checkpoints, self.keep, self.on_notice, self.is_main = checkpoints, keep, on_notice, is_main
         self.sound_step = 0
-        """The newest step whose weights are known to give finite losses."""
+        """The newest step whose weights are known to train on: an update that started from them was made."""
         self._thread: Thread | None = None
         self._error: Exception | None = None
 
     def observe(self, step: StepMetrics) -> None:
-        """Learn from an update which weights are sound: its loss is of those before it, its evaluation of
-        those after it."""
-        if step.val_loss is not None:
-            self.sound_step = step.step
-        elif not step.skipped:
+        """Learn from an update that the weights before it are sound. An evaluation after it says too little:
+        weights with a finite loss can have gradients that are not finite."""
+        if not step.skipped:
             self.sound_step = step.step - 1
 
     def save(self, snapshot: Snapshot, then: Callable[[], None] = lambda: None) -> None:

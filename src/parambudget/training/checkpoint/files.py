@@ -26,8 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from parambudget._documents import CLOSED, Count, Sha256, read_with_seal, write_with_seal
-from parambudget._files import publish_folder, sha256_of_file, write_json
-from parambudget.errors import InputError
+from parambudget._files import publish_folder, require_inside, sha256_of_file, write_json
+from parambudget.errors import InputError, without_advice
 from parambudget.training.device import Environment
 from parambudget.training.distributed import is_sharded
 from parambudget.training.metrics import METRICS, RunConfigDocument, StepMetrics, list_checkpoints
@@ -199,8 +199,9 @@ def saved_tokenizer(checkpoints: Path) -> Path | None:
     name = "tokenizer.json"
     for folder in list_checkpoints(checkpoints):
         with suppress(InputError, OSError):
-            state = read_with_seal(folder / "state.json", CheckpointState)
+            state = _read_state_file(folder)
             saved = folder / name
+            require_inside(saved)
             if saved.stat().st_size and sha256_of_file(saved) == state.sha256.get(name):
                 return saved
     return None
@@ -217,7 +218,7 @@ def remove_old(checkpoints: Path, keep: int, sound_step: int = 0) -> None:
 
 
 def newest_sound_checkpoint(checkpoints: Path, sound_step: int) -> Path | None:
-    """The newest checkpoint of a step up to which the weights are known to give finite losses."""
+    """The newest checkpoint of a step up to which the weights are known to train on; None if none is."""
     sound = (
         path for path in list_checkpoints(checkpoints) if int(path.name.removeprefix("step-")) <= sound_step
     )
@@ -251,9 +252,11 @@ def read_state(folder: Path, *, check: bool = True) -> CheckpointState:
     Of several processes one needs to `check`.
     """
     try:
-        state = read_with_seal(folder / "state.json", CheckpointState)
+        state = _read_state_file(folder)
     except InputError as error:
-        raise InputError(f"checkpoint {folder} is not complete ({error}); use another one") from None
+        raise InputError(
+            f"checkpoint {folder} is not complete ({without_advice(error)}); use another one"
+        ) from None
     if state.sha256.keys() != set(HASHED):
         raise InputError(
             f"checkpoint {folder} is damaged: state.json has not the hashes of all files; use another one"
@@ -263,6 +266,8 @@ def read_state(folder: Path, *, check: bool = True) -> CheckpointState:
             f"checkpoint {folder} is damaged: it holds step {state.step}; rename it or use another one"
         )
     try:
+        for name in HASHED:
+            require_inside(folder / name)
         changed = [name for name in HASHED if check and sha256_of_file(folder / name) != state.sha256[name]]
     except OSError as error:
         raise InputError(f"checkpoint {folder} is not complete ({error}); use another one") from None
@@ -271,6 +276,15 @@ def read_state(folder: Path, *, check: bool = True) -> CheckpointState:
             f"checkpoint {folder} is damaged: {', '.join(changed)} does not match its hash; use another one"
         )
     return state
+
+
+def _read_state_file(folder: Path) -> CheckpointState:
+    path = folder / "state.json"
+    try:
+        require_inside(path)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    return read_with_seal(path, CheckpointState)
 
 
 def _state_document(snapshot: Snapshot, hashes: dict[str, str]) -> CheckpointState:
@@ -358,5 +372,5 @@ def _fill(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def _val_loss(folder: Path) -> float | None:
     with suppress(InputError):
-        return read_with_seal(folder / "state.json", CheckpointState).val_loss
+        return _read_state_file(folder).val_loss
     return None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import wandb
 
-from parambudget._files import atomic_write
+from parambudget._files import atomic_write, read_regular
 from parambudget.errors import InputError
 from parambudget.training.metrics import StepMetrics
 
@@ -62,7 +62,7 @@ def _init_run(project: str, out: Path, config: Mapping[str, object]) -> wandb.Ru
     if not id_file.is_file():
         atomic_write(id_file, secrets.token_hex(8))
     return wandb.init(
-        project=project, name=out.resolve().name, id=id_file.read_text(), resume="allow", dir=out,
+        project=project, name=out.resolve().name, id=read_regular(id_file).decode(), resume="allow", dir=out,
         config=dict(config),
         settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True),
     )  # fmt: skip

@@ -40,9 +40,11 @@ def run(
     `build` makes the request: the main process's is used by all, and an error in any of them ends all.
     """
     stop = stop or StopRequest()
-    with join_process_group(device) as (group, own_device), explain_missing_kernel():
-        if group.world_size == 1:
-            stop.raise_immediately()
+    on_notice = (events or TrainEvents()).on_notice
+    stop.raise_immediately()
+    with join_process_group(device, on_notice) as (group, own_device), explain_missing_kernel():
+        if group.world_size > 1:
+            stop.wait_for_update()  # the others are told of the request, between two updates
         with group.synced_errors():
             request = group.broadcast(build())
         own_events = events if events is not None and group.is_main else TrainEvents()

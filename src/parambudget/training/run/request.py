@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
-from parambudget.errors import InputError
+from parambudget.errors import InputError, without_advice
 from parambudget.formats.source import Source, load_whole_function, read_source
 from parambudget.formats.unread import require_readable
 from parambudget.training.metrics import StepMetrics, TrainResult, read_run_config, run_config_path
@@ -134,7 +134,7 @@ def _read_source(source: str | Path, resumed: Path | None) -> Source:
     except InputError as error:
         if resumed is None or run_config_path(resumed) is None:
             raise
-        problem = str(error).split(";")[0]
+        problem = without_advice(error)
         raise InputError(
             f"{problem}; the run in {resumed} has its model: resume it without naming {source}"
         ) from None

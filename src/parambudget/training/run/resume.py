@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from parambudget.errors import InputError
+from parambudget._files import read_inside
+from parambudget.errors import InputError, without_advice
 from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.files import CheckpointState, RunMetadata
 from parambudget.training.metrics import METRICS, StepMetrics, list_checkpoints, read_document
@@ -24,7 +25,7 @@ def newest_valid_checkpoint(
         try:
             state = files.read_state(folder)
         except InputError as error:
-            damaged[folder] = str(error).split(";")[0]
+            damaged[folder] = without_advice(error)
             continue
         for problem in damaged.values():
             on_notice(f"{problem}; it is set aside, and the run continues from {folder.name}")
@@ -60,7 +61,7 @@ def restore_newest_checkpoint(
     ]
     if changed:
         on_notice(f"the run continues, but not bit for bit: {', '.join(changed)}")
-    return metrics.restore((folder / METRICS).read_bytes())
+    return metrics.restore(read_inside(folder / METRICS))
 
 
 def _set_aside(damaged: Iterable[Path]) -> None:

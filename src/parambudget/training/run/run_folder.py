@@ -17,7 +17,7 @@ from parambudget._files import (
 )
 from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig
-from parambudget.errors import InputError
+from parambudget.errors import InputError, without_advice
 from parambudget.formats.source import config_document
 from parambudget.text.corpus import is_built_in
 from parambudget.text.dataset import data_for
@@ -98,6 +98,10 @@ def lock_run_folder(out: Path, *, resume: bool = False) -> Iterator[Path]:
 def require_free_run_folder(out: Path, *, resume: bool = False) -> None:
     """Refuse a folder that is not writable, or that holds a run that is not to be resumed."""
     require_place(out, "`out`")
+    checkpoints = out / "checkpoints"
+    require_place(checkpoints, "`out`")
+    if checkpoints.exists() and not checkpoints.is_dir():
+        raise InputError(f"{checkpoints} is not a folder; remove it, or choose another folder with `out`")
     present = [name for name in _RUN_FILES if _is_occupied(out / name)]
     if present and not (resume and "config.json" in present):
         hint = "; continue it with `resume=True`, or" if "config.json" in present else ";"
@@ -146,7 +150,7 @@ class MetricsFile:
         try:
             require_same_metrics(read_metrics(self.path.parent), saved, self.path)
         except InputError as error:
-            problem = str(error).split(";")[0]
+            problem = without_advice(error)
             if os.path.lexists(self.path):
                 aside = self.path.with_name(f"damaged-{METRICS}")
                 self.path.replace(aside)

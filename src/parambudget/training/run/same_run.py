@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from parambudget.errors import InputError
+from parambudget.errors import InputError, without_advice
 from parambudget.training.config import TrainConfig
-from parambudget.training.metrics import RunConfigDocument, list_checkpoints
+from parambudget.training.metrics import RunConfigDocument, list_checkpoints, read_document, read_run_config
 from parambudget.units import count_phrase
 
 CHANGEABLE: Final = ("steps", "save_every", "keep", "eval_every", "eval_tokens")
@@ -24,6 +24,20 @@ def require_same_run(out: Path, stored: RunConfigDocument, now: RunConfigDocumen
     require_same_run_model(out, stored, now["model"])
     require_same_settings(out, stored, now["train"])
     require_same_text(out, stored, now["provenance"])
+
+
+def require_own_checkpoint(out: Path, checkpoint: Path) -> None:
+    """Refuse a checkpoint in the folder of a run that another run has written."""
+    stored = read_run_config(out)
+    if stored is None:
+        return
+    try:
+        require_same_run(checkpoint, read_document(checkpoint / "config.json"), stored)
+    except InputError as error:
+        raise InputError(
+            f"{checkpoint} is not of the run in {out}: {without_advice(error)}; name the checkpoint itself "
+            "to use it, or remove it"
+        ) from None
 
 
 def require_length(out: Path, train: Mapping[str, object], steps: int) -> None:

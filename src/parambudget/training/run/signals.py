@@ -75,6 +75,33 @@ def handle_stop_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def stopped_by_the_system() -> Iterator[None]:
+    """Let a signal end the process at once, by the system's default action, where Python would not see it.
+
+    For a call that waits in C++: Python handles a signal only once such a call returns. Handlers that are
+    neither ours nor Python's own stay.
+    """
+    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    changed = {number: handler for number, handler in before.items() if _waits_for_python(handler)}
+    if threading.current_thread() is not threading.main_thread():
+        changed = {}
+    for number in changed:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in changed.items():
+            signal.signal(number, handler)
+
+
+def _waits_for_python(handler: object) -> bool:
+    """Whether the handler is ours, or that which raises KeyboardInterrupt."""
+    return handler is signal.default_int_handler or isinstance(
+        getattr(handler, "__self__", None), StopRequest
+    )
+
+
 def _is_wanted(number: int) -> bool:
     """Whether the signal is one to react to here."""
     return signal.Signals(number).name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN
