@@ -28,7 +28,7 @@ def _commands_are_printed_as_outside_of_uv():
         yield
 
 
-@pytest.fixture(params=[1, pytest.param(10, marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.fixture(params=[1, pytest.param(4, marks=pytest.mark.slow)], ids=["few", "many"])
 def examples(request):
     """Of a property, `n` in the suite and many times as many under the slow marker: `@examples(n)`."""
     return lambda n: settings(

@@ -124,7 +124,9 @@ class TestKeeping:
         assert profile.profile_for("CPU") == again
 
     def test_a_processor_that_was_not_measured_is_an_error_that_says_how(self):
-        with pytest.raises(InputError, match="the speed of 'CPU' is unknown; measure it with parambudget"):
+        with pytest.raises(
+            InputError, match=r"the speed of 'CPU' is unknown; measure it with `pb\.calibrate\(\)`"
+        ):
             profile.profile_for("CPU")
 
     @pytest.mark.parametrize(

@@ -156,12 +156,13 @@ def calibrated_profiles() -> list[DeviceProfile]:
         return []
     try:
         document = read_json(path)
-        if document["layout"] != _LAYOUT:
-            raise ValueError(f"layout {document['layout']!r}")
+        if not isinstance(document, dict) or document.get("layout") != _LAYOUT:
+            raise ValueError(f"it has not the layout {_LAYOUT}")
         return [_read_profile(row) for row in document["stacks"]]
     except (InputError, ValueError, KeyError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).removeprefix(f"{path} is ")
         raise InputError(
-            f"{path} is not a file of measured constants ({error}); delete it, or measure again with "
+            f"{path} does not hold measured constants ({reason}); delete it, or measure again with "
             "`pb.calibrate()`"
         ) from None
 
