@@ -20,8 +20,8 @@ from support.text_files import documents, write_jsonl, write_parquet
 from parambudget.errors import InputError
 from parambudget.text import forms, records
 from parambudget.text.forms import SourceFile, detect_form, find_files
-from parambudget.text.records import Skipped, json_records
-from parambudget.text.sources import TextLayout, find_source, read_chunks
+from parambudget.text.records import Skipped, TextLayout, json_records
+from parambudget.text.sources import find_source, read_chunks
 from parambudget.text.token_files import find_tokens
 
 TEXTS = documents(12)

@@ -18,8 +18,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from parambudget.text.dataset import data_for
 from parambudget.text.forms import SourceFile
 from parambudget.text.prepare import PrepareRequest, prepare
+from parambudget.text.records import TextLayout
 from parambudget.text.shards import Manifest, Shards
-from parambudget.text.sources import TextLayout, find_source, read_chunks, slice_file
+from parambudget.text.sources import find_source, read_chunks, slice_file
 from parambudget.text.tokenizer import LONGEST_WORD, train_bpe
 from parambudget.training import loop
 from parambudget.training.dataloader import TokenWindows

@@ -89,7 +89,7 @@ def prepare(
     from parambudget.render.progress import make_console, preparation_progress
     from parambudget.render.runs import preparation_screen
     from parambudget.text.prepare import PrepareRequest, prepare
-    from parambudget.text.sources import TextLayout
+    from parambudget.text.records import TextLayout
 
     entries = parse_size(vocab_size, "vocab_size") if vocab_size else None
     request = PrepareRequest(

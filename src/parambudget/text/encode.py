@@ -21,9 +21,9 @@ from tokenizers import Encoding, Tokenizer, decoders
 from parambudget._documents import CLOSED, Count, Sha256, read_with_seal, write_with_seal
 from parambudget._files import sha256_of_file, sync_to_disk
 from parambudget.errors import InputError
-from parambudget.text.records import Skipped
+from parambudget.text.records import Skipped, TextLayout
 from parambudget.text.shards import TOKENIZER, WORK
-from parambudget.text.sources import Chunk, SourceSlice, TextLayout, read_chunks
+from parambudget.text.sources import Chunk, SourceSlice, read_chunks
 from parambudget.text.tokenizer import (
     AS_GIVEN,
     EndOfText,

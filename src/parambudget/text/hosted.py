@@ -13,8 +13,7 @@ from huggingface_hub.utils import logging
 from tqdm import tqdm
 
 from parambudget.errors import InputError
-from parambudget.text.records import NoField, Skipped, text_of
-from parambudget.text.sources import TextLayout
+from parambudget.text.records import NoField, Skipped, TextLayout, text_of
 
 # A worker that is terminated would leave a lock between processes behind, and Python warns about that.
 tqdm.set_lock(RLock())

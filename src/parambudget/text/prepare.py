@@ -32,6 +32,7 @@ from parambudget._version import __version__
 from parambudget.errors import InputError
 from parambudget.text.corpus import MOST_VALIDATION_BYTES, VALIDATION_SHARE
 from parambudget.text.encode import HoldOut, ShardJob, ShardResult, available_cpus, encode, map_in_processes
+from parambudget.text.records import TextLayout
 from parambudget.text.shards import (
     MANIFEST,
     TOKENIZER,
@@ -45,7 +46,6 @@ from parambudget.text.shards import (
 from parambudget.text.sources import (
     FoundSource,
     SourceSlice,
-    TextLayout,
     find_source,
     read_chunks,
     slice_bytes,

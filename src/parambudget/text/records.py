@@ -26,6 +26,18 @@ class NoField(InputError):
     """A record has no field of the name that was asked for."""
 
 
+@dataclass(frozen=True)
+class TextLayout:
+    """Where the documents are in the files of a source."""
+
+    field: str = "text"
+    """The field or column that holds the text."""
+    separator: str | None = None
+    """What separates the documents of a text file."""
+    skip_bad_lines: bool = False
+    """Skip records that are damaged or have no text, instead of refusing the source."""
+
+
 @dataclass
 class Skipped:
     """What a reader passes over, as it counts it."""

@@ -33,6 +33,7 @@ from parambudget.text.forms import (
 from parambudget.text.records import (
     MOST_DOCUMENT_BYTES,
     Skipped,
+    TextLayout,
     json_records,
     parse_line,
     read_line,
@@ -49,18 +50,6 @@ MOST_SLICES: Final = 256
 LEAST_SLICE_BYTES: Final = 1_000_000
 _BLOCK_BYTES: Final = 1_000_000
 _HEAD_BYTES: Final = 4_096
-
-
-@dataclass(frozen=True)
-class TextLayout:
-    """Where the documents are in the files of a source."""
-
-    field: str = "text"
-    """The field or column that holds the text."""
-    separator: str | None = None
-    """What separates the documents of a text file."""
-    skip_bad_lines: bool = False
-    """Skip records that are damaged or have no text, instead of refusing the source."""
 
 
 @dataclass(frozen=True)
