@@ -30,7 +30,7 @@ def _commands_are_printed_as_outside_of_uv():
 
 @pytest.fixture(params=[1, pytest.param(4, marks=pytest.mark.slow)], ids=["few", "many"])
 def examples(request):
-    """Of a property, `n` in the suite and many times as many under the slow marker: `@examples(n)`."""
+    """Of a property, `n` in the suite and 4 times as many under the slow marker: `@examples(n)`."""
     return lambda n: settings(
         max_examples=n * request.param, suppress_health_check=[HealthCheck.too_slow, HealthCheck.nested_given]
     )
