@@ -59,8 +59,7 @@ class ScoreWeights:
     odd_depth: float = 3.0
     """An odd n_layers; half of it for an even one that 4 does not divide."""
     group: float = 1.0
-    """A group of query heads other than 1, 2, 4 or 8; half of it for a rare one: any below 350M, 2 from 3B.
-    """
+    """A group of query heads other than 1, 2, 4 or 8, or a rare one: any below 350M, 2 from 3B."""
     multi_head: float = 2.0
     """Multi-head attention from 3B."""
     kv_heads: float = 1.0
