@@ -184,14 +184,19 @@ def only_writer(lock_file: Path, busy: str, *, wait_seconds: float = 0) -> Itera
 
     The lock ends with the process, however that ends, on every system.
     """
-    from filelock import (
-        FileLock,
-        Timeout,
-    )  # in the extra `train`, like everything that writes folders for long
+    # In the extra `train`, like everything that writes folders for long.
+    from filelock import FileLock, Timeout
 
-    lock = FileLock(lock_file)
+    lock, is_ours = FileLock(lock_file), False
     try:
-        lock.acquire(timeout=wait_seconds)
+        while not is_ours:
+            # Open before and in place after: the file that was locked in between is this one, and not one
+            # that its last owner has removed.
+            with lock_file.open("a") as file:
+                lock.acquire(timeout=wait_seconds)
+                is_ours = _is_in_place(file.fileno(), lock_file)
+            if not is_ours:
+                lock.release()
     except Timeout:
         raise InputError(busy) from None
     except (OSError, NotImplementedError):
@@ -199,11 +204,20 @@ def only_writer(lock_file: Path, busy: str, *, wait_seconds: float = 0) -> Itera
     try:
         yield
     finally:
-        # Removed while it is still held: afterwards it could be the lock of another process. Windows removes
-        # no open file; there it stays, which does no harm.
-        with suppress(OSError):
-            Path(lock.lock_file).unlink()
-        lock.release()
+        if is_ours:
+            # Removed while it is still held: afterwards it could be the lock of another process. Windows
+            # removes no open file; there it stays, which does no harm.
+            with suppress(OSError):
+                lock_file.unlink()
+            lock.release()
+
+
+def _is_in_place(descriptor: int, path: Path) -> bool:
+    """Whether a file that is open still has that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def require_place(path: Path, flag: str) -> None:

@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from support import outcomes
 from support.odd_values import any_value
 from support.outcomes import check_outcome
 from support.training_data import small_model, write_text
@@ -85,6 +87,36 @@ def check_any_value(command: str, arguments: list[str], here: Path, examples) ->
 @pytest.mark.parametrize("command", COMMANDS)
 def test_any_value_of_any_flag_is_used_or_refused_in_one_line(command, here, examples):
     check_any_value(command, COMMANDS[command], here, examples)
+
+
+@pytest.mark.parametrize(
+    ("error", "most_bytes"),
+    [
+        (ZeroDivisionError("a traceback"), outcomes.MOST_BYTES), (SystemExit(3), outcomes.MOST_BYTES),
+        (None, -1),
+    ],
+)  # fmt: skip
+def test_the_check_of_outcomes_can_fail(monkeypatch, error, most_bytes):
+    def ends() -> None:
+        if error is not None:
+            raise error
+        raise SystemExit(0)
+
+    monkeypatch.setattr(outcomes, "main", ends)
+    monkeypatch.setattr(outcomes, "MOST_BYTES", most_bytes)
+    with pytest.raises((AssertionError, ZeroDivisionError)):
+        check_outcome("count")
+
+
+@pytest.mark.parametrize("printed", ["", "one\ntwo\n", "x" * 500 + "\n", "\x1b[31mred\n"])
+def test_the_check_of_messages_can_fail(monkeypatch, printed):
+    def ends() -> None:
+        sys.stderr.write(printed)
+        raise SystemExit(2)
+
+    monkeypatch.setattr(outcomes, "main", ends)
+    with pytest.raises((AssertionError, ValueError)):
+        check_outcome("count")
 
 
 @pytest.mark.slow

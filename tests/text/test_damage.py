@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.damage import damaged_bytes
@@ -246,6 +247,24 @@ def test_a_second_process_is_refused_and_a_killed_one_keeps_nobody_out(whole, ha
         other.kill()
     prepare(request(whole), half)
     assert contents(half) == contents(whole / "out")
+
+
+def test_a_lock_that_its_last_owner_removed_is_taken_again(tmp_path, monkeypatch):
+    acquire, files = FileLock.acquire, []
+
+    def acquire_what_was_removed(lock, **options):
+        acquired = acquire(lock, **options)
+        files.append(lock.lock_file)
+        if len(files) == 1:
+            Path(lock.lock_file).unlink()
+        return acquired
+
+    monkeypatch.setattr(FileLock, "acquire", acquire_what_was_removed)
+    with only_writer(tmp_path / ".lock", "busy"):
+        assert len(files) == 2
+        with pytest.raises(InputError, match="busy"), only_writer(tmp_path / ".lock", "busy"):
+            pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_tokens_are_written_by_one_process(cache, monkeypatch):

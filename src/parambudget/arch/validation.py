@@ -10,7 +10,6 @@ from parambudget.units import short_repr
 
 MOST_LAYERS: Final = 10_000
 LARGEST_SIZE: Final = 2**31
-_MOST_NAMES: Final = 12
 LARGEST_FLOAT: Final = 1e18
 """The product of two is still a float32."""
 
@@ -48,12 +47,6 @@ def format_validation_error(error: ValidationError, cls: type[BaseModel]) -> str
         .replace("'", '"')
     )
     return f"{field} is {short_repr(finding['input'])}; it must be {message}"
-
-
-def _in_short(names: list[str]) -> str:
-    """Names as a message has room for them."""
-    more = f" and {len(names) - _MOST_NAMES} others" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
 
 
 def block_class(info: FieldInfo) -> type[BaseModel] | None:

@@ -29,7 +29,7 @@ from parambudget._files import (
     sha256_of_text,
 )
 from parambudget._version import __version__
-from parambudget.errors import InputError
+from parambudget.errors import InputError, without_advice
 from parambudget.text.corpus import MOST_VALIDATION_BYTES, VALIDATION_SHARE
 from parambudget.text.encode import HoldOut, ShardJob, ShardResult, available_cpus, encode, map_in_processes
 from parambudget.text.records import TextLayout
@@ -380,7 +380,7 @@ def _earlier_results(jobs: Sequence[ShardJob], on_notice: Callable[[str], None])
             n_filled += is_filled
             result.require_files(job, train)
         except InputError as error:
-            on_notice(f"{str(error).split(';')[0]}; this part is made again")
+            on_notice(f"{without_advice(error)}; this part is made again")
             continue
         results[job.number] = result
     return results
