@@ -110,8 +110,8 @@ def solve(
     Axes are a value, a list, or a range "lo:hi" or "lo:hi:step" (n_layers, dim, head_dim, n_heads, n_kv_heads
     or kv_groups, intermediate_size; n_experts, n_experts_per_token, n_shared_experts,
     expert_intermediate_size), bounded by ffn_ratio="1:6" and multiple=64; any other field of a model is a
-    choice. What is left out follows `search.space.default_ranges`; `like` takes the choices of a model, `style` those of a style:
-    "llama" (the default) or "modern". Choices that are given win over both.
+    choice. What is left out follows `search.space.default_ranges`; `like` takes the choices of a model, and
+    `style` those of a style: "llama" (the default) or "modern". Choices that are given win over both.
 
     Answers are ordered by `rank`; unless given, by the shape score with a target, by expected loss for hours,
     dollars or FLOPs, by size for a memory alone. "size" puts the most parameters first; "closest" ignores the
@@ -328,21 +328,50 @@ def run(folder: str | PathLike[str]) -> TrainResult:
     return read_run(Path(folder)).result()
 
 
+@overload
 def generate(
-    checkpoint: str | PathLike[str], prompt: str, *, max_tokens: int = 256, temperature: float = 0.8,
-    top_k: int | None = None, seed: int = 0, device: str = "auto",
-) -> Generation:  # fmt: skip
+    checkpoint: str | PathLike[str], prompt: str, *, num_samples: None = None, max_tokens: int = 256,
+    temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None, seed: int = 0,
+    device: str = "auto",
+) -> Generation: ...  # fmt: skip
+@overload
+def generate(
+    checkpoint: str | PathLike[str], prompt: str, *, num_samples: int, max_tokens: int = 256,
+    temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None, seed: int = 0,
+    device: str = "auto",
+) -> tuple[Generation, ...]: ...  # fmt: skip
+@overload
+def generate(
+    checkpoint: str | PathLike[str], prompt: list[str], *, num_samples: int | None = None,
+    max_tokens: int = 256, temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None,
+    seed: int = 0, device: str = "auto",
+) -> tuple[Generation, ...]: ...  # fmt: skip
+def generate(
+    checkpoint: str | PathLike[str], prompt: str | list[str], *, num_samples: int | None = None,
+    max_tokens: int = 256, temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None,
+    seed: int = 0, device: str = "auto",
+) -> Generation | tuple[Generation, ...]:  # fmt: skip
     """Continue a prompt: `generate("runs/mine", "def main(").text`.
 
     The checkpoint is the folder of a run, one of its checkpoints, or a Hugging Face folder. A `temperature`
-    of 0 always takes the most likely token; `top_k` samples from the most likely ones only.
+    of 0 always takes the most likely token; `top_k` samples from so many of the most likely ones only,
+    `top_p` from the fewest whose probabilities sum to that share. Beyond its context a model sees the last
+    tokens only: `n_dropped` of the result says what it no longer sees.
+
+    A list of prompts, or `num_samples` texts of each, gives a tuple, prompt by prompt; the model is loaded
+    once. The i-th text is sampled with `seed` + i.
     """
     require_packages("generate", TRAINING, ["train"])
     from parambudget.training.device import select_device
-    from parambudget.training.generate import SamplingParams, generate_text, load_checkpoint
+    from parambudget.training.generate import SamplingParams, generate_texts, load_checkpoint
 
-    params = SamplingParams(max_tokens, temperature, top_k, seed)
-    return generate_text(load_checkpoint(Path(checkpoint), select_device(device)), prompt, params)
+    params = SamplingParams(max_tokens, temperature, top_k, seed, top_p)
+    loaded = load_checkpoint(Path(checkpoint), select_device(device))
+    if isinstance(prompt, str) and num_samples is None:
+        (single,) = generate_texts(loaded, [prompt], params)
+        return single
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    return tuple(generate_texts(loaded, prompts, params, 1 if num_samples is None else num_samples))
 
 
 def export(

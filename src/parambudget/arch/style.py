@@ -76,8 +76,8 @@ def with_style(
         raise ConfigError(f"`style` is {short_repr(style)}; use {names}")
     if complete is not None:
         raise ConfigError(
-            f"`style={style}` is for a model that is given by its sizes, and {complete} is complete; leave out "
-            "`style`, or change choices one by one"
+            f"`style={style}` is for a model that is given by its sizes, and {complete} is complete; leave "
+            "out `style`, or change choices one by one"
         )
     chosen = dict(STYLES[style].fields)
     if any(fields.get(name) is not None for name in ("mla", *MLAConfig.model_fields)):

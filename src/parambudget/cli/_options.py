@@ -237,6 +237,12 @@ StyleOption = Annotated[
         show_default="llama",
     ),
 ]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="auto (CUDA, else the CPU), cpu, cuda, cuda:N, or mps: Apple's GPU, untried."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 

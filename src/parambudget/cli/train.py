@@ -11,6 +11,7 @@ import typer
 from parambudget.arch.style import with_style
 from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._options import (
+    DeviceOption,
     JsonOption,
     SourceArgument,
     StyleOption,
@@ -88,7 +89,7 @@ def train(
             show_default="the next free one in runs/",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     as_json: JsonOption = False,
     tokens: Annotated[
         str | None,

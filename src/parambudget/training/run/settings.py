@@ -41,7 +41,7 @@ def resolve_settings(
     fields = requested.merged_fields
     if tokens is not None or hours is not None:
         fields.pop("steps", None)
-    on_cpu = compute.device.type == "cpu"
+    on_cpu = compute.device.type != "cuda"  # MPS computes as a CPU does, and shares its memory
 
     def resolve() -> ResolvedTrainConfig:
         return with_train_defaults(fields, model, len(data.train), on_cpu=on_cpu, tokens=tokens)
