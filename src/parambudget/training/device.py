@@ -99,7 +99,7 @@ def mps_notice(asked: str, compute: Compute) -> str | None:
     """What to say of Apple's GPU: that it is untried where it was asked for, and that it is there where the
     choice was left open; None where there is nothing to say."""
     if compute.device.type == "mps":
-        return "MPS is untried: compare the first losses with those of `device=cpu`, which computes in float32 too"
+        return "MPS is untried: compare the first losses with those of `device=cpu`, which is float32 too"
     if asked == "auto" and compute.device.type == "cpu" and torch.backends.mps.is_available():
         return "this machine has an Apple GPU: `device=mps` computes on it, which is untried"
     return None
