@@ -13,7 +13,7 @@ from parambudget.cost.step import BFLOAT16, FLOAT32, OptimizerName, StepConfig
 
 STACK_ELEMENTS: Final = 2**27
 """The most elements of the matrices that Muon orthogonalizes together, if one for each process has no more.
-A choice: on a GPU 1 GiB, enough to keep it busy and little beside the activations, which are freed by then."""
+A choice: on a GPU 1 GiB, enough to keep it busy, and little beside activations, which are freed by then."""
 
 
 def weight_bytes(m: Dims) -> Size:
