@@ -38,8 +38,9 @@ OPTIMIZERS = ("muon", "adamw")
 ATTENTION = r"(q|k|v|out|q_down|q_up|kv_down|kv_up)"
 FFN = r"ffn\.((shared|experts\.\d+)\.)?(gate|up|down)"
 HIDDEN = re.compile(rf"(layers\.\d+\.(attention\.{ATTENTION}|{FFN})|project_(in|out))\.weight")
-FUSED = r"experts\.(gate|up|down)"
-ENDS = re.compile(rf"(lm_head|layers\.\d+\.ffn\.(router|shared_gate|{FUSED}))\.weight")
+FUSED = re.compile(r"layers\.\d+\.ffn\.experts\.(gate|up|down)\.weight")
+HEAD = re.compile(r"(lm_head|layers\.\d+\.ffn\.(router|shared_gate))\.weight")
+EMBEDDINGS = re.compile(r"(embed|position)\.weight")
 
 
 def updated(data: TokenData, n: int, config: TrainConfig, model: ModelConfig | None = None) -> TrainState:
@@ -65,8 +66,8 @@ def test_every_parameter_is_in_one_group_and_its_role_says_which(model):
     named = dict(module.named_parameters())
     assert sum(map(len, vars(found).values())) == len(group_of) == len(named)
     for name, parameter in named.items():
-        patterns = {"hidden": HIDDEN, "ends": ENDS}
-        expected = [kind for kind, pattern in patterns.items() if pattern.fullmatch(name)] or ["undecayed"]
+        patterns = {"matrices": HIDDEN, "fused_experts": FUSED, "head": HEAD, "embeddings": EMBEDDINGS}
+        expected = [kind for kind, pattern in patterns.items() if pattern.fullmatch(name)] or ["scalars"]
         assert [group_of[id(parameter)]] == expected, name
 
 

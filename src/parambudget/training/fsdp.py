@@ -9,7 +9,7 @@ Imported only by runs that shard: importing DTensor and FSDP can take two second
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.experimental import implicit_replication
+from torch.optim.optimizer import ParamsT
 
 from parambudget.nn.transformer import Transformer
 from parambudget.training.device import Compute
@@ -63,9 +64,7 @@ def mixed_precision_policy(compute: Compute, *, in_layer: bool) -> MixedPrecisio
 class ShardedMuon(torch.optim.Optimizer):
     """Muon for matrices sharded by rows: Nesterov momentum, updates of the size of AdamW's."""
 
-    def __init__(
-        self, matrices: Iterable[nn.Parameter], *, lr: float, weight_decay: float, momentum: float
-    ) -> None:
+    def __init__(self, matrices: ParamsT, *, lr: float, weight_decay: float, momentum: float) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ from parambudget.training.dataloader import TokenArray, TokenWindows, require_wi
 from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
-from parambudget.training.optimizer import clip_grad_norm, set_learning_rate
+from parambudget.training.optimizer import clip_grad_norm, set_schedule
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
 from parambudget.training.run.resume import restore_newest_checkpoint
@@ -274,7 +274,7 @@ def train_steps(
     batches = prefetch(micro_batches(windows, n_done, config, state.compute, state.group))
     for i in range(n_done, config.steps):
         rate = learning_rate(i, config)
-        set_learning_rate(state.optimizer, rate)
+        set_schedule(state.optimizer, config, i)
         with clock:
             own_loss = accumulate_gradients(state.loss_fn, batches, config, state.compute, state.group)
             mean_loss = state.group.all_reduce_mean(own_loss)
