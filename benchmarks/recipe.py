@@ -140,21 +140,30 @@ class Sweep:
     def make(self, runs: Iterable[Run], until: Iterable[Run] | None = None) -> None:
         """Make those that are missing, in this order; return when all of `until` are there (all, unless
         given)."""
-        waiting = list(runs)
-        wanted = {run.key for run in (waiting if until is None else until)}
-        for run in waiting:
-            if run.key not in self.results and run.key not in {other.key for other in self.started.values()}:
+        there = {*self.results, *(run.key for run in self.started.values())}
+        waiting = [run for run in runs if run.key not in there]
+        wanted = {run.key for run in (waiting if until is None else until)} - self.results.keys()
+        wanted |= set() if until else {run.key for run in self.started.values()}
+        while wanted:
+            while waiting and len(self.started) < self.n_workers:
+                run = waiting.pop(0)
                 self.started[self.pool.submit(finished, run, self.deadline)] = run
-        while wanted & {run.key for run in self.started.values()}:
             done, _ = wait(self.started, return_when=FIRST_COMPLETED)
             for future in done:
-                run, row = self.started.pop(future), future.result()
-                if row is not None:
-                    self.results[run.key] = row
-                    with self.file.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
-                    shown = "not finite" if row["val_loss"] is None else f"{row['val_loss']:.4f}"
-                    print(f"{shown}  {row['seconds']:6.1f} s  {run.key}", flush=True)
+                run = self.started.pop(future)
+                wanted.discard(run.key)
+                self.keep(run, future)
+
+    def keep(self, run: Run, future: Future[dict[str, Any] | None]) -> None:
+        """Write down what a run returned."""
+        if future.exception() is not None:
+            print(f"failed: {run.key}: {future.exception()!r}", flush=True)
+        elif (row := future.result()) is not None:
+            self.results[run.key] = row
+            with self.file.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            shown = "not finite" if row["val_loss"] is None else f"{row['val_loss']:.4f}"
+            print(f"{shown}  {row['seconds']:6.1f} s  {run.key}", flush=True)
 
     def loss(self, run: Run) -> float:
         """The validation loss of a run; infinite where it is not there or not finite."""
