@@ -228,6 +228,11 @@ TRAIN_FIELDS: Final[dict[str, FieldInfo]] = {
 """Every setting of a run by its own name, those of a step too."""
 
 
+def with_absent_settings(train: Mapping[str, object]) -> dict[str, object]:
+    """The settings of a run's own file, and those that its version did not have with what they were then."""
+    return {name: info.default for name, info in TRAIN_FIELDS.items() if not info.is_required()} | dict(train)
+
+
 class TrainFields(StepFields, total=False):
     """Settings of a run as keyword arguments, those of a step beside the others; what is absent is chosen.
 
