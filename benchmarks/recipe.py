@@ -55,7 +55,9 @@ class Size:
             dim=self.dim, n_layers=self.n_layers, n_heads=self.n_heads, vocab_size=VOCABULARY,
             context_length=self.context_length,
         )  # fmt: skip
-        wider = {} if changes.get("gated", True) else {"intermediate_size": plain.intermediate_size * 3 // 2}
+        wider: dict[str, Any] = (
+            {} if changes.get("gated", True) else {"intermediate_size": plain.intermediate_size * 3 // 2}
+        )
         return plain.replace(**wider, **changes)
 
 
