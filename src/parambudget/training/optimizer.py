@@ -1,8 +1,4 @@
-"""The optimizer, with its parameters grouped by the role of each tensor in the table.
-
-Muon: Jordan 2024, kellerjordan.github.io/posts/muon; its updates scaled to the size of AdamW's, so that the
-same learning rate and weight decay hold, as in Liu et al. 2025 (Moonlight), arXiv 2502.16982.
-"""
+"""The optimizer, with its parameters grouped by the role of each tensor in the table."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -18,7 +14,8 @@ from parambudget.arch.tensors import Tensor as TableRow
 from parambudget.arch.tensors import tensors
 from parambudget.training import schedule
 from parambudget.training.config import GroupName, TrainConfig
-from parambudget.training.distributed import is_sharded
+from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
+from parambudget.training.muon import Muon
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -29,9 +26,7 @@ class ParameterGroups:
     """Every parameter of a module once, by its role in the table."""
 
     matrices: list[nn.Parameter] = field(default_factory=list)
-    """Matrices between the embedding and the output head."""
-    fused_experts: list[nn.Parameter] = field(default_factory=list)
-    """The matrices of all experts of a layer in one tensor."""
+    """Matrices between the embedding and the output head; those of all experts may be one tensor."""
     embeddings: list[nn.Parameter] = field(default_factory=list)
     """Of tokens and positions; a tied output head too."""
     head: list[nn.Parameter] = field(default_factory=list)
@@ -46,27 +41,31 @@ def group_parameters(module: nn.Module, model: ModelConfig) -> ParameterGroups:
     groups = ParameterGroups()
     for name, parameter in module.named_parameters():
         group = _select_group(rows[row_name(name)], groups)
-        assert group is not groups.matrices or parameter.ndim == 2, f"{name} is not a matrix"
+        assert group is not groups.matrices or parameter.ndim in (2, 3), f"{name} is not a matrix"
         group.append(parameter)
     return groups
 
 
-def build_optimizer(module: nn.Module, model: ModelConfig, config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    module: nn.Module, model: ModelConfig, config: TrainConfig, group: ProcessGroup = SINGLE_PROCESS
+) -> "CombinedOptimizer":
     """The optimizer that the settings name, with the settings of each group."""
     groups = group_parameters(module, model)
     others: list[tuple[GroupName, list[nn.Parameter]]] = [
-        ("matrices", groups.fused_experts), ("head", groups.head), ("embeddings", groups.embeddings),
-        ("scalars", groups.scalars),
+        ("head", groups.head), ("embeddings", groups.embeddings), ("scalars", groups.scalars),
     ]  # fmt: skip
     if config.step.optimizer == "adamw":
-        return _build_adamw([("matrices", groups.matrices), *others], config)
-    return CombinedOptimizer(_build_muon(groups.matrices, config), _build_adamw(others, config))
+        return CombinedOptimizer(_build_adamw([("matrices", groups.matrices), *others], config))
+    return CombinedOptimizer(_build_muon(groups.matrices, config, group), _build_adamw(others, config))
 
 
 class CombinedOptimizer(torch.optim.Optimizer):
-    """Several optimizers, each for parameters of its own, with one step, one state and one list of groups."""
+    """Optimizers, each for parameters of its own, with one step, one state and one list of groups."""
 
-    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+    found_inf: Tensor | None = None
+    """On the device: 1 if the next step is to change nothing, else 0."""
+
+    def __init__(self, *parts: Muon | torch.optim.AdamW) -> None:
         super().__init__([group for part in parts for group in part.param_groups], {})
         self.parts = parts
 
@@ -82,6 +81,8 @@ class CombinedOptimizer(torch.optim.Optimizer):
         groups = iter(self.param_groups)
         for part in self.parts:
             part.state, part.param_groups = self.state, list(islice(groups, len(part.param_groups)))
+            # Fused AdamW reads it too, although its class does not declare it.
+            part.found_inf = self.found_inf  # type: ignore[union-attr]
             part.step()
         return loss
 
@@ -119,23 +120,19 @@ def _select_group(row: TableRow, groups: ParameterGroups) -> list[nn.Parameter]:
         return groups.embeddings
     if row.role != "matmul":
         return groups.scalars
-    if row.component in ("lm_head", "router"):
-        return groups.head
-    return groups.matrices if row.is_hidden_matrix else groups.fused_experts
+    return groups.matrices if row.is_hidden_matrix else groups.head
 
 
-def _build_muon(matrices: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+def _build_muon(matrices: list[nn.Parameter], config: TrainConfig, group: ProcessGroup) -> Muon:
     rate, decay, momentum = config.learning_rate, config.weight_decay, config.momentum
-    group = [{"params": matrices, "name": "matrices"}]
+    named = [{"params": matrices, "name": "matrices"}]
     if any(map(is_sharded, matrices)):
         from parambudget.training.fsdp import (
             ShardedMuon,  # DTensor: not needed by other runs
         )
 
-        return ShardedMuon(group, lr=rate, weight_decay=decay, momentum=momentum)
-    return torch.optim.Muon(
-        group, lr=rate, weight_decay=decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"
-    )
+        return ShardedMuon(named, lr=rate, weight_decay=decay, momentum=momentum, group=group)
+    return Muon(named, lr=rate, weight_decay=decay, momentum=momentum, group=group)
 
 
 def _build_adamw(
