@@ -208,7 +208,9 @@ class Attention(nn.Module):
         self.q = Linear(m.dim, m.n_heads * m.head_dim, bias=m.qkv_bias)
         self.k = Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
         self.v = Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
-        self.vqk = JoinedLinear(self.v, self.q, self.k)  # in the order in which the input's gradients were always added
+        self.vqk = JoinedLinear(
+            self.v, self.q, self.k
+        )  # in the order in which the input's gradients were always added
         self.out = Linear(m.n_heads * m.head_dim, m.dim, bias=m.attention_out_bias)
         self.has_qk_norm, self.norm_before_split = m.qk_norm != "none", m.qk_norm == "full"
         self.q_norm = qk_norm(m, m.n_heads)
@@ -229,7 +231,9 @@ class Attention(nn.Module):
         q_BTHK = apply_rotary(self._split_heads(q, self.q_norm), rotation).to(v.dtype)
         k_BTGK = apply_rotary(self._split_heads(k, self.k_norm), rotation).to(v.dtype)
         if self.vqk.is_joined and (self.has_qk_norm or rotation is not None):
-            v = v.contiguous()  # as a view it would keep the whole product, of which queries and keys need no more
+            v = (
+                v.contiguous()
+            )  # as a view it would keep the whole product, of which queries and keys need no more
         v_BTGK = v.unflatten(-1, (-1, self.head_dim))
         return q_BTHK.transpose(1, 2), (k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2))
 

@@ -45,7 +45,11 @@ class BFloat16Weights:
             if matmul is module.lm_head:
                 n_rows = -(-n_rows // head_multiple) * head_multiple
             leaf = torch.zeros(
-                n_rows, masters[0].shape[1], dtype=torch.bfloat16, device=masters[0].device, requires_grad=True
+                n_rows,
+                masters[0].shape[1],
+                dtype=torch.bfloat16,
+                device=masters[0].device,
+                requires_grad=True,
             )
             leaf.register_post_accumulate_grad_hook(GradientToMasters(masters))
             matmul.compute_weight = leaf
