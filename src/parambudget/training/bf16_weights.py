@@ -44,13 +44,8 @@ class BFloat16Weights:
             n_rows = sum(map(len, masters))
             if matmul is module.lm_head:
                 n_rows = -(-n_rows // head_multiple) * head_multiple
-            leaf = torch.zeros(
-                n_rows,
-                masters[0].shape[1],
-                dtype=torch.bfloat16,
-                device=masters[0].device,
-                requires_grad=True,
-            )
+            shape, device = (n_rows, masters[0].shape[1]), masters[0].device
+            leaf = torch.zeros(shape, dtype=torch.bfloat16, device=device, requires_grad=True)
             leaf.register_post_accumulate_grad_hook(GradientToMasters(masters))
             matmul.compute_weight = leaf
             parameters += masters
@@ -71,8 +66,8 @@ class BFloat16Weights:
 class RefreshedLoss:
     """The loss of a module with bfloat16 weights, which are never older than its parameters.
 
-    Called before every micro-step and evaluation; they are cast again if the optimizer has taken a step since,
-    or if weights were loaded.
+    Called before every micro-step and evaluation; they are cast again if the optimizer has taken a step
+    since, or if weights were loaded.
     """
 
     def __init__(

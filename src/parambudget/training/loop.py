@@ -309,9 +309,10 @@ def micro_batches(
         for micro_step in group.own_micro_steps(config):
             batch = windows.batch(first + micro_step * config.step.batch_size, config.step.batch_size)
             tokens_BT = torch.from_numpy(batch)
-            if compute.device.type == "cuda":
+            pinned = compute.device.type == "cuda"
+            if pinned:
                 tokens_BT = tokens_BT.pin_memory()
-            yield tokens_BT.to(compute.device, non_blocking=True)
+            yield tokens_BT.to(compute.device, non_blocking=pinned)
 
 
 def prefetch(batches: Iterator[Tensor]) -> Iterator[Tensor]:

@@ -77,8 +77,8 @@ def init_train_state(
 
 
 def with_bf16_weights(
-    module: Transformer, loss_fn: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, compute: Compute,
-    group: ProcessGroup = SINGLE_PROCESS,
+    module: Transformer, loss_fn: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer,
+    compute: Compute, group: ProcessGroup = SINGLE_PROCESS,
 ) -> Callable[[Tensor], Tensor]:  # fmt: skip
     """Join the matmuls of one input; where a process is alone, cast their weights once an update.
 

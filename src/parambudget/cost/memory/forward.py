@@ -121,7 +121,8 @@ def _embedding(m: Dims, graph: OpGraph) -> Segment:
         x = graph.norm("embed_norm", x, m)
     if m.position == "learned":
         x = graph.add_positions("", x, m.context_length + m.position_offset)
-    return Segment(Activation(0, FLOAT32), tuple(graph.ops), graph.cast_for_matmul("", x))
+    x = graph.cast_for_matmul("", x)
+    return Segment(Activation(0, FLOAT32), tuple(graph.ops), x)
 
 
 def _layer(m: Dims, kind: LayerKind, x: Activation, graph: OpGraph) -> Segment:

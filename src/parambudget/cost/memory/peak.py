@@ -425,7 +425,8 @@ def _snapshot(
     has_masks = phase not in ("embedding", "optimizer") and update.masks_are_saved
     snapshot = MemorySnapshot(
         phase, weights=update.weights_bytes, gradients=gradients, optimizer=update.optimizer_bytes,
-        weight_copies=weight_copies + update.leaf_bytes, activations=activations, logits=logits, in_flight=in_flight,
+        weight_copies=weight_copies + update.leaf_bytes, activations=activations, logits=logits,
+        in_flight=in_flight,
         inputs=update.input_bytes + (update.mask_bytes if has_masks else 0), communication=communication,
         overhead=0,
     )  # fmt: skip
