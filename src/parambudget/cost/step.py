@@ -32,9 +32,9 @@ MAX_COUNT: Final = 2**31
 PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 OptimizerName = Literal["muon", "adamw"]
 MatmulWeights = Literal["separate", "joined", "leaves"]
-"""What a matmul multiplies with: its parameter, cast where autocast does; the parameters that multiply the same
-input, joined in the step; or leaves, bfloat16 copies of joined parameters that are cast once an update and have
-gradients of their own."""
+"""What a matmul multiplies with: its parameter, cast where autocast does; the parameters that multiply the
+same input, joined in the step; or leaves, bfloat16 copies of joined parameters that are cast once an update
+and have gradients of their own."""
 
 
 @dataclass(frozen=True)
