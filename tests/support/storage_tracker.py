@@ -50,7 +50,7 @@ def state_of(model: ModelConfig, config: TrainConfig, *, bf16: bool, compiled: b
     compute, module = replace(select_device("cpu"), bf16=bf16, compiled=compiled), Transformer(model)
     optimizer, loss_fn = build_optimizer(module, model, config), build_loss(module, config, compute)
     if bf16:
-        loss_fn = with_bf16_weights(module, loss_fn, optimizer, compute)
+        loss_fn = with_bf16_weights(module, loss_fn, compute)
     return TrainState(module, optimizer, loss_fn, compute)
 
 

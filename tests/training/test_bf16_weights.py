@@ -15,7 +15,6 @@ from parambudget.training.device import select_device
 from parambudget.training.distributed import SINGLE_PROCESS
 from parambudget.training.loop import TrainJob, accumulate_gradients, train
 from parambudget.training.loss import build_loss
-from parambudget.training.optimizer import build_optimizer
 from parambudget.training.train_state import TrainState, init_module, init_train_state, with_bf16_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,15 +57,11 @@ def windows(model: ModelConfig, n: int = 3) -> list[torch.Tensor]:
 
 
 def leaves(module: Transformer) -> Callable[[torch.Tensor], torch.Tensor]:
-    optimizer = build_optimizer(module, module.model, small_config())
-    return with_bf16_weights(module, build_loss(module, small_config(), BF16), optimizer, BF16)
+    return with_bf16_weights(module, autocast_alone(module), BF16)
 
 
 def joined_in_the_step(module: Transformer) -> Callable[[torch.Tensor], torch.Tensor]:
-    optimizer = build_optimizer(module, module.model, small_config())
-    several = replace(SINGLE_PROCESS, world_size=2)
-    loss_fn = build_loss(module, small_config(), BF16)
-    return with_bf16_weights(module, loss_fn, optimizer, BF16, several)
+    return with_bf16_weights(module, autocast_alone(module), BF16, replace(SINGLE_PROCESS, world_size=2))
 
 
 def autocast_alone(module: Transformer) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -57,36 +57,29 @@ class BFloat16Weights:
         """Cast the parameters as they are now."""
         torch._foreach_copy_(self.copies, self.parameters)
 
-    def version(self) -> int:
-        """A number that grows with every change of a parameter that torch takes note of: all but those of
-        fused optimizers."""
-        return sum(parameter._version for parameter in self.parameters)
+    @property
+    def update_begins(self) -> bool:
+        """Whether there is no gradient yet that was computed with the parameters as they are."""
+        return self.parameters[0].grad is None
 
 
+@dataclass(frozen=True, eq=False)
 class RefreshedLoss:
     """The loss of a module with bfloat16 weights, which are never older than its parameters.
 
-    Called before every micro-step and evaluation; they are cast again if the optimizer has taken a step
-    since, or if weights were loaded.
+    They are cast again in the first micro-step of every update and in every evaluation: whenever parameters
+    have no gradient. So whatever changes parameters has to free their gradients, as the trainer does after
+    every update (torch counts changes too, but not those that a fused optimizer makes).
     """
 
-    def __init__(
-        self, loss_fn: Callable[[Tensor], Tensor], weights: BFloat16Weights, optimizer: torch.optim.Optimizer
-    ) -> None:
-        self.loss_fn, self.weights = loss_fn, weights
-        self._version: int | None = None
-        optimizer.register_step_post_hook(self._forget_version)
+    loss_fn: Callable[[Tensor], Tensor]
+    weights: BFloat16Weights
 
     def __call__(self, tokens_BT: Tensor) -> Tensor:
         """The mean loss of token windows."""
-        version = self.weights.version()
-        if version != self._version:
+        if self.weights.update_begins:
             self.weights.refresh()
-            self._version = version
         return self.loss_fn(tokens_BT)
-
-    def _forget_version(self, *_: object) -> None:
-        self._version = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,7 @@ from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
 from parambudget.training.loss import NO_EXPERTS, ExpertLoadBalancer, build_loss, head_multiple
 from parambudget.training.metrics import RunConfigDocument
-from parambudget.training.optimizer import build_optimizer
+from parambudget.training.optimizer import CombinedOptimizer, build_optimizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class TrainState:
     """The module in training, with its optimizer, its loss and where they are computed."""
 
     module: Transformer
-    optimizer: torch.optim.Optimizer
+    optimizer: CombinedOptimizer
     loss_fn: Callable[[Tensor], Tensor]
     """From token windows (B, T + 1) to their mean loss."""
     compute: Compute
@@ -70,15 +70,16 @@ def init_train_state(
         balancer = ExpertLoadBalancer.of(module)
         loss_fn = group.data_parallel(module, build_loss(module, config, compute, balancer))
     balancer.reset_load()
-    optimizer = build_optimizer(module, model, config)
     if compute.bf16 and not config.step.shard:
-        loss_fn = with_bf16_weights(module, loss_fn, optimizer, compute, group)
-    return TrainState(module, optimizer, loss_fn, compute, group, balancer)
+        loss_fn = with_bf16_weights(module, loss_fn, compute, group)
+    return TrainState(
+        module, build_optimizer(module, model, config, group), loss_fn, compute, group, balancer
+    )
 
 
 def with_bf16_weights(
-    module: Transformer, loss_fn: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer,
-    compute: Compute, group: ProcessGroup = SINGLE_PROCESS,
+    module: Transformer, loss_fn: Callable[[Tensor], Tensor], compute: Compute,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Callable[[Tensor], Tensor]:  # fmt: skip
     """Join the matmuls of one input; where a process is alone, cast their weights once an update.
 
@@ -89,8 +90,7 @@ def with_bf16_weights(
             if isinstance(matmul, JoinedLinear):
                 matmul.joins_parameters = True
         return loss_fn
-    weights = BFloat16Weights.attach(module, head_multiple=head_multiple(compute))
-    return RefreshedLoss(loss_fn, weights, optimizer)
+    return RefreshedLoss(loss_fn, BFloat16Weights.attach(module, head_multiple=head_multiple(compute)))
 
 
 def init_module(model: ModelConfig, seed: int, compute: Compute) -> Transformer:
