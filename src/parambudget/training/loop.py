@@ -25,7 +25,13 @@ from parambudget.text.token_cache import TokenData
 from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.async_saver import AsyncCheckpointSaver
 from parambudget.training.config import TrainConfig
-from parambudget.training.dataloader import TokenArray, TokenWindows, require_windows
+from parambudget.training.dataloader import (
+    TokenArray,
+    Windows,
+    document_windows,
+    require_windows,
+    training_windows,
+)
 from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
@@ -126,8 +132,10 @@ def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callabl
         compute = select_device(device)
         require_windows(data, model.context_length)
         config = group.executed_config(job.config, compute)
+        if config.step.mask_documents and group.is_main:
+            on_notice(document_windows(data, model.context_length).notice)
         planned = predict_run(model, config, compute)
-        state = init_train_state(model, config, compute, group)
+        state = init_train_state(model, config, compute, group, end_of_text=data.end_of_text_id)
         stored = read_run_config(job.out) if job.resume else None
         origin, init = {}, job.init
         if init is None and stored is not None and stored["provenance"].get("init"):
@@ -269,7 +277,7 @@ def train_steps(
     state: TrainState, model: ModelConfig, config: TrainConfig, data: TokenData, n_done: int, clock: "Clock"
 ) -> Iterator[StepMetrics]:
     """Make the updates after the first `n_done`; each is made when the next item is asked for."""
-    windows = TokenWindows(data.train, model.context_length, config.seed)
+    windows = training_windows(data, model.context_length, config)
     held_out = validation_windows(data, model.context_length, config.eval_tokens)
     batches = prefetch(micro_batches(windows, n_done, config, state.compute, state.group))
     for i in range(n_done, config.steps):
@@ -300,7 +308,7 @@ def train_steps(
 
 
 def micro_batches(
-    windows: TokenWindows, n_done: int, config: TrainConfig, compute: Compute,
+    windows: Windows, n_done: int, config: TrainConfig, compute: Compute,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[Tensor]:  # fmt: skip
     """This process's windows of every update after the first `n_done`, batch_size at a time, on the
