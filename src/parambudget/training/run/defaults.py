@@ -36,7 +36,7 @@ _ALWAYS: Final = {
     "beta2": "as for GPT-3 and Llama: averages over 20 updates, not 1,000",
     "grad_clip": "as for GPT-3 and Llama",
     "z_loss": "off; use 1e-4 (PaLM) if the logits drift in a long run",
-    "mask_documents": "off: no token of the text is left out",
+    "mask_documents": "so that no token of the text is left out",
     "gradient_checkpointing": "used only if memory is short: it adds a third more FLOPs",
     "loss_chunks": "more only if memory is short: then the output head is computed twice",
     "seed": "any number will do",
