@@ -179,8 +179,7 @@ def memory_timeline(m: Dims, step: StepConfig) -> Iterator[MemorySnapshot]:
     yield from _in_embedding(update)
     yield _snapshot(
         update, "optimizer", gradients=update.own_share(update.total * FLOAT32),
-        communication=update.averaging_bytes,
-        in_flight=optimizer_scratch_bytes(m, step.optimizer, shard=step.shard),
+        communication=0, in_flight=optimizer_scratch_bytes(m, step),
     )  # fmt: skip
 
 
@@ -249,7 +248,8 @@ class _Update:
 
     @property
     def averaging_bytes(self) -> Size:
-        """DistributedDataParallel averages gradients in copies, which it keeps allocated."""
+        """DistributedDataParallel averages gradients in copies, which it keeps allocated: after the backward
+        pass they are the gradients."""
         return 0 if self.step.shard or self.step.world_size == 1 else self.total * FLOAT32
 
     @property
