@@ -49,9 +49,11 @@ class TrainState:
 
 
 def init_train_state(
-    model: ModelConfig, config: TrainConfig, compute: Compute, group: ProcessGroup = SINGLE_PROCESS
-) -> TrainState:
-    """The planned model, initialized from the seed, with its optimizer and its loss.
+    model: ModelConfig, config: TrainConfig, compute: Compute, group: ProcessGroup = SINGLE_PROCESS, *,
+    end_of_text: int | None = None,
+) -> TrainState:  # fmt: skip
+    """The planned model, initialized from the seed, with its optimizer and its loss. `end_of_text` is needed
+    where documents are masked.
 
     If the step is sharded, every process holds a part of the model, and never more than that and one layer.
     """
@@ -68,7 +70,8 @@ def init_train_state(
         module = init_module(model, config.seed, compute)
         require_planned_tensors(module, model)
         balancer = ExpertLoadBalancer.of(module)
-        loss_fn = group.data_parallel(module, build_loss(module, config, compute, balancer))
+        own_loss = build_loss(module, config, compute, balancer, end_of_text=end_of_text)
+        loss_fn = group.data_parallel(module, own_loss)
     balancer.reset_load()
     if compute.bf16 and not config.step.shard:
         loss_fn = with_bf16_weights(module, loss_fn, compute, group)
