@@ -5,7 +5,7 @@ B batch   T tokens
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import count, islice, takewhile
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from parambudget._files import write_json
 from parambudget.arch.config import ModelConfig
@@ -30,14 +31,15 @@ from parambudget.training.device import Compute, Environment, explain_out_of_mem
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
 from parambudget.training.optimizer import clip_grad_norm, set_learning_rate
+from parambudget.training.profiling.kernels import DATA
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
 from parambudget.training.run.resume import restore_newest_checkpoint
 from parambudget.training.run.same_run import require_same_run
+from parambudget.training.run.state_reuse import ReusableState
 from parambudget.training.schedule import learning_rate
 from parambudget.training.train_state import (
     TrainState,
-    init_train_state,
     initial_weights_of,
     load_initial_weights,
     require_initial_weights,
@@ -76,7 +78,8 @@ def train(
     job: TrainJob, *, device: str = "auto", group: ProcessGroup = SINGLE_PROCESS,
     stop_requested: Callable[[], bool] = lambda: False, on_start: Callable[[], None] = lambda: None,
     on_step: Callable[[StepMetrics], None] = lambda _: None,
-    on_notice: Callable[[str], None] = lambda _: None,
+    on_notice: Callable[[str], None] = lambda _: None, states: ReusableState | None = None,
+    around_update: AbstractContextManager[object] | None = None,
 ) -> TrainResult:  # fmt: skip
     """Train a model and leave metrics.jsonl, summary.json and checkpoints in the folder of the run.
 
@@ -85,8 +88,12 @@ def train(
     is called when nothing stands in the way of the first update; `on_notice` gets what does not end the run.
     In a group of several processes each calls this; only the main one writes and calls back, except that of a
     sharded model each process writes its own rows of a checkpoint.
+    The state is taken from `states`, where a trial has left one; `around_update` is entered for every update,
+    and its time counts.
     """
-    session = _prepare(job, device, group, on_notice)
+    session = _prepare(job, device, group, on_notice, states or ReusableState())
+    if around_update is not None:
+        session.clock.around_update = around_update
     with explain_out_of_memory(job.config):
         if group.is_main:
             return main_loop(session, stop_requested, on_start, on_step, on_notice)
@@ -119,7 +126,9 @@ class _Session:
         )  # fmt: skip
 
 
-def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callable[[str], None]) -> _Session:
+def _prepare(
+    job: TrainJob, device: str, group: ProcessGroup, on_notice: Callable[[str], None], states: ReusableState
+) -> _Session:
     """Build what is trained, and refuse what cannot be."""
     model, data = job.model, job.data
     with group.synced_errors():
@@ -127,7 +136,7 @@ def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callabl
         require_windows(data, model.context_length)
         config = group.executed_config(job.config, compute)
         planned = predict_run(model, config, compute)
-        state = init_train_state(model, config, compute, group)
+        state = states.take(model, config, compute, group)
         stored = read_run_config(job.out) if job.resume else None
         origin, init = {}, job.init
         if init is None and stored is not None and stored["provenance"].get("init"):
@@ -307,11 +316,13 @@ def micro_batches(
     device."""
     for first in count(n_done * config.step.sequences_per_update, config.step.sequences_per_update):
         for micro_step in group.own_micro_steps(config):
-            batch = windows.batch(first + micro_step * config.step.batch_size, config.step.batch_size)
-            tokens_BT = torch.from_numpy(batch)
-            if compute.device.type == "cuda":
-                tokens_BT = tokens_BT.pin_memory()
-            yield tokens_BT.to(compute.device, non_blocking=True)
+            with record_function(DATA):
+                batch = windows.batch(first + micro_step * config.step.batch_size, config.step.batch_size)
+                tokens_BT = torch.from_numpy(batch)
+                if compute.device.type == "cuda":
+                    tokens_BT = tokens_BT.pin_memory()
+                tokens_BT = tokens_BT.to(compute.device, non_blocking=True)
+            yield tokens_BT
 
 
 def prefetch(batches: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -396,14 +407,18 @@ class Clock:
     peak_flops: float | None
     """Dense FLOP/s of all devices; None means that no MFU can be given."""
     started: float = field(default_factory=perf_counter)
+    around_update: AbstractContextManager[object] = field(default_factory=nullcontext)
+    """Entered for every update, before the time starts and left before it ends."""
     _entered: float = 0.0
     _seconds: list[float] = field(default_factory=list)
 
     def __enter__(self) -> Self:
+        self.around_update.__enter__()
         self._entered = perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.around_update.__exit__(None, None, None)
         self._seconds.append(perf_counter() - self._entered)
 
     def add_earlier_updates(self, tokens_per_second: Iterable[float]) -> None:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.tensors import Tensor as TableRow
 from parambudget.arch.tensors import tensors
 from parambudget.training.config import TrainConfig
 from parambudget.training.distributed import is_sharded
+from parambudget.training.profiling.kernels import CLIP
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -90,6 +92,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+@record_function(CLIP)
 def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
     """Scale the whole gradient down to `max_norm` if it is longer; returns the norm before."""
     parameters = list(parameters)
