@@ -49,8 +49,8 @@ _RULES: Final = {
 
 
 def part_of_kernel(name: str) -> Part:
-    """The part of a kernel on a GPU. A matmul of Muon looks like one of the model: kernels of the optimizer are
-    known by when they are launched."""
+    """The part of a kernel on a GPU. A matmul of Muon looks like one of the model: it is known by when it is
+    launched."""
     return _first_match("kernel", name)
 
 

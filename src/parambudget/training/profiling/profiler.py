@@ -79,7 +79,7 @@ class UpdateProfiler:
             self._update = None
 
     def observe(self, step: StepMetrics) -> None:
-        """The metrics of an update, in order; with those of the last one that is profiled, write the profile."""
+        """The metrics of every update, in order; with the last one that is profiled, write the profile."""
         self._n_seen += 1
         if BEFORE_PROFILE < self._n_seen <= self._last:
             self._steps.append(step)

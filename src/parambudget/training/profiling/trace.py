@@ -1,8 +1,8 @@
 """Where the time of updates goes, from a chrome trace of them as torch writes it.
 
-Every instant of an update counts once. On a GPU it belongs to the kernel that runs then; of several at once to
-the one that computes, so that communication and copies are what no arithmetic hides. On a CPU it belongs to
-the innermost operator.
+Every instant of an update counts once. On a GPU it belongs to the kernel that runs then; of several at once
+to the one that computes, so that communication and copies are what no arithmetic hides. On a CPU it belongs
+to the innermost operator.
 """
 
 import gzip
@@ -91,8 +91,8 @@ def measure_parts(events: Sequence[Event], *, on_gpu: bool) -> TraceFigures:
     assert updates, "no update is marked in the trace"
     if on_gpu and not any(event.category in _ON_DEVICE for event in events):
         raise InputError(
-            "the driver reported no kernel of the GPU; end other profilers on it, and see whether its counters "
-            "are for administrators only"
+            "the driver reported no kernel of the GPU; end other profilers on it, and see whether the driver "
+            "lets only administrators profile"
         )
     spans = list(_device_spans(events) if on_gpu else _host_spans(events))
     n, total = len(updates), sum(end - start for start, end in updates)
@@ -183,8 +183,8 @@ def _innermost(events: list[Event]) -> Iterator[tuple[list[str], float, float]]:
 
 
 def _count_once(spans: Iterable[Span], updates: Sequence[tuple[float, float]]) -> dict[Part, float]:
-    """Seconds of each part within the updates. Where spans overlap, what computes counts and what it hides does
-    not."""
+    """Seconds of each part within the updates. Where spans overlap, what computes counts, and what it hides
+    does not."""
     rank: dict[Part, int] = {part: i for i, part in enumerate(PARTS)}  # `PARTS` ends with what can be hidden
     changes = [(start, len(PARTS), 1) for start, _ in updates] + [(end, len(PARTS), -1) for _, end in updates]
     for span in spans:
