@@ -51,10 +51,18 @@ KERNELS = {
     "triton_poi_fused__to_copy_add_5": "elementwise",
     "void at::native::vectorized_elementwise_kernel<4, at::native::FillFunctor<float>, "
     "std::array<char*, 1ul>>(int, at::native::FillFunctor<float>, std::array<char*, 1ul>)": "elementwise",
-    "triton_red_fused__log_softmax_nll_loss_forward_8": "loss",
-    "triton_red_fused__log_softmax__log_softmax_backward_data_nll_loss_backward_nll_loss_forward_0": "loss",
+    "triton_per_fused__fused_rms_norm_backward__to_copy_add_view_7": "elementwise",
+    "triton_poi_fused__scaled_dot_product_flash_attention__to_copy__unsafe_view_add_cat_mul_split_with_sizes_sub_"
+    "transpose_view_2": "elementwise",
+    "triton_poi_fused__grouped_mm__to_copy_cat_transpose_11": "elementwise",
+    "triton_per_fused__softmax_add_prepare_softmax_online_4": "elementwise",
+    "triton_per_fused__log_softmax__to_copy__unsafe_view_clone_div_nll_loss_forward_slice_23": "loss",
+    "triton_per_fused__to_copy_prepare_softmax_online_slice_9": "loss",
+    "triton_red_fused__log_softmax_backward_data__unsafe_view_arange_clone_div_eq_expand_nll_loss_backward_scalar"
+    "_tensor_slice_view_2": "loss",
     "triton_poi_fused__to_copy_0": "weights",
     "triton_poi_fused__to_copy_t_31": "weights",
+    "triton_poi_fused__to_copy_constant_pad_nd_t_9": "weights",
     "void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<float>, "
     "std::array<char*, 3ul>>(int, at::native::CUDAFunctor_add<float>, std::array<char*, 3ul>)": "weights",
     MULTI_TENSOR + "TensorListMetadata<2>, at::native::(anonymous namespace)::CopyFunctor<float, "
@@ -247,8 +255,7 @@ def test_profiled_updates_are_ordinary_ones(train, tmp_path):
     profile = UpdateProfile.read(tmp_path / "profiled")
     assert (profile.first_step, profile.last_step, profile.planned) == (3, 4, None)
     assert all(profile.seconds[part] > 0 for part in ("matmuls", "attention", "loss", "clip", "optimizer"))
-    # The mark in the trace is set just within the time that the loop takes.
-    assert 0.7 <= profile.sum_seconds / profile.update_seconds <= 1.0
+    assert profile.sum_seconds == pytest.approx(profile.update_seconds, rel=0.1)
     figures = measure_parts(read_events(tmp_path / "profiled/trace.json.gz"), on_gpu=False)
     assert figures.seconds == pytest.approx(profile.seconds)
     screen = update_profile_screen(profile, Path("profiled"))
@@ -260,7 +267,7 @@ def test_profiled_updates_are_ordinary_ones(train, tmp_path):
     [
         (("--steps", "5", "--profile", "0"), "--profile 0 is not a number of updates to profile; use 1 to"),
         (("--steps", "5", "--profile", "21"), "--profile 21 is not a number"),
-        (("--steps", "4", "--profile", "3"), "needs 5 updates, the first 2 as a warm-up, and there are 4; use --profile 2"),
+        (("--steps", "4", "--profile", "3"), "the first 2 as a warm-up, and there are 4; use --profile 2"),
         (("--steps", "2", "--profile", "1"), "use at least 3 steps"),
     ],
     ids=["none", "many", "short", "shorter"],

@@ -145,7 +145,7 @@ def _compared_with(profile: UpdateProfile) -> str:
     """How much of the measured time of an update the parts explain."""
     explained = f"{100 * profile.sum_seconds / profile.update_seconds:.1f} %"
     measured = _milliseconds(profile.update_seconds)
-    return f"{explained} of the {measured} that the training loop measured, the profiler's own time included"
+    return f"{explained} of the {measured} that an update took by the clock, the profiler's own time included"
 
 
 def _milliseconds(seconds: float) -> str:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from parambudget.training.checkpoint.sharded import ShardedCheckpointWriter
 
 MOST_SKIPPED_IN_A_ROW: Final = 5
+NOTHING: Final = nullcontext()
 BEFORE_FIRST_STEP: Final = StepMetrics(0, None, 0.0, None, False, 0, 0.0, None)
 
 
@@ -79,7 +80,7 @@ def train(
     stop_requested: Callable[[], bool] = lambda: False, on_start: Callable[[], None] = lambda: None,
     on_step: Callable[[StepMetrics], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None, states: ReusableState | None = None,
-    around_update: AbstractContextManager[object] | None = None,
+    around_update: AbstractContextManager[object] = NOTHING,
 ) -> TrainResult:  # fmt: skip
     """Train a model and leave metrics.jsonl, summary.json and checkpoints in the folder of the run.
 
@@ -88,12 +89,12 @@ def train(
     is called when nothing stands in the way of the first update; `on_notice` gets what does not end the run.
     In a group of several processes each calls this; only the main one writes and calls back, except that of a
     sharded model each process writes its own rows of a checkpoint.
-    The state is taken from `states`, where a trial has left one; `around_update` is entered for every update,
-    and its time counts.
+    The state is taken from `states`, where a trial may have left one. `around_update` is entered for every
+    update.
     """
-    session = _prepare(job, device, group, on_notice, states or ReusableState())
-    if around_update is not None:
-        session.clock.around_update = around_update
+    session = replace(
+        _prepare(job, device, group, on_notice, states or ReusableState()), around_update=around_update
+    )
     with explain_out_of_memory(job.config):
         if group.is_main:
             return main_loop(session, stop_requested, on_start, on_step, on_notice)
@@ -109,6 +110,7 @@ class _Session:
     metadata: files.RunMetadata
     clock: "Clock"
     planned: Prediction | None
+    around_update: AbstractContextManager[object] = NOTHING
 
     def result_after(self, step: StepMetrics) -> TrainResult:
         """The run as it is after `step`, which is saved or about to be."""
@@ -257,7 +259,9 @@ def run_updates(
     job, group, last = session.job, session.state.group, first
     if group.all_reduce_any(stop_requested()):
         return last, None
-    for last in train_steps(session.state, job.model, job.config, job.data, first.step, session.clock):
+    for last in train_steps(
+        session.state, job.model, job.config, job.data, first.step, session.clock, session.around_update
+    ):
         on_step(last)
         saver.observe(last)
         saver.poll()
@@ -275,8 +279,9 @@ def run_updates(
 
 
 def train_steps(
-    state: TrainState, model: ModelConfig, config: TrainConfig, data: TokenData, n_done: int, clock: "Clock"
-) -> Iterator[StepMetrics]:
+    state: TrainState, model: ModelConfig, config: TrainConfig, data: TokenData, n_done: int, clock: "Clock",
+    around_update: AbstractContextManager[object] = NOTHING,
+) -> Iterator[StepMetrics]:  # fmt: skip
     """Make the updates after the first `n_done`; each is made when the next item is asked for."""
     windows = TokenWindows(data.train, model.context_length, config.seed)
     held_out = validation_windows(data, model.context_length, config.eval_tokens)
@@ -284,7 +289,7 @@ def train_steps(
     for i in range(n_done, config.steps):
         rate = learning_rate(i, config)
         set_learning_rate(state.optimizer, rate)
-        with clock:
+        with around_update, clock:
             own_loss = accumulate_gradients(state.loss_fn, batches, config, state.compute, state.group)
             mean_loss = state.group.all_reduce_mean(own_loss)
             norm = clip_grad_norm(state.module.parameters(), config.grad_clip)
@@ -407,18 +412,14 @@ class Clock:
     peak_flops: float | None
     """Dense FLOP/s of all devices; None means that no MFU can be given."""
     started: float = field(default_factory=perf_counter)
-    around_update: AbstractContextManager[object] = field(default_factory=nullcontext)
-    """Entered for every update, before the time starts and left before it ends."""
     _entered: float = 0.0
     _seconds: list[float] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self.around_update.__enter__()
         self._entered = perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.around_update.__exit__(None, None, None)
         self._seconds.append(perf_counter() - self._entered)
 
     def add_earlier_updates(self, tokens_per_second: Iterable[float]) -> None:

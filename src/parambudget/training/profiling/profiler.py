@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
+from time import perf_counter
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
@@ -39,6 +40,9 @@ class UpdateProfiler:
     _steps: list[StepMetrics] = field(default_factory=list)
     """The updates that were profiled, as their metrics come."""
     _n_seen: int = 0
+    _seconds: list[float] = field(default_factory=list)
+    """From when the device had nothing left of the update before, until it had nothing left of this one."""
+    _entered: float = 0.0
     _profiler: profile | None = None
     _stopped: bool = False
     _update: record_function | None = None
@@ -71,10 +75,13 @@ class UpdateProfiler:
             self._wait()
             self._update = record_function(UPDATE)
             self._update.__enter__()
+            self._entered = perf_counter()
 
     def __exit__(self, *_: object) -> None:
         if self._update is not None:
             self._wait()
+            if self._n_entered > BEFORE_PROFILE:
+                self._seconds.append(perf_counter() - self._entered)
             self._update.__exit__(None, None, None)
             self._update = None
 
@@ -105,10 +112,9 @@ class UpdateProfiler:
         try:
             figures = measure_parts(self._write_trace(), on_gpu=self._on_gpu)
             first, last = self._steps[0], self._steps[-1]
-            tokens = first.tokens // first.step
             made = UpdateProfile(
                 device=self.compute.name, first_step=first.step, last_step=last.step,
-                update_seconds=mean(tokens / step.tokens_per_second for step in self._steps),
+                update_seconds=mean(self._seconds),
                 seconds=figures.seconds, planned=None if self.planned is None else dict(self.planned),
                 kernels=figures.kernels,
             )  # fmt: skip

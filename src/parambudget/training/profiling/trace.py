@@ -33,6 +33,8 @@ _ON_DEVICE: Final = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 _LAUNCHES: Final = frozenset({"cuda_runtime", "cuda_driver"})
 _ON_HOST: Final = frozenset({"cpu_op", "user_annotation"})
 _MICRO: Final = 1e-6
+_WAITED_FOR: Final = ("gloo:", "c10d::")
+"""Names of communication between CPUs, in threads of its own."""
 
 
 class Event(NamedTuple):
@@ -151,7 +153,7 @@ def _host_spans(events: Sequence[Event]) -> Iterator[Span]:
         if (part := _part_of_stack(stack)) != "idle":
             yield Span(start, end, part, stack[-1])
     for event in events:
-        if event.thread != main and part_of_operator(event.name) == "communication":
+        if event.thread != main and event.name.startswith(_WAITED_FOR):
             yield Span(event.start, event.end, "communication", event.name)
 
 

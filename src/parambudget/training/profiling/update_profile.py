@@ -58,7 +58,7 @@ class UpdateProfile:
     first_step: Count
     last_step: Count
     update_seconds: Seconds
-    """As the metrics of these updates have it. The profiler's own time is in it."""
+    """By the clock, until the device has done all of an update. The profiler's own time is in it."""
     seconds: dict[Part, Seconds]
     """Measured, part by part; `idle` is when nothing runs on the device."""
     planned: dict[Part, Seconds] | None

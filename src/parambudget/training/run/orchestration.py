@@ -15,7 +15,7 @@ from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import require_windows
 from parambudget.training.device import Compute, explain_missing_kernel, select_device
 from parambudget.training.distributed import ProcessGroup, join_process_group
-from parambudget.training.loop import TrainJob, train
+from parambudget.training.loop import NOTHING, TrainJob, train
 from parambudget.training.metrics import StepMetrics, TrainResult, run_config_path
 from parambudget.training.profiling.update_profile import require_updates_to_profile
 from parambudget.training.run.forecast import predict_parts, predict_run
@@ -175,11 +175,11 @@ def _log_steps(
 def _profile_updates(
     on_step: Callable[[StepMetrics], None], request: RunRequest, config: TrainConfig, compute: Compute,
     group: ProcessGroup, events: TrainEvents,
-) -> Iterator[tuple[Callable[[StepMetrics], None], AbstractContextManager[None] | None]]:  # fmt: skip
+) -> Iterator[tuple[Callable[[StepMetrics], None], AbstractContextManager[None]]]:  # fmt: skip
     """`on_step` and what to enter around every update; together they profile some if that is asked for."""
     n_updates = request.options.profile
     if n_updates is None or not group.is_main:
-        yield on_step, None
+        yield on_step, NOTHING
         return
     from parambudget.training.profiling.profiler import UpdateProfiler
 
