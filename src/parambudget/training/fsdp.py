@@ -58,8 +58,8 @@ def _reshard_after_eval(loss: LossModule, *_: object) -> None:
 def mixed_precision_policy(compute: Compute, *, in_layer: bool) -> MixedPrecisionPolicy:
     """Layers are gathered in bfloat16 where matmuls run in it; gradients are always reduced in float32.
 
-    The embedding and everything else outside the layers is gathered in float32, and so the residual stream
-    stays float32.
+    The embedding and everything else outside the layers is gathered in float32; the residual stream is
+    bfloat16 from the embedding on.
     """
     layers = torch.bfloat16 if compute.bf16 and in_layer else None
     return MixedPrecisionPolicy(param_dtype=layers, reduce_dtype=torch.float32, cast_forward_inputs=False)

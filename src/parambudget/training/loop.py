@@ -324,9 +324,10 @@ def micro_batches(
             with record_function(DATA):
                 batch = windows.batch(first + micro_step * config.step.batch_size, config.step.batch_size)
                 tokens_BT = torch.from_numpy(batch)
-                if compute.device.type == "cuda":
+                pinned = compute.device.type == "cuda"
+                if pinned:
                     tokens_BT = tokens_BT.pin_memory()
-                tokens_BT = tokens_BT.to(compute.device, non_blocking=True)
+                tokens_BT = tokens_BT.to(compute.device, non_blocking=pinned)
             yield tokens_BT
 
 

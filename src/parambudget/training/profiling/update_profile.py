@@ -22,8 +22,13 @@ second starts the profiler."""
 Seconds = Annotated[float, Field(ge=0)]
 
 
-def require_updates_to_profile(n_updates: int | None, steps: int) -> None:
-    """Refuse to profile more updates than a run has, after those that come before."""
+def require_profilable(n_updates: int | None, steps: int, device_type: str) -> None:
+    """Refuse to profile more updates than a run has, after those that come before; and devices whose kernels
+    torch's traces do not have."""
+    if n_updates is not None and device_type not in ("cpu", "cuda"):
+        raise InputError(
+            f"`profile` needs a CPU or CUDA: a trace has no kernels of {device_type}; leave it out"
+        )
     if n_updates is None or n_updates + BEFORE_PROFILE <= steps:
         return
     most = steps - BEFORE_PROFILE

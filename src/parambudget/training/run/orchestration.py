@@ -13,11 +13,11 @@ from parambudget.text.forms import describe_left_out
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import require_windows
-from parambudget.training.device import Compute, explain_missing_kernel, select_device
+from parambudget.training.device import Compute, explain_missing_kernel, mps_notice, select_device
 from parambudget.training.distributed import ProcessGroup, join_process_group
 from parambudget.training.loop import NOTHING, TrainJob, train
 from parambudget.training.metrics import StepMetrics, TrainResult, run_config_path
-from parambudget.training.profiling.update_profile import require_updates_to_profile
+from parambudget.training.profiling.update_profile import require_profilable
 from parambudget.training.run.forecast import predict_parts, predict_run
 from parambudget.training.run.repetition import repetition_notice
 from parambudget.training.run.request import RunRequest, RunStart, TrainEvents
@@ -63,8 +63,8 @@ def _run_in_group(
     states = ReusableState()
     with compute.fixed_arithmetic():
         with group.synced_errors():
-            data, settings = _prepare(group, request, compute, events, states)
-            require_updates_to_profile(options.profile, settings.resolved.config.steps)
+            data, settings = _prepare(group, request, device, compute, events, states)
+            require_profilable(options.profile, settings.resolved.config.steps, compute.device.type)
         config = settings.resolved.config
         planned = predict_run(model, config, compute)
         start = RunStart(
@@ -94,8 +94,9 @@ def _run_in_group(
 
 
 def _prepare(
-    group: ProcessGroup, request: RunRequest, compute: Compute, events: TrainEvents, states: ReusableState
-) -> tuple[TokenData, ResolvedSettings]:
+    group: ProcessGroup, request: RunRequest, device: str, compute: Compute, events: TrainEvents,
+    states: ReusableState,
+) -> tuple[TokenData, ResolvedSettings]:  # fmt: skip
     """Text and settings. What can be refused without the text is refused before it is read."""
     model, out, options = request.model, request.out, request.options
     if options.shard:
@@ -115,6 +116,8 @@ def _prepare(
         )
     if compute.device.type == "cuda" and compute.peak_flops is None:
         events.on_notice(f"the peak FLOP/s of {compute.name} is not known, so no MFU is given")
+    if (notice := mps_notice(device, compute)) is not None:
+        events.on_notice(notice)
     with _status(events, "reading the text (the first time, its tokenizer is trained and it is encoded)"):
         data = group.main_process_first(lambda: text.read(model.vocab_size))
     _give_notes(data, events.on_notice)
