@@ -134,7 +134,7 @@ def train(
         typer.Option(
             metavar="N",
             help="Profile N updates, such as 3, after two others: where their time goes, and a trace.",
-            rich_help_panel=RUN_PANEL,
+            rich_help_panel=MORE_PANEL,
         ),
     ] = None,
     *,
