@@ -231,6 +231,11 @@ def _optimizer(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
     return moved / profile.bandwidth_bytes + products
 
 
+def clip_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
+    """Of the optimizer's seconds in an update, those for the norm of the gradient and its scaling."""
+    return CLIP_BYTES * total(m) / profile.bandwidth_bytes / (step.world_size if step.shard else 1)
+
+
 def _newton_schulz(profile: DeviceProfile, out: Size, into: Size) -> Size:
     """The products of one matrix: Jordan 2024, as torch.optim.Muon has them."""
     short, long, flops = np.minimum(out, into), np.maximum(out, into), profile.newton_schulz_flops
