@@ -203,32 +203,14 @@ class _PermuteRows(torch.autograd.Function):
         return gradient_MD[inverse], None, None
 
 
-class ExpertMatrices(NamedTuple):
-    """The weights of all experts of a layer, in the dtype in which they are multiplied."""
-
-    into: Tensor
-    """Of each expert the rows of the gate, if there is one, and those of `up`, (E, 2F or F, D)."""
-    into_bias: Tensor | None
-    down: Tensor
-    """(E, D, F)."""
-    down_bias: Tensor | None
-
-    def run(self, x_MD: Tensor, ends: Tensor, activation: "FFNActivation") -> Tensor:
-        """Every row through its own expert, (M, D): expert e has the rows before `ends[e]` that no expert
-        before it has."""
-        joined = grouped_linear(x_MD, self.into, self.into_bias, ends)
-        n_parts = joined.shape[-1] // self.down.shape[-1]
-        gate, up = joined.chunk(2, dim=-1) if n_parts == 2 else (None, joined)
-        return grouped_linear(activation(gate, up), self.down, self.down_bias, ends)
-
-
 def grouped_linear(x_MI: Tensor, weight_EOI: Tensor, bias_EO: Tensor | None, ends: Tensor) -> Tensor:
-    """Every row times the matrix of its own expert, (M, O), by torch's grouped matmul.
+    """Every row times the matrix of its own expert, (M, O), by torch's grouped matmul: expert e has the rows
+    before `ends[e]` that no expert before it has.
 
-    That takes no bias, and only rows of a multiple of 16 bytes. So the bias is one more column of the matrix,
-    for an input that is always 1, and columns and rows of zeros make up the rest. Only on GPUs of compute
-    capability 9.0 and 10.0 torch has one kernel for it; on others the host waits once to multiply the groups
-    one by one.
+    The operator takes no bias, and only rows of a multiple of 16 bytes. So the bias is one more column of the
+    matrix, for an input that is always 1, and columns and rows of zeros make up the rest. On GPUs of compute
+    capability 9.0 and 10.0 it is one kernel; on others torch waits for `ends` and multiplies the groups one
+    after another.
 
     Source: aten/src/ATen/native/cuda/GroupedBlas.cpp of PyTorch, commit 00d4eaf.
     """
@@ -256,20 +238,21 @@ class SeparateExperts(nn.ModuleList):
         return [expert(part_ND) for expert, part_ND in zip(self, parts, strict=True)]
 
     def run_at_once(self, x_MD: Tensor, ends: Tensor) -> Tensor:
-        """The outputs for rows sorted by expert, (M, D)."""
+        """The outputs of rows that are sorted by expert, (M, D)."""
         experts = [cast(FeedForward, expert) for expert in self]
         into = [linear for expert in experts for linear in (expert.gate, expert.up) if linear is not None]
-        down = [expert.down for expert in experts]
-        matrices = ExpertMatrices(*self._stack(into, x_MD.dtype), *self._stack(down, x_MD.dtype))
-        return matrices.run(x_MD, ends, self.activation)
+        gate_up = self._run_stacked(into, x_MD, ends)
+        gate, up = gate_up.chunk(2, dim=-1) if len(into) > len(experts) else (None, gate_up)
+        return self._run_stacked([expert.down for expert in experts], self.activation(gate, up), ends)
 
-    def _stack(self, linears: list[nn.Linear], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        """The weights of as many linear maps of each expert as one tensor, and the biases as one."""
-        shape = (len(self), -1)
-        weight = torch.cat([linear.weight.to(dtype) for linear in linears]).unflatten(0, shape)
+    def _run_stacked(self, linears: list[nn.Linear], x_MI: Tensor, ends: Tensor) -> Tensor:
+        """Several linear maps of each expert, given expert by expert, as one matrix each."""
+        weight_EOI = torch.cat([linear.weight.to(x_MI.dtype) for linear in linears])
+        weight_EOI = weight_EOI.unflatten(0, (len(self), -1))
         if linears[0].bias is None:
-            return weight, None
-        return weight, torch.cat([linear.bias.to(dtype) for linear in linears]).unflatten(0, shape)
+            return grouped_linear(x_MI, weight_EOI, None, ends)
+        bias_EO = torch.cat([linear.bias.to(x_MI.dtype) for linear in linears]).unflatten(0, (len(self), -1))
+        return grouped_linear(x_MI, weight_EOI, bias_EO, ends)
 
 
 class FusedExperts(nn.Module):
@@ -289,10 +272,9 @@ class FusedExperts(nn.Module):
         return self.down([self.activation(gate, up) for gate, up in zip(gates, self.up(parts), strict=True)])
 
     def run_at_once(self, x_MD: Tensor, ends: Tensor) -> Tensor:
-        """The outputs for rows sorted by expert, (M, D)."""
-        into = [linear for linear in (self.gate, self.up) if linear is not None]
-        matrices = ExpertMatrices(*_join(into, x_MD.dtype), *_join([self.down], x_MD.dtype))
-        return matrices.run(x_MD, ends, self.activation)
+        """The outputs of rows that are sorted by expert, (M, D)."""
+        gate = None if self.gate is None else self.gate.run_at_once(x_MD, ends)
+        return self.down.run_at_once(self.activation(gate, self.up.run_at_once(x_MD, ends)), ends)
 
 
 class StackedLinear(nn.Module):
@@ -310,12 +292,10 @@ class StackedLinear(nn.Module):
         biases = [None] * len(parts) if self.bias is None else self.bias.unbind()
         return [F.linear(*args) for args in zip(parts, self.weight.unbind(), biases, strict=True)]
 
-
-def _join(linears: list[StackedLinear], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """The rows of each expert's matrices below each other, and their biases behind each other."""
-    weight = torch.cat([linear.weight.to(dtype) for linear in linears], dim=1)
-    biases = [linear.bias.to(dtype) for linear in linears if linear.bias is not None]
-    return weight, torch.cat(biases, dim=1) if biases else None
+    def run_at_once(self, x_MI: Tensor, ends: Tensor) -> Tensor:
+        """The maps of rows that are sorted by expert, (M, O)."""
+        bias = None if self.bias is None else self.bias.to(x_MI.dtype)
+        return grouped_linear(x_MI, self.weight.to(x_MI.dtype), bias, ends)
 
 
 def select_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:

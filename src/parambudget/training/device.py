@@ -40,6 +40,11 @@ class Compute:
             "cuda" if self.device.type == "cuda" else "cpu", bf16=self.bf16, compiled=self.compiled
         )
 
+    @property
+    def is_asynchronous(self) -> bool:
+        """The host launches what the device computes later."""
+        return self.device.type == "cuda"
+
     def autocast(self) -> AbstractContextManager[None]:
         """The context for forward passes."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()

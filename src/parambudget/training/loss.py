@@ -70,11 +70,17 @@ class ExpertLoadBalancer:
         return ((load_LE.amax(-1) / load_LE.mean(-1)).max(),)
 
     @torch.no_grad()
-    def update_router_bias(self) -> None:
-        """Make experts that got less than an even share more likely to be chosen, and the others less."""
-        for layer in self.layers:
-            if layer.correction is not None and layer.load is not None:
-                layer.correction += ROUTER_BIAS_STEP * torch.sign(layer.load.mean() - layer.load)
+    def update_router_bias(self, found_inf: Tensor) -> None:
+        """Make experts that got less than an even share more likely to be chosen, and the others less. If
+        `found_inf` is 1 and not 0, nothing changes."""
+        loads = [layer.load for layer in self.layers if layer.load is not None]
+        corrections = [layer.correction for layer in self.layers if layer.correction is not None]
+        if corrections:
+            load_LE = torch.stack(loads)
+            step_LE = (
+                ROUTER_BIAS_STEP * torch.sign(load_LE.mean(-1, keepdim=True) - load_LE) * (1 - found_inf)
+            )
+            torch._foreach_add_(corrections, step_LE.unbind())
 
 
 NO_EXPERTS: Final = ExpertLoadBalancer(())
