@@ -135,14 +135,17 @@ def attend(
     all of them.
     """
     group = options.group
-    if mask is None and not options.eager:
+    # torch states grouped heads for CUDA (and has them on the CPU), not for MPS.
+    grouped_by_torch = group == 1 or q_BHTK.device.type != "mps"
+    if mask is None and not options.eager and grouped_by_torch:
         causal = q_BHTK.shape[2] > 1
         return _sdpa(q_BHTK, k_BGSK, v_BGSV, options, is_causal=causal, enable_gqa=group > 1)
     # Not every kernel that takes a mask also takes grouped heads.
     k_BHSK, v_BHSV = (x.repeat_interleave(group, dim=1) if group > 1 else x for x in (k_BGSK, v_BGSV))
     if options.eager:
         return _attention_weights(q_BHTK, k_BHSK, mask, options, sinks_H).to(v_BHSV.dtype) @ v_BHSV
-    return _sdpa(q_BHTK, k_BHSK, v_BHSV, options, mask=mask)
+    causal = mask is None and q_BHTK.shape[2] > 1
+    return _sdpa(q_BHTK, k_BHSK, v_BHSV, options, mask=mask, is_causal=causal)
 
 
 def _sdpa(

@@ -8,7 +8,7 @@ Written by hand and never generated from the table of tensors, but with the same
 
 import math
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
 from parambudget.nn.attention import Attention, LatentAttention, attention_mask
-from parambudget.nn.mlp import FeedForward, MixtureOfExperts, StackedLinear
+from parambudget.nn.mlp import FeedForward, MixtureOfExperts, Routing, StackedLinear
 from parambudget.nn.norms import Norm, cast_for_matmul
 from parambudget.nn.rotary import Rotary, Rotation
 
@@ -73,11 +73,13 @@ class Transformer(nn.Module):
         inputs = self._layer_inputs(tokens_BT.shape[1], start, x_BTD)
         for layer, (rotation, mask) in zip(self.layers, inputs, strict=True):
             if gradient_checkpointing:
-                x_BTD = checkpoint(
+                x_BTD, routing = checkpoint(
                     layer, x_BTD, rotation, mask, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                x_BTD = layer(x_BTD, rotation, mask)
+                x_BTD, routing = layer(x_BTD, rotation, mask)
+            if routing is not None:
+                cast(MixtureOfExperts, layer.ffn).count(routing)
         return self.project_out(self.norm(x_BTD))
 
     def logits(self, x_BTD: Tensor, *, multiple: int = 1) -> Tensor:
@@ -186,25 +188,36 @@ class Block(nn.Module):
             self.ffn = FeedForward(m, m.intermediate_size, bias=m.ffn_bias)
         self.ffn_out_norm = Norm(m, m.dim) if after else nn.Identity()
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
-        """The residual stream after this layer, (B, T, D)."""
+    def forward(
+        self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None
+    ) -> tuple[Tensor, Routing | None]:
+        """The residual stream after this layer, (B, T, D), and where its experts' tokens were sent, if they
+        are to be counted."""
         if self.is_post_norm:
             x_BTD = self.attention_norm(x_BTD + self._attention_branch(x_BTD, rotation, mask))
-            return self.ffn_norm(x_BTD + self._ffn_branch(x_BTD))
+            ffn_BTD, routing = self._ffn_branch(x_BTD)
+            return self.ffn_norm(x_BTD + ffn_BTD), routing
         normed_BTD = self.attention_norm(x_BTD)
         attention_BTD = self._attention_branch(normed_BTD, rotation, mask)
         if self.block == "parallel_shared_norm":
-            return x_BTD + attention_BTD + self._ffn_branch(normed_BTD)
+            ffn_BTD, routing = self._ffn_branch(normed_BTD)
+            return x_BTD + attention_BTD + ffn_BTD, routing
         if self.block == "parallel":
-            return x_BTD + attention_BTD + self._ffn_branch(self.ffn_norm(x_BTD))
+            ffn_BTD, routing = self._ffn_branch(self.ffn_norm(x_BTD))
+            return x_BTD + attention_BTD + ffn_BTD, routing
         x_BTD = x_BTD + attention_BTD
-        return x_BTD + self._ffn_branch(self.ffn_norm(x_BTD))
+        ffn_BTD, routing = self._ffn_branch(self.ffn_norm(x_BTD))
+        return x_BTD + ffn_BTD, routing
 
     def _attention_branch(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
         return self._scale_branch(self.attention_out_norm(self.attention(x_BTD, rotation, mask)))
 
-    def _ffn_branch(self, x_BTD: Tensor) -> Tensor:
-        return self._scale_branch(self.ffn_out_norm(self.ffn(x_BTD)))
+    def _ffn_branch(self, x_BTD: Tensor) -> tuple[Tensor, Routing | None]:
+        if isinstance(self.ffn, MixtureOfExperts):
+            ffn_BTD, routing = self.ffn.route(x_BTD)
+        else:
+            ffn_BTD, routing = self.ffn(x_BTD), None
+        return self._scale_branch(self.ffn_out_norm(ffn_BTD)), routing
 
     def _scale_branch(self, branch_BTD: Tensor) -> Tensor:
         if self.residual_multiplier != 1:

@@ -350,12 +350,51 @@ def _activate(graph: OpGraph, m: Dims, name: str, gate: Activation | None, up: A
 def _experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation:
     """Routed experts, and shared ones that every token uses."""
     shared = _shared_experts(graph, m, name, x)
+    if graph.backend.runs_experts_at_once:
+        routed = _experts_at_once(graph, m, name, x)
+        return routed if shared is None else graph.add(name, routed, shared)
     # A compiler does not know how many tokens an expert gets: what depends on it runs eagerly.
     eager = OpGraph(replace(graph.backend, compiled=False))
     weights = _expert_weights(eager, m, name, x)
     routed = _routed_experts(eager, m, name, x, weights)
     graph.ops += eager.ops
     return routed if shared is None else graph.add(name, routed, shared)
+
+
+def _experts_at_once(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation:
+    """The router and its experts as inductor compiles them, with one grouped matmul for each matrix."""
+    moe, n_chosen, n_bytes = m.moe, m.moe.n_experts_per_token, graph.backend.matmul_bytes
+    logits, weights = Activation(moe.n_experts, FLOAT32), Activation(n_chosen, FLOAT32)
+    # The scores are recomputed from the logits, by softmax with two numbers a row; the router's input in
+    # float32 is computed again.
+    graph.record(
+        Op(
+            name, (x,), logits, scratch_bytes=m.dim * FLOAT32,
+            other_parameters=moe.n_experts * (m.dim + (1 if moe.router_bias else 0)),
+        )
+    )  # fmt: skip
+    saved = [("logits", logits), ("indices", Activation(n_chosen, INT64))]
+    saved += [("rows", Activation(2, FLOAT32))] * (moe.router_scores == "softmax")
+    graph.record(Op(name, (logits,), weights, saved=tuple(saved)))
+    gathered = Activation(n_chosen * m.dim, n_bytes)
+    orders = (("order", Activation(n_chosen, INT64)), ("order_back", Activation(n_chosen, INT64)))
+    graph.record(Op(name, (x,), gathered, saved=orders))
+
+    def project(which: str, source: Activation, width: Size, out: Size) -> Activation:
+        return graph.record(
+            Op(
+                f"{name}.experts.{which}", (source,), Activation(n_chosen * out, n_bytes),
+                saved=(("input", source),), is_matmul=True, matrix_elements=moe.n_experts * width * out,
+                other_parameters=moe.n_experts * out if moe.expert_bias else 0,
+            )
+        )  # fmt: skip
+
+    width = moe.expert_intermediate_size
+    gate = project("gate", gathered, m.dim, width) if m.gated else None
+    between = _activate(graph, m, f"{name}.experts", gate, project("up", gathered, m.dim, width))
+    outputs = project("down", between, width, m.dim)
+    saved = [("expert_outputs", outputs), ("weights", weights)]
+    return graph.record(Op(name, (outputs, weights), Activation(m.dim, n_bytes), saved=tuple(saved)))
 
 
 def _shared_experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation | None:
