@@ -46,7 +46,7 @@ def test_every_architecture_runs_with_bf16_weights(model):
 def test_the_residual_stream_is_in_the_precision_of_matmuls_from_the_embedding_on(bf16, dtype, model):
     module, seen = built(model), []
     for layer in module.layers:
-        layer.register_forward_hook(lambda _, inputs, output: seen.extend((inputs[0].dtype, output.dtype)))
+        layer.register_forward_hook(lambda _, inputs, output: seen.extend((inputs[0].dtype, output[0].dtype)))
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         module.hidden_states(random_tokens(model))
     assert {*seen} == {dtype}

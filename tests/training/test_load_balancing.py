@@ -48,7 +48,7 @@ def test_the_balance_adds_its_gradient_and_leaves_the_loss(way):
     assert torch.equal(plain.loss_fn(TOKENS), balanced.loss_fn(TOKENS))
     alone = state_of()
     alone.module.hidden_states(TOKENS[:, :-1])
-    alone.balancer.load_balancing_loss().mul(0.5).backward()
+    alone.balancer.take_load_balancing_loss().mul(0.5).backward()
     of_plain, of_balanced = gradients(plain), gradients(balanced)
     for name, parameter in alone.module.named_parameters():
         added = 0.0 if parameter.grad is None else parameter.grad
@@ -99,7 +99,7 @@ def busiest_after(model, n: int, improve) -> float:
 
 def descended(balance, descent) -> None:
     descent.zero_grad()
-    balance.load_balancing_loss().backward()
+    balance.take_load_balancing_loss().backward()
     descent.step()
 
 

@@ -14,12 +14,13 @@ from parambudget.cost.params import total
 from parambudget.errors import CheckFailed, InputError
 from parambudget.nn.transformer import Transformer
 from parambudget.training import loop, train_state
+from parambudget.training.calibrate import calibrate
 from parambudget.training.checkpoint import files
 from parambudget.training.dataloader import TokenWindows
-from parambudget.training.device import Environment, select_device
+from parambudget.training.device import Environment, mps_notice, select_device
 from parambudget.training.loop import evaluate, validation_windows
 from parambudget.training.loss import build_loss
-from parambudget.training.optimizer import build_optimizer, set_learning_rate
+from parambudget.training.optimizer import build_optimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -252,7 +253,8 @@ def test_only_matrices_are_decayed():
     )
     module = Transformer(model, device="cpu")
     optimizer = build_optimizer(module, model, small_config(optimizer="adamw"))
-    decayed, others = (group["params"] for group in optimizer.param_groups)
+    decayed = [p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]]
+    others = [p for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]]
     names = {parameter: name for name, parameter in module.named_parameters()}
     assert {name.split(".")[-1] for name in (names[p] for p in decayed)} == {"weight"}
     assert all(parameter.dim() == 2 for parameter in decayed)
@@ -260,13 +262,6 @@ def test_only_matrices_are_decayed():
     assert {"embed.weight", "position.weight", "norm.weight", "lm_head.bias"} <= {
         names[parameter] for parameter in others
     }
-
-
-def test_the_learning_rate_is_set_on_every_group():
-    model = small_model()
-    optimizer = build_optimizer(Transformer(model, device="cpu"), model, small_config(optimizer="muon"))
-    set_learning_rate(optimizer, 0.25)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
 
 
 def test_a_folder_of_another_run_is_refused_and_left_alone(data, tmp_path):
@@ -300,8 +295,41 @@ def test_cuda_where_there_is_none_is_one_line():
 
 @pytest.mark.parametrize("asked", ["gpu", "cuda:x", "meta", ""])
 def test_a_device_that_is_none_is_one_line(asked):
-    with pytest.raises(InputError, match="use auto, cpu, cuda or cuda:N"):
+    with pytest.raises(InputError, match="use auto, cpu, cuda, cuda:N or mps"):
         select_device(asked)
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="asks for a device that is not there")
+@pytest.mark.parametrize("asked", ["mps", "mps:0"])
+def test_mps_where_there_is_none_is_one_line(asked):
+    with pytest.raises(InputError, match="sees no Apple GPU; use cpu or auto"):
+        select_device(asked)
+
+
+def test_mps_is_there_by_the_plain_path_and_said_to_be_untried(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    compute = select_device("mps")
+    assert (compute.name, compute.device.type) == ("Apple GPU (MPS)", "mps")
+    assert (compute.bf16, compute.compiled, compute.peak_memory_bytes()) == (False, False, None)
+    assert str(mps_notice("mps", compute)).startswith("MPS is untried")
+    with pytest.raises(InputError, match="use auto, cpu, cuda, cuda:N or mps"):
+        select_device("mps:1")
+    with pytest.raises(InputError, match="cannot be measured: nothing is predicted for it"):
+        calibrate(compute)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="auto is CUDA here")
+def test_auto_is_the_cpu_beside_an_apple_gpu_and_says_that_it_is_there(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    compute = select_device("auto")
+    assert compute == CPU
+    assert "`device=mps` computes on it, which is untried" in str(mps_notice("auto", compute))
+    assert mps_notice("cpu", compute) is None
+
+
+def test_auto_says_nothing_of_mps_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert mps_notice("auto", CPU) is None
 
 
 def test_bits_per_byte_are_the_loss_in_bits_over_the_bytes_of_its_targets(data):

@@ -8,7 +8,7 @@ Written by hand and never generated from the table of tensors, but with the same
 
 import math
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
 from parambudget.nn.attention import Attention, LatentAttention, attention_mask
-from parambudget.nn.mlp import FeedForward, MixtureOfExperts, StackedLinear
+from parambudget.nn.linear import Linear
+from parambudget.nn.mlp import FeedForward, MixtureOfExperts, Routing, StackedLinear
 from parambudget.nn.norms import Norm, cast_for_matmul
 from parambudget.nn.rotary import Rotary, Rotation
 
@@ -43,15 +44,15 @@ class Transformer(nn.Module):
             dim, width = model.dim, model.embedding_width
             self.embed = nn.Embedding(model.vocab_size, width)
             projected = model.embedding_dim is not None
-            self.project_in = nn.Linear(width, dim, bias=False) if projected else nn.Identity()
+            self.project_in = Linear(width, dim, bias=False) if projected else nn.Identity()
             self.embed_norm = Norm(model, dim) if model.embedding_norm else nn.Identity()
             n_positions = model.context_length + model.position_offset
             self.position = nn.Embedding(n_positions, dim) if model.position == "learned" else None
             self.rotary, self.rotary_local = rotary_modules(model)
             self.layers = nn.ModuleList(Block(model, i) for i in range(model.n_layers))
             self.norm = Norm(model, dim) if model.final_norm else nn.Identity()
-            self.project_out = nn.Linear(dim, width, bias=False) if projected else nn.Identity()
-            self.lm_head = nn.Linear(width, model.vocab_size, bias=model.head_bias)
+            self.project_out = Linear(dim, width, bias=False) if projected else nn.Identity()
+            self.lm_head = Linear(width, model.vocab_size, bias=model.head_bias)
         self._tie_head()
         if dtype is not None:
             self.to(dtype)
@@ -73,11 +74,13 @@ class Transformer(nn.Module):
         inputs = self._layer_inputs(tokens_BT.shape[1], start, x_BTD)
         for layer, (rotation, mask) in zip(self.layers, inputs, strict=True):
             if gradient_checkpointing:
-                x_BTD = checkpoint(
+                x_BTD, routing = checkpoint(
                     layer, x_BTD, rotation, mask, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                x_BTD = layer(x_BTD, rotation, mask)
+                x_BTD, routing = layer(x_BTD, rotation, mask)
+            if routing is not None:
+                cast(MixtureOfExperts, layer.ffn).count(routing)
         return self.project_out(self.norm(x_BTD))
 
     def logits(self, x_BTD: Tensor, *, multiple: int = 1) -> Tensor:
@@ -87,10 +90,10 @@ class Transformer(nn.Module):
         """
         n_padding = -self.model.vocab_size % multiple
         if n_padding:
-            weight: Tensor = self.lm_head.weight
-            bias: Tensor | None = self.lm_head.bias
-            bias = None if bias is None else F.pad(bias, (0, n_padding))
-            padded_BTV = F.linear(x_BTD, F.pad(weight, (0, 0, 0, n_padding)), bias)
+            weight, bias = self.lm_head.compute_weight, self.lm_head.bias
+            if weight is None:
+                weight = F.pad(self.lm_head.weight, (0, 0, 0, n_padding))
+            padded_BTV = F.linear(x_BTD, weight, None if bias is None else F.pad(bias, (0, n_padding)))
             logits_BTV = padded_BTV[..., : self.model.vocab_size]
         else:
             logits_BTV = self.lm_head(x_BTD)
@@ -186,25 +189,36 @@ class Block(nn.Module):
             self.ffn = FeedForward(m, m.intermediate_size, bias=m.ffn_bias)
         self.ffn_out_norm = Norm(m, m.dim) if after else nn.Identity()
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
-        """The residual stream after this layer, (B, T, D)."""
+    def forward(
+        self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None
+    ) -> tuple[Tensor, Routing | None]:
+        """The residual stream after this layer, (B, T, D), and where its experts' tokens were sent, if they
+        are to be counted."""
         if self.is_post_norm:
             x_BTD = self.attention_norm(x_BTD + self._attention_branch(x_BTD, rotation, mask))
-            return self.ffn_norm(x_BTD + self._ffn_branch(x_BTD))
+            ffn_BTD, routing = self._ffn_branch(x_BTD)
+            return self.ffn_norm(x_BTD + ffn_BTD), routing
         normed_BTD = self.attention_norm(x_BTD)
         attention_BTD = self._attention_branch(normed_BTD, rotation, mask)
         if self.block == "parallel_shared_norm":
-            return x_BTD + attention_BTD + self._ffn_branch(normed_BTD)
+            ffn_BTD, routing = self._ffn_branch(normed_BTD)
+            return x_BTD + attention_BTD + ffn_BTD, routing
         if self.block == "parallel":
-            return x_BTD + attention_BTD + self._ffn_branch(self.ffn_norm(x_BTD))
+            ffn_BTD, routing = self._ffn_branch(self.ffn_norm(x_BTD))
+            return x_BTD + attention_BTD + ffn_BTD, routing
         x_BTD = x_BTD + attention_BTD
-        return x_BTD + self._ffn_branch(self.ffn_norm(x_BTD))
+        ffn_BTD, routing = self._ffn_branch(self.ffn_norm(x_BTD))
+        return x_BTD + ffn_BTD, routing
 
     def _attention_branch(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
         return self._scale_branch(self.attention_out_norm(self.attention(x_BTD, rotation, mask)))
 
-    def _ffn_branch(self, x_BTD: Tensor) -> Tensor:
-        return self._scale_branch(self.ffn_out_norm(self.ffn(x_BTD)))
+    def _ffn_branch(self, x_BTD: Tensor) -> tuple[Tensor, Routing | None]:
+        if isinstance(self.ffn, MixtureOfExperts):
+            ffn_BTD, routing = self.ffn.route(x_BTD)
+        else:
+            ffn_BTD, routing = self.ffn(x_BTD), None
+        return self._scale_branch(self.ffn_out_norm(ffn_BTD)), routing
 
     def _scale_branch(self, branch_BTD: Tensor) -> Tensor:
         if self.residual_multiplier != 1:

@@ -206,6 +206,11 @@ def join_process_group(
     if world_size == 1:
         yield SINGLE_PROCESS, device
         return
+    if device.startswith("mps"):
+        raise InputError(
+            f"`device={device}` is one GPU that {world_size} processes would share; start one process, "
+            "without torchrun"
+        )
     on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if on_cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

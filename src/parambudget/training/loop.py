@@ -30,7 +30,7 @@ from parambudget.training.dataloader import TokenArray, TokenWindows, require_wi
 from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
-from parambudget.training.optimizer import CombinedOptimizer, clip_grad_norm, set_learning_rate
+from parambudget.training.optimizer import CombinedOptimizer, clip_grad_norm, set_schedule
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
 from parambudget.training.run.resume import restore_newest_checkpoint
@@ -348,7 +348,7 @@ class UpdateQueue:
         """Queue the next update; the host waits for nothing."""
         state, config, group, started = self._state, self._config, self._state.group, self._clock.now()
         rate = learning_rate(self._n_launched, config)
-        set_learning_rate(state.optimizer, rate)
+        set_schedule(state.optimizer, config, self._n_launched)
         own_loss = accumulate_gradients(state.loss_fn, self._batches, config, state.compute, group)
         asked = group.world_size > 1 and self._stop_requested()
         loss, stop = group.all_reduce_mean(torch.stack((own_loss, own_loss.new_full((), asked)))).unbind()
@@ -409,9 +409,10 @@ def micro_batches(
         for micro_step in group.own_micro_steps(config):
             batch = windows.batch(first + micro_step * config.step.batch_size, config.step.batch_size)
             tokens_BT = torch.from_numpy(batch)
-            if compute.device.type == "cuda":
+            pinned = compute.device.type == "cuda"
+            if pinned:
                 tokens_BT = tokens_BT.pin_memory()
-            yield tokens_BT.to(compute.device, non_blocking=True)
+            yield tokens_BT.to(compute.device, non_blocking=pinned)
 
 
 def prefetch(batches: Iterator[Tensor]) -> Iterator[Tensor]:

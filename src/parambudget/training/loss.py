@@ -45,9 +45,15 @@ class ExpertLoadBalancer:
         for layer in self.layers:
             layer.load = torch.zeros(layer.moe.n_experts, device=layer.router.weight.device)
 
-    def load_balancing_loss(self) -> Tensor:
-        """The layers' mean loss of the last forward pass: 1 when all experts get equally many tokens."""
-        losses = (layer.load_balancing_loss for layer in self.layers)
+    def take_load_balancing_loss(self) -> Tensor:
+        """The layers' mean loss of the last forward pass: 1 when all experts get equally many tokens.
+
+        Taken and not only read: what a layer keeps, a compiled pass would return, and compute the gradient
+        of.
+        """
+        losses = [layer.load_balancing_loss for layer in self.layers]
+        for layer in self.layers:
+            layer.load_balancing_loss = None
         return torch.stack([loss for loss in losses if loss is not None]).mean()
 
     def busiest_expert(self, group: ProcessGroup = SINGLE_PROCESS) -> tuple[Tensor, ...]:
@@ -95,9 +101,12 @@ def build_loss(
 
     def loss_fn(tokens_BT: Tensor) -> Tensor:
         loss = cross_entropy(tokens_BT)
-        if not (balancer.layers and config.balance_loss and torch.is_grad_enabled()):
+        if not (balancer.layers and torch.is_grad_enabled()):
             return loss
-        penalty = config.balance_loss * balancer.load_balancing_loss()
+        balance = balancer.take_load_balancing_loss()
+        if not config.balance_loss:
+            return loss
+        penalty = config.balance_loss * balance
         return loss + (penalty - penalty.detach())
 
     def cross_entropy(tokens_BT: Tensor) -> Tensor:
@@ -126,7 +135,7 @@ def _summed_loss(
     module: Transformer, z_loss_weight: float, compute: Compute
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The function from the last hidden states and the next tokens to the sum of their losses."""
-    multiple = HEAD_MULTIPLE if compute.device.type == "cuda" else 1
+    multiple = head_multiple(compute)
 
     def summed_loss(x_ND: Tensor, targets_N: Tensor) -> Tensor:
         logits_NV = module.logits(x_ND, multiple=multiple).float()
@@ -137,6 +146,11 @@ def _summed_loss(
         return loss + (penalty - penalty.detach())
 
     return summed_loss
+
+
+def head_multiple(compute: Compute) -> int:
+    """What the rows of the output head are padded to a multiple of."""
+    return HEAD_MULTIPLE if compute.device.type == "cuda" else 1
 
 
 def z_loss(logits_NV: Tensor) -> Tensor:

@@ -10,13 +10,14 @@ N matrices   A rows   B columns   S the shorter of the two
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim.optimizer import ParamsT
 
 from parambudget.cost.memory.state import matrices_per_stack
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
@@ -66,7 +67,7 @@ class Muon(torch.optim.Optimizer):
     """On the device: 1 if the next step is to change nothing, else 0. The name is torch's."""
 
     def __init__(
-        self, matrices: Iterable[nn.Parameter], *, lr: float, weight_decay: float, momentum: float,
+        self, matrices: ParamsT, *, lr: float, weight_decay: float, momentum: float,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:  # fmt: skip
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})

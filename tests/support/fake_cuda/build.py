@@ -23,9 +23,19 @@ CALLERS: Final = (
     "libcaffe2_nvrtc.so",
 )
 """Torch's libraries that call CUDA."""
-CALL: Final = r"(?:__cuda|cuda|cublas|cudnn|cu[A-Z])\w*"
-FOUND_BY_NAME: Final = {"cuTensorMapEncodeTiled", "cuTensorMapEncodeIm2col"}
-"""Calls that no library links: triton looks them up."""
+CALL: Final = r"(?:__cuda|cuda|cublas|cudnn|nccl|cu[A-Z])\w*"
+OF_TRITON: Final = {
+    "cuInit",
+    "cuCtxSetCurrent",
+    "cuCtxSetLimit",
+    "cuCtxSynchronize",
+    "cuFuncSetAttribute",
+    "cuFuncSetCacheConfig",
+    "cuModuleUnload",
+    "cuTensorMapEncodeIm2col",
+    "cuTensorMapEncodeTiled",
+}
+"""Calls that triton makes beside those of torch's libraries."""
 
 
 def reason_not_to_build() -> str | None:
@@ -42,7 +52,7 @@ def build(folder: Path) -> Path:
     """Compile the library into `folder`; a call of CUDA that fake_cuda.c does not know returns success."""
     called = {name for library in CALLERS for name in _undefined(_torch_folder() / "lib" / library)}
     answered = set(re.findall(rf"\b({CALL})\(", SOURCE.read_text()))
-    rest = "".join(f"int {name}() {{ return 0; }}\n" for name in sorted((called | FOUND_BY_NAME) - answered))
+    rest = "".join(f"int {name}() {{ return 0; }}\n" for name in sorted((called | OF_TRITON) - answered))
     folder.mkdir(parents=True, exist_ok=True)
     library, stubs = folder / LIBRARY, folder / "stubs.c"
     stubs.write_text(rest)
@@ -66,6 +76,8 @@ def environment(library: Path) -> dict[str, str]:
         "LD_PRELOAD": str(library.resolve()),
         "TRITON_LIBCUDA_PATH": str(library.resolve().parent),
         "OMP_NUM_THREADS": "1",
+        # A pool of compiling processes would cost more than it saves: each has to import torch.
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
     }
 
 

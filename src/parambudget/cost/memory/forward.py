@@ -14,7 +14,7 @@ import numpy as np
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.layers import LayerKind, layer_kind_counts, needs_mask, uses_eager_attention
 from parambudget.cost.memory.graph import Activation, Op, OpGraph, largest, total_bytes
-from parambudget.cost.step import FLOAT32, INT64, Backend
+from parambudget.cost.step import FLOAT32, INT64, Backend, MatmulWeights
 
 LAYER: Final = "layers.*"
 T = TypeVar("T")
@@ -50,6 +50,15 @@ class Segment:
         """Elements of all parameters that it reads."""
         return sum((op.matrix_elements + op.other_parameters for op in self.ops), start=0)
 
+    def gradient_bytes(self, backend: Backend) -> Size:
+        """Of all parameters that it reads, when its backward pass is over."""
+        return sum((op.gradient_bytes(backend) for op in self.ops), start=0)
+
+    @cached_property
+    def leaf_elements(self) -> Size:
+        """Of the bfloat16 leaves that it multiplies with."""
+        return sum((op.matrix_elements for op in self.ops if op.has_leaf), start=0)
+
     @cached_property
     def copied_elements(self) -> Size:
         """Of the matrices that it multiplies with bfloat16 copies of."""
@@ -78,19 +87,21 @@ class ForwardPass:
 
 
 def forward(
-    m: Dims, backend: Backend, head_rows: Size, n_sequences: Size = 2, *, z_loss: bool = False
-) -> ForwardPass:
+    m: Dims, backend: Backend, head_rows: Size, n_sequences: Size = 2, *, z_loss: bool = False,
+    matmul_weights: MatmulWeights = "separate",
+) -> ForwardPass:  # fmt: skip
     """The pass of `m` over so many sequences, with an output head of `head_rows` rows."""
+
+    def graph(*, single_sequence: bool = False) -> OpGraph:
+        return OpGraph(backend, matmul_weights, single_sequence=single_sequence)
+
     single = bool(np.array_equal(n_sequences, 1))
     # From the embedding on, the residual stream is in the precision of matmuls.
     residual = Activation(m.dim, backend.matmul_bytes)
-    end = _end(m, residual, backend)
-    loss = _loss(m, end.output, backend, head_rows, z_loss=z_loss)
-    layers = {
-        kind: _layer(m, kind, residual, OpGraph(backend, single_sequence=single))
-        for kind in layer_kind_counts(m)
-    }
-    return ForwardPass(_embedding(m, backend), layers, end, loss)
+    end = _end(m, residual, graph())
+    loss = _loss(m, end.output, graph(), head_rows, z_loss=z_loss)
+    layers = {kind: _layer(m, kind, residual, graph(single_sequence=single)) for kind in layer_kind_counts(m)}
+    return ForwardPass(_embedding(m, graph()), layers, end, loss)
 
 
 def masks(m: Dims) -> tuple[Size, Size]:
@@ -100,8 +111,7 @@ def masks(m: Dims) -> tuple[Size, Size]:
     return n_masks, n_heads * int(m.context_length) ** 2
 
 
-def _embedding(m: Dims, backend: Backend) -> Segment:
-    graph = OpGraph(backend)
+def _embedding(m: Dims, graph: OpGraph) -> Segment:
     x = graph.look_up("embed", m.vocab_size, m.embedding_width)
     if m.embedding_multiplier != 1:
         x = graph.scale("", x)
@@ -111,8 +121,8 @@ def _embedding(m: Dims, backend: Backend) -> Segment:
         x = graph.norm("embed_norm", x, m)
     if m.position == "learned":
         x = graph.add_positions("", x, m.context_length + m.position_offset)
-    output = graph.cast_for_matmul("", x)
-    return Segment(Activation(0, FLOAT32), tuple(graph.ops), output)
+    x = graph.cast_for_matmul("", x)
+    return Segment(Activation(0, FLOAT32), tuple(graph.ops), x)
 
 
 def _layer(m: Dims, kind: LayerKind, x: Activation, graph: OpGraph) -> Segment:
@@ -154,16 +164,14 @@ def _layer(m: Dims, kind: LayerKind, x: Activation, graph: OpGraph) -> Segment:
     return Segment(x, tuple(graph.ops), out, variables=(attended, between))
 
 
-def _end(m: Dims, x: Activation, backend: Backend) -> Segment:
-    graph = OpGraph(backend)
+def _end(m: Dims, x: Activation, graph: OpGraph) -> Segment:
     out = graph.norm("norm", x, m) if m.final_norm else x
     if m.embedding_dim is not None:
         out = graph.linear("project_out", out, m.embedding_width, bias=False)
     return Segment(x, tuple(graph.ops), out)
 
 
-def _loss(m: Dims, x: Activation, backend: Backend, head_rows: Size, *, z_loss: bool) -> Segment:
-    graph = OpGraph(backend)
+def _loss(m: Dims, x: Activation, graph: OpGraph, head_rows: Size, *, z_loss: bool) -> Segment:
     logits = graph.linear("lm_head", x, head_rows, bias=m.head_bias)
     if m.logit_multiplier != 1:
         logits = graph.scale("", logits)
@@ -183,8 +191,7 @@ def _grouped_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: 
     q_width, kv_width = m.n_heads * m.head_dim, m.n_kv_heads * m.head_dim
     is_multi_head = np.array_equal(m.n_heads, m.n_kv_heads)
 
-    def project(which: str, out: Size) -> Activation:
-        flat = graph.linear(f"{name}.{which}", x, out, bias=m.qkv_bias)
+    def clip(which: str, flat: Activation) -> Activation:
         # A compiled norm clamps its own input, and does so again in its backward.
         norm_clamps = graph.backend.compiled and m.qk_norm != "none" and which != "v"
         return flat if m.qkv_clip is None or norm_clamps else graph.clamp(name, flat)
@@ -198,9 +205,12 @@ def _grouped_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: 
             )  # fmt: skip
         return graph.rotate(name, flat) if kind.rotates else flat
 
-    v = project("v", kv_width)
-    q = norm_and_rotate("q", project("q", q_width), m.n_heads)
-    k = norm_and_rotate("k", project("k", kv_width), m.n_kv_heads)
+    widths = {"v": kv_width, "q": q_width, "k": kv_width}
+    flats = graph.linears(name, x, widths, bias=m.qkv_bias)
+    v, q, k = (clip(which, flat) for which, flat in zip(widths, flats, strict=True))
+    q, k = norm_and_rotate("q", q, m.n_heads), norm_and_rotate("k", k, m.n_kv_heads)
+    if v.part_of is not None and (m.qk_norm != "none" or kind.rotates):
+        v = graph.copy(name, v)  # it would keep the product of all three
     before_copies = (q, k, v)
     if kind.needs_mask and not is_multi_head:
         k, v = (graph.copy(name, x, q_width) for x in (k, v))
@@ -331,8 +341,11 @@ def _compiled_softmax(graph: OpGraph, m: Dims, name: str, scores: Activation, n_
 
 def _feed_forward(graph: OpGraph, m: Dims, name: str, x: Activation, width: Size) -> Activation:
     """Two matrices around an activation function, or three with a gate."""
-    gate = graph.linear(f"{name}.gate", x, width, bias=m.ffn_bias) if m.gated else None
-    up = graph.linear(f"{name}.up", x, width, bias=m.ffn_bias)
+    gate: Activation | None = None
+    if m.gated:
+        gate, up = graph.linears(name, x, {"gate": width, "up": width}, bias=m.ffn_bias)
+    else:
+        up = graph.linear(f"{name}.up", x, width, bias=m.ffn_bias)
     return graph.linear(f"{name}.down", _activate(graph, m, name, gate, up), m.dim, bias=m.ffn_bias)
 
 
@@ -350,12 +363,51 @@ def _activate(graph: OpGraph, m: Dims, name: str, gate: Activation | None, up: A
 def _experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation:
     """Routed experts, and shared ones that every token uses."""
     shared = _shared_experts(graph, m, name, x)
+    if graph.backend.runs_experts_at_once:
+        routed = _experts_at_once(graph, m, name, x)
+        return routed if shared is None else graph.add(name, routed, shared)
     # A compiler does not know how many tokens an expert gets: what depends on it runs eagerly.
     eager = OpGraph(replace(graph.backend, compiled=False))
     weights = _expert_weights(eager, m, name, x)
     routed = _routed_experts(eager, m, name, x, weights)
     graph.ops += eager.ops
     return routed if shared is None else graph.add(name, routed, shared)
+
+
+def _experts_at_once(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation:
+    """The router and its experts as inductor compiles them, with one grouped matmul for each matrix."""
+    moe, n_chosen, n_bytes = m.moe, m.moe.n_experts_per_token, graph.backend.matmul_bytes
+    logits, weights = Activation(moe.n_experts, FLOAT32), Activation(n_chosen, FLOAT32)
+    # The scores are recomputed from the logits, by softmax with two numbers a row; the router's input in
+    # float32 is computed again.
+    graph.record(
+        Op(
+            name, (x,), logits, scratch_bytes=m.dim * FLOAT32,
+            other_parameters=moe.n_experts * (m.dim + (1 if moe.router_bias else 0)),
+        )
+    )  # fmt: skip
+    saved = [("logits", logits), ("indices", Activation(n_chosen, INT64))]
+    saved += [("rows", Activation(2, FLOAT32))] * (moe.router_scores == "softmax")
+    graph.record(Op(name, (logits,), weights, saved=tuple(saved)))
+    gathered = Activation(n_chosen * m.dim, n_bytes)
+    orders = (("order", Activation(n_chosen, INT64)), ("order_back", Activation(n_chosen, INT64)))
+    graph.record(Op(name, (x,), gathered, saved=orders))
+
+    def project(which: str, source: Activation, width: Size, out: Size) -> Activation:
+        return graph.record(
+            Op(
+                f"{name}.experts.{which}", (source,), Activation(n_chosen * out, n_bytes),
+                saved=(("input", source),), is_matmul=True, matrix_elements=moe.n_experts * width * out,
+                other_parameters=moe.n_experts * out if moe.expert_bias else 0,
+            )
+        )  # fmt: skip
+
+    width = moe.expert_intermediate_size
+    gate = project("gate", gathered, m.dim, width) if m.gated else None
+    between = _activate(graph, m, f"{name}.experts", gate, project("up", gathered, m.dim, width))
+    outputs = project("down", between, width, m.dim)
+    saved = [("expert_outputs", outputs), ("weights", weights)]
+    return graph.record(Op(name, (outputs, weights), Activation(m.dim, n_bytes), saved=tuple(saved)))
 
 
 def _shared_experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation | None:
@@ -365,7 +417,7 @@ def _shared_experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activa
     out = _feed_forward(graph, m, f"{name}.shared", x, moe.shared_expert_width)
     if not moe.shared_expert_gate:
         return out
-    logit = graph.linear(f"{name}.shared_gate", x, 1, bias=False)
+    logit = graph.linear(f"{name}.shared_gate", x, 1, bias=False, has_leaf=False)
     gate = Activation(1, logit.element_bytes)
     graph.record(Op(name, (logit,), gate, saved=(("gate", gate),)))
     gated = Activation(m.dim, out.element_bytes)

@@ -13,7 +13,7 @@ from parambudget.text.forms import describe_left_out
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import require_windows
-from parambudget.training.device import Compute, explain_missing_kernel, select_device
+from parambudget.training.device import Compute, explain_missing_kernel, mps_notice, select_device
 from parambudget.training.distributed import ProcessGroup, join_process_group
 from parambudget.training.loop import TrainJob, train
 from parambudget.training.metrics import StepMetrics, TrainResult, run_config_path
@@ -98,6 +98,8 @@ def _prepare(
         )
     if compute.device.type == "cuda" and compute.peak_flops is None:
         events.on_notice(f"the peak FLOP/s of {compute.name} is not known, so no MFU is given")
+    if (notice := mps_notice(device, compute)) is not None:
+        events.on_notice(notice)
     with _status(events, "reading the text, training a tokenizer and encoding; the result is cached"):
         data = group.main_process_first(lambda: text.read(model.vocab_size))
     _give_notes(data, events.on_notice)
