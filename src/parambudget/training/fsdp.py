@@ -35,9 +35,14 @@ def shard_module(
     fully_shard(loss, mesh=mesh, mp_policy=mixed_precision_policy(compute, in_layer=False))
     loss.register_forward_hook(_reshard_after_eval)
     loss.to_empty(device=compute.device)
+    init_shards(module, seed, compute)
+    return loss
+
+
+def init_shards(module: Transformer, seed: int, compute: Compute) -> None:
+    """Initialize a sharded module from `seed` with the weights of an unsharded one."""
     with implicit_replication():
         module.init_weights(torch.Generator(compute.device).manual_seed(seed))
-    return loss
 
 
 def _reshard_after_eval(loss: LossModule, *_: object) -> None:
