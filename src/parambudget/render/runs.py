@@ -214,7 +214,7 @@ def profile_screen(profile: DeviceProfile) -> list[str]:
         ["matmuls", f"{_rate(profile.matmul_flops)}, each operand moved "
             f"{profile.matmul_traffic:.2g} times between memory and chip"],
         ["attention", f"{_rate(profile.attention_flops)}, counting the scores that the mask leaves"],
-        ["Muon", f"{_rate(profile.newton_schulz_flops)}, at least {least} per matrix"],
+        ["Muon", f"{_rate(profile.newton_schulz_flops)}, at least {least} per stack"],
         ["memory", f"{format_bytes(profile.bandwidth_bytes)} per second"],
         ["elementwise", f"{profile.element_bytes:.3g} bytes per token and output of a matmul"],
         ["loss", f"{profile.logit_bytes:.3g} bytes per token and vocabulary entry"],

@@ -91,7 +91,8 @@ class ShardedMuon(Muon):
         fill(rows_NAB, smoothed)
         received_NAB = torch.empty_like(rows_NAB)
         dist.all_to_all_single(received_NAB, rows_NAB, group=torch_group)
-        whole_NAB = received_NAB.view(by_process).transpose(0, 1).reshape(n_own, size * share, n_columns)
+        whole_NAB = received_NAB.view(by_process).transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        whole_NAB = whole_NAB.view(n_own, size * share, n_columns)
         if n_here := max(0, min(n_own, len(smoothed) - rank * n_own)):
             whole_NAB[:n_here, :n_rows] = orthogonalize(whole_NAB[:n_here, :n_rows].contiguous())
         received_NAB.view(by_process).copy_(whole_NAB.view(n_own, size, share, n_columns).transpose(0, 1))

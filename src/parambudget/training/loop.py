@@ -374,9 +374,10 @@ class UpdateQueue:
         found_inf = optimizer_step(state.optimizer, loss, norm)
         state.balancer.update_router_bias(found_inf)
         state.balancer.reset_load()
-        figures = torch.stack((loss, norm, found_inf, stop, *busiest)).to("cpu", non_blocking=True)
+        late = state.compute.is_asynchronous
+        figures = torch.stack((loss, norm, found_inf, stop, *busiest)).to("cpu", non_blocking=late)
         copied = None
-        if state.compute.is_asynchronous:
+        if late:
             copied = torch.cuda.Event()
             copied.record()
         self._n_launched += 1

@@ -24,6 +24,7 @@ from parambudget.planning.machine import CPU, Machine, main_memory_bytes
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.launch import processes_per_node
+from parambudget.training.muon import Muon
 from parambudget.training.profiling.kernels import Part
 from parambudget.units import format_bytes
 
@@ -155,6 +156,6 @@ def _resident_bytes() -> int:
     """The memory of this process now: Python, the text, and torch with what it loads for the first update."""
     matrix = nn.Parameter(torch.zeros(2, 2))
     (matrix @ matrix).sum().backward()
-    for optimizer in (torch.optim.AdamW([matrix]), torch.optim.Muon([matrix])):
+    for optimizer in (torch.optim.AdamW([matrix]), Muon([matrix], lr=0.0, weight_decay=0.0, momentum=0.0)):
         optimizer.step()
     return int(psutil.Process().memory_info().rss)
