@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal, Protocol
 
@@ -103,6 +104,13 @@ class TokenData:
     """Share of the text's bytes that the ids do not give back; None if they give back the text."""
     notes: tuple[str, ...] = ()
     """What else the person who trains on this should know."""
+
+    @cached_property
+    def end_of_text_id(self) -> int | None:
+        """The token that ends documents; None if it is not known."""
+        if self.end_of_text is None or not self.tokenizer_json:
+            return None
+        return Tokenizer.from_str(self.tokenizer_json).token_to_id(self.end_of_text.token)
 
 
 def token_data(corpus: Corpus, vocab_size: int, *, cache: Path | None = None) -> TokenData:

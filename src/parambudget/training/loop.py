@@ -26,7 +26,13 @@ from parambudget.text.token_cache import TokenData
 from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.async_saver import AsyncCheckpointSaver
 from parambudget.training.config import TrainConfig
-from parambudget.training.dataloader import TokenArray, TokenWindows, require_windows
+from parambudget.training.dataloader import (
+    TokenArray,
+    Windows,
+    document_windows,
+    require_windows,
+    training_windows,
+)
 from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
@@ -132,8 +138,10 @@ def _prepare(
         compute = select_device(device)
         require_windows(data, model.context_length)
         config = group.executed_config(job.config, compute)
+        if config.step.mask_documents and group.is_main:
+            on_notice(document_windows(data, model.context_length).notice)
         planned = predict_run(model, config, compute)
-        state = init_train_state(model, config, compute, group)
+        state = init_train_state(model, config, compute, group, end_of_text=data.end_of_text_id)
         stored = read_run_config(job.out) if job.resume else None
         origin, init = {}, job.init
         if init is None and stored is not None and stored["provenance"].get("init"):
@@ -334,7 +342,7 @@ class UpdateQueue:
     ) -> None:  # fmt: skip
         self._state, self._config, self._data, self._clock = state, config, data, clock
         self._stop_requested, self._others_stop = stop_requested, False
-        windows = TokenWindows(data.train, model.context_length, config.seed)
+        windows = training_windows(data, model.context_length, config)
         self._batches = prefetch(micro_batches(windows, n_done, config, state.compute, state.group))
         self._held_out = validation_windows(data, model.context_length, config.eval_tokens)
         self._n_launched = n_done
@@ -400,7 +408,7 @@ class UpdateQueue:
 
 
 def micro_batches(
-    windows: TokenWindows, n_done: int, config: TrainConfig, compute: Compute,
+    windows: Windows, n_done: int, config: TrainConfig, compute: Compute,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[Tensor]:  # fmt: skip
     """This process's windows of every update after the first `n_done`, batch_size at a time, on the

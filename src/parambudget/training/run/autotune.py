@@ -142,7 +142,7 @@ def _trial(
     config = config.replace(steps=MAX_COUNT, eval_every=MAX_COUNT, save_every=MAX_COUNT)
     update_tokens = config.step.tokens_per_update(model.context_length)
     clock = Clock(update_tokens, flops_per_token(model), compute.peak_flops)
-    state = init_train_state(model, config, compute, group)
+    state = init_train_state(model, config, compute, group, end_of_text=data.end_of_text_id)
     return train_steps(state, model, config, data, 0, clock), clock
 
 

@@ -47,6 +47,7 @@ _ALWAYS: Final = {
     "head_beta2": "as beta2",
     "grad_clip": "as for GPT-3 and Llama",
     "z_loss": "off; use 1e-4 (PaLM) if the logits drift in a long run",
+    "mask_documents": "so that no token of the text is left out",
     "gradient_checkpointing": "used only if memory is short: it adds a third more FLOPs",
     "loss_chunks": "more only if memory is short: then the output head is computed twice",
     "seed": "any number will do",
@@ -86,6 +87,11 @@ def with_train_defaults(
         raise ConfigError(
             f"{of_head}={given[of_head]:g} is for an output head of its own, but this model's is tied to the "
             f"embedding; use `{of_head.replace('head', 'embedding')}`, or leave it out"
+        )
+    if given.get("mask_documents") and model.position == "alibi":
+        raise ConfigError(
+            "mask_documents=True is not supported with ALiBi, whose bias would need a mask for every head "
+            "and sequence; leave it out, or use other positions"
         )
     fields: dict[str, Any] = dict(given)
     reasons: dict[str, str] = {}

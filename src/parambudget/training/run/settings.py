@@ -119,7 +119,8 @@ def _choose_shard(
 def _step_fields(config: TrainConfig, fields: Mapping[str, object]) -> StepFields:
     """What is decided of a step: the fields that are given, and those that do not depend on the device."""
     given = {name: fields[name] for name in STEP_FIELDS if name in fields}
-    return cast(StepFields, given | {"optimizer": config.step.optimizer, "z_loss": config.step.z_loss})
+    decided = {name: getattr(config.step, name) for name in ("optimizer", "z_loss", "mask_documents")}
+    return cast(StepFields, given | decided)
 
 
 def _divided_evenly(config: TrainConfig, group: ProcessGroup) -> StepFields:
