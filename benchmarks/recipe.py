@@ -4,8 +4,8 @@ Each run is a size, an arm (what it changes in the settings or in the model) and
 processes of one thread: on a CPU, or eagerly on one CUDA device that they share. A finished run is a line of
 results.jsonl, and is not made again. The text is the source of the running Python's standard library.
 
+    python benchmarks/recipe.py --out DIR --confirm     pairs of seeds: the default against the others, judged
     python benchmarks/recipe.py --out DIR --explore     one seed: what matters, and where the optimum lies
-    python benchmarks/recipe.py --out DIR               all seeds: the default against the others
 """
 
 import argparse
@@ -26,6 +26,8 @@ import torch
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.style import STYLES
+from parambudget.scaling.hyperparameters import HIGHEST_LEARNING_RATE, step_law_rate
 from parambudget.text.corpus import read_corpus
 from parambudget.text.token_cache import TokenData, token_data
 from parambudget.training.config import TrainConfig
@@ -105,9 +107,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu, or cuda: then all processes share it")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one run each at a time")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so long")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["1M"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--explore", action="store_true", help="the arms of the exploration, with one seed")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["1M", "10M short"])
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--confirm", action="store_true", help="the default against the others, in pairs")
+    which.add_argument("--explore", action="store_true", help="many arms from the first size, with one seed")
     asked = parser.parse_args()
     deadline = time.time() + asked.seconds
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -117,8 +120,10 @@ def main() -> None:
         if asked.explore:
             explore(sweep, asked.sizes)
         else:
-            sweep.make(Run(size, arm, seed) for size in asked.sizes for seed in asked.seeds for arm in ARMS)
+            sweep.make(confirming_runs(asked.sizes))
     print_tables(sweep)
+    if asked.confirm:
+        print_verdicts(sweep, asked.sizes)
 
 
 class Sweep:
@@ -149,7 +154,7 @@ class Sweep:
         while wanted:
             while waiting and len(self.started) < self.n_workers:
                 run = waiting.pop(0)
-                self.started[self.pool.submit(finished, run, self.deadline)] = run
+                self.started[self.pool.submit(train_run, run, self.deadline)] = run
             done, _ = wait(self.started, return_when=FIRST_COMPLETED)
             for future in done:
                 run = self.started.pop(future)
@@ -168,9 +173,11 @@ class Sweep:
             print(f"{shown}  {row['seconds']:6.1f} s  {run.key}", flush=True)
 
     def loss(self, run: Run) -> float:
-        """The validation loss of a run; infinite where it is not there or not finite."""
-        loss = self.results.get(run.key, {}).get("val_loss")
-        return math.inf if loss is None else float(loss)
+        """The validation loss of a run: infinite where it is not finite, NaN where the run is missing."""
+        row = self.results.get(run.key)
+        if row is None:
+            return math.nan
+        return math.inf if row["val_loss"] is None else float(row["val_loss"])
 
 
 DEVICE: Compute
@@ -197,10 +204,17 @@ def settings_of(run: Run, model: ModelConfig, data: TokenData, *, on_cpu: bool) 
     }  # fmt: skip
     if "warmup_share" in given:
         given["warmup_steps"] = math.ceil(given.pop("warmup_share") * size.updates)
+    if given.pop("step_law", False):
+        law = step_law_rate(pb.count(model).body, size.updates * size.batch_tokens)
+        given["learning_rate"] = min(HIGHEST_LEARNING_RATE, law.value)
+    if "rate_factor" in given:
+        factor = given.pop("rate_factor")
+        chosen = with_train_defaults(given, model, len(data.train), on_cpu=on_cpu).config
+        given["learning_rate"] = factor * chosen.learning_rate
     return with_train_defaults(given, model, len(data.train), on_cpu=on_cpu).config
 
 
-def finished(run: Run, deadline: float) -> dict[str, Any] | None:
+def train_run(run: Run, deadline: float) -> dict[str, Any] | None:
     """The result of a run; None where the time is over before it ends."""
     if time.time() > deadline:
         return None
@@ -242,18 +256,86 @@ def print_tables(sweep: Sweep) -> None:
 # The arms
 
 
-MODERN = {"qk_norm": "head", "activation": "relu2", "gated": False, "logit_softcap": 15.0, "tied": False}
-"""What changes tensors or function, in one set."""
-BEFORE = {"warmup_share": 0.1, "learning_rate": 5e-3, "momentum_warmup_steps": 0}
-"""The default of version 0.1: one rate for all."""
-ARMS = (
-    Arm("default"),
-    Arm("before", BEFORE),
-    *(
-        Arm(f"AdamW {rate:g}", {"optimizer": "adamw", "learning_rate": rate})
-        for rate in (1.25e-3, 2.5e-3, 5e-3)
-    ),
-)
+MODERN = STYLES["modern"].fields
+BEFORE = {
+    "warmup_share": 0.1, "step_law": True, "embedding_learning_rate": None, "momentum_warmup_steps": 0,
+    "weight_decay_schedule": "constant",
+}  # fmt: skip
+"""The default before there were groups: Step Law's rate for all of them."""
+ADAMW_RATES = {"tiny": (1e-3, 2e-3, 4e-3), "1M": (1.25e-3, 2.5e-3, 5e-3)}
+SEEDS = {"tiny": 2, "1M": 5, "10M": 5}
+LARGEST_LOSS_OVER_NANOCHAT = 0.02
+"""Nats: a modern model with the default recipe may end so much higher."""
+
+
+def adamw(rate: float) -> Arm:
+    """AdamW for all parameters, with the defaults that it has."""
+    return Arm(f"AdamW {rate:g}", {"optimizer": "adamw", "learning_rate": rate})
+
+
+def confirming_arms(size: str) -> list[Arm]:
+    """The default and what it is compared with, the most telling first."""
+    dim, rates = SIZES[size].dim, ADAMW_RATES.get(size, (6.25e-4, 1.25e-3, 2.5e-3))
+    nanochat = 0.1 / math.sqrt(dim), 2 / math.sqrt(dim), 0.004 * math.sqrt(768 / dim)
+    return [
+        Arm("default"), Arm("before", BEFORE), adamw(rates[1]),
+        Arm("default, modern", {}, MODERN), like_nanochat(*nanochat),
+        Arm("rate x2", {"rate_factor": 2.0}), Arm("rate x0.5", {"rate_factor": 0.5}),
+        adamw(rates[2]), adamw(rates[0]), like_nanochat(*(2 * rate for rate in nanochat)),
+    ]  # fmt: skip
+
+
+def confirming_runs(sizes: list[str]) -> Iterator[Run]:
+    """Seed by seed, so that whole pairs are there early."""
+    for seed in range(1, 1 + max(SEEDS.values())):
+        for size in sizes:
+            if seed <= SEEDS.get(size, 2):
+                yield from (Run(size, arm, seed) for arm in confirming_arms(size))
+
+
+def print_verdicts(sweep: Sweep, sizes: list[str]) -> None:
+    """Whether the default is what it should be, criterion by criterion."""
+    print("\nDifferences in nats; below 0 the default is better.")
+    for size in sizes:
+        arms, seeds = confirming_arms(size), range(1, 1 + SEEDS.get(size, 2))
+        loss = {(arm.name, seed): sweep.loss(Run(size, arm, seed)) for arm in arms for seed in seeds}
+        adamw_arms, nanochat_arms = (
+            [arm.name for arm in arms if word in arm.name] for word in ("AdamW", "nanochat-like")
+        )
+        best_adamw = [lowest([loss[name, seed] for name in adamw_arms]) for seed in seeds]
+        # Of its two rates the one that is better on average.
+        by_rate = [[loss[name, seed] for seed in seeds] for name in nanochat_arms]
+        nanochat = min(by_rate, key=lambda losses: (any(map(math.isnan, losses)), sum(losses)))
+        default, before, modern, double, half = (
+            [loss[name, seed] for seed in seeds]
+            for name in ("default", "before", "default, modern", "rate x2", "rate x0.5")
+        )
+        enough = LARGEST_LOSS_OVER_NANOCHAT
+        print(f"\n{size}, {len(seeds)} seeds")
+        verdict("lower than the best of AdamW in every pair", default, best_adamw, every=True)
+        verdict("lower than the default before in every pair", default, before, every=True)
+        verdict(f"modern: mean at most {enough} over nanochat-like", modern, nanochat, most=enough)
+        verdict("mean at twice the rate is not lower", default, double)
+        verdict("mean at half the rate is not lower", default, half)
+
+
+def lowest(losses: list[float]) -> float:
+    """The lowest loss; NaN where a run is missing."""
+    return math.nan if any(map(math.isnan, losses)) else min(losses)
+
+
+def verdict(
+    claim: str, own: list[float], others: list[float], *, every: bool = False, most: float = 0.0
+) -> None:
+    """One line: whether the claim holds, and the difference of each pair."""
+    differences = [mine - other for mine, other in zip(own, others, strict=True)]
+    found = [difference for difference in differences if not math.isnan(difference)]
+    mean = sum(found) / len(found) if found else math.nan
+    holds = all(difference < 0 for difference in found) if every else not mean > most
+    missing = len(differences) - len(found)
+    said = "open " if holds and missing else "holds" if holds else "fails"
+    pairs = " ".join(f"{difference:+.4f}" for difference in found)
+    print(f"{said}  {claim}: mean {mean:+.4f} ({pairs}){f', {missing} pairs missing' * bool(missing)}")
 
 
 def tuned(rate: float, embedding: float, name: str = "", **changes: Any) -> Arm:
@@ -269,14 +351,16 @@ def tuned(rate: float, embedding: float, name: str = "", **changes: Any) -> Arm:
 
 
 def like_nanochat(rate: float, embedding: float, head: float, **changes: Any) -> Arm:
-    """nanochat's recipe in the settings of this trainer (Karpathy 2025, scripts/base_train.py, commit
-    00255c1)."""
+    """nanochat's recipe in the settings of this trainer (Karpathy 2025, scripts/base_train.py, 00255c1,
+    whose rates are for a width of 768 and 524,288 tokens an update: 0.02 for orthogonal updates, 0.3 for
+    embeddings of size 1, which here are of size 0.02, and 0.004 to 0.008 for the head)."""
     others = {
         "head_learning_rate": head, "warmup_share": 0.0, "momentum_warmup_steps": 300, "grad_clip": None,
-        "weight_decay_schedule": "proportional", "beta1": 0.8,
+        "weight_decay_schedule": "proportional", "beta1": 0.8, "schedule": "wsd", "decay_share": 0.65,
+        "final_learning_rate": rate / 20,
     }  # fmt: skip
     name = f"nanochat-like, head {head:g} {' '.join(changes)}".strip()
-    return tuned(rate, embedding, name, **others, **MODERN, zero_init_out=True, **changes)
+    return tuned(rate, embedding, name, **others, **MODERN, **changes)
 
 
 def explore(sweep: Sweep, sizes: list[str]) -> None:
@@ -287,7 +371,10 @@ def explore(sweep: Sweep, sizes: list[str]) -> None:
     longest = [run for run in larger if run.size == "50M"]
     sweep.make([*longest, *rates, *larger], until=rates)
     grid = [run for run in rates if run.arm.name.startswith("rate ") and not run.arm.model]
-    best = min(grid, key=sweep.loss).arm
+    made = [run for run in grid if not math.isnan(sweep.loss(run))]
+    if not made:
+        return
+    best = min(made, key=sweep.loss).arm
     print(f"\nbest of the grid: {best.name}\n", flush=True)
     sweep.make([*(Run(main, arm) for arm in single_changes(best)), *larger])
 
@@ -298,8 +385,7 @@ def coarse_arms(dim: int) -> Iterator[Arm]:
         for embedding in (0.005, 0.015, 0.05, 0.15):
             yield tuned(rate, embedding)
     yield Arm("before", BEFORE)
-    for rate in (1.25e-3, 2.5e-3, 5e-3, 1e-2):
-        yield Arm(f"AdamW {rate:g}", {"optimizer": "adamw", "learning_rate": rate, "warmup_share": 0.1})
+    yield from map(adamw, (1.25e-3, 2.5e-3, 5e-3, 1e-2))
     width = math.sqrt(768 / dim)
     yield like_nanochat(0.01, 0.2, 0.01)
     yield like_nanochat(0.02, 0.2, 0.02)
@@ -312,7 +398,7 @@ def coarse_arms(dim: int) -> Iterator[Arm]:
     ):  # fmt: skip
         for zero in (False, True):
             name = f"modern, head {head:g}" + zero * ", zero-init"
-            yield tuned(rate, embedding, name, head_learning_rate=head, **MODERN, zero_init_out=zero)
+            yield tuned(rate, embedding, name, head_learning_rate=head, **{**MODERN, "zero_init_out": zero})
 
 
 def single_changes(best: Arm) -> Iterator[Arm]:
@@ -362,17 +448,11 @@ def transfer_arms(size: str) -> Iterator[Arm]:
     yield from (tuned(0.01, embedding) for embedding in (0.005, 0.05))
     yield tuned(0.01, 0.015, "zero-init", zero_init_out=True)
     yield Arm("before", BEFORE)
-    yield from (
-        Arm(f"AdamW {rate:g}", {"optimizer": "adamw", "learning_rate": rate, "warmup_share": 0.1})
-        for rate in (6.25e-4, 1.25e-3, 2.5e-3)
-    )
+    yield from map(adamw, (6.25e-4, 1.25e-3, 2.5e-3))
     yield like_nanochat(0.01, 0.2, 0.01)
     yield like_nanochat(0.02, 0.2, 0.005)
     for rate, embedding, head in ((0.01, 0.05, 0.005), (0.02, 0.05, 0.005), (0.01, 0.2, 0.005)):
-        yield tuned(
-            rate, embedding, f"modern, head {head:g}, zero-init", head_learning_rate=head, **MODERN,
-            zero_init_out=True,
-        )  # fmt: skip
+        yield tuned(rate, embedding, f"modern, head {head:g}", head_learning_rate=head, **MODERN)
 
 
 if __name__ == "__main__":

@@ -387,6 +387,15 @@ def test_a_gradient_longer_than_grad_clip_is_scaled_to_it(longest, norm_after):
     assert parameter.grad.norm() == pytest.approx(norm_after, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["head_learning_rate", "head_weight_decay", "head_beta1", "head_beta2"])
+def test_a_setting_of_the_head_is_refused_where_the_head_is_the_embedding(name):
+    message = rf"^{name}=0.5 is for an output head .* tied .*; use `{name.replace('head', 'embedding')}`"
+    with pytest.raises(ConfigError, match=message):
+        with_train_defaults({name: 0.5}, small_model(tied=True), 10**6, on_cpu=True)
+    for model in (small_model(tied=False), small_model(tied=True, n_experts=4, n_experts_per_token=2)):
+        assert getattr(with_train_defaults({name: 0.5}, model, 10**6, on_cpu=True).config, name) == 0.5
+
+
 @pytest.mark.parametrize("given", [{}, {"steps": 50}, {"schedule": "wsd", "optimizer": "adamw", "seed": 3}])
 def test_every_setting_that_was_filled_in_has_its_reason(given):
     completed = with_train_defaults(given, small_model(), 10**6, on_cpu=True)

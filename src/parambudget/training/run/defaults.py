@@ -54,6 +54,7 @@ _ALWAYS: Final = {
     "keep": "the best one is kept as well",
 }
 """Why the settings that depend on neither model, text nor device have their default."""
+HEAD_SETTINGS: Final = ("head_learning_rate", "head_weight_decay", "head_beta1", "head_beta2")
 _PROBE: Final[dict[str, Any]] = {
     "steps": 2**31, "batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": LARGEST_FLOAT,
     "final_learning_rate": 0.0, "warmup_steps": 0, "eval_every": 1, "eval_tokens": 1, "save_every": 1,
@@ -81,6 +82,11 @@ def with_train_defaults(
     if given.get("balance_loss") and model.moe is None:
         raise ConfigError(
             f"balance_loss={given['balance_loss']:g} balances experts, but this model has none; leave it out"
+        )
+    if model.tied and model.moe is None and (of_head := _first_given(given, HEAD_SETTINGS)):
+        raise ConfigError(
+            f"{of_head}={given[of_head]:g} is for an output head of its own, but this model's is tied to the "
+            f"embedding; use `{of_head.replace('head', 'embedding')}`, or leave it out"
         )
     if given.get("mask_documents") and model.position == "alibi":
         raise ConfigError(
@@ -127,6 +133,10 @@ def _derived_settings(
     yield "balance_loss", *_balance_loss(model)
     for name, reason in _ALWAYS.items():
         yield name, TRAIN_FIELDS[name].default, reason
+
+
+def _first_given(given: Mapping[str, object], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if given.get(name) is not None), None)
 
 
 def _balance_loss(model: ModelConfig) -> tuple[float, str]:
