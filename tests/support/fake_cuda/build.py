@@ -24,7 +24,7 @@ CALLERS: Final = (
 )
 """Torch's libraries that call CUDA."""
 CALL: Final = r"(?:__cuda|cuda|cublas|nccl|cu[A-Z])\w*"
-"""Names of what is answered. Of cuDNN only what fake_cuda.c has: the rest, its version too, is the real one's."""
+"""Names of what is answered. Of cuDNN only what fake_cuda.c has: the rest is the real one's."""
 OF_TRITON: Final = {
     "cuInit",
     "cuCtxSetCurrent",
