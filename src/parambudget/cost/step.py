@@ -31,6 +31,10 @@ MAX_COUNT: Final = 2**31
 
 PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 OptimizerName = Literal["muon", "adamw"]
+MatmulWeights = Literal["separate", "joined", "leaves"]
+"""What a matmul multiplies with: its parameter, cast where autocast does; the parameters that multiply the
+same input, joined in the step; or leaves, bfloat16 copies of joined parameters that are cast once an update
+and have gradients of their own."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,13 @@ class StepConfig(BaseModel):
     def replace(self, **changes: object) -> Self:
         """A validated copy."""
         return type(self).read(vars(self) | changes)
+
+    @property
+    def matmul_weights(self) -> MatmulWeights:
+        """What the trainer's matmuls multiply with."""
+        if self.shard or not self.backend.bf16:
+            return "separate"
+        return "leaves" if self.world_size == 1 else "joined"
 
     @property
     def micro_steps_per_device(self) -> int:

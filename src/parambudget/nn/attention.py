@@ -18,6 +18,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from parambudget.arch.blocks import MLAConfig
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.layers import uses_eager_attention
+from parambudget.nn.linear import JoinedLinear, Linear
 from parambudget.nn.norms import Norm, qk_norm
 from parambudget.nn.rotary import Rotation, apply_rotary
 
@@ -229,11 +230,14 @@ class Attention(nn.Module):
     def __init__(self, m: ModelConfig) -> None:
         super().__init__()
         self.head_dim, self.qkv_clip = m.head_dim, m.qkv_clip
-        self.q = nn.Linear(m.dim, m.n_heads * m.head_dim, bias=m.qkv_bias)
-        self.k = nn.Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
-        self.v = nn.Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
-        self.out = nn.Linear(m.n_heads * m.head_dim, m.dim, bias=m.attention_out_bias)
-        self.norm_before_split = m.qk_norm == "full"
+        self.q = Linear(m.dim, m.n_heads * m.head_dim, bias=m.qkv_bias)
+        self.k = Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
+        self.v = Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
+        self.vqk = JoinedLinear(
+            self.v, self.q, self.k
+        )  # in the order in which the input's gradients were always added
+        self.out = Linear(m.n_heads * m.head_dim, m.dim, bias=m.attention_out_bias)
+        self.has_qk_norm, self.norm_before_split = m.qk_norm != "none", m.qk_norm == "full"
         self.q_norm = qk_norm(m, m.n_heads)
         self.k_norm = qk_norm(m, m.n_kv_heads)
         self.sinks = nn.Parameter(torch.zeros(m.n_heads)) if m.attention_sinks else None
@@ -248,11 +252,14 @@ class Attention(nn.Module):
 
     def project_qkv(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, CachedKV]:
         """Queries, and keys and values, with norm and rotary positions applied."""
-        v_BTGK = self._clip(self.v(x_BTD)).unflatten(-1, (-1, self.head_dim))
-        q_BTHK = self._split_heads(self._clip(self.q(x_BTD)), self.q_norm)
-        q_BTHK = apply_rotary(q_BTHK, rotation).to(v_BTGK.dtype)
-        k_BTGK = self._split_heads(self._clip(self.k(x_BTD)), self.k_norm)
-        k_BTGK = apply_rotary(k_BTGK, rotation).to(v_BTGK.dtype)
+        v, q, k = [self._clip(flat) for flat in self.vqk(x_BTD)]
+        q_BTHK = apply_rotary(self._split_heads(q, self.q_norm), rotation).to(v.dtype)
+        k_BTGK = apply_rotary(self._split_heads(k, self.k_norm), rotation).to(v.dtype)
+        if self.vqk.is_joined and (self.has_qk_norm or rotation is not None):
+            v = (
+                v.contiguous()
+            )  # as a view it would keep the whole product, of which queries and keys need no more
+        v_BTGK = v.unflatten(-1, (-1, self.head_dim))
         return q_BTHK.transpose(1, 2), (k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2))
 
     def attend_to(self, q_BHTK: Tensor, kv: CachedKV, mask: AttentionMask) -> Tensor:
@@ -284,15 +291,15 @@ class LatentAttention(nn.Module):
         queries = m.n_heads * sum(self.q_split)
         self.has_query_latent = mla.q_lora_rank is not None
         if mla.q_lora_rank is None:
-            self.q = nn.Linear(m.dim, queries, bias=False)
+            self.q = Linear(m.dim, queries, bias=False)
         else:
-            self.q_down = nn.Linear(m.dim, mla.q_lora_rank, bias=m.qkv_bias)
+            self.q_down = Linear(m.dim, mla.q_lora_rank, bias=m.qkv_bias)
             self.q_latent_norm = Norm(m, mla.q_lora_rank)
-            self.q_up = nn.Linear(mla.q_lora_rank, queries, bias=False)
-        self.kv_down = nn.Linear(m.dim, mla.kv_lora_rank + mla.qk_rope_head_dim, bias=m.qkv_bias)
+            self.q_up = Linear(mla.q_lora_rank, queries, bias=False)
+        self.kv_down = Linear(m.dim, mla.kv_lora_rank + mla.qk_rope_head_dim, bias=m.qkv_bias)
         self.kv_latent_norm = Norm(m, mla.kv_lora_rank)
-        self.kv_up = nn.Linear(mla.kv_lora_rank, m.n_heads * sum(self.kv_split), bias=False)
-        self.out = nn.Linear(m.n_heads * mla.v_head_dim, m.dim, bias=m.attention_out_bias)
+        self.kv_up = Linear(mla.kv_lora_rank, m.n_heads * sum(self.kv_split), bias=False)
+        self.out = Linear(m.n_heads * mla.v_head_dim, m.dim, bias=m.attention_out_bias)
         self.sinks = nn.Parameter(torch.zeros(m.n_heads)) if m.attention_sinks else None
         self.options = ScoreOptions(m.attention_multiplier, 1, m.attention_softcap, uses_eager_attention(m))
 

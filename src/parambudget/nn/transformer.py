@@ -19,6 +19,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
 from parambudget.nn.attention import Attention, AttentionMask, LatentAttention, attention_mask
 from parambudget.nn.document_mask import document_mask
+from parambudget.nn.linear import Linear
 from parambudget.nn.mlp import FeedForward, MixtureOfExperts, Routing, StackedLinear
 from parambudget.nn.norms import Norm, cast_for_matmul
 from parambudget.nn.rotary import Rotary, Rotation
@@ -44,15 +45,15 @@ class Transformer(nn.Module):
             dim, width = model.dim, model.embedding_width
             self.embed = nn.Embedding(model.vocab_size, width)
             projected = model.embedding_dim is not None
-            self.project_in = nn.Linear(width, dim, bias=False) if projected else nn.Identity()
+            self.project_in = Linear(width, dim, bias=False) if projected else nn.Identity()
             self.embed_norm = Norm(model, dim) if model.embedding_norm else nn.Identity()
             n_positions = model.context_length + model.position_offset
             self.position = nn.Embedding(n_positions, dim) if model.position == "learned" else None
             self.rotary, self.rotary_local = rotary_modules(model)
             self.layers = nn.ModuleList(Block(model, i) for i in range(model.n_layers))
             self.norm = Norm(model, dim) if model.final_norm else nn.Identity()
-            self.project_out = nn.Linear(dim, width, bias=False) if projected else nn.Identity()
-            self.lm_head = nn.Linear(width, model.vocab_size, bias=model.head_bias)
+            self.project_out = Linear(dim, width, bias=False) if projected else nn.Identity()
+            self.lm_head = Linear(width, model.vocab_size, bias=model.head_bias)
         self._tie_head()
         if dtype is not None:
             self.to(dtype)
@@ -92,10 +93,10 @@ class Transformer(nn.Module):
         """
         n_padding = -self.model.vocab_size % multiple
         if n_padding:
-            weight: Tensor = self.lm_head.weight
-            bias: Tensor | None = self.lm_head.bias
-            bias = None if bias is None else F.pad(bias, (0, n_padding))
-            padded_BTV = F.linear(x_BTD, F.pad(weight, (0, 0, 0, n_padding)), bias)
+            weight, bias = self.lm_head.compute_weight, self.lm_head.bias
+            if weight is None:
+                weight = F.pad(self.lm_head.weight, (0, 0, 0, n_padding))
+            padded_BTV = F.linear(x_BTD, weight, None if bias is None else F.pad(bias, (0, n_padding)))
             logits_BTV = padded_BTV[..., : self.model.vocab_size]
         else:
             logits_BTV = self.lm_head(x_BTD)

@@ -142,7 +142,7 @@ def _summed_loss(
     module: Transformer, z_loss_weight: float, compute: Compute
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The function from the last hidden states and the next tokens to the sum of their losses."""
-    multiple = HEAD_MULTIPLE if compute.device.type == "cuda" else 1
+    multiple = head_multiple(compute)
 
     def summed_loss(x_ND: Tensor, targets_N: Tensor) -> Tensor:
         logits_NV = module.logits(x_ND, multiple=multiple).float()
@@ -153,6 +153,11 @@ def _summed_loss(
         return loss + (penalty - penalty.detach())
 
     return summed_loss
+
+
+def head_multiple(compute: Compute) -> int:
+    """What the rows of the output head are padded to a multiple of."""
+    return HEAD_MULTIPLE if compute.device.type == "cuda" else 1
 
 
 def z_loss(logits_NV: Tensor) -> Tensor:

@@ -20,15 +20,17 @@ from parambudget.formats.hf.weights import (
     weight_files,
 )
 from parambudget.formats.unread import require_readable
+from parambudget.nn.linear import JoinedLinear
 from parambudget.nn.transformer import Transformer
 from parambudget.nn.verify import verify_module
 from parambudget.text.token_cache import TokenData
 from parambudget.text.tokenizer import has_tokenizer, read_pretrained_tokenizer
+from parambudget.training.bf16_weights import BFloat16Weights, RefreshedLoss, matmuls
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
-from parambudget.training.loss import NO_EXPERTS, ExpertLoadBalancer, build_loss
+from parambudget.training.loss import NO_EXPERTS, ExpertLoadBalancer, build_loss, head_multiple
 from parambudget.training.metrics import RunConfigDocument
 from parambudget.training.optimizer import CombinedOptimizer, build_optimizer
 
@@ -71,9 +73,27 @@ def init_train_state(
         own_loss = build_loss(module, config, compute, balancer, end_of_text=end_of_text)
         loss_fn = group.data_parallel(module, own_loss)
     balancer.reset_load()
+    if compute.bf16 and not config.step.shard:
+        loss_fn = with_bf16_weights(module, loss_fn, compute, group)
     return TrainState(
         module, build_optimizer(module, model, config, group), loss_fn, compute, group, balancer
     )
+
+
+def with_bf16_weights(
+    module: Transformer, loss_fn: Callable[[Tensor], Tensor], compute: Compute,
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> Callable[[Tensor], Tensor]:  # fmt: skip
+    """Join the matmuls of one input; where a process is alone, cast their weights once an update.
+
+    DistributedDataParallel needs the gradients of the parameters themselves.
+    """
+    if group.world_size > 1:
+        for matmul in matmuls(module):
+            if isinstance(matmul, JoinedLinear):
+                matmul.joins_parameters = True
+        return loss_fn
+    return RefreshedLoss(loss_fn, BFloat16Weights.attach(module, head_multiple=head_multiple(compute)))
 
 
 def init_module(model: ModelConfig, seed: int, compute: Compute) -> Transformer:
