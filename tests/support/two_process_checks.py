@@ -21,6 +21,7 @@ from parambudget.training.muon import Muon
 from parambudget.training.optimizer import clip_grad_norm
 from parambudget.training.run.autotune import _try, attempts, first_that_fits, settings_that_fit
 from parambudget.training.run.defaults import with_train_defaults
+from parambudget.training.run.state_reuse import ReusableState
 from parambudget.training.train_state import TrainState, init_train_state
 
 CPU = select_device("cpu")
@@ -178,7 +179,7 @@ def settings_that_fit_are_agreed_on(group: ProcessGroup, folder: Path) -> None:
 
     def try_one(config: TrainConfig) -> None:
         tried.append(config.step.batch_size)
-        _try(model, data, CPU, group, config)
+        _try(model, data, CPU, group, ReusableState(), config)
         if group.rank == 1 and config.step.batch_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -128,6 +129,14 @@ def train(
             rich_help_panel=RUN_PANEL,
         ),
     ] = None,
+    profile: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Profile N updates, such as 3, after two others: where their time goes, and a trace.",
+            rich_help_panel=MORE_PANEL,
+        ),
+    ] = None,
     *,
     fields: dict[str, Any],
     settings: dict[str, object],
@@ -155,7 +164,9 @@ def train(
 
     def build() -> RunRequest:
         n_tokens = parse_count(tokens, "--tokens") if tokens is not None else None
-        options = RunOptions(out, data, token_dtype, tokenizer, n_tokens, hours, resume, init, shard, wandb)
+        options = RunOptions(
+            out, data, token_dtype, tokenizer, n_tokens, hours, resume, init, shard, wandb, profile
+        )
         return build_request(source, fields, settings, options)
 
     def resume_command(folder: Path) -> str:
@@ -183,8 +194,13 @@ def _run(
         # before.
         request = build()
         build = lambda: request  # noqa: E731
-    from parambudget.render.training import RunDisplay
-    from parambudget.training.run.orchestration import run
+    from parambudget.render.progress import StatusLine, make_console
+
+    with closing(StatusLine(make_console(quiet=as_json))) as status:
+        if status.is_live:
+            status.show("loading torch")
+        from parambudget.render.training import RunDisplay
+        from parambudget.training.run.orchestration import run
 
     with RunDisplay(quiet=as_json) as display:
 
@@ -200,6 +216,6 @@ def _run(
 
         events = TrainEvents(
             on_status=display.show_status, on_start=display.show_start, on_step=display.show_step,
-            on_notice=print_notice, on_end=show_end,
+            on_profile=display.show_profile, on_notice=print_notice, on_end=show_end,
         )  # fmt: skip
         run(build, device=device, events=events, stop=stop)

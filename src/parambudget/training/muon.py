@@ -51,9 +51,9 @@ class Stack:
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which the matrices are orthogonalized: bfloat16, but float32 on a CPU, where few compute in
-        bfloat16 at any speed."""
-        return torch.float32 if self.weights[0].device.type == "cpu" else torch.bfloat16
+        """In which the matrices are orthogonalized: bfloat16 on CUDA, elsewhere float32 like everything else:
+        few CPUs compute in bfloat16 at any speed."""
+        return torch.bfloat16 if self.weights[0].device.type == "cuda" else torch.float32
 
     def new_empty(self, n: int) -> Tensor:
         """Room for `n` of the matrices, to orthogonalize them."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.tensors import Tensor as TableRow
@@ -16,6 +17,7 @@ from parambudget.training import schedule
 from parambudget.training.config import GroupName, TrainConfig
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
 from parambudget.training.muon import Muon
+from parambudget.training.profiling.kernels import CLIP
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -104,6 +106,7 @@ def set_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, step: in
             group["momentum"] = momentum
 
 
+@record_function(CLIP)
 def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
     """Scale the whole gradient down to `max_norm` if it is longer; returns the norm before."""
     parameters = list(parameters)
