@@ -35,6 +35,8 @@ _ARGUMENTS: Final = frozenset({
     "save_every", "keep", "eval_every", "eval_tokens",
     # of preparing text
     "tokenizer", "validation", "end_of_text", "workers", "field", "separator", "skip_bad_lines",
+    # of an evaluation
+    "choices", "text", "eval_choices", "eval_text",
     # of a generation and an export
     "temperature", "top_k", "seed", "to", "model_type", "weights", "force",
 })  # fmt: skip

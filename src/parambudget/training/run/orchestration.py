@@ -9,17 +9,22 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from parambudget._install import require_packages
+from parambudget.errors import InputError
 from parambudget.text.forms import describe_left_out
+from parambudget.text.held_out import require_held_out
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import require_windows
 from parambudget.training.device import Compute, explain_missing_kernel, select_device
 from parambudget.training.distributed import ProcessGroup, join_process_group
+from parambudget.training.evaluation.evaluate import EvaluationRequest, evaluate
+from parambudget.training.evaluation.questions import read_questions
+from parambudget.training.evaluation.scores import EvaluationProgress
 from parambudget.training.loop import TrainJob, train
 from parambudget.training.metrics import StepMetrics, TrainResult, run_config_path
 from parambudget.training.run.forecast import predict_run
 from parambudget.training.run.repetition import repetition_notice
-from parambudget.training.run.request import RunRequest, RunStart, TrainEvents
+from parambudget.training.run.request import RunOptions, RunRequest, RunStart, TrainEvents
 from parambudget.training.run.run_folder import (
     choose_data,
     data_provenance,
@@ -72,7 +77,29 @@ def _run_in_group(
             on_step=on_step, on_notice=events.on_notice,
         )  # fmt: skip
     events.on_end(result)
+    if options.evaluates and result.finished and group.is_main:
+        _evaluate(result, options, compute, events)
     return result
+
+
+def _evaluate(result: TrainResult, options: RunOptions, compute: Compute, events: TrainEvents) -> None:
+    """Evaluate the weights of the last checkpoint."""
+    assert result.checkpoint is not None
+    shown = -1
+
+    def show(progress: EvaluationProgress) -> None:
+        nonlocal shown
+        if (percent := int(100 * progress.share)) != shown:
+            shown = percent
+            events.on_status(f"evaluating: {percent} % of {progress.n_total:,} {progress.label}")
+
+    wanted = EvaluationRequest(options.eval_choices, options.eval_text)
+    try:
+        with _status(events, "evaluating"):
+            evaluation = evaluate(result.checkpoint, compute, wanted, show, events.on_notice)
+    except InputError as error:
+        raise InputError(f"the run in {result.folder} is finished, but not evaluated: {error}") from None
+    events.on_evaluation(evaluation)
 
 
 def _prepare(
@@ -89,6 +116,10 @@ def _prepare(
         require_free_run_folder(out, resume=options.resume)
     if options.wandb is not None:
         _require_wandb()
+    if options.eval_choices is not None:
+        read_questions(options.eval_choices)
+    if options.eval_text is not None:
+        require_held_out(options.eval_text)
     given = request.requested
     text = choose_data(options, request.provenance, given.resumed)
     group.barrier()
@@ -102,6 +133,8 @@ def _prepare(
         data = group.main_process_first(lambda: text.read(model.vocab_size))
     _give_notes(data, events.on_notice)
     require_windows(data, model.context_length)
+    if options.evaluates and not data.tokenizer_json:
+        raise InputError("`eval_choices` and `eval_text` need the tokenizer; name it with `tokenizer`")
     if options.data is None and not given.stored:
         warn_about_changed_text(request.provenance, data, events.on_notice)
     with _status(events, "choosing the settings"):
