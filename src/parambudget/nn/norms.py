@@ -55,5 +55,6 @@ def cast_for_matmul(x: Tensor) -> Tensor:
     copy.
     """
     kind = x.device.type
-    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    # Not `is_autocast_available`, which torch 2.11 cannot compile; of the devices, meta alone has none.
+    autocast = kind != "meta" and torch.is_autocast_enabled(kind)
     return x.to(torch.get_autocast_dtype(kind)) if autocast else x
