@@ -269,7 +269,8 @@ def calibrate(device: str = "auto") -> DeviceProfile:
 
 
 def train(
-    source: ModelLike, /, out: str | PathLike[str], *, data: str | PathLike[str] | None = None,
+    source: ModelLike, /, out: str | PathLike[str], *,
+    data: str | PathLike[str] | Mapping[str, float] | None = None,
     token_dtype: TokenDtype | None = None, tokenizer: str | None = None, tokens: Count | None = None,
     hours: float | None = None, resume: bool = False, init: str | PathLike[str] | None = None,
     device: str = "auto", events: TrainEvents | None = None, eval_choices: str | PathLike[str] | None = None,
@@ -283,6 +284,8 @@ def train(
     need `token_dtype`); `tokenizer` has made these, or makes tokens of the text. With `resume`, the run in
     `out` is resumed if there is one. `init` is a checkpoint or a Hugging Face folder whose weights a new run
     starts from. `eval_choices` and `eval_text` are what the finished run is evaluated on, as by `evaluate`.
+
+    A dict as `data`, {"web": 0.7, "books": 0.3}, is a mixture of several by weight.
 
     Without `data`, the text is that of the run to resume, else the source of Python's standard library, which
     is then read at most 20 times; `data="builtin"` names it for a longer run.
@@ -300,7 +303,7 @@ def train(
             hint = _hint(train, name, {*TRAIN_FIELDS, "shard"}, "see `help(pb.TrainConfig)`")
             raise ConfigError(f"{shorten(name)} is not a setting of a run; {hint}")
     options = RunOptions(
-        out=Path(out), data=None if data is None else Path(data), token_dtype=token_dtype,
+        out=Path(out), data=_data_source(data), token_dtype=token_dtype,
         tokenizer=tokenizer, tokens=_parse_count(tokens, "tokens"),
         hours=hours, resume=resume, init=None if init is None else Path(init), shard=shard,
         eval_choices=None if eval_choices is None else Path(eval_choices),
@@ -308,6 +311,19 @@ def train(
     )  # fmt: skip
     named = fspath(source) if isinstance(source, str | PathLike) else as_model(source, {})
     return run(lambda: build_request(named, {}, fixed, options), device=device, events=events)
+
+
+def _data_source(data: str | PathLike[str] | Mapping[str, float] | None) -> Path | None:
+    """The text of a run as it is named on the command line."""
+    if not isinstance(data, Mapping):
+        return None if data is None else Path(data)
+    from parambudget.text.mixture import MixtureSource, format_mixture, read_shares
+
+    sources = [MixtureSource(Path(path), str(weight)) for path, weight in data.items()]
+    if len(sources) < 2:
+        raise ConfigError("`data` is a mixture of fewer than two sets; give the path of the set alone")
+    read_shares(sources)
+    return format_mixture(sources)
 
 
 def run(folder: str | PathLike[str]) -> TrainResult:

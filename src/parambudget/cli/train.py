@@ -55,7 +55,7 @@ def train(
         typer.Option(
             parser=parse_path,
             metavar="PATH",
-            help="Text or tokens: a file, a folder, or what `data prepare` made.",
+            help="Text or tokens: a file, a folder, or what `data prepare` made; A=0.7,B=0.3 mixes several.",
             show_default="builtin (Python's standard library)",
         ),
     ] = None,
@@ -126,6 +126,22 @@ def train(
             rich_help_panel=RUN_PANEL,
         ),
     ] = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard/--no-tensorboard",
+            help="Also write event files for TensorBoard into DIR/tensorboard (needs the extra tensorboard).",
+            rich_help_panel=MORE_PANEL,
+        ),
+    ] = False,
+    trackio: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROJECT",
+            help="Also report to trackio, on this machine (needs the extra trackio).",
+            rich_help_panel=MORE_PANEL,
+        ),
+    ] = None,
     eval_choices: Annotated[
         Path | None,
         typer.Option(
@@ -169,8 +185,8 @@ def train(
     def build() -> RunRequest:
         n_tokens = parse_count(tokens, "--tokens") if tokens is not None else None
         options = RunOptions(
-            out, data, token_dtype, tokenizer, n_tokens, hours, resume, init, shard, wandb, eval_choices,
-            eval_text,
+            out, data, token_dtype, tokenizer, n_tokens, hours, resume, init, shard, wandb=wandb,
+            tensorboard=tensorboard, trackio=trackio, eval_choices=eval_choices, eval_text=eval_text,
         )  # fmt: skip
         return build_request(source, fields, settings, options)
 

@@ -52,6 +52,10 @@ def _figures(figures: Mapping[str, Any]) -> dict[str, str]:
         "state": f"{state}, {figures['steps']:,} of {count_phrase(planned_steps, 'update')}",
         "parameters": f"{planned} (as planned)" if built == figures["planned"] else _mismatch(built, planned),
         "tokens": format_count(figures["tokens"]),
+        "mixture": ", ".join(
+            f"{each['name']} {format_share(each['share'], 1).removeprefix('+')} ({each['epochs']:.2f} epochs)"
+            for each in figures["mixture"]
+        ),
         "training time": format_seconds(figures["update_seconds"])
         + _beside_plan(seconds, lambda seconds: format_seconds(seconds * figures["steps"])),
         "speed": speed + _beside_plan(rate, lambda rate: f"{rate:,.0f}"),
@@ -69,6 +73,10 @@ def _figures(figures: Mapping[str, Any]) -> dict[str, str]:
             "not finite" if figures["evaluations"] else "not evaluated",
         ),
         "": _value_or(figures["val_bits_per_byte"], "{:.4f} bits per byte", ""),
+        "by set": ", ".join(
+            f"{name} {_value_or(loss, '{:.4f}', 'not finite')}"
+            for name, loss in (figures["val_loss_by_set"] or {}).items()
+        ),
         "best validation": _value_or(figures["best_val_loss"], "{:.4f} at step ", "")
         + _value_or(figures["best_step"], "{:,}", ""),
         "updates skipped": f"{figures['skipped']:,}",

@@ -4,7 +4,7 @@ B batch   T tokens
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import count, islice, takewhile
@@ -25,10 +25,11 @@ from parambudget.text.token_cache import TokenData
 from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.async_saver import AsyncCheckpointSaver
 from parambudget.training.config import TrainConfig
-from parambudget.training.dataloader import TokenArray, TokenWindows, require_windows
+from parambudget.training.dataloader import TokenArray, require_windows
 from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
+from parambudget.training.mixture import Windows, training_windows
 from parambudget.training.optimizer import clip_grad_norm, set_learning_rate
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
@@ -269,8 +270,8 @@ def train_steps(
     state: TrainState, model: ModelConfig, config: TrainConfig, data: TokenData, n_done: int, clock: "Clock"
 ) -> Iterator[StepMetrics]:
     """Make the updates after the first `n_done`; each is made when the next item is asked for."""
-    windows = TokenWindows(data.train, model.context_length, config.seed)
-    held_out = validation_windows(data, model.context_length, config.eval_tokens)
+    windows = training_windows(data, model.context_length, config.seed)
+    held_out = validation_sets(data, model.context_length, config.eval_tokens)
     batches = prefetch(micro_batches(windows, n_done, config, state.compute, state.group))
     for i in range(n_done, config.steps):
         rate = learning_rate(i, config)
@@ -289,18 +290,18 @@ def train_steps(
         step = step_metrics(i + 1, loss, rate, grad_norm, clock, skipped=skipped)
         step = replace(step, busiest_expert=busiest[0] if busiest else None)
         if is_due(step.step, config.eval_every, config):
-            validation = evaluate(
-                state.loss_fn, held_out, data, config.step.batch_size, state.compute, state.group
-            )
-            step = replace(
-                step, evaluated=True, val_loss=finite_or_none(validation.loss),
-                val_bits_per_byte=finite_or_none(validation.bits_per_byte),
-            )  # fmt: skip
+            losses = [
+                evaluate(
+                    state.loss_fn, each.windows, each.data, config.step.batch_size, state.compute, state.group
+                )
+                for each in held_out
+            ]
+            step = add_validation(step, held_out, losses)
         yield step
 
 
 def micro_batches(
-    windows: TokenWindows, n_done: int, config: TrainConfig, compute: Compute,
+    windows: Windows, n_done: int, config: TrainConfig, compute: Compute,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[Tensor]:  # fmt: skip
     """This process's windows of every update after the first `n_done`, batch_size at a time, on the
@@ -441,6 +442,62 @@ class ValidationLoss:
     bits_per_byte: float | None
     """Bits needed per byte of text; end-of-text tokens count as bits but not as bytes. None if it is not
     known how many bytes the tokens stand for."""
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationSet:
+    """The held-out windows of a text, or of one set in a mixture."""
+
+    name: str
+    share: float
+    """Of what the run reads; 1 for a single text."""
+    windows: TokenArray
+    data: TokenData
+
+
+def validation_sets(data: TokenData, context_length: int, max_tokens: int) -> list[ValidationSet]:
+    """The windows that a run evaluates itself on; in a mixture each set gets an equal number of tokens."""
+    if not data.parts:
+        return [ValidationSet(data.name, 1.0, validation_windows(data, context_length, max_tokens), data)]
+    each = max_tokens // len(data.parts)
+    return [
+        ValidationSet(
+            part.name, float(part.share), validation_windows(part.data, context_length, each), part.data
+        )
+        for part in data.parts
+    ]
+
+
+def add_validation(
+    step: StepMetrics, sets: Sequence[ValidationSet], losses: Sequence[ValidationLoss]
+) -> StepMetrics:
+    """The step with the evaluation after it.
+
+    Of a mixture, the loss is the mean in the shares of the sets, and its bits per byte those of a text with
+    these shares of tokens.
+    """
+    loss = sum(each.share * found.loss for each, found in zip(sets, losses, strict=True))
+    by_set = None
+    if len(sets) > 1:
+        by_set = {each.name: finite_or_none(found.loss) for each, found in zip(sets, losses, strict=True)}
+    return replace(
+        step, evaluated=True, val_loss=finite_or_none(loss), val_loss_by_set=by_set,
+        val_bits_per_byte=finite_or_none(_mean_bits_per_byte(sets, losses)),
+    )  # fmt: skip
+
+
+def _mean_bits_per_byte(sets: Sequence[ValidationSet], losses: Sequence[ValidationLoss]) -> float | None:
+    """Bits per byte of a text that has the sets' shares of tokens."""
+    if len(sets) == 1:
+        return losses[0].bits_per_byte
+    bits = n_bytes = 0.0
+    for each, found in zip(sets, losses, strict=True):
+        if not found.bits_per_byte:
+            return None
+        bits_per_token = found.loss / math.log(2)
+        bits += each.share * bits_per_token
+        n_bytes += each.share * bits_per_token / found.bits_per_byte
+    return bits / n_bytes
 
 
 def validation_windows(data: TokenData, context_length: int, max_tokens: int) -> TokenArray:

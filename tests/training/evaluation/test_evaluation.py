@@ -1,4 +1,4 @@
-"""Multiple choice and bits per byte: as computed one by one without batches, and as the run itself reports."""
+"""Multiple choice and bits per byte: as computed one by one, and as the run itself reports."""
 
 import gzip
 import json
@@ -248,7 +248,7 @@ def test_the_result_is_kept_with_the_run_and_replaced_by_a_repetition(run, tmp_p
     assert [row["figure"] for row in first.rows()] == ["acc", "acc_norm"]
 
 
-def test_damaged_results_are_named_and_left(run, tmp_path):
+def test_damaged_results_are_named_and_left(tmp_path):
     (tmp_path / "eval.json").write_text('[{"checkpoint": 1}]')
     with pytest.raises(InputError, match=r"eval.json, evaluation 1, is damaged"):
         read_evaluations(tmp_path)

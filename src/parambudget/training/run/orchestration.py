@@ -20,6 +20,7 @@ from parambudget.training.distributed import ProcessGroup, join_process_group
 from parambudget.training.evaluation.evaluate import EvaluationRequest, evaluate
 from parambudget.training.evaluation.questions import read_questions
 from parambudget.training.evaluation.scores import EvaluationProgress
+from parambudget.training.loggers.trackers import OpenTracker, TrackedRun, track_steps
 from parambudget.training.loop import TrainJob, train
 from parambudget.training.metrics import StepMetrics, TrainResult, run_config_path
 from parambudget.training.run.forecast import predict_run
@@ -71,7 +72,7 @@ def _run_in_group(
     )  # fmt: skip
     job = TrainJob(model, config, data, out, options.resume, options.init, settings.provenance)
     stop.wait_for_update()
-    with _log_steps(events.on_step, request, config, group) as on_step:
+    with _log_steps(events, request, config, group) as on_step:
         result = train(
             job, device=device, group=group, stop_requested=stop, on_start=lambda: events.on_start(start),
             on_step=on_step, on_notice=events.on_notice,
@@ -114,8 +115,7 @@ def _prepare(
         require_initial_weights(options.init)
     if group.is_main:
         require_free_run_folder(out, resume=options.resume)
-    if options.wandb is not None:
-        _require_wandb()
+    _require_trackers(options)
     if options.eval_choices is not None:
         read_questions(options.eval_choices)
     if options.eval_text is not None:
@@ -163,24 +163,43 @@ def _status(events: TrainEvents, text: str) -> Iterator[None]:
         events.on_status(None)
 
 
-def _require_wandb() -> None:
-    require_packages("`wandb`", ["wandb"], ["train", "wandb"])
-    from parambudget.training.loggers.wandb_logger import require_account
+def _require_trackers(options: RunOptions) -> None:
+    """Refuse to start without what the run is to be reported with."""
+    if options.wandb is not None:
+        require_packages("`wandb`", ["wandb"], ["train", "wandb"])
+        from parambudget.training.loggers.wandb_logger import require_account
 
-    require_account()
+        require_account()
+    if options.tensorboard:
+        require_packages("`tensorboard`", ["tensorboardX"], ["train", "tensorboard"])
+    if options.trackio is not None:
+        require_packages("`trackio`", ["trackio"], ["train", "trackio"])
+
+
+def _trackers(options: RunOptions) -> dict[str, OpenTracker]:
+    """The tools that the run is reported to. Each is an optional package, imported where it is asked for."""
+    tools: dict[str, OpenTracker] = {}
+    if (project := options.wandb) is not None:
+        from parambudget.training.loggers.wandb_logger import WandbTracker
+
+        tools["Weights & Biases"] = lambda tracked, _: WandbTracker.open(project, tracked)
+    if options.tensorboard:
+        from parambudget.training.loggers.tensorboard_logger import TensorBoardTracker
+
+        tools["TensorBoard"] = TensorBoardTracker.open
+    if (trackio_project := options.trackio) is not None:
+        from parambudget.training.loggers.trackio_logger import TrackioTracker
+
+        tools["trackio"] = lambda tracked, _: TrackioTracker.open(trackio_project, tracked)
+    return tools
 
 
 @contextmanager
 def _log_steps(
-    on_step: Callable[[StepMetrics], None], request: RunRequest, config: TrainConfig, group: ProcessGroup
+    events: TrainEvents, request: RunRequest, config: TrainConfig, group: ProcessGroup
 ) -> Iterator[Callable[[StepMetrics], None]]:
-    """`on_step`, which also reports to Weights & Biases if that is asked for."""
-    project = request.options.wandb
-    if project is None or not group.is_main:
-        yield on_step
-        return
-    from parambudget.training.loggers.wandb_logger import log_to_wandb
-
-    settings = request.model.model_dump() | config.model_dump()
-    with log_to_wandb(on_step, project, request.out, settings) as log_step:
+    """`events.on_step`, which also reports to the tools that are asked for."""
+    tools = _trackers(request.options) if group.is_main else {}
+    tracked = TrackedRun(request.out, request.model.model_dump() | config.model_dump())
+    with track_steps(events.on_step, tracked, tools, events.on_notice) as log_step:
         yield log_step

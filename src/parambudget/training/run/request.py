@@ -47,6 +47,10 @@ class RunOptions:
     """Shard the model among the processes; None leaves it to the plan."""
     wandb: str | None = None
     """Project of Weights & Biases to report to."""
+    tensorboard: bool = False
+    """Write event files of TensorBoard into the folder of the run."""
+    trackio: str | None = None
+    """Project of trackio to report to."""
     eval_choices: Path | None = None
     """Questions that the finished run is evaluated on."""
     eval_text: Path | None = None
