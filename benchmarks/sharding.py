@@ -107,7 +107,7 @@ def trained(
         own = [tokens[i] for i in group.own_micro_steps(config)]
         loss = group.all_reduce_mean(accumulate_gradients(state.loss_fn, own, config, compute, group))
         norm = clip_grad_norm(state.module.parameters(), config.grad_clip)
-        optimizer_step(state.optimizer, loss.item(), norm.item())
+        optimizer_step(state.optimizer, loss, norm)
         seconds.append(perf_counter() - started)
     return held_bytes(compute, "VmHWM") - before_bytes, min(seconds[1:])
 

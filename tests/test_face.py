@@ -187,6 +187,22 @@ def test_text_is_generated_from_a_run(trained):
         pb.generate(result.folder, "a text", temperature=-1)
 
 
+def test_several_texts_come_from_one_call(trained):
+    result, _ = trained
+    some = {"max_tokens": 5, "device": "cpu", "temperature": 1.0, "top_p": 0.9}
+    two = pb.generate(result, "a text", num_samples=2, seed=3, **some)
+    each = tuple(pb.generate(result, "a text", seed=seed, **some) for seed in (3, 4))
+    assert two == each == pb.generate(result, ["a text", "a text"], seed=3, **some)
+    assert pb.generate(result, [], **some) == ()
+
+
+def test_a_text_is_longer_than_the_context(trained):
+    result, _ = trained
+    made = pb.generate(result, "a text", max_tokens=80, temperature=0, device="cpu")
+    assert made.n_tokens == 80
+    assert made.n_prompt_tokens + made.n_tokens - 1 - made.n_dropped <= SIZES["context_length"]
+
+
 def test_a_run_is_exported_with_its_weights(trained, tmp_path):
     result, _ = trained
     made = pb.export(out=tmp_path / "hf", weights=result.folder)

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast, overload
 
 from parambudget._install import TRAINING, require_packages
-from parambudget.arch.config import KEYWORDS, ModelConfig
+from parambudget.arch.config import FIELDS, KEYWORDS, ModelConfig
+from parambudget.arch.style import with_style
 from parambudget.arch.synonyms import SYNONYMS, hint_for, with_our_names
 from parambudget.cost.params import ParameterCount
 from parambudget.cost.params import count as count_parameters
 from parambudget.errors import ConfigError, InputError
-from parambudget.formats.source import ModelLike, as_model, load_whole_function
+from parambudget.formats.source import ModelLike, as_model, load_whole_function, source_in_words
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank, check_options
 from parambudget.units import Count, parse_count, parse_tolerance, short_repr, shorten
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from parambudget.arch.fields import ModelFields
+    from parambudget.arch.style import StyleName
     from parambudget.cost.formula import Formula
     from parambudget.cost.memory.peak import MemoryBreakdown
     from parambudget.cost.memory.state import InferenceMemory
@@ -51,33 +53,43 @@ if TYPE_CHECKING:
     from parambudget.training.run.request import TrainEvents
 
 
-def model(source: ModelLike | None = None, /, **fields: Unpack[ModelFields]) -> ModelConfig:
+def model(
+    source: ModelLike | None = None, /, *, style: StyleName | None = None, **fields: Unpack[ModelFields]
+) -> ModelConfig:
     """A complete model from a source, from fields, or from a source with some fields changed.
 
-    What is left out gets its conventional value: `model(dim=896, n_layers=24, n_heads=14)`.
+    What is left out gets its conventional value: `model(dim=896, n_layers=24, n_heads=14)`. A `style` is a
+    set of choices, "llama" (the default) or "modern", for a model without a source; fields win over it.
     """
-    return as_model(source, fields)
+    return as_model(source, fields, style)
 
 
-def count(source: ModelLike | None = None, /, **fields: Unpack[ModelFields]) -> ParameterCount:
-    """Parameters, exactly: `count("gpt2")`, `count(config)`, `count(dim=896, n_layers=24)`."""
-    return count_parameters(as_model(source, fields))
+def count(
+    source: ModelLike | None = None, /, *, style: StyleName | None = None, **fields: Unpack[ModelFields]
+) -> ParameterCount:
+    """Parameters, exactly: `count("gpt2")`, `count(config)`, `count(dim=896, n_layers=24)`. A `style` is that
+    of `model`."""
+    return count_parameters(as_model(source, fields, style))
 
 
-def formula(source: ModelLike | None = None, /, **fields: Unpack[ModelFields]) -> Formula:
+def formula(
+    source: ModelLike | None = None, /, *, style: StyleName | None = None, **fields: Unpack[ModelFields]
+) -> Formula:
     """The closed form of the parameter count of a model's choices; renders itself in a notebook."""
     from parambudget.cost.formula import formula as closed_form
 
-    return closed_form(as_model(source, fields))
+    return closed_form(as_model(source, fields, style))
 
 
-def verify(source: ModelLike | None = None, /, **fields: Unpack[ModelFields]) -> Verification:
+def verify(
+    source: ModelLike | None = None, /, *, style: StyleName | None = None, **fields: Unpack[ModelFields]
+) -> Verification:
     """The built torch module held against the count, tensor by tensor; `differences` is empty where all
     agree."""
     require_packages("verify", ["torch"], ["train"])
     from parambudget.nn.verify import verify as build_and_compare
 
-    return build_and_compare(as_model(source, fields))
+    return build_and_compare(as_model(source, fields, style))
 
 
 def solve(
@@ -85,7 +97,7 @@ def solve(
     law: LossLaw | str | None = None, unique_tokens: Count | None = None,
     step: StepConfig | StepFields | None = None, active: Count | None = None, counted: CountKind = "total",
     tolerance: str | float | Fraction = DEFAULT_TOLERANCE, rank: Rank | None = None, top: int = DEFAULT_TOP,
-    like: ModelLike | None = None, **axes: Unpack[SearchFields],
+    like: ModelLike | None = None, style: StyleName | None = None, **axes: Unpack[SearchFields],
 ) -> Solutions:  # fmt: skip
     """The best models of a size or for a budget, from a complete search of a declared lattice.
 
@@ -99,7 +111,8 @@ def solve(
     Axes are a value, a list, or a range "lo:hi" or "lo:hi:step" (n_layers, dim, head_dim, n_heads, n_kv_heads
     or kv_groups, intermediate_size; n_experts, n_experts_per_token, n_shared_experts,
     expert_intermediate_size), bounded by ffn_ratio="1:6" and multiple=64; any other field of a model is a
-    choice. What is left out follows `search.space.default_ranges`; `like` takes the choices of a model.
+    choice. What is left out follows `search.space.default_ranges`; `like` takes the choices of a model, and
+    `style` those of a style: "llama" (the default) or "modern". Choices that are given win over both.
 
     Answers are ordered by `rank`; unless given, by the shape score with a target, by expected loss for hours,
     dollars or FLOPs, by size for a memory alone. "size" puts the most parameters first; "closest" ignores the
@@ -108,7 +121,7 @@ def solve(
     named = _own_search_names(solve, axes)
     check_options(counted, rank, top)
     n, second = _parse_count(target, "target"), _parse_count(active, "active")
-    share, fields = parse_tolerance(tolerance), _search_fields(named, like)
+    share, fields = parse_tolerance(tolerance), _search_fields(named, like, style)
     if budget is None and machine is None and step is None and rank in (None, "shape", "closest"):
         if n is None:
             raise ConfigError(
@@ -145,7 +158,7 @@ def resize(
     named = _own_search_names(resize, axes)
     check_options(counted, None, DEFAULT_TOP)
     answer = search(
-        as_model(current, {}), parse_count(target, "target"), _search_fields(named, None),
+        as_model(current, {}), parse_count(target, "target"), _search_fields(named),
         active=_parse_count(active, "active"), counted=counted, tolerance=parse_tolerance(tolerance),
     )  # fmt: skip
     if machine is None and step is None:
@@ -299,6 +312,8 @@ def train(
     own = {name: value for name, value in settings.items() if name != "shard"}
     fixed = with_our_names(own, TRAIN_FIELDS)
     for name in fixed:
+        if name == "style":
+            raise ConfigError(_style_elsewhere(train, fixed[name]))
         if name not in TRAIN_FIELDS:
             hint = _hint(train, name, {*TRAIN_FIELDS, "shard"}, "see `help(pb.TrainConfig)`")
             raise ConfigError(f"{shorten(name)} is not a setting of a run; {hint}")
@@ -333,21 +348,50 @@ def run(folder: str | PathLike[str]) -> TrainResult:
     return read_run(Path(folder)).result()
 
 
+@overload
 def generate(
-    checkpoint: str | PathLike[str], prompt: str, *, max_tokens: int = 256, temperature: float = 0.8,
-    top_k: int | None = None, seed: int = 0, device: str = "auto",
-) -> Generation:  # fmt: skip
+    checkpoint: str | PathLike[str], prompt: str, *, num_samples: None = None, max_tokens: int = 256,
+    temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None, seed: int = 0,
+    device: str = "auto",
+) -> Generation: ...  # fmt: skip
+@overload
+def generate(
+    checkpoint: str | PathLike[str], prompt: str, *, num_samples: int, max_tokens: int = 256,
+    temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None, seed: int = 0,
+    device: str = "auto",
+) -> tuple[Generation, ...]: ...  # fmt: skip
+@overload
+def generate(
+    checkpoint: str | PathLike[str], prompt: list[str], *, num_samples: int | None = None,
+    max_tokens: int = 256, temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None,
+    seed: int = 0, device: str = "auto",
+) -> tuple[Generation, ...]: ...  # fmt: skip
+def generate(
+    checkpoint: str | PathLike[str], prompt: str | list[str], *, num_samples: int | None = None,
+    max_tokens: int = 256, temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None,
+    seed: int = 0, device: str = "auto",
+) -> Generation | tuple[Generation, ...]:  # fmt: skip
     """Continue a prompt: `generate("runs/mine", "def main(").text`.
 
     The checkpoint is the folder of a run, one of its checkpoints, or a Hugging Face folder. A `temperature`
-    of 0 always takes the most likely token; `top_k` samples from the most likely ones only.
+    of 0 always takes the most likely token; `top_k` samples from so many of the most likely ones only,
+    `top_p` from the fewest whose probabilities sum to that share. Beyond its context a model sees the last
+    tokens only: `n_dropped` of the result says what it no longer sees.
+
+    A list of prompts, or `num_samples` texts of each, gives a tuple, prompt by prompt; the model is loaded
+    once. The i-th text is sampled with `seed` + i.
     """
     require_packages("generate", TRAINING, ["train"])
     from parambudget.training.device import select_device
-    from parambudget.training.generate import SamplingParams, generate_text, load_checkpoint
+    from parambudget.training.generate import SamplingParams, generate_texts, load_checkpoint
 
-    params = SamplingParams(max_tokens, temperature, top_k, seed)
-    return generate_text(load_checkpoint(Path(checkpoint), select_device(device)), prompt, params)
+    params = SamplingParams(max_tokens, temperature, top_k, seed, top_p)
+    loaded = load_checkpoint(Path(checkpoint), select_device(device))
+    if isinstance(prompt, str) and num_samples is None:
+        (single,) = generate_texts(loaded, [prompt], params)
+        return single
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    return tuple(generate_texts(loaded, prompts, params, 1 if num_samples is None else num_samples))
 
 
 def export(
@@ -419,14 +463,24 @@ def _parse_count(given: Count | None, name: str) -> int | None:
     return None if given is None else parse_count(given, name)
 
 
-def _search_fields(axes: Mapping[str, object], like: ModelLike | None) -> dict[str, object]:
-    """The axes and choices that are given, over the choices of a model."""
-    given = {name: value for name, value in axes.items() if value is not None}
+def _search_fields(
+    axes: Mapping[str, object], like: ModelLike | None = None, style: StyleName | None = None
+) -> dict[str, object]:
+    """The axes and choices that are given, over the choices of a model or of a style."""
+    # None is a value of fields that may be absent: it takes back what the style says.
+    stated = {name: v for name, v in axes.items() if v is not None or _may_be_absent(name)}
+    complete = None if like is None else source_in_words(like)
+    given = {name: v for name, v in with_style(style, stated, complete=complete).items() if v is not None}
     if like is None:
         return given
     from parambudget.search.space import choices_of
 
     return choices_of(as_model(like, {})) | given
+
+
+def _may_be_absent(name: str) -> bool:
+    """Whether None is a value of that field of a model."""
+    return name in FIELDS and FIELDS[name].default is None
 
 
 def _own_search_names(verb: Callable[..., object], axes: SearchFields) -> dict[str, object]:
@@ -438,6 +492,8 @@ def _own_search_names(verb: Callable[..., object], axes: SearchFields) -> dict[s
             continue
         if name == "current":
             raise ConfigError("solve takes no current model; use resize(current, target)")
+        if name == "style":
+            raise ConfigError(_style_elsewhere(verb, named[name]))
         if verb is resize and name in inspect.signature(solve).parameters:
             raise ConfigError(
                 f"resize takes no {name}: it gives one answer per direction, and a model's size has no other "
@@ -477,6 +533,8 @@ def _instead_of(verb: Callable[..., object], name: str, given: Mapping[str, obje
 
     taken, ours = _keywords(verb), SYNONYMS.get(name, name)
     start, value = f"{verb.__name__} takes no {short_repr(name)}", short_repr(given[name])
+    if name == "style":
+        return _style_elsewhere(verb, given[name])
     if ours in ("hours", "dollars", "flops", "memory") and "budget" in taken:
         return f"{start}; give `budget=pb.Budget({ours}={value})`"
     if ours in ("gpu", *_MACHINE_KEYWORDS) and "machine" in taken:
@@ -491,6 +549,12 @@ def _instead_of(verb: Callable[..., object], name: str, given: Mapping[str, obje
         if ours in _keywords(other) or (other is train and ours in TRAIN_FIELDS):
             return f"{start}; {'it' if ours == name else ours} is a keyword of pb.{other.__name__}"
     return None
+
+
+def _style_elsewhere(verb: Callable[..., object], value: object) -> str:
+    """Where a style is chosen, for a verb whose model is complete."""
+    chosen = f"pb.model(style={short_repr(value)}, ...)"
+    return f"{verb.__name__} takes no style: its model is complete; choose one with the model, as in {chosen}"
 
 
 _MACHINE_KEYWORDS: Final = {

@@ -415,7 +415,7 @@ def test_the_name_of_a_folder_is_printed_as_it_is(here, parambudget, out):
         (["--out", ""], "'' is not a path"),
         (["--data", ""], "'' is not a path"),
         (["--out", "new", "--steps", "1.5"], "steps '1.5' is not a whole number"),
-        (["--out", "new", "--device", "cpu:1"], "use auto, cpu, cuda or cuda:N"),
+        (["--out", "new", "--device", "cpu:1"], "use auto, cpu, cuda, cuda:N or mps"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
@@ -461,7 +461,7 @@ NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a devic
     [
         (["config.json", "--data", "nowhere"], "no data at nowhere"),
         (["config.json", "--data", "text", "--steps", "0"], "steps is 0"),
-        (["config.json", "--data", "text", "--device", "gpu"], "use auto, cpu, cuda or cuda:N"),
+        (["config.json", "--data", "text", "--device", "gpu"], "use auto, cpu, cuda, cuda:N or mps"),
         pytest.param(["config.json", "--data", "text", "--device", "cuda"], "use cpu or auto", marks=NO_CUDA),
         (["config.json", "--data", "tiny.txt"], "fewer than one window"),
         (["config.json", "--data", "text", "--vocab-size", "100"], "use at least 257"),

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from support.strategies import models
 from support.tiny_model import SMALL, built, random_tokens
 
+from parambudget.nn.norms import Norm
 from parambudget.nn.rotary import Rotary
 from parambudget.nn.transformer import Transformer
 
@@ -37,6 +38,29 @@ def test_every_architecture_runs_with_bf16_weights(model):
     logits = Transformer(model, dtype=torch.bfloat16)(random_tokens(model))
     assert logits.dtype == torch.bfloat16
     assert logits.isfinite().all()
+
+
+@some
+@given(models())
+@pytest.mark.parametrize(("bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_the_residual_stream_is_in_the_precision_of_matmuls_from_the_embedding_on(bf16, dtype, model):
+    module, seen = built(model), []
+    for layer in module.layers:
+        layer.register_forward_hook(lambda _, inputs, output: seen.extend((inputs[0].dtype, output[0].dtype)))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        module.hidden_states(random_tokens(model))
+    assert {*seen} == {dtype}
+
+
+def test_a_norm_computes_in_float32_under_autocast():
+    """In bfloat16 the mean square of 1 and 2**-4 would lose the small term: 8 bits."""
+    norm = Norm(SMALL, SMALL.dim)
+    x = torch.full((SMALL.dim,), 2.0**-4)
+    x[0] = 1.0
+    with torch.autocast("cpu", torch.bfloat16):
+        normed = norm(x.bfloat16())
+    assert normed.dtype == torch.bfloat16
+    torch.testing.assert_close(normed, norm(x).bfloat16(), rtol=0, atol=0)
 
 
 @some

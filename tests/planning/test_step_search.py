@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from math import exp
 
 import numpy as np
 import pytest
@@ -59,9 +60,11 @@ def test_the_way_taken_fits_and_none_that_fits_is_much_quicker(gib):
     work = fastest_step(MODEL, 512, machine)
     fitting = [w for w in step_candidates(1024, 512) if peak_bytes(MODEL, w) <= machine.usable_bytes]
     assert work in fitting
-    best = max(tokens_per_second(MODEL, w, machine.profile) for w in fitting)
-    # Each step of the way there may be worth just too little.
-    assert tokens_per_second(MODEL, work, machine.profile) >= best / (1 + WORTH_MEMORY) ** 3
+    rates = {w: tokens_per_second(MODEL, w, machine.profile) for w in fitting}
+    # As the reason of a run's settings says: hardly slower than the fastest, and less memory than that needs.
+    fastest = max(fitting, key=rates.__getitem__)
+    assert rates[work] >= rates[fastest] * exp(-WORTH_MEMORY)
+    assert peak_bytes(MODEL, work) <= peak_bytes(MODEL, fastest)
 
 
 def test_more_memory_never_makes_it_slower():

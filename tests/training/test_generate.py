@@ -1,8 +1,11 @@
 """Text from a checkpoint: the memory of keys and values changes nothing, options do what they say."""
 
+import io
 import json
+import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +15,20 @@ from support.strategies import models
 from support.training_data import WORDS, small_config, small_data, small_model
 
 from parambudget.cli.main import main
+from parambudget.errors import InputError
 from parambudget.nn.kv_cache import kv_cache
 from parambudget.nn.transformer import Transformer
 from parambudget.training import loop
 from parambudget.training.device import select_device
-from parambudget.training.generate import SamplingParams, generate_text, load_checkpoint, sample_token
+from parambudget.training.generate import (
+    SamplingParams,
+    context_start,
+    generate_text,
+    generate_texts,
+    generate_tokens,
+    load_checkpoint,
+    sample_token,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -138,7 +150,91 @@ def test_an_extreme_temperature_still_draws(temperature):
     assert sample_token(logits, SamplingParams(1, temperature, None, 0), torch.Generator()) in range(3)
 
 
+def test_top_p_draws_from_the_fewest_that_sum_to_it():
+    logits = torch.tensor([0.5, 0.05, 0.15, 0.3]).log()
+
+    def drawn(top_p: float, top_k: int | None = None, temperature: float = 1.0) -> set[int]:
+        generator = torch.Generator().manual_seed(0)
+        params = SamplingParams(1, temperature, top_k, 0, top_p)
+        return {sample_token(logits, params, generator) for _ in range(400)}
+
+    assert drawn(0.5) == drawn(1e-9) == {0}
+    assert drawn(0.51) == drawn(0.8) == {0, 3}
+    assert drawn(0.81) == {0, 2, 3}
+    assert drawn(1.0) == {0, 1, 2, 3}
+    # Of the two most likely ones, 0 has 0.625; at a high temperature all are nearly alike.
+    assert drawn(0.62, top_k=2) == {0}
+    assert drawn(0.7, temperature=100.0) == {0, 2, 3}
+
+
+# Past the context
+
+
+@pytest.mark.parametrize("longest", [1, 2, 3, 4, 5, 16, 1000])
+@pytest.mark.parametrize("n_prompt", [1, 4, 16, 17, 40])
+def test_the_context_slides_in_jumps_and_never_holds_too_much_or_too_little(longest, n_prompt):
+    starts = [context_start(n_prompt, n, longest) for n in range(3 * longest + 40)]
+    seen = [n_prompt + n - start for n, start in enumerate(starts)]
+    assert max(seen) <= longest
+    assert starts == sorted(starts)
+    slid = [count for count, start in zip(seen, starts, strict=True) if start]
+    assert all(count >= max(1, longest - max(1, longest // 4)) for count in slid)
+    assert [start for start, n in zip(starts, range(longest), strict=False) if n_prompt + n <= longest] == (
+        [0] * max(0, min(longest, longest - n_prompt + 1))
+    )
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"position": "rotary", "n_heads": 4, "n_kv_heads": 2, "qk_norm": "head"},
+        {"position": "learned", "norm": "layernorm"},
+        {"position": "alibi"},
+        {"window": 3, "window_pattern": ("local", "global")},
+        {"kv_lora_rank": 8, "qk_nope_head_dim": 8},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("n_prompt", [3, 16, 21])
+def test_each_token_is_what_the_model_alone_gives_for_the_tokens_it_sees(run, choices, n_prompt):
+    """Greedy, in float64: the uncached module on the slid context takes the same tokens."""
+    loaded = load_checkpoint(run, CPU)
+    module = Transformer(small_model(**choices), device="cpu", dtype=torch.float64)
+    module.init_weights(torch.Generator().manual_seed(0))
+    loaded = replace(loaded, module=module.eval())
+    ids = torch.randint(250, (n_prompt,), generator=torch.Generator().manual_seed(1)).tolist()
+    made = list(generate_tokens(loaded, ids, SamplingParams(40, 0.0, None, 0)))
+    assert len(made) == 40
+    for n in range(40):
+        visible = [*ids, *made[:n]][context_start(n_prompt, n, 16) :]
+        with torch.no_grad():
+            logits = module(torch.tensor([visible]))[0, -1, : loaded.tokenizer.entries]
+        assert made[n] == int(logits.argmax()), n
+
+
+def test_a_text_that_is_not_read_to_its_end_leaves_the_module_as_it_was(run):
+    loaded = load_checkpoint(run, CPU)
+    before = [type(layer.attention) for layer in loaded.module.layers]
+
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate_text(loaded, "the", SamplingParams(9, 0.0, None, 0), on_text=stop)
+    assert [type(layer.attention) for layer in loaded.module.layers] == before
+    assert not torch.is_inference_mode_enabled()
+
+
 # Samples
+
+
+def test_several_texts_have_seeds_one_after_another(run):
+    loaded, params = load_checkpoint(run, CPU), SamplingParams(8, 1.0, None, 5)
+    made = list(generate_texts(loaded, ["the", "model"], params, 2))
+    assert [(each.prompt, each.seed) for each in made] == [("the", 5), ("the", 6), ("model", 7), ("model", 8)]
+    assert made[3] == generate_text(loaded, "model", replace(params, seed=8))
+    with pytest.raises(InputError, match="`num_samples` is 0; use a whole number above 0"):
+        list(generate_texts(loaded, ["the"], params, 0))
 
 
 def test_a_trained_model_writes_the_words_it_learned(run):
@@ -190,6 +286,87 @@ def test_a_text_ends_where_a_document_does(run):
 # The command
 
 
+def test_past_the_context_it_says_what_was_out_of_sight(run, parambudget):
+    code, out, err = parambudget(
+        "sample", str(run), "--prompt", "the", "--max-tokens", "40", "--temperature", "0"
+    )
+    assert (code, len(out) > 40) == (0, True)
+    assert re.fullmatch(r"\(at the end the first \d+ tokens were out of sight: .* sees 16 at most\)\n", err)
+    again = parambudget("sample", str(run), "--prompt", "the model " * 20, "--max-tokens", "1")
+    assert (again[0], "out of sight" in again[2]) == (0, True)
+
+
+def test_several_samples_stand_one_after_another(run, parambudget):
+    words = ("sample", str(run), "--prompt", "the", "--max-tokens", "6", "--temperature", "1")
+    code, out, err = parambudget(*words, "--num-samples", "2", "--seed", "3")
+    single = [parambudget(*words, "--seed", seed)[1] for seed in ("3", "4")]
+    assert (code, err, out) == (0, "", "---\n".join(single))
+    made = json.loads(parambudget(*words, "--num-samples", "2", "--seed", "3", "--json")[1])
+    assert [(each["seed"], each["prompt"] + each["text"] + "\n") for each in made] == [
+        (3, single[0]),
+        (4, single[1]),
+    ]
+
+
+def test_prompts_are_read_from_standard_input_a_line_each(run, parambudget, monkeypatch):
+    words = ("sample", str(run), "--max-tokens", "4")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the\n\n  \nmodel"))
+    code, out, err = parambudget(*words, "--interactive")
+    single = [
+        parambudget(*words, "--prompt", prompt, "--seed", str(seed))[1]
+        for seed, prompt in enumerate(["the", "model"])
+    ]
+    assert (code, err, out) == (0, "", "---\n".join(single))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the\nmodel\n"))
+    made = json.loads(parambudget(*words, "-i", "--json")[1])
+    assert [each["prompt"] for each in made] == ["the", "model"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert parambudget(*words, "-i", "--json")[:2] == (0, "[]\n")
+
+
+def test_standard_input_that_cannot_be_read_is_one_line(run, parambudget, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the\n\xff\n"), encoding="utf-8"))
+    code, _, err = parambudget("sample", str(run), "--max-tokens", "4", "-i")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "of standard input is not UTF-8 text; write it in UTF-8" in err
+    monkeypatch.setattr(sys, "stdin", None)
+    code, _, err = parambudget("sample", str(run), "-i")
+    assert (code, "standard input is closed" in err) == (2, True)
+
+
+def test_on_a_terminal_it_asks_until_the_end_and_ctrl_c_ends_one_text(run, parambudget, monkeypatch):
+    """Of three prompts the second is interrupted while its text is written."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    lines = iter(["the", "", "model", "loss"])
+
+    def answer(asking: str) -> str:
+        assert asking == "> "
+        line = next(lines, None)
+        if line is None:
+            raise EOFError
+        return line
+
+    def interrupted_once(loaded, prompt, params, on_text):
+        if prompt == "model":
+            raise KeyboardInterrupt
+        return generate_text(loaded, prompt, params, on_text)
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("parambudget.training.generate.generate_text", interrupted_once)
+    code, out, err = parambudget("sample", str(run), "--max-tokens", "4", "--interactive")
+    assert (code, err) == (0, "")
+    first, last = (
+        parambudget("sample", str(run), "--max-tokens", "4", "--prompt", prompt, "--seed", seed)[1]
+        for prompt, seed in (("the", "0"), ("loss", "2"))
+    )
+    assert out == f"{first}\n{last}\n"
+
+
 def test_a_run_or_a_checkpoint_is_sampled(run, parambudget):
     code, out, err = parambudget("sample", str(run), "--prompt", "the model", "--max-tokens", "5")
     assert (code, err) == (0, "")
@@ -211,19 +388,23 @@ def test_json_says_what_was_drawn_and_why_it_ended(run, parambudget):
     code, out, err = parambudget("sample", str(run), "--prompt", "the", "--max-tokens", "99", "--json")
     assert (code, err) == (0, "")
     made = json.loads(out)
-    assert made["ended"] == "context_length"
-    assert made["n_prompt_tokens"] + made["n_tokens"] == 16
+    assert (made["ended"], made["n_tokens"]) == ("max_tokens", 99)
+    # The last token follows from between 12 and 16 tokens, of all but itself.
+    assert 12 <= made["n_prompt_tokens"] + made["n_tokens"] - 1 - made["n_dropped"] <= 16
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere is not a checkpoint; give the folder of a run, its checkpoints/step-N"),
-        (["run", "--prompt", "the model " * 20], "leaves no room for more; give a shorter one"),
         (["run", "--temperature", "-1"], "temperature"),
         (["run", "--temperature", "inf"], "--temperature is inf; use 0 or a finite number"),
         (["run", "--max-tokens", "0"], "'0' should be greater than or equal to 1"),
-        (["run", "--device", "gpu"], "use auto, cpu, cuda or cuda:N"),
+        (["run", "--num-samples", "0"], "'0' should be greater than or equal to 1"),
+        (["run", "--top-p", "0"], "--top-p is 0; use a share above 0 and at most 1, such as 0.95"),
+        (["run", "--top-p", "1.5"], "--top-p is 1.5; use a share"),
+        (["run", "--interactive", "--prompt", "the"], "reads the prompts from standard input; leave out --p"),
+        (["run", "--device", "gpu"], "use auto, cpu, cuda, cuda:N or mps"),
         (["empty"], "empty has no checkpoint yet; wait for its first save"),
     ],
 )

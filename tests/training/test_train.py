@@ -14,9 +14,10 @@ from parambudget.cost.params import total
 from parambudget.errors import CheckFailed, InputError
 from parambudget.nn.transformer import Transformer
 from parambudget.training import loop, train_state
+from parambudget.training.calibrate import calibrate
 from parambudget.training.checkpoint import files
 from parambudget.training.dataloader import TokenWindows
-from parambudget.training.device import Environment, select_device
+from parambudget.training.device import Environment, mps_notice, select_device
 from parambudget.training.loop import evaluate, validation_windows
 from parambudget.training.loss import build_loss
 from parambudget.training.optimizer import build_optimizer, set_learning_rate
@@ -38,7 +39,7 @@ def test_one_batch_is_learned_by_heart(data):
     batch = torch.from_numpy(TokenWindows(data.train, 16, seed=0).batch(0, 4))
     for _ in range(100):
         loss = loop.accumulate_gradients(loss_of, [batch], config, CPU)
-        loop.optimizer_step(optimizer, loss, 1.0)
+        loop.optimizer_step(optimizer, loss, torch.tensor(1.0))
     assert loss < 0.1, f"loss is still {loss:.3f}"
 
 
@@ -241,8 +242,8 @@ def test_an_update_that_is_not_finite_leaves_the_weights(data):
         config,
         CPU,
     )
-    assert not loop.optimizer_step(optimizer, float("nan"), 1.0)
-    assert not loop.optimizer_step(optimizer, 1.0, float("inf"))
+    assert loop.optimizer_step(optimizer, torch.tensor(torch.nan), torch.tensor(1.0)) == 1
+    assert loop.optimizer_step(optimizer, torch.tensor(1.0), torch.tensor(torch.inf)) == 1
     assert all(torch.equal(parameter, before[name]) for name, parameter in module.named_parameters())
 
 
@@ -300,8 +301,41 @@ def test_cuda_where_there_is_none_is_one_line():
 
 @pytest.mark.parametrize("asked", ["gpu", "cuda:x", "meta", ""])
 def test_a_device_that_is_none_is_one_line(asked):
-    with pytest.raises(InputError, match="use auto, cpu, cuda or cuda:N"):
+    with pytest.raises(InputError, match="use auto, cpu, cuda, cuda:N or mps"):
         select_device(asked)
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="asks for a device that is not there")
+@pytest.mark.parametrize("asked", ["mps", "mps:0"])
+def test_mps_where_there_is_none_is_one_line(asked):
+    with pytest.raises(InputError, match="sees no Apple GPU; use cpu or auto"):
+        select_device(asked)
+
+
+def test_mps_is_there_by_the_plain_path_and_said_to_be_untried(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    compute = select_device("mps")
+    assert (compute.name, compute.device.type) == ("Apple GPU (MPS)", "mps")
+    assert (compute.bf16, compute.compiled, compute.peak_memory_bytes()) == (False, False, None)
+    assert str(mps_notice("mps", compute)).startswith("MPS is untried")
+    with pytest.raises(InputError, match="use auto, cpu, cuda, cuda:N or mps"):
+        select_device("mps:1")
+    with pytest.raises(InputError, match="cannot be measured: nothing is predicted for it"):
+        calibrate(compute)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="auto is CUDA here")
+def test_auto_is_the_cpu_beside_an_apple_gpu_and_says_that_it_is_there(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    compute = select_device("auto")
+    assert compute == CPU
+    assert "`device=mps` computes on it, which is untried" in str(mps_notice("auto", compute))
+    assert mps_notice("cpu", compute) is None
+
+
+def test_auto_says_nothing_of_mps_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert mps_notice("auto", CPU) is None
 
 
 def test_bits_per_byte_are_the_loss_in_bits_over_the_bytes_of_its_targets(data):

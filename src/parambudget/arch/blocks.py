@@ -93,8 +93,8 @@ class MoEConfig(BaseModel):
     fused_experts: bool = Field(
         default=False,
         description=(
-            "Store a projection of all experts as one 3-D tensor instead of a matrix per expert. The count "
-            "is the same, but AdamW trains it instead of Muon."
+            "Store a projection of all experts as one 3-D tensor instead of a matrix per expert: the same "
+            "count."
         ),
     )
     n_first_dense: NonNegativeSize = Field(

@@ -66,9 +66,9 @@ class Tensor:
 
     @property
     def is_hidden_matrix(self) -> bool:
-        """Whether it is one matrix between the embeddings and the head. The rows of a head or router are
-        classes, each with an embedding of its own; fused experts are many matrices."""
-        return self.role == "matmul" and self.component not in ("lm_head", "router") and len(self.shape) == 2
+        """Whether it is a matrix between the embeddings and the head, or the matrices of all experts of a
+        layer. The rows of a head or router are classes, each with an embedding of its own."""
+        return self.role == "matmul" and self.component not in ("lm_head", "router")
 
     @property
     def parameters(self) -> Size:

@@ -15,6 +15,7 @@ from parambudget._files import json_text
 from parambudget._install import TRAINING, require_packages
 from parambudget.arch.config import BLOCKS, FIELDS
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS
+from parambudget.arch.style import StyleName
 from parambudget.cli._help import BLOCK_PANELS, CHOICE_PANEL, SIZE_PANEL
 from parambudget.errors import ConfigError
 from parambudget.render.commands import runnable_command, with_runnable_commands
@@ -26,7 +27,7 @@ _OTHER_NAMES: Final = {"machine": "gpu", "max_tokens": "max-tokens", "dollars_pe
 _ARGUMENTS: Final = frozenset({
     *_OTHER_NAMES, *FIELDS,
     # of a search, a plan and a report
-    "target", "active", "tolerance", "like", "rank", "top", "gpus", "gpus_per_node", "hours",
+    "target", "active", "tolerance", "like", "style", "rank", "top", "gpus", "gpus_per_node", "hours",
     "dollars", "flops", "memory", "law", "tokens", "unique_tokens", "bytes_per_token", "kv_groups",
     "ffn_ratio", "multiple", "counted",
     # of an update and a run
@@ -38,7 +39,7 @@ _ARGUMENTS: Final = frozenset({
     # of an evaluation
     "choices", "text", "eval_choices", "eval_text",
     # of a generation and an export
-    "temperature", "top_k", "seed", "to", "model_type", "weights", "force",
+    "temperature", "top_k", "top_p", "num_samples", "seed", "to", "model_type", "weights", "force",
 })  # fmt: skip
 """What the library may name in backticks. Anything else there, such as a command, stays as it is."""
 _SWITCHES: Final = {"True": "--", "False": "--no-"}
@@ -230,6 +231,19 @@ def _kind(info: FieldInfo) -> FieldKind:
 SourceArgument = Annotated[
     str | None,
     typer.Argument(metavar="MODEL", help="Config file or preset name; flags override its fields."),
+]
+StyleOption = Annotated[
+    StyleName | None,
+    typer.Option(
+        help="Choices to start from. modern: QK-norm, ReLU^2 without a gate, capped logits, untied head.",
+        show_default="llama",
+    ),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="auto (CUDA, else the CPU), cpu, cuda, cuda:N, or mps: Apple's GPU, untried."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 

@@ -9,9 +9,11 @@ import typer
 from parambudget._files import write_json
 from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.style import with_style
 from parambudget.cli._options import (
     JsonOption,
     SourceArgument,
+    StyleOption,
     print_json,
     print_lines,
     require_model,
@@ -26,6 +28,7 @@ from parambudget.units import format_share, format_tolerance, parse_count, parse
 @with_model_fields()
 def count(
     source: SourceArgument = None,
+    style: StyleOption = None,
     formula: Annotated[
         bool, typer.Option("--formula", help="Print the formula behind the count, component by component.")
     ] = False,
@@ -54,7 +57,7 @@ def count(
     parambudget count --dim 896 --n-layers 24 --n-heads 14
     """
     require_model("count", source, fields)
-    completed = load(source, fields)
+    completed = load(source, with_style(style, fields, complete=source))
     counted = count_parameters(completed.model)
     confirmations = [_check_expectation(counted.total, expect, tolerance)] if expect is not None else []
     if verify:

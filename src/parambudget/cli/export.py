@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.style import with_style
 from parambudget.cli._options import (
     JsonOption,
     SourceArgument,
+    StyleOption,
     print_json,
     require_model,
     require_torch,
@@ -24,6 +26,7 @@ from parambudget.formats.targets import ExportTarget, export_config
 @with_model_fields()
 def export(
     source: SourceArgument = None,
+    style: StyleOption = None,
     to: Annotated[
         ExportTarget, typer.Option(help="Hugging Face transformers, litgpt, or Megatron-LM's arguments.")
     ] = "hf",
@@ -58,12 +61,15 @@ def export(
 
     parambudget export gpt2 --to hf -o folder
     """
+    if weights is None:
+        require_model("export", source, fields)
+    complete = source if source is not None or fields or weights is None else str(weights)
+    fields = with_style(style, fields, complete=complete)
     if weights is not None:
         model = load_whole_function(source, fields).model if source is not None or fields else None
         folder = _weights_folder(to, out, force=force)
         _export_weights(weights, model, model_type, folder, as_json=as_json)
         return
-    require_model("export", source, fields)
     completed = load_whole_function(source, fields)
     export = export_config(completed.model, to, model_type)
     notes = [*completed.notes, *export.notes]

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from parambudget import api
+from parambudget.arch.style import with_style
 from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._options import (
     JsonOption,
     SourceArgument,
+    StyleOption,
     arguments_as_flags,
     print_json,
     print_lines,
@@ -30,6 +32,7 @@ MACHINE_PANEL = "The machine, its price and the text"
 @with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS))
 def plan(
     source: SourceArgument = None,
+    style: StyleOption = None,
     hours: Annotated[float | None, typer.Option(metavar="H", help="Training time in hours.")] = None,
     tokens: Annotated[str | None, typer.Option(metavar="N", help="Tokens to train on, such as 10B.")] = None,
     compare: Annotated[
@@ -87,7 +90,7 @@ def plan(
     require_model("plan", source, fields)
     in_file = read_source(source).train if source is not None else {}
     require_valid(in_file)
-    completed = load(source, fields)
+    completed = load(source, with_style(style, fields, complete=source))
     machine = api.machine(gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=price)
 
     given = {name: in_file[name] for name in STEP_FLAGS if name in in_file} | settings

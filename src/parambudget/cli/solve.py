@@ -12,9 +12,11 @@ import typer
 from parambudget import api
 from parambudget._files import write_json
 from parambudget._version import __version__
+from parambudget.arch.style import with_style
 from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._options import (
     JsonOption,
+    StyleOption,
     print_json,
     print_lines,
     with_model_fields,
@@ -78,6 +80,7 @@ def solve(
             metavar="MODEL", help="Search all sizes of models that are otherwise like this file or preset."
         ),
     ] = None,
+    style: StyleOption = None,
     pick: Annotated[int, typer.Option(metavar="K", help="Number of the model that -o writes.")] = 1,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the config to FILE.")
@@ -151,6 +154,8 @@ def solve(
 
     parambudget solve --hours 1.5 --gpu h100
     """
+    if current is not None:
+        with_style(style, {}, complete=current)
     if current is not None and (like is not None or top is not None or rank is not None):
         raise ConfigError(
             "--from gives one answer per direction from that model; leave out --like, --top and --rank"
@@ -165,7 +170,7 @@ def solve(
             found = api.solve(
                 target, budget=_budget(hours, dollars, flops, memory), machine=machine, step=step,
                 active=active, counted=counted, tolerance=tolerance, rank=rank,
-                top=DEFAULT_TOP if top is None else top, like=like, **axes,
+                top=DEFAULT_TOP if top is None else top, like=like, style=style, **axes,
             )  # fmt: skip
         elif target is None or any(value is not None for value in limits.values()):
             raise ConfigError(
@@ -186,10 +191,12 @@ def solve(
     if as_json:
         print_json(_document(found, given, current, length))
         return
-    from parambudget.render.solutions import next_commands, solutions_screen
+    from parambudget.render.solutions import next_commands, solutions_screen, style_note
     from parambudget.render.terminal import dim, terminal_width
 
-    print_lines([*solutions_screen(found, terminal_width()), *map(dim, next_commands(found, given, current))])
+    notes = style_note(found, terminal_width()) if like is None and style is None else []
+    commands = next_commands(found, given, current)
+    print_lines([*solutions_screen(found, terminal_width()), *map(dim, [*notes, *commands])])
     if out:
         typer.echo(
             f"wrote model {pick} of the list to {out}; next: "

@@ -8,10 +8,13 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from parambudget.arch.style import with_style
 from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._options import (
+    DeviceOption,
     JsonOption,
     SourceArgument,
+    StyleOption,
     parse_path,
     print_json,
     print_lines,
@@ -50,6 +53,7 @@ _PANELS: dict[str, str | None] = {
 @with_settings({**TRAIN_FIELDS, "shard": STEP_FLAGS["shard"]}, _PANELS)
 def train(
     source: SourceArgument = None,
+    style: StyleOption = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -87,7 +91,7 @@ def train(
             show_default="the next free one in runs/",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     as_json: JsonOption = False,
     tokens: Annotated[
         str | None,
@@ -179,6 +183,9 @@ def train(
             f"{source} is where the model stands; train on that text with {data_flag(source)}, and name a "
             "preset or a config file as the model"
         )
+    taken = out if resume else init  # the run or the weights whose model is meant where none is given
+    complete = source if source is not None or fields or taken is None else str(taken)
+    fields = with_style(style, fields, complete=complete)
     settings = dict(settings)
     shard = cast("bool | None", settings.pop("shard", None))
 

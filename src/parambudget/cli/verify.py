@@ -3,9 +3,11 @@
 import typer
 
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.style import with_style
 from parambudget.cli._options import (
     JsonOption,
     SourceArgument,
+    StyleOption,
     print_json,
     require_model,
     require_torch,
@@ -16,13 +18,19 @@ from parambudget.formats.source import load
 
 
 @with_model_fields()
-def verify(source: SourceArgument = None, as_json: JsonOption = False, *, fields: dict[str, object]) -> None:
+def verify(
+    source: SourceArgument = None,
+    style: StyleOption = None,
+    as_json: JsonOption = False,
+    *,
+    fields: dict[str, object],
+) -> None:
     """Build the model in torch without allocating weights and check every tensor against the count.
 
     Exits with 1 on a mismatch.
     """
     require_model("verify", source, fields)
-    model = load(source, fields).model
+    model = load(source, with_style(style, fields, complete=source)).model
     confirmation = check_built_model(model)
     if not as_json:
         typer.echo(confirmation)

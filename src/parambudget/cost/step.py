@@ -47,6 +47,12 @@ class Backend:
         """Bytes per element of the operands of a matmul."""
         return BFLOAT16 if self.bf16 else FLOAT32
 
+    @property
+    def runs_experts_at_once(self) -> bool:
+        """Whether all experts of a layer are multiplied by one grouped matmul, and so are compiled with what
+        surrounds them."""
+        return self.device == "cuda" and self.bf16 and self.compiled
+
 
 ON_CUDA: Final = Backend()
 """The trainer's on a GPU."""

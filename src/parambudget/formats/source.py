@@ -12,6 +12,7 @@ from parambudget._files import read_json
 from parambudget.arch.config import FIELDS, KEYWORDS, ModelConfig, flat_fields
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS, ResolvedModel, with_defaults
 from parambudget.arch.fields import ModelFields
+from parambudget.arch.style import StyleName, with_style
 from parambudget.arch.synonyms import with_our_names
 from parambudget.errors import ConfigError
 from parambudget.formats import unread
@@ -132,9 +133,12 @@ ModelLike = ModelConfig | HasModel | str | PathLike[str]
 """A model, one of a solver's answers, a config file's path or a preset's name."""
 
 
-def as_model(source: ModelLike | None, changes: ModelFields) -> ModelConfig:
-    """The complete model of a source, of fields alone, or of a source with some fields changed."""
+def as_model(source: ModelLike | None, changes: ModelFields, style: StyleName | None = None) -> ModelConfig:
+    """The complete model of a source, of fields alone, or of a source with some fields changed. A `style`
+    fills in choices of fields alone."""
     fields = with_our_names(changes, KEYWORDS) if changes else {}
+    if style is not None:
+        fields = with_style(style, fields, complete=None if source is None else source_in_words(source))
     if source is None or isinstance(source, str | PathLike):
         resolved = load(None if source is None else os.fspath(source), fields)
         if resolved.unsupported:
@@ -148,6 +152,11 @@ def as_model(source: ModelLike | None, changes: ModelFields) -> ModelConfig:
             "path of a config file or a preset's name"
         )
     return model.replace(**cast(ModelFields, fields)) if fields else model
+
+
+def source_in_words(source: ModelLike) -> str:
+    """A source as messages name it."""
+    return shorten(os.fspath(source)) if isinstance(source, str | PathLike) else "the model given"
 
 
 def load(source: str | Path | None, changes: Mapping[str, object]) -> ResolvedModel:

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, activate_flash_attention_impl, sdpa_k
 from parambudget.arch.blocks import MLAConfig
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.layers import uses_eager_attention
-from parambudget.nn.norms import Norm, cast_for_matmul, qk_norm
+from parambudget.nn.norms import Norm, qk_norm
 from parambudget.nn.rotary import Rotation, apply_rotary
 
 
@@ -135,14 +135,17 @@ def attend(
     all of them.
     """
     group = options.group
-    if mask is None and not options.eager:
+    # torch states grouped heads for CUDA (and has them on the CPU), not for MPS.
+    grouped_by_torch = group == 1 or q_BHTK.device.type != "mps"
+    if mask is None and not options.eager and grouped_by_torch:
         causal = q_BHTK.shape[2] > 1
         return _sdpa(q_BHTK, k_BGSK, v_BGSV, options, is_causal=causal, enable_gqa=group > 1)
     # Not every kernel that takes a mask also takes grouped heads.
     k_BHSK, v_BHSV = (x.repeat_interleave(group, dim=1) if group > 1 else x for x in (k_BGSK, v_BGSV))
     if options.eager:
         return _attention_weights(q_BHTK, k_BHSK, mask, options, sinks_H).to(v_BHSV.dtype) @ v_BHSV
-    return _sdpa(q_BHTK, k_BHSK, v_BHSV, options, mask=mask)
+    causal = mask is None and q_BHTK.shape[2] > 1
+    return _sdpa(q_BHTK, k_BHSK, v_BHSV, options, mask=mask, is_causal=causal)
 
 
 def _sdpa(
@@ -281,7 +284,7 @@ class LatentAttention(nn.Module):
         down_BTL = self.kv_down(x_BTD)
         latent_BTL, key_BTR = down_BTL.split((self.mla.kv_lora_rank, self.mla.qk_rope_head_dim), dim=-1)
         key_BT1R = apply_rotary(key_BTR.unsqueeze(2), rotation).to(down_BTL.dtype)
-        latent_BTL = cast_for_matmul(self.kv_latent_norm(latent_BTL))
+        latent_BTL = self.kv_latent_norm(latent_BTL)
         q_nope, q_rope = self._project_queries(x_BTD).split(self.q_split, dim=-1)
         q_BTHK = torch.cat((q_nope, apply_rotary(q_rope, rotation).to(q_nope.dtype)), dim=-1)
         return q_BTHK.transpose(1, 2), (latent_BTL.unsqueeze(1), key_BT1R.transpose(1, 2))
@@ -296,8 +299,6 @@ class LatentAttention(nn.Module):
         return self.out(y_BHTV.transpose(1, 2).flatten(2))
 
     def _project_queries(self, x_BTD: Tensor) -> Tensor:
-        if self.has_query_latent:
-            flat = self.q_up(cast_for_matmul(self.q_latent_norm(self.q_down(x_BTD))))
-        else:
-            flat = self.q(x_BTD)
+        latent = self.has_query_latent
+        flat = self.q_up(self.q_latent_norm(self.q_down(x_BTD))) if latent else self.q(x_BTD)
         return flat.unflatten(-1, (-1, sum(self.q_split)))

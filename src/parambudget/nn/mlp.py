@@ -2,10 +2,11 @@
 
 B batch   T tokens   D dim   F width between the matrices
 N tokens of all sequences   E experts   K experts per token
+M rows, one for each token and expert of it   I, O columns into and out of a matrix
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "relu": F.relu,
     "relu2": lambda x: F.relu(x).square(),
 }
+_ROW_MULTIPLE: Final = 8
+"""Elements of bfloat16 in 16 bytes."""
 
 
 class FeedForward(nn.Module):
@@ -56,6 +59,14 @@ class FFNActivation:
         return self.activation(gate) * up
 
 
+class Routing(NamedTuple):
+    """Where the tokens of one forward pass were sent."""
+
+    load_E: Tensor
+    """Tokens sent to each expert."""
+    load_balancing_loss: Tensor
+
+
 class MixtureOfExperts(nn.Module):
     """Routed experts, and shared ones that every token passes through. No token is dropped."""
 
@@ -79,17 +90,33 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Each token through its own experts, (B, T, D)."""
+        return self.route(x_BTD)[0]
+
+    def route(self, x_BTD: Tensor) -> tuple[Tensor, Routing | None]:
+        """The same, and where the tokens were sent if they are to be counted.
+
+        The caller counts them, with `count`: this runs twice where a layer is recomputed.
+        """
         shared_BTD = self.shared(x_BTD) if self.shared is not None else None
         if shared_BTD is not None and self.shared_gate is not None:
             shared_BTD = torch.sigmoid(self.shared_gate(x_BTD)) * shared_BTD
-        scores_NE = router_scores(self.logits(x_BTD.flatten(0, 1)), self.moe)
+        x_ND = x_BTD.flatten(0, 1)
+        scores_NE = router_scores(self.logits(x_ND), self.moe)
         weights_NK, experts_NK = select_experts(scores_NE, self.correction, self.moe)
+        order, routing = ExpertOrder.of(experts_NK, self.moe.n_experts), None
         if self.load is not None and torch.is_grad_enabled():
-            load_E = F.one_hot(experts_NK, self.moe.n_experts).sum((0, 1)).to(self.load.dtype)
-            self.load = self.load + load_E
-            self.load_balancing_loss = load_balancing_loss(scores_NE, load_E)
-        routed_BTD = self._run_experts(x_BTD.flatten(0, 1), weights_NK, experts_NK).view_as(x_BTD)
-        return routed_BTD if shared_BTD is None else routed_BTD + shared_BTD
+            load_E = order.tokens_per_expert().to(self.load.dtype)
+            routing = Routing(load_E, load_balancing_loss(scores_NE, load_E))
+        at_once = runs_at_once(x_ND.device.type, x_ND.dtype, experts_NK.numel(), self.moe.n_experts)
+        run = self._run_at_once if at_once else self._run_in_turn
+        routed_BTD = run(x_ND, weights_NK, order).view_as(x_BTD)
+        return routed_BTD if shared_BTD is None else routed_BTD + shared_BTD, routing
+
+    def count(self, routing: Routing) -> None:
+        """Add a forward pass to what is counted."""
+        assert self.load is not None
+        self.load = self.load + routing.load_E
+        self.load_balancing_loss = routing.load_balancing_loss
 
     def logits(self, x_ND: Tensor) -> Tensor:
         """The router's logits, in float32 or better: the choice depends on small differences."""
@@ -98,19 +125,104 @@ class MixtureOfExperts(nn.Module):
         with torch.autocast(x_ND.device.type, enabled=False):
             return F.linear(x_ND.to(exact), weight.to(exact), None if bias is None else bias.to(exact))
 
+    def _run_at_once(self, x_ND: Tensor, weights_NK: Tensor, order: "ExpertOrder") -> Tensor:
+        """The weighted sum of the outputs of each token's experts. The host waits for nothing: all shapes are
+        known before it is known how many tokens an expert gets."""
+        n_per_token = weights_NK.shape[1]
+        by_token_MD = x_ND.unsqueeze(1).expand(-1, n_per_token, -1).flatten(0, 1)
+        by_expert_MD = permute_rows(by_token_MD, order.by_expert, order.by_token)
+        outputs_MD = self.experts.run_at_once(by_expert_MD, order.ends)
+        outputs_MD = permute_rows(outputs_MD, order.by_token, order.by_expert)
+        return _weighted_sum(outputs_MD, weights_NK)
+
     # How many tokens an expert gets is known only at run time: compiled, each number would be a new program.
     @torch.compiler.disable
-    def _run_experts(self, x_ND: Tensor, weights_NK: Tensor, experts_NK: Tensor) -> Tensor:
-        """The weighted sum of the outputs of each token's experts."""
-        n_experts, n_per_token = self.moe.n_experts, experts_NK.shape[1]
-        order = experts_NK.flatten().argsort(stable=True)
-        tokens_per_expert = torch.bincount(experts_NK.flatten(), minlength=n_experts).tolist()
+    def _run_in_turn(self, x_ND: Tensor, weights_NK: Tensor, order: "ExpertOrder") -> Tensor:
+        """The same, one expert after another."""
         # An expert without tokens runs on an empty part, so that its weights get a gradient of 0 and not
         # None.
-        parts = x_ND[order // n_per_token].split(tokens_per_expert)
-        outputs = torch.cat(self.experts(parts))
-        outputs_NKD = outputs[order.argsort()].unflatten(0, (-1, n_per_token))
-        return (outputs_NKD * weights_NK.unsqueeze(-1).to(outputs.dtype)).sum(1)
+        rows_MD = x_ND[order.by_expert // weights_NK.shape[1]]
+        outputs = torch.cat(self.experts(rows_MD.split(order.tokens_per_expert().tolist())))
+        return _weighted_sum(outputs[order.by_token], weights_NK)
+
+
+def runs_at_once(device_type: str, dtype: torch.dtype, n_rows: int, n_experts: int) -> bool:
+    """Whether experts are multiplied by one grouped matmul: in bfloat16 on a GPU.
+
+    Not where there are fewer rows than experts, as when text is generated: most experts would have nothing to
+    do, and the weights of all would be cast for it.
+    """
+    return device_type == "cuda" and dtype is torch.bfloat16 and n_rows >= n_experts
+
+
+def _weighted_sum(outputs_MD: Tensor, weights_NK: Tensor) -> Tensor:
+    outputs_NKD = outputs_MD.unflatten(0, weights_NK.shape)
+    return (outputs_NKD * weights_NK.unsqueeze(-1).to(outputs_NKD.dtype)).sum(1)
+
+
+class ExpertOrder(NamedTuple):
+    """The M = N * K pairs of a token and an expert of it, brought together by expert."""
+
+    by_expert: Tensor
+    """Which pair, counted token by token, stands at each place, (M,)."""
+    by_token: Tensor
+    """The place of each pair, (M,)."""
+    ends: Tensor
+    """The place behind the last pair of each expert, (E,), int32."""
+
+    @classmethod
+    def of(cls, experts_NK: Tensor, n_experts: int) -> Self:
+        """The order for the experts that were chosen."""
+        sorted_M, by_expert = experts_NK.flatten().sort(stable=True)
+        places = torch.arange(len(by_expert), device=by_expert.device)
+        by_token = torch.empty_like(by_expert).scatter_(0, by_expert, places)
+        # Looked up and not counted: the host would wait for bincount, whose result can be of any size.
+        numbers = torch.arange(n_experts, device=by_expert.device)
+        return cls(by_expert, by_token, torch.searchsorted(sorted_M, numbers, right=True, out_int32=True))
+
+    def tokens_per_expert(self) -> Tensor:
+        """How many tokens each expert gets, (E,)."""
+        return self.ends.diff(prepend=self.ends.new_zeros(1))
+
+
+def permute_rows(x_MD: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    """The rows in another order. Their gradients are put back in the inverse one: torch, which does not know
+    that no row occurs twice, would add them up one by one."""
+    return cast(Tensor, _PermuteRows.apply(x_MD, order, inverse))
+
+
+class _PermuteRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_MD: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return x_MD[order]
+
+    @staticmethod
+    def backward(ctx: Any, gradient_MD: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return gradient_MD[inverse], None, None
+
+
+def grouped_linear(x_MI: Tensor, weight_EOI: Tensor, bias_EO: Tensor | None, ends: Tensor) -> Tensor:
+    """Every row times the matrix of its own expert, (M, O), by torch's grouped matmul: expert e has the rows
+    before `ends[e]` that no expert before it has.
+
+    The operator takes no bias, and only rows of a multiple of 16 bytes. So the bias is one more column of the
+    matrix, for an input that is always 1, and columns and rows of zeros make up the rest. On GPUs of compute
+    capability 9.0 and 10.0 it is one kernel; on others torch waits for `ends` and multiplies the groups one
+    after another.
+
+    Source: aten/src/ATen/native/cuda/GroupedBlas.cpp of PyTorch, commit 00d4eaf.
+    """
+    n_out = weight_EOI.shape[1]
+    if bias_EO is not None:
+        x_MI, weight_EOI = F.pad(x_MI, (0, 1), value=1.0), torch.cat((weight_EOI, bias_EO.unsqueeze(-1)), -1)
+    missing_in, missing_out = (-n % _ROW_MULTIPLE for n in (weight_EOI.shape[2], n_out))
+    if missing_in:
+        x_MI = F.pad(x_MI, (0, missing_in))
+    if missing_in or missing_out:
+        weight_EOI = F.pad(weight_EOI, (0, missing_in, 0, missing_out))
+    return F.grouped_mm(x_MI, weight_EOI.transpose(1, 2), offs=ends)[:, :n_out]
 
 
 class SeparateExperts(nn.ModuleList):
@@ -119,10 +231,28 @@ class SeparateExperts(nn.ModuleList):
     def __init__(self, m: ModelConfig, moe: MoEConfig) -> None:
         width, bias = moe.expert_intermediate_size, moe.expert_bias
         super().__init__(FeedForward(m, width, bias=bias) for _ in range(moe.n_experts))
+        self.activation = FFNActivation(m)
 
     def forward(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Each expert's output for its own tokens, (n, D) each."""
         return [expert(part_ND) for expert, part_ND in zip(self, parts, strict=True)]
+
+    def run_at_once(self, x_MD: Tensor, ends: Tensor) -> Tensor:
+        """The outputs of rows that are sorted by expert, (M, D)."""
+        experts = [cast(FeedForward, expert) for expert in self]
+        into = [linear for expert in experts for linear in (expert.gate, expert.up) if linear is not None]
+        gate_up = self._run_stacked(into, x_MD, ends)
+        gate, up = gate_up.chunk(2, dim=-1) if len(into) > len(experts) else (None, gate_up)
+        return self._run_stacked([expert.down for expert in experts], self.activation(gate, up), ends)
+
+    def _run_stacked(self, linears: list[nn.Linear], x_MI: Tensor, ends: Tensor) -> Tensor:
+        """Several linear maps of each expert, given expert by expert, as one matrix each."""
+        weight_EOI = torch.cat([linear.weight.to(x_MI.dtype) for linear in linears])
+        weight_EOI = weight_EOI.unflatten(0, (len(self), -1))
+        if linears[0].bias is None:
+            return grouped_linear(x_MI, weight_EOI, None, ends)
+        bias_EO = torch.cat([linear.bias.to(x_MI.dtype) for linear in linears]).unflatten(0, (len(self), -1))
+        return grouped_linear(x_MI, weight_EOI, bias_EO, ends)
 
 
 class FusedExperts(nn.Module):
@@ -141,6 +271,11 @@ class FusedExperts(nn.Module):
         gates = [None] * len(parts) if self.gate is None else self.gate(parts)
         return self.down([self.activation(gate, up) for gate, up in zip(gates, self.up(parts), strict=True)])
 
+    def run_at_once(self, x_MD: Tensor, ends: Tensor) -> Tensor:
+        """The outputs of rows that are sorted by expert, (M, D)."""
+        gate = None if self.gate is None else self.gate.run_at_once(x_MD, ends)
+        return self.down.run_at_once(self.activation(gate, self.up.run_at_once(x_MD, ends)), ends)
+
 
 class StackedLinear(nn.Module):
     """A linear map for each expert, all weights in one tensor."""
@@ -156,6 +291,11 @@ class StackedLinear(nn.Module):
         # Unbound at once: the gradient of a single slice would have the size of the whole tensor.
         biases = [None] * len(parts) if self.bias is None else self.bias.unbind()
         return [F.linear(*args) for args in zip(parts, self.weight.unbind(), biases, strict=True)]
+
+    def run_at_once(self, x_MI: Tensor, ends: Tensor) -> Tensor:
+        """The maps of rows that are sorted by expert, (M, O)."""
+        bias = None if self.bias is None else self.bias.to(x_MI.dtype)
+        return grouped_linear(x_MI, self.weight.to(x_MI.dtype), bias, ends)
 
 
 def select_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,17 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape)) if (m.norm_bias if bias is None else bias) else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalized in the precision of the scale: torch has no fused RMSNorm for mixed dtypes."""
+        """Normalized in the precision of the scale (torch has no fused RMSNorm for mixed dtypes); returned in
+        autocast's dtype if autocast is on."""
+        return cast_for_matmul(self._normalize_and_scale(x))
+
+    def reset_parameters(self) -> None:
+        """Scale 1, shift 0."""
+        for parameter, value in ((self.weight, 1.0), (self.bias, 0.0)):
+            if parameter is not None:
+                nn.init.constant_(parameter, value)
+
+    def _normalize_and_scale(self, x: Tensor) -> Tensor:
         if self.weight is None:
             return self._normalize(x, None, None)
         x = x.to(self.weight.dtype)
@@ -25,12 +35,6 @@ class Norm(nn.Module):
             return self._normalize(x, self.weight, self.bias)
         scaled = self._normalize(x, None, None) * self.weight
         return scaled if self.bias is None else scaled + self.bias
-
-    def reset_parameters(self) -> None:
-        """Scale 1, shift 0."""
-        for parameter, value in ((self.weight, 1.0), (self.bias, 0.0)):
-            if parameter is not None:
-                nn.init.constant_(parameter, value)
 
     def _normalize(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         if self.rms:
@@ -51,8 +55,7 @@ def qk_norm(m: ModelConfig, n_heads: int) -> nn.Module:
 def cast_for_matmul(x: Tensor) -> Tensor:
     """`x` in autocast's dtype if autocast is on.
 
-    Norms return float32 under autocast, and every matmul after one would cast its input and keep its own
-    copy.
+    Cast once: every matmul would cast its input and keep its own copy.
     """
     kind = x.device.type
     # Not `is_autocast_available`, which torch 2.11 cannot compile; of the devices, meta alone has none.

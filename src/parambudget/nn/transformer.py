@@ -8,7 +8,7 @@ Written by hand and never generated from the table of tensors, but with the same
 
 import math
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
 from parambudget.nn.attention import Attention, LatentAttention, attention_mask
-from parambudget.nn.mlp import FeedForward, MixtureOfExperts, StackedLinear
+from parambudget.nn.mlp import FeedForward, MixtureOfExperts, Routing, StackedLinear
 from parambudget.nn.norms import Norm, cast_for_matmul
 from parambudget.nn.rotary import Rotary, Rotation
 
@@ -31,7 +31,8 @@ class Transformer(nn.Module):
     """Token ids to logits.
 
     Call `init_weights` before training: until then the weights are torch's own defaults. For mixed precision
-    keep them in float32 and run under `torch.autocast`. Rotary tables and the tie of the head survive
+    keep them in float32 and run under `torch.autocast`: the residual stream is then in autocast's dtype from
+    the embedding on, and norms compute in float32. Rotary tables and the tie of the head survive
     `to_empty`, so a model may be built on the meta device and filled later.
     """
 
@@ -72,12 +73,14 @@ class Transformer(nn.Module):
         inputs = self._layer_inputs(tokens_BT.shape[1], start, x_BTD)
         for layer, (rotation, mask) in zip(self.layers, inputs, strict=True):
             if gradient_checkpointing:
-                x_BTD = checkpoint(
+                x_BTD, routing = checkpoint(
                     layer, x_BTD, rotation, mask, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                x_BTD = layer(x_BTD, rotation, mask)
-        return self.project_out(cast_for_matmul(self.norm(x_BTD)))
+                x_BTD, routing = layer(x_BTD, rotation, mask)
+            if routing is not None:
+                cast(MixtureOfExperts, layer.ffn).count(routing)
+        return self.project_out(self.norm(x_BTD))
 
     def logits(self, x_BTD: Tensor, *, multiple: int = 1) -> Tensor:
         """The output head applied to what `hidden_states` returned, soft-capped if the model has a soft cap.
@@ -131,19 +134,17 @@ class Transformer(nn.Module):
         x_BTD = self.embed(tokens_BT)
         if m.embedding_multiplier != 1:
             x_BTD = x_BTD * m.embedding_multiplier
-        # A projection returns bfloat16 under autocast; the residual stream keeps the precision of the
-        # embedding.
-        x_BTD = self.embed_norm(self.project_in(x_BTD).to(x_BTD.dtype))
-        if self.position is None:
-            return x_BTD
-        first = m.position_offset
-        return x_BTD + self.position.weight[first + start : first + end]
+        x_BTD = self.embed_norm(self.project_in(x_BTD))
+        if self.position is not None:
+            first = m.position_offset
+            x_BTD = x_BTD + self.position.weight[first + start : first + end]
+        return cast_for_matmul(x_BTD)
 
     def _layer_inputs(self, n_new: int, start: int, x_BTD: Tensor) -> list[tuple[Rotation, Tensor | None]]:
         """The rotary angles and the mask of each layer, computed once per kind of layer."""
-        m, like = self.model, cast_for_matmul(x_BTD)
+        m = self.model
         local = [m.is_local(layer) for layer in range(m.n_layers)]
-        masks = {kind: attention_mask(m, n_new, start, local=kind, like=like) for kind in set(local)}
+        masks = {kind: attention_mask(m, n_new, start, local=kind, like=x_BTD) for kind in set(local)}
         angles = None if self.rotary is None else self.rotary(n_new, start)
         local_angles = angles if self.rotary_local is None else self.rotary_local(n_new, start)
         return [
@@ -187,28 +188,39 @@ class Block(nn.Module):
             self.ffn = FeedForward(m, m.intermediate_size, bias=m.ffn_bias)
         self.ffn_out_norm = Norm(m, m.dim) if after else nn.Identity()
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
-        """The residual stream after this layer, (B, T, D)."""
+    def forward(
+        self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None
+    ) -> tuple[Tensor, Routing | None]:
+        """The residual stream after this layer, (B, T, D), and where its experts' tokens were sent, if they
+        are to be counted."""
         if self.is_post_norm:
-            x_BTD = self.attention_norm(
-                x_BTD + self._attention_branch(cast_for_matmul(x_BTD), rotation, mask)
-            )
-            return self.ffn_norm(x_BTD + self._ffn_branch(cast_for_matmul(x_BTD)))
-        normed_BTD = cast_for_matmul(self.attention_norm(x_BTD))
+            x_BTD = self.attention_norm(x_BTD + self._attention_branch(x_BTD, rotation, mask))
+            ffn_BTD, routing = self._ffn_branch(x_BTD)
+            return self.ffn_norm(x_BTD + ffn_BTD), routing
+        normed_BTD = self.attention_norm(x_BTD)
         attention_BTD = self._attention_branch(normed_BTD, rotation, mask)
         if self.block == "parallel_shared_norm":
-            return x_BTD + attention_BTD + self._ffn_branch(normed_BTD)
+            ffn_BTD, routing = self._ffn_branch(normed_BTD)
+            return x_BTD + attention_BTD + ffn_BTD, routing
         if self.block == "parallel":
-            return x_BTD + attention_BTD + self._ffn_branch(cast_for_matmul(self.ffn_norm(x_BTD)))
+            ffn_BTD, routing = self._ffn_branch(self.ffn_norm(x_BTD))
+            return x_BTD + attention_BTD + ffn_BTD, routing
         x_BTD = x_BTD + attention_BTD
-        return x_BTD + self._ffn_branch(cast_for_matmul(self.ffn_norm(x_BTD)))
+        ffn_BTD, routing = self._ffn_branch(self.ffn_norm(x_BTD))
+        return x_BTD + ffn_BTD, routing
 
     def _attention_branch(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
         return self._scale_branch(self.attention_out_norm(self.attention(x_BTD, rotation, mask)))
 
-    def _ffn_branch(self, x_BTD: Tensor) -> Tensor:
-        return self._scale_branch(self.ffn_out_norm(self.ffn(x_BTD)))
+    def _ffn_branch(self, x_BTD: Tensor) -> tuple[Tensor, Routing | None]:
+        if isinstance(self.ffn, MixtureOfExperts):
+            ffn_BTD, routing = self.ffn.route(x_BTD)
+        else:
+            ffn_BTD, routing = self.ffn(x_BTD), None
+        return self._scale_branch(self.ffn_out_norm(ffn_BTD)), routing
 
     def _scale_branch(self, branch_BTD: Tensor) -> Tensor:
-        multiplier = self.residual_multiplier
-        return branch_BTD if multiplier == 1 else branch_BTD * multiplier
+        if self.residual_multiplier != 1:
+            branch_BTD = branch_BTD * self.residual_multiplier
+        # On some devices autocast sums experts in float32, and with them the residual stream.
+        return cast_for_matmul(branch_BTD)

@@ -4,8 +4,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import FIELDS, ModelConfig
 from parambudget.arch.description import shape_in_words
+from parambudget.arch.style import STYLES
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
 from parambudget.render.commands import data_flag, runnable_command
@@ -74,6 +75,26 @@ def next_commands(found: Solutions, given: Mapping[str, object], current: str | 
         if found.current
     ]
     return [*training, f"To repeat this search: {rerun_command(found, given, current)}"]
+
+
+def style_note(found: Solutions, width: int) -> list[str]:
+    """That there is another style than the one of these models, with what it was measured to gain; nothing
+    for models whose choices were already made."""
+    modern, choices = STYLES["modern"], found[0].model
+    # tied follows from the size, unless it is given.
+    if found.current or any(
+        getattr(choices, name) != FIELDS[name].default for name in modern.fields if name != "tied"
+    ):
+        return []
+    if modern.gain is None:
+        gain = "see docs/solving.md"
+    else:
+        gain = (
+            f"it ended {modern.gain.nats:.3f} nats lower at the same tokens ({modern.gain.setting}; measured "
+            f"on {modern.gain.measured_on}, see {modern.gain.source})"
+        )
+    note = f"--style modern searches models with {modern.in_words}, which export knows no class for; {gain}"
+    return wrap_text(note, width)
 
 
 def rerun_command(found: Solutions, given: Mapping[str, object], current: str | None) -> str:

@@ -25,6 +25,7 @@ from parambudget.cost.hardware import find_accelerator
 from parambudget.cost.speed.profile import LINK_SHARE, SOFTWARE, DeviceProfile
 from parambudget.cost.speed.roofline import FLASH_BACKWARD, NEWTON_SCHULZ_STEPS, step_seconds
 from parambudget.cost.step import StepConfig
+from parambudget.errors import InputError
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
@@ -174,6 +175,10 @@ def calibrate(
     on_stage: Callable[[CalibrationProgress], None] = lambda _: None,
 ) -> DeviceProfile:
     """Measure this device in about `seconds`, not counting compilation; the result is not stored here."""
+    if compute.device.type not in _SHAPES:
+        raise InputError(
+            f"{compute.name} cannot be measured: nothing is predicted for it; use a CPU or CUDA GPU"
+        )
 
     def on_kernel(nth: int, doing: str) -> None:
         on_stage(CalibrationProgress(nth / 12, doing))

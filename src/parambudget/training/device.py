@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from typing import Final
 
 import psutil
 import torch
@@ -15,6 +16,8 @@ from parambudget.cost.step import Backend
 from parambudget.errors import InputError
 from parambudget.nn.attention import NO_KERNEL, prefer_flash_3
 from parambudget.training.config import TrainConfig
+
+MPS_NAME: Final = "Apple GPU (MPS)"
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,22 @@ class Compute:
             "cuda" if self.device.type == "cuda" else "cpu", bf16=self.bf16, compiled=self.compiled
         )
 
+    @property
+    def is_asynchronous(self) -> bool:
+        """The host launches what the device computes later."""
+        return self.device.type == "cuda"
+
     def autocast(self) -> AbstractContextManager[None]:
         """The context for forward passes."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
     def peak_memory_bytes(self) -> int | None:
-        """The most that torch has allocated on the accelerator; on a CPU the peak of this process, with
-        Python and the text in it."""
+        """The most that torch has allocated on the accelerator, None where it does not say; on a CPU the peak
+        of this process, with Python and the text in it."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
+        if self.device.type == "mps":
+            return None  # torch knows what is allocated there, but not what was
         if sys.platform == "win32":
             return int(psutil.Process().memory_info().peak_wset)
         import resource  # not there on Windows
@@ -55,17 +65,26 @@ class Compute:
 
 
 def select_device(name: str = "auto") -> Compute:
-    """The device of that name; `auto` is a CUDA device if there is one, else the CPU."""
+    """The device of that name; `auto` is a CUDA device if there is one, else the CPU.
+
+    `mps`, Apple's GPU, computes by the plain path, float32 and eager, as a CPU does. It is untried.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"{name!r} is not a device; use auto, cpu, cuda or cuda:N") from None
+        raise InputError(f"{name!r} is not a device; use auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cpu" and device.index is None:
         return Compute(device, "CPU", bf16=False, compiled=False, peak_flops=None)
+    if device.type == "mps" and device.index in (None, 0):
+        if not torch.backends.mps.is_available():
+            raise InputError(
+                f"device {name!r} was not found: torch {torch.__version__} sees no Apple GPU; use cpu or auto"
+            )
+        return Compute(device, MPS_NAME, bf16=False, compiled=False, peak_flops=None)
     if device.type != "cuda":
-        raise InputError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+        raise InputError(f"device {name!r} is not supported; use auto, cpu, cuda, cuda:N or mps")
     if not torch.cuda.is_available():
         raise InputError(
             f"device {name!r} was not found: torch {torch.__version__} sees no CUDA GPU; use cpu or auto"
@@ -79,6 +98,16 @@ def select_device(name: str = "auto") -> Compute:
     prefer_flash_3(device)
     peak_flops = accelerator.bf16_flops if accelerator else None
     return Compute(device, gpu, bf16=True, compiled=True, peak_flops=peak_flops)
+
+
+def mps_notice(asked: str, compute: Compute) -> str | None:
+    """What to say of Apple's GPU: that it is untried where it was asked for, and that it is there where the
+    choice was left open; None where there is nothing to say."""
+    if compute.device.type == "mps":
+        return "MPS is untried: compare the first losses with those of `device=cpu`, which is float32 too"
+    if asked == "auto" and compute.device.type == "cpu" and torch.backends.mps.is_available():
+        return "this machine has an Apple GPU: `device=mps` computes on it, which is untried"
+    return None
 
 
 @contextmanager
@@ -102,7 +131,8 @@ def explain_out_of_memory(config: TrainConfig) -> Iterator[None]:
         yield
     except RuntimeError as error:
         on_cpu = "can't allocate memory" in str(error)
-        if not (isinstance(error, torch.OutOfMemoryError) or on_cpu):
+        on_mps = "MPS backend out of memory" in str(error)
+        if not (isinstance(error, torch.OutOfMemoryError) or on_cpu or on_mps):
             raise
         size = config.step.batch_size
         remedy = "`gradient_checkpointing=True`" if size == 1 else "a smaller `batch_size`"

@@ -149,7 +149,12 @@ class ProcessGroup:
         """The loss as a module whose backward pass averages the gradients of all processes."""
         if self.world_size == 1:
             return loss_fn
-        return DistributedDataParallel(LossModule(module, loss_fn), process_group=self.torch_group)
+        # Buffers are the same without being sent: tables of angles, and corrections of routers, which each
+        # process computes from the counts of all.
+        return DistributedDataParallel(
+            LossModule(module, loss_fn), process_group=self.torch_group, gradient_as_bucket_view=True,
+            broadcast_buffers=False,
+        )  # fmt: skip
 
     @staticmethod
     def no_sync(loss_fn: Callable[[Tensor], Tensor], *, last: bool) -> AbstractContextManager[None]:
@@ -197,6 +202,11 @@ def join_process_group(
     if world_size == 1:
         yield SINGLE_PROCESS, device
         return
+    if device.startswith("mps"):
+        raise InputError(
+            f"`device={device}` is one GPU that {world_size} processes would share; start one process, "
+            "without torchrun"
+        )
     on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if on_cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

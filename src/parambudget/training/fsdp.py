@@ -7,21 +7,18 @@ every micro-step: accumulated first, they would take the memory of a whole model
 Imported only by runs that shard: importing DTensor and FSDP can take two seconds.
 """
 
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.experimental import implicit_replication
 
 from parambudget.nn.transformer import Transformer
 from parambudget.training.device import Compute
 from parambudget.training.distributed import LossModule, ProcessGroup
+from parambudget.training.muon import Muon, Stack, fill, nesterov, orthogonalize
 
 
 def shard_module(
@@ -53,100 +50,45 @@ def _reshard_after_eval(loss: LossModule, *_: object) -> None:
 def mixed_precision_policy(compute: Compute, *, in_layer: bool) -> MixedPrecisionPolicy:
     """Layers are gathered in bfloat16 where matmuls run in it; gradients are always reduced in float32.
 
-    The embedding and everything else outside the layers is gathered in float32, and so the residual stream
-    stays float32.
+    The embedding and everything else outside the layers is gathered in float32; the residual stream is
+    bfloat16 from the embedding on.
     """
     layers = torch.bfloat16 if compute.bf16 and in_layer else None
     return MixedPrecisionPolicy(param_dtype=layers, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
 
-class ShardedMuon(torch.optim.Optimizer):
-    """Muon for matrices sharded by rows: Nesterov momentum, updates of the size of AdamW's."""
+class ShardedMuon(Muon):
+    """Muon for tensors sharded along their first dimension: matrices by rows, stacked experts as wholes."""
 
-    def __init__(
-        self, matrices: Iterable[nn.Parameter], *, lr: float, weight_decay: float, momentum: float
-    ) -> None:
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+    def n_sharing(self, n_dimensions: int) -> int:
+        """All processes share out matrices of which each has some rows; each has experts of its own."""
+        return 1 if n_dimensions == 3 else self.group.world_size
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take the step that `torch.optim.Muon` takes with unsharded matrices."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for matrices in _same_shape_batches(group["params"]):
-                shards = [self._apply_momentum(matrix, group) for matrix in matrices]
-                updates = orthogonalize_shards(shards, matrices[0])
-                for matrix, update_AB in zip(matrices, updates, strict=True):
-                    own_AB = matrix.to_local()
-                    own_AB.mul_(1 - group["lr"] * group["weight_decay"])
-                    own_AB.add_(update_AB, alpha=-group["lr"] * update_scale(matrix.shape))
-        return loss
+    def start_orthogonalizing(self, stack: Stack, momentum: float) -> Callable[[], Tensor]:
+        """Orthogonalize this process's share; the result gives its own rows of the whole stack."""
+        smoothed = nesterov(stack.gradients, stack.momentum, momentum)
+        if smoothed[0].ndim == 3:
+            own_NAB = stack.new_empty(stack.n_matrices)
+            fill(own_NAB, smoothed)
+            update_NAB = orthogonalize(own_NAB)
+        else:
+            update_NAB = self._orthogonalize_rows(smoothed, stack)
+        return lambda: update_NAB
 
-    def _apply_momentum(self, matrix: DTensor, group: dict[str, Any]) -> Tensor:
-        """This process's rows of the gradient with Nesterov momentum, in bfloat16."""
-        state, gradient = self.state[matrix], matrix.grad
-        assert isinstance(gradient, DTensor)  # FSDP shards gradients as it does the matrices
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        own_AB, mean_AB = gradient.to_local(), state["momentum_buffer"].to_local()
-        mean_AB.lerp_(own_AB, 1 - group["momentum"])
-        return own_AB.lerp(mean_AB, group["momentum"]).bfloat16()
-
-
-def update_scale(shape: torch.Size) -> float:
-    """The factor that makes the update of a matrix as large as AdamW's.
-
-    Source: Liu et al. 2025 (Moonlight), arXiv 2502.16982, section 2.2.
-    """
-    return 0.2 * math.sqrt(max(shape))
-
-
-def orthogonalize_shards(shards: list[Tensor], like: DTensor) -> list[Tensor]:
-    """Orthogonalize matrices of one shape, of which each process holds its rows; returns these rows.
-
-    There is at most one matrix per process, which orthogonalizes it for all. `like` says how rows are
-    sharded.
-    """
-    group, n_rows = like.device_mesh.get_group(), like.shape[0]
-    # The first processes hold as many rows as an even share rounded up; the last ones hold the rest.
-    share = -(-n_rows // group.size())
-    own_rows_NAB = shards[0].new_zeros(group.size(), share, like.shape[1])
-    for padded_AB, shard_AB in zip(own_rows_NAB, shards, strict=False):
-        padded_AB[: len(shard_AB)] = shard_AB
-    own_matrix_NAB = torch.empty_like(own_rows_NAB)
-    dist.all_to_all_single(own_matrix_NAB, own_rows_NAB, group=group)
-    if group.rank() < len(shards):
-        whole_AB = own_matrix_NAB.flatten(0, 1)[:n_rows]
-        whole_AB.copy_(orthogonalize(whole_AB))
-    dist.all_to_all_single(own_rows_NAB, own_matrix_NAB, group=group)
-    return [padded_AB[: len(shard_AB)] for padded_AB, shard_AB in zip(own_rows_NAB, shards, strict=False)]
-
-
-def orthogonalize(matrix_AB: Tensor) -> Tensor:
-    """The matrix as torch's Muon orthogonalizes it: its update of zeros at rate 1, without decay and
-    momentum.
-
-    Transposed where it is tall, because the scale of torch's update is 1 for a wide matrix.
-    """
-    tall = matrix_AB.shape[0] > matrix_AB.shape[1]
-    wide = matrix_AB.T if tall else matrix_AB
-    zeros = nn.Parameter(torch.zeros_like(wide))
-    zeros.grad = wide
-    torch.optim.Muon(
-        [zeros], lr=1.0, weight_decay=0.0, momentum=0.0, nesterov=False, adjust_lr_fn="original"
-    ).step()
-    return -(zeros.data.T if tall else zeros.data)
-
-
-def _same_shape_batches(matrices: list[DTensor]) -> Iterator[list[DTensor]]:
-    """Matrices with a gradient, grouped by shape, in batches of at most one per process."""
-    by_shape: dict[torch.Size, list[DTensor]] = defaultdict(list)
-    for matrix in matrices:
-        if matrix.grad is not None:
-            by_shape[matrix.shape].append(matrix)
-    for same_shape in by_shape.values():
-        n = same_shape[0].device_mesh.size()
-        yield from (same_shape[first : first + n] for first in range(0, len(same_shape), n))
+    def _orthogonalize_rows(self, smoothed: list[Tensor], stack: Stack) -> Tensor:
+        """Send each matrix whole to the process that orthogonalizes it, and its rows back."""
+        n_rows, n_columns = stack.shape
+        size, rank, torch_group = self.group.world_size, self.group.rank, self.group.torch_group
+        # The first processes hold as many rows as an even share rounded up; the last ones hold the rest.
+        share, n_own = -(-n_rows // size), -(-len(smoothed) // size)
+        by_process = (size, n_own, share, n_columns)
+        rows_NAB = torch.zeros(size * n_own, share, n_columns, dtype=stack.dtype, device=smoothed[0].device)
+        fill(rows_NAB, smoothed)
+        received_NAB = torch.empty_like(rows_NAB)
+        dist.all_to_all_single(received_NAB, rows_NAB, group=torch_group)
+        whole_NAB = received_NAB.view(by_process).transpose(0, 1).reshape(n_own, size * share, n_columns)
+        if n_here := max(0, min(n_own, len(smoothed) - rank * n_own)):
+            whole_NAB[:n_here, :n_rows] = orthogonalize(whole_NAB[:n_here, :n_rows].contiguous())
+        received_NAB.view(by_process).copy_(whole_NAB.view(n_own, size, share, n_columns).transpose(0, 1))
+        dist.all_to_all_single(rows_NAB, received_NAB, group=torch_group)
+        return rows_NAB

@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,9 +31,8 @@ from parambudget.training.device import Compute
 from parambudget.training.metrics import list_checkpoints
 from parambudget.training.run.run_folder import END_OF_TEXT
 from parambudget.training.run.same_run import require_own_checkpoint
-from parambudget.units import count_phrase
 
-EndReason = Literal["end of text", "max_tokens", "context_length"]
+EndReason = Literal["end of text", "max_tokens"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class SamplingParams:
     top_k: int | None
     """Sample from the k most likely tokens only; None for all."""
     seed: int
+    top_p: float | None = None
+    """Sample from the fewest most likely tokens whose probabilities sum to this; None for all."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -54,6 +56,8 @@ class SamplingParams:
         for name, value in (("max_tokens", self.max_tokens), ("top_k", self.top_k)):
             if value is not None and value < 1:
                 raise InputError(f"`{name}` is {value}; use a whole number above 0")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"`top_p` is {self.top_p:g}; use a share above 0 and at most 1, such as 0.95")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,9 @@ class Generation:
     ended: EndReason
     seed: int
     files: str
+    n_dropped: int = 0
+    """Tokens at the start of prompt and text that the last token was generated without: they no longer fit
+    into the context."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,44 +155,71 @@ def generate_text(
     tokenizer = loaded.tokenizer.tokenizer
     # An empty prompt starts where every document does: after the end-of-text token of another.
     ids = tokenizer.encode(prompt, add_special_tokens=loaded.add_special_tokens).ids or [loaded.tokenizer.end]
-    longest = loaded.module.model.longest_generation
-    room = longest - len(ids)
-    if room < 1:
-        raise InputError(
-            f"the prompt has {count_phrase(len(ids), 'token')} and context_length={longest:,} "
-            "leaves no room for more; give a shorter one"
-        )
     on_text(prompt)
     stream, texts, n_tokens = DecodeStream(skip_special_tokens=False), [], 0
-    ended: EndReason = "max_tokens" if params.max_tokens <= room else "context_length"
-    for token in generate_tokens(loaded, ids, params, min(room, params.max_tokens)):
-        n_tokens += 1
-        if token == loaded.tokenizer.end:
-            ended = "end of text"
-            break
-        piece = stream.step(tokenizer, token)
-        if piece:
-            texts.append(piece)
-            on_text(piece)
-    return Generation(prompt, "".join(texts), len(ids), n_tokens, ended, params.seed, str(loaded.folder))
+    ended: EndReason = "max_tokens"
+    with closing(generate_tokens(loaded, ids, params)) as tokens:
+        for token in tokens:
+            n_tokens += 1
+            if token == loaded.tokenizer.end:
+                ended = "end of text"
+                break
+            piece = stream.step(tokenizer, token)
+            if piece:
+                texts.append(piece)
+                on_text(piece)
+    n_dropped = context_start(len(ids), n_tokens - 1, loaded.module.model.longest_generation)
+    return Generation(
+        prompt, "".join(texts), len(ids), n_tokens, ended, params.seed, str(loaded.folder), n_dropped
+    )
 
 
-def generate_tokens(
-    loaded: LoadedModel, ids: Sequence[int], params: SamplingParams, n_tokens: int
-) -> Iterator[int]:
-    """The ids that follow, one by one. Sampled on the CPU, so that equal logits give equal text on any
-    device."""
+def generate_texts(
+    loaded: LoadedModel, prompts: Iterable[str], params: SamplingParams, num_samples: int = 1,
+    on_text: Callable[[str], None] = lambda _: None,
+) -> Iterator[Generation]:  # fmt: skip
+    """Continue each prompt so many times; the i-th text is sampled with the seed + i."""
+    if num_samples < 1:
+        raise InputError(f"`num_samples` is {num_samples}; use a whole number above 0")
+    repeated = (prompt for prompt in prompts for _ in range(num_samples))
+    for i, prompt in enumerate(repeated):
+        yield generate_text(loaded, prompt, replace(params, seed=params.seed + i), on_text)
+
+
+def context_start(n_prompt: int, n_generated: int, longest: int) -> int:
+    """Which token is the first that the model sees when it has generated so many: 0 as long as all fit.
+
+    The context slides in jumps: when one token more does not fit, the last three quarters of the context
+    remain, and what the model has computed of them is computed anew. Each token is therefore what the model
+    itself gives for the tokens that it sees, and the recomputation costs 3 tokens read per token generated.
+    """
+    remaining = max(1, longest - max(1, longest // 4))
+    start = n_prompt - remaining if n_prompt > longest else 0
+    jump, excess = longest + 1 - remaining, n_prompt + n_generated - start - longest
+    return start + max(0, -(-excess // jump)) * jump
+
+
+def generate_tokens(loaded: LoadedModel, ids: Sequence[int], params: SamplingParams) -> Generator[int]:
+    """The `max_tokens` ids that follow, one by one. Sampled on the CPU, so that equal logits give equal text
+    on any device. Beyond the model's context they follow from the last tokens, see `context_start`."""
     generator = torch.Generator().manual_seed(params.seed)
     module, compute = loaded.module, loaded.compute
-    with torch.inference_mode(), kv_cache(module, len(ids) + n_tokens) as hidden:
-        new = torch.tensor([ids])
-        for _ in range(n_tokens):
-            with compute.autocast():
-                logits = module.logits(hidden(new.to(compute.device))[:, -1:])
-            # The model may have more rows than the tokenizer has entries; the others stand for no text.
-            token = sample_token(logits[0, 0, : loaded.tokenizer.entries].float().cpu(), params, generator)
-            yield token
-            new = torch.tensor([[token]])
+    longest, tokens, n_generated = module.model.longest_generation, list(ids), 0
+    while n_generated < params.max_tokens:
+        start = context_start(len(ids), n_generated, longest)
+        new = torch.tensor([tokens[start:]])
+        capacity = min(longest, len(tokens) - start + params.max_tokens - n_generated)
+        with torch.inference_mode(), kv_cache(module, capacity) as hidden:
+            while n_generated < params.max_tokens and start == context_start(len(ids), n_generated, longest):
+                with compute.autocast():
+                    logits = module.logits(hidden(new.to(compute.device))[:, -1:])
+                # The model may have more rows than the tokenizer has entries; the others stand for no text.
+                usable_V = logits[0, 0, : loaded.tokenizer.entries].float().cpu()
+                token = sample_token(usable_V, params, generator)
+                tokens.append(token)
+                n_generated += 1
+                yield token
+                new = torch.tensor([[token]])
 
 
 def sample_token(logits_V: Tensor, params: SamplingParams, generator: torch.Generator) -> int:
@@ -201,5 +235,17 @@ def sample_token(logits_V: Tensor, params: SamplingParams, generator: torch.Gene
         top = logits_V.topk(params.top_k)
         logits_V = torch.full_like(logits_V, -torch.inf).scatter(0, top.indices, top.values)
     # The maximum is subtracted because a very low temperature would make logits infinite.
-    probabilities = torch.softmax((logits_V - logits_V.max()) / params.temperature, dim=-1)
-    return int(torch.multinomial(probabilities, 1, generator=generator))
+    probabilities_V = torch.softmax((logits_V - logits_V.max()) / params.temperature, dim=-1)
+    if params.top_p is not None and params.top_p < 1:
+        probabilities_V = _nucleus(probabilities_V, params.top_p)
+    return int(torch.multinomial(probabilities_V, 1, generator=generator))
+
+
+def _nucleus(probabilities_V: Tensor, top_p: float) -> Tensor:
+    """The probabilities with 0 in place of those that are not among the fewest that sum to `top_p`.
+
+    Source: Holtzman et al. 2020, arXiv 1904.09751.
+    """
+    largest = probabilities_V.sort(descending=True)
+    before = largest.values.cumsum(0) - largest.values
+    return probabilities_V.index_fill(0, largest.indices[before >= top_p], 0.0)

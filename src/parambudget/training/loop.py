@@ -4,13 +4,14 @@ B batch   T tokens
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import count, islice, takewhile
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from parambudget.training.device import Compute, Environment, explain_out_of_mem
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
 from parambudget.training.mixture import Windows, training_windows
-from parambudget.training.optimizer import clip_grad_norm, set_learning_rate
+from parambudget.training.optimizer import CombinedOptimizer, clip_grad_norm, set_learning_rate
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
 from parambudget.training.run.resume import restore_newest_checkpoint
@@ -77,7 +78,7 @@ def train(
     job: TrainJob, *, device: str = "auto", group: ProcessGroup = SINGLE_PROCESS,
     stop_requested: Callable[[], bool] = lambda: False, on_start: Callable[[], None] = lambda: None,
     on_step: Callable[[StepMetrics], None] = lambda _: None,
-    on_notice: Callable[[str], None] = lambda _: None,
+    on_notice: Callable[[str], None] = lambda _: None, read_late: bool | None = None,
 ) -> TrainResult:  # fmt: skip
     """Train a model and leave metrics.jsonl, summary.json and checkpoints in the folder of the run.
 
@@ -85,9 +86,10 @@ def train(
     `stop_requested` returns true, the run saves after the current update and returns, unfinished. `on_start`
     is called when nothing stands in the way of the first update; `on_notice` gets what does not end the run.
     In a group of several processes each calls this; only the main one writes and calls back, except that of a
-    sharded model each process writes its own rows of a checkpoint.
+    sharded model each process writes its own rows of a checkpoint. With `read_late`, the default on CUDA, the
+    next update is launched before the figures of one are read: nothing that is computed changes.
     """
-    session = _prepare(job, device, group, on_notice)
+    session = _prepare(job, device, group, on_notice, read_late)
     with explain_out_of_memory(job.config):
         if group.is_main:
             return main_loop(session, stop_requested, on_start, on_step, on_notice)
@@ -103,6 +105,8 @@ class _Session:
     metadata: files.RunMetadata
     clock: "Clock"
     planned: Prediction | None
+    read_late: bool
+    """Launch the next update before the figures of one are read."""
 
     def result_after(self, step: StepMetrics) -> TrainResult:
         """The run as it is after `step`, which is saved or about to be."""
@@ -120,7 +124,9 @@ class _Session:
         )  # fmt: skip
 
 
-def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callable[[str], None]) -> _Session:
+def _prepare(
+    job: TrainJob, device: str, group: ProcessGroup, on_notice: Callable[[str], None], read_late: bool | None
+) -> _Session:
     """Build what is trained, and refuse what cannot be."""
     model, data = job.model, job.data
     with group.synced_errors():
@@ -147,7 +153,8 @@ def _prepare(job: TrainJob, device: str, group: ProcessGroup, on_notice: Callabl
     metadata = files.RunMetadata(document, data.tokenizer_json, environment, shard_writer)
     update_tokens = config.step.tokens_per_update(model.context_length)
     clock = Clock(update_tokens, flops_per_token(model), group.peak_flops(compute))
-    return _Session(replace(job, config=config), state, metadata, clock, planned)
+    late = compute.is_asynchronous if read_late is None else read_late
+    return _Session(replace(job, config=config), state, metadata, clock, planned, late)
 
 
 def main_loop(
@@ -246,18 +253,36 @@ def run_updates(
     are not saved.
     `n_skipped` is how many updates in a row were skipped up to `first`.
     """
-    job, group, last = session.job, session.state.group, first
+    job, config, group, last = session.job, session.job.config, session.state.group, first
     if group.all_reduce_any(stop_requested()):
         return last, None
-    for last in train_steps(session.state, job.model, job.config, job.data, first.step, session.clock):
-        on_step(last)
-        saver.observe(last)
-        saver.poll()
-        n_skipped = n_skipped + 1 if last.skipped else 0
-        if n_skipped >= MOST_SKIPPED_IN_A_ROW:
-            return last, f"loss or gradient was not finite for {n_skipped} updates in a row"
-        stopping = group.all_reduce_any(stop_requested())
-        if stopping or is_due(last.step, job.config.save_every, job.config):
+    updates = UpdateQueue(
+        session.state, job.model, config, job.data, first.step, session.clock, stop_requested
+    )
+
+    def diverged_at(n_unread: int) -> str | None:
+        """Read all updates but the last `n_unread`; returns what shows that the run has diverged."""
+        nonlocal last, n_skipped
+        while len(updates) > n_unread:
+            last = updates.read()
+            on_step(last)
+            saver.observe(last)
+            saver.poll()
+            n_skipped = n_skipped + 1 if last.skipped else 0
+            if n_skipped >= MOST_SKIPPED_IN_A_ROW:
+                return f"loss or gradient was not finite for {n_skipped} updates in a row"
+        return None
+
+    for step in range(first.step + 1, config.steps + 1):
+        updates.launch()
+        if (problem := diverged_at(1 if session.read_late else 0)) is not None:
+            return last, problem
+        stopping = updates.must_stop()
+        saving = stopping or is_due(step, config.save_every, config)
+        evaluating = is_due(step, config.eval_every, config)
+        if (saving or evaluating) and (problem := diverged_at(0)) is not None:
+            return last, problem
+        if saving:
             if group.all_reduce_any(not files.all_finite(session.state.module.parameters())):
                 return last, "weights are not finite"
             save(last)
@@ -267,37 +292,110 @@ def run_updates(
 
 
 def train_steps(
-    state: TrainState, model: ModelConfig, config: TrainConfig, data: TokenData, n_done: int, clock: "Clock"
-) -> Iterator[StepMetrics]:
-    """Make the updates after the first `n_done`; each is made when the next item is asked for."""
-    windows = training_windows(data, model.context_length, config.seed)
-    held_out = validation_sets(data, model.context_length, config.eval_tokens)
-    batches = prefetch(micro_batches(windows, n_done, config, state.compute, state.group))
-    for i in range(n_done, config.steps):
-        rate = learning_rate(i, config)
+    state: TrainState, model: ModelConfig, config: TrainConfig, data: TokenData, n_done: int, clock: "Clock",
+    *, read_late: bool | None = None,
+) -> Iterator[StepMetrics]:  # fmt: skip
+    """Make the updates after the first `n_done`; each is made when the next item is asked for. With
+    `read_late`, the default on CUDA, so is the one after it, unless the model is evaluated between them."""
+    updates = UpdateQueue(state, model, config, data, n_done, clock)
+    late = state.compute.is_asynchronous if read_late is None else read_late
+    for step in range(n_done + 1, config.steps + 1):
+        updates.launch()
+        n_unread = 0 if is_due(step, config.eval_every, config) else int(late)
+        while len(updates) > n_unread:
+            yield updates.read()
+
+
+@dataclass(frozen=True, eq=False)
+class _LaunchedUpdate:
+    """An update whose figures have not been read."""
+
+    step: int
+    rate: float
+    started: float
+    """By the clock."""
+    figures: Tensor
+    """Loss, norm of the gradient, whether it was skipped, share of processes that are asked to stop, and of a
+    model with experts the load of the busiest: in CPU memory once `copied`."""
+    copied: torch.cuda.Event | None
+    """None where there is nothing to wait for."""
+
+
+class UpdateQueue:
+    """Updates that are queued on the device, and read later.
+
+    Nothing in an update depends on its figures: whether it is skipped is decided on the device. So the next
+    one can be launched before they are read, and the device is not idle while the host waits. The weights are
+    then those of the later update: one that is evaluated or saved has to be read before the next is launched.
+    """
+
+    def __init__(
+        self, state: TrainState, model: ModelConfig, config: TrainConfig, data: TokenData, n_done: int,
+        clock: "Clock", stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        self._state, self._config, self._clock = state, config, clock
+        self._stop_requested, self._others_stop = stop_requested, False
+        windows = training_windows(data, model.context_length, config.seed)
+        self._batches = prefetch(micro_batches(windows, n_done, config, state.compute, state.group))
+        self._held_out = validation_sets(data, model.context_length, config.eval_tokens)
+        self._n_launched = n_done
+        self._unread: deque[_LaunchedUpdate] = deque()
+
+    def __len__(self) -> int:
+        """How many updates have not been read."""
+        return len(self._unread)
+
+    def launch(self) -> None:
+        """Queue the next update; the host waits for nothing."""
+        state, config, group, started = self._state, self._config, self._state.group, self._clock.now()
+        rate = learning_rate(self._n_launched, config)
         set_learning_rate(state.optimizer, rate)
-        with clock:
-            own_loss = accumulate_gradients(state.loss_fn, batches, config, state.compute, state.group)
-            mean_loss = state.group.all_reduce_mean(own_loss)
-            norm = clip_grad_norm(state.module.parameters(), config.grad_clip)
-            # The only time in an update that the host waits for the device.
-            values = torch.stack((mean_loss, norm, *state.balancer.busiest_expert(state.group)))
-            loss, grad_norm, *busiest = values.tolist()
-            skipped = not optimizer_step(state.optimizer, loss, grad_norm)
-            if not skipped:
-                state.balancer.update_router_bias()
-            state.balancer.reset_load()
-        step = step_metrics(i + 1, loss, rate, grad_norm, clock, skipped=skipped)
-        step = replace(step, busiest_expert=busiest[0] if busiest else None)
-        if is_due(step.step, config.eval_every, config):
-            losses = [
-                evaluate(
-                    state.loss_fn, each.windows, each.data, config.step.batch_size, state.compute, state.group
-                )
-                for each in held_out
-            ]
-            step = add_validation(step, held_out, losses)
-        yield step
+        own_loss = accumulate_gradients(state.loss_fn, self._batches, config, state.compute, group)
+        asked = group.world_size > 1 and self._stop_requested()
+        loss, stop = group.all_reduce_mean(torch.stack((own_loss, own_loss.new_full((), asked)))).unbind()
+        norm = clip_grad_norm(state.module.parameters(), config.grad_clip)
+        busiest = state.balancer.busiest_expert(group)
+        found_inf = optimizer_step(state.optimizer, loss, norm)
+        state.balancer.update_router_bias(found_inf)
+        state.balancer.reset_load()
+        figures = torch.stack((loss, norm, found_inf, stop, *busiest)).to("cpu", non_blocking=True)
+        copied = None
+        if state.compute.is_asynchronous:
+            copied = torch.cuda.Event()
+            copied.record()
+        self._n_launched += 1
+        self._unread.append(_LaunchedUpdate(self._n_launched, rate, started, figures, copied))
+
+    def read(self) -> StepMetrics:
+        """The metrics of the oldest update that has not been read: the only time that the host waits for the
+        device. Evaluates the model where that is due: then no later update may have been launched."""
+        update, config = self._unread.popleft(), self._config
+        if update.copied is not None:
+            update.copied.synchronize()
+        loss, grad_norm, skipped, stop, *busiest = update.figures.tolist()
+        self._clock.add_update(update.started)
+        self._others_stop = stop > 0
+        speed = self._clock.tokens_per_second()
+        step = StepMetrics(
+            step=update.step, loss=finite_or_none(loss), lr=update.rate, grad_norm=finite_or_none(grad_norm),
+            skipped=bool(skipped), tokens=update.step * self._clock.tokens_per_update,
+            tokens_per_second=speed, mfu=self._clock.mfu(speed),
+            busiest_expert=busiest[0] if busiest else None,
+        )  # fmt: skip
+        if not is_due(step.step, config.eval_every, config):
+            return step
+        assert not self._unread, "the weights are those of a later update"
+        state, size = self._state, config.step.batch_size
+        losses = [
+            evaluate(state.loss_fn, each.windows, each.data, size, state.compute, state.group)
+            for each in self._held_out
+        ]
+        return add_validation(step, self._held_out, losses)
+
+    def must_stop(self) -> bool:
+        """Whether to launch no more updates: this process is asked to stop, or, of several, any was when it
+        launched the update that was last read. All learn of it from the same update."""
+        return self._stop_requested() if self._state.group.world_size == 1 else self._others_stop
 
 
 def micro_batches(
@@ -310,9 +408,10 @@ def micro_batches(
         for micro_step in group.own_micro_steps(config):
             batch = windows.batch(first + micro_step * config.step.batch_size, config.step.batch_size)
             tokens_BT = torch.from_numpy(batch)
-            if compute.device.type == "cuda":
+            pinned = compute.device.type == "cuda"
+            if pinned:
                 tokens_BT = tokens_BT.pin_memory()
-            yield tokens_BT.to(compute.device, non_blocking=True)
+            yield tokens_BT.to(compute.device, non_blocking=pinned)
 
 
 def prefetch(batches: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -339,24 +438,16 @@ def accumulate_gradients(
     return total_loss
 
 
-def optimizer_step(optimizer: torch.optim.Optimizer, loss: float, grad_norm: float) -> bool:
-    """Take the optimizer's step and return true, unless loss or gradient is not finite."""
-    finite = math.isfinite(loss) and math.isfinite(grad_norm)
-    if finite:
-        optimizer.step()
+def optimizer_step(optimizer: CombinedOptimizer, loss: Tensor, grad_norm: Tensor) -> Tensor:
+    """Take the optimizer's step, unless loss or gradient is not finite; returns 1 if it was skipped, else 0.
+
+    The device decides: the host waits for nothing.
+    """
+    found_inf = torch.stack((loss, grad_norm)).isfinite().all().logical_not().float()
+    optimizer.found_inf = found_inf
+    optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return finite
-
-
-def step_metrics(
-    step: int, loss: float, rate: float, grad_norm: float, clock: "Clock", *, skipped: bool
-) -> StepMetrics:
-    """The metrics of an update that the clock has just timed."""
-    speed = clock.tokens_per_second()
-    return StepMetrics(
-        step=step, loss=finite_or_none(loss), lr=rate, grad_norm=finite_or_none(grad_norm), skipped=skipped,
-        tokens=step * clock.tokens_per_update, tokens_per_second=speed, mfu=clock.mfu(speed),
-    )  # fmt: skip
+    return found_inf
 
 
 def finite_or_none(value: float | None) -> float | None:
@@ -388,8 +479,8 @@ def create_shard_writer() -> "ShardedCheckpointWriter":
 
 @dataclass
 class Clock:
-    """Times each update as a `with` block; what happens between updates (evaluating, saving) does not
-    count."""
+    """Times updates: from when one was launched, or the one before it was done, until it is done itself. What
+    happens while none is under way (evaluating, saving) does not count."""
 
     tokens_per_update: int
     flops_per_token: int
@@ -397,15 +488,19 @@ class Clock:
     peak_flops: float | None
     """Dense FLOP/s of all devices; None means that no MFU can be given."""
     started: float = field(default_factory=perf_counter)
-    _entered: float = 0.0
+    _last_done: float = 0.0
     _seconds: list[float] = field(default_factory=list)
 
-    def __enter__(self) -> Self:
-        self._entered = perf_counter()
-        return self
+    @staticmethod
+    def now() -> float:
+        """The time that `add_update` takes."""
+        return perf_counter()
 
-    def __exit__(self, *_: object) -> None:
-        self._seconds.append(perf_counter() - self._entered)
+    def add_update(self, started: float) -> None:
+        """Count an update that was launched then and is done now."""
+        now = self.now()
+        self._seconds.append(now - max(started, self._last_done))
+        self._last_done = now
 
     def add_earlier_updates(self, tokens_per_second: Iterable[float]) -> None:
         """Count updates that were made, at these rates, before the run was resumed."""

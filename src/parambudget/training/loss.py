@@ -45,9 +45,15 @@ class ExpertLoadBalancer:
         for layer in self.layers:
             layer.load = torch.zeros(layer.moe.n_experts, device=layer.router.weight.device)
 
-    def load_balancing_loss(self) -> Tensor:
-        """The layers' mean loss of the last forward pass: 1 when all experts get equally many tokens."""
-        losses = (layer.load_balancing_loss for layer in self.layers)
+    def take_load_balancing_loss(self) -> Tensor:
+        """The layers' mean loss of the last forward pass: 1 when all experts get equally many tokens.
+
+        Taken and not only read: what a layer keeps, a compiled pass would return, and compute the gradient
+        of.
+        """
+        losses = [layer.load_balancing_loss for layer in self.layers]
+        for layer in self.layers:
+            layer.load_balancing_loss = None
         return torch.stack([loss for loss in losses if loss is not None]).mean()
 
     def busiest_expert(self, group: ProcessGroup = SINGLE_PROCESS) -> tuple[Tensor, ...]:
@@ -64,11 +70,17 @@ class ExpertLoadBalancer:
         return ((load_LE.amax(-1) / load_LE.mean(-1)).max(),)
 
     @torch.no_grad()
-    def update_router_bias(self) -> None:
-        """Make experts that got less than an even share more likely to be chosen, and the others less."""
-        for layer in self.layers:
-            if layer.correction is not None and layer.load is not None:
-                layer.correction += ROUTER_BIAS_STEP * torch.sign(layer.load.mean() - layer.load)
+    def update_router_bias(self, found_inf: Tensor) -> None:
+        """Make experts that got less than an even share more likely to be chosen, and the others less. If
+        `found_inf` is 1 and not 0, nothing changes."""
+        loads = [layer.load for layer in self.layers if layer.load is not None]
+        corrections = [layer.correction for layer in self.layers if layer.correction is not None]
+        if corrections:
+            load_LE = torch.stack(loads)
+            step_LE = (
+                ROUTER_BIAS_STEP * torch.sign(load_LE.mean(-1, keepdim=True) - load_LE) * (1 - found_inf)
+            )
+            torch._foreach_add_(corrections, step_LE.unbind())
 
 
 NO_EXPERTS: Final = ExpertLoadBalancer(())
@@ -89,9 +101,12 @@ def build_loss(
 
     def loss_fn(tokens_BT: Tensor) -> Tensor:
         loss = cross_entropy(tokens_BT)
-        if not (balancer.layers and config.balance_loss and torch.is_grad_enabled()):
+        if not (balancer.layers and torch.is_grad_enabled()):
             return loss
-        penalty = config.balance_loss * balancer.load_balancing_loss()
+        balance = balancer.take_load_balancing_loss()
+        if not config.balance_loss:
+            return loss
+        penalty = config.balance_loss * balance
         return loss + (penalty - penalty.detach())
 
     def cross_entropy(tokens_BT: Tensor) -> Tensor:

@@ -1,8 +1,4 @@
-"""The optimizer, with its parameters grouped by the role of each tensor in the table.
-
-Muon: Jordan 2024, kellerjordan.github.io/posts/muon; its updates scaled to the size of AdamW's, so that the
-same learning rate and weight decay hold, as in Liu et al. 2025 (Moonlight), arXiv 2502.16982.
-"""
+"""The optimizer, with its parameters grouped by the role of each tensor in the table."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -17,7 +13,8 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.tensors import Tensor as TableRow
 from parambudget.arch.tensors import tensors
 from parambudget.training.config import TrainConfig
-from parambudget.training.distributed import is_sharded
+from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
+from parambudget.training.muon import Muon
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -28,10 +25,9 @@ class ParameterGroups:
     """Every parameter of a module once, by its role in the table."""
 
     hidden: list[nn.Parameter] = field(default_factory=list)
-    """Matrices between the embedding and the output head."""
+    """Matrices between the embedding and the output head; those of all experts may be one tensor."""
     ends: list[nn.Parameter] = field(default_factory=list)
-    """Other tensors of matmuls: an output head that is not tied, routers, and the matrices of all experts in
-    one tensor."""
+    """Other tensors of matmuls: an output head that is not tied, and routers."""
     undecayed: list[nn.Parameter] = field(default_factory=list)
     """Embeddings (a tied head too), biases and norms."""
 
@@ -42,24 +38,29 @@ def group_parameters(module: nn.Module, model: ModelConfig) -> ParameterGroups:
     groups = ParameterGroups()
     for name, parameter in module.named_parameters():
         group = _select_group(rows[row_name(name)], groups)
-        assert group is not groups.hidden or parameter.ndim == 2, f"{name} is not a matrix"
+        assert group is not groups.hidden or parameter.ndim in (2, 3), f"{name} is not a matrix"
         group.append(parameter)
     return groups
 
 
-def build_optimizer(module: nn.Module, model: ModelConfig, config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    module: nn.Module, model: ModelConfig, config: TrainConfig, group: ProcessGroup = SINGLE_PROCESS
+) -> "CombinedOptimizer":
     """The optimizer that the settings name. Weight decay applies to the tensors of matmuls alone."""
     groups = group_parameters(module, model)
     if config.step.optimizer == "adamw":
-        return _build_adamw(groups.hidden + groups.ends, groups.undecayed, config)
+        return CombinedOptimizer(_build_adamw(groups.hidden + groups.ends, groups.undecayed, config))
     adamw = _build_adamw(groups.ends, groups.undecayed, config)
-    return CombinedOptimizer(_build_muon(groups.hidden, config), adamw)
+    return CombinedOptimizer(_build_muon(groups.hidden, config, group), adamw)
 
 
 class CombinedOptimizer(torch.optim.Optimizer):
-    """Several optimizers, each for parameters of its own, with one step, one state and one list of groups."""
+    """Optimizers, each for parameters of its own, with one step, one state and one list of groups."""
 
-    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+    found_inf: Tensor | None = None
+    """On the device: 1 if the next step is to change nothing, else 0."""
+
+    def __init__(self, *parts: Muon | torch.optim.AdamW) -> None:
         super().__init__([group for part in parts for group in part.param_groups], {})
         self.parts = parts
 
@@ -75,6 +76,8 @@ class CombinedOptimizer(torch.optim.Optimizer):
         groups = iter(self.param_groups)
         for part in self.parts:
             part.state, part.param_groups = self.state, list(islice(groups, len(part.param_groups)))
+            # Fused AdamW reads it too, although its class does not declare it.
+            part.found_inf = self.found_inf  # type: ignore[union-attr]
             part.step()
         return loss
 
@@ -107,17 +110,15 @@ def _select_group(row: TableRow, groups: ParameterGroups) -> list[nn.Parameter]:
     return groups.hidden if row.is_hidden_matrix else groups.ends
 
 
-def _build_muon(matrices: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+def _build_muon(matrices: list[nn.Parameter], config: TrainConfig, group: ProcessGroup) -> Muon:
     rate, decay, momentum = config.learning_rate, config.weight_decay, config.momentum
     if any(map(is_sharded, matrices)):
         from parambudget.training.fsdp import (
             ShardedMuon,  # DTensor: not needed by other runs
         )
 
-        return ShardedMuon(matrices, lr=rate, weight_decay=decay, momentum=momentum)
-    return torch.optim.Muon(
-        matrices, lr=rate, weight_decay=decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"
-    )
+        return ShardedMuon(matrices, lr=rate, weight_decay=decay, momentum=momentum, group=group)
+    return Muon(matrices, lr=rate, weight_decay=decay, momentum=momentum, group=group)
 
 
 def _build_adamw(

@@ -30,7 +30,7 @@ from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
 from parambudget.training.loss import NO_EXPERTS, ExpertLoadBalancer, build_loss
 from parambudget.training.metrics import RunConfigDocument
-from parambudget.training.optimizer import build_optimizer
+from parambudget.training.optimizer import CombinedOptimizer, build_optimizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class TrainState:
     """The module in training, with its optimizer, its loss and where they are computed."""
 
     module: Transformer
-    optimizer: torch.optim.Optimizer
+    optimizer: CombinedOptimizer
     loss_fn: Callable[[Tensor], Tensor]
     """From token windows (B, T + 1) to their mean loss."""
     compute: Compute
@@ -68,7 +68,9 @@ def init_train_state(
         balancer = ExpertLoadBalancer.of(module)
         loss_fn = group.data_parallel(module, build_loss(module, config, compute, balancer))
     balancer.reset_load()
-    return TrainState(module, build_optimizer(module, model, config), loss_fn, compute, group, balancer)
+    return TrainState(
+        module, build_optimizer(module, model, config, group), loss_fn, compute, group, balancer
+    )
 
 
 def init_module(model: ModelConfig, seed: int, compute: Compute) -> Transformer:

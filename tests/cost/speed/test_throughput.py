@@ -175,13 +175,16 @@ class TestTheParts:
             40 * total(single) / H100.bandwidth_bytes
         )
 
-    def test_many_small_experts_wait_for_their_kernels_to_be_started(self):
+    def test_many_small_experts_wait_for_their_kernels_unless_the_gpu_runs_all_at_once(self):
         choices = {"n_experts": 128, "n_experts_per_token": 8, "expert_intermediate_size": 64}
-        few, many = (
-            step_seconds(OPTION_1.replace(**choices), step_of(n), H100)["kernel_launch"] for n in (1, 256)
+        a100 = preset_profile(ACCELERATORS["a100-80-sxm"])
+        few, many, at_once = (
+            step_seconds(OPTION_1.replace(**choices), step_of(n), profile)["kernel_launch"]
+            for n, profile in ((1, a100), (256, a100), (1, H100))
         )
-        assert few > 24 * 128 * 3 * 5 * 5e-6
+        assert few > 24 * 128 * 3 * 2.5 * 5e-6
         assert many < few / 4
+        assert at_once == step_seconds(OPTION_1, step_of(1), H100)["kernel_launch"]
 
     def test_newton_schulz_is_five_times_three_products(self):
         model = pb.model(dim=64, n_layers=1, n_heads=1, intermediate_size=256, vocab_size=64)

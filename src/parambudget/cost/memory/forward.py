@@ -82,8 +82,8 @@ def forward(
 ) -> ForwardPass:
     """The pass of `m` over so many sequences, with an output head of `head_rows` rows."""
     single = bool(np.array_equal(n_sequences, 1))
-    # The residual stream is float32 from the embedding on, under autocast too.
-    residual = Activation(m.dim, FLOAT32)
+    # From the embedding on, the residual stream is in the precision of matmuls.
+    residual = Activation(m.dim, backend.matmul_bytes)
     end = _end(m, residual, backend)
     loss = _loss(m, end.output, backend, head_rows, z_loss=z_loss)
     layers = {
@@ -107,12 +107,11 @@ def _embedding(m: Dims, backend: Backend) -> Segment:
         x = graph.scale("", x)
     if m.embedding_dim is not None:
         x = graph.linear("project_in", graph.cast_for_matmul("project_in", x), m.dim, bias=False)
-        x = graph.cast_to_float32("", x)
     if m.embedding_norm:
         x = graph.norm("embed_norm", x, m)
-    x = graph.cast("", x, FLOAT32)
     if m.position == "learned":
         x = graph.add_positions("", x, m.context_length + m.position_offset)
+    x = graph.cast_for_matmul("", x)
     return Segment(Activation(0, FLOAT32), tuple(graph.ops), x)
 
 
@@ -136,12 +135,12 @@ def _layer(m: Dims, kind: LayerKind, x: Activation, graph: OpGraph) -> Segment:
         return graph.norm(f"{LAYER}.{which}_norm", source, m)
 
     def branch_input(which: str, source: Activation) -> Activation:
-        return graph.cast_for_matmul(LAYER, norm(which, source) if norm_before else source)
+        return norm(which, source) if norm_before else source
 
     if m.norm_placement == "post":
-        attended = branch("attention", graph.cast_for_matmul(LAYER, x))
+        attended = branch("attention", x)
         between = norm("attention", graph.add(LAYER, x, attended))
-        fed = branch("ffn", graph.cast_for_matmul(LAYER, between))
+        fed = branch("ffn", between)
         out = norm("ffn", graph.add(LAYER, between, fed))
         return Segment(x, tuple(graph.ops), out, variables=(between,))
     first = branch_input("attention", x)
@@ -157,8 +156,7 @@ def _layer(m: Dims, kind: LayerKind, x: Activation, graph: OpGraph) -> Segment:
 
 def _end(m: Dims, x: Activation, backend: Backend) -> Segment:
     graph = OpGraph(backend)
-    normed = graph.norm("norm", x, m) if m.final_norm else x
-    out = graph.cast_for_matmul("", normed)
+    out = graph.norm("norm", x, m) if m.final_norm else x
     if m.embedding_dim is not None:
         out = graph.linear("project_out", out, m.embedding_width, bias=False)
     return Segment(x, tuple(graph.ops), out)
@@ -198,7 +196,7 @@ def _grouped_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: 
                 scale=m.head_dim if m.qk_norm == "head" else None, per_head=m.qk_norm == "per_head",
                 bias=m.qk_norm_bias,
             )  # fmt: skip
-        return graph.rotate(name, flat) if kind.rotates else graph.cast_for_matmul(name, flat)
+        return graph.rotate(name, flat) if kind.rotates else flat
 
     v = project("v", kv_width)
     q = norm_and_rotate("q", project("q", q_width), m.n_heads)
@@ -222,7 +220,7 @@ def _latent_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: L
     latent, rope_key = graph.split(name, down, mla.kv_lora_rank, mla.qk_rope_head_dim)
     if kind.rotates:
         rope_key = graph.rotate(name, rope_key)
-    latent = graph.cast_for_matmul(name, graph.norm(f"{name}.kv_latent_norm", latent, m))
+    latent = graph.norm(f"{name}.kv_latent_norm", latent, m)
     q = _latent_queries(graph, m, name, x, kind)
     up_width = n_heads * (mla.qk_nope_head_dim + mla.v_head_dim)
     up = graph.linear(f"{name}.kv_up", latent, up_width, bias=False)
@@ -248,7 +246,7 @@ def _latent_queries(graph: OpGraph, m: Dims, name: str, x: Activation, kind: Lay
         flat = graph.linear(f"{name}.q", x, width, bias=False)
     else:
         latent = graph.linear(f"{name}.q_down", x, mla.q_lora_rank, bias=m.qkv_bias)
-        latent = graph.cast_for_matmul(name, graph.norm(f"{name}.q_latent_norm", latent, m))
+        latent = graph.norm(f"{name}.q_latent_norm", latent, m)
         flat = graph.linear(f"{name}.q_up", latent, width, bias=False)
     rotates = kind.rotates and not graph.backend.compiled
     scratch_bytes = m.n_heads * (2 * FLOAT32 * mla.qk_rope_head_dim if rotates else 0)
@@ -352,12 +350,51 @@ def _activate(graph: OpGraph, m: Dims, name: str, gate: Activation | None, up: A
 def _experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation:
     """Routed experts, and shared ones that every token uses."""
     shared = _shared_experts(graph, m, name, x)
+    if graph.backend.runs_experts_at_once:
+        routed = _experts_at_once(graph, m, name, x)
+        return routed if shared is None else graph.add(name, routed, shared)
     # A compiler does not know how many tokens an expert gets: what depends on it runs eagerly.
     eager = OpGraph(replace(graph.backend, compiled=False))
     weights = _expert_weights(eager, m, name, x)
     routed = _routed_experts(eager, m, name, x, weights)
     graph.ops += eager.ops
     return routed if shared is None else graph.add(name, routed, shared)
+
+
+def _experts_at_once(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation:
+    """The router and its experts as inductor compiles them, with one grouped matmul for each matrix."""
+    moe, n_chosen, n_bytes = m.moe, m.moe.n_experts_per_token, graph.backend.matmul_bytes
+    logits, weights = Activation(moe.n_experts, FLOAT32), Activation(n_chosen, FLOAT32)
+    # The scores are recomputed from the logits, by softmax with two numbers a row; the router's input in
+    # float32 is computed again.
+    graph.record(
+        Op(
+            name, (x,), logits, scratch_bytes=m.dim * FLOAT32,
+            other_parameters=moe.n_experts * (m.dim + (1 if moe.router_bias else 0)),
+        )
+    )  # fmt: skip
+    saved = [("logits", logits), ("indices", Activation(n_chosen, INT64))]
+    saved += [("rows", Activation(2, FLOAT32))] * (moe.router_scores == "softmax")
+    graph.record(Op(name, (logits,), weights, saved=tuple(saved)))
+    gathered = Activation(n_chosen * m.dim, n_bytes)
+    orders = (("order", Activation(n_chosen, INT64)), ("order_back", Activation(n_chosen, INT64)))
+    graph.record(Op(name, (x,), gathered, saved=orders))
+
+    def project(which: str, source: Activation, width: Size, out: Size) -> Activation:
+        return graph.record(
+            Op(
+                f"{name}.experts.{which}", (source,), Activation(n_chosen * out, n_bytes),
+                saved=(("input", source),), is_matmul=True, matrix_elements=moe.n_experts * width * out,
+                other_parameters=moe.n_experts * out if moe.expert_bias else 0,
+            )
+        )  # fmt: skip
+
+    width = moe.expert_intermediate_size
+    gate = project("gate", gathered, m.dim, width) if m.gated else None
+    between = _activate(graph, m, f"{name}.experts", gate, project("up", gathered, m.dim, width))
+    outputs = project("down", between, width, m.dim)
+    saved = [("expert_outputs", outputs), ("weights", weights)]
+    return graph.record(Op(name, (outputs, weights), Activation(m.dim, n_bytes), saved=tuple(saved)))
 
 
 def _shared_experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation | None:

@@ -178,7 +178,9 @@ class OpGraph:
         per_head: bool = False, bias: bool | None = None,
     ) -> Activation:  # fmt: skip
         """RMSNorm or LayerNorm of `n_rows` rows per token, with a scale of `scale` elements, or of as many as
-        `x` has; with `per_head` each row has a scale of its own. `bias` overrides the model's."""
+        `x` has; with `per_head` each row has a scale of its own. `bias` overrides the model's.
+
+        Computed in float32 and returned in the precision of matmuls; a compiled pass casts as it writes."""
         compiled, on_cuda = self.backend.compiled, self.backend.device == "cuda"
         shift = m.norm_bias if bias is None else bias
         learned = (x.elements if scale is None else scale) * (m.norm_weight + shift)
@@ -187,8 +189,10 @@ class OpGraph:
         if m.norm == "rmsnorm" and not on_cuda and not compiled:
             normed = self._decomposed_rms_norm(name, x, n_rows)
             if m.norm_weight:
-                return self._scale_by_weight(name, normed, learned)
-            return self.cast(name, normed, out_bytes)
+                normed = self._scale_by_weight(name, normed, learned)
+            return self.cast_for_matmul(name, normed)
+        if compiled:
+            out_bytes = self.backend.matmul_bytes
         source = x if compiled else self.cast(name, x, out_bytes)
         rstd, mean = (Activation(n_rows, FLOAT32 if compiled else out_bytes) for _ in range(2))
         saved = [("input", source), ("rstd", rstd)] + [("mean", mean)] * (m.norm == "layernorm")
@@ -199,7 +203,9 @@ class OpGraph:
                 other_parameters=0 if has_own_scale_op else learned,
             )
         )  # fmt: skip
-        return self._scale_by_weight(name, normed, learned) if has_own_scale_op else normed
+        if has_own_scale_op:
+            normed = self._scale_by_weight(name, normed, learned)
+        return self.cast_for_matmul(name, normed)
 
     def _decomposed_rms_norm(self, name: str, x: Activation, n_rows: Size) -> Activation:
         """What torch runs where it has no kernel for it: each step by itself, in float32."""

@@ -179,8 +179,7 @@ def memory_timeline(m: Dims, step: StepConfig) -> Iterator[MemorySnapshot]:
     yield from _in_embedding(update)
     yield _snapshot(
         update, "optimizer", gradients=update.own_share(update.total * FLOAT32),
-        communication=update.averaging_bytes,
-        in_flight=optimizer_scratch_bytes(m, step.optimizer, shard=step.shard),
+        communication=0, in_flight=optimizer_scratch_bytes(m, step),
     )  # fmt: skip
 
 
@@ -242,7 +241,8 @@ class _Update:
 
     @property
     def averaging_bytes(self) -> Size:
-        """DistributedDataParallel averages gradients in copies, which it keeps allocated."""
+        """DistributedDataParallel averages gradients in copies, which it keeps allocated: after the backward
+        pass they are the gradients."""
         return 0 if self.step.shard or self.step.world_size == 1 else self.total * FLOAT32
 
     @property
@@ -329,8 +329,9 @@ def _in_layer(update: _Update, phase: Phase, place: LayerPosition) -> Iterator[M
     """The backward pass of a layer."""
     step, layer = update.step, update.passed.layers[place.kind]
     recompute = step.gradient_checkpointing
-    # Experts are not compiled: with them, a layer is recomputed eagerly.
-    if recompute and step.backend.compiled and not place.kind.experts:
+    # Experts that run in turn are not compiled: with them, a layer is recomputed eagerly.
+    is_whole = step.backend.runs_experts_at_once or not place.kind.experts
+    if recompute and step.backend.compiled and is_whole:
         moments = [compiled_recompute_maximum(layer)]
     else:
         moments = backward(layer, step.backend, recompute=recompute)
@@ -394,11 +395,13 @@ def _gradient_bytes(
         # A layer's are reduced when it is done, those outside of the layers when everything is done.
         reduced = update.own_share((before if step.accumulates else layers) * FLOAT32)
         return reduced + (ends + finished) * FLOAT32 + unfinished
-    if step.accumulates and not (step.backend.compiled and update.m.moe is None):
+    is_one_graph = step.backend.compiled and (update.m.moe is None or step.backend.runs_experts_at_once)
+    if step.accumulates and not is_one_graph:
         # Each is added to the ones before as soon as it is there; a tied head's waits for the embedding's.
         waits = update.m.tied and phase not in ("forward", "loss")
         return (before + (update.head_matrix if waits else 0)) * FLOAT32 + unfinished
-    # A compiled backward pass hands over all gradients at its end; experts cut it into many passes.
+    # A compiled backward pass hands over all gradients at its end; experts that run in turn cut it into many
+    # passes.
     return (before + layers + ends + finished) * FLOAT32 + unfinished
 
 

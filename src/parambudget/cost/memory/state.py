@@ -1,7 +1,7 @@
 """Memory per parameter: weights, gradients and optimizer state, all float32; and the memory of inference."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from parambudget._tabular import Tabular
 from parambudget.arch.dims import Dims, Size
@@ -9,7 +9,11 @@ from parambudget.arch.layers import AttentionKind, attention_kinds
 from parambudget.arch.tensors import Tensor, tensors
 from parambudget.cost.memory.graph import largest, smallest
 from parambudget.cost.params import total
-from parambudget.cost.step import BFLOAT16, FLOAT32, OptimizerName
+from parambudget.cost.step import BFLOAT16, FLOAT32, OptimizerName, StepConfig
+
+STACK_ELEMENTS: Final = 2**27
+"""The most elements of the matrices that Muon orthogonalizes together, if one for each process has no more.
+A choice: on a GPU 1 GiB, enough to keep it busy, and little beside activations, which are freed by then."""
 
 
 def weight_bytes(m: Dims) -> Size:
@@ -24,27 +28,54 @@ def optimizer_bytes(m: Dims, optimizer: OptimizerName) -> Size:
     return (2 * total(m) - hidden) * FLOAT32
 
 
-def optimizer_scratch_bytes(m: Dims, optimizer: OptimizerName, *, shard: bool = False) -> Size:
+def optimizer_scratch_bytes(m: Dims, step: StepConfig) -> Size:
     """The most that an optimizer step allocates temporarily. Fused AdamW works in place.
 
-    Muon goes from matrix to matrix: it holds the smoothed gradient in float32, and in bfloat16 the
-    orthogonalised one, the next iterate and two squares of the shorter side. With shards, each process does
-    this for one of several matrices that are exchanged: six times a matrix in bfloat16, and the squares.
+    Muon goes from stack to stack (`training.muon`).
     """
-    if optimizer == "adamw":
+    if step.optimizer == "adamw":
         return 0
-    element_bytes = 6 * BFLOAT16 if shard else FLOAT32 + 2 * BFLOAT16
-    return largest(_orthogonalising_bytes(row, element_bytes) for row in tensors(m) if row.is_hidden_matrix)
+    return largest(_stack_bytes(m, row, step) for row in tensors(m) if row.is_hidden_matrix)
+
+
+def matrices_per_stack(rows: Size, columns: Size, n: Size, n_processes: int = 1) -> Size:
+    """How many of `n` matrices of one shape Muon orthogonalizes together: as many for each process, in stacks
+    that are nearly equal."""
+    most = n_processes * largest((1, STACK_ELEMENTS // (rows * columns * n_processes)))
+    n_stacks = largest((1, -(-n // most)))
+    return n_processes * -(-n // (n_stacks * n_processes))
 
 
 def _hidden_parameters(m: Dims) -> Size:
     return sum(row.parameters for row in tensors(m) if row.is_hidden_matrix)
 
 
-def _orthogonalising_bytes(row: Tensor, element_bytes: int) -> Size:
-    rows, columns = row.shape
-    shorter = smallest((rows, columns))
-    return rows * columns * element_bytes + 2 * BFLOAT16 * shorter * shorter
+def _stack_bytes(m: Dims, row: Tensor, step: StepConfig) -> Size:
+    """Of the largest stack that the matrices of a row are in.
+
+    The smoothed gradients in float32 are copied to the precision in which they are orthogonalized. There, the
+    iteration holds two stacks, and two squares of the shorter side; its result is applied in float32. Several
+    processes do this for their shares and gather the results, of one stack while they compute the next; of
+    sharded matrices, rows are exchanged for whole matrices and back.
+    """
+    *_, rows, columns = row.shape
+    alike = (_n_of_shape(other, rows, columns) for other in tensors(m) if other.is_hidden_matrix)
+    in_stack = smallest((n := sum(alike), matrices_per_stack(rows, columns, n, step.world_size)))
+    own, elements = -(-in_stack // step.world_size), rows * columns
+    size = BFLOAT16 if step.backend.device == "cuda" else FLOAT32
+    iteration = 2 * size * (elements + smallest((rows, columns)) ** 2)
+    applied = elements * (size + (FLOAT32 if size < FLOAT32 else 0))
+    alone = own * largest((elements * (FLOAT32 + size), iteration, applied))
+    if step.world_size == 1:
+        return alone
+    exchanged = 3 * size * own if step.shard else 2 * size * in_stack
+    return exchanged * elements + largest((alone, (own if step.shard else in_stack) * elements * FLOAT32))
+
+
+def _n_of_shape(row: Tensor, rows: Size, columns: Size) -> Size:
+    """How many matrices of that shape a row stands for: all its copies, or none."""
+    *several, own_rows, own_columns = row.shape
+    return row.copies * (several[0] if several else 1) * ((own_rows == rows) & (own_columns == columns))
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import platformdirs
 
 from parambudget._files import read_json, write_json
-from parambudget.cost.hardware import Accelerator, find_accelerator
+from parambudget.cost.hardware import ACCELERATORS, Accelerator, find_accelerator
 from parambudget.errors import InputError
 
 BANDWIDTH_SHARE: Final = 0.88
@@ -75,6 +75,12 @@ class DeviceProfile:
         """Bytes of an element of a matmul's operands."""
         return 2 if self.dtype == "bfloat16" else 4
 
+    @property
+    def runs_experts_at_once(self) -> bool:
+        """Whether torch's grouped matmul is one kernel there, for which the host need not wait."""
+        accelerator = ACCELERATORS.get(self.device) or find_accelerator(self.device)
+        return accelerator is not None and accelerator.name in _GROUPED_MATMUL
+
 
 SOFTWARE: Final = "torch.compile, flash attention"
 MATMUL_TRAFFIC: Final = 1.66
@@ -103,6 +109,8 @@ _FITTED: Final = {
 _AS_AMPERE: Final = frozenset({"a100-80-pcie", "l40s", "a10g", "rtx-3090", "rtx-4090", "rtx-5090"})
 """Their matmuls are issued warp by warp, as on an A100; those of all others are assumed to be like
 Hopper's."""
+_GROUPED_MATMUL: Final = frozenset({"h100-sxm", "h100-pcie", "h100-nvl", "h200-sxm", "b200", "gb200"})
+"""Compute capability 9.0 and 10.0: see `nn.mlp.grouped_linear`."""
 
 
 def preset_profile(accelerator: Accelerator) -> DeviceProfile:

@@ -6,7 +6,8 @@
     elementwise    norms, residuals, activations, rotations: bytes per output of a layer's matmuls / bandwidth
     loss           softmax and its gradient: bytes per token and entry of the vocabulary / bandwidth
     weights        casts of the weights to bfloat16 and of their gradients back, and adding gradients up
-    kernel_launch  seconds per micro-step and layer; those of experts, unless their matmuls hide them
+    kernel_launch  seconds per micro-step and layer; those of experts that run in turn, unless their matmuls
+                   hide them
     optimizer      the bytes of AdamW and of clipping; Muon's momentum and its Newton-Schulz products
     communication  the all-reduce of gradients, or with shards the all-gathers and the reduce-scatter
 
@@ -53,8 +54,8 @@ CAST_BYTES: Final = 12
 ACCUMULATE_BYTES: Final = 12
 """Per parameter and micro-step, except the first."""
 NEWTON_SCHULZ_STEPS: Final = 5
-KERNELS_PER_EXPERT_MATRIX: Final = 7
-"""Forward and backward: three products, two casts, and its share of what lies between. Counted, not
+KERNELS_PER_EXPERT_MATRIX: Final = 3
+"""The products, forward and backward; everything else is done for all experts at once. Counted, not
 measured."""
 PERMUTED_VALUES: Final = 3
 """Times that the values of every token and routed expert are moved: sorted, put back, and weighted."""
@@ -161,10 +162,10 @@ def _weight_product_seconds(
 
 
 def _expert_kernel_launch(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
-    """Experts run one after another: the host waits for the number of tokens of each, and then launches the
-    kernels of one matrix after another. The time of their matmuls hides that."""
+    """Where experts run one after another: the host waits for the number of tokens of each, and then launches
+    the kernels of one matrix after another. The time of their matmuls hides that."""
     routed = [matrix for matrix in matrices(m) if matrix.is_routed]
-    if not routed:
+    if not routed or profile.runs_experts_at_once:
         return 0.0
     kernels = KERNELS_PER_EXPERT_MATRIX * sum(matrix.n_matrices for matrix in routed)
     hidden = sum(_weight_product_seconds(matrix, m, step, profile, n_tokens) for matrix in routed)

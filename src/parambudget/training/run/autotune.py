@@ -162,7 +162,7 @@ def settings_for_hours(
 
     def with_steps(steps: int) -> ResolvedTrainConfig:
         require_length(steps)
-        on_cpu = compute.device.type == "cpu"
+        on_cpu = compute.device.type != "cuda"
         found = with_train_defaults(
             {**fields, **timed, "steps": steps}, model, data.n_unique_tokens, on_cpu=on_cpu
         )

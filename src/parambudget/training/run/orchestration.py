@@ -15,7 +15,7 @@ from parambudget.text.held_out import require_held_out
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import require_windows
-from parambudget.training.device import Compute, explain_missing_kernel, select_device
+from parambudget.training.device import Compute, explain_missing_kernel, mps_notice, select_device
 from parambudget.training.distributed import ProcessGroup, join_process_group
 from parambudget.training.evaluation.evaluate import EvaluationRequest, evaluate
 from parambudget.training.evaluation.questions import read_questions
@@ -129,6 +129,8 @@ def _prepare(
         )
     if compute.device.type == "cuda" and compute.peak_flops is None:
         events.on_notice(f"the peak FLOP/s of {compute.name} is not known, so no MFU is given")
+    if (notice := mps_notice(device, compute)) is not None:
+        events.on_notice(notice)
     with _status(events, "reading the text, training a tokenizer and encoding; the result is cached"):
         data = group.main_process_first(lambda: text.read(model.vocab_size))
     _give_notes(data, events.on_notice)

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.step import STEP_FIELDS, StepFields, accumulation_steps, micro_batch_size
-from parambudget.planning.step_search import fastest_step
+from parambudget.planning.step_search import WORTH_MEMORY, fastest_step
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
@@ -41,7 +41,7 @@ def resolve_settings(
     fields = requested.merged_fields
     if tokens is not None or hours is not None:
         fields.pop("steps", None)
-    on_cpu = compute.device.type == "cpu"
+    on_cpu = compute.device.type != "cuda"  # MPS computes as a CPU does, and shares its memory
 
     def resolve() -> ResolvedTrainConfig:
         return with_train_defaults(fields, model, data.n_unique_tokens, on_cpu=on_cpu, tokens=tokens)
@@ -95,7 +95,10 @@ def _choose_step_fields(
     step = fastest_step(model, config.step.sequences_per_update, machine, {**given, "shard": shard})
     chosen = {name: value for name, value in step.step_fields.items() if name not in {*given, "shard"}}
     peak = format_bytes(peak_bytes(model, step))
-    reason = f"the fastest that fits, as planned for {machine.name}: {peak} at the peak"
+    reason = (
+        f"as planned for {machine.name}: of what fits and is at most {WORTH_MEMORY:.0%} slower than the "
+        f"fastest, the least memory, {peak} at the peak"
+    )
     return cast(StepFields, chosen), dict.fromkeys(chosen, reason)
 
 
