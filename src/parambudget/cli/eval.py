@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from parambudget.cli._options import (
+    DeviceOption,
     JsonOption,
     parse_path,
     print_json,
@@ -44,7 +45,7 @@ def eval(
         TokenDtype | None,
         typer.Option(help="Type of the ids in --text, where its files have no header."),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a trained model: multiple choice by log-likelihood, and bits per byte of a text.
@@ -56,11 +57,13 @@ def eval(
     require_torch("eval")
     from parambudget.render.progress import evaluation_progress, make_console
     from parambudget.render.runs import evaluation_screen
-    from parambudget.training.device import select_device
+    from parambudget.training.device import mps_notice, select_device
     from parambudget.training.evaluation.evaluate import EvaluationRequest, evaluate
 
     request = EvaluationRequest(choices, text, token_dtype)
     compute = select_device(device)
+    if compute.device.type == "mps" and (notice := mps_notice(device, compute)) is not None:
+        print_notice(notice)
     with evaluation_progress(make_console(quiet=as_json)) as on_progress:
         result = evaluate(checkpoint, compute, request, on_progress, print_notice)
     if as_json:
