@@ -30,10 +30,10 @@ from parambudget.training.dataloader import TokenArray, require_windows
 from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
-from parambudget.training.mixture import Windows, training_windows
 from parambudget.training.optimizer import CombinedOptimizer, clip_grad_norm, set_learning_rate
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
+from parambudget.training.run.mixture import Windows, training_windows
 from parambudget.training.run.resume import restore_newest_checkpoint
 from parambudget.training.run.same_run import require_same_run
 from parambudget.training.schedule import learning_rate

@@ -19,7 +19,7 @@ from parambudget.text.mixture import MixtureSource, parse_mixture, read_shares
 from parambudget.text.prepare import PrepareRequest, prepare
 from parambudget.training import loop
 from parambudget.training.dataloader import TokenWindows
-from parambudget.training.mixture import MixedWindows, training_windows
+from parambudget.training.run.mixture import MixedWindows, training_windows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
