@@ -47,7 +47,7 @@ def read_held_out(
     Raises `InputError` for tokens of another tokenizer, as far as that can be seen, and for an empty text.
     """
     if is_prepared(source):
-        text = _read_prepared(source, tokenizer, vocab_size)
+        text = _prepared_text(source, tokenizer, vocab_size)
         unused = token_dtype is not None
     elif (tokens := find_tokens(source, token_dtype)) is not None:
         ids, n_bytes = read_all_tokens(tokens, vocab_size, tokenizer)
@@ -70,7 +70,7 @@ def require_held_out(source: Path) -> None:
         find_source(str(source), TextLayout())
 
 
-def _read_prepared(folder: Path, tokenizer: TextTokenizer, vocab_size: int) -> HeldOutText:
+def _prepared_text(folder: Path, tokenizer: TextTokenizer, vocab_size: int) -> HeldOutText:
     data = read_prepared_folder(folder, vocab_size)
     if not same_vocabulary(data.tokenizer_json, tokenizer.json):
         raise InputError(
