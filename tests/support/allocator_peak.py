@@ -9,6 +9,7 @@ from support.training_data import small_config
 from torch.profiler import ProfilerActivity, profile
 
 from parambudget.arch.config import ModelConfig
+from parambudget.training.bf16_weights import RefreshedLoss
 from parambudget.training.config import TrainConfig
 from parambudget.training.train_state import TrainState
 
@@ -32,8 +33,10 @@ def peak_of_a_real_update(
 
 
 def held_between_updates(state: TrainState, config: TrainConfig) -> int:
-    """Parameters, buffers, the optimizer's state and the windows of the next micro-step."""
-    module, state = state.module, chain.from_iterable(s.values() for s in state.optimizer.state.values())
-    tensors = chain(module.parameters(), module.buffers(), filter(torch.is_tensor, state))
+    """Parameters, buffers, bfloat16 weights, the optimizer's state and the windows of the next micro-step."""
+    loss_fn, module = state.loss_fn, state.module
+    copies = loss_fn.weights.copies if isinstance(loss_fn, RefreshedLoss) else ()
+    of_optimizer = chain.from_iterable(s.values() for s in state.optimizer.state.values())
+    tensors = chain(module.parameters(), module.buffers(), copies, filter(torch.is_tensor, of_optimizer))
     next_windows = config.step.batch_size * (module.model.context_length + 1) * torch.int64.itemsize
     return sum(t.numel() * t.element_size() for t in tensors) + next_windows

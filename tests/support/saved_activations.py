@@ -41,7 +41,10 @@ def saved_activations(
     With `checkpointing` a layer saves its input alone, with `loss_in_chunks` so does the output head, which
     has `head_rows` rows.
     """
-    passed = forward(m, backend, head_rows=m.vocab_size if head_rows is None else head_rows)
+    passed = forward(
+        m, backend, head_rows=m.vocab_size if head_rows is None else head_rows,
+        matmul_weights="leaves" if backend.bf16 else "separate",
+    )  # fmt: skip
     rows = _rows(passed.embedding, 1)
     for kind, n_layers in layer_kind_counts(m).items():
         layer = passed.layers[kind]

@@ -10,7 +10,9 @@ from support.training_data import small_config
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from parambudget.arch.config import ModelConfig
-from parambudget.training.device import select_device
+from parambudget.nn.transformer import Transformer
+from parambudget.training.bf16_weights import BFloat16Weights
+from parambudget.training.device import Compute, select_device
 from parambudget.training.loss import build_loss
 
 Kept = Counter[tuple[str, int]]
@@ -21,10 +23,12 @@ def kept_by_autograd(model: ModelConfig, tokens_BT: torch.Tensor, *, bf16: bool,
     """The storages that a forward pass of the trainer's loss keeps. Not counted: parameters, buffers, the
     token windows, single numbers."""
     module, compute = built(model), replace(select_device("cpu"), bf16=bf16)
-    loss_of = build_loss(module, small_config(**settings), compute)
+    loss_of, weights = build_loss(module, small_config(**settings), compute), bf16_weights_of(module, compute)
     names = {each: re.sub(r"\.\d+", ".*", name) for name, each in module.named_modules()}
     inside, kept, alive = [""], Counter(), []
-    seen = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers(), tokens_BT)}
+    seen = {
+        t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers(), *weights, tokens_BT)
+    }
 
     def pack(saved: torch.Tensor) -> torch.Tensor:
         storage = saved.untyped_storage()
@@ -45,14 +49,26 @@ def kept_by_autograd(model: ModelConfig, tokens_BT: torch.Tensor, *, bf16: bool,
     return kept
 
 
+def bf16_weights_of(module: Transformer, compute: Compute) -> tuple[torch.Tensor, ...]:
+    """The leaves that the module multiplies with from now on, as in the trainer; none in float32."""
+    if not compute.bf16:
+        return ()
+    weights = BFloat16Weights.attach(module)
+    weights.refresh()
+    return weights.copies
+
+
 def kept_compiled(model: ModelConfig, tokens_BT: torch.Tensor) -> int:
     """Bytes that a forward pass in bfloat16 keeps when it is cut from its backward pass as inductor does."""
     module, compute = built(model), replace(select_device("cpu"), bf16=True)
+    weights = bf16_weights_of(module, compute)
     loss_of = torch.compile(
         build_loss(module, small_config(), compute), dynamic=False, backend="aot_eager_decomp_partition"
     )
     with compute.autocast():
         loss = loss_of(tokens_BT)
-    outside = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers(), tokens_BT)}
+    outside = {
+        t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers(), *weights, tokens_BT)
+    }
     kept = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in loss.grad_fn.saved_tensors}
     return sum(size for storage, size in kept.items() if storage not in outside)

@@ -20,7 +20,7 @@ from parambudget.training.device import select_device
 from parambudget.training.loop import accumulate_gradients, prefetch
 from parambudget.training.loss import build_loss
 from parambudget.training.optimizer import build_optimizer, clip_grad_norm
-from parambudget.training.train_state import TrainState
+from parambudget.training.train_state import TrainState, with_bf16_weights
 
 
 class Storages(TorchDispatchMode):
@@ -48,9 +48,10 @@ class Storages(TorchDispatchMode):
 def state_of(model: ModelConfig, config: TrainConfig, *, bf16: bool, compiled: bool = False) -> TrainState:
     """What `training.train_state.prepared` makes, but for the weights' values: fake tensors have none."""
     compute, module = replace(select_device("cpu"), bf16=bf16, compiled=compiled), Transformer(model)
-    return TrainState(
-        module, build_optimizer(module, model, config), build_loss(module, config, compute), compute
-    )
+    optimizer, loss_fn = build_optimizer(module, model, config), build_loss(module, config, compute)
+    if bf16:
+        loss_fn = with_bf16_weights(module, loss_fn, compute)
+    return TrainState(module, optimizer, loss_fn, compute)
 
 
 def windows(model: ModelConfig, config: TrainConfig) -> Iterator[torch.Tensor]:

@@ -235,16 +235,11 @@ SourceArgument = Annotated[
 StyleOption = Annotated[
     StyleName | None,
     typer.Option(
-        help="Choices to start from. modern: QK-norm, ReLU^2 without a gate, capped logits, untied head.",
+        help="modern: QK-norm, ReLU^2 without a gate, capped logits, untied head.",
         show_default="llama",
     ),
 ]
-DeviceOption = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME", help="auto (CUDA, else the CPU), cpu, cuda, cuda:N, or mps: Apple's GPU, untried."
-    ),
-]
+DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N, or mps (untried).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 

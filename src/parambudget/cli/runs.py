@@ -88,6 +88,21 @@ def _show_runs(readable: "list[Run]", figure: Path | None, *, beside: bool) -> N
         typer.echo(f"loss curve: {figure}")
     elif beside:
         _draw_loss_beside(readable[0])
+    if beside:
+        _show_profile(readable[0])
+
+
+def _show_profile(run: "Run") -> None:
+    """Where the time of its updates went, if some were profiled."""
+    from parambudget.render.runs import update_profile_screen
+    from parambudget.training.profiling.update_profile import PROFILE, UpdateProfile
+
+    if not (run.folder / PROFILE).exists():
+        return
+    try:
+        print_lines(update_profile_screen(UpdateProfile.read(run.folder), run.folder))
+    except InputError as error:
+        print_notice(f"no profile is shown: {error}")
 
 
 def _draw_loss(runs: "list[Run]", figure: Path) -> None:

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -164,6 +165,14 @@ def train(
             rich_help_panel=MORE_PANEL,
         ),
     ] = None,
+    profile: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Profile N updates, such as 3, after two others: where their time goes, and a trace.",
+            rich_help_panel=MORE_PANEL,
+        ),
+    ] = None,
     *,
     fields: dict[str, Any],
     settings: dict[str, object],
@@ -193,7 +202,8 @@ def train(
         n_tokens = parse_count(tokens, "--tokens") if tokens is not None else None
         options = RunOptions(
             out, data, token_dtype, tokenizer, n_tokens, hours, resume, init, shard, wandb=wandb,
-            tensorboard=tensorboard, trackio=trackio, eval_choices=eval_choices, eval_text=eval_text,
+            profile=profile, tensorboard=tensorboard, trackio=trackio, eval_choices=eval_choices,
+            eval_text=eval_text,
         )  # fmt: skip
         return build_request(source, fields, settings, options)
 
@@ -222,9 +232,14 @@ def _run(
         # before.
         request = build()
         build = lambda: request  # noqa: E731
-    from parambudget.render.runs import evaluation_screen
-    from parambudget.render.training import RunDisplay
-    from parambudget.training.run.orchestration import run
+    from parambudget.render.progress import StatusLine, make_console
+
+    with closing(StatusLine(make_console(quiet=as_json))) as status:
+        if status.is_live:
+            status.show("loading torch")
+        from parambudget.render.runs import evaluation_screen
+        from parambudget.render.training import RunDisplay
+        from parambudget.training.run.orchestration import run
 
     with RunDisplay(quiet=as_json) as display:
 
@@ -241,7 +256,8 @@ def _run(
         evaluations: list[Evaluation] = []
         events = TrainEvents(
             on_status=display.show_status, on_start=display.show_start, on_step=display.show_step,
-            on_notice=print_notice, on_end=show_end, on_evaluation=evaluations.append,
+            on_profile=display.show_profile, on_notice=print_notice, on_end=show_end,
+            on_evaluation=evaluations.append,
         )  # fmt: skip
         try:
             run(build, device=device, events=events, stop=stop)

@@ -31,6 +31,10 @@ MAX_COUNT: Final = 2**31
 
 PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 OptimizerName = Literal["muon", "adamw"]
+MatmulWeights = Literal["separate", "joined", "leaves"]
+"""What a matmul multiplies with: its parameter, cast where autocast does; the parameters that multiply the
+same input, joined in the step; or leaves, bfloat16 copies of joined parameters that are cast once an update
+and have gradients of their own."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,10 @@ class StepConfig(BaseModel):
         default=0.0,
         description="Weight of the z-loss (mean squared log of the softmax denominator) added to the loss.",
     )
+    mask_documents: bool = Field(
+        default=False,
+        description="A token attends only to its own document, and windows begin at one where they can.",
+    )
     shard: bool = Field(
         default=False,
         exclude=True,
@@ -134,6 +142,8 @@ class StepConfig(BaseModel):
     def _check_world_size(self) -> Self:
         if self.shard and self.world_size == 1:
             raise ValueError("shard=True divides a model among processes, and world_size=1; use 2 or more")
+        if self.shard and self.mask_documents:
+            raise ValueError("mask_documents=True cannot be used with shard=True; leave one of them out")
         whole, left = divmod(self.gradient_accumulation_steps, self.world_size)
         if left:
             raise ValueError(
@@ -153,6 +163,13 @@ class StepConfig(BaseModel):
     def replace(self, **changes: object) -> Self:
         """A validated copy."""
         return type(self).read(vars(self) | changes)
+
+    @property
+    def matmul_weights(self) -> MatmulWeights:
+        """What the trainer's matmuls multiply with."""
+        if self.shard or not self.backend.bf16:
+            return "separate"
+        return "leaves" if self.world_size == 1 else "joined"
 
     @property
     def micro_steps_per_device(self) -> int:
@@ -206,6 +223,7 @@ class StepFields(TypedDict, total=False):
     gradient_checkpointing: bool
     loss_chunks: int
     z_loss: float
+    mask_documents: bool
     shard: bool
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from parambudget.arch.blocks import MoEConfig
 from parambudget.arch.config import ModelConfig
+from parambudget.nn.linear import JoinedLinear, Linear
 
 ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "silu": F.silu,
@@ -33,15 +34,17 @@ class FeedForward(nn.Module):
     def __init__(self, m: ModelConfig, width: int, *, bias: bool) -> None:
         super().__init__()
         self.activation = FFNActivation(m)
-        self.gate = nn.Linear(m.dim, width, bias=bias) if m.gated else None
-        self.up = nn.Linear(m.dim, width, bias=bias)
-        self.down = nn.Linear(width, m.dim, bias=bias)
+        self.gate = Linear(m.dim, width, bias=bias) if m.gated else None
+        self.up = Linear(m.dim, width, bias=bias)
+        self.down = Linear(width, m.dim, bias=bias)
+        self.gate_up = JoinedLinear(self.gate, self.up) if self.gate is not None else None
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Each token on its own, (B, T, D)."""
-        if self.gate is None:
+        if self.gate_up is None:
             return self.down(self.activation(None, self.up(x_BTD)))
-        return self.down(self.activation(self.gate(x_BTD), self.up(x_BTD)))
+        gate_BTF, up_BTF = self.gate_up(x_BTD)
+        return self.down(self.activation(gate_BTF, up_BTF))
 
 
 class FFNActivation:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal, Protocol
 
@@ -112,6 +113,13 @@ class TokenData:
         """Tokens that a run reads until some of them come again: of a mixture, those of the set that is used
         up first."""
         return int(min((len(part.data.train) / part.share for part in self.parts), default=len(self.train)))
+
+    @cached_property
+    def end_of_text_id(self) -> int | None:
+        """The token that ends documents; None if it is not known."""
+        if self.end_of_text is None or not self.tokenizer_json:
+            return None
+        return Tokenizer.from_str(self.tokenizer_json).token_to_id(self.end_of_text.token)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ B batch   T tokens
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import count, islice, takewhile
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from parambudget._files import write_json
 from parambudget.arch.config import ModelConfig
@@ -26,20 +27,21 @@ from parambudget.text.token_cache import TokenData
 from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.async_saver import AsyncCheckpointSaver
 from parambudget.training.config import TrainConfig
-from parambudget.training.dataloader import TokenArray, require_windows
+from parambudget.training.dataloader import TokenArray, Windows, document_windows, require_windows
 from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
-from parambudget.training.optimizer import CombinedOptimizer, clip_grad_norm, set_learning_rate
+from parambudget.training.optimizer import CombinedOptimizer, clip_grad_norm, set_schedule
+from parambudget.training.profiling.kernels import DATA
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
-from parambudget.training.run.mixture import Windows, training_windows
+from parambudget.training.run.mixture import run_windows
 from parambudget.training.run.resume import restore_newest_checkpoint
 from parambudget.training.run.same_run import require_same_run
+from parambudget.training.run.state_reuse import ReusableState
 from parambudget.training.schedule import learning_rate
 from parambudget.training.train_state import (
     TrainState,
-    init_train_state,
     initial_weights_of,
     load_initial_weights,
     require_initial_weights,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from parambudget.training.checkpoint.sharded import ShardedCheckpointWriter
 
 MOST_SKIPPED_IN_A_ROW: Final = 5
+NOTHING: Final = nullcontext()
 BEFORE_FIRST_STEP: Final = StepMetrics(0, None, 0.0, None, False, 0, 0.0, None)
 
 
@@ -79,6 +82,7 @@ def train(
     stop_requested: Callable[[], bool] = lambda: False, on_start: Callable[[], None] = lambda: None,
     on_step: Callable[[StepMetrics], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None, read_late: bool | None = None,
+    states: ReusableState | None = None, around_update: AbstractContextManager[object] = NOTHING,
 ) -> TrainResult:  # fmt: skip
     """Train a model and leave metrics.jsonl, summary.json and checkpoints in the folder of the run.
 
@@ -87,9 +91,11 @@ def train(
     is called when nothing stands in the way of the first update; `on_notice` gets what does not end the run.
     In a group of several processes each calls this; only the main one writes and calls back, except that of a
     sharded model each process writes its own rows of a checkpoint. With `read_late`, the default on CUDA, the
-    next update is launched before the figures of one are read: nothing that is computed changes.
+    next update is launched before the figures of one are read: nothing that is computed changes. The state is
+    taken from `states`, where a trial may have left one. `around_update` is entered to launch every update.
     """
-    session = _prepare(job, device, group, on_notice, read_late)
+    session = _prepare(job, device, group, on_notice, read_late, states or ReusableState())
+    session = replace(session, around_update=around_update)
     with explain_out_of_memory(job.config):
         if group.is_main:
             return main_loop(session, stop_requested, on_start, on_step, on_notice)
@@ -107,6 +113,7 @@ class _Session:
     planned: Prediction | None
     read_late: bool
     """Launch the next update before the figures of one are read."""
+    around_update: AbstractContextManager[object] = NOTHING
 
     def result_after(self, step: StepMetrics) -> TrainResult:
         """The run as it is after `step`, which is saved or about to be."""
@@ -125,16 +132,19 @@ class _Session:
 
 
 def _prepare(
-    job: TrainJob, device: str, group: ProcessGroup, on_notice: Callable[[str], None], read_late: bool | None
-) -> _Session:
+    job: TrainJob, device: str, group: ProcessGroup, on_notice: Callable[[str], None],
+    read_late: bool | None, states: ReusableState,
+) -> _Session:  # fmt: skip
     """Build what is trained, and refuse what cannot be."""
     model, data = job.model, job.data
     with group.synced_errors():
         compute = select_device(device)
         require_windows(data, model.context_length)
         config = group.executed_config(job.config, compute)
+        if config.step.mask_documents and group.is_main:
+            on_notice(document_windows(data, model.context_length).notice)
         planned = predict_run(model, config, compute)
-        state = init_train_state(model, config, compute, group)
+        state = states.take(model, config, compute, group, end_of_text=data.end_of_text_id)
         stored = read_run_config(job.out) if job.resume else None
         origin, init = {}, job.init
         if init is None and stored is not None and stored["provenance"].get("init"):
@@ -274,7 +284,8 @@ def run_updates(
         return None
 
     for step in range(first.step + 1, config.steps + 1):
-        updates.launch()
+        with session.around_update:
+            updates.launch()
         if (problem := diverged_at(1 if session.read_late else 0)) is not None:
             return last, problem
         stopping = updates.must_stop()
@@ -335,7 +346,7 @@ class UpdateQueue:
     ) -> None:  # fmt: skip
         self._state, self._config, self._clock = state, config, clock
         self._stop_requested, self._others_stop = stop_requested, False
-        windows = training_windows(data, model.context_length, config.seed)
+        windows = run_windows(data, model.context_length, config)
         self._batches = prefetch(micro_batches(windows, n_done, config, state.compute, state.group))
         self._held_out = validation_sets(data, model.context_length, config.eval_tokens)
         self._n_launched = n_done
@@ -349,7 +360,7 @@ class UpdateQueue:
         """Queue the next update; the host waits for nothing."""
         state, config, group, started = self._state, self._config, self._state.group, self._clock.now()
         rate = learning_rate(self._n_launched, config)
-        set_learning_rate(state.optimizer, rate)
+        set_schedule(state.optimizer, config, self._n_launched)
         own_loss = accumulate_gradients(state.loss_fn, self._batches, config, state.compute, group)
         asked = group.world_size > 1 and self._stop_requested()
         loss, stop = group.all_reduce_mean(torch.stack((own_loss, own_loss.new_full((), asked)))).unbind()
@@ -358,9 +369,10 @@ class UpdateQueue:
         found_inf = optimizer_step(state.optimizer, loss, norm)
         state.balancer.update_router_bias(found_inf)
         state.balancer.reset_load()
-        figures = torch.stack((loss, norm, found_inf, stop, *busiest)).to("cpu", non_blocking=True)
+        late = state.compute.is_asynchronous
+        figures = torch.stack((loss, norm, found_inf, stop, *busiest)).to("cpu", non_blocking=late)
         copied = None
-        if state.compute.is_asynchronous:
+        if late:
             copied = torch.cuda.Event()
             copied.record()
         self._n_launched += 1
@@ -406,12 +418,14 @@ def micro_batches(
     device."""
     for first in count(n_done * config.step.sequences_per_update, config.step.sequences_per_update):
         for micro_step in group.own_micro_steps(config):
-            batch = windows.batch(first + micro_step * config.step.batch_size, config.step.batch_size)
-            tokens_BT = torch.from_numpy(batch)
-            pinned = compute.device.type == "cuda"
-            if pinned:
-                tokens_BT = tokens_BT.pin_memory()
-            yield tokens_BT.to(compute.device, non_blocking=pinned)
+            with record_function(DATA):
+                batch = windows.batch(first + micro_step * config.step.batch_size, config.step.batch_size)
+                tokens_BT = torch.from_numpy(batch)
+                pinned = compute.device.type == "cuda"
+                if pinned:
+                    tokens_BT = tokens_BT.pin_memory()
+                tokens_BT = tokens_BT.to(compute.device, non_blocking=pinned)
+            yield tokens_BT
 
 
 def prefetch(batches: Iterator[Tensor]) -> Iterator[Tensor]:

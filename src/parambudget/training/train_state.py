@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,15 +20,17 @@ from parambudget.formats.hf.weights import (
     weight_files,
 )
 from parambudget.formats.unread import require_readable
+from parambudget.nn.linear import JoinedLinear
 from parambudget.nn.transformer import Transformer
 from parambudget.nn.verify import verify_module
 from parambudget.text.token_cache import TokenData
 from parambudget.text.tokenizer import has_tokenizer, read_pretrained_tokenizer
+from parambudget.training.bf16_weights import BFloat16Weights, RefreshedLoss, matmuls
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
-from parambudget.training.loss import NO_EXPERTS, ExpertLoadBalancer, build_loss
+from parambudget.training.loss import NO_EXPERTS, ExpertLoadBalancer, build_loss, head_multiple
 from parambudget.training.metrics import RunConfigDocument
 from parambudget.training.optimizer import CombinedOptimizer, build_optimizer
 
@@ -47,9 +49,11 @@ class TrainState:
 
 
 def init_train_state(
-    model: ModelConfig, config: TrainConfig, compute: Compute, group: ProcessGroup = SINGLE_PROCESS
-) -> TrainState:
-    """The planned model, initialized from the seed, with its optimizer and its loss.
+    model: ModelConfig, config: TrainConfig, compute: Compute, group: ProcessGroup = SINGLE_PROCESS, *,
+    end_of_text: int | None = None,
+) -> TrainState:  # fmt: skip
+    """The planned model, initialized from the seed, with its optimizer and its loss. `end_of_text` is needed
+    where documents are masked.
 
     If the step is sharded, every process holds a part of the model, and never more than that and one layer.
     """
@@ -60,24 +64,64 @@ def init_train_state(
         module = Transformer(model, device="meta", dtype=torch.float32)
         require_planned_tensors(module, model)
         balancer = ExpertLoadBalancer.of(module)
-        loss_fn = build_loss(module, config, compute, balancer, layer_by_layer=True)
+        loss_fn = build_loss(module, config, compute, balancer, layer_by_layer=True, end_of_text=end_of_text)
         loss_fn = shard_module(module, loss_fn, config.seed, compute, group)
     else:
         module = init_module(model, config.seed, compute)
         require_planned_tensors(module, model)
         balancer = ExpertLoadBalancer.of(module)
-        loss_fn = group.data_parallel(module, build_loss(module, config, compute, balancer))
+        own_loss = build_loss(module, config, compute, balancer, end_of_text=end_of_text)
+        loss_fn = group.data_parallel(module, own_loss)
     balancer.reset_load()
+    if compute.bf16 and not config.step.shard:
+        loss_fn = with_bf16_weights(module, loss_fn, compute, group)
     return TrainState(
         module, build_optimizer(module, model, config, group), loss_fn, compute, group, balancer
     )
 
 
+def with_bf16_weights(
+    module: Transformer, loss_fn: Callable[[Tensor], Tensor], compute: Compute,
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> Callable[[Tensor], Tensor]:  # fmt: skip
+    """Join the matmuls of one input; where a process is alone, cast their weights once an update.
+
+    DistributedDataParallel needs the gradients of the parameters themselves.
+    """
+    if group.world_size > 1:
+        for matmul in matmuls(module):
+            if isinstance(matmul, JoinedLinear):
+                matmul.joins_parameters = True
+        return loss_fn
+    return RefreshedLoss(loss_fn, BFloat16Weights.attach(module, head_multiple=head_multiple(compute)))
+
+
+def reset_train_state(state: TrainState, model: ModelConfig, config: TrainConfig) -> TrainState:
+    """A state that has been trained, as `init_train_state` makes it; module and compiled loss are the same.
+
+    Whatever training changes is set here: weights, gradients, counts of tokens, and the optimizer is new.
+    """
+    state.module.zero_grad(set_to_none=True)
+    if config.step.shard:
+        from parambudget.training.fsdp import init_shards
+
+        init_shards(state.module, config.seed, state.compute)
+    else:
+        init_weights(state.module, config.seed, state.compute)
+    state.balancer.reset_load()
+    return replace(state, optimizer=build_optimizer(state.module, model, config, state.group))
+
+
 def init_module(model: ModelConfig, seed: int, compute: Compute) -> Transformer:
     """The model on the device, in float32, with weights initialized from `seed`."""
     module = Transformer(model, device=compute.device, dtype=torch.float32)
-    module.init_weights(torch.Generator(compute.device).manual_seed(seed))
+    init_weights(module, seed, compute)
     return module
+
+
+def init_weights(module: Transformer, seed: int, compute: Compute) -> None:
+    """Initialize the weights from `seed`."""
+    module.init_weights(torch.Generator(compute.device).manual_seed(seed))
 
 
 def require_planned_tensors(module: Transformer, model: ModelConfig) -> None:

@@ -19,7 +19,7 @@ from parambudget.text.mixture import MixtureSource, parse_mixture, read_shares
 from parambudget.text.prepare import PrepareRequest, prepare
 from parambudget.training import loop
 from parambudget.training.dataloader import TokenWindows
-from parambudget.training.run.mixture import MixedWindows, training_windows
+from parambudget.training.run.mixture import MixedWindows, run_windows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -76,16 +76,17 @@ def test_any_beginning_has_nearly_the_shares_and_each_set_is_read_in_order(parts
 
 
 def test_a_batch_depends_on_its_position_alone(sets):
-    windows = training_windows(data_for(mixture(sets), 300), 16, seed=3)
+    data = data_for(mixture(sets), 300)
+    windows, again, other = (run_windows(data, 16, small_config(seed=seed)) for seed in (3, 3, 4))
     whole = windows.batch(0, 60)
     assert np.array_equal(np.concatenate([windows.batch(i, 4) for i in range(0, 60, 4)]), whole)
-    assert np.array_equal(training_windows(data_for(mixture(sets), 300), 16, 3).batch(17, 20), whole[17:37])
-    assert not np.array_equal(training_windows(data_for(mixture(sets), 300), 16, 4).batch(0, 60), whole)
+    assert np.array_equal(again.batch(17, 20), whole[17:37])
+    assert not np.array_equal(other.batch(0, 60), whole)
 
 
 def test_each_window_of_a_set_is_read_once_an_epoch(sets):
     data = data_for(mixture(sets, "1", "3"), 300)
-    windows = training_windows(data, 16, seed=0)
+    windows = run_windows(data, 16, small_config(seed=0))
     n_in_b = TokenWindows(data.parts[1].data.train, 16, 0).count
     n = next(n for n in range(1, 10**6) if sum(windows.place(i)[0] for i in range(n)) == n_in_b)
     assert {windows.place(i) for i in range(n) if windows.place(i)[0]} == {(1, i) for i in range(n_in_b)}
@@ -176,7 +177,7 @@ def test_the_validation_loss_is_the_mean_by_share(sets):
 
 def test_the_same_batches_on_any_number_of_processes(sets):
     """Two processes read, together, the micro-steps that one reads alone."""
-    windows = training_windows(data_for(mixture(sets), 300), 16, 0)
+    windows = run_windows(data_for(mixture(sets), 300), 16, small_config(seed=0))
     config = small_config(batch_size=2, gradient_accumulation_steps=4)
     alone = [windows.batch(8 + 2 * micro_step, 2) for micro_step in range(4)]
     shared = {rank: [windows.batch(8 + 2 * i, 2) for i in range(rank, 4, 2)] for rank in (0, 1)}

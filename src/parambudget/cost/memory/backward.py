@@ -24,8 +24,8 @@ class BackwardSnapshot:
     """Per token: what the forward pass saved and is still needed."""
     in_flight_bytes: Size
     """Per token: gradients of activations, and scratch space."""
-    finished_parameters: Size
-    """Elements of the parameters whose gradients are complete."""
+    finished_bytes: Size
+    """Gradients of parameters that are complete."""
     unfinished_bytes: Size
     """Gradients of parameters that are being computed."""
     copied_elements: Size
@@ -38,16 +38,17 @@ def backward(segment: Segment, backend: Backend, *, recompute: bool = False) -> 
     With `recompute` the forward pass is run again when something that it saved is first needed. The segment's
     input, from which that starts, is not counted here.
     """
-    backward_pass = _BackwardPass(segment, recompute=recompute)
+    backward_pass = _BackwardPass(segment, backend, recompute=recompute)
     for op in reversed(segment.ops):
-        backward_pass.run(op, backend)
+        backward_pass.run(op)
     return backward_pass.snapshots
 
 
 class _BackwardPass:
     """A backward pass under way, and its moments so far."""
 
-    def __init__(self, segment: Segment, *, recompute: bool) -> None:
+    def __init__(self, segment: Segment, backend: Backend, *, recompute: bool) -> None:
+        self._backend = backend
         self.snapshots = list(_recompute_snapshots(segment)) if recompute else []
         self._segment, self._must_recompute = segment, recompute
         self._users = Counter(value for op in segment.ops for value in op.saved_storages)
@@ -59,14 +60,17 @@ class _BackwardPass:
         self._finished: Size = 0
         self._slices: Size = 0
 
-    def run(self, op: Op, backend: Backend) -> None:
+    def run(self, op: Op) -> None:
         """Compute the gradients of one operation."""
         incoming = self._gradients.pop(op.output)
         others = [self._gradients.pop(value) for value in op.other_outputs]
+        if op.joins_gradients:
+            self._gradients |= {value: _gradient_of(value) for value in op.inputs}
+            return
         outgoing = {
             value: incoming if _shares_storage(op, value) else _gradient_of(value) for value in op.inputs
         }
-        unfinished = op.matrix_elements * backend.matmul_bytes + op.other_parameters * FLOAT32
+        unfinished = op.matrix_elements * self._backend.matmul_bytes + op.other_parameters * FLOAT32
         if self._must_recompute and op.saved:
             self._must_recompute = False
             left = _left_by_recompute(self._segment, op) - self._users.keys()
@@ -96,14 +100,16 @@ class _BackwardPass:
             # The gradient of the matrix becomes float32.
             self._copied = self._copied - op.matrix_elements
             self._note(op, in_flight, unfinished + op.matrix_elements * FLOAT32)
+        elif op.has_leaf and not self._backend.compiled:
+            self._note(op, in_flight, unfinished + op.matrix_elements * FLOAT32)
         if op.stacked_elements is None:
-            self._finished = self._finished + op.matrix_elements
-        else:
-            self._slices = self._slices + op.matrix_elements
-            if np.any(op.stacked_elements):
-                self._note(op, in_flight, op.stacked_elements * FLOAT32)
-                self._finished, self._slices = self._finished + self._slices, 0
-        self._finished = self._finished + op.other_parameters
+            self._finished = self._finished + op.gradient_bytes(self._backend)
+            return
+        self._slices = self._slices + op.matrix_elements
+        if np.any(op.stacked_elements):
+            self._note(op, in_flight, op.stacked_elements * FLOAT32)
+            self._finished, self._slices = self._finished + self._slices * FLOAT32, 0
+        self._finished = self._finished + op.other_parameters * FLOAT32
 
     def _add_gradients(self, op: Op, outgoing: dict[Activation, Activation]) -> None:
         """Keep the gradients of the inputs, added to those that are there already."""
@@ -124,7 +130,7 @@ def compiled_recompute_maximum(segment: Segment) -> BackwardSnapshot:
     gradients = sum((op.output.bytes + op.inputs[0].bytes for op in matmuls), start=0)
     saved_bytes = total_bytes(segment.saved_activations.keys() - {segment.input})
     return BackwardSnapshot(
-        saved_bytes, gradients + segment.output.bytes, finished_parameters=0, unfinished_bytes=0,
+        saved_bytes, gradients + segment.output.bytes, finished_bytes=0, unfinished_bytes=0,
         copied_elements=segment.copied_elements,
     )  # fmt: skip
 

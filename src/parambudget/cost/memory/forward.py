@@ -14,7 +14,7 @@ import numpy as np
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.layers import LayerKind, layer_kind_counts, needs_mask, uses_eager_attention
 from parambudget.cost.memory.graph import Activation, Op, OpGraph, largest, total_bytes
-from parambudget.cost.step import FLOAT32, INT64, Backend
+from parambudget.cost.step import FLOAT32, INT64, Backend, MatmulWeights
 
 LAYER: Final = "layers.*"
 T = TypeVar("T")
@@ -50,6 +50,15 @@ class Segment:
         """Elements of all parameters that it reads."""
         return sum((op.matrix_elements + op.other_parameters for op in self.ops), start=0)
 
+    def gradient_bytes(self, backend: Backend) -> Size:
+        """Of all parameters that it reads, when its backward pass is over."""
+        return sum((op.gradient_bytes(backend) for op in self.ops), start=0)
+
+    @cached_property
+    def leaf_elements(self) -> Size:
+        """Of the bfloat16 leaves that it multiplies with."""
+        return sum((op.matrix_elements for op in self.ops if op.has_leaf), start=0)
+
     @cached_property
     def copied_elements(self) -> Size:
         """Of the matrices that it multiplies with bfloat16 copies of."""
@@ -78,19 +87,44 @@ class ForwardPass:
 
 
 def forward(
-    m: Dims, backend: Backend, head_rows: Size, n_sequences: Size = 2, *, z_loss: bool = False
-) -> ForwardPass:
+    m: Dims, backend: Backend, head_rows: Size, n_sequences: Size = 2, *, z_loss: bool = False,
+    matmul_weights: MatmulWeights = "separate", mask_documents: bool = False,
+) -> ForwardPass:  # fmt: skip
     """The pass of `m` over so many sequences, with an output head of `head_rows` rows."""
+
+    def graph(*, single_sequence: bool = False) -> OpGraph:
+        return OpGraph(backend, matmul_weights, single_sequence=single_sequence)
+
     single = bool(np.array_equal(n_sequences, 1))
     # From the embedding on, the residual stream is in the precision of matmuls.
     residual = Activation(m.dim, backend.matmul_bytes)
-    end = _end(m, residual, backend)
-    loss = _loss(m, end.output, backend, head_rows, z_loss=z_loss)
-    layers = {
-        kind: _layer(m, kind, residual, OpGraph(backend, single_sequence=single))
-        for kind in layer_kind_counts(m)
-    }
-    return ForwardPass(_embedding(m, backend), layers, end, loss)
+    end = _end(m, residual, graph())
+    loss = _loss(m, end.output, graph(), head_rows, z_loss=z_loss)
+
+    def layer(kind: LayerKind) -> Segment:
+        masked = _with_document_mask(m, kind, backend) if mask_documents else kind
+        return _layer(m, masked, residual, graph(single_sequence=single))
+
+    layers = {kind: layer(kind) for kind in layer_kind_counts(m)}
+    return ForwardPass(_embedding(m, graph()), layers, end, loss)
+
+
+def _with_document_mask(m: Dims, kind: LayerKind, backend: Backend) -> LayerKind:
+    """With a mask of documents all layers take one; where it lists blocks, keys and values stay in groups."""
+    return replace(kind, needs_mask=not takes_block_mask(m, backend))
+
+
+def takes_block_mask(m: Dims, backend: Backend) -> bool:
+    """Whether documents are masked by a list of blocks, which takes no memory to speak of."""
+    return backend.device == "cuda" and backend.bf16 and not uses_eager_attention(m)
+
+
+def document_mask_elements(m: Dims, backend: Backend, n_sequences: Size) -> Size:
+    """Of the masks of documents, one for each width of window, every sequence its own."""
+    if takes_block_mask(m, backend):
+        return 0
+    n_masks = (m.n_local_layers > 0) * 1 + (m.n_global_layers > 0) * 1
+    return n_masks * n_sequences * int(m.context_length) ** 2
 
 
 def masks(m: Dims) -> tuple[Size, Size]:
@@ -100,8 +134,7 @@ def masks(m: Dims) -> tuple[Size, Size]:
     return n_masks, n_heads * int(m.context_length) ** 2
 
 
-def _embedding(m: Dims, backend: Backend) -> Segment:
-    graph = OpGraph(backend)
+def _embedding(m: Dims, graph: OpGraph) -> Segment:
     x = graph.look_up("embed", m.vocab_size, m.embedding_width)
     if m.embedding_multiplier != 1:
         x = graph.scale("", x)
@@ -154,16 +187,14 @@ def _layer(m: Dims, kind: LayerKind, x: Activation, graph: OpGraph) -> Segment:
     return Segment(x, tuple(graph.ops), out, variables=(attended, between))
 
 
-def _end(m: Dims, x: Activation, backend: Backend) -> Segment:
-    graph = OpGraph(backend)
+def _end(m: Dims, x: Activation, graph: OpGraph) -> Segment:
     out = graph.norm("norm", x, m) if m.final_norm else x
     if m.embedding_dim is not None:
         out = graph.linear("project_out", out, m.embedding_width, bias=False)
     return Segment(x, tuple(graph.ops), out)
 
 
-def _loss(m: Dims, x: Activation, backend: Backend, head_rows: Size, *, z_loss: bool) -> Segment:
-    graph = OpGraph(backend)
+def _loss(m: Dims, x: Activation, graph: OpGraph, head_rows: Size, *, z_loss: bool) -> Segment:
     logits = graph.linear("lm_head", x, head_rows, bias=m.head_bias)
     if m.logit_multiplier != 1:
         logits = graph.scale("", logits)
@@ -183,8 +214,7 @@ def _grouped_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: 
     q_width, kv_width = m.n_heads * m.head_dim, m.n_kv_heads * m.head_dim
     is_multi_head = np.array_equal(m.n_heads, m.n_kv_heads)
 
-    def project(which: str, out: Size) -> Activation:
-        flat = graph.linear(f"{name}.{which}", x, out, bias=m.qkv_bias)
+    def clip(which: str, flat: Activation) -> Activation:
         # A compiled norm clamps its own input, and does so again in its backward.
         norm_clamps = graph.backend.compiled and m.qk_norm != "none" and which != "v"
         return flat if m.qkv_clip is None or norm_clamps else graph.clamp(name, flat)
@@ -198,9 +228,12 @@ def _grouped_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: 
             )  # fmt: skip
         return graph.rotate(name, flat) if kind.rotates else flat
 
-    v = project("v", kv_width)
-    q = norm_and_rotate("q", project("q", q_width), m.n_heads)
-    k = norm_and_rotate("k", project("k", kv_width), m.n_kv_heads)
+    widths = {"v": kv_width, "q": q_width, "k": kv_width}
+    flats = graph.linears(name, x, widths, bias=m.qkv_bias)
+    v, q, k = (clip(which, flat) for which, flat in zip(widths, flats, strict=True))
+    q, k = norm_and_rotate("q", q, m.n_heads), norm_and_rotate("k", k, m.n_kv_heads)
+    if v.part_of is not None and (m.qk_norm != "none" or kind.rotates):
+        v = graph.copy(name, v)  # it would keep the product of all three
     before_copies = (q, k, v)
     if kind.needs_mask and not is_multi_head:
         k, v = (graph.copy(name, x, q_width) for x in (k, v))
@@ -331,8 +364,11 @@ def _compiled_softmax(graph: OpGraph, m: Dims, name: str, scores: Activation, n_
 
 def _feed_forward(graph: OpGraph, m: Dims, name: str, x: Activation, width: Size) -> Activation:
     """Two matrices around an activation function, or three with a gate."""
-    gate = graph.linear(f"{name}.gate", x, width, bias=m.ffn_bias) if m.gated else None
-    up = graph.linear(f"{name}.up", x, width, bias=m.ffn_bias)
+    gate: Activation | None = None
+    if m.gated:
+        gate, up = graph.linears(name, x, {"gate": width, "up": width}, bias=m.ffn_bias)
+    else:
+        up = graph.linear(f"{name}.up", x, width, bias=m.ffn_bias)
     return graph.linear(f"{name}.down", _activate(graph, m, name, gate, up), m.dim, bias=m.ffn_bias)
 
 
@@ -404,7 +440,7 @@ def _shared_experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activa
     out = _feed_forward(graph, m, f"{name}.shared", x, moe.shared_expert_width)
     if not moe.shared_expert_gate:
         return out
-    logit = graph.linear(f"{name}.shared_gate", x, 1, bias=False)
+    logit = graph.linear(f"{name}.shared_gate", x, 1, bias=False, has_leaf=False)
     gate = Activation(1, logit.element_bytes)
     graph.record(Op(name, (logit,), gate, saved=(("gate", gate),)))
     gated = Activation(m.dim, out.element_bytes)

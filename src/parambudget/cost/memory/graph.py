@@ -6,14 +6,14 @@ inputs of matmuls and norms, attention, and the statistics of norms; everything 
 recomputed. Sizes are elements per token and may be arrays.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
-from parambudget.cost.step import BFLOAT16, BOOL, FLOAT32, INT64, Backend
+from parambudget.cost.step import BFLOAT16, BOOL, FLOAT32, INT64, Backend, MatmulWeights
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,10 @@ class Op:
     """Their gradients go into its backward too."""
     referenced_by_callers: tuple[Activation, ...] = ()
     """What its callers still refer to while it runs forward, where that is much and not saved."""
+    has_leaf: bool = False
+    """Its matrix is a bfloat16 leaf, which is there beside the parameters all the time."""
+    joins_gradients: bool = False
+    """The gradients of its outputs are written where that of its input lies."""
     is_middle_expert: bool = False
     """It stands for many that run one after another, none of which holds more than the first or the last,
     which are ops of their own."""
@@ -72,12 +76,21 @@ class Op:
     @property
     def has_weight_copy(self) -> bool:
         """Whether it multiplies with a bfloat16 copy of its matrix, and saves that."""
-        return self.is_matmul and self.output.element_bytes == BFLOAT16
+        return self.is_matmul and not self.has_leaf and self.output.element_bytes == BFLOAT16
 
     @property
     def autocast_caches_copy(self) -> bool:
         """Whether autocast itself keeps that copy until the loss is there, saved or not."""
         return self.has_weight_copy and self.stacked_elements is None
+
+    def gradient_bytes(self, backend: Backend) -> Size:
+        """Of its parameters, once they are complete.
+
+        A compiled backward pass hands over all of its gradients at its end, and only then become those of
+        leaves float32.
+        """
+        matrix = BFLOAT16 if self.has_leaf and backend.compiled else FLOAT32
+        return self.matrix_elements * matrix + self.other_parameters * FLOAT32
 
     @property
     def saved_storages(self) -> set[Activation]:
@@ -88,8 +101,10 @@ class Op:
 class OpGraph:
     """Operations in the order in which they run."""
 
-    def __init__(self, backend: Backend, *, single_sequence: bool = False) -> None:
-        self.backend = backend
+    def __init__(
+        self, backend: Backend, matmul_weights: MatmulWeights = "separate", *, single_sequence: bool = False
+    ) -> None:
+        self.backend, self.matmul_weights = backend, matmul_weights
         # The heads of a single sequence need no copy in another layout to be multiplied.
         self.single_sequence = single_sequence
         self.ops: list[Op] = []
@@ -113,14 +128,24 @@ class OpGraph:
         """`x` in float32; a compiled pass casts as it reads and stores nothing."""
         return x if self.backend.compiled else self.cast(name, x, FLOAT32)
 
-    def linear(self, name: str, x: Activation, out: Size, *, bias: bool) -> Activation:
-        """Every token times a matrix, perhaps with a bias."""
+    def linear(self, name: str, x: Activation, out: Size, *, bias: bool, has_leaf: bool = True) -> Activation:
+        """Every token times a matrix, perhaps with a bias. Without `has_leaf` it never has one."""
         return self.record(
             Op(
                 name, (x,), Activation(out, self.backend.matmul_bytes), saved=(("input", x),),
                 is_matmul=True, matrix_elements=x.elements * out, other_parameters=out if bias else 0,
+                has_leaf=has_leaf and self.matmul_weights == "leaves",
             )
         )  # fmt: skip
+
+    def linears(
+        self, name: str, x: Activation, outs: Mapping[str, Size], *, bias: bool
+    ) -> tuple[Activation, ...]:
+        """Several matrices times the same input, as one product where weights are joined."""
+        if self.matmul_weights == "separate":
+            return tuple(self.linear(f"{name}.{which}", x, out, bias=bias) for which, out in outs.items())
+        whole = self.linear(name, x, sum(outs.values()), bias=bias)
+        return self.split(name, whole, *outs.values(), joins_gradients=self.backend.compiled)
 
     def product(self, name: str, a: Activation, b: Activation, out: Size) -> Activation:
         """A product of two activations."""
@@ -147,10 +172,12 @@ class OpGraph:
         """`x` times a constant."""
         return self.record(Op(name, (x,), Activation(x.elements, x.element_bytes)))
 
-    def split(self, name: str, x: Activation, *widths: Size) -> tuple[Activation, ...]:
+    def split(
+        self, name: str, x: Activation, *widths: Size, joins_gradients: bool = False
+    ) -> tuple[Activation, ...]:
         """Parts of `x` side by side, in its storage."""
         parts = tuple(Activation(width, x.element_bytes, part_of=x) for width in widths)
-        self.record(Op(name, (x,), parts[0], other_outputs=parts[1:]))
+        self.record(Op(name, (x,), parts[0], other_outputs=parts[1:], joins_gradients=joins_gradients))
         return parts
 
     def copy(self, name: str, x: Activation, elements: Size | None = None) -> Activation:

@@ -24,10 +24,9 @@ from parambudget.arch.layers import (
     uses_eager_attention,
 )
 from parambudget.arch.sizes import take_models
-from parambudget.arch.tensors import tensors
 from parambudget.cost.flops import head_parameters
 from parambudget.cost.memory.backward import BackwardSnapshot, backward, compiled_recompute_maximum
-from parambudget.cost.memory.forward import ForwardPass, forward, masks
+from parambudget.cost.memory.forward import ForwardPass, document_mask_elements, forward, masks
 from parambudget.cost.memory.graph import largest, total_bytes
 from parambudget.cost.memory.state import optimizer_bytes, optimizer_scratch_bytes, weight_bytes
 from parambudget.cost.params import total
@@ -53,7 +52,7 @@ class MemorySnapshot:
     optimizer: Size
     """Its state."""
     weight_copies: Size
-    """Matrices in bfloat16."""
+    """Matrices in bfloat16: leaves, and what autocast has cast."""
     activations: Size
     """What the layers save for the backward pass."""
     logits: Size
@@ -198,7 +197,8 @@ class _Update:
     """Parameters of the model."""
     head_matrix: Size
     """Elements of the output head."""
-    head_and_bias: Size
+    head_gradient_bytes: Size
+    """Of the output head, its bias included."""
     weights_bytes: Size
     optimizer_bytes: Size
     input_bytes: Size
@@ -214,14 +214,21 @@ class _Update:
         windows = MICRO_BATCHES_LOADED * step.batch_size * (m.context_length + 1) * INT64
         rotated = m.mla.qk_rope_head_dim if m.mla else m.head_dim
         n_tables = (m.position == "rotary") * (1 if m.rope_theta_local is None else 2)
+        passed = forward(
+            m, step.backend, rows, step.batch_size, z_loss=step.z_loss > 0,
+            matmul_weights=step.matmul_weights, mask_documents=step.mask_documents,
+        )  # fmt: skip
+        mask_elements = (
+            document_mask_elements(m, step.backend, step.batch_size) if step.mask_documents
+            else prod(masks(m))
+        )  # fmt: skip
         return cls(
-            m, step, forward(m, step.backend, rows, step.batch_size, z_loss=step.z_loss > 0),
-            peak_layer_candidates(m), layer_kind_counts(m), total=total(m), head_matrix=head_parameters(m),
-            head_and_bias=sum(row.elements for row in tensors(m) if row.component == "lm_head"),
+            m, step, passed, peak_layer_candidates(m), layer_kind_counts(m), total=total(m),
+            head_matrix=head_parameters(m), head_gradient_bytes=passed.loss.gradient_bytes(step.backend),
             weights_bytes=_own_share(weight_bytes(m), step),
             optimizer_bytes=_own_share(optimizer_bytes(m, step.optimizer), step),
             input_bytes=windows + n_tables * m.context_length * rotated * FLOAT32,
-            mask_bytes=prod(masks(m)) * step.backend.matmul_bytes,
+            mask_bytes=mask_elements * step.backend.matmul_bytes,
         )  # fmt: skip
 
     @property
@@ -235,9 +242,16 @@ class _Update:
         return -(-self.n_tokens // self.step.loss_chunks)
 
     @property
-    def end_parameters(self) -> Size:
-        """Behind the last layer."""
-        return self.head_and_bias + self.passed.end.parameters
+    def end_gradient_bytes(self) -> Size:
+        """Of what is behind the last layer."""
+        return self.head_gradient_bytes + self.passed.end.gradient_bytes(self.step.backend)
+
+    @property
+    def leaf_bytes(self) -> Size:
+        """Of the bfloat16 leaves."""
+        ends = (self.passed.embedding, self.passed.end, self.passed.loss)
+        layers = (n * self.passed.layers[kind].leaf_elements for kind, n in self.kinds.items())
+        return sum(layers, start=sum(segment.leaf_elements for segment in ends)) * BFLOAT16
 
     @property
     def averaging_bytes(self) -> Size:
@@ -275,6 +289,13 @@ class _Update:
     def layer_parameters(self, layers: Mapping[LayerKind, Size]) -> Size:
         """Of so many layers of each kind."""
         return sum((n * self.passed.layers[kind].parameters for kind, n in layers.items()), start=0)
+
+    def layer_gradient_bytes(self, layers: Mapping[LayerKind, Size]) -> Size:
+        """Of so many layers of each kind whose backward pass is over."""
+        backend = self.step.backend
+        return sum(
+            (n * self.passed.layers[kind].gradient_bytes(backend) for kind, n in layers.items()), start=0
+        )
 
 
 def _own_share(size_bytes: Size, step: StepConfig) -> Size:
@@ -320,7 +341,7 @@ def _in_loss(update: _Update) -> Iterator[MemorySnapshot]:
         yield _in_pass(
             update, "loss", moment,
             activations=update.saved_bytes(update.kinds) + update.n_tokens * moment.saved_bytes,
-            copied=copied + moment.copied_elements, end_parameters=update.head_and_bias,
+            copied=copied + moment.copied_elements, end_gradients=update.head_gradient_bytes,
             in_flight=update.n_tokens * moment.in_flight_bytes + input_gradient,
         )  # fmt: skip
 
@@ -342,41 +363,41 @@ def _in_layer(update: _Update, phase: Phase, place: LayerPosition) -> Iterator[M
             update, phase, moment, activations=update.saved_bytes(place.before) + own,
             in_flight=update.n_tokens * moment.in_flight_bytes,
             copied=update.copied_elements(place.before) + (0 if step.shard else moment.copied_elements),
-            layer_parameters=update.layer_parameters(place.after), end_parameters=update.end_parameters,
+            layer_gradients=update.layer_gradient_bytes(place.after), end_gradients=update.end_gradient_bytes,
         )  # fmt: skip
 
 
 def _in_embedding(update: _Update) -> Iterator[MemorySnapshot]:
     """The backward pass of the embedding."""
-    step, all_layers = update.step, update.layer_parameters(update.kinds)
+    step, all_layers = update.step, update.layer_gradient_bytes(update.kinds)
     for moment in backward(update.passed.embedding, step.backend):
         yield _in_pass(
             update, "embedding", moment, activations=update.n_tokens * moment.saved_bytes,
             in_flight=update.n_tokens * moment.in_flight_bytes, copied=moment.copied_elements,
-            layer_parameters=all_layers, end_parameters=update.end_parameters,
+            layer_gradients=all_layers, end_gradients=update.end_gradient_bytes,
         )  # fmt: skip
     if update.m.tied and not step.backend.bf16 and step.loss_chunks == 1:
         # The two gradients of the table are added. The head's is a transposed view, to which autograd adds
         # nothing in place, so the sum is a third one. A cast or a sum of chunks is not a view.
-        table = update.head_matrix
+        table, embedding = update.head_matrix * FLOAT32, update.passed.embedding.gradient_bytes(step.backend)
         yield _in_pass(
-            update, "embedding", None, layer_parameters=all_layers, pending=2 * table * FLOAT32,
-            end_parameters=update.end_parameters + update.passed.embedding.parameters - table,
+            update, "embedding", None, layer_gradients=all_layers, pending=2 * table,
+            end_gradients=update.end_gradient_bytes + embedding - table,
         )  # fmt: skip
 
 
 def _in_pass(
-    update: _Update, phase: Phase, moment: BackwardSnapshot | None, *, layer_parameters: Size = 0,
-    end_parameters: Size = 0, pending: Size = 0, copied: Size = 0, activations: Size = 0, logits: Size = 0,
+    update: _Update, phase: Phase, moment: BackwardSnapshot | None, *, layer_gradients: Size = 0,
+    end_gradients: Size = 0, pending: Size = 0, copied: Size = 0, activations: Size = 0, logits: Size = 0,
     in_flight: Size = 0,
 ) -> MemorySnapshot:  # fmt: skip
-    """A moment when so many parameters of layers have their gradients, and so many behind the layers."""
+    """A moment when there are so many bytes of gradients of layers, and so many of what is behind them."""
     gathered = 0
     if update.step.shard:
         # What is outside of the layers; two layers, of which the next is on its way; gradients of one.
         outside, layer = update.total - update.layer_parameters(update.kinds), update.passed.layer_parameters
         gathered = outside * FLOAT32 + layer * (2 * update.step.backend.matmul_bytes + FLOAT32)
-    gradients = _gradient_bytes(update, phase, layer_parameters, end_parameters, moment) + pending
+    gradients = _gradient_bytes(update, phase, layer_gradients, end_gradients, moment) + pending
     return _snapshot(
         update, phase, gradients=gradients, weight_copies=copied * BFLOAT16,
         communication=update.averaging_bytes + gathered, activations=activations, logits=logits,
@@ -388,21 +409,21 @@ def _gradient_bytes(
     update: _Update, phase: Phase, layers: Size, ends: Size, moment: BackwardSnapshot | None
 ) -> Size:
     """Gradients of parameters: the sum of the micro-steps before, and those of this one so far."""
-    finished, unfinished = (moment.finished_parameters, moment.unfinished_bytes) if moment else (0, 0)
+    finished, unfinished = (moment.finished_bytes, moment.unfinished_bytes) if moment else (0, 0)
     step = update.step
-    before = update.total if step.accumulates else 0
+    before = update.total * FLOAT32 if step.accumulates else 0
     if step.shard:
         # A layer's are reduced when it is done, those outside of the layers when everything is done.
-        reduced = update.own_share((before if step.accumulates else layers) * FLOAT32)
-        return reduced + (ends + finished) * FLOAT32 + unfinished
+        return update.own_share(before if step.accumulates else layers) + ends + finished + unfinished
     is_one_graph = step.backend.compiled and (update.m.moe is None or step.backend.runs_experts_at_once)
     if step.accumulates and not is_one_graph:
-        # Each is added to the ones before as soon as it is there; a tied head's waits for the embedding's.
-        waits = update.m.tied and phase not in ("forward", "loss")
-        return (before + (update.head_matrix if waits else 0)) * FLOAT32 + unfinished
+        # Each is added to the ones before as soon as it is there; a tied head's waits for the embedding's,
+        # unless it is that of a leaf.
+        waits = update.m.tied and phase not in ("forward", "loss") and step.matmul_weights != "leaves"
+        return before + (update.head_matrix * FLOAT32 if waits else 0) + unfinished
     # A compiled backward pass hands over all gradients at its end; experts that run in turn cut it into many
     # passes.
-    return (before + layers + ends + finished) * FLOAT32 + unfinished
+    return before + layers + ends + finished + unfinished
 
 
 def _snapshot(
@@ -412,7 +433,8 @@ def _snapshot(
     has_masks = phase not in ("embedding", "optimizer") and update.masks_are_saved
     snapshot = MemorySnapshot(
         phase, weights=update.weights_bytes, gradients=gradients, optimizer=update.optimizer_bytes,
-        weight_copies=weight_copies, activations=activations, logits=logits, in_flight=in_flight,
+        weight_copies=weight_copies + update.leaf_bytes, activations=activations, logits=logits,
+        in_flight=in_flight,
         inputs=update.input_bytes + (update.mask_bytes if has_masks else 0), communication=communication,
         overhead=0,
     )  # fmt: skip

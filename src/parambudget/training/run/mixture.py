@@ -9,20 +9,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from math import lcm
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from parambudget.text.token_cache import TokenData
-from parambudget.training.dataloader import TokenArray, TokenWindows
-
-
-class Windows(Protocol):
-    """Training windows by their position in the whole run."""
-
-    def batch(self, first: int, n: int, /) -> TokenArray:
-        """Windows `first` to `first + n - 1`, as int64 of shape (n, context_length + 1)."""
+from parambudget.training.config import TrainConfig
+from parambudget.training.dataloader import TokenArray, Windows, training_windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +58,13 @@ class MixedWindows:
         return numbers[order], ranks[order], counts
 
 
-def training_windows(data: TokenData, context_length: int, seed: int) -> Windows:
-    """The windows that a run reads."""
+def run_windows(data: TokenData, context_length: int, config: TrainConfig) -> Windows:
+    """The windows that a run with these settings is trained on."""
     if not data.parts:
-        return TokenWindows(data.train, context_length, seed)
+        return training_windows(data, context_length, config)
     sets = [
         # Another order in each set, also where two are of the same length.
-        TokenWindows(part.data.train, context_length, seed + (number << 32))
+        training_windows(part.data, context_length, config.replace(seed=(config.seed + number) % 2**32))
         for number, part in enumerate(data.parts)
     ]
     return MixedWindows(sets, [part.share for part in data.parts])

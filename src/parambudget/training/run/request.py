@@ -14,6 +14,7 @@ from parambudget.formats.source import Source, load_whole_function, read_source
 from parambudget.formats.unread import require_readable
 from parambudget.training.evaluation.results import Evaluation
 from parambudget.training.metrics import StepMetrics, TrainResult, read_run_config, run_config_path
+from parambudget.training.profiling.update_profile import MOST_UPDATES, UpdateProfile
 from parambudget.training.run.requested import RequestedSettings, merge_sources, require_possible
 from parambudget.units import format_count
 
@@ -47,6 +48,8 @@ class RunOptions:
     """Shard the model among the processes; None leaves it to the plan."""
     wandb: str | None = None
     """Project of Weights & Biases to report to."""
+    profile: int | None = None
+    """How many updates to profile; None for none."""
     tensorboard: bool = False
     """Write event files of TensorBoard into the folder of the run."""
     trackio: str | None = None
@@ -91,6 +94,8 @@ class RunStart:
     """Dense FLOP/s of all devices; None if not known."""
     peak_memory_bytes: Callable[[], int | None]
     """The most memory used so far."""
+    compiles: bool
+    """The model is compiled in the first update: no trial has done so."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,8 @@ class TrainEvents:
     """The first update is next."""
     on_step: Callable[[StepMetrics], None] = lambda _: None
     """After each update."""
+    on_profile: Callable[[UpdateProfile], None] = lambda _: None
+    """The updates that were to be profiled have been."""
     on_notice: Callable[[str], None] = lambda _: None
     """Something that the caller should know and that does not end the run."""
     on_end: Callable[[TrainResult], None] = lambda _: None
@@ -173,6 +180,11 @@ def _require_consistent(options: RunOptions, steps: object) -> None:
         raise InputError("`resume` continues the run in a folder; name it with `out`")
     if options.hours is not None and not (math.isfinite(options.hours) and options.hours > 0):
         raise InputError(f"`hours={options.hours:g}` is not a duration; use a positive number")
+    if options.profile is not None and not 1 <= options.profile <= MOST_UPDATES:
+        raise InputError(
+            f"`profile={options.profile}` is not a number of updates to profile; use 1 to {MOST_UPDATES}, "
+            "such as 3"
+        )
 
 
 def _find_model(out: Path | None, init: Path | None) -> str:
