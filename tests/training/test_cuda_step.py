@@ -62,11 +62,11 @@ class Setting:
 WINDOWS = {"window": 256, "window_pattern": ["local", "global"]}
 EXPERTS = {"n_experts": 8, "n_experts_per_token": 2, "expert_intermediate_size": 256}
 SETTINGS = [
-    Setting("dense", [], 400),
-    Setting("grouped heads", ["--model", '{"n_kv_heads": 2}'], 400),
-    Setting("windows", ["--model", json.dumps(WINDOWS)], 400),
-    Setting("experts", ["--model", json.dumps(EXPERTS)], 600),
-    Setting("recomputed", ["--ac"], 500),
+    Setting("dense", [], 350),
+    Setting("grouped heads", ["--model", '{"n_kv_heads": 2}'], 350),
+    Setting("windows", ["--model", json.dumps(WINDOWS)], 350),
+    Setting("experts", ["--model", json.dumps(EXPERTS)], 640),
+    Setting("recomputed", ["--ac"], 420),
     Setting("chunks, AdamW", ["--chunks", "4", "--optimizer", "adamw"], 400),
 ]
 
