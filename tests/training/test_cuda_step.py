@@ -114,7 +114,8 @@ def test_an_update_is_two_graphs_one_wait_and_the_planned_memory(device, setting
 @pytest.mark.parametrize("shard", [False, True], ids=["DDP", "FSDP2"])
 def test_the_first_of_two_processes_waits_once_an_update(device, shard):
     # The other one does not exist: what NCCL would deliver from it is this one's own, or nothing.
-    flags = ["--processes", "2", *["--shard"][:shard]]
+    # DDP times its first ten updates, and waits for that.
+    flags = ["--processes", "2", "--updates", "14", *["--shard"][:shard]]
     trace = traced(device, flags)
     warm = trace["updates"][-1]
     assert trace["recompiles"] == []
