@@ -121,14 +121,13 @@ def moves_bytes(event: dict[str, Any]) -> bool:
 def part_of(op: Op) -> str:
     """The line of the table that an operation belongs to."""
     in_optimizer = any(name.startswith("Optimizer.step#") for name in op.callers)
-    is_gemm = bool(re.match("aten::(mm|addmm|bmm|baddbmm|_grouped_mm|_scaled)", op.name))
     if in_optimizer:
         if "adam" in op.name or any("Optimizer.step#Adam" in name for name in op.callers):
             return "AdamW"
-        return "Muon, GEMM" if is_gemm else "Muon, elementwise"
+        return "Muon, GEMM" if is_gemm(op) else "Muon, elementwise"
     if any("AccumulateGrad" in name for name in op.callers):
         return "accumulation"
-    if is_gemm:
+    if is_gemm(op):
         return "GEMM"
     if op.name.startswith("triton_"):
         made_of = op.name.split("_fused_")[-1]
@@ -144,14 +143,19 @@ def part_of(op: Op) -> str:
 def flops_of(op: Op) -> float:
     """Of a matmul, by the shapes of its arguments; 0 for everything else."""
     shapes = [shape for shape in op.arguments.get("Input Dims", []) if shape and isinstance(shape[0], int)]
-    if op.name in ("aten::addmm", "aten::baddbmm"):
+    if "add" in op.name:
         shapes = shapes[1:]
-    if not re.match("aten::(mm|addmm|bmm|baddbmm|_grouped_mm)$", op.name):
+    if not is_gemm(op):
         return 0.0
     a, b = shapes[:2]
     if op.name == "aten::_grouped_mm" and len(a) == len(b) == 2:
         return 2.0 * a[0] * a[1] * b[1]
     return 2.0 * math.prod(a) * b[-1]
+
+
+def is_gemm(op: Op) -> bool:
+    """Whether an operation is a matmul; those that add to a matrix may have copied it first."""
+    return bool(re.match("aten::(mm|addmm|bmm|baddbmm|_grouped_mm)_?$", op.name))
 
 
 def is_attention(op: Op) -> bool:
@@ -195,7 +199,7 @@ def bytes_of(op: Op) -> float:
         return sum(sizes[:2])
     if re.search(r"norm|sum|mean|amax|all$|any$|stack|cat$", op.name):
         return sum(sizes) * (2 if re.search("stack|cat$", op.name) else 1)
-    if re.match("aten::(mm|addmm|bmm|baddbmm|_grouped_mm)$", op.name):
+    if is_gemm(op):
         return sum(sizes) + (result_bytes(dims, types) if len(sizes) < 3 else 0)
     return sum(sizes) + (max(sizes, default=0.0) if not op.name.endswith("_") else sizes[0])
 
@@ -237,7 +241,11 @@ class Rates:
 def roofline(chrome: Path, trace: dict[str, Any], rates: Rates) -> dict[str, Part]:
     """The parts of an update."""
     parts = {name: Part() for name in PARTS}
-    ops = [op for op in recorded_ops(chrome) if not op.calls_others and not is_attention(op)]
+    ops = [
+        op
+        for op in recorded_ops(chrome)
+        if not (op.calls_others and not is_gemm(op)) and not is_attention(op)
+    ]
     n_calls = Counter((part_of(op), op.name) for op in ops)
     for op in ops:
         name = part_of(op)
