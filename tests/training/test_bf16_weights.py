@@ -226,10 +226,14 @@ def test_experts_that_run_at_once_have_leaves_with_the_gradients_of_autocast(fus
     model = small_model(**MODELS["experts"], fused_experts=fused, expert_bias=True)
     loss, gradients = learned(model, autocast_alone)
     monkeypatch.setattr(bf16_weights, "runs_at_once", lambda *_, **__: True)
-    module = init_module(model, 0, BF16)
-    n_expert_leaves = sum(isinstance(one, GroupedLinear | StackedLinear) for one in matmuls(module))
-    assert n_expert_leaves == model.n_layers * (3 if fused else 2)
+
+    def of_experts(module: Transformer) -> list[GroupedLinear | StackedLinear]:
+        """Alone: with those of the other matmuls, tokens would be sent to other experts here and there."""
+        return [one for one in matmuls(module) if isinstance(one, GroupedLinear | StackedLinear)]
+
+    assert len(of_experts(init_module(model, 0, BF16))) == model.n_layers * (3 if fused else 2)
+    monkeypatch.setattr(bf16_weights, "matmuls", of_experts)
     of_leaves, found = learned(model, leaves)
-    torch.testing.assert_close(of_leaves, loss)
+    assert torch.equal(of_leaves, loss)
     for name, gradient in gradients.items():
-        torch.testing.assert_close(found[name], gradient, rtol=0.02, atol=2e-4, msg=name)
+        torch.testing.assert_close(found[name], gradient, rtol=0.01, atol=1e-5, msg=name)
