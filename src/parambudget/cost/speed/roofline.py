@@ -50,8 +50,8 @@ CLIP_BYTES: Final = 12
 ADAMW_BYTES: Final = 28
 """Per parameter, fused: weight, gradient and two moments are read, all but the gradient written."""
 MUON_BYTES: Final = 54
-"""Per parameter of torch.optim.Muon beside its products: momentum 12, Nesterov 12, to bfloat16 6, norm and
-division 6, decay 8, update 10."""
+"""Per parameter of Muon beside its products: momentum 12, Nesterov 12, to bfloat16 and back 12, norm and
+division 6, decay and update 12."""
 CAST_BYTES: Final = 12
 """Per weight and micro-step under autocast: float32 to bfloat16, and its gradient back."""
 ACCUMULATE_BYTES: Final = 12
@@ -81,7 +81,7 @@ def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str,
         + _expert_kernel_launch(m, step, profile, n_tokens),
     }
     once = {
-        "optimizer": _optimizer(m, step, profile) / (step.world_size if step.shard else 1),
+        "optimizer": _optimizer(m, step, profile),
         "communication": _communication(m, step, profile, sum(micro.values())),
     }
     return {name: step.micro_steps_per_device * seconds for name, seconds in micro.items()} | once
@@ -224,15 +224,22 @@ def _optimizer(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
     n_hidden = sum(matrix.row.elements for matrix in hidden)
     moved = (CLIP_BYTES + ADAMW_BYTES) * (total(m) - n_hidden) + (CLIP_BYTES + MUON_BYTES) * n_hidden
     products = sum(
-        matrix.n_matrices
-        * np.maximum(_newton_schulz(profile, matrix.out_dim, matrix.in_dim), profile.matrix_seconds)
+        np.maximum(
+            matrix.n_matrices * _newton_schulz(profile, matrix.out_dim, matrix.in_dim) / step.world_size,
+            profile.matrix_seconds,
+        )
         for matrix in hidden
     )
-    return moved / profile.bandwidth_bytes + products
+    return moved / (step.world_size if step.shard else 1) / profile.bandwidth_bytes + products
+
+
+def clip_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
+    """Of the optimizer's seconds in an update, those for the norm of the gradient and its scaling."""
+    return CLIP_BYTES * total(m) / profile.bandwidth_bytes / (step.world_size if step.shard else 1)
 
 
 def _newton_schulz(profile: DeviceProfile, out: Size, into: Size) -> Size:
-    """The products of one matrix: Jordan 2024, as torch.optim.Muon has them."""
+    """The products of one matrix: Jordan 2024, as `training.muon` has them."""
     short, long, flops = np.minimum(out, into), np.maximum(out, into), profile.newton_schulz_flops
     gram = matmul_seconds(profile, flops, short, long, short)
     square = matmul_seconds(profile, flops, short, short, short)
