@@ -26,6 +26,7 @@ from parambudget.units import format_bytes, format_count, format_seconds
 if TYPE_CHECKING:
     from parambudget.text import prepare
     from parambudget.training.calibrate import CalibrationProgress
+    from parambudget.training.evaluation.scores import EvaluationProgress
 
 _PLAIN_SECONDS: Final = 10.0
 """Between two lines where the output is not a terminal."""
@@ -141,3 +142,32 @@ def calibration_progress(console: Console) -> Iterator[Callable[[CalibrationProg
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda stage: bar.update(task, completed=stage.share, description=stage.doing)
+
+
+@contextmanager
+def evaluation_progress(console: Console) -> Iterator[Callable[[EvaluationProgress], None]]:
+    """Gives the function to call as an evaluation advances."""
+    if not console.is_terminal:
+        last = perf_counter()
+
+        def show(now: EvaluationProgress) -> None:
+            nonlocal last
+            if perf_counter() - last > _PLAIN_SECONDS:
+                console.print(f"{now.share:4.0%}  {now.label}", highlight=False, soft_wrap=True)
+                last = perf_counter()
+
+        yield show
+        return
+    columns = (
+        TaskProgressColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"),
+        TimeRemainingColumn(compact=True),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks = {}
+
+        def update(now: EvaluationProgress) -> None:
+            if now.part not in tasks:
+                tasks[now.part] = bar.add_task(now.label, total=now.n_total)
+            bar.update(tasks[now.part], completed=now.n_done)
+
+        yield update

@@ -10,6 +10,7 @@ from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.render.commands import data_flag, runnable_command
 from parambudget.render.terminal import dim, table
 from parambudget.text.forms import describe_left_out
+from parambudget.training.evaluation.results import Evaluation, read_evaluations
 from parambudget.training.metrics import Run
 from parambudget.training.profiling.kernels import Part
 from parambudget.training.profiling.update_profile import TRACE, UpdateProfile
@@ -53,6 +54,10 @@ def _figures(figures: Mapping[str, Any]) -> dict[str, str]:
         "state": f"{state}, {figures['steps']:,} of {count_phrase(planned_steps, 'update')}",
         "parameters": f"{planned} (as planned)" if built == figures["planned"] else _mismatch(built, planned),
         "tokens": format_count(figures["tokens"]),
+        "mixture": ", ".join(
+            f"{each['name']} {format_share(each['share'], 1).removeprefix('+')} ({each['epochs']:.2f} epochs)"
+            for each in figures["mixture"]
+        ),
         "training time": format_seconds(figures["update_seconds"])
         + _beside_plan(seconds, lambda seconds: format_seconds(seconds * figures["steps"])),
         "speed": speed + _beside_plan(rate, lambda rate: f"{rate:,.0f}"),
@@ -70,6 +75,10 @@ def _figures(figures: Mapping[str, Any]) -> dict[str, str]:
             "not finite" if figures["evaluations"] else "not evaluated",
         ),
         "": _value_or(figures["val_bits_per_byte"], "{:.4f} bits per byte", ""),
+        "by set": ", ".join(
+            f"{name} {_value_or(loss, '{:.4f}', 'not finite')}"
+            for name, loss in (figures["val_loss_by_set"] or {}).items()
+        ),
         "best validation": _value_or(figures["best_val_loss"], "{:.4f} at step ", "")
         + _value_or(figures["best_step"], "{:,}", ""),
         "updates skipped": f"{figures['skipped']:,}",
@@ -86,6 +95,56 @@ def _mismatch(built: int | None, planned: str) -> str:
 
 def _value_or(value: float | None, form: str, missing: str) -> str:
     return missing if value is None else form.format(value)
+
+
+def evaluations_screen(run: Run) -> list[str]:
+    """A line for each evaluation of a run's checkpoints; none if there was none."""
+    rows = []
+    for evaluation in read_evaluations(run.folder):
+        figures = [
+            f"{row['figure']} {row['value']:.4f} on {row['file']}"
+            for row in evaluation.rows() if row["figure"] in ("acc_norm", "bits_per_byte")
+        ]  # fmt: skip
+        rows.append(["evaluated", f"{evaluation.checkpoint}: {', '.join(figures)}"])
+    return table(rows, left=(0, 1)) if rows else []
+
+
+def evaluation_screen(evaluation: Evaluation) -> list[str]:
+    """The screen of `eval`: what a checkpoint reaches, and how it was measured."""
+    rows = [["model", f"{evaluation.checkpoint}, on {evaluation.device}"], *evaluation_rows(evaluation)]
+    return table(rows, left=(0, 1))
+
+
+def evaluation_rows(evaluation: Evaluation) -> list[list[str]]:
+    """A name and a value for each figure of an evaluation."""
+    rows: list[list[str]] = []
+    if (choices := evaluation.choices) is not None:
+        guessing = f"guessing gets {format_share(choices.chance, 1).removeprefix('+')}"
+        rows += [
+            ["choices", f"{choices.file}: {count_phrase(choices.n_questions, 'question')}, {guessing}"],
+            ["acc", _accuracy(choices.acc, choices.acc_stderr)],
+            ["acc_norm", _accuracy(choices.acc_norm, choices.acc_norm_stderr) + " (per character)"],
+        ]
+        if choices.n_truncated:
+            cut = f"the beginning of the context cut off in {count_phrase(choices.n_truncated, 'question')}"
+            rows.append(["", f"{cut}, to fit context_length={evaluation.context_length:,}"])
+    if (text := evaluation.text) is not None:
+        documents = "" if text.n_documents is None else f"{count_phrase(text.n_documents, 'document')}, "
+        size = "" if text.n_bytes is None else f", {count_phrase(text.n_bytes, 'byte')}"
+        windows = f"in windows of {evaluation.context_length:,} that do not overlap"
+        rows += [
+            ["text", f"{text.file}: {documents}{count_phrase(text.n_tokens, 'token')}{size}"],
+            ["loss", f"{text.loss:.4f} nats per token, {windows}"],
+        ]
+        if text.bits_per_byte is not None:
+            rows.append(["", f"{text.bits_per_byte:.4f} bits per byte"])
+        elif text.lost_share is not None:
+            rows.append(["", f"{describe_loss(text.lost_share)} Bits per byte are left out."])
+    return rows
+
+
+def _accuracy(share: float, stderr: float | None) -> str:
+    return f"{share:.4f}" + ("" if stderr is None else f" ± {stderr:.4f}")
 
 
 def update_profile_screen(profile: UpdateProfile, folder: Path) -> list[str]:

@@ -77,6 +77,8 @@ class RunDisplay:
         self._run = run
         self._console.print(introduction(run.model, run.device, run.data, run.out, run.peak_flops))
         self._console.print(settings_table(run.settings, run.model))
+        if run.data.parts:
+            self._console.print(mixture_table(run.data, run.settings, run.model))
         self._status.show(_COMPILING if run.compiles else "making the first update")
 
     def show_step(self, step: StepMetrics) -> None:
@@ -190,6 +192,20 @@ def settings_table(completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
     tokens = f"{format_count(n_tokens)} {plural(n_tokens, 'token')}"
     updates = f"{count_phrase(config.steps, 'update')} of {count_phrase(update_tokens, 'token')}"
     return Group("", table, "", f"{updates}: {tokens}", "")
+
+
+def mixture_table(data: TokenData, completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
+    """The sets of a mixture, and how often the run reads each."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("set", "share", "tokens", "read by the run", "epochs"):
+        table.add_column(heading, justify="left" if heading == "set" else "right")
+    config = completed.config
+    n_tokens = config.steps * config.step.tokens_per_update(model.context_length)
+    for part in data.parts:
+        read, there = float(n_tokens * part.share), len(part.data.train)
+        share = format_share(float(part.share), 1).removeprefix("+")
+        table.add_row(part.name, share, format_count(there), format_count(read), f"{read / there:.2f}")
+    return Group(table, "")
 
 
 def conclusion(result: TrainResult, model: ModelConfig) -> Table:

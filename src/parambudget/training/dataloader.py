@@ -155,7 +155,9 @@ def document_windows(data: TokenData, context_length: int) -> DocumentWindows:
 
 
 def require_windows(data: TokenData, context_length: int) -> None:
-    """Refuse a text whose training or validation part is shorter than one window."""
+    """Refuse a text, or a set of a mixture, whose training or validation part is shorter than one window."""
+    for each in data.parts:
+        require_windows(each.data, context_length)
     for part, tokens in (("training", data.train), ("validation", data.validation)):
         if len(tokens) <= context_length:
             raise InputError(

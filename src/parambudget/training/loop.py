@@ -5,7 +5,7 @@ B batch   T tokens
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import count, islice, takewhile
@@ -27,13 +27,7 @@ from parambudget.text.token_cache import TokenData
 from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.async_saver import AsyncCheckpointSaver
 from parambudget.training.config import TrainConfig
-from parambudget.training.dataloader import (
-    TokenArray,
-    Windows,
-    document_windows,
-    require_windows,
-    training_windows,
-)
+from parambudget.training.dataloader import TokenArray, Windows, document_windows, require_windows
 from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
@@ -41,6 +35,7 @@ from parambudget.training.optimizer import CombinedOptimizer, clip_grad_norm, se
 from parambudget.training.profiling.kernels import DATA
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
+from parambudget.training.run.mixture import run_windows
 from parambudget.training.run.resume import restore_newest_checkpoint
 from parambudget.training.run.same_run import require_same_run
 from parambudget.training.run.state_reuse import ReusableState
@@ -349,11 +344,11 @@ class UpdateQueue:
         self, state: TrainState, model: ModelConfig, config: TrainConfig, data: TokenData, n_done: int,
         clock: "Clock", stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
-        self._state, self._config, self._data, self._clock = state, config, data, clock
+        self._state, self._config, self._clock = state, config, clock
         self._stop_requested, self._others_stop = stop_requested, False
-        windows = training_windows(data, model.context_length, config)
+        windows = run_windows(data, model.context_length, config)
         self._batches = prefetch(micro_batches(windows, n_done, config, state.compute, state.group))
-        self._held_out = validation_windows(data, model.context_length, config.eval_tokens)
+        self._held_out = validation_sets(data, model.context_length, config.eval_tokens)
         self._n_launched = n_done
         self._unread: deque[_LaunchedUpdate] = deque()
 
@@ -402,14 +397,12 @@ class UpdateQueue:
         if not is_due(step.step, config.eval_every, config):
             return step
         assert not self._unread, "the weights are those of a later update"
-        state = self._state
-        validation = evaluate(
-            state.loss_fn, self._held_out, self._data, config.step.batch_size, state.compute, state.group
-        )
-        return replace(
-            step, evaluated=True, val_loss=finite_or_none(validation.loss),
-            val_bits_per_byte=finite_or_none(validation.bits_per_byte),
-        )  # fmt: skip
+        state, size = self._state, config.step.batch_size
+        losses = [
+            evaluate(state.loss_fn, each.windows, each.data, size, state.compute, state.group)
+            for each in self._held_out
+        ]
+        return add_validation(step, self._held_out, losses)
 
     def must_stop(self) -> bool:
         """Whether to launch no more updates: this process is asked to stop, or, of several, any was when it
@@ -558,6 +551,62 @@ class ValidationLoss:
     bits_per_byte: float | None
     """Bits needed per byte of text; end-of-text tokens count as bits but not as bytes. None if it is not
     known how many bytes the tokens stand for."""
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationSet:
+    """The held-out windows of a text, or of one set in a mixture."""
+
+    name: str
+    share: float
+    """Of what the run reads; 1 for a single text."""
+    windows: TokenArray
+    data: TokenData
+
+
+def validation_sets(data: TokenData, context_length: int, max_tokens: int) -> list[ValidationSet]:
+    """The windows that a run evaluates itself on; in a mixture each set gets an equal number of tokens."""
+    if not data.parts:
+        return [ValidationSet(data.name, 1.0, validation_windows(data, context_length, max_tokens), data)]
+    each = max_tokens // len(data.parts)
+    return [
+        ValidationSet(
+            part.name, float(part.share), validation_windows(part.data, context_length, each), part.data
+        )
+        for part in data.parts
+    ]
+
+
+def add_validation(
+    step: StepMetrics, sets: Sequence[ValidationSet], losses: Sequence[ValidationLoss]
+) -> StepMetrics:
+    """The step with the evaluation after it.
+
+    Of a mixture, the loss is the mean in the shares of the sets, and its bits per byte those of a text with
+    these shares of tokens.
+    """
+    loss = sum(each.share * found.loss for each, found in zip(sets, losses, strict=True))
+    by_set = None
+    if len(sets) > 1:
+        by_set = {each.name: finite_or_none(found.loss) for each, found in zip(sets, losses, strict=True)}
+    return replace(
+        step, evaluated=True, val_loss=finite_or_none(loss), val_loss_by_set=by_set,
+        val_bits_per_byte=finite_or_none(_mean_bits_per_byte(sets, losses)),
+    )  # fmt: skip
+
+
+def _mean_bits_per_byte(sets: Sequence[ValidationSet], losses: Sequence[ValidationLoss]) -> float | None:
+    """Bits per byte of a text that has the sets' shares of tokens."""
+    if len(sets) == 1:
+        return losses[0].bits_per_byte
+    bits = n_bytes = 0.0
+    for each, found in zip(sets, losses, strict=True):
+        if not found.bits_per_byte:
+            return None
+        bits_per_token = found.loss / math.log(2)
+        bits += each.share * bits_per_token
+        n_bytes += each.share * bits_per_token / found.bits_per_byte
+    return bits / n_bytes
 
 
 def validation_windows(data: TokenData, context_length: int, max_tokens: int) -> TokenArray:

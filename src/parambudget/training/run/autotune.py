@@ -187,7 +187,7 @@ def settings_for_hours(
         require_length(steps)
         on_cpu = compute.device.type != "cuda"
         found = with_train_defaults(
-            {**fields, **timed, "steps": steps}, model, len(data.train), on_cpu=on_cpu
+            {**fields, **timed, "steps": steps}, model, data.n_unique_tokens, on_cpu=on_cpu
         )
         return replace(found, config=found.config.replace(step=first.config.step))
 

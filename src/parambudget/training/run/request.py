@@ -12,6 +12,7 @@ from parambudget.cost.params import total
 from parambudget.errors import InputError, without_advice
 from parambudget.formats.source import Source, load_whole_function, read_source
 from parambudget.formats.unread import require_readable
+from parambudget.training.evaluation.results import Evaluation
 from parambudget.training.metrics import StepMetrics, TrainResult, read_run_config, run_config_path
 from parambudget.training.profiling.update_profile import MOST_UPDATES, UpdateProfile
 from parambudget.training.run.requested import RequestedSettings, merge_sources, require_possible
@@ -49,6 +50,19 @@ class RunOptions:
     """Project of Weights & Biases to report to."""
     profile: int | None = None
     """How many updates to profile; None for none."""
+    tensorboard: bool = False
+    """Write event files of TensorBoard into the folder of the run."""
+    trackio: str | None = None
+    """Project of trackio to report to."""
+    eval_choices: Path | None = None
+    """Questions that the finished run is evaluated on."""
+    eval_text: Path | None = None
+    """A text that the finished run is evaluated on."""
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the finished run is evaluated on something."""
+        return self.eval_choices is not None or self.eval_text is not None
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,8 @@ class TrainEvents:
     """Something that the caller should know and that does not end the run."""
     on_end: Callable[[TrainResult], None] = lambda _: None
     """The run has finished, or was stopped and saved."""
+    on_evaluation: Callable[[Evaluation], None] = lambda _: None
+    """After the end: what the finished run reaches on what it was to be evaluated on."""
 
 
 def build_request(

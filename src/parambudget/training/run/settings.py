@@ -50,7 +50,7 @@ def resolve_settings(
     on_cpu = compute.device.type != "cuda"  # MPS computes as a CPU does, and shares its memory
 
     def resolve() -> ResolvedTrainConfig:
-        return with_train_defaults(fields, model, len(data.train), on_cpu=on_cpu, tokens=tokens)
+        return with_train_defaults(fields, model, data.n_unique_tokens, on_cpu=on_cpu, tokens=tokens)
 
     if shard:
         group.require_several()
