@@ -15,7 +15,7 @@ from parambudget.training import loop
 from parambudget.training.device import select_device
 from parambudget.training.muon import Muon
 from parambudget.training.optimizer import build_optimizer
-from parambudget.training.train_state import init_module
+from parambudget.training.train_state import init_module, init_train_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -185,7 +185,7 @@ def test_a_run_that_diverges_ends_with_the_same_row(data, tmp_path):
 def test_the_next_update_is_launched_before_the_figures_are_read(data):
     config = small_config(steps=6, eval_every=3)
     for late, n_launched in ((False, [1, 2, 3, 4]), (True, [2, 3, 3, 5])):
-        made = loop.init_train_state(small_model(), config, CPU)
+        made = init_train_state(small_model(), config, CPU)
         steps, seen = (
             loop.train_steps(made, small_model(), config, data, 0, loop.Clock(64, 1, None), read_late=late),
             [],

@@ -49,6 +49,6 @@ class JoinedLinear:
             weight = torch.cat([cast_for_matmul(part.weight) for part in self.parts])
         if weight is None:
             return tuple(part(x) for part in self.parts)
-        biases = [part.bias for part in self.parts if part.bias is not None]
+        biases: list[Tensor] = [part.bias for part in self.parts if part.bias is not None]
         bias = torch.cat(biases) if biases else None
         return F.linear(x, weight, bias).split([part.out_features for part in self.parts], dim=-1)

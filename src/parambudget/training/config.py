@@ -50,9 +50,7 @@ class TrainConfig(BaseModel):
 
     steps: PositiveInt = Field(description="Optimizer updates.")
     step: StepConfig = Field(exclude=True, description="How one update is executed.")
-    learning_rate: PositiveFloat = Field(
-        description="Peak learning rate of the matrices inside blocks; all other groups follow its schedule."
-    )
+    learning_rate: PositiveFloat = Field(description="Peak learning rate of the matrices in blocks.")
     embedding_learning_rate: PositiveFloat | None = Field(
         default=None,
         description="Peak learning rate of embeddings, a tied output head too. none: that of the matrices.",

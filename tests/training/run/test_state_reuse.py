@@ -36,7 +36,9 @@ def content(state: TrainState) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"qkv_bias": True, "ffn_bias": True, "norm": "layernorm", "norm_bias": True}, EXPERTS], ids=["dense", "bias", "experts"]
+    "changes",
+    [{}, {"qkv_bias": True, "ffn_bias": True, "norm": "layernorm", "norm_bias": True}, EXPERTS],
+    ids=["dense", "bias", "experts"],
 )
 def test_a_state_that_has_been_trained_serves_again_as_a_new_one(data, changes):
     model, config, states = small_model(**changes), small_config(steps=3, optimizer="muon"), ReusableState()

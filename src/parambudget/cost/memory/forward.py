@@ -409,9 +409,9 @@ def _experts_at_once(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activ
             other_parameters=moe.n_experts * (m.dim + (1 if moe.router_bias else 0)),
         )
     )  # fmt: skip
-    saved = [("logits", logits), ("indices", Activation(n_chosen, INT64))]
-    saved += [("rows", Activation(2, FLOAT32))] * (moe.router_scores == "softmax")
-    graph.record(Op(name, (logits,), weights, saved=tuple(saved)))
+    indices, rows = Activation(n_chosen, INT64), Activation(2, FLOAT32)
+    saved = (("logits", logits), ("indices", indices), ("rows", rows))
+    graph.record(Op(name, (logits,), weights, saved=saved))
     gathered = Activation(n_chosen * m.dim, n_bytes)
     orders = (("order", Activation(n_chosen, INT64)), ("order_back", Activation(n_chosen, INT64)))
     graph.record(Op(name, (x,), gathered, saved=orders))
@@ -422,6 +422,7 @@ def _experts_at_once(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activ
                 f"{name}.experts.{which}", (source,), Activation(n_chosen * out, n_bytes),
                 saved=(("input", source),), is_matmul=True, matrix_elements=moe.n_experts * width * out,
                 other_parameters=moe.n_experts * out if moe.expert_bias else 0,
+                has_leaf=graph.matmul_weights == "leaves",
             )
         )  # fmt: skip
 
@@ -429,8 +430,8 @@ def _experts_at_once(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activ
     gate = project("gate", gathered, m.dim, width) if m.gated else None
     between = _activate(graph, m, f"{name}.experts", gate, project("up", gathered, m.dim, width))
     outputs = project("down", between, width, m.dim)
-    saved = [("expert_outputs", outputs), ("weights", weights)]
-    return graph.record(Op(name, (outputs, weights), Activation(m.dim, n_bytes), saved=tuple(saved)))
+    saved_last = (("expert_outputs", outputs), ("weights", weights))
+    return graph.record(Op(name, (outputs, weights), Activation(m.dim, n_bytes), saved=saved_last))
 
 
 def _shared_experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation | None:
