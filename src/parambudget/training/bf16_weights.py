@@ -125,7 +125,7 @@ def matmuls(module: nn.Module) -> Iterator[Linear | JoinedLinear]:
     """Every matmul of a module with weights that all tokens pass through: not the routed experts."""
     if isinstance(module, SeparateExperts | FusedExperts):
         return
-    joined = module.vqk if isinstance(module, Attention) else None
+    joined = module.qk if isinstance(module, Attention) else None
     joined = module.gate_up if isinstance(module, FeedForward) else joined
     if joined is not None:
         yield joined
