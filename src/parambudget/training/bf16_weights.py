@@ -11,7 +11,7 @@ themselves, and FSDP gathers bfloat16 weights of its own.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class BFloat16Weights:
         copies: list[Tensor] = []
         for matmul in matmuls(module):
             parts = matmul.parts if isinstance(matmul, JoinedLinear) else (matmul,)
-            masters = tuple(part.weight for part in parts)
+            masters = tuple(cast(nn.Parameter, part.weight) for part in parts)
             n_rows = sum(map(len, masters))
             if matmul is module.lm_head:
                 n_rows = -(-n_rows // head_multiple) * head_multiple
