@@ -39,6 +39,8 @@ HEAVY = {
     "datasets": {"text/hosted.py"},
     "zstandard": {"text/compression.py"},
     "wandb": {"training/loggers/wandb_logger.py"},
+    "tensorboardX": {"training/loggers/tensorboard_logger.py"},
+    "trackio": {"training/loggers/trackio_logger.py"},
     "typer": {"cli"},
     "rich": {"render", "cli"},
     "numpy": {"arch", "cost", "scaling", "search", "planning", "text", "training", "render/figures.py"},

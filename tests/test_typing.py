@@ -34,6 +34,7 @@ reveal_type(result.checkpoint)
 reveal_type(pb.run("runs/mine"))
 reveal_type(pb.generate("runs/mine", "def").text)
 reveal_type(pb.export(plan, "hf"))
+reveal_type(pb.evaluate("runs/mine", text="held_out.txt").text)
 reveal_type(pb.PRESETS["gpt2"].published_count)
 reveal_type(pb.ACCELERATORS["h100-sxm"].memory_bytes)
 reveal_type(pb.verify(plan).differences)
@@ -66,7 +67,8 @@ pb.sovle("350M")  # wrong
 """
 REVEALED = [
     "ModelConfig", "int", "int", "Solution", "Solutions", "ModelConfig", "int", "float", "int",
-    "InferenceMemory", "Path | None", "TrainResult", "str", "Export", "int", "int", "tuple[Difference, ...]",
+    "InferenceMemory", "Path | None", "TrainResult", "str", "Export", "TextScore | None", "int", "int",
+    "tuple[Difference, ...]",
     "RunPlan", "Forecast | None", "Generation",
 ]  # fmt: skip
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from parambudget.api import (
         calibrate,
         count,
+        evaluate,
         export,
         formula,
         generate,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from parambudget.search.options import CountKind, Rank
     from parambudget.search.solutions import BetterSize, CurrentModel, Forecast, Solution, Solutions
     from parambudget.training.config import TrainConfig, TrainFields
+    from parambudget.training.evaluation.results import Evaluation
     from parambudget.training.generate import Generation
     from parambudget.training.metrics import StepMetrics, TrainResult
     from parambudget.training.run.request import RunStart, TrainEvents
@@ -87,6 +89,7 @@ __all__ = [
     "CurrentModel",
     "DeviceProfile",
     "Difference",
+    "Evaluation",
     "Export",
     "Forecast",
     "Formula",
@@ -128,6 +131,7 @@ __all__ = [
     "compute_optimal",
     "count",
     "estimate_loss",
+    "evaluate",
     "export",
     "formula",
     "generate",
@@ -160,6 +164,7 @@ _LAZY: Final = {
     "CurrentModel": "search.solutions",
     "DeviceProfile": "cost.speed.profile",
     "Difference": "nn.verify",
+    "Evaluation": "training.evaluation.results",
     "Export": "formats.equivalence",
     "Forecast": "search.solutions",
     "Formula": "cost.formula",
@@ -199,6 +204,7 @@ _LAZY: Final = {
     "compute_optimal": "scaling.compute_optimal",
     "count": "api",
     "estimate_loss": "scaling.loss",
+    "evaluate": "api",
     "export": "api",
     "formula": "api",
     "generate": "api",

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from parambudget.errors import MissingExtra
 
-Extra = Literal["data", "train", "wandb"]
+Extra = Literal["data", "tensorboard", "trackio", "train", "wandb"]
 
 TRAINING: Final = ("torch", "safetensors", "tokenizers")
 """Packages that training, and whatever builds a model or reads weights, needs of the extra `train`."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from parambudget.search.solutions import Solutions
     from parambudget.text.forms import TokenDtype
     from parambudget.training.config import TrainFields
+    from parambudget.training.evaluation.results import Evaluation
     from parambudget.training.generate import Generation
     from parambudget.training.metrics import TrainResult
     from parambudget.training.run.request import TrainEvents
@@ -281,10 +282,12 @@ def calibrate(device: str = "auto") -> DeviceProfile:
 
 
 def train(
-    source: ModelLike, /, out: str | PathLike[str], *, data: str | PathLike[str] | None = None,
+    source: ModelLike, /, out: str | PathLike[str], *,
+    data: str | PathLike[str] | Mapping[str, float] | None = None,
     token_dtype: TokenDtype | None = None, tokenizer: str | None = None, tokens: Count | None = None,
     hours: float | None = None, resume: bool = False, init: str | PathLike[str] | None = None,
-    device: str = "auto", events: TrainEvents | None = None, **settings: Unpack[TrainFields],
+    device: str = "auto", events: TrainEvents | None = None, eval_choices: str | PathLike[str] | None = None,
+    eval_text: str | PathLike[str] | None = None, **settings: Unpack[TrainFields],
 ) -> TrainResult:  # fmt: skip
     """Train a model and keep the run in `out`: `train("config.json", "runs/mine", hours=1.5)`.
 
@@ -293,7 +296,9 @@ def train(
     the length. `data` is text, a folder of prepared tokens, or tokens of llm.c, Megatron-LM or nanoGPT (which
     need `token_dtype`); `tokenizer` has made these, or makes tokens of the text. With `resume`, the run in
     `out` is resumed if there is one. `init` is a checkpoint or a Hugging Face folder whose weights a new run
-    starts from.
+    starts from. `eval_choices` and `eval_text` are what the finished run is evaluated on, as by `evaluate`.
+
+    A dict as `data`, {"web": 0.7, "books": 0.3}, is a mixture of several by weight.
 
     Without `data`, the text is that of the run to resume, else the source of Python's standard library, which
     is then read at most 20 times; `data="builtin"` names it for a longer run.
@@ -313,12 +318,27 @@ def train(
             hint = _hint(train, name, {*TRAIN_FIELDS, "shard"}, "see `help(pb.TrainConfig)`")
             raise ConfigError(f"{shorten(name)} is not a setting of a run; {hint}")
     options = RunOptions(
-        out=Path(out), data=None if data is None else Path(data), token_dtype=token_dtype,
+        out=Path(out), data=_data_source(data), token_dtype=token_dtype,
         tokenizer=tokenizer, tokens=_parse_count(tokens, "tokens"),
         hours=hours, resume=resume, init=None if init is None else Path(init), shard=shard,
+        eval_choices=None if eval_choices is None else Path(eval_choices),
+        eval_text=None if eval_text is None else Path(eval_text),
     )  # fmt: skip
     named = fspath(source) if isinstance(source, str | PathLike) else as_model(source, {})
     return run(lambda: build_request(named, {}, fixed, options), device=device, events=events)
+
+
+def _data_source(data: str | PathLike[str] | Mapping[str, float] | None) -> Path | None:
+    """The text of a run as it is named on the command line."""
+    if not isinstance(data, Mapping):
+        return None if data is None else Path(data)
+    from parambudget.text.mixture import MixtureSource, format_mixture, read_shares
+
+    sources = [MixtureSource(Path(path), str(weight)) for path, weight in data.items()]
+    if len(sources) < 2:
+        raise ConfigError("`data` is a mixture of fewer than two sets; give the path of the set alone")
+    read_shares(sources)
+    return format_mixture(sources)
 
 
 def run(folder: str | PathLike[str]) -> TrainResult:
@@ -411,6 +431,32 @@ def _whole_function(source: ModelLike | None) -> ModelConfig:
     if isinstance(source, str | PathLike):
         return load_whole_function(fspath(source), {}).model
     return as_model(source, {})
+
+
+def evaluate(
+    checkpoint: str | PathLike[str], *, choices: str | PathLike[str] | None = None,
+    text: str | PathLike[str] | None = None, token_dtype: TokenDtype | None = None, device: str = "auto",
+    on_notice: Callable[[str], None] = lambda _: None,
+) -> Evaluation:  # fmt: skip
+    """What a trained model reaches: `evaluate("runs/mine", choices="hellaswag_val.jsonl").choices.acc_norm`.
+
+    The checkpoint is the folder of a run, one of its checkpoints, or a Hugging Face folder. `choices` is a
+    file of JSON lines with context (or ctx), endings and label; `text` a held-out text or tokens in any form
+    that `train` reads, of which `token_dtype` is the type where the files have no header. Without both, the
+    held-out text of the run is read, all of it. The result is also kept in eval.json of the run; `on_notice`
+    gets what else there is to know.
+    """
+    require_packages("evaluate", TRAINING, ["train"])
+    from parambudget.training.device import select_device
+    from parambudget.training.evaluation.evaluate import EvaluationRequest
+    from parambudget.training.evaluation.evaluate import evaluate as evaluate_checkpoint
+
+    request = EvaluationRequest(
+        None if choices is None else Path(choices), None if text is None else Path(text), token_dtype
+    )
+    return evaluate_checkpoint(
+        Path(checkpoint), select_device(device), request, on_notice=on_notice
+    )  # fmt: skip
 
 
 def _parse_count(given: Count | None, name: str) -> int | None:

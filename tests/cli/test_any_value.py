@@ -26,7 +26,7 @@ COMMANDS = {
     "data prepare": ["text", "--tokenizer", "bpe", "--vocab-size", "300", "-o", "nowhere.txt/x"],
     "presets": [], "gpus": [], "calibrate": ["--show"], "runs show": ["text"],
     "train": [*MODEL, "--data", "nowhere", "--out", "made/run", *NO_RUN],
-    "sample": ["text", *NO_RUN],
+    "sample": ["text", *NO_RUN], "eval": ["text", *NO_RUN],
 }  # fmt: skip
 """What comes to an end within a moment, by command."""
 LONG = {

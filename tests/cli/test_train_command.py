@@ -130,6 +130,31 @@ def test_what_a_run_wrote_trains_it_again_wherever_that_is_said(here, parambudge
     ]
 
 
+NEW_SETTINGS = {
+    "embedding_learning_rate": None, "head_learning_rate": None, "scalar_learning_rate": None,
+    "embedding_weight_decay": 0.0, "head_weight_decay": None, "weight_decay_schedule": "constant",
+    "momentum_warmup_steps": 0, "embedding_beta1": None, "embedding_beta2": None, "head_beta1": None,
+    "head_beta2": None,
+}  # fmt: skip
+"""What a version without these settings did."""
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_of_a_version_without_these_settings_is_trained_as_it_was(here, parambudget, resume):
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS, "--momentum", "0.9")
+    path = here / "run/config.json"
+    document = json.loads(path.read_text())
+    for name in NEW_SETTINGS:
+        del document["train"][name]
+    path.write_text(json.dumps(document))
+    flags = ["--resume", "--out", "run"] if resume else ["run/config.json", "--out", "again"]
+    code, _, err = parambudget("train", *flags, "--device", "cpu")
+    assert (code, err) == (0, "")
+    found = settings_of(here / ("run" if resume else "again"))
+    assert {name: found[name] for name in NEW_SETTINGS} == NEW_SETTINGS
+    assert found["momentum"] == 0.9
+
+
 @pytest.mark.parametrize(("steps", "tenth"), [("60", 6), ("2", 1)])
 def test_another_length_chooses_again_what_no_person_gave(here, parambudget, steps, tenth):
     flags = ["--steps", "30", *SETTINGS[2:], "--save-every", "2", "--learning-rate"]

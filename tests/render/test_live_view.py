@@ -1,10 +1,15 @@
 import io
+import re
+from contextlib import closing
+from time import sleep
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 import parambudget as pb
+from parambudget.render import progress
+from parambudget.render.progress import StatusLine
 from parambudget.render.training import StepLine, introduction, live_progress
 from parambudget.training.metrics import StepMetrics
 
@@ -80,3 +85,36 @@ def test_the_convention_of_an_mfu_is_explained_before_the_first_one(tmp_path):
         console = Console(file=io.StringIO(), width=200)
         console.print(introduction(model, "cuda", data, tmp_path, peak))
         assert ("attention over the whole context" in console.file.getvalue()) == explained
+
+
+def status_of(console: Console, *texts: str, seconds: float = 0.0) -> str:
+    with closing(StatusLine(console)) as line:
+        for text in texts:
+            line.show(text)
+            sleep(seconds)
+    return console.file.getvalue()
+
+
+def test_what_is_being_done_is_a_plain_line_each_where_nothing_can_be_overwritten():
+    console = Console(file=io.StringIO(), width=20)
+    assert (
+        status_of(console, "reading the text of [b]", "compiling") == "reading the text of [b]\ncompiling\n"
+    )
+
+
+def test_a_long_wait_is_told_again_with_the_time_it_has_taken(monkeypatch):
+    monkeypatch.setattr(progress, "_SILENT_SECONDS", 0.05)
+    told = status_of(Console(file=io.StringIO()), "compiling", seconds=0.5).splitlines()
+    assert told[0] == "compiling"
+    assert re.fullmatch(r"compiling: [\d.]+ m?s so far", told[1])
+
+
+def test_on_a_terminal_it_is_one_line_with_a_clock_that_vanishes():
+    told = status_of(Console(file=io.StringIO(), force_terminal=True, width=80), "compiling [b]")
+    assert "compiling [b]" in told
+    assert "0:00:0" in told
+    assert told.endswith("\x1b[2K")
+
+
+def test_nothing_is_said_in_quiet():
+    assert status_of(Console(file=io.StringIO(), quiet=True), "compiling") == ""

@@ -1,22 +1,27 @@
 """What is true of two processes that compute together: called by each of them, raising where it is not."""
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from support.training_data import small_config, small_data, small_model
 from torch import Tensor, nn
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.testing import assert_close
 
+from parambudget.training.calibrate import random_text
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute, select_device
 from parambudget.training.distributed import ProcessGroup
 from parambudget.training.fsdp import ShardedMuon
-from parambudget.training.loop import accumulate_gradients
+from parambudget.training.loop import Clock, TrainJob, accumulate_gradients, train, train_steps
+from parambudget.training.muon import Muon
 from parambudget.training.optimizer import clip_grad_norm
 from parambudget.training.run.autotune import _try, attempts, first_that_fits, settings_that_fit
 from parambudget.training.run.defaults import with_train_defaults
+from parambudget.training.run.state_reuse import ReusableState
 from parambudget.training.train_state import TrainState, init_train_state
 
 CPU = select_device("cpu")
@@ -80,6 +85,39 @@ def experts_learn_as_in_one_process(group: ProcessGroup, _: Path) -> None:
             assert expected.correction.any()
 
 
+def buffers_stay_the_same_although_they_are_never_sent(group: ProcessGroup, _: Path) -> None:
+    """The corrections of routers, after updates in which each process has seen tokens of its own."""
+    model = small_model(n_experts=4, n_experts_per_token=2, expert_intermediate_size=18, correction_bias=True)
+    for shard in (False, True):
+        config = group.executed_config(small_config(gradient_accumulation_steps=2), CPU, shard=shard)
+        state = init_train_state(model, config, CPU, group)
+        data = random_text(model, 2_000)
+        for _step in islice(train_steps(state, model, config, data, 0, Clock(1, 1, None)), 3):
+            pass
+        for name, buffer in state.module.named_buffers():
+            of_main = buffer.clone()
+            dist.broadcast(of_main, 0)
+            assert torch.equal(buffer, of_main), name
+            assert "correction" not in name or buffer.any()
+
+
+def all_stop_after_the_same_update(group: ProcessGroup, folder: Path) -> None:
+    """Whoever is asked, and whether figures are read late or at once."""
+    data, config = (
+        group.main_process_first(lambda: small_data(folder)),
+        small_config(steps=50, gradient_accumulation_steps=2, eval_every=50, save_every=50),
+    )
+    for late in (False, True):
+        for asked in (0, 1):
+            answers = iter([False] * 4 + [group.rank == asked] + [False] * 9)
+            result = train(
+                TrainJob(small_model(), config, data, folder / f"{late}-{asked}"), device="cpu", group=group,
+                read_late=late, stop_requested=answers.__next__,
+            )  # fmt: skip
+            # Asked once before the first update, and then in each.
+            assert (result.steps, result.finished) == (5 if late else 4, False)
+
+
 def layers_that_travel_in_bfloat16_give_nearly_the_loss_of_one_process(group: ProcessGroup, _: Path) -> None:
     """As on a GPU. Both round to 8 bits, at places that are not all the same."""
     compute = Compute(torch.device("cpu"), "CPU", bf16=True, compiled=False, peak_flops=None)
@@ -102,25 +140,35 @@ def accumulated(state: TrainState, config: TrainConfig) -> tuple[Tensor, Tensor]
 
 
 def muon_makes_the_update_of_whole_matrices(group: ProcessGroup, _: Path) -> None:
-    """The same bits: tall, wide and square ones, more and fewer than processes, and one with a single row."""
+    """Tall, wide and square ones, more and fewer than processes, one with a single row, and experts in one
+    tensor; with a step that is skipped. Processes that hold all of them have the same bits."""
     draw, mesh = torch.Generator().manual_seed(0), group.device_mesh(torch.device("cpu"))
-    shapes = [(31, 20)] * 5 + [(20, 31)] * 2 + [(16, 16)] * 3 + [(1, 8)]
+    shapes = [(31, 20)] * 5 + [(20, 31)] * 2 + [(16, 16)] * 3 + [(1, 8), (3, 31, 20), (1, 20, 31)]
     first = [torch.randn(shape, generator=draw) for shape in shapes]
-    whole = [nn.Parameter(matrix.clone()) for matrix in first]
-    shared = [nn.Parameter(distribute_tensor(matrix, mesh, [Shard(0)])) for matrix in first]
+    alone, each, shared = (
+        [nn.Parameter(make(matrix)) for matrix in first]
+        for make in (Tensor.clone, Tensor.clone, lambda matrix: distribute_tensor(matrix, mesh, [Shard(0)]))
+    )
     settings = {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.95}
     optimizers = (
-        torch.optim.Muon(whole, **settings, adjust_lr_fn="match_rms_adamw"),
-        ShardedMuon(shared, **settings),
-    )
-    for _step in range(3):
-        for matrix, piece in zip(whole, shared, strict=True):
-            matrix.grad = torch.randn(matrix.shape, generator=draw)
-            piece.grad = distribute_tensor(matrix.grad, mesh, [Shard(0)])
+        Muon(alone, **settings), Muon(each, **settings, group=group),
+        ShardedMuon(shared, **settings, group=group),
+    )  # fmt: skip
+    for skipped in (0.0, 1.0, 0.0, 0.0):
+        for *whole, piece in zip(alone, each, shared, strict=True):
+            gradient = torch.randn(piece.shape, generator=draw) + (torch.nan if skipped else 0)
+            for matrix in whole:
+                matrix.grad = gradient.clone()
+            piece.grad = distribute_tensor(gradient, mesh, [Shard(0)])
         for optimizer in optimizers:
+            optimizer.found_inf = torch.tensor(skipped)
             optimizer.step()
-    for matrix, piece in zip(whole, shared, strict=True):
-        assert torch.equal(piece.full_tensor(), matrix)
+    for expected, whole, piece in zip(alone, each, shared, strict=True):
+        assert_close(whole, expected, rtol=1e-5, atol=1e-6)
+        assert_close(piece.full_tensor(), expected, rtol=1e-5, atol=1e-6)
+        of_main = whole.detach().clone()
+        dist.broadcast(of_main, 0)
+        assert torch.equal(whole, of_main)
 
 
 def settings_that_fit_are_agreed_on(group: ProcessGroup, folder: Path) -> None:
@@ -131,7 +179,7 @@ def settings_that_fit_are_agreed_on(group: ProcessGroup, folder: Path) -> None:
 
     def try_one(config: TrainConfig) -> None:
         tried.append(config.step.batch_size)
-        _try(model, data, CPU, group, config)
+        _try(model, data, CPU, group, ReusableState(), config)
         if group.rank == 1 and config.step.batch_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 

@@ -9,8 +9,10 @@ from support.training_data import small_config, small_model
 from torch._dynamo.utils import counters
 
 from parambudget.arch.config import ModelConfig
+from parambudget.nn import mlp
+from parambudget.nn.mlp import GroupedLinear, StackedLinear
 from parambudget.nn.transformer import Transformer
-from parambudget.training import loop
+from parambudget.training import bf16_weights, loop
 from parambudget.training.bf16_weights import BFloat16Weights, RefreshedLoss, matmuls
 from parambudget.training.device import select_device
 from parambudget.training.distributed import SINGLE_PROCESS
@@ -240,3 +242,18 @@ def test_a_bf16_run_that_is_resumed_ends_with_the_same_bits(data, tmp_path, monk
     train(replace(stopped, resume=True))
     ends = [(job.checkpoints / "step-6" / "model.safetensors").read_bytes() for job in (whole, stopped)]
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["separate", "fused"])
+def test_experts_that_run_at_once_have_leaves_with_the_gradients_of_autocast(fused, monkeypatch):
+    monkeypatch.setattr(mlp, "runs_at_once", lambda *_, **__: True)
+    model = small_model(**MODELS["experts"], fused_experts=fused, expert_bias=True)
+    loss, gradients = learned(model, autocast_alone)
+    monkeypatch.setattr(bf16_weights, "runs_at_once", lambda *_, **__: True)
+    module = init_module(model, 0, BF16)
+    n_expert_leaves = sum(isinstance(one, GroupedLinear | StackedLinear) for one in matmuls(module))
+    assert n_expert_leaves == model.n_layers * (3 if fused else 2)
+    of_leaves, found = learned(model, leaves)
+    torch.testing.assert_close(of_leaves, loss)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(found[name], gradient, rtol=0.02, atol=2e-4, msg=name)

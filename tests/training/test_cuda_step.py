@@ -96,6 +96,7 @@ def test_an_update_is_two_graphs_one_wait_and_the_planned_memory(device, setting
         "no graph breaks": trace["graph_breaks"] == 0,
         "no recompilation": trace["recompiles"] == [],
         "1 wait": waits == 1,
+        "the device is not idle meanwhile": warm["queued"] > 0,
         "no cudaMalloc": warm["malloc"] == 0,
         f"at most {setting.launches} launches": warm["launches"] <= setting.launches,
         "at least 1 GiB": peak >= GIB,
@@ -103,7 +104,8 @@ def test_an_update_is_two_graphs_one_wait_and_the_planned_memory(device, setting
     }
     assert all(found.values()), (
         f"{[claim for claim, true in found.items() if not true]}: {trace['graphs']} graphs, "
-        f"{trace['graph_breaks']} breaks, {trace['recompiles']}, {waits} waits, {warm['malloc']} mallocs, "
+        f"{trace['graph_breaks']} breaks, {trace['recompiles']}, {waits} waits with {warm['queued']} queued, "
+        f"{warm['malloc']} mallocs, "
         f"{warm['launches']} launches {warm['by_kind']} ({warm['optimizer_launches']} of the optimizer), "
         f"peak {peak / GIB:.3f} GiB, planned {planned / GIB:.3f}"
     )

@@ -311,6 +311,8 @@ def test_there_is_nobody_to_share_with_in_one_process(two):
         checks.weights_drawn_in_pieces_are_those_of_one_process,
         checks.every_choice_gives_the_gradient_of_one_process,
         checks.experts_learn_as_in_one_process,
+        checks.buffers_stay_the_same_although_they_are_never_sent,
+        checks.all_stop_after_the_same_update,
         checks.layers_that_travel_in_bfloat16_give_nearly_the_loss_of_one_process,
         checks.muon_makes_the_update_of_whole_matrices,
         checks.settings_that_fit_are_agreed_on,

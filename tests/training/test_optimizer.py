@@ -26,9 +26,14 @@ from parambudget.training.dataloader import TokenWindows
 from parambudget.training.device import Environment, select_device
 from parambudget.training.loss import build_loss
 from parambudget.training.metrics import StepMetrics
-from parambudget.training.optimizer import build_optimizer, clip_grad_norm, group_parameters
+from parambudget.training.optimizer import (
+    build_optimizer,
+    clip_grad_norm,
+    group_parameters,
+    set_schedule,
+)
 from parambudget.training.run.defaults import with_train_defaults
-from parambudget.training.schedule import learning_rate
+from parambudget.training.schedule import learning_rate, momentum, weight_decay_share
 from parambudget.training.train_state import TrainState
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,7 +43,8 @@ OPTIMIZERS = ("muon", "adamw")
 ATTENTION = r"(q|k|v|out|q_down|q_up|kv_down|kv_up)"
 FFN = r"ffn\.((shared|experts(\.\d+)?)\.)?(gate|up|down)"
 HIDDEN = re.compile(rf"(layers\.\d+\.(attention\.{ATTENTION}|{FFN})|project_(in|out))\.weight")
-ENDS = re.compile(r"(lm_head|layers\.\d+\.ffn\.(router|shared_gate))\.weight")
+HEAD = re.compile(r"(lm_head|layers\.\d+\.ffn\.(router|shared_gate))\.weight")
+EMBEDDINGS = re.compile(r"(embed|position)\.weight")
 
 
 def updated(data: TokenData, n: int, config: TrainConfig, model: ModelConfig | None = None) -> TrainState:
@@ -64,8 +70,8 @@ def test_every_parameter_is_in_one_group_and_its_role_says_which(model):
     named = dict(module.named_parameters())
     assert sum(map(len, vars(found).values())) == len(group_of) == len(named)
     for name, parameter in named.items():
-        patterns = {"hidden": HIDDEN, "ends": ENDS}
-        expected = [kind for kind, pattern in patterns.items() if pattern.fullmatch(name)] or ["undecayed"]
+        patterns = {"matrices": HIDDEN, "head": HEAD, "embeddings": EMBEDDINGS}
+        expected = [kind for kind, pattern in patterns.items() if pattern.fullmatch(name)] or ["scalars"]
         assert [group_of[id(parameter)]] == expected, name
 
 
@@ -118,6 +124,86 @@ def test_a_tied_head_is_the_embedding_and_a_head_of_its_own_is_decayed(tied):
     assert muon["weight_decay"] == 0.1
 
 
+OWN = {
+    "learning_rate": 0.02, "embedding_learning_rate": 0.2, "head_learning_rate": 0.004,
+    "scalar_learning_rate": 0.01, "final_learning_rate": 0.002, "weight_decay": 0.3,
+    "embedding_weight_decay": 0.01, "head_weight_decay": 0.02, "embedding_beta1": 0.8, "head_beta2": 0.96,
+}  # fmt: skip
+NAMED = ("matrices", "head", "embeddings", "scalars")
+
+
+def groups_after(step: int, optimizer: str, **changes: object) -> dict[str, dict[str, object]]:
+    """The optimizer's groups by name, as they are set for an update."""
+    model = small_model(tied=False, qkv_bias=True)
+    config = small_config(optimizer=optimizer, steps=40, warmup_steps=4, **OWN | changes)
+    made = build_optimizer(Transformer(model, device="cpu"), model, config)
+    set_schedule(made, config, step)
+    groups = {group["name"]: group for group in made.param_groups}
+    assert len(groups) == len(made.param_groups)
+    return groups
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("step", "share"), [(0, 0.25), (3, 1.0), (4, 1.0), (22, 0.55), (40, 0.1)])
+def test_every_group_has_its_own_rate_and_follows_the_same_schedule(optimizer, step, share):
+    groups = groups_after(step, optimizer)
+    peaks = dict(zip(NAMED, (0.02, 0.004, 0.2, 0.01), strict=True))
+    rates = {name: group["lr"] for name, group in groups.items()}
+    assert rates == pytest.approx({name: share * peak for name, peak in peaks.items()})
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_group_has_its_own_decay_and_betas(optimizer):
+    groups = groups_after(20, optimizer)
+    decays = {name: group["weight_decay"] for name, group in groups.items()}
+    assert decays == dict(zip(NAMED, (0.3, 0.02, 0.01, 0.0), strict=True))
+    betas = {name: group["betas"] for name, group in groups.items() if "betas" in group}
+    expected = {"embeddings": (0.8, 0.95), "head": (0.9, 0.96), "scalars": (0.9, 0.95)}
+    assert betas == expected | ({"matrices": (0.9, 0.95)} if optimizer == "adamw" else {})
+
+
+def test_a_group_without_settings_of_its_own_has_those_of_the_matrices():
+    none = dict.fromkeys(name for name in OWN if name.startswith(("embedding", "head", "scalar")))
+    groups = groups_after(22, "muon", **none | {"embedding_weight_decay": 0.0})
+    assert {group["lr"] for group in groups.values()} == {groups["matrices"]["lr"]}
+    assert (groups["head"]["weight_decay"], groups["embeddings"]["weight_decay"]) == (0.3, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [("constant", [0.3, 0.3, 0.3, 0.3]), ("proportional", [0.3, 0.3, 0.165, 0.03])]
+)
+def test_weight_decay_is_constant_or_falls_with_the_rate_once_that_is_warm(schedule, expected):
+    found = [
+        groups_after(step, "muon", weight_decay_schedule=schedule)["matrices"]["weight_decay"]
+        for step in (0, 4, 22, 40)
+    ]
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"momentum_warmup_steps": 0}, [0.95, 0.95, 0.95, 0.95]),
+        ({"momentum_warmup_steps": 20}, [0.85, 0.9, 0.95, 0.95]),
+        ({"momentum_warmup_steps": 20, "momentum": 0.5}, [0.5, 0.5, 0.5, 0.5]),
+    ],
+)
+def test_momentum_rises_from_085_to_the_setting(settings, expected):
+    found = [groups_after(step, "muon", **settings)["matrices"]["momentum"] for step in (0, 10, 20, 40)]
+    assert found == pytest.approx(expected)
+
+
+@given(st.integers(0, 400), st.integers(0, 400), st.floats(0, 0.999))
+def test_the_schedules_depend_on_the_step_alone_and_stay_in_their_bounds(step, warm_up, value):
+    config = small_config(
+        steps=300, momentum=value, momentum_warmup_steps=warm_up, weight_decay_schedule="proportional",
+        final_learning_rate=0.0,
+    )  # fmt: skip
+    assert min(0.85, value) <= momentum(step, config) <= value
+    assert 0 <= weight_decay_share(step, config) <= 1
+    assert momentum(step, config) <= momentum(step + 1, config)
+
+
 def test_under_muon_the_other_tensors_move_as_under_adamw(data):
     before = weights(updated(data, 0, small_config()))
     muon, adamw = (weights(updated(data, 1, small_config(optimizer=name))) for name in OPTIMIZERS)
@@ -166,7 +252,10 @@ def test_the_state_of_muon_goes_out_and_in_as_a_dict(data):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_resumed_run_ends_with_the_same_weights_optimizer_and_losses(data, tmp_path, optimizer):
-    settings = small_config(optimizer=optimizer, schedule="wsd", eval_every=6, save_every=2)
+    settings = small_config(
+        optimizer=optimizer, schedule="wsd", eval_every=6, save_every=2, embedding_learning_rate=1e-2,
+        scalar_learning_rate=1e-3, momentum_warmup_steps=4, weight_decay_schedule="proportional",
+    )  # fmt: skip
     asked_to_stop = iter([False, False, False, True])
     loop.train(loop.TrainJob(small_model(), settings, data, tmp_path / "whole"), device="cpu")
     for stopped in (lambda: next(asked_to_stop), lambda: False):
@@ -296,6 +385,15 @@ def test_a_gradient_longer_than_grad_clip_is_scaled_to_it(longest, norm_after):
     parameter.grad = torch.tensor([3.0, 4.0])
     assert clip_grad_norm([parameter], longest) == 5
     assert parameter.grad.norm() == pytest.approx(norm_after, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["head_learning_rate", "head_weight_decay", "head_beta1", "head_beta2"])
+def test_a_setting_of_the_head_is_refused_where_the_head_is_the_embedding(name):
+    message = rf"^{name}=0.5 is for an output head .* tied .*; use `{name.replace('head', 'embedding')}`"
+    with pytest.raises(ConfigError, match=message):
+        with_train_defaults({name: 0.5}, small_model(tied=True), 10**6, on_cpu=True)
+    for model in (small_model(tied=False), small_model(tied=True, n_experts=4, n_experts_per_token=2)):
+        assert getattr(with_train_defaults({name: 0.5}, model, 10**6, on_cpu=True).config, name) == 0.5
 
 
 @pytest.mark.parametrize("given", [{}, {"steps": 50}, {"schedule": "wsd", "optimizer": "adamw", "seed": 3}])

@@ -33,9 +33,11 @@ _ARGUMENTS: Final = frozenset({
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
     "shard", "data", "token_dtype", "out", "resume", "init", "steps", "device", "wandb",
-    "save_every", "keep", "eval_every", "eval_tokens",
+    "tensorboard", "trackio", "save_every", "keep", "eval_every", "eval_tokens",
     # of preparing text
     "tokenizer", "validation", "end_of_text", "workers", "field", "separator", "skip_bad_lines",
+    # of an evaluation
+    "choices", "text", "eval_choices", "eval_text",
     # of a generation and an export
     "temperature", "top_k", "top_p", "num_samples", "seed", "to", "model_type", "weights", "force",
 })  # fmt: skip
@@ -233,16 +235,11 @@ SourceArgument = Annotated[
 StyleOption = Annotated[
     StyleName | None,
     typer.Option(
-        help="Choices to start from. modern: QK-norm, ReLU^2 without a gate, capped logits, untied head.",
+        help="modern: QK-norm, ReLU^2 without a gate, capped logits, untied head.",
         show_default="llama",
     ),
 ]
-DeviceOption = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME", help="auto (CUDA, else the CPU), cpu, cuda, cuda:N, or mps: Apple's GPU, untried."
-    ),
-]
+DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N, or mps (untried).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 

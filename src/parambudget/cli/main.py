@@ -36,8 +36,8 @@ VersionOption = Annotated[
     typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
 ]
 COMMANDS: Final = (
-    "count", "solve", "plan", "report", "verify", "export", "data", "train", "runs", "sample", "presets",
-    "gpus", "calibrate",
+    "count", "solve", "plan", "report", "verify", "export", "data", "train", "runs", "sample", "eval",
+    "presets", "gpus", "calibrate",
 )  # fmt: skip
 _WITHOUT_ARGUMENTS: Final = ("presets", "gpus", "calibrate")
 """Commands that do something without any."""

@@ -29,7 +29,7 @@ MACHINE_PANEL = "The machine, its price and the text"
 
 
 @with_model_fields()
-@with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS))
+@with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS.keys() - {"z_loss"}))
 def plan(
     source: SourceArgument = None,
     style: StyleOption = None,

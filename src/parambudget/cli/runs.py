@@ -63,21 +63,46 @@ def show(
     if figure is not None:
         _draw_loss(readable, figure)  # it was asked for: if it fails, nothing else is printed
     if as_json:
-        print_json(readable[0].as_dict() if len(folders) == 1 else [run.as_dict() for run in readable])
+        documents = [_document(run) for run in readable]
+        print_json(documents[0] if len(folders) == 1 else documents)
     else:
         _show_runs(readable, figure, beside=len(folders) == 1)
     if failures:
         raise typer.Exit(InputError.exit_code)
 
 
+def _document(run: "Run") -> dict[str, object]:
+    from parambudget.training.evaluation.results import read_evaluations
+
+    return {**run.as_dict(), "eval": [each.as_dict() for each in read_evaluations(run.folder)]}
+
+
 def _show_runs(readable: "list[Run]", figure: Path | None, *, beside: bool) -> None:
-    from parambudget.render.runs import runs_screen
+    from parambudget.render.runs import evaluations_screen, runs_screen
 
     print_lines(runs_screen(readable))
+    for run in readable:
+        if lines := evaluations_screen(run):
+            print_lines(lines)
     if figure is not None:
         typer.echo(f"loss curve: {figure}")
     elif beside:
         _draw_loss_beside(readable[0])
+    if beside:
+        _show_profile(readable[0])
+
+
+def _show_profile(run: "Run") -> None:
+    """Where the time of its updates went, if some were profiled."""
+    from parambudget.render.runs import update_profile_screen
+    from parambudget.training.profiling.update_profile import PROFILE, UpdateProfile
+
+    if not (run.folder / PROFILE).exists():
+        return
+    try:
+        print_lines(update_profile_screen(UpdateProfile.read(run.folder), run.folder))
+    except InputError as error:
+        print_notice(f"no profile is shown: {error}")
 
 
 def _draw_loss(runs: "list[Run]", figure: Path) -> None:

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -17,6 +18,7 @@ from parambudget.cli._options import (
     StyleOption,
     parse_path,
     print_json,
+    print_lines,
     print_notice,
     require_model,
     require_torch,
@@ -27,6 +29,7 @@ from parambudget.errors import ConfigError
 from parambudget.render.commands import data_flag, runnable_command
 from parambudget.text.forms import TokenDtype
 from parambudget.training.config import TRAIN_FIELDS
+from parambudget.training.evaluation.results import Evaluation
 from parambudget.training.launch import launched_processes
 from parambudget.training.metrics import TrainResult
 from parambudget.training.run.request import (
@@ -57,7 +60,7 @@ def train(
         typer.Option(
             parser=parse_path,
             metavar="PATH",
-            help="Text or tokens: a file, a folder, or what `data prepare` made.",
+            help="Text or tokens: a file, a folder, or what `data prepare` made; A=0.7,B=0.3 mixes several.",
             show_default="builtin (Python's standard library)",
         ),
     ] = None,
@@ -128,6 +131,48 @@ def train(
             rich_help_panel=RUN_PANEL,
         ),
     ] = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard/--no-tensorboard",
+            help="Also write event files for TensorBoard into DIR/tensorboard (needs the extra tensorboard).",
+            rich_help_panel=MORE_PANEL,
+        ),
+    ] = False,
+    trackio: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROJECT",
+            help="Also report to trackio, on this machine (needs the extra trackio).",
+            rich_help_panel=MORE_PANEL,
+        ),
+    ] = None,
+    eval_choices: Annotated[
+        Path | None,
+        typer.Option(
+            parser=parse_path,
+            metavar="FILE",
+            help="At the end, evaluate on these multiple-choice questions (see `parambudget eval`).",
+            rich_help_panel=MORE_PANEL,
+        ),
+    ] = None,
+    eval_text: Annotated[
+        Path | None,
+        typer.Option(
+            parser=parse_path,
+            metavar="FILE",
+            help="At the end, give the bits per byte of this text.",
+            rich_help_panel=MORE_PANEL,
+        ),
+    ] = None,
+    profile: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Profile N updates, such as 3, after two others: where their time goes, and a trace.",
+            rich_help_panel=MORE_PANEL,
+        ),
+    ] = None,
     *,
     fields: dict[str, Any],
     settings: dict[str, object],
@@ -155,7 +200,11 @@ def train(
 
     def build() -> RunRequest:
         n_tokens = parse_count(tokens, "--tokens") if tokens is not None else None
-        options = RunOptions(out, data, token_dtype, tokenizer, n_tokens, hours, resume, init, shard, wandb)
+        options = RunOptions(
+            out, data, token_dtype, tokenizer, n_tokens, hours, resume, init, shard, wandb=wandb,
+            profile=profile, tensorboard=tensorboard, trackio=trackio, eval_choices=eval_choices,
+            eval_text=eval_text,
+        )  # fmt: skip
         return build_request(source, fields, settings, options)
 
     def resume_command(folder: Path) -> str:
@@ -183,8 +232,14 @@ def _run(
         # before.
         request = build()
         build = lambda: request  # noqa: E731
-    from parambudget.render.training import RunDisplay
-    from parambudget.training.run.orchestration import run
+    from parambudget.render.progress import StatusLine, make_console
+
+    with closing(StatusLine(make_console(quiet=as_json))) as status:
+        if status.is_live:
+            status.show("loading torch")
+        from parambudget.render.runs import evaluation_screen
+        from parambudget.render.training import RunDisplay
+        from parambudget.training.run.orchestration import run
 
     with RunDisplay(quiet=as_json) as display:
 
@@ -195,11 +250,22 @@ def _run(
                 print_notice(
                     f"stopped by {by} after step {result.steps}; continue with: {resume_command(display.out)}"
                 )
-            if as_json:
-                print_json(result.as_dict())
+            results.append(result)
 
+        results: list[TrainResult] = []
+        evaluations: list[Evaluation] = []
         events = TrainEvents(
             on_status=display.show_status, on_start=display.show_start, on_step=display.show_step,
-            on_notice=print_notice, on_end=show_end,
+            on_profile=display.show_profile, on_notice=print_notice, on_end=show_end,
+            on_evaluation=evaluations.append,
         )  # fmt: skip
-        run(build, device=device, events=events, stop=stop)
+        try:
+            run(build, device=device, events=events, stop=stop)
+        finally:  # a run that cannot be evaluated has finished all the same
+            if as_json:
+                for result in results:
+                    found = evaluations[0].as_dict() if evaluations else None
+                    print_json(result.as_dict() | ({"eval": found} if found else {}))
+    if not as_json:
+        for evaluation in evaluations:
+            print_lines(evaluation_screen(evaluation))

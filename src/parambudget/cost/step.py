@@ -119,6 +119,10 @@ class StepConfig(BaseModel):
         default=0.0,
         description="Weight of the z-loss (mean squared log of the softmax denominator) added to the loss.",
     )
+    mask_documents: bool = Field(
+        default=False,
+        description="A token attends only to its own document, and windows begin at one where they can.",
+    )
     shard: bool = Field(
         default=False,
         exclude=True,
@@ -138,6 +142,8 @@ class StepConfig(BaseModel):
     def _check_world_size(self) -> Self:
         if self.shard and self.world_size == 1:
             raise ValueError("shard=True divides a model among processes, and world_size=1; use 2 or more")
+        if self.shard and self.mask_documents:
+            raise ValueError("mask_documents=True cannot be used with shard=True; leave one of them out")
         whole, left = divmod(self.gradient_accumulation_steps, self.world_size)
         if left:
             raise ValueError(
@@ -217,6 +223,7 @@ class StepFields(TypedDict, total=False):
     gradient_checkpointing: bool
     loss_chunks: int
     z_loss: float
+    mask_documents: bool
     shard: bool
 
 

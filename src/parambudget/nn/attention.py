@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, activate_flash_attention_impl, sdpa_kernel
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from parambudget.arch.blocks import MLAConfig
 from parambudget.arch.config import ModelConfig
@@ -76,6 +77,10 @@ NO_KERNEL: Final = ("No available kernel", "No viable backend for scaled_dot_pro
 """What torch says, on CUDA and elsewhere, where none of the allowed kernels can run."""
 _HALF: Final = (torch.bfloat16, torch.float16)
 _HOPPER: Final = (9, 0)
+_FLEX_HEAD_DIM: Final = 16
+"""FlexAttention takes no narrower heads."""
+AttentionMask = Tensor | BlockMask | None
+"""What is added to the scores; or which blocks of them there are; or a causal mask."""
 
 
 def fused_backends(query: Tensor) -> AbstractContextManager[None]:
@@ -126,16 +131,18 @@ def attend(
     q_BHTK: Tensor,
     k_BGSK: Tensor,
     v_BGSV: Tensor,
-    mask: Tensor | None,
+    mask: AttentionMask,
     options: ScoreOptions,
     sinks_H: Tensor | None,
 ) -> Tensor:
     """The weighted values, (B, H, T, V).
 
-    The mask is added to the scores; without one a query sees every key up to its own, and a single query sees
-    all of them.
+    The mask is added to the scores, or says which of them there are; without one a query sees every key up to
+    its own, and a single query sees all of them.
     """
     group = options.group
+    if isinstance(mask, BlockMask):
+        return _flex_attention(q_BHTK, k_BGSK, v_BGSV, mask, options)
     # torch states grouped heads for CUDA (and has them on the CPU), not for MPS.
     grouped_by_torch = group == 1 or q_BHTK.device.type != "mps"
     if mask is None and not options.eager and grouped_by_torch:
@@ -147,6 +154,21 @@ def attend(
         return _attention_weights(q_BHTK, k_BHSK, mask, options, sinks_H).to(v_BHSV.dtype) @ v_BHSV
     causal = mask is None and q_BHTK.shape[2] > 1
     return _sdpa(q_BHTK, k_BHSK, v_BHSV, options, mask=mask, is_causal=causal)
+
+
+def _flex_attention(
+    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSV: Tensor, mask: BlockMask, options: ScoreOptions
+) -> Tensor:
+    """Attention that computes only the blocks of scores in which something is visible."""
+    n_values, scale = v_BGSV.shape[-1], _score_scale(q_BHTK, options)
+    q_BHTK, k_BGSK, v_BGSV = (
+        _pad_head_dim(x, max(x.shape[-1], _FLEX_HEAD_DIM)) for x in (q_BHTK, k_BGSK, v_BGSV)
+    )
+    y_BHTV = flex_attention(
+        q_BHTK, k_BGSK, v_BGSV, block_mask=mask, scale=scale, enable_gqa=options.group > 1
+    )
+    assert isinstance(y_BHTV, Tensor)  # it returns more only where that is asked for
+    return y_BHTV[..., :n_values]
 
 
 def _sdpa(
@@ -224,7 +246,7 @@ class Attention(nn.Module):
             m.attention_multiplier, m.kv_group, m.attention_softcap, uses_eager_attention(m)
         )
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask = None) -> Tensor:
         """The attention output of every token, (B, T, D)."""
         q_BHTK, kv = self.project_qkv(x_BTD, rotation)
         return self.attend_to(q_BHTK, kv, mask)
@@ -243,7 +265,7 @@ class Attention(nn.Module):
             k_BTGK = apply_rotary(k_BTGK, rotation).to(v_BTGK.dtype)
         return q_BTHK.transpose(1, 2), (k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2))
 
-    def attend_to(self, q_BHTK: Tensor, kv: CachedKV, mask: Tensor | None) -> Tensor:
+    def attend_to(self, q_BHTK: Tensor, kv: CachedKV, mask: AttentionMask) -> Tensor:
         """The attention output of the queries over the keys and values of all tokens so far."""
         y_BHTK = attend(q_BHTK, *kv, mask, self.options, self.sinks)
         return self.out(y_BHTK.transpose(1, 2).flatten(2))
@@ -284,7 +306,7 @@ class LatentAttention(nn.Module):
         self.sinks = nn.Parameter(torch.zeros(m.n_heads)) if m.attention_sinks else None
         self.options = ScoreOptions(m.attention_multiplier, 1, m.attention_softcap, uses_eager_attention(m))
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask = None) -> Tensor:
         """The attention output of every token, (B, T, D)."""
         q_BHTK, kv = self.project_qkv(x_BTD, rotation)
         return self.attend_to(q_BHTK, kv, mask)
@@ -299,7 +321,7 @@ class LatentAttention(nn.Module):
         q_BTHK = torch.cat((q_nope, apply_rotary(q_rope, rotation).to(q_nope.dtype)), dim=-1)
         return q_BTHK.transpose(1, 2), (latent_BTL.unsqueeze(1), key_BT1R.transpose(1, 2))
 
-    def attend_to(self, q_BHTK: Tensor, kv: CachedKV, mask: Tensor | None) -> Tensor:
+    def attend_to(self, q_BHTK: Tensor, kv: CachedKV, mask: AttentionMask) -> Tensor:
         """The attention output of the queries over the keys and values that the latents are expanded to."""
         latent_B1SL, key_B1SR = kv
         expanded = self.kv_up(latent_B1SL.squeeze(1)).unflatten(-1, (-1, sum(self.kv_split)))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from parambudget.arch.rope_scaling import RopeScaling
-from parambudget.nn.attention import Attention, CachedKV, LatentAttention
+from parambudget.nn.attention import Attention, AttentionMask, CachedKV, LatentAttention
 from parambudget.nn.rope_scaling import is_long
 from parambudget.nn.rotary import Rotation
 from parambudget.nn.transformer import Transformer
@@ -69,7 +69,7 @@ class CachedAttention(nn.Module):
         self.capacity = capacity if window is None else min(capacity, window)
         self.cache: CachedKV | None = None
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask = None) -> Tensor:
         """The attention output of every new token, (B, T, D)."""
         q_BHTK, new = self.attention.project_qkv(x_BTD, rotation)
         return self.attention.attend_to(q_BHTK, self._update(new), mask)

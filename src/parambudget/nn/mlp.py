@@ -228,13 +228,36 @@ def grouped_linear(x_MI: Tensor, weight_EOI: Tensor, bias_EO: Tensor | None, end
     return F.grouped_mm(x_MI, weight_EOI.transpose(1, 2), offs=ends)[:, :n_out]
 
 
+class GroupedLinear:
+    """One or more linear maps of each expert, given expert by expert, multiplied as one matrix each. No
+    module: the parts belong to the experts."""
+
+    def __init__(self, n_experts: int, parts: Sequence[Linear]) -> None:
+        self.n_experts, self.parts = n_experts, tuple(parts)
+        self.compute_weight: Tensor | None = None
+        """A leaf that stands for the rows of all parts in lower precision."""
+
+    def __call__(self, x_MI: Tensor, ends: Tensor) -> Tensor:
+        """The maps of rows that are sorted by expert, (M, O)."""
+        weight, shape = self.compute_weight, (self.n_experts, -1)
+        if weight is None:
+            weight = torch.cat([part.weight.to(x_MI.dtype) for part in self.parts])
+        biases = [part.bias.to(x_MI.dtype) for part in self.parts if part.bias is not None]
+        bias_EO = torch.cat(biases).unflatten(0, shape) if biases else None
+        return grouped_linear(x_MI, weight.unflatten(0, shape), bias_EO, ends)
+
+
 class SeparateExperts(nn.ModuleList):
     """A feed-forward network for each expert."""
 
     def __init__(self, m: ModelConfig, moe: MoEConfig) -> None:
         width, bias = moe.expert_intermediate_size, moe.expert_bias
-        super().__init__(FeedForward(m, width, bias=bias) for _ in range(moe.n_experts))
-        self.activation = FFNActivation(m)
+        experts = [FeedForward(m, width, bias=bias) for _ in range(moe.n_experts)]
+        super().__init__(experts)
+        self.activation, self.is_gated = FFNActivation(m), m.gated
+        into = [part for expert in experts for part in (expert.gate, expert.up) if part is not None]
+        self.into = GroupedLinear(moe.n_experts, into)
+        self.down = GroupedLinear(moe.n_experts, [expert.down for expert in experts])
 
     def forward(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Each expert's output for its own tokens, (n, D) each."""
@@ -242,20 +265,9 @@ class SeparateExperts(nn.ModuleList):
 
     def run_at_once(self, x_MD: Tensor, ends: Tensor) -> Tensor:
         """The outputs of rows that are sorted by expert, (M, D)."""
-        experts = [cast(FeedForward, expert) for expert in self]
-        into = [linear for expert in experts for linear in (expert.gate, expert.up) if linear is not None]
-        gate_up = self._run_stacked(into, x_MD, ends)
-        gate, up = gate_up.chunk(2, dim=-1) if len(into) > len(experts) else (None, gate_up)
-        return self._run_stacked([expert.down for expert in experts], self.activation(gate, up), ends)
-
-    def _run_stacked(self, linears: list[nn.Linear], x_MI: Tensor, ends: Tensor) -> Tensor:
-        """Several linear maps of each expert, given expert by expert, as one matrix each."""
-        weight_EOI = torch.cat([linear.weight.to(x_MI.dtype) for linear in linears])
-        weight_EOI = weight_EOI.unflatten(0, (len(self), -1))
-        if linears[0].bias is None:
-            return grouped_linear(x_MI, weight_EOI, None, ends)
-        bias_EO = torch.cat([linear.bias.to(x_MI.dtype) for linear in linears]).unflatten(0, (len(self), -1))
-        return grouped_linear(x_MI, weight_EOI, bias_EO, ends)
+        into = self.into(x_MD, ends)
+        gate, up = into.chunk(2, dim=-1) if self.is_gated else (None, into)
+        return self.down(self.activation(gate, up), ends)
 
 
 class FusedExperts(nn.Module):
@@ -283,6 +295,9 @@ class FusedExperts(nn.Module):
 class StackedLinear(nn.Module):
     """A linear map for each expert, all weights in one tensor."""
 
+    compute_weight: Tensor | None = None
+    """A leaf that stands for the weight in lower precision, where the experts run at once."""
+
     def __init__(self, n_experts: int, into: int, out: int, *, bias: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n_experts, out, into))
@@ -297,8 +312,8 @@ class StackedLinear(nn.Module):
 
     def run_at_once(self, x_MI: Tensor, ends: Tensor) -> Tensor:
         """The maps of rows that are sorted by expert, (M, O)."""
-        bias = None if self.bias is None else self.bias.to(x_MI.dtype)
-        return grouped_linear(x_MI, self.weight.to(x_MI.dtype), bias, ends)
+        weight = self.weight.to(x_MI.dtype) if self.compute_weight is None else self.compute_weight
+        return grouped_linear(x_MI, weight, None if self.bias is None else self.bias.to(x_MI.dtype), ends)
 
 
 def select_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:

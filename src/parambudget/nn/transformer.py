@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
-from parambudget.nn.attention import Attention, LatentAttention, attention_mask
+from parambudget.nn.attention import Attention, AttentionMask, LatentAttention, attention_mask
+from parambudget.nn.document_mask import document_mask
 from parambudget.nn.linear import Linear
 from parambudget.nn.mlp import FeedForward, MixtureOfExperts, Routing, StackedLinear
 from parambudget.nn.norms import Norm, cast_for_matmul
@@ -62,16 +63,18 @@ class Transformer(nn.Module):
         return self.logits(self.hidden_states(tokens_BT))
 
     def hidden_states(
-        self, tokens_BT: Tensor, *, start: int = 0, gradient_checkpointing: bool = False
-    ) -> Tensor:
+        self, tokens_BT: Tensor, *, start: int = 0, gradient_checkpointing: bool = False,
+        documents_BT: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """The residual stream after the final norm and projection, (B, T, D), in the dtype in which the
         output head multiplies.
 
         The first token is at position `start`. With `gradient_checkpointing`, each block keeps only its input
-        and is recomputed in the backward pass.
+        and is recomputed in the backward pass. With `documents_BT`, the number of each token's document, a
+        token sees those of its own alone; positions are still counted from the start of the window.
         """
         x_BTD = self._embed(tokens_BT, start)
-        inputs = self._layer_inputs(tokens_BT.shape[1], start, x_BTD)
+        inputs = self._layer_inputs(tokens_BT.shape[1], start, x_BTD, documents_BT)
         for layer, (rotation, mask) in zip(self.layers, inputs, strict=True):
             if gradient_checkpointing:
                 x_BTD, routing = checkpoint(
@@ -141,11 +144,19 @@ class Transformer(nn.Module):
             x_BTD = x_BTD + self.position.weight[first + start : first + end]
         return cast_for_matmul(x_BTD)
 
-    def _layer_inputs(self, n_new: int, start: int, x_BTD: Tensor) -> list[tuple[Rotation, Tensor | None]]:
+    def _layer_inputs(
+        self, n_new: int, start: int, x_BTD: Tensor, documents_BT: Tensor | None
+    ) -> list[tuple[Rotation, AttentionMask]]:
         """The rotary angles and the mask of each layer, computed once per kind of layer."""
         m = self.model
         local = [m.is_local(layer) for layer in range(m.n_layers)]
-        masks = {kind: attention_mask(m, n_new, start, local=kind, like=x_BTD) for kind in set(local)}
+
+        def mask_of(*, local: bool) -> AttentionMask:
+            if documents_BT is None:
+                return attention_mask(m, n_new, start, local=local, like=x_BTD)
+            return document_mask(m, documents_BT, local=local, like=x_BTD)
+
+        masks = {kind: mask_of(local=kind) for kind in set(local)}
         angles = None if self.rotary is None else self.rotary(n_new, start)
         local_angles = angles if self.rotary_local is None else self.rotary_local(n_new, start)
         return [
@@ -190,7 +201,7 @@ class Block(nn.Module):
         self.ffn_out_norm = Norm(m, m.dim) if after else nn.Identity()
 
     def forward(
-        self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None = None
+        self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask = None
     ) -> tuple[Tensor, Routing | None]:
         """The residual stream after this layer, (B, T, D), and where its experts' tokens were sent, if they
         are to be counted."""
@@ -210,7 +221,7 @@ class Block(nn.Module):
         ffn_BTD, routing = self._ffn_branch(self.ffn_norm(x_BTD))
         return x_BTD + ffn_BTD, routing
 
-    def _attention_branch(self, x_BTD: Tensor, rotation: Rotation, mask: Tensor | None) -> Tensor:
+    def _attention_branch(self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask) -> Tensor:
         return self._scale_branch(self.attention_out_norm(self.attention(x_BTD, rotation, mask)))
 
     def _ffn_branch(self, x_BTD: Tensor) -> tuple[Tensor, Routing | None]:

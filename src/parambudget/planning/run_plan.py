@@ -238,8 +238,9 @@ def plan_run(
 
 
 def _chosen_fields(given: StepFields, machine: Machine) -> tuple[str, ...]:
-    """What was chosen of a step: a z-loss is never, and sharding only where there are several devices."""
-    no_choice = {"z_loss"} if machine.world_size > 1 else {"z_loss", "shard"}
+    """What was chosen of a step: what changes the loss is never, and sharding only where there are several
+    devices."""
+    no_choice = {"z_loss", "mask_documents"} | (set() if machine.world_size > 1 else {"shard"})
     return tuple(name for name in STEP_FIELDS if name not in {*given, *no_choice})
 
 

@@ -5,21 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from threading import Event, Thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from parambudget.render.terminal import PIPED_WIDTH
-from parambudget.units import format_bytes, format_count
+from parambudget.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
     from parambudget.text import prepare
     from parambudget.training.calibrate import CalibrationProgress
+    from parambudget.training.evaluation.scores import EvaluationProgress
 
 _PLAIN_SECONDS: Final = 10.0
 """Between two lines where the output is not a terminal."""
+_SILENT_SECONDS: Final = 60.0
+"""The longest that a line of what is being done stands alone there."""
 
 
 def make_console(*, quiet: bool = False) -> Console:
@@ -29,6 +41,50 @@ def make_console(*, quiet: bool = False) -> Console:
     plain = partial(Console, highlight=False, markup=False, emoji=False, quiet=quiet)
     to_terminal = plain()
     return to_terminal if to_terminal.is_terminal else plain(width=PIPED_WIDTH)
+
+
+class StatusLine:
+    """What is being done and for how long: a spinner on a terminal; elsewhere a line, and one more every
+    minute."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._spinner: Progress | None = None
+        self._is_over: Event | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the line vanishes again."""
+        return self.console.is_terminal
+
+    def show(self, text: str) -> None:
+        """Show this instead of what was shown before."""
+        self.close()
+        if self.console.quiet:
+            return
+        if self.is_live:
+            columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+            self._spinner = Progress(*columns, console=self.console, transient=True)
+            self._spinner.add_task(text, total=None)
+            self._spinner.start()
+            return
+        self.console.print(text, soft_wrap=True)
+        self._is_over = Event()
+        Thread(target=self._repeat, args=(text, self._is_over), daemon=True).start()
+
+    def close(self) -> None:
+        """Show nothing any more."""
+        if self._spinner is not None:
+            self._spinner.stop()
+        if self._is_over is not None:
+            self._is_over.set()
+        self._spinner = self._is_over = None
+
+    def _repeat(self, text: str, is_over: Event) -> None:
+        started = perf_counter()
+        while not is_over.wait(_SILENT_SECONDS):
+            elapsed = format_seconds(perf_counter() - started)
+            self.console.print(f"{text}: {elapsed} so far", soft_wrap=True)
 
 
 @contextmanager
@@ -83,3 +139,32 @@ def calibration_progress(console: Console) -> Iterator[Callable[[CalibrationProg
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda stage: bar.update(task, completed=stage.share, description=stage.doing)
+
+
+@contextmanager
+def evaluation_progress(console: Console) -> Iterator[Callable[[EvaluationProgress], None]]:
+    """Gives the function to call as an evaluation advances."""
+    if not console.is_terminal:
+        last = perf_counter()
+
+        def show(now: EvaluationProgress) -> None:
+            nonlocal last
+            if perf_counter() - last > _PLAIN_SECONDS:
+                console.print(f"{now.share:4.0%}  {now.label}", highlight=False, soft_wrap=True)
+                last = perf_counter()
+
+        yield show
+        return
+    columns = (
+        TaskProgressColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"),
+        TimeRemainingColumn(compact=True),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks = {}
+
+        def update(now: EvaluationProgress) -> None:
+            if now.part not in tasks:
+                tasks[now.part] = bar.add_task(now.label, total=now.n_total)
+            bar.update(tasks[now.part], completed=now.n_done)
+
+        yield update

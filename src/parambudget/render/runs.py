@@ -10,7 +10,10 @@ from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.render.commands import data_flag, runnable_command
 from parambudget.render.terminal import dim, table
 from parambudget.text.forms import describe_left_out
+from parambudget.training.evaluation.results import Evaluation, read_evaluations
 from parambudget.training.metrics import Run
+from parambudget.training.profiling.kernels import Part
+from parambudget.training.profiling.update_profile import TRACE, UpdateProfile
 from parambudget.units import (
     FULL_CONVENTION,
     count_phrase,
@@ -51,6 +54,10 @@ def _figures(figures: Mapping[str, Any]) -> dict[str, str]:
         "state": f"{state}, {figures['steps']:,} of {count_phrase(planned_steps, 'update')}",
         "parameters": f"{planned} (as planned)" if built == figures["planned"] else _mismatch(built, planned),
         "tokens": format_count(figures["tokens"]),
+        "mixture": ", ".join(
+            f"{each['name']} {format_share(each['share'], 1).removeprefix('+')} ({each['epochs']:.2f} epochs)"
+            for each in figures["mixture"]
+        ),
         "training time": format_seconds(figures["update_seconds"])
         + _beside_plan(seconds, lambda seconds: format_seconds(seconds * figures["steps"])),
         "speed": speed + _beside_plan(rate, lambda rate: f"{rate:,.0f}"),
@@ -68,6 +75,10 @@ def _figures(figures: Mapping[str, Any]) -> dict[str, str]:
             "not finite" if figures["evaluations"] else "not evaluated",
         ),
         "": _value_or(figures["val_bits_per_byte"], "{:.4f} bits per byte", ""),
+        "by set": ", ".join(
+            f"{name} {_value_or(loss, '{:.4f}', 'not finite')}"
+            for name, loss in (figures["val_loss_by_set"] or {}).items()
+        ),
         "best validation": _value_or(figures["best_val_loss"], "{:.4f} at step ", "")
         + _value_or(figures["best_step"], "{:,}", ""),
         "updates skipped": f"{figures['skipped']:,}",
@@ -84,6 +95,124 @@ def _mismatch(built: int | None, planned: str) -> str:
 
 def _value_or(value: float | None, form: str, missing: str) -> str:
     return missing if value is None else form.format(value)
+
+
+def evaluations_screen(run: Run) -> list[str]:
+    """A line for each evaluation of a run's checkpoints; none if there was none."""
+    rows = []
+    for evaluation in read_evaluations(run.folder):
+        figures = [
+            f"{row['figure']} {row['value']:.4f} on {row['file']}"
+            for row in evaluation.rows() if row["figure"] in ("acc_norm", "bits_per_byte")
+        ]  # fmt: skip
+        rows.append(["evaluated", f"{evaluation.checkpoint}: {', '.join(figures)}"])
+    return table(rows, left=(0, 1)) if rows else []
+
+
+def evaluation_screen(evaluation: Evaluation) -> list[str]:
+    """The screen of `eval`: what a checkpoint reaches, and how it was measured."""
+    rows = [["model", f"{evaluation.checkpoint}, on {evaluation.device}"], *evaluation_rows(evaluation)]
+    return table(rows, left=(0, 1))
+
+
+def evaluation_rows(evaluation: Evaluation) -> list[list[str]]:
+    """A name and a value for each figure of an evaluation."""
+    rows: list[list[str]] = []
+    if (choices := evaluation.choices) is not None:
+        guessing = f"guessing gets {format_share(choices.chance, 1).removeprefix('+')}"
+        rows += [
+            ["choices", f"{choices.file}: {count_phrase(choices.n_questions, 'question')}, {guessing}"],
+            ["acc", _accuracy(choices.acc, choices.acc_stderr)],
+            ["acc_norm", _accuracy(choices.acc_norm, choices.acc_norm_stderr) + " (per character)"],
+        ]
+        if choices.n_truncated:
+            cut = f"the beginning of the context cut off in {count_phrase(choices.n_truncated, 'question')}"
+            rows.append(["", f"{cut}, to fit context_length={evaluation.context_length:,}"])
+    if (text := evaluation.text) is not None:
+        documents = "" if text.n_documents is None else f"{count_phrase(text.n_documents, 'document')}, "
+        size = "" if text.n_bytes is None else f", {count_phrase(text.n_bytes, 'byte')}"
+        windows = f"in windows of {evaluation.context_length:,} that do not overlap"
+        rows += [
+            ["text", f"{text.file}: {documents}{count_phrase(text.n_tokens, 'token')}{size}"],
+            ["loss", f"{text.loss:.4f} nats per token, {windows}"],
+        ]
+        if text.bits_per_byte is not None:
+            rows.append(["", f"{text.bits_per_byte:.4f} bits per byte"])
+        elif text.lost_share is not None:
+            rows.append(["", f"{describe_loss(text.lost_share)} Bits per byte are left out."])
+    return rows
+
+
+def _accuracy(share: float, stderr: float | None) -> str:
+    return f"{share:.4f}" + ("" if stderr is None else f" ± {stderr:.4f}")
+
+
+def update_profile_screen(profile: UpdateProfile, folder: Path) -> list[str]:
+    """Where the time of an update went, beside the plan of each part; and the kernels that took longest."""
+    steps = f"update {profile.first_step:,}"
+    if profile.n_updates > 1:
+        steps = f"updates {profile.first_step:,} to {profile.last_step:,}"
+    whole, planned = profile.sum_seconds, profile.planned
+    rows = [["part", "measured", "share", *(["planned"] if planned is not None else []), ""]]
+    for part, seconds in profile.seconds.items():
+        if seconds or (planned or {}).get(part):
+            rows.append(_part_row(part, seconds, whole, planned, _PART_CONTENTS[part]))
+    sum_planned = None if planned is None else {"sum": sum(planned.values())}
+    rows.append(_part_row("sum", whole, whole, sum_planned, _compared_with(profile)))
+    kernels = [
+        [_milliseconds(kernel.seconds), f"{kernel.calls:,.0f} x", kernel.part, _short_name(kernel.name)]
+        for kernel in profile.kernels[:_KERNELS_SHOWN]
+    ]
+    return [
+        "",
+        f"where the time of an update goes: {steps}, on average, on {profile.device}",
+        *table(rows, left=(0, len(rows[0]) - 1), head=True),
+        *([] if planned is not None else [dim("No plan: the speed of this device is not known; "
+            f"{runnable_command('calibrate')} measures it.")]),
+        "longest:",
+        *table(kernels, left=(2, 3)),
+        f"trace: {folder / TRACE} (for ui.perfetto.dev or chrome://tracing)",
+        "",
+    ]  # fmt: skip
+
+
+_KERNELS_SHOWN: Final = 5
+_PART_CONTENTS: Final[dict[Part, str]] = {
+    "matmuls": "products with weight matrices",
+    "attention": "scores, softmax and values",
+    "elementwise": "norms, residuals, activations, rotations, and all that is not named here",
+    "loss": "softmax over the vocabulary and its gradient",
+    "weights": "casts of weights, and adding up gradients",
+    "clip": "norm of the gradient, and scaling it",
+    "optimizer": "its whole step",
+    "communication": "between processes, where no arithmetic hides it",
+    "copies": "to, from and within the device's memory; not planned",
+    "data": "waiting for a batch; not planned",
+    "idle": "nothing runs on the device; planned: launching kernels",
+}
+
+
+def _part_row(
+    part: str, seconds: float, whole: float, planned: Mapping[Any, float] | None, contents: str
+) -> list[str]:
+    expected = [] if planned is None else [_milliseconds(planned[part]) if part in planned else "-"]
+    share = f"{100 * seconds / whole:.1f} %" if whole else "-"
+    return [part, _milliseconds(seconds), share, *expected, contents]
+
+
+def _compared_with(profile: UpdateProfile) -> str:
+    """How much of the measured time of an update the parts explain."""
+    explained = f"{100 * profile.sum_seconds / profile.update_seconds:.1f} %"
+    measured = _milliseconds(profile.update_seconds)
+    return f"{explained} of the {measured} that an update took by the clock, the profiler's own time included"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:,.{1 if seconds < 1 else 0}f} ms"
+
+
+def _short_name(name: str, most: int = 100) -> str:
+    return name if len(name) <= most else f"{name[: most - 3]}..."
 
 
 def preparation_screen(manifest: Manifest, out: Path) -> list[str]:
@@ -144,7 +273,7 @@ def profile_screen(profile: DeviceProfile) -> list[str]:
         ["matmuls", f"{_rate(profile.matmul_flops)}, each operand moved "
             f"{profile.matmul_traffic:.2g} times between memory and chip"],
         ["attention", f"{_rate(profile.attention_flops)}, counting the scores that the mask leaves"],
-        ["Muon", f"{_rate(profile.newton_schulz_flops)}, at least {least} per matrix"],
+        ["Muon", f"{_rate(profile.newton_schulz_flops)}, at least {least} per stack"],
         ["memory", f"{format_bytes(profile.bandwidth_bytes)} per second"],
         ["elementwise", f"{profile.element_bytes:.3g} bytes per token and output of a matmul"],
         ["loss", f"{profile.logit_bytes:.3g} bytes per token and vocabulary entry"],

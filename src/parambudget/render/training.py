@@ -12,17 +12,17 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.render.commands import runnable_command
-from parambudget.render.progress import make_console
-from parambudget.render.runs import describe_loss
+from parambudget.render.progress import StatusLine, make_console
+from parambudget.render.runs import describe_loss, update_profile_screen
 from parambudget.text.token_cache import TokenData
 from parambudget.training.metrics import StepMetrics, TrainResult
+from parambudget.training.profiling.update_profile import UpdateProfile
 from parambudget.training.run.defaults import ResolvedTrainConfig
 from parambudget.training.run.forecast import Prediction
 from parambudget.training.run.request import RunStart
@@ -45,9 +45,9 @@ class RunDisplay:
 
     def __init__(self, *, quiet: bool) -> None:
         self._console, self._stack = make_console(quiet=quiet), ExitStack()
-        self._status: Status | None = None
+        self._status = StatusLine(self._console)
         self._run: RunStart | None = None
-        self._show_step: Callable[[StepMetrics], None] = lambda _: None
+        self._show_step: Callable[[StepMetrics], None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -67,26 +67,40 @@ class RunDisplay:
 
     def show_status(self, text: str | None) -> None:
         """What is being prepared; None: nothing any more."""
-        if self._status is not None:
-            self._status.stop()
-        self._status = None if text is None else self._console.status(text)
-        if self._status is not None:
-            self._status.start()
+        if text is None:
+            self._status.close()
+        else:
+            self._status.show(text)
 
     def show_start(self, run: RunStart) -> None:
-        """Model, text and settings; then the live view."""
+        """Model, text and settings; then what the first update waits for."""
         self._run = run
         self._console.print(introduction(run.model, run.device, run.data, run.out, run.peak_flops))
         self._console.print(settings_table(run.settings, run.model))
-        self._show_step = self._stack.enter_context(
-            live_progress(
-                self._console, run.settings.config.steps, run.peak_flops, run.peak_memory_bytes, run.planned
-            )
-        )
+        if run.data.parts:
+            self._console.print(mixture_table(run.data, run.settings, run.model))
+        self._status.show(_COMPILING if run.compiles else "making the first update")
 
     def show_step(self, step: StepMetrics) -> None:
         """An update that has been made."""
+        if self._show_step is None:
+            self._status.close()
+            run = self._current_run
+            self._show_step = self._stack.enter_context(
+                live_progress(
+                    self._console,
+                    run.settings.config.steps,
+                    run.peak_flops,
+                    run.peak_memory_bytes,
+                    run.planned,
+                )
+            )
         self._show_step(step)
+
+    def show_profile(self, profile: UpdateProfile) -> None:
+        """Where the time of the updates went that were profiled."""
+        for line in update_profile_screen(profile, self._current_run.out):
+            self._console.print(Text.from_ansi(line), soft_wrap=True)
 
     def show_result(self, result: TrainResult) -> None:
         """End the live view and print the result."""
@@ -101,8 +115,14 @@ class RunDisplay:
                 )
 
     def _close(self) -> None:
-        self.show_status(None)
+        self._status.close()
         self._stack.close()
+
+
+_COMPILING: Final = (
+    "compiling the model and making the first update; the first time, 24 layers take about a minute"
+)
+"""71 s of processor time with inductor, torch 2.15."""
 
 
 def introduction(
@@ -172,6 +192,20 @@ def settings_table(completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
     tokens = f"{format_count(n_tokens)} {plural(n_tokens, 'token')}"
     updates = f"{count_phrase(config.steps, 'update')} of {count_phrase(update_tokens, 'token')}"
     return Group("", table, "", f"{updates}: {tokens}", "")
+
+
+def mixture_table(data: TokenData, completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
+    """The sets of a mixture, and how often the run reads each."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("set", "share", "tokens", "read by the run", "epochs"):
+        table.add_column(heading, justify="left" if heading == "set" else "right")
+    config = completed.config
+    n_tokens = config.steps * config.step.tokens_per_update(model.context_length)
+    for part in data.parts:
+        read, there = float(n_tokens * part.share), len(part.data.train)
+        share = format_share(float(part.share), 1).removeprefix("+")
+        table.add_row(part.name, share, format_count(there), format_count(read), f"{read / there:.2f}")
+    return Group(table, "")
 
 
 def conclusion(result: TrainResult, model: ModelConfig) -> Table:

@@ -13,6 +13,7 @@ from parambudget._files import atomic_folder, write_errors
 from parambudget.errors import InputError
 from parambudget.text.corpus import is_built_in, read_corpus
 from parambudget.text.forms import TOKEN_DTYPES, TokenDtype, find_files
+from parambudget.text.mixture import mix, parse_mixture, read_shares, require_mixable
 from parambudget.text.prepare import BPE, PrepareRequest, prepare, request_sha256
 from parambudget.text.shards import is_prepared, read_prepared_folder
 from parambudget.text.token_cache import TokenData, token_data
@@ -21,6 +22,30 @@ from parambudget.text.tokenizer import read_tokenizer, require_vocabulary
 
 
 def data_for(
+    source: Path | None, vocab_size: int, *, token_dtype: TokenDtype | None = None,
+    tokenizer: str | None = None, end_of_text: str | None = None,
+) -> TokenData:  # fmt: skip
+    """The tokens of a source or of a mixture of several, `PATH=WEIGHT,PATH=WEIGHT`; the other arguments are
+    those of `set_for`."""
+    sources = None if source is None else parse_mixture(source)
+    if sources is None:
+        return set_for(
+            source, vocab_size, token_dtype=token_dtype, tokenizer=tokenizer, end_of_text=end_of_text
+        )
+    read_shares(sources)
+    for each in sources:
+        require_mixable(each, tokenizer)
+    sets = [
+        set_for(
+            each.path, vocab_size, token_dtype=token_dtype,
+            tokenizer=None if is_prepared(each.path) else tokenizer, end_of_text=end_of_text,
+        )
+        for each in sources
+    ]  # fmt: skip
+    return mix(sources, sets)
+
+
+def set_for(
     source: Path | None, vocab_size: int, *, token_dtype: TokenDtype | None = None,
     tokenizer: str | None = None, end_of_text: str | None = None,
 ) -> TokenData:  # fmt: skip

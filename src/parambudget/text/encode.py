@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from parambudget.text.sources import Chunk, SourceSlice, read_chunks
 from parambudget.text.tokenizer import (
     AS_GIVEN,
     EndOfText,
+    TextTokenizer,
     TokenBytes,
     TokenIds,
     as_text_tokenizer,
@@ -150,29 +151,20 @@ def encode(job: ShardJob) -> ShardResult:
     tokenizer = _load_tokenizer(
         _TokenizerFile(job.out / WORK / TOKENIZER, job.tokenizer_sha256, job.end_of_text)
     )
-    ids_type, text_digest, exact_bytes = id_type(tokenizer.entries), hashlib.sha256(), True
+    text_digest, exact_bytes = hashlib.sha256(), True
     for split in SPLITS:
         job.file(split).unlink(missing_ok=True)
     reversible, lost_bytes, skipped = True, 0, Skipped()
     with job.file("train").open("wb") as train, job.file("validation").open("wb") as validation:
         writers = _Writer(train), _Writer(validation)
         chunks = (chunk for part in job.slices for chunk in read_chunks(part, job.layout, skipped))
-        for batch in batches(chunks, lambda chunk: len(chunk.text), _WORKER_BATCH_BYTES):
-            encodings = tokenizer.encode_batch([chunk.text for chunk in batch])
-            decoded = tokenizer.decode_batch(encodings)
-            for chunk, encoding, back in zip(batch, encodings, decoded, strict=True):
-                ids, text = np.array(encoding.ids, ids_type), chunk.text.encode()
-                kept = int(tokenizer.n_bytes[ids].sum())
-                exact_bytes &= kept == len(text)
-                if back != chunk.text:
-                    reversible = False
-                    # Where a byte is an entry, a character may be lost in part.
-                    lost = len(text) - kept if tokenizer.is_byte_level else 0
-                    lost_bytes += max(lost, 0) or count_lost_bytes(text, back.encode())
-                if chunk.ends:
-                    ids = np.append(ids, ids_type.type(tokenizer.end))
-                writers[job.hold_out.includes(chunk)].write(ids, len(text), ends=chunk.ends)
-                text_digest.update(text + b"\0" * chunk.ends)
+        for chunk in tokenizer.encode_chunks(chunks):
+            exact_bytes &= chunk.kept_bytes == chunk.n_bytes
+            reversible &= chunk.reversible
+            lost_bytes += chunk.lost_bytes
+            held_out = job.hold_out.includes(chunk.chunk)
+            writers[held_out].write(chunk.ids, chunk.n_bytes, ends=chunk.chunk.ends)
+            text_digest.update(chunk.chunk.text.encode() + b"\0" * chunk.chunk.ends)
     for split in SPLITS:
         sync_to_disk(job.file(split))
     result = ShardResult(
@@ -218,7 +210,26 @@ class _TokenizerFile:
 
 
 @dataclass(frozen=True, eq=False)
-class _Encoder:
+class EncodedChunk:
+    """A chunk of text as ids, and what of it they give back."""
+
+    chunk: Chunk
+    ids: TokenIds
+    """With the end-of-text id where the document ends."""
+    n_bytes: int
+    """Of the text, in UTF-8."""
+    kept_bytes: int
+    """Bytes that the ids stand for."""
+    reversible: bool
+    """Decoding the ids gives the text."""
+    lost_bytes: int
+    """Bytes of the text that the ids do not give back."""
+
+
+@dataclass(frozen=True, eq=False)
+class DocumentEncoder:
+    """Turns documents into ids: the whole text and nothing else, and the end-of-text id after each."""
+
     tokenizer: Tokenizer
     end: int
     entries: int
@@ -226,18 +237,45 @@ class _Encoder:
     unknown: int | None
     """The id for text that the tokenizer has no entry for."""
 
+    @classmethod
+    def of(cls, text_tokenizer: TextTokenizer) -> Self:
+        """The encoder of a tokenizer."""
+        tokenizer = text_tokenizer.tokenizer
+        unknown, n_bytes = getattr(tokenizer.model, "unk_token", None), bytes_of_token(tokenizer)
+        unknown = None if unknown is None else tokenizer.token_to_id(unknown)
+        if unknown is not None:
+            n_bytes[unknown] = 0
+        return cls(tokenizer, text_tokenizer.end, text_tokenizer.entries, n_bytes, unknown)
+
     @property
     def is_byte_level(self) -> bool:
         """Whether every id stands for bytes, as many as its entry has characters."""
         return isinstance(self.tokenizer.decoder, decoders.ByteLevel)
 
-    def encode_batch(self, texts: list[str]) -> list[Encoding]:
+    def encode_chunks(self, chunks: Iterable[Chunk]) -> Iterator[EncodedChunk]:
+        """The chunks as ids, each decoded again; many are encoded together."""
+        ids_type = id_type(self.entries)
+        for batch in batches(chunks, lambda chunk: len(chunk.text), _WORKER_BATCH_BYTES):
+            encodings = self._encode_batch([chunk.text for chunk in batch])
+            decoded = self._decode_batch(encodings)
+            for chunk, encoding, back in zip(batch, encodings, decoded, strict=True):
+                ids, text = np.array(encoding.ids, ids_type), chunk.text.encode()
+                kept, lost = int(self.n_bytes[ids].sum()), 0
+                if back != chunk.text:
+                    # Where a byte is an entry, a character may be lost in part.
+                    lost = max(len(text) - kept, 0) if self.is_byte_level else 0
+                    lost = lost or count_lost_bytes(text, back.encode())
+                if chunk.ends:
+                    ids = np.append(ids, ids_type.type(self.end))
+                yield EncodedChunk(chunk, ids, len(text), kept, back == chunk.text, lost)
+
+    def _encode_batch(self, texts: list[str]) -> list[Encoding]:
         try:
             return self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         except Exception as error:  # tokenizers raises no narrower class
             raise InputError(f"the tokenizer cannot encode the text ({error}); use another one") from None
 
-    def decode_batch(self, encodings: list[Encoding]) -> list[str]:
+    def _decode_batch(self, encodings: list[Encoding]) -> list[str]:
         """Without what stands for unknown text: it is no part of it."""
         ids = [encoding.ids for encoding in encodings]
         if self.unknown is not None:
@@ -246,17 +284,11 @@ class _Encoder:
 
 
 @cache
-def _load_tokenizer(file: _TokenizerFile) -> _Encoder:
+def _load_tokenizer(file: _TokenizerFile) -> DocumentEncoder:
     """The tokenizer, read once by each process."""
     path = str(file.path)
     end = EndOfText(file.end_of_text, AS_GIVEN)
-    text_tokenizer = as_text_tokenizer(Tokenizer.from_file(path), path, end)
-    tokenizer = text_tokenizer.tokenizer
-    unknown, n_bytes = getattr(tokenizer.model, "unk_token", None), bytes_of_token(tokenizer)
-    unknown = None if unknown is None else tokenizer.token_to_id(unknown)
-    if unknown is not None:
-        n_bytes[unknown] = 0
-    return _Encoder(tokenizer, text_tokenizer.end, text_tokenizer.entries, n_bytes, unknown)
+    return DocumentEncoder.of(as_text_tokenizer(Tokenizer.from_file(path), path, end))
 
 
 JobType = TypeVar("JobType")

@@ -9,6 +9,7 @@ A shard holds the ids of whole documents, each followed by the end-of-text id. O
 """
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from parambudget._documents import CLOSED, Count, Sha256, parse_document, sealed
 from parambudget._files import read_json, require_regular, sha256_of_file, write_json
 from parambudget.errors import InputError
 from parambudget.text.forms import LeftOut
-from parambudget.text.token_cache import TokenData, memory_map
+from parambudget.text.token_cache import TokenData, Tokens, memory_map
 from parambudget.text.tokenizer import EndOfText, IdType, TokenBytes, TokenIds, bytes_of_token, id_type
 from parambudget.units import count_phrase, shorten
 
@@ -158,7 +159,7 @@ class Manifest:
 class Shards:
     """Several arrays of ids that are sliced as one."""
 
-    def __init__(self, arrays: list[TokenIds]) -> None:
+    def __init__(self, arrays: Sequence[Tokens]) -> None:
         self._arrays = arrays
         self._starts = np.cumsum([0, *map(len, arrays)])
 

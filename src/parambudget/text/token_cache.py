@@ -8,6 +8,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal, Protocol
 
@@ -103,6 +105,32 @@ class TokenData:
     """Share of the text's bytes that the ids do not give back; None if they give back the text."""
     notes: tuple[str, ...] = ()
     """What else the person who trains on this should know."""
+    parts: "tuple[MixturePart, ...]" = ()
+    """The sets that this is a mixture of; none for a single one."""
+
+    @property
+    def n_unique_tokens(self) -> int:
+        """Tokens that a run reads until some of them come again: of a mixture, those of the set that is used
+        up first."""
+        return int(min((len(part.data.train) / part.share for part in self.parts), default=len(self.train)))
+
+    @cached_property
+    def end_of_text_id(self) -> int | None:
+        """The token that ends documents; None if it is not known."""
+        if self.end_of_text is None or not self.tokenizer_json:
+            return None
+        return Tokenizer.from_str(self.tokenizer_json).token_to_id(self.end_of_text.token)
+
+
+@dataclass(frozen=True, eq=False)
+class MixturePart:
+    """A set of tokens in a mixture."""
+
+    name: str
+    """Its path, as it was given."""
+    share: Fraction
+    """Of the tokens that a run reads: all shares of a mixture add up to 1."""
+    data: TokenData
 
 
 def token_data(corpus: Corpus, vocab_size: int, *, cache: Path | None = None) -> TokenData:

@@ -180,6 +180,17 @@ def read_tokens(source: TokenSource, vocab_size: int, tokenizer: TextTokenizer |
     )  # fmt: skip
 
 
+def read_all_tokens(
+    source: TokenSource, vocab_size: int, tokenizer: TextTokenizer
+) -> tuple[Shards, TokenBytes]:
+    """The ids of the files that are for validation, else of all, and the bytes of each id: of this tokenizer,
+    which has made them."""
+    files = source.validation or source.train
+    _require_ids(_scan(files), vocab_size, tokenizer)
+    ids = Shards([file.map() for file in files])
+    return ids, _bytes_of_ids(tokenizer, ids[:_MOST_DECODED])
+
+
 def _with_ending(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 

@@ -350,6 +350,18 @@ def end_token_ids(tokenizer: TextTokenizer) -> dict[str, int]:
     return {"bos_token_id": tokenizer.end, "eos_token_id": tokenizer.end}
 
 
+def same_vocabulary(one: str, other: str) -> bool:
+    """Whether two tokenizer.json give the same ids to the same text: all in them that decides it is equal."""
+
+    def deciding(text: str) -> object:
+        parts = json.loads(Tokenizer.from_str(text).to_str()) if text else None
+        return parts and {
+            name: parts[name] for name in ("added_tokens", "normalizer", "pre_tokenizer", "model")
+        }
+
+    return one == other or deciding(one) == deciding(other)
+
+
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder has the files of a tokenizer that `read_tokenizer` takes."""
     pair = (folder / "vocab.json", folder / "merges.txt")

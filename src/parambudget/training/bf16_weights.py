@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from parambudget.nn.attention import Attention
 from parambudget.nn.linear import JoinedLinear, Linear
-from parambudget.nn.mlp import FeedForward, FusedExperts, SeparateExperts
+from parambudget.nn.mlp import (
+    FeedForward,
+    FusedExperts,
+    GroupedLinear,
+    SeparateExperts,
+    StackedLinear,
+    runs_at_once,
+)
 from parambudget.nn.transformer import Transformer
 
 
@@ -39,12 +46,12 @@ class BFloat16Weights:
         parameters: list[nn.Parameter] = []
         copies: list[Tensor] = []
         for matmul in matmuls(module):
-            parts = matmul.parts if isinstance(matmul, JoinedLinear) else (matmul,)
+            parts = matmul.parts if isinstance(matmul, JoinedLinear | GroupedLinear) else (matmul,)
             masters = tuple(cast(nn.Parameter, part.weight) for part in parts)
             n_rows = sum(map(len, masters))
             if matmul is module.lm_head:
                 n_rows = -(-n_rows // head_multiple) * head_multiple
-            shape, device = (n_rows, masters[0].shape[1]), masters[0].device
+            shape, device = (n_rows, *masters[0].shape[1:]), masters[0].device
             leaf = torch.zeros(shape, dtype=torch.bfloat16, device=device, requires_grad=True)
             leaf.register_post_accumulate_grad_hook(GradientToMasters(masters))
             matmul.compute_weight = leaf
@@ -121,9 +128,11 @@ def rows_of_each(joined: Tensor, parameters: tuple[nn.Parameter, ...]) -> list[T
     return list(rows.split([len(parameter) for parameter in parameters]))
 
 
-def matmuls(module: nn.Module) -> Iterator[Linear | JoinedLinear]:
-    """Every matmul of a module with weights that all tokens pass through: not the routed experts."""
+def matmuls(module: nn.Module) -> Iterator[Linear | JoinedLinear | GroupedLinear | StackedLinear]:
+    """Every matmul of a module; those of routed experts on a GPU, where they run at once."""
     if isinstance(module, SeparateExperts | FusedExperts):
+        if runs_at_once(next(module.parameters()).device.type, torch.bfloat16, n_rows=1, n_experts=1):
+            yield from matmuls_of_experts(module)
         return
     joined = module.qk if isinstance(module, Attention) else None
     joined = module.gate_up if isinstance(module, FeedForward) else joined
@@ -135,3 +144,12 @@ def matmuls(module: nn.Module) -> Iterator[Linear | JoinedLinear]:
                 yield child
         else:
             yield from matmuls(child)
+
+
+def matmuls_of_experts(experts: SeparateExperts | FusedExperts) -> Iterator[GroupedLinear | StackedLinear]:
+    """Each is one grouped matmul."""
+    if isinstance(experts, SeparateExperts):
+        yield experts.into
+        yield experts.down
+    else:
+        yield from (part for part in (experts.gate, experts.up, experts.down) if part is not None)

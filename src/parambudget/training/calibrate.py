@@ -29,6 +29,7 @@ from parambudget.errors import InputError
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
+from parambudget.training.muon import Muon
 from parambudget.training.run.autotune import timed_update_seconds
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -129,7 +130,7 @@ def _attention_flops(kind: str) -> float:
 def _muon(shape: tuple[int, int], compute: Compute) -> Callable[[], object]:
     matrix = nn.Parameter(torch.randn(shape, device=compute.device))
     matrix.grad = torch.randn_like(matrix)
-    return torch.optim.Muon([matrix], lr=0.0).step
+    return Muon([matrix], lr=0.0, weight_decay=0.0, momentum=0.95).step
 
 
 def _newton_schulz_flops(kind: str) -> float:

@@ -1,6 +1,7 @@
 """Every setting of a training run, complete and validated once."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self, cast
 
 from pydantic import (
@@ -20,6 +21,21 @@ from parambudget.errors import ConfigError
 
 DecayRate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 ScheduleName = Literal["linear", "cosine", "wsd"]
+WeightDecaySchedule = Literal["constant", "proportional"]
+GroupName = Literal["matrices", "embeddings", "head", "scalars"]
+"""The groups of parameters that have settings of their own: by the role of a tensor in the table."""
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """What the optimizer does with the parameters of one group."""
+
+    learning_rate: float
+    """At the peak; all groups follow the same schedule."""
+    weight_decay: float
+    """Before the schedule of the weight decay."""
+    betas: tuple[float, float]
+    """Of AdamW."""
 
 
 class TrainConfig(BaseModel):
@@ -34,8 +50,25 @@ class TrainConfig(BaseModel):
 
     steps: PositiveInt = Field(description="Optimizer updates.")
     step: StepConfig = Field(exclude=True, description="How one update is executed.")
-    learning_rate: PositiveFloat = Field(description="Peak learning rate.")
-    final_learning_rate: NonNegativeFloat = Field(description="Learning rate at the end of the decay.")
+    learning_rate: PositiveFloat = Field(description="Peak learning rate of the matrices in blocks.")
+    embedding_learning_rate: PositiveFloat | None = Field(
+        default=None,
+        description="Peak learning rate of embeddings, a tied output head too. none: that of the matrices.",
+    )
+    head_learning_rate: PositiveFloat | None = Field(
+        default=None,
+        description=(
+            "Peak learning rate of an output head that is not tied, and of routers. none: that of the "
+            "matrices."
+        ),
+    )
+    scalar_learning_rate: PositiveFloat | None = Field(
+        default=None,
+        description="Peak learning rate of norms, biases and sinks. none: that of the matrices.",
+    )
+    final_learning_rate: NonNegativeFloat = Field(
+        description="Learning rate of the matrices at the end of the decay."
+    )
     warmup_steps: Annotated[int, Field(ge=0, le=2**31)] = Field(
         description="Updates over which the learning rate rises to its peak."
     )
@@ -50,16 +83,48 @@ class TrainConfig(BaseModel):
         default=0.2, description="Share of the steps in which the learning rate decays (wsd only)."
     )
     weight_decay: NonNegativeFloat = Field(
-        default=0.1, description="Decoupled weight decay, on matrices only."
+        default=0.1, description="Decoupled weight decay of the matrices inside blocks."
+    )
+    embedding_weight_decay: NonNegativeFloat = Field(
+        default=0.0, description="Decoupled weight decay of embeddings, a tied output head too."
+    )
+    head_weight_decay: NonNegativeFloat | None = Field(
+        default=None,
+        description=(
+            "Decoupled weight decay of an output head that is not tied, and of routers. none: that of the "
+            "matrices."
+        ),
+    )
+    weight_decay_schedule: WeightDecaySchedule = Field(
+        default="constant",
+        description=(
+            "Weight decay over the run: constant, or proportional to the learning rate once that has warmed "
+            "up. It is multiplied by the learning rate in either case."
+        ),
     )
     momentum: DecayRate = Field(
         default=0.95, description="Muon's momentum: decay rate of the running mean of the gradient."
+    )
+    momentum_warmup_steps: Annotated[int, Field(ge=0, le=2**31)] = Field(
+        default=0, description="Updates over which Muon's momentum rises from 0.85 to its value."
     )
     beta1: DecayRate = Field(
         default=0.9, description="AdamW's decay rate of the running mean of the gradient."
     )
     beta2: DecayRate = Field(
         default=0.95, description="AdamW's decay rate of the running mean of the squared gradient."
+    )
+    embedding_beta1: DecayRate | None = Field(
+        default=None, description="The same as beta1, of embeddings. none: beta1."
+    )
+    embedding_beta2: DecayRate | None = Field(
+        default=None, description="The same as beta2, of embeddings. none: beta2."
+    )
+    head_beta1: DecayRate | None = Field(
+        default=None, description="The same as beta1, of an untied output head and of routers. none: beta1."
+    )
+    head_beta2: DecayRate | None = Field(
+        default=None, description="The same as beta2, of an untied output head and of routers. none: beta2."
     )
     grad_clip: PositiveFloat | None = Field(
         default=1.0,
@@ -127,11 +192,30 @@ class TrainConfig(BaseModel):
         except ValidationError as error:
             raise ConfigError(format_validation_error(error, cls)) from None
 
+    def group_settings(self, group: GroupName) -> GroupSettings:
+        """The settings of one group, those of the matrices where it has none of its own."""
+        rate, decay, betas = self.learning_rate, self.weight_decay, (self.beta1, self.beta2)
+        if group == "matrices":
+            return GroupSettings(rate, decay, betas)
+        if group == "embeddings":
+            own = self.embedding_learning_rate, self.embedding_beta1, self.embedding_beta2
+            decay = self.embedding_weight_decay
+        elif group == "head":
+            own = self.head_learning_rate, self.head_beta1, self.head_beta2
+            decay = decay if self.head_weight_decay is None else self.head_weight_decay
+        else:
+            own, decay = (self.scalar_learning_rate, None, None), 0.0
+        return GroupSettings(own[0] or rate, decay, (_or(own[1], betas[0]), _or(own[2], betas[1])))
+
     def replace(self, **changes: object) -> Self:
         """A validated copy. A field of the step is changed in the step, and its other fields stay."""
         in_step = {name: changes.pop(name) for name in StepConfig.model_fields if name in changes}
         copy = type(self).read(vars(self) | changes)
         return copy.replace(step=copy.step.replace(**in_step)) if in_step else copy
+
+
+def _or(own: float | None, common: float) -> float:
+    return common if own is None else own
 
 
 TRAIN_FIELDS: Final[dict[str, FieldInfo]] = {
@@ -142,6 +226,11 @@ TRAIN_FIELDS: Final[dict[str, FieldInfo]] = {
 """Every setting of a run by its own name, those of a step too."""
 
 
+def with_absent_settings(train: Mapping[str, object]) -> dict[str, object]:
+    """The settings of a run's own file, and those that its version did not have with what they were then."""
+    return {name: info.default for name, info in TRAIN_FIELDS.items() if not info.is_required()} | dict(train)
+
+
 class TrainFields(StepFields, total=False):
     """Settings of a run as keyword arguments, those of a step beside the others; what is absent is chosen.
 
@@ -150,14 +239,25 @@ class TrainFields(StepFields, total=False):
 
     steps: int
     learning_rate: float
+    embedding_learning_rate: float | None
+    head_learning_rate: float | None
+    scalar_learning_rate: float | None
     final_learning_rate: float
     warmup_steps: int
     schedule: ScheduleName
     decay_share: float
     weight_decay: float
+    embedding_weight_decay: float
+    head_weight_decay: float | None
+    weight_decay_schedule: WeightDecaySchedule
     momentum: float
+    momentum_warmup_steps: int
     beta1: float
     beta2: float
+    embedding_beta1: float | None
+    embedding_beta2: float | None
+    head_beta1: float | None
+    head_beta2: float | None
     grad_clip: float | None
     balance_loss: float
     seed: int

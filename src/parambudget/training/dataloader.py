@@ -2,20 +2,34 @@
 state.
 
 Sampling is without replacement: the text is cut into windows of context_length tokens, and each epoch visits
-every window once, in an order of its own, after shifting where the text is cut.
+every window once, in an order of its own, after shifting where the text is cut. Where documents are masked,
+windows begin at documents instead, and what is left over of the last one in a window is left out.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property, lru_cache
+from typing import Final, Protocol
 
 import numpy as np
 
 from parambudget.errors import InputError
 from parambudget.text.token_cache import TokenData, Tokens
+from parambudget.training.config import TrainConfig
 from parambudget.units import count_phrase
 
 _ROUNDS: Final = 6
+_SCANNED_AT_ONCE: Final = 2**24
 TokenArray = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+Positions = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+class Windows(Protocol):
+    """The windows of a run, one after another without end."""
+
+    def batch(self, first: int, n: int) -> TokenArray:
+        """Windows `first` to `first + n - 1` of the whole run, as int64 of shape (n, context_length + 1)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +58,106 @@ class TokenWindows:
         return self.tokens[start : start + self.context_length + 1].astype(np.int64)
 
 
+@dataclass(frozen=True, eq=False)
+class DocumentWindows:
+    """Windows that begin at a document, where one begins soon enough.
+
+    A window begins at the first document behind the window before it; what is left over of the document
+    before, which that window has cut off, is left out. A document so long that none begins within
+    `context_length` tokens goes on in the next window. No token is in two windows of an epoch, and in every
+    epoch the windows are the same ones in another order.
+    """
+
+    tokens: Tokens
+    context_length: int
+    starts: Positions
+
+    @classmethod
+    def of(cls, tokens: Tokens, context_length: int, opened: Positions) -> "DocumentWindows":
+        """The windows of a text in which documents begin at 0 and where they are `opened`."""
+        last = len(tokens) - 1 - context_length
+        starts, position = [], 0
+        while position <= last:
+            starts.append(position)
+            end = position + context_length
+            following = bisect_left(opened, end)
+            is_near = following < len(opened) and opened[following] < end + context_length
+            position = int(opened[following]) if is_near else end
+        return cls(tokens, context_length, np.array(starts, dtype=np.int64))
+
+    def shuffled(self, seed: int) -> "ShuffledDocumentWindows":
+        """The windows in the order of a run."""
+        return ShuffledDocumentWindows(self, seed)
+
+    @cached_property
+    def left_out_share(self) -> float:
+        """Of the text's tokens."""
+        return 1 - len(self.starts) * self.context_length / (len(self.tokens) - 1)
+
+    @property
+    def notice(self) -> str:
+        """What the person who trains should know."""
+        return (
+            f"windows begin at documents: {self.left_out_share:.1%} of the training tokens are left out, the "
+            "ends of documents that do not fit"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ShuffledDocumentWindows:
+    """The windows in an order of its own in every epoch."""
+
+    windows: DocumentWindows
+    seed: int
+
+    def batch(self, first: int, n: int) -> TokenArray:
+        """Windows `first` to `first + n - 1` of the whole run, as int64 of shape (n, context_length + 1)."""
+        return np.stack([self._window(position) for position in range(first, first + n)])
+
+    def _window(self, position: int) -> TokenArray:
+        starts = self.windows.starts
+        epoch, nth = divmod(position, len(starts))
+        start = int(starts[permuted_index(nth, len(starts), key=_hash(self.seed, epoch, 0))])
+        return self.windows.tokens[start : start + self.windows.context_length + 1].astype(np.int64)
+
+
+def positions_of(token: int, tokens: Tokens) -> Positions:
+    """Where the token stands. Reads the whole text, a part at a time."""
+    firsts = range(0, len(tokens), _SCANNED_AT_ONCE)
+    parts = [first + np.flatnonzero(tokens[first : first + _SCANNED_AT_ONCE] == token) for first in firsts]
+    return np.concatenate(parts).astype(np.int64)
+
+
+def training_windows(data: TokenData, context_length: int, config: TrainConfig) -> Windows:
+    """The windows that a run with these settings is trained on."""
+    if config.step.mask_documents:
+        return document_windows(data, context_length).shuffled(config.seed)
+    return TokenWindows(data.train, context_length, config.seed)
+
+
+@lru_cache(maxsize=1)
+def document_windows(data: TokenData, context_length: int) -> DocumentWindows:
+    """The windows that begin at documents; refuses a text whose documents are not known. Found once: trials
+    before a run need them too."""
+    end_of_text = data.end_of_text_id
+    if end_of_text is None:
+        raise InputError(
+            f"mask_documents=True needs the token between documents, and that of {data.name} is not known; "
+            "name the tokenizer with `tokenizer`, or leave mask_documents out"
+        )
+    opened = positions_of(end_of_text, data.train)
+    if not len(opened):
+        raise InputError(
+            f"mask_documents=True has nothing to mask: token {end_of_text}, which ends documents, is not in "
+            f"the training part of {data.name}; leave it out"
+        )
+    return DocumentWindows.of(data.train, context_length, opened)
+
+
 def require_windows(data: TokenData, context_length: int) -> None:
-    """Refuse a text whose training or validation part is shorter than one window."""
+    """Refuse a text, or a set of a mixture, whose training or validation part is shorter than one window."""
+    for each in data.parts:
+        require_windows(each.data, context_length)
     for part, tokens in (("training", data.train), ("validation", data.validation)):
         if len(tokens) <= context_length:
             raise InputError(

@@ -1,7 +1,9 @@
 """The device to compute on and its precision: decided once and passed on."""
 
+import os
 import platform
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -62,6 +64,36 @@ class Compute:
 
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    def reset_peak_memory(self) -> None:
+        """Count the peak on an accelerator from now on; that of a process cannot be reset."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    @contextmanager
+    def fixed_arithmetic(self) -> Iterator[None]:
+        """On CUDA, float32 matmuls in full precision and fused multiply-adds, whatever the process has set;
+        and none of the compilers' advice about either.
+
+        Under autocast only a router multiplies in float32, and which experts it chooses depends on small
+        differences. TensorFloat32 has bfloat16's range with 10 bits of fraction: it would change the choice
+        and speed up nothing else.
+        """
+        if self.device.type != "cuda":
+            yield
+            return
+        # The kernels are compiled in other processes, which triton warns in as well. This is its default so
+        # far.
+        os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+        before = torch.backends.cuda.matmul.fp32_precision
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+                warnings.filterwarnings("ignore", message="TRITON_DEFAULT_FP_FUSION")
+                yield
+        finally:
+            torch.backends.cuda.matmul.fp32_precision = before
 
 
 def select_device(name: str = "auto") -> Compute:

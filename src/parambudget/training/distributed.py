@@ -6,6 +6,7 @@ gradients in the last micro-step; or each holds a part of it (`fsdp`).
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -149,12 +150,15 @@ class ProcessGroup:
         """The loss as a module whose backward pass averages the gradients of all processes."""
         if self.world_size == 1:
             return loss_fn
-        # Buffers are the same without being sent: tables of angles, and corrections of routers, which each
-        # process computes from the counts of all.
-        return DistributedDataParallel(
-            LossModule(module, loss_fn), process_group=self.torch_group, gradient_as_bucket_view=True,
-            broadcast_buffers=False,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            # The name that all versions know; torch 2.15 announces another one.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            # Buffers are the same without being sent: tables of angles, and the corrections of routers, which
+            # each process computes from the counts of all.
+            return DistributedDataParallel(
+                LossModule(module, loss_fn), process_group=self.torch_group, gradient_as_bucket_view=True,
+                broadcast_buffers=False,
+            )  # fmt: skip
 
     @staticmethod
     def no_sync(loss_fn: Callable[[Tensor], Tensor], *, last: bool) -> AbstractContextManager[None]:

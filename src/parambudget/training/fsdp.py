@@ -35,9 +35,14 @@ def shard_module(
     fully_shard(loss, mesh=mesh, mp_policy=mixed_precision_policy(compute, in_layer=False))
     loss.register_forward_hook(_reshard_after_eval)
     loss.to_empty(device=compute.device)
+    init_shards(module, seed, compute)
+    return loss
+
+
+def init_shards(module: Transformer, seed: int, compute: Compute) -> None:
+    """Initialize a sharded module from `seed` with the weights of an unsharded one."""
     with implicit_replication():
         module.init_weights(torch.Generator(compute.device).manual_seed(seed))
-    return loss
 
 
 def _reshard_after_eval(loss: LossModule, *_: object) -> None:
@@ -86,7 +91,8 @@ class ShardedMuon(Muon):
         fill(rows_NAB, smoothed)
         received_NAB = torch.empty_like(rows_NAB)
         dist.all_to_all_single(received_NAB, rows_NAB, group=torch_group)
-        whole_NAB = received_NAB.view(by_process).transpose(0, 1).reshape(n_own, size * share, n_columns)
+        whole_NAB = received_NAB.view(by_process).transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        whole_NAB = whole_NAB.view(n_own, size * share, n_columns)
         if n_here := max(0, min(n_own, len(smoothed) - rank * n_own)):
             whole_NAB[:n_here, :n_rows] = orthogonalize(whole_NAB[:n_here, :n_rows].contiguous())
         received_NAB.view(by_process).copy_(whole_NAB.view(n_own, size, share, n_columns).transpose(0, 1))

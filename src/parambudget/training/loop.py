@@ -5,8 +5,8 @@ B batch   T tokens
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import count, islice, takewhile
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from parambudget._files import write_json
 from parambudget.arch.config import ModelConfig
@@ -26,19 +27,21 @@ from parambudget.text.token_cache import TokenData
 from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.async_saver import AsyncCheckpointSaver
 from parambudget.training.config import TrainConfig
-from parambudget.training.dataloader import TokenArray, TokenWindows, require_windows
+from parambudget.training.dataloader import TokenArray, Windows, document_windows, require_windows
 from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
-from parambudget.training.optimizer import CombinedOptimizer, clip_grad_norm, set_learning_rate
+from parambudget.training.optimizer import CombinedOptimizer, clip_grad_norm, set_schedule
+from parambudget.training.profiling.kernels import DATA
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
+from parambudget.training.run.mixture import run_windows
 from parambudget.training.run.resume import restore_newest_checkpoint
 from parambudget.training.run.same_run import require_same_run
+from parambudget.training.run.state_reuse import ReusableState
 from parambudget.training.schedule import learning_rate
 from parambudget.training.train_state import (
     TrainState,
-    init_train_state,
     initial_weights_of,
     load_initial_weights,
     require_initial_weights,
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from parambudget.training.checkpoint.sharded import ShardedCheckpointWriter
 
 MOST_SKIPPED_IN_A_ROW: Final = 5
+NOTHING: Final = nullcontext()
 BEFORE_FIRST_STEP: Final = StepMetrics(0, None, 0.0, None, False, 0, 0.0, None)
 
 
@@ -78,6 +82,7 @@ def train(
     stop_requested: Callable[[], bool] = lambda: False, on_start: Callable[[], None] = lambda: None,
     on_step: Callable[[StepMetrics], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None, read_late: bool | None = None,
+    states: ReusableState | None = None, around_update: AbstractContextManager[object] = NOTHING,
 ) -> TrainResult:  # fmt: skip
     """Train a model and leave metrics.jsonl, summary.json and checkpoints in the folder of the run.
 
@@ -86,9 +91,11 @@ def train(
     is called when nothing stands in the way of the first update; `on_notice` gets what does not end the run.
     In a group of several processes each calls this; only the main one writes and calls back, except that of a
     sharded model each process writes its own rows of a checkpoint. With `read_late`, the default on CUDA, the
-    next update is launched before the figures of one are read: nothing that is computed changes.
+    next update is launched before the figures of one are read: nothing that is computed changes. The state is
+    taken from `states`, where a trial may have left one. `around_update` is entered to launch every update.
     """
-    session = _prepare(job, device, group, on_notice, read_late)
+    session = _prepare(job, device, group, on_notice, read_late, states or ReusableState())
+    session = replace(session, around_update=around_update)
     with explain_out_of_memory(job.config):
         if group.is_main:
             return main_loop(session, stop_requested, on_start, on_step, on_notice)
@@ -106,6 +113,7 @@ class _Session:
     planned: Prediction | None
     read_late: bool
     """Launch the next update before the figures of one are read."""
+    around_update: AbstractContextManager[object] = NOTHING
 
     def result_after(self, step: StepMetrics) -> TrainResult:
         """The run as it is after `step`, which is saved or about to be."""
@@ -124,16 +132,19 @@ class _Session:
 
 
 def _prepare(
-    job: TrainJob, device: str, group: ProcessGroup, on_notice: Callable[[str], None], read_late: bool | None
-) -> _Session:
+    job: TrainJob, device: str, group: ProcessGroup, on_notice: Callable[[str], None],
+    read_late: bool | None, states: ReusableState,
+) -> _Session:  # fmt: skip
     """Build what is trained, and refuse what cannot be."""
     model, data = job.model, job.data
     with group.synced_errors():
         compute = select_device(device)
         require_windows(data, model.context_length)
         config = group.executed_config(job.config, compute)
+        if config.step.mask_documents and group.is_main:
+            on_notice(document_windows(data, model.context_length).notice)
         planned = predict_run(model, config, compute)
-        state = init_train_state(model, config, compute, group)
+        state = states.take(model, config, compute, group, end_of_text=data.end_of_text_id)
         stored = read_run_config(job.out) if job.resume else None
         origin, init = {}, job.init
         if init is None and stored is not None and stored["provenance"].get("init"):
@@ -273,7 +284,8 @@ def run_updates(
         return None
 
     for step in range(first.step + 1, config.steps + 1):
-        updates.launch()
+        with session.around_update:
+            updates.launch()
         if (problem := diverged_at(1 if session.read_late else 0)) is not None:
             return last, problem
         stopping = updates.must_stop()
@@ -332,11 +344,11 @@ class UpdateQueue:
         self, state: TrainState, model: ModelConfig, config: TrainConfig, data: TokenData, n_done: int,
         clock: "Clock", stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
-        self._state, self._config, self._data, self._clock = state, config, data, clock
+        self._state, self._config, self._clock = state, config, clock
         self._stop_requested, self._others_stop = stop_requested, False
-        windows = TokenWindows(data.train, model.context_length, config.seed)
+        windows = run_windows(data, model.context_length, config)
         self._batches = prefetch(micro_batches(windows, n_done, config, state.compute, state.group))
-        self._held_out = validation_windows(data, model.context_length, config.eval_tokens)
+        self._held_out = validation_sets(data, model.context_length, config.eval_tokens)
         self._n_launched = n_done
         self._unread: deque[_LaunchedUpdate] = deque()
 
@@ -348,7 +360,7 @@ class UpdateQueue:
         """Queue the next update; the host waits for nothing."""
         state, config, group, started = self._state, self._config, self._state.group, self._clock.now()
         rate = learning_rate(self._n_launched, config)
-        set_learning_rate(state.optimizer, rate)
+        set_schedule(state.optimizer, config, self._n_launched)
         own_loss = accumulate_gradients(state.loss_fn, self._batches, config, state.compute, group)
         asked = group.world_size > 1 and self._stop_requested()
         loss, stop = group.all_reduce_mean(torch.stack((own_loss, own_loss.new_full((), asked)))).unbind()
@@ -357,9 +369,10 @@ class UpdateQueue:
         found_inf = optimizer_step(state.optimizer, loss, norm)
         state.balancer.update_router_bias(found_inf)
         state.balancer.reset_load()
-        figures = torch.stack((loss, norm, found_inf, stop, *busiest)).to("cpu", non_blocking=True)
+        late = state.compute.is_asynchronous
+        figures = torch.stack((loss, norm, found_inf, stop, *busiest)).to("cpu", non_blocking=late)
         copied = None
-        if state.compute.is_asynchronous:
+        if late:
             copied = torch.cuda.Event()
             copied.record()
         self._n_launched += 1
@@ -384,14 +397,12 @@ class UpdateQueue:
         if not is_due(step.step, config.eval_every, config):
             return step
         assert not self._unread, "the weights are those of a later update"
-        state = self._state
-        validation = evaluate(
-            state.loss_fn, self._held_out, self._data, config.step.batch_size, state.compute, state.group
-        )
-        return replace(
-            step, evaluated=True, val_loss=finite_or_none(validation.loss),
-            val_bits_per_byte=finite_or_none(validation.bits_per_byte),
-        )  # fmt: skip
+        state, size = self._state, config.step.batch_size
+        losses = [
+            evaluate(state.loss_fn, each.windows, each.data, size, state.compute, state.group)
+            for each in self._held_out
+        ]
+        return add_validation(step, self._held_out, losses)
 
     def must_stop(self) -> bool:
         """Whether to launch no more updates: this process is asked to stop, or, of several, any was when it
@@ -400,19 +411,21 @@ class UpdateQueue:
 
 
 def micro_batches(
-    windows: TokenWindows, n_done: int, config: TrainConfig, compute: Compute,
+    windows: Windows, n_done: int, config: TrainConfig, compute: Compute,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[Tensor]:  # fmt: skip
     """This process's windows of every update after the first `n_done`, batch_size at a time, on the
     device."""
     for first in count(n_done * config.step.sequences_per_update, config.step.sequences_per_update):
         for micro_step in group.own_micro_steps(config):
-            batch = windows.batch(first + micro_step * config.step.batch_size, config.step.batch_size)
-            tokens_BT = torch.from_numpy(batch)
-            pinned = compute.device.type == "cuda"
-            if pinned:
-                tokens_BT = tokens_BT.pin_memory()
-            yield tokens_BT.to(compute.device, non_blocking=pinned)
+            with record_function(DATA):
+                batch = windows.batch(first + micro_step * config.step.batch_size, config.step.batch_size)
+                tokens_BT = torch.from_numpy(batch)
+                pinned = compute.device.type == "cuda"
+                if pinned:
+                    tokens_BT = tokens_BT.pin_memory()
+                tokens_BT = tokens_BT.to(compute.device, non_blocking=pinned)
+            yield tokens_BT
 
 
 def prefetch(batches: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -538,6 +551,62 @@ class ValidationLoss:
     bits_per_byte: float | None
     """Bits needed per byte of text; end-of-text tokens count as bits but not as bytes. None if it is not
     known how many bytes the tokens stand for."""
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationSet:
+    """The held-out windows of a text, or of one set in a mixture."""
+
+    name: str
+    share: float
+    """Of what the run reads; 1 for a single text."""
+    windows: TokenArray
+    data: TokenData
+
+
+def validation_sets(data: TokenData, context_length: int, max_tokens: int) -> list[ValidationSet]:
+    """The windows that a run evaluates itself on; in a mixture each set gets an equal number of tokens."""
+    if not data.parts:
+        return [ValidationSet(data.name, 1.0, validation_windows(data, context_length, max_tokens), data)]
+    each = max_tokens // len(data.parts)
+    return [
+        ValidationSet(
+            part.name, float(part.share), validation_windows(part.data, context_length, each), part.data
+        )
+        for part in data.parts
+    ]
+
+
+def add_validation(
+    step: StepMetrics, sets: Sequence[ValidationSet], losses: Sequence[ValidationLoss]
+) -> StepMetrics:
+    """The step with the evaluation after it.
+
+    Of a mixture, the loss is the mean in the shares of the sets, and its bits per byte those of a text with
+    these shares of tokens.
+    """
+    loss = sum(each.share * found.loss for each, found in zip(sets, losses, strict=True))
+    by_set = None
+    if len(sets) > 1:
+        by_set = {each.name: finite_or_none(found.loss) for each, found in zip(sets, losses, strict=True)}
+    return replace(
+        step, evaluated=True, val_loss=finite_or_none(loss), val_loss_by_set=by_set,
+        val_bits_per_byte=finite_or_none(_mean_bits_per_byte(sets, losses)),
+    )  # fmt: skip
+
+
+def _mean_bits_per_byte(sets: Sequence[ValidationSet], losses: Sequence[ValidationLoss]) -> float | None:
+    """Bits per byte of a text that has the sets' shares of tokens."""
+    if len(sets) == 1:
+        return losses[0].bits_per_byte
+    bits = n_bytes = 0.0
+    for each, found in zip(sets, losses, strict=True):
+        if not found.bits_per_byte:
+            return None
+        bits_per_token = found.loss / math.log(2)
+        bits += each.share * bits_per_token
+        n_bytes += each.share * bits_per_token / found.bits_per_byte
+    return bits / n_bytes
 
 
 def validation_windows(data: TokenData, context_length: int, max_tokens: int) -> TokenArray:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from parambudget.cost.step import HEAD_MULTIPLE
+from parambudget.nn.document_mask import documents_of
 from parambudget.nn.mlp import MixtureOfExperts
 from parambudget.nn.transformer import Transformer
 from parambudget.training.config import TrainConfig
@@ -88,15 +89,18 @@ NO_EXPERTS: Final = ExpertLoadBalancer(())
 
 def build_loss(
     module: Transformer, config: TrainConfig, compute: Compute, balancer: ExpertLoadBalancer = NO_EXPERTS, *,
-    layer_by_layer: bool = False,
+    layer_by_layer: bool = False, end_of_text: int | None = None,
 ) -> Callable[[Tensor], Tensor]:  # fmt: skip
     """The function from token windows (B, T + 1) to the mean loss of their next tokens, in float32 nats.
 
     The z-loss and the load-balancing loss act through the gradient alone: the value stays the cross-entropy,
-    so that it can be compared. The function is compiled whole, or `layer_by_layer` where FSDP works between
+    so that it can be compared. `end_of_text` is the token before a document: it is needed where documents
+    are masked. The function is compiled whole, or `layer_by_layer` where FSDP works between
     layers.
     """
     n_chunks, gradient_checkpointing = config.step.loss_chunks, config.step.gradient_checkpointing
+    if config.step.mask_documents and end_of_text is None:
+        raise ValueError("documents can be masked only where the token between them is known")
     summed_loss = _summed_loss(module, config.step.z_loss, compute)
 
     def loss_fn(tokens_BT: Tensor) -> Tensor:
@@ -112,7 +116,10 @@ def build_loss(
     def cross_entropy(tokens_BT: Tensor) -> Tensor:
         training = torch.is_grad_enabled()
         recompute = gradient_checkpointing and training
-        x_BTD = module.hidden_states(tokens_BT[:, :-1], gradient_checkpointing=recompute)
+        inputs_BT, documents_BT = tokens_BT[:, :-1], None
+        if config.step.mask_documents and end_of_text is not None:
+            documents_BT = documents_of(inputs_BT, end_of_text)
+        x_BTD = module.hidden_states(inputs_BT, gradient_checkpointing=recompute, documents_BT=documents_BT)
         x_ND, targets_N = x_BTD.flatten(0, 1), tokens_BT[:, 1:].flatten()
         if n_chunks == 1:
             return summed_loss(x_ND, targets_N) / len(targets_N)

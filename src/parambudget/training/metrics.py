@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final, Self, TypedDict, cast
 
@@ -50,10 +51,12 @@ class StepMetrics:
     """Mean nats per validation token; None if not finite."""
     val_bits_per_byte: float | None = None
     """The same loss in bits per byte of text: comparable between tokenizers."""
+    val_loss_by_set: dict[str, float | None] | None = None
+    """The validation loss on each set of a mixture, of which `val_loss` is the mean by their shares."""
     evaluated: bool = False
     """The model was evaluated after this update."""
 
-    def as_row(self) -> dict[str, float | bool | None]:
+    def as_row(self) -> dict[str, object]:
         """The line in metrics.jsonl, without the fields that do not apply to this update or model."""
         row = asdict(self)
         del row["evaluated"]
@@ -63,6 +66,8 @@ class StepMetrics:
             del row["skipped"]
         if self.busiest_expert is None:
             del row["busiest_expert"]
+        if self.val_loss_by_set is None:
+            del row["val_loss_by_set"]
         return row
 
     @classmethod
@@ -153,6 +158,21 @@ class TrainResult(HasRows):
 
 
 @dataclass(frozen=True)
+class MixedSet:
+    """A set of a mixture, as a run's provenance has it."""
+
+    __pydantic_config__ = CLOSED
+
+    name: str
+    share: Annotated[str, Field(pattern=r"^[0-9]{1,20}(/[1-9][0-9]{0,19})?$")]
+    train_tokens: Annotated[int, Field(ge=1, le=2**62)]
+
+    def epochs(self, tokens: int) -> float:
+        """How often a run has read the set when it has read so many tokens in all."""
+        return float(Fraction(self.share) * tokens / self.train_tokens)
+
+
+@dataclass(frozen=True)
 class Run:
     """A run read from its folder: its model, its updates, and its summary at the last save."""
 
@@ -162,6 +182,8 @@ class Run:
     planned_steps: int | None
     summary: TrainResult | None
     """summary.json; None before the first save."""
+    mixture: tuple[MixedSet, ...] = ()
+    """The sets of tokens that the run reads; none if it reads a single one."""
 
     @property
     def name(self) -> str:
@@ -239,6 +261,11 @@ class Run:
             "seconds": summary.get("seconds"),
             "device": summary.get("device"),
             "checkpoint": summary.get("checkpoint"),
+            "mixture": [
+                {"name": each.name, "share": float(Fraction(each.share)), "epochs": each.epochs(last.tokens)}
+                for each in self.mixture
+            ],
+            "val_loss_by_set": evaluations[-1].val_loss_by_set if evaluations else None,
         }
 
     def _step_seconds(self) -> Iterator[float]:
@@ -310,8 +337,12 @@ def read_document(path: Path) -> RunConfigDocument:
                 f"{path} is damaged: {name} is {json.dumps(document[name])[:40]}, not an object; choose "
                 "another folder with `out`"
             )
-    parse_document(document["provenance"], _RunProvenance, f"provenance in {path}")
+    _read_provenance(cast(RunConfigDocument, document), path)
     return cast(RunConfigDocument, document)
+
+
+def _read_provenance(document: RunConfigDocument, path: Path) -> "_RunProvenance":
+    return parse_document(document["provenance"], _RunProvenance, f"provenance in {path}")
 
 
 @dataclass(frozen=True)
@@ -333,6 +364,7 @@ class _RunProvenance:
     hours: Positive | None = None
     update_seconds: Positive | None = None
     data: str | None = None
+    mixture: tuple[MixedSet, ...] = ()
     token_dtype: TokenDtype | None = None
     tokenizer: str | None = None
     end_of_text: str | None = None
@@ -355,7 +387,8 @@ def read_run(folder: Path) -> Run:
     steps = parse_rows(content, folder / METRICS, last_may_be_cut=True)
     if not steps:
         raise InputError(f"{folder} has no update yet; wait for its first one")
-    return Run(folder, ModelConfig.read(document["model"]), tuple(steps), steps_planned, summary)
+    mixture = _read_provenance(document, folder / "config.json").mixture
+    return Run(folder, ModelConfig.read(document["model"]), tuple(steps), steps_planned, summary, mixture)
 
 
 def read_metrics(folder: Path) -> bytes:

@@ -5,18 +5,19 @@ Jordan 2024, kellerjordan.github.io/posts/muon, with the coefficients and the Ne
 2025, Moonlight, arXiv 2502.16982, section 2.2). A tensor of several matrices, such as one of all experts of a
 layer, is orthogonalized as that many.
 
-N matrices   A rows   B columns
+N matrices   A rows   B columns   S the shorter of the two
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim.optimizer import ParamsT
 
 from parambudget.cost.memory.state import matrices_per_stack
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
@@ -50,9 +51,9 @@ class Stack:
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which the matrices are orthogonalized: bfloat16, but float32 on a CPU, where few compute in
-        bfloat16 at any speed."""
-        return torch.float32 if self.weights[0].device.type == "cpu" else torch.bfloat16
+        """In which the matrices are orthogonalized: bfloat16 on CUDA, elsewhere float32 like everything else:
+        few CPUs compute in bfloat16 at any speed."""
+        return torch.bfloat16 if self.weights[0].device.type == "cuda" else torch.float32
 
     def new_empty(self, n: int) -> Tensor:
         """Room for `n` of the matrices, to orthogonalize them."""
@@ -66,7 +67,7 @@ class Muon(torch.optim.Optimizer):
     """On the device: 1 if the next step is to change nothing, else 0. The name is torch's."""
 
     def __init__(
-        self, matrices: Iterable[nn.Parameter], *, lr: float, weight_decay: float, momentum: float,
+        self, matrices: ParamsT, *, lr: float, weight_decay: float, momentum: float,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:  # fmt: skip
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
@@ -186,13 +187,13 @@ def orthogonalize(matrices_NAB: Tensor) -> Tensor:
     """The matrices with all singular values near 1, by iterations of Newton and Schulz. Overwrites its
     argument."""
     a, b, c = NEWTON_SCHULZ
+    tall, short_side = matrices_NAB.shape[-2] > matrices_NAB.shape[-1], min(matrices_NAB.shape[-2:])
     x_NAB, next_NAB = matrices_NAB, torch.empty_like(matrices_NAB)
-    tall = x_NAB.shape[-2] > x_NAB.shape[-1]
+    gram_NSS, factor_NSS = (x_NAB.new_empty(len(x_NAB), short_side, short_side) for _ in range(2))
     x_NAB.div_(torch.linalg.vector_norm(x_NAB, dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM))
     for _ in range(NEWTON_SCHULZ_STEPS):
-        # S short side
-        gram_NSS = torch.bmm(x_NAB.mT, x_NAB) if tall else torch.bmm(x_NAB, x_NAB.mT)
-        factor_NSS = torch.baddbmm(gram_NSS, gram_NSS, gram_NSS, beta=b, alpha=c)
+        torch.bmm(*((x_NAB.mT, x_NAB) if tall else (x_NAB, x_NAB.mT)), out=gram_NSS)
+        torch.baddbmm(gram_NSS, gram_NSS, gram_NSS, beta=b, alpha=c, out=factor_NSS)
         factors = (x_NAB, factor_NSS) if tall else (factor_NSS, x_NAB)
         torch.baddbmm(x_NAB, *factors, beta=a, out=next_NAB)
         x_NAB, next_NAB = next_NAB, x_NAB

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.tensors import Tensor as TableRow
 from parambudget.arch.tensors import tensors
-from parambudget.training.config import TrainConfig
+from parambudget.training import schedule
+from parambudget.training.config import GroupName, TrainConfig
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
 from parambudget.training.muon import Muon
+from parambudget.training.profiling.kernels import CLIP
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -24,12 +27,14 @@ if TYPE_CHECKING:
 class ParameterGroups:
     """Every parameter of a module once, by its role in the table."""
 
-    hidden: list[nn.Parameter] = field(default_factory=list)
+    matrices: list[nn.Parameter] = field(default_factory=list)
     """Matrices between the embedding and the output head; those of all experts may be one tensor."""
-    ends: list[nn.Parameter] = field(default_factory=list)
-    """Other tensors of matmuls: an output head that is not tied, and routers."""
-    undecayed: list[nn.Parameter] = field(default_factory=list)
-    """Embeddings (a tied head too), biases and norms."""
+    embeddings: list[nn.Parameter] = field(default_factory=list)
+    """Of tokens and positions; a tied output head too."""
+    head: list[nn.Parameter] = field(default_factory=list)
+    """An output head that is not tied, and routers: their rows are classes."""
+    scalars: list[nn.Parameter] = field(default_factory=list)
+    """Norms, biases and sinks."""
 
 
 def group_parameters(module: nn.Module, model: ModelConfig) -> ParameterGroups:
@@ -38,7 +43,7 @@ def group_parameters(module: nn.Module, model: ModelConfig) -> ParameterGroups:
     groups = ParameterGroups()
     for name, parameter in module.named_parameters():
         group = _select_group(rows[row_name(name)], groups)
-        assert group is not groups.hidden or parameter.ndim in (2, 3), f"{name} is not a matrix"
+        assert group is not groups.matrices or parameter.ndim in (2, 3), f"{name} is not a matrix"
         group.append(parameter)
     return groups
 
@@ -46,12 +51,14 @@ def group_parameters(module: nn.Module, model: ModelConfig) -> ParameterGroups:
 def build_optimizer(
     module: nn.Module, model: ModelConfig, config: TrainConfig, group: ProcessGroup = SINGLE_PROCESS
 ) -> "CombinedOptimizer":
-    """The optimizer that the settings name. Weight decay applies to the tensors of matmuls alone."""
+    """The optimizer that the settings name, with the settings of each group."""
     groups = group_parameters(module, model)
+    others: list[tuple[GroupName, list[nn.Parameter]]] = [
+        ("head", groups.head), ("embeddings", groups.embeddings), ("scalars", groups.scalars),
+    ]  # fmt: skip
     if config.step.optimizer == "adamw":
-        return CombinedOptimizer(_build_adamw(groups.hidden + groups.ends, groups.undecayed, config))
-    adamw = _build_adamw(groups.ends, groups.undecayed, config)
-    return CombinedOptimizer(_build_muon(groups.hidden, config, group), adamw)
+        return CombinedOptimizer(_build_adamw([("matrices", groups.matrices), *others], config))
+    return CombinedOptimizer(_build_muon(groups.matrices, config, group), _build_adamw(others, config))
 
 
 class CombinedOptimizer(torch.optim.Optimizer):
@@ -87,12 +94,19 @@ def row_name(name: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", name)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every group."""
+def set_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> None:
+    """Set the learning rate, weight decay and momentum of every group for update `step` (from 0)."""
+    rate, momentum = schedule.learning_rate(step, config), schedule.momentum(step, config)
+    decay_share = schedule.weight_decay_share(step, config)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        settings = config.group_settings(group["name"])
+        group["lr"] = rate * (settings.learning_rate / config.learning_rate)
+        group["weight_decay"] = settings.weight_decay * decay_share
+        if "momentum" in group:
+            group["momentum"] = momentum
 
 
+@record_function(CLIP)
 def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
     """Scale the whole gradient down to `max_norm` if it is longer; returns the norm before."""
     parameters = list(parameters)
@@ -105,25 +119,34 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float | None) -
 
 
 def _select_group(row: TableRow, groups: ParameterGroups) -> list[nn.Parameter]:
+    if row.role == "lookup":
+        return groups.embeddings
     if row.role != "matmul":
-        return groups.undecayed
-    return groups.hidden if row.is_hidden_matrix else groups.ends
+        return groups.scalars
+    return groups.matrices if row.is_hidden_matrix else groups.head
 
 
 def _build_muon(matrices: list[nn.Parameter], config: TrainConfig, group: ProcessGroup) -> Muon:
     rate, decay, momentum = config.learning_rate, config.weight_decay, config.momentum
+    named = [{"params": matrices, "name": "matrices"}]
     if any(map(is_sharded, matrices)):
         from parambudget.training.fsdp import (
             ShardedMuon,  # DTensor: not needed by other runs
         )
 
-        return ShardedMuon(matrices, lr=rate, weight_decay=decay, momentum=momentum, group=group)
-    return Muon(matrices, lr=rate, weight_decay=decay, momentum=momentum, group=group)
+        return ShardedMuon(named, lr=rate, weight_decay=decay, momentum=momentum, group=group)
+    return Muon(named, lr=rate, weight_decay=decay, momentum=momentum, group=group)
 
 
 def _build_adamw(
-    decayed: list[nn.Parameter], undecayed: list[nn.Parameter], config: TrainConfig
+    members: list[tuple[GroupName, list[nn.Parameter]]], config: TrainConfig
 ) -> torch.optim.AdamW:
-    decays = [(decayed, config.weight_decay), (undecayed, 0.0)]
-    parts = [{"params": members, "weight_decay": decay} for members, decay in decays if members]
-    return torch.optim.AdamW(parts, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+    parts = []
+    for name, parameters in members:
+        settings = config.group_settings(name)
+        part = {
+            "name": name, "params": parameters, "lr": settings.learning_rate,
+            "weight_decay": settings.weight_decay, "betas": settings.betas,
+        }  # fmt: skip
+        parts += [part] if parameters else []
+    return torch.optim.AdamW(parts, lr=config.learning_rate, fused=True)

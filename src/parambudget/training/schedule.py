@@ -1,11 +1,12 @@
-"""The learning rate as a pure function of the step, so that it can be plotted, tested and resumed without
-state.
+"""Learning rate, weight decay and momentum as pure functions of the step, so that they can be plotted, tested
+and resumed without state.
 
     linear    Bergsma et al. 2025, arXiv 2502.15938: a linear decay to zero gives a lower loss than a cosine
     cosine    Loshchilov and Hutter 2017, arXiv 1608.03983
     wsd       warm-up, stable, decay; the decay is 1 - sqrt as in Hägele et al. 2024, arXiv 2405.18392
 
-Each warms up linearly and decays to the final learning rate.
+Each warms up linearly and decays to the final learning rate. Muon's momentum rises linearly from 0.85, as in
+the records of modded-nanogpt (Jordan et al. 2024) and in nanochat (Karpathy 2025, scripts/base_train.py).
 """
 
 import math
@@ -14,6 +15,7 @@ from typing import Final
 
 from parambudget.training.config import TrainConfig
 
+START_MOMENTUM: Final = 0.85
 _DECAY: Final[dict[str, Callable[[float], float]]] = {
     "linear": lambda left: left,
     "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2,
@@ -32,6 +34,21 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     left = min(1.0, max(0, config.steps - step) / max(1, decay_steps(config)))
     height = _DECAY[config.schedule](left)
     return config.final_learning_rate * (1 - height) + config.learning_rate * height
+
+
+def weight_decay_share(step: int, config: TrainConfig) -> float:
+    """The weight decay of update `step` (from 0), relative to the setting."""
+    if config.weight_decay_schedule == "constant" or step < config.warmup_steps:
+        return 1.0
+    return learning_rate(step, config) / config.learning_rate
+
+
+def momentum(step: int, config: TrainConfig) -> float:
+    """Muon's momentum in update `step` (from 0): a linear rise to the setting, unless that is below 0.85."""
+    start = min(START_MOMENTUM, config.momentum)
+    if step >= config.momentum_warmup_steps:
+        return config.momentum
+    return start + (config.momentum - start) * (step / config.momentum_warmup_steps)
 
 
 def decay_steps(config: TrainConfig) -> int:

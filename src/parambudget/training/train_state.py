@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -49,9 +49,11 @@ class TrainState:
 
 
 def init_train_state(
-    model: ModelConfig, config: TrainConfig, compute: Compute, group: ProcessGroup = SINGLE_PROCESS
-) -> TrainState:
-    """The planned model, initialized from the seed, with its optimizer and its loss.
+    model: ModelConfig, config: TrainConfig, compute: Compute, group: ProcessGroup = SINGLE_PROCESS, *,
+    end_of_text: int | None = None,
+) -> TrainState:  # fmt: skip
+    """The planned model, initialized from the seed, with its optimizer and its loss. `end_of_text` is needed
+    where documents are masked.
 
     If the step is sharded, every process holds a part of the model, and never more than that and one layer.
     """
@@ -62,13 +64,14 @@ def init_train_state(
         module = Transformer(model, device="meta", dtype=torch.float32)
         require_planned_tensors(module, model)
         balancer = ExpertLoadBalancer.of(module)
-        loss_fn = build_loss(module, config, compute, balancer, layer_by_layer=True)
+        loss_fn = build_loss(module, config, compute, balancer, layer_by_layer=True, end_of_text=end_of_text)
         loss_fn = shard_module(module, loss_fn, config.seed, compute, group)
     else:
         module = init_module(model, config.seed, compute)
         require_planned_tensors(module, model)
         balancer = ExpertLoadBalancer.of(module)
-        loss_fn = group.data_parallel(module, build_loss(module, config, compute, balancer))
+        own_loss = build_loss(module, config, compute, balancer, end_of_text=end_of_text)
+        loss_fn = group.data_parallel(module, own_loss)
     balancer.reset_load()
     if compute.bf16 and not config.step.shard:
         loss_fn = with_bf16_weights(module, loss_fn, compute, group)
@@ -93,11 +96,32 @@ def with_bf16_weights(
     return RefreshedLoss(loss_fn, BFloat16Weights.attach(module, head_multiple=head_multiple(compute)))
 
 
+def reset_train_state(state: TrainState, model: ModelConfig, config: TrainConfig) -> TrainState:
+    """A state that has been trained, as `init_train_state` makes it; module and compiled loss are the same.
+
+    Whatever training changes is set here: weights, gradients, counts of tokens, and the optimizer is new.
+    """
+    state.module.zero_grad(set_to_none=True)
+    if config.step.shard:
+        from parambudget.training.fsdp import init_shards
+
+        init_shards(state.module, config.seed, state.compute)
+    else:
+        init_weights(state.module, config.seed, state.compute)
+    state.balancer.reset_load()
+    return replace(state, optimizer=build_optimizer(state.module, model, config, state.group))
+
+
 def init_module(model: ModelConfig, seed: int, compute: Compute) -> Transformer:
     """The model on the device, in float32, with weights initialized from `seed`."""
     module = Transformer(model, device=compute.device, dtype=torch.float32)
-    module.init_weights(torch.Generator(compute.device).manual_seed(seed))
+    init_weights(module, seed, compute)
     return module
+
+
+def init_weights(module: Transformer, seed: int, compute: Compute) -> None:
+    """Initialize the weights from `seed`."""
+    module.init_weights(torch.Generator(compute.device).manual_seed(seed))
 
 
 def require_planned_tensors(module: Transformer, model: ModelConfig) -> None:

@@ -198,7 +198,12 @@ class TestTheParts:
     def test_muon_waits_for_the_launches_of_small_matrices(self):
         model = pb.model(dim=64, n_layers=2, n_heads=1, intermediate_size=256, vocab_size=64)
         found = step_seconds(model, step_of(1), H100)["optimizer"]
-        assert 14 * H100.matrix_seconds < found < 14.1 * H100.matrix_seconds
+        assert 7 * H100.matrix_seconds < found < 7.1 * H100.matrix_seconds
+
+    def test_devices_share_the_products_of_muon(self):
+        free = replace(H100, bandwidth_bytes=1e30)
+        alone, two = (step_seconds(OPTION_1, step_of(1, 2, world_size=n), free)["optimizer"] for n in (1, 2))
+        assert two == pytest.approx(alone / 2)
 
     def test_adamw_moves_forty_bytes_a_parameter(self):
         found = step_seconds(OPTION_1, step_of(1, optimizer="adamw"), H100)["optimizer"]

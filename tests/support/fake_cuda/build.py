@@ -23,7 +23,8 @@ CALLERS: Final = (
     "libcaffe2_nvrtc.so",
 )
 """Torch's libraries that call CUDA."""
-CALL: Final = r"(?:__cuda|cuda|cublas|cudnn|nccl|cu[A-Z])\w*"
+CALL: Final = r"(?:__cuda|cuda|cublas|nccl|cu[A-Z])\w*"
+"""Names of what is answered. Of cuDNN only what fake_cuda.c has: the rest is the real one's."""
 OF_TRITON: Final = {
     "cuInit",
     "cuCtxSetCurrent",

@@ -11,7 +11,8 @@ import torch
 from support.training_data import small_model, write_text
 
 from parambudget.cli.main import main
-from parambudget.training.loggers.wandb_logger import log_to_wandb
+from parambudget.training.loggers.trackers import TrackedRun, track_steps
+from parambudget.training.loggers.wandb_logger import WandbTracker
 from parambudget.training.metrics import StepMetrics
 
 SETTINGS = ["--data", "text", "--batch_size", "2", "--device", "cpu", "--steps", "2", "--out", "run"]
@@ -58,18 +59,23 @@ def test_a_run_is_reported_offline(here, monkeypatch, capsys):
     assert all(name in held for name in (b"a-project", b"val_bits_per_byte", b"tokens_per_second"))
 
 
+def track(out: Path, on_step=print):
+    tools = {"Weights & Biases": lambda tracked, _: WandbTracker.open("a-project", tracked)}
+    return track_steps(on_step, TrackedRun(out, {}), tools, pytest.fail)
+
+
 def test_a_resume_is_reported_under_the_same_name(here, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     seen: list[StepMetrics] = []
     for number in (1, 2):
-        with log_to_wandb(seen.append, "a-project", here, {}) as on_step:
+        with track(here, seen.append) as on_step:
             on_step(step(number))
     assert seen == [step(1), step(2)]
     assert len({report.name for report in reports_of(here)}) == 1
 
 
 def test_a_run_that_makes_no_step_leaves_nothing(here):
-    with pytest.raises(RuntimeError, match="refused"), log_to_wandb(print, "a-project", here, {}):
+    with pytest.raises(RuntimeError, match="refused"), track(here):
         raise RuntimeError("refused")
     assert not (here / "wandb").exists()
 

@@ -42,8 +42,8 @@ def test_events_come_in_order(text, tmp_path):
         on_end=lambda result: calls.append(f"end after {result.steps}"),
     )
     run_in(tmp_path / "run", text, events)
-    preparing, running = calls[:4], calls[4:]
-    assert preparing == ["status", "done"] * 2
+    preparing, running = calls[:6], calls[6:]
+    assert preparing == ["status", "done"] * 3
     assert running == ["start on CPU", "step 1", "step 2", "step 3", "end after 3"]
 
 

@@ -88,7 +88,7 @@ class ForwardPass:
 
 def forward(
     m: Dims, backend: Backend, head_rows: Size, n_sequences: Size = 2, *, z_loss: bool = False,
-    matmul_weights: MatmulWeights = "separate",
+    matmul_weights: MatmulWeights = "separate", mask_documents: bool = False,
 ) -> ForwardPass:  # fmt: skip
     """The pass of `m` over so many sequences, with an output head of `head_rows` rows."""
 
@@ -100,8 +100,31 @@ def forward(
     residual = Activation(m.dim, backend.matmul_bytes)
     end = _end(m, residual, graph())
     loss = _loss(m, end.output, graph(), head_rows, z_loss=z_loss)
-    layers = {kind: _layer(m, kind, residual, graph(single_sequence=single)) for kind in layer_kind_counts(m)}
+
+    def layer(kind: LayerKind) -> Segment:
+        masked = _with_document_mask(m, kind, backend) if mask_documents else kind
+        return _layer(m, masked, residual, graph(single_sequence=single))
+
+    layers = {kind: layer(kind) for kind in layer_kind_counts(m)}
     return ForwardPass(_embedding(m, graph()), layers, end, loss)
+
+
+def _with_document_mask(m: Dims, kind: LayerKind, backend: Backend) -> LayerKind:
+    """With a mask of documents all layers take one; where it lists blocks, keys and values stay in groups."""
+    return replace(kind, needs_mask=not takes_block_mask(m, backend))
+
+
+def takes_block_mask(m: Dims, backend: Backend) -> bool:
+    """Whether documents are masked by a list of blocks, which takes no memory to speak of."""
+    return backend.device == "cuda" and backend.bf16 and not uses_eager_attention(m)
+
+
+def document_mask_elements(m: Dims, backend: Backend, n_sequences: Size) -> Size:
+    """Of the masks of documents, one for each width of window, every sequence its own."""
+    if takes_block_mask(m, backend):
+        return 0
+    n_masks = (m.n_local_layers > 0) * 1 + (m.n_global_layers > 0) * 1
+    return n_masks * n_sequences * int(m.context_length) ** 2
 
 
 def masks(m: Dims) -> tuple[Size, Size]:
@@ -390,9 +413,9 @@ def _experts_at_once(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activ
             other_parameters=moe.n_experts * (m.dim + (1 if moe.router_bias else 0)),
         )
     )  # fmt: skip
-    saved = [("logits", logits), ("indices", Activation(n_chosen, INT64))]
-    saved += [("rows", Activation(2, FLOAT32))] * (moe.router_scores == "softmax")
-    graph.record(Op(name, (logits,), weights, saved=tuple(saved)))
+    indices, rows = Activation(n_chosen, INT64), Activation(2, FLOAT32)
+    saved = (("logits", logits), ("indices", indices), ("rows", rows))
+    graph.record(Op(name, (logits,), weights, saved=saved))
     gathered = Activation(n_chosen * m.dim, n_bytes)
     orders = (("order", Activation(n_chosen, INT64)), ("order_back", Activation(n_chosen, INT64)))
     graph.record(Op(name, (x,), gathered, saved=orders))
@@ -403,6 +426,7 @@ def _experts_at_once(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activ
                 f"{name}.experts.{which}", (source,), Activation(n_chosen * out, n_bytes),
                 saved=(("input", source),), is_matmul=True, matrix_elements=moe.n_experts * width * out,
                 other_parameters=moe.n_experts * out if moe.expert_bias else 0,
+                has_leaf=graph.matmul_weights == "leaves",
             )
         )  # fmt: skip
 
@@ -410,8 +434,8 @@ def _experts_at_once(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activ
     gate = project("gate", gathered, m.dim, width) if m.gated else None
     between = _activate(graph, m, f"{name}.experts", gate, project("up", gathered, m.dim, width))
     outputs = project("down", between, width, m.dim)
-    saved = [("expert_outputs", outputs), ("weights", weights)]
-    return graph.record(Op(name, (outputs, weights), Activation(m.dim, n_bytes), saved=tuple(saved)))
+    saved_last = (("expert_outputs", outputs), ("weights", weights))
+    return graph.record(Op(name, (outputs, weights), Activation(m.dim, n_bytes), saved=saved_last))
 
 
 def _shared_experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation | None:

@@ -26,7 +26,7 @@ from parambudget.arch.layers import (
 from parambudget.arch.sizes import take_models
 from parambudget.cost.flops import head_parameters
 from parambudget.cost.memory.backward import BackwardSnapshot, backward, compiled_recompute_maximum
-from parambudget.cost.memory.forward import ForwardPass, forward, masks
+from parambudget.cost.memory.forward import ForwardPass, document_mask_elements, forward, masks
 from parambudget.cost.memory.graph import largest, total_bytes
 from parambudget.cost.memory.state import optimizer_bytes, optimizer_scratch_bytes, weight_bytes
 from parambudget.cost.params import total
@@ -211,19 +211,24 @@ class _Update:
         rows = m.vocab_size
         if step.backend.device == "cuda":
             rows = -(-rows // HEAD_MULTIPLE) * HEAD_MULTIPLE
-        passed = forward(
-            m, step.backend, rows, step.batch_size, z_loss=step.z_loss > 0, matmul_weights=step.matmul_weights
-        )
         windows = MICRO_BATCHES_LOADED * step.batch_size * (m.context_length + 1) * INT64
         rotated = m.mla.qk_rope_head_dim if m.mla else m.head_dim
         n_tables = (m.position == "rotary") * (1 if m.rope_theta_local is None else 2)
+        passed = forward(
+            m, step.backend, rows, step.batch_size, z_loss=step.z_loss > 0,
+            matmul_weights=step.matmul_weights, mask_documents=step.mask_documents,
+        )  # fmt: skip
+        mask_elements = (
+            document_mask_elements(m, step.backend, step.batch_size) if step.mask_documents
+            else prod(masks(m))
+        )  # fmt: skip
         return cls(
             m, step, passed, peak_layer_candidates(m), layer_kind_counts(m), total=total(m),
             head_matrix=head_parameters(m), head_gradient_bytes=passed.loss.gradient_bytes(step.backend),
             weights_bytes=_own_share(weight_bytes(m), step),
             optimizer_bytes=_own_share(optimizer_bytes(m, step.optimizer), step),
             input_bytes=windows + n_tables * m.context_length * rotated * FLOAT32,
-            mask_bytes=prod(masks(m)) * step.backend.matmul_bytes,
+            mask_bytes=mask_elements * step.backend.matmul_bytes,
         )  # fmt: skip
 
     @property

@@ -24,7 +24,7 @@ LINK_SHARE: Final = 0.75
 LAUNCH_SECONDS: Final = 5e-6
 """From one small kernel to the next, where the host cannot run ahead. Not fitted."""
 _NEWTON_SCHULZ_KERNELS: Final = 23
-"""Of torch.optim.Muon per matrix: 15 products, and 8 around them."""
+"""Of Muon for a stack of matrices: 15 products, and 8 around them."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class DeviceProfile:
     newton_schulz_flops: float
     """FLOP/s of the bfloat16 products of Muon."""
     matrix_seconds: float
-    """The least that Muon takes for a matrix."""
+    """The least that Muon takes for the matrices of one kind, which it orthogonalizes together."""
     link_bytes: float
     """Achieved between the accelerators of a machine, per second and direction; 0 where there is only one."""
     slowest: float

@@ -42,13 +42,16 @@ MASKED_SHARE: Final = {"bfloat16": 0.5, "float32": 1.6}
 mask are of the generation before FlashAttention 2, which is about twice as fast (Dao 2023, arXiv 2307.08691).
 On a CPU, whose causal kernel does not stop at the diagonal, 1.4 to 2.0 at 1024 and 256 tokens (torch 2.13,
 one thread)."""
+BLOCK_MASK_SHARE: Final = 0.6
+"""Speed per score of FlexAttention, relative to that without a mask. Assumed, not measured: 0.85 to 0.9 of
+FlashAttention 2 (Dong et al. 2024, arXiv 2412.05496), which takes 1.4 times as long as cuDNN on Hopper."""
 CLIP_BYTES: Final = 12
 """Per parameter: the gradient is read for its norm, and read and written by the scaling."""
 ADAMW_BYTES: Final = 28
 """Per parameter, fused: weight, gradient and two moments are read, all but the gradient written."""
 MUON_BYTES: Final = 54
-"""Per parameter of torch.optim.Muon beside its products: momentum 12, Nesterov 12, to bfloat16 6, norm and
-division 6, decay 8, update 10."""
+"""Per parameter of Muon beside its products: momentum 12, Nesterov 12, to bfloat16 and back 12, norm and
+division 6, decay and update 12."""
 CAST_BYTES: Final = 12
 """Per weight and micro-step under autocast: float32 to bfloat16, and its gradient back."""
 ACCUMULATE_BYTES: Final = 12
@@ -66,7 +69,10 @@ def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str,
     n_tokens = step.batch_size * int(m.context_length)
     micro = {
         "matmuls": _matmul_total(m, step, profile, n_tokens),
-        "attention": step.batch_size * attention_seconds(m, profile, recompute=step.gradient_checkpointing),
+        "attention": step.batch_size
+        * attention_seconds(
+            m, profile, recompute=step.gradient_checkpointing, mask_documents=step.mask_documents
+        ),
         "elementwise": _elementwise(m, step, profile, n_tokens),
         "loss": _loss(m, step, profile, n_tokens),
         "weights": _weights(m, step, profile),
@@ -75,7 +81,7 @@ def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str,
         + _expert_kernel_launch(m, step, profile, n_tokens),
     }
     once = {
-        "optimizer": _optimizer(m, step, profile) / (step.world_size if step.shard else 1),
+        "optimizer": _optimizer(m, step, profile),
         "communication": _communication(m, step, profile, sum(micro.values())),
     }
     return {name: step.micro_steps_per_device * seconds for name, seconds in micro.items()} | once
@@ -120,12 +126,22 @@ def matrices(m: Dims) -> list[WeightMatrix]:
     return rows
 
 
-def attention_seconds(m: Dims, profile: DeviceProfile, *, recompute: bool) -> Size:
-    """Of one sequence of full context, forward and backward; with `recompute` forward once more."""
-    return sum(_attention_row_seconds(m, row, profile, recompute=recompute) for row in attention_kinds(m))
+def attention_seconds(
+    m: Dims, profile: DeviceProfile, *, recompute: bool, mask_documents: bool = False
+) -> Size:
+    """Of one sequence of full context, forward and backward; with `recompute` forward once more.
+
+    With masked documents as if the whole context were one: shorter ones have fewer scores.
+    """
+    return sum(
+        _attention_row_seconds(m, row, profile, recompute=recompute, mask_documents=mask_documents)
+        for row in attention_kinds(m)
+    )
 
 
-def _attention_row_seconds(m: Dims, row: AttentionKind, profile: DeviceProfile, *, recompute: bool) -> Size:
+def _attention_row_seconds(
+    m: Dims, row: AttentionKind, profile: DeviceProfile, *, recompute: bool, mask_documents: bool
+) -> Size:
     length, whole = int(m.context_length), int(m.context_length) ** 2
     if uses_eager_attention(m):
         runs = PASSES_WITH_RECOMPUTE if recompute else PASSES
@@ -134,8 +150,12 @@ def _attention_row_seconds(m: Dims, row: AttentionKind, profile: DeviceProfile, 
         return products + runs / PASSES * moved / profile.bandwidth_bytes
     # Heads of two widths are computed as if both were the wider.
     width = row.copies * row.n_heads * 2 * largest((row.qk_dim, row.v_dim))
-    masked = needs_mask(m, row.window)
-    seen = whole / MASKED_SHARE[profile.dtype] if masked else n_scores(length, None, "causal")
+    if mask_documents and profile.dtype == "bfloat16":
+        seen = n_scores(length, row.window, "causal") / BLOCK_MASK_SHARE
+    elif mask_documents or needs_mask(m, row.window):
+        seen = whole / MASKED_SHARE[profile.dtype]
+    else:
+        seen = n_scores(length, None, "causal")
     forward = 2 if recompute else 1
     return (forward + FLASH_BACKWARD) * 2.0 * width * seen / profile.attention_flops
 
@@ -204,15 +224,22 @@ def _optimizer(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
     n_hidden = sum(matrix.row.elements for matrix in hidden)
     moved = (CLIP_BYTES + ADAMW_BYTES) * (total(m) - n_hidden) + (CLIP_BYTES + MUON_BYTES) * n_hidden
     products = sum(
-        matrix.n_matrices
-        * np.maximum(_newton_schulz(profile, matrix.out_dim, matrix.in_dim), profile.matrix_seconds)
+        np.maximum(
+            matrix.n_matrices * _newton_schulz(profile, matrix.out_dim, matrix.in_dim) / step.world_size,
+            profile.matrix_seconds,
+        )
         for matrix in hidden
     )
-    return moved / profile.bandwidth_bytes + products
+    return moved / (step.world_size if step.shard else 1) / profile.bandwidth_bytes + products
+
+
+def clip_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
+    """Of the optimizer's seconds in an update, those for the norm of the gradient and its scaling."""
+    return CLIP_BYTES * total(m) / profile.bandwidth_bytes / (step.world_size if step.shard else 1)
 
 
 def _newton_schulz(profile: DeviceProfile, out: Size, into: Size) -> Size:
-    """The products of one matrix: Jordan 2024, as torch.optim.Muon has them."""
+    """The products of one matrix: Jordan 2024, as `training.muon` has them."""
     short, long, flops = np.minimum(out, into), np.maximum(out, into), profile.newton_schulz_flops
     gram = matmul_seconds(profile, flops, short, long, short)
     square = matmul_seconds(profile, flops, short, short, short)

@@ -1,9 +1,11 @@
-"""Settings that fit the memory and the time, found by trial before the run begins."""
+"""Settings that fit the memory and the time, found by trial before the run begins.
 
-import gc
+A trial and the run share a state, so that its loss is compiled once: `run.state_reuse`.
+"""
+
 from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from statistics import median
 from time import perf_counter
@@ -23,7 +25,7 @@ from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.loop import Clock, train_steps
 from parambudget.training.metrics import StepMetrics
 from parambudget.training.run.defaults import ResolvedTrainConfig, with_train_defaults
-from parambudget.training.train_state import init_train_state
+from parambudget.training.run.state_reuse import ReusableState, free_memory
 from parambudget.units import format_seconds
 
 BUSY_TOKENS: Final = 4096
@@ -37,15 +39,22 @@ EVALUATION_SHARE: Final = 1 / 3
 
 def settings_that_fit(
     resolved: ResolvedTrainConfig, model: ModelConfig, data: TokenData, compute: Compute,
-    group: ProcessGroup = SINGLE_PROCESS,
+    group: ProcessGroup = SINGLE_PROCESS, *, states: ReusableState | None = None,
+    on_status: Callable[[str], None] = lambda _: None,
 ) -> ResolvedTrainConfig:  # fmt: skip
     """The settings, if two updates with them fit in memory; else with the first change that makes them fit.
 
     Nothing that was given is changed, and never the number of sequences in an update. With several processes,
-    they must fit on each.
+    they must fit on each. `on_status` is told of every trial.
     """
     tries = attempts(resolved.config, resolved.given, model.context_length)
-    config = first_that_fits(tries, partial(_try, model, data, compute, group), group)
+    states = states or ReusableState()
+
+    def try_one(config: TrainConfig) -> None:
+        on_status(f"trying what fits in memory, {'compiling first: ' * compute.compiled}{_in_words(config)}")
+        _try(model, data, compute, group, states, config)
+
+    config = first_that_fits(tries, try_one, group)
     before = resolved.config.model_dump()
     changed = [name for name, value in config.model_dump().items() if before[name] != value]
     reason = f"the largest choice that fits in the memory of {compute.name}"
@@ -85,9 +94,7 @@ def first_that_fits(
     for config in configs:
         error = _out_of_memory(try_one, config)
         # By now the exception is gone, and with it what the trial had allocated.
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
         if not group.all_reduce_any(error is not None):
             return config
     raise InputError(
@@ -101,10 +108,20 @@ def _out_of_memory(try_one: Callable[[TrainConfig], None], config: TrainConfig) 
     try:
         try_one(config)
     except torch.OutOfMemoryError as error:
+        torch.compiler.reset()  # of a trial that fits, the run takes over what was compiled
         return str(error)
-    finally:
-        torch.compiler.reset()
     return None
+
+
+def _in_words(config: TrainConfig) -> str:
+    """What a trial may have changed."""
+    step = config.step
+    parts = [f"batch_size={step.batch_size}"]
+    if step.loss_chunks > 1:
+        parts.append(f"loss_chunks={step.loss_chunks}")
+    if step.gradient_checkpointing:
+        parts.append("gradient_checkpointing")
+    return ", ".join(parts)
 
 
 def _halving(sizes: list[int]) -> list[int]:
@@ -117,8 +134,9 @@ def _halving(sizes: list[int]) -> list[int]:
 
 
 def _try(
-    model: ModelConfig, data: TokenData, compute: Compute, group: ProcessGroup, config: TrainConfig
-) -> None:
+    model: ModelConfig, data: TokenData, compute: Compute, group: ProcessGroup, states: ReusableState,
+    config: TrainConfig,
+) -> None:  # fmt: skip
     """Two updates of at most two micro-steps: gradients are accumulated and the optimizer has its state.
 
     Waits for no other process, so that it may fail on one of them.
@@ -130,26 +148,31 @@ def _try(
     )
     # Where every process holds the whole model, DistributedDataParallel averages copies of the gradients.
     averaged = torch.empty(0 if shard or group.world_size == 1 else total(model), device=compute.device)
-    for _ in islice(_trial(model, data, compute, config, tried)[0], 2):
-        pass
+    with _trial(model, data, compute, config, tried, states) as (steps, _):
+        for _step in islice(steps, 2):
+            pass
     del averaged
 
 
+@contextmanager
 def _trial(
-    model: ModelConfig, data: TokenData, compute: Compute, config: TrainConfig, group: ProcessGroup
-) -> tuple[Iterator[StepMetrics], Clock]:
-    """Updates of a model that is then discarded, without evaluations."""
+    model: ModelConfig, data: TokenData, compute: Compute, config: TrainConfig, group: ProcessGroup,
+    states: ReusableState,
+) -> Iterator[tuple[Iterator[StepMetrics], Clock]]:  # fmt: skip
+    """Updates without evaluations, of a model whose weights are then discarded."""
     config = config.replace(steps=MAX_COUNT, eval_every=MAX_COUNT, save_every=MAX_COUNT)
     update_tokens = config.step.tokens_per_update(model.context_length)
     clock = Clock(update_tokens, flops_per_token(model), compute.peak_flops)
-    state = init_train_state(model, config, compute, group)
-    return train_steps(state, model, config, data, 0, clock), clock
+    end_of_text = data.end_of_text_id
+    state = states.take(model, config, compute, group, end_of_text=end_of_text)
+    yield train_steps(state, model, config, data, 0, clock), clock
+    states.give_back(state, config, end_of_text=end_of_text)
 
 
 def settings_for_hours(
     first: ResolvedTrainConfig, fields: Mapping[str, object], model: ModelConfig, data: TokenData,
     compute: Compute, hours: float, update_seconds: float | None, group: ProcessGroup = SINGLE_PROCESS,
-    require_length: Callable[[int], None] = lambda _: None,
+    require_length: Callable[[int], None] = lambda _: None, *, states: ReusableState | None = None,
 ) -> tuple[ResolvedTrainConfig, float]:  # fmt: skip
     """The settings with as many steps as `hours` allow, evaluations included; and the seconds per update.
 
@@ -157,14 +180,14 @@ def settings_for_hours(
     of the run has done so: then the number of steps, and with it the schedule, stays the same.
     `require_length` refuses so few steps.
     """
-    seconds = update_seconds or timed_update_seconds(model, first.config, data, compute, group)
+    seconds = update_seconds or timed_update_seconds(model, first.config, data, compute, group, states=states)
     timed = first.config.step.model_dump()
 
     def with_steps(steps: int) -> ResolvedTrainConfig:
         require_length(steps)
         on_cpu = compute.device.type != "cuda"
         found = with_train_defaults(
-            {**fields, **timed, "steps": steps}, model, len(data.train), on_cpu=on_cpu
+            {**fields, **timed, "steps": steps}, model, data.n_unique_tokens, on_cpu=on_cpu
         )
         return replace(found, config=found.config.replace(step=first.config.step))
 
@@ -189,18 +212,19 @@ def settings_for_hours(
 def timed_update_seconds(
     model: ModelConfig, config: TrainConfig, data: TokenData, compute: Compute,
     group: ProcessGroup = SINGLE_PROCESS, *, seconds: float = TIMED_SECONDS,
+    states: ReusableState | None = None,
 ) -> float:  # fmt: skip
-    """Seconds of one update, the median of a few after a warm-up, on a model that is then discarded.
+    """Seconds of one update, the median of a few after a warm-up; the weights are then discarded.
 
     Several processes run the same number of updates, as the main one decides, and its time counts.
     """
-    steps, clock = _trial(model, data, compute, config, group)
-    for _ in islice(steps, WARM_UP_UPDATES):
-        pass
     rates: list[float] = []
-    started = perf_counter()
-    while group.broadcast(len(rates) < FEWEST_TIMED or perf_counter() - started < seconds):
-        rates.append(next(steps).tokens_per_second)
+    with _trial(model, data, compute, config, group, states or ReusableState()) as (steps, clock):
+        for _ in islice(steps, WARM_UP_UPDATES):
+            pass
+        started = perf_counter()
+        while group.broadcast(len(rates) < FEWEST_TIMED or perf_counter() - started < seconds):
+            rates.append(next(steps).tokens_per_second)
     return group.broadcast(clock.tokens_per_update / median(rates))
 
 

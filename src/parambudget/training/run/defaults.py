@@ -29,19 +29,32 @@ MICRO_STEP_TOKENS: Final = {"cpu": 2**10, "accelerator": 2**14}
 _ALWAYS: Final = {
     "optimizer": "lower loss than AdamW at its best rate for the same tokens, measured: docs/training.md",
     "schedule": "linear decay to nearly zero gives a lower loss than a cosine (Bergsma et al. 2025)",
+    "embedding_learning_rate": "that of the matrices",
+    "head_learning_rate": "that of the matrices",
+    "scalar_learning_rate": "that of the matrices",
     "decay_share": "only for schedule=wsd: 0.2 gives the loss of a cosine (Hägele et al. 2024)",
     "weight_decay": "as for GPT-3 and Llama; with Muon as for Moonlight",
+    "embedding_weight_decay": "as for GPT-3: only matrices are decayed",
+    "head_weight_decay": "that of the matrices",
+    "weight_decay_schedule": "as for GPT-3 and Llama",
     "momentum": "only for Muon: its author's value (Jordan 2024)",
+    "momentum_warmup_steps": "only for Muon",
     "beta1": "as for GPT-3 and Llama",
     "beta2": "as for GPT-3 and Llama: averages over 20 updates, not 1,000",
+    "embedding_beta1": "as beta1",
+    "embedding_beta2": "as beta2",
+    "head_beta1": "as beta1",
+    "head_beta2": "as beta2",
     "grad_clip": "as for GPT-3 and Llama",
     "z_loss": "off; use 1e-4 (PaLM) if the logits drift in a long run",
+    "mask_documents": "so that no token of the text is left out",
     "gradient_checkpointing": "used only if memory is short: it adds a third more FLOPs",
     "loss_chunks": "more only if memory is short: then the output head is computed twice",
     "seed": "any number will do",
     "keep": "the best one is kept as well",
 }
 """Why the settings that depend on neither model, text nor device have their default."""
+HEAD_SETTINGS: Final = ("head_learning_rate", "head_weight_decay", "head_beta1", "head_beta2")
 _PROBE: Final[dict[str, Any]] = {
     "steps": 2**31, "batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": LARGEST_FLOAT,
     "final_learning_rate": 0.0, "warmup_steps": 0, "eval_every": 1, "eval_tokens": 1, "save_every": 1,
@@ -69,6 +82,16 @@ def with_train_defaults(
     if given.get("balance_loss") and model.moe is None:
         raise ConfigError(
             f"balance_loss={given['balance_loss']:g} balances experts, but this model has none; leave it out"
+        )
+    if model.tied and model.moe is None and (of_head := _first_given(given, HEAD_SETTINGS)):
+        raise ConfigError(
+            f"{of_head}={given[of_head]:g} is for an output head of its own, but this model's is tied to the "
+            f"embedding; use `{of_head.replace('head', 'embedding')}`, or leave it out"
+        )
+    if given.get("mask_documents") and model.position == "alibi":
+        raise ConfigError(
+            "mask_documents=True is not supported with ALiBi, whose bias would need a mask for every head "
+            "and sequence; leave it out, or use other positions"
         )
     fields: dict[str, Any] = dict(given)
     reasons: dict[str, str] = {}
@@ -110,6 +133,10 @@ def _derived_settings(
     yield "balance_loss", *_balance_loss(model)
     for name, reason in _ALWAYS.items():
         yield name, TRAIN_FIELDS[name].default, reason
+
+
+def _first_given(given: Mapping[str, object], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if given.get(name) is not None), None)
 
 
 def _balance_loss(model: ModelConfig) -> tuple[float, str]:

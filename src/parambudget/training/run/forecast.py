@@ -15,6 +15,7 @@ from parambudget.cost.hardware import Accelerator, find_accelerator
 from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.memory.state import optimizer_bytes, weight_bytes
 from parambudget.cost.speed.profile import calibrated_profiles, profile_for
+from parambudget.cost.speed.roofline import clip_seconds
 from parambudget.cost.speed.throughput import throughput
 from parambudget.cost.step import NO_OVERHEAD, StepConfig
 from parambudget.errors import InputError
@@ -23,6 +24,8 @@ from parambudget.planning.machine import CPU, Machine, main_memory_bytes
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.launch import processes_per_node
+from parambudget.training.muon import Muon
+from parambudget.training.profiling.kernels import Part
 from parambudget.units import format_bytes
 
 AMPLE_SHARE: Final = 0.75
@@ -64,6 +67,24 @@ def predict_run(model: ModelConfig, config: TrainConfig, compute: Compute) -> Pr
     speed = throughput(model, step, machine.profile)
     rate = speed.tokens_per_second
     return Prediction(peak, rate.expected, rate.low, rate.high, speed.update_seconds)
+
+
+def predict_parts(model: ModelConfig, config: TrainConfig, compute: Compute) -> dict[Part, float] | None:
+    """The expected seconds of every part of an update; None on a device whose speed is not known.
+
+    Clipping stands on its own, and launching kernels is what leaves the device idle.
+    """
+    step, machine = config.step, machine_of(compute, config.step.world_size)
+    if machine is None:
+        return None
+    seconds = throughput(model, step, machine.profile).seconds
+    clip = float(clip_seconds(model, step, machine.profile))
+    return {
+        "matmuls": seconds["matmuls"], "attention": seconds["attention"],
+        "elementwise": seconds["elementwise"], "loss": seconds["loss"], "weights": seconds["weights"],
+        "clip": clip, "optimizer": seconds["optimizer"] - clip, "communication": seconds["communication"],
+        "idle": seconds["kernel_launch"],
+    }  # fmt: skip
 
 
 def machine_of(compute: Compute, world_size: int = 1) -> Machine | None:
@@ -135,6 +156,6 @@ def _resident_bytes() -> int:
     """The memory of this process now: Python, the text, and torch with what it loads for the first update."""
     matrix = nn.Parameter(torch.zeros(2, 2))
     (matrix @ matrix).sum().backward()
-    for optimizer in (torch.optim.AdamW([matrix]), torch.optim.Muon([matrix])):
+    for optimizer in (torch.optim.AdamW([matrix]), Muon([matrix], lr=0.0, weight_decay=0.0, momentum=0.0)):
         optimizer.step()
     return int(psutil.Process().memory_info().rss)

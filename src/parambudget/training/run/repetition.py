@@ -21,7 +21,7 @@ def repetition_notice(
     """What to say of a run that reads its text more than 4 times; None for any other.
 
     `named` is the text that a person named, now or for the run that goes on. Without one it is the built-in
-    text, and more than 20 epochs of it are refused with `InputError`.
+    text, and more than 20 epochs of it are refused with `InputError`. Of a mixture, each set is judged alone.
     """
     update, unique = config.step.tokens_per_update(model.context_length), len(data.train)
     tokens = config.steps * update
@@ -34,7 +34,13 @@ def repetition_notice(
             f"is {MOST_DEFAULT_EPOCHS} times; name your text with `data`, use {shorter}, or choose "
             f"the built-in text with `data='{BUILT_IN}'`"
         )
-    return repetition_warning(tokens, unique)
+    if not data.parts:
+        return repetition_warning(tokens, unique)
+    warnings = [
+        f"{part.name}: {warning}" for part in data.parts
+        if (warning := repetition_warning(float(tokens * part.share), len(part.data.train))) is not None
+    ]  # fmt: skip
+    return "; ".join(warnings) or None
 
 
 def _leading_digits(n: int) -> int:

@@ -12,7 +12,9 @@ from parambudget.cost.params import total
 from parambudget.errors import InputError, without_advice
 from parambudget.formats.source import Source, load_whole_function, read_source
 from parambudget.formats.unread import require_readable
+from parambudget.training.evaluation.results import Evaluation
 from parambudget.training.metrics import StepMetrics, TrainResult, read_run_config, run_config_path
+from parambudget.training.profiling.update_profile import MOST_UPDATES, UpdateProfile
 from parambudget.training.run.requested import RequestedSettings, merge_sources, require_possible
 from parambudget.units import format_count
 
@@ -46,6 +48,21 @@ class RunOptions:
     """Shard the model among the processes; None leaves it to the plan."""
     wandb: str | None = None
     """Project of Weights & Biases to report to."""
+    profile: int | None = None
+    """How many updates to profile; None for none."""
+    tensorboard: bool = False
+    """Write event files of TensorBoard into the folder of the run."""
+    trackio: str | None = None
+    """Project of trackio to report to."""
+    eval_choices: Path | None = None
+    """Questions that the finished run is evaluated on."""
+    eval_text: Path | None = None
+    """A text that the finished run is evaluated on."""
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the finished run is evaluated on something."""
+        return self.eval_choices is not None or self.eval_text is not None
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,8 @@ class RunStart:
     """Dense FLOP/s of all devices; None if not known."""
     peak_memory_bytes: Callable[[], int | None]
     """The most memory used so far."""
+    compiles: bool
+    """The model is compiled in the first update: no trial has done so."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +108,14 @@ class TrainEvents:
     """The first update is next."""
     on_step: Callable[[StepMetrics], None] = lambda _: None
     """After each update."""
+    on_profile: Callable[[UpdateProfile], None] = lambda _: None
+    """The updates that were to be profiled have been."""
     on_notice: Callable[[str], None] = lambda _: None
     """Something that the caller should know and that does not end the run."""
     on_end: Callable[[TrainResult], None] = lambda _: None
     """The run has finished, or was stopped and saved."""
+    on_evaluation: Callable[[Evaluation], None] = lambda _: None
+    """After the end: what the finished run reaches on what it was to be evaluated on."""
 
 
 def build_request(
@@ -157,6 +180,11 @@ def _require_consistent(options: RunOptions, steps: object) -> None:
         raise InputError("`resume` continues the run in a folder; name it with `out`")
     if options.hours is not None and not (math.isfinite(options.hours) and options.hours > 0):
         raise InputError(f"`hours={options.hours:g}` is not a duration; use a positive number")
+    if options.profile is not None and not 1 <= options.profile <= MOST_UPDATES:
+        raise InputError(
+            f"`profile={options.profile}` is not a number of updates to profile; use 1 to {MOST_UPDATES}, "
+            "such as 3"
+        )
 
 
 def _find_model(out: Path | None, init: Path | None) -> str:

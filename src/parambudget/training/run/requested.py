@@ -11,7 +11,7 @@ from parambudget.cost.step import MAX_COUNT
 from parambudget.errors import ConfigError
 from parambudget.formats.source import Source
 from parambudget.scaling.hyperparameters import whole_updates
-from parambudget.training.config import TrainConfig
+from parambudget.training.config import TrainConfig, with_absent_settings
 from parambudget.training.metrics import read_run_config
 from parambudget.training.run.defaults import require_valid, with_train_defaults
 from parambudget.training.run.same_run import require_length, require_same_run_model, require_same_settings
@@ -51,7 +51,8 @@ def merge_sources(source: Source, flags: Mapping[str, object], *, longer: bool) 
 
     A run's own file lists which of its settings a person gave. Where the run gets another length (`longer`:
     in tokens or hours, or other `steps`), only these stay and the rest is derived anew. A file without that
-    list was written by a person: all of it stays.
+    list was written by a person: all of it stays. Settings that the version that wrote a run's file did not
+    have stay as they were then, for the same length.
     """
     named = source.provenance.get(GIVEN, list(source.train))
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
@@ -59,7 +60,7 @@ def merge_sources(source: Source, flags: Mapping[str, object], *, longer: bool) 
             f"provenance.{GIVEN} in the config file is {short_repr(named)}; it must be a list of settings"
         )
     given = frozenset(named) & source.train.keys()
-    in_file = source.train
+    in_file = with_absent_settings(source.train) if GIVEN in source.provenance else source.train
     if longer or flags.get("steps", in_file.get("steps")) != in_file.get("steps"):
         in_file = {name: value for name, value in in_file.items() if name in given}
     return RequestedSettings({**in_file, **flags}, given | flags.keys())
@@ -74,7 +75,10 @@ def require_possible(
     if resumed is not None and stored is not None:
         require_same_run_model(resumed, stored, model.model_dump())
         requested = replace(
-            requested, stored=stored["train"], provenance=stored["provenance"], resumed=resumed
+            requested,
+            stored=with_absent_settings(stored["train"]),
+            provenance=stored["provenance"],
+            resumed=resumed,
         )
     fields = requested.merged_fields
     if tokens is not None:

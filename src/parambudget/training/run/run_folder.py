@@ -22,6 +22,7 @@ from parambudget.formats.source import config_document
 from parambudget.text.corpus import is_built_in
 from parambudget.text.dataset import data_for
 from parambudget.text.forms import TokenDtype
+from parambudget.text.mixture import absolute_source, format_mixture, parse_mixture
 from parambudget.text.token_cache import TokenData
 from parambudget.text.tokenizer import HUB_PREFIX
 from parambudget.training.checkpoint import files
@@ -55,7 +56,7 @@ def run_config_document(
     model: ModelConfig, config: TrainConfig, data: TokenData, provenance: Mapping[str, object]
 ) -> RunConfigDocument:
     """The config file of a run: what it computes, and on which text."""
-    origin = {
+    origin: dict[str, object] = {
         "version": __version__,
         "corpus": data.name,
         "corpus_sha256": data.sha256,
@@ -63,6 +64,11 @@ def run_config_document(
         "tokenizer_entries": data.entries,
         END_OF_TEXT: None if data.end_of_text is None else data.end_of_text.token,
     }
+    if data.parts:
+        origin["mixture"] = [
+            {"name": part.name, "share": str(part.share), "train_tokens": len(part.data.train)}
+            for part in data.parts
+        ]
     document = config_document(model, origin | dict(provenance), config.model_dump())
     return cast(RunConfigDocument, document)
 
@@ -257,7 +263,7 @@ def choose_data(
             if not _exists(path):
                 raise InputError(f"the text of the run is no longer at {path}; say where it is with `data`")
             path = _shown_path(path)
-    elif options.data.absolute() == stored.path or resumed is not None:
+    elif absolute_source(options.data) == stored.path or resumed is not None:
         path = options.data
     else:
         return DataChoice(options.data, options.token_dtype, options.tokenizer)
@@ -282,11 +288,16 @@ def choose_data(
 
 def _shown_path(path: Path) -> Path:
     """The path from the current folder if it lies in there: that is how a person gives it."""
+    if (sources := parse_mixture(path)) is not None:
+        return format_mixture([replace(each, path=_shown_path(each.path)) for each in sources])
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _exists(path: Path) -> bool:
-    """Whether there is data at the path, which may be the common beginning of Megatron's two files."""
+    """Whether there is data at the path, which may be the common beginning of Megatron's two files, or the
+    paths of a mixture."""
+    if (sources := parse_mixture(path)) is not None:
+        return all(_exists(each.path) for each in sources)
     return path.exists() or path.with_name(f"{path.name}.idx").exists()
 
 
@@ -312,7 +323,7 @@ def data_provenance(data: DataChoice) -> dict[str, str | None]:
     tokenizer = None if data.tokenizer is None else _provenance_of_tokenizer(data.tokenizer)
     path = None
     if data.path is not None:
-        path = str(data.path if is_built_in(data.path) else data.path.absolute())
+        path = str(data.path if is_built_in(data.path) else absolute_source(data.path))
     how = {_TOKEN_DTYPE: data.token_dtype, _TOKENIZER: tokenizer}
     return {_DATA: path} | {name: given for name, given in how.items() if given is not None}
 

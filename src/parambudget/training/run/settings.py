@@ -1,7 +1,7 @@
 """The complete settings of a run: as requested, and the rest from the model, the text, the device and the
 time there is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
@@ -17,6 +17,7 @@ from parambudget.training.run.autotune import settings_for_hours, settings_that_
 from parambudget.training.run.defaults import ResolvedTrainConfig, with_train_defaults
 from parambudget.training.run.forecast import has_ample_room, machine_of, require_room
 from parambudget.training.run.requested import GIVEN, RequestedSettings
+from parambudget.training.run.state_reuse import ReusableState
 from parambudget.units import format_bytes
 
 _PLANNED: Final = ("hours", "update_seconds")
@@ -35,16 +36,21 @@ class ResolvedSettings:
 def resolve_settings(
     requested: RequestedSettings, model: ModelConfig, data: TokenData, compute: Compute,
     tokens: int | None, hours: float | None, group: ProcessGroup = SINGLE_PROCESS, *,
-    shard: bool | None = None,
+    shard: bool | None = None, states: ReusableState | None = None,
+    on_status: Callable[[str], None] = lambda _: None,
 ) -> ResolvedSettings:  # fmt: skip
-    """The settings requested and those of the run that is resumed; the rest from model, text and device."""
+    """The settings requested and those of the run that is resumed; the rest from model, text and device.
+
+    Trials take their state from `states`, and `on_status` is told of them.
+    """
+    states = states or ReusableState()
     fields = requested.merged_fields
     if tokens is not None or hours is not None:
         fields.pop("steps", None)
     on_cpu = compute.device.type != "cuda"  # MPS computes as a CPU does, and shares its memory
 
     def resolve() -> ResolvedTrainConfig:
-        return with_train_defaults(fields, model, len(data.train), on_cpu=on_cpu, tokens=tokens)
+        return with_train_defaults(fields, model, data.n_unique_tokens, on_cpu=on_cpu, tokens=tokens)
 
     if shard:
         group.require_several()
@@ -59,15 +65,24 @@ def resolve_settings(
     step = resolved.config.step
     require_room(model, step, compute)
     if not on_cpu and not requested.stored and not has_ample_room(model, step, compute):
-        resolved = settings_that_fit(resolved, model, data, compute, group)
+        resolved = settings_that_fit(
+            resolved, model, data, compute, group, states=states, on_status=on_status
+        )
     planned: dict[str, Any] = {
         name: requested.provenance[name] for name in _PLANNED if name in requested.provenance
     }
     if hours is not None:
         timed = planned.get("update_seconds")
+        if timed is None:
+            ready = states.is_ready_for(
+                model, resolved.config, compute, group, end_of_text=data.end_of_text_id
+            )
+            compiling = "compiling the model and " if compute.compiled and not ready else ""
+            on_status(f"{compiling}timing updates: how many are {hours:g} h?")
         resolved, seconds = settings_for_hours(
-            resolved, fields, model, data, compute, hours, timed, group, requested.require_length
-        )
+            resolved, fields, model, data, compute, hours, timed, group, requested.require_length,
+            states=states,
+        )  # fmt: skip
         planned = {"hours": hours, "update_seconds": seconds}
     resolved = replace(resolved, given=requested.given, reasons=_reasons(requested, why, resolved))
     given = requested.given | frozenset(requested.provenance.get(GIVEN, requested.stored))
@@ -119,7 +134,8 @@ def _choose_shard(
 def _step_fields(config: TrainConfig, fields: Mapping[str, object]) -> StepFields:
     """What is decided of a step: the fields that are given, and those that do not depend on the device."""
     given = {name: fields[name] for name in STEP_FIELDS if name in fields}
-    return cast(StepFields, given | {"optimizer": config.step.optimizer, "z_loss": config.step.z_loss})
+    decided = {name: getattr(config.step, name) for name in ("optimizer", "z_loss", "mask_documents")}
+    return cast(StepFields, given | decided)
 
 
 def _divided_evenly(config: TrainConfig, group: ProcessGroup) -> StepFields:
