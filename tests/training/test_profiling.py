@@ -26,6 +26,18 @@ MULTI_TENSOR = (
     "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<at::native::(anonymous namespace)::"
 )
 KERNELS = {
+    # From the trace of an update on an H200, torch 2.11.0+cu130.
+    "nvjet_sm90_tst_320x128_64x3_1x2_h_bz_coopB_NNT": "matmuls",
+    "nvjet_sm90_tst_128x128_64x6_1x2_h_bz_splitK_NTT": "matmuls",
+    "cudnn_generated_fort_native_sdpa_sm90_flash_bprop_wgmma_f16_knob_26_64x64x64_1x4x1_cga1x1x1_kernel0_0":
+        "attention",
+    "void cudnn::fusion::compute_dot_do_o_specialized<true, 64>(void const*, void const*, void*, void*)":
+        "attention",
+    "void cudnn::fusion::convert_dq_to_16bits<true>(void const*, void*, unsigned int, unsigned int)": "attention",
+    "triton_per_fused__fused_rms_norm__fused_rms_norm_backward_add_0": "elementwise",
+    "triton_red_fused__log_softmax__to_copy_prepare_softmax_online_slice_1": "loss",
+    "Memset (Device)": "copies",
+    # As other versions and libraries name theirs.
     "nvjet_tst_256x128_64x4_2x1_v_bz_coopA_TNT": "matmuls",
     "nvjet_hsh_192x192_64x3_1x2_h_bz_coopB_NTN": "matmuls",
     "sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64_warpgroupsize1x1x1_execute_segment_k_off_kernel__"
