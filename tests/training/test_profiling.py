@@ -33,10 +33,9 @@ KERNELS = {
         "attention",
     "void cudnn::fusion::compute_dot_do_o_specialized<true, 64>(void const*, void const*, void*, void*)":
         "attention",
-    "void cudnn::fusion::convert_dq_to_16bits<true>(void const*, void*, unsigned int, unsigned int)": "attention",
+    "void cudnn::fusion::convert_dq_to_16bits<true>(void const*, void*, unsigned int)": "attention",
     "triton_per_fused__fused_rms_norm__fused_rms_norm_backward_add_0": "elementwise",
     "triton_red_fused__log_softmax__to_copy_prepare_softmax_online_slice_1": "loss",
-    "Memset (Device)": "copies",
     # As other versions and libraries name theirs.
     "nvjet_tst_256x128_64x4_2x1_v_bz_coopA_TNT": "matmuls",
     "nvjet_hsh_192x192_64x3_1x2_h_bz_coopB_NTN": "matmuls",
