@@ -135,7 +135,7 @@ def training_windows(data: TokenData, context_length: int, config: TrainConfig) 
     return TokenWindows(data.train, context_length, config.seed)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def document_windows(data: TokenData, context_length: int) -> DocumentWindows:
     """The windows that begin at documents; refuses a text whose documents are not known. Found once: trials
     before a run need them too."""
