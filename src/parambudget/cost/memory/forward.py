@@ -392,7 +392,12 @@ def _experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation:
     shared = _shared_experts(graph, m, name, x)
     if graph.backend.runs_experts_at_once:
         routed = _experts_at_once(graph, m, name, x)
-        return routed if shared is None else graph.add(name, routed, shared)
+        if shared is None:
+            return routed
+        # The sum is computed again from what is saved of both.
+        output = Activation(m.dim, routed.element_bytes)
+        saved = (("shared_output", shared),)
+        return graph.record(Op(name, (routed, shared), output, saved=saved, passes_gradient_on=True))
     # A compiler does not know how many tokens an expert gets: what depends on it runs eagerly.
     eager = OpGraph(replace(graph.backend, compiled=False))
     weights = _expert_weights(eager, m, name, x)
