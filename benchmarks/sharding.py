@@ -25,7 +25,7 @@ from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute, select_device
 from parambudget.training.distributed import ProcessGroup, join_process_group
 from parambudget.training.loop import accumulate_gradients, optimizer_step
-from parambudget.training.optimizer import clip_grad_norm
+from parambudget.training.optimization.optimizer import clip_grad_norm
 from parambudget.training.train_state import init_train_state
 from parambudget.units import format_bytes
 

@@ -19,7 +19,7 @@ from parambudget.training.config import TrainConfig
 from parambudget.training.device import select_device
 from parambudget.training.loop import accumulate_gradients, prefetch
 from parambudget.training.loss import build_loss
-from parambudget.training.optimizer import build_optimizer, clip_grad_norm
+from parambudget.training.optimization.optimizer import build_optimizer, clip_grad_norm
 from parambudget.training.train_state import TrainState, with_bf16_weights
 
 

@@ -17,8 +17,8 @@ from parambudget.training.device import Compute, select_device
 from parambudget.training.distributed import ProcessGroup
 from parambudget.training.fsdp import ShardedMuon
 from parambudget.training.loop import Clock, TrainJob, accumulate_gradients, train, train_steps
-from parambudget.training.muon import Muon
-from parambudget.training.optimizer import clip_grad_norm
+from parambudget.training.optimization.muon import Muon
+from parambudget.training.optimization.optimizer import clip_grad_norm
 from parambudget.training.run.autotune import _try, attempts, first_that_fits, settings_that_fit
 from parambudget.training.run.defaults import with_train_defaults
 from parambudget.training.run.state_reuse import ReusableState

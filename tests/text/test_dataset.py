@@ -14,8 +14,8 @@ from parambudget.text.corpus import Document, read_corpus
 from parambudget.text.token_cache import token_data
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenWindows, permuted_index
+from parambudget.training.optimization.schedule import learning_rate
 from parambudget.training.run.defaults import with_train_defaults
-from parambudget.training.schedule import learning_rate
 
 
 def texts(documents: tuple[Document, ...]) -> list[str]:

@@ -127,7 +127,7 @@ def test_windows_begin_at_the_next_document_and_long_ones_go_on():
 def test_an_epoch_visits_every_window_once_in_an_order_of_its_own():
     tokens = np.arange(500)
     windows = DocumentWindows.of(tokens, 8, np.arange(5, 500, 7))
-    n, run = len(windows.starts), windows.shuffled(3)
+    n, run = len(windows.starts), windows.with_order_of(3)
     epochs = [run.batch(i * n, n) for i in range(2)]
     for epoch in epochs:
         assert sorted(epoch[:, 0]) == windows.starts.tolist()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from parambudget.cost.memory import state as memory
 from parambudget.training import loop
 from parambudget.training.device import select_device
-from parambudget.training.muon import Muon
-from parambudget.training.optimizer import build_optimizer
+from parambudget.training.optimization.muon import Muon
+from parambudget.training.optimization.optimizer import build_optimizer
 from parambudget.training.train_state import init_module, init_train_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -26,14 +26,14 @@ from parambudget.training.dataloader import TokenWindows
 from parambudget.training.device import Environment, select_device
 from parambudget.training.loss import build_loss
 from parambudget.training.metrics import StepMetrics
-from parambudget.training.optimizer import (
+from parambudget.training.optimization.optimizer import (
     build_optimizer,
     clip_grad_norm,
     group_parameters,
     set_schedule,
 )
+from parambudget.training.optimization.schedule import learning_rate, momentum, weight_decay_share
 from parambudget.training.run.defaults import with_train_defaults
-from parambudget.training.schedule import learning_rate, momentum, weight_decay_share
 from parambudget.training.train_state import TrainState
 
 pytestmark = pytest.mark.usefixtures("one_thread")

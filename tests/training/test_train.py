@@ -20,7 +20,7 @@ from parambudget.training.dataloader import TokenWindows
 from parambudget.training.device import Environment, mps_notice, select_device
 from parambudget.training.loop import evaluate, validation_windows
 from parambudget.training.loss import build_loss
-from parambudget.training.optimizer import build_optimizer
+from parambudget.training.optimization.optimizer import build_optimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -233,11 +233,12 @@ class Attention(nn.Module):
         self.q = Linear(m.dim, m.n_heads * m.head_dim, bias=m.qkv_bias)
         self.k = Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
         self.v = Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
-        self.vqk = JoinedLinear(
-            self.v, self.q, self.k
-        )  # in the order in which the input's gradients were always added
+        self.n_heads_each = (m.n_heads, m.n_kv_heads)
+        # Rotated together too, so that nothing is copied. Values would be copied out of a product with them,
+        # and their gradients into its own; so would the gradients of two norms.
+        self.qk = JoinedLinear(self.q, self.k) if m.qk_norm == "none" else None
         self.out = Linear(m.n_heads * m.head_dim, m.dim, bias=m.attention_out_bias)
-        self.has_qk_norm, self.norm_before_split = m.qk_norm != "none", m.qk_norm == "full"
+        self.norm_before_split = m.qk_norm == "full"
         self.q_norm = qk_norm(m, m.n_heads)
         self.k_norm = qk_norm(m, m.n_kv_heads)
         self.sinks = nn.Parameter(torch.zeros(m.n_heads)) if m.attention_sinks else None
@@ -252,14 +253,16 @@ class Attention(nn.Module):
 
     def project_qkv(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, CachedKV]:
         """Queries, and keys and values, with norm and rotary positions applied."""
-        v, q, k = [self._clip(flat) for flat in self.vqk(x_BTD)]
-        q_BTHK = apply_rotary(self._split_heads(q, self.q_norm), rotation).to(v.dtype)
-        k_BTGK = apply_rotary(self._split_heads(k, self.k_norm), rotation).to(v.dtype)
-        if self.vqk.is_joined and (self.has_qk_norm or rotation is not None):
-            v = (
-                v.contiguous()
-            )  # as a view it would keep the whole product, of which queries and keys need no more
-        v_BTGK = v.unflatten(-1, (-1, self.head_dim))
+        v_BTGK = self._clip(self.v(x_BTD)).unflatten(-1, (-1, self.head_dim))
+        if self.qk is not None and self.qk.is_joined:
+            heads = self._clip(self.qk.product(x_BTD)).unflatten(-1, (-1, self.head_dim))
+            heads = apply_rotary(heads, rotation).to(v_BTGK.dtype)
+            q_BTHK, k_BTGK = heads.split(self.n_heads_each, dim=2)
+        else:
+            q_BTHK = self._split_heads(self._clip(self.q(x_BTD)), self.q_norm)
+            q_BTHK = apply_rotary(q_BTHK, rotation).to(v_BTGK.dtype)
+            k_BTGK = self._split_heads(self._clip(self.k(x_BTD)), self.k_norm)
+            k_BTGK = apply_rotary(k_BTGK, rotation).to(v_BTGK.dtype)
         return q_BTHK.transpose(1, 2), (k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2))
 
     def attend_to(self, q_BHTK: Tensor, kv: CachedKV, mask: AttentionMask) -> Tensor:

@@ -42,13 +42,16 @@ class JoinedLinear:
         """Whether the results are views of one product."""
         return self.compute_weight is not None or self.joins_parameters
 
+    def product(self, x: Tensor) -> Tensor:
+        """What the parts make of `x`, side by side: one product. Only where they are joined."""
+        weight = self.compute_weight
+        if weight is None:
+            weight = torch.cat([cast_for_matmul(part.weight) for part in self.parts])
+        biases: list[Tensor] = [part.bias for part in self.parts if part.bias is not None]
+        return F.linear(x, weight, torch.cat(biases) if biases else None)
+
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         """What each part makes of `x`."""
-        weight = self.compute_weight
-        if weight is None and self.joins_parameters:
-            weight = torch.cat([cast_for_matmul(part.weight) for part in self.parts])
-        if weight is None:
+        if not self.is_joined:
             return tuple(part(x) for part in self.parts)
-        biases: list[Tensor] = [part.bias for part in self.parts if part.bias is not None]
-        bias = torch.cat(biases) if biases else None
-        return F.linear(x, weight, bias).split([part.out_features for part in self.parts], dim=-1)
+        return self.product(x).split([part.out_features for part in self.parts], dim=-1)

@@ -68,7 +68,7 @@ class StatusLine:
             self._spinner.add_task(text, total=None)
             self._spinner.start()
             return
-        self.console.print(text, soft_wrap=True)
+        self._print(text)
         self._is_over = Event()
         Thread(target=self._repeat, args=(text, self._is_over), daemon=True).start()
 
@@ -84,7 +84,10 @@ class StatusLine:
         started = perf_counter()
         while not is_over.wait(_SILENT_SECONDS):
             elapsed = format_seconds(perf_counter() - started)
-            self.console.print(f"{text}: {elapsed} so far", soft_wrap=True)
+            self._print(f"{text}: {elapsed} so far")
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 @contextmanager

@@ -134,7 +134,7 @@ def matmuls(module: nn.Module) -> Iterator[Linear | JoinedLinear | GroupedLinear
         if runs_at_once(next(module.parameters()).device.type, torch.bfloat16, n_rows=1, n_experts=1):
             yield from matmuls_of_experts(module)
         return
-    joined = module.vqk if isinstance(module, Attention) else None
+    joined = module.qk if isinstance(module, Attention) else None
     joined = module.gate_up if isinstance(module, FeedForward) else joined
     if joined is not None:
         yield joined

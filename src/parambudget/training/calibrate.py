@@ -29,7 +29,7 @@ from parambudget.errors import InputError
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
-from parambudget.training.muon import Muon
+from parambudget.training.optimization.muon import Muon
 from parambudget.training.run.autotune import timed_update_seconds
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]

@@ -85,7 +85,7 @@ class DocumentWindows:
             position = int(opened[following]) if is_near else end
         return cls(tokens, context_length, np.array(starts, dtype=np.int64))
 
-    def shuffled(self, seed: int) -> "ShuffledDocumentWindows":
+    def with_order_of(self, seed: int) -> "ShuffledDocumentWindows":
         """The windows in the order of a run."""
         return ShuffledDocumentWindows(self, seed)
 
@@ -131,11 +131,11 @@ def positions_of(token: int, tokens: Tokens) -> Positions:
 def training_windows(data: TokenData, context_length: int, config: TrainConfig) -> Windows:
     """The windows that a run with these settings is trained on."""
     if config.step.mask_documents:
-        return document_windows(data, context_length).shuffled(config.seed)
+        return document_windows(data, context_length).with_order_of(config.seed)
     return TokenWindows(data.train, context_length, config.seed)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def document_windows(data: TokenData, context_length: int) -> DocumentWindows:
     """The windows that begin at documents; refuses a text whose documents are not known. Found once: trials
     before a run need them too."""

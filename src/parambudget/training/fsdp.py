@@ -18,7 +18,7 @@ from torch.distributed.tensor.experimental import implicit_replication
 from parambudget.nn.transformer import Transformer
 from parambudget.training.device import Compute
 from parambudget.training.distributed import LossModule, ProcessGroup
-from parambudget.training.muon import Muon, Stack, fill, nesterov, orthogonalize
+from parambudget.training.optimization.muon import Muon, Stack, fill, nesterov, orthogonalize
 
 
 def shard_module(

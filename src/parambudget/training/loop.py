@@ -31,7 +31,8 @@ from parambudget.training.dataloader import TokenArray, Windows, document_window
 from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
-from parambudget.training.optimizer import CombinedOptimizer, clip_grad_norm, set_schedule
+from parambudget.training.optimization.optimizer import CombinedOptimizer, clip_grad_norm, set_schedule
+from parambudget.training.optimization.schedule import learning_rate
 from parambudget.training.profiling.kernels import DATA
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
@@ -39,7 +40,6 @@ from parambudget.training.run.mixture import run_windows
 from parambudget.training.run.resume import restore_newest_checkpoint
 from parambudget.training.run.same_run import require_same_run
 from parambudget.training.run.state_reuse import ReusableState
-from parambudget.training.schedule import learning_rate
 from parambudget.training.train_state import (
     TrainState,
     initial_weights_of,

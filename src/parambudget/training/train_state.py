@@ -32,7 +32,7 @@ from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
 from parambudget.training.loss import NO_EXPERTS, ExpertLoadBalancer, build_loss, head_multiple
 from parambudget.training.metrics import RunConfigDocument
-from parambudget.training.optimizer import CombinedOptimizer, build_optimizer
+from parambudget.training.optimization.optimizer import CombinedOptimizer, build_optimizer
 
 
 @dataclass(frozen=True, eq=False)

@@ -214,7 +214,8 @@ def _grouped_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: 
     q_width, kv_width = m.n_heads * m.head_dim, m.n_kv_heads * m.head_dim
     is_multi_head = np.array_equal(m.n_heads, m.n_kv_heads)
 
-    def clip(which: str, flat: Activation) -> Activation:
+    def project(which: str, out: Size) -> Activation:
+        flat = graph.linear(f"{name}.{which}", x, out, bias=m.qkv_bias)
         # A compiled norm clamps its own input, and does so again in its backward.
         norm_clamps = graph.backend.compiled and m.qk_norm != "none" and which != "v"
         return flat if m.qkv_clip is None or norm_clamps else graph.clamp(name, flat)
@@ -228,12 +229,15 @@ def _grouped_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: 
             )  # fmt: skip
         return graph.rotate(name, flat) if kind.rotates else flat
 
-    widths = {"v": kv_width, "q": q_width, "k": kv_width}
-    flats = graph.linears(name, x, widths, bias=m.qkv_bias)
-    v, q, k = (clip(which, flat) for which, flat in zip(widths, flats, strict=True))
-    q, k = norm_and_rotate("q", q, m.n_heads), norm_and_rotate("k", k, m.n_kv_heads)
-    if v.part_of is not None and (m.qk_norm != "none" or kind.rotates):
-        v = graph.copy(name, v)  # it would keep the product of all three
+    v = project("v", kv_width)
+    if graph.matmul_weights != "separate" and m.qk_norm == "none":
+        joined = graph.linear(name, x, q_width + kv_width, bias=m.qkv_bias)
+        joined = joined if m.qkv_clip is None else graph.clamp(name, joined)
+        joined = graph.rotate(name, joined) if kind.rotates else joined
+        q, k = graph.split(name, joined, q_width, kv_width, joins_gradients=graph.backend.compiled)
+    else:
+        q = norm_and_rotate("q", project("q", q_width), m.n_heads)
+        k = norm_and_rotate("k", project("k", kv_width), m.n_kv_heads)
     before_copies = (q, k, v)
     if kind.needs_mask and not is_multi_head:
         k, v = (graph.copy(name, x, q_width) for x in (k, v))
@@ -388,7 +392,12 @@ def _experts(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activation:
     shared = _shared_experts(graph, m, name, x)
     if graph.backend.runs_experts_at_once:
         routed = _experts_at_once(graph, m, name, x)
-        return routed if shared is None else graph.add(name, routed, shared)
+        if shared is None:
+            return routed
+        # The sum is computed again from what is saved of both.
+        output = Activation(m.dim, routed.element_bytes)
+        saved = (("shared_output", shared),)
+        return graph.record(Op(name, (routed, shared), output, saved=saved, passes_gradient_on=True))
     # A compiler does not know how many tokens an expert gets: what depends on it runs eagerly.
     eager = OpGraph(replace(graph.backend, compiled=False))
     weights = _expert_weights(eager, m, name, x)

@@ -31,7 +31,7 @@ def optimizer_bytes(m: Dims, optimizer: OptimizerName) -> Size:
 def optimizer_scratch_bytes(m: Dims, step: StepConfig) -> Size:
     """The most that an optimizer step allocates temporarily. Fused AdamW works in place.
 
-    Muon goes from stack to stack (`training.muon`).
+    Muon goes from stack to stack (`training.optimization.muon`).
     """
     if step.optimizer == "adamw":
         return 0

@@ -239,7 +239,7 @@ def clip_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
 
 
 def _newton_schulz(profile: DeviceProfile, out: Size, into: Size) -> Size:
-    """The products of one matrix: Jordan 2024, as `training.muon` has them."""
+    """The products of one matrix: Jordan 2024, as `training.optimization.muon` has them."""
     short, long, flops = np.minimum(out, into), np.maximum(out, into), profile.newton_schulz_flops
     gram = matmul_seconds(profile, flops, short, long, short)
     square = matmul_seconds(profile, flops, short, short, short)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import StringIO
 
 import trackio
+from trackio.run import Run
 
 from parambudget.training.loggers.trackers import TrackedRun, logged_values, stored_name
 from parambudget.training.metrics import StepMetrics
@@ -19,7 +20,7 @@ from parambudget.training.metrics import StepMetrics
 class TrackioTracker:
     """A session of a run in a project of trackio."""
 
-    run: trackio.Run
+    run: Run
 
     @classmethod
     def open(cls, project: str, tracked: TrackedRun) -> "TrackioTracker":

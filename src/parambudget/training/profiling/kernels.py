@@ -39,7 +39,7 @@ _GENERATED_RULES: Final = _rules(
 _KERNEL_RULES: Final = _rules(
     ("communication", r"nccl"),
     ("copies", r"^mem(cpy|set)\b"),
-    ("attention", r"flash|fmha|sdpa|attention|attn"),
+    ("attention", r"flash|fmha|sdpa|attention|attn|cudnn::fusion"),
     ("loss", r"logsoftmax|log_softmax|nll_loss|logsumexp|cross_entropy"),
     ("optimizer", r"adam"),
     ("clip", r"lpnorm"),

@@ -83,7 +83,7 @@ def with_train_defaults(
         raise ConfigError(
             f"balance_loss={given['balance_loss']:g} balances experts, but this model has none; leave it out"
         )
-    if model.tied and model.moe is None and (of_head := _first_given(given, HEAD_SETTINGS)):
+    if model.tied and model.moe is None and (of_head := _first_of(given, HEAD_SETTINGS)):
         raise ConfigError(
             f"{of_head}={given[of_head]:g} is for an output head of its own, but this model's is tied to the "
             f"embedding; use `{of_head.replace('head', 'embedding')}`, or leave it out"
@@ -135,7 +135,7 @@ def _derived_settings(
         yield name, TRAIN_FIELDS[name].default, reason
 
 
-def _first_given(given: Mapping[str, object], names: tuple[str, ...]) -> str | None:
+def _first_of(given: Mapping[str, object], names: tuple[str, ...]) -> str | None:
     return next((name for name in names if given.get(name) is not None), None)
 
 

@@ -24,7 +24,7 @@ from parambudget.planning.machine import CPU, Machine, main_memory_bytes
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.launch import processes_per_node
-from parambudget.training.muon import Muon
+from parambudget.training.optimization.muon import Muon
 from parambudget.training.profiling.kernels import Part
 from parambudget.units import format_bytes
 

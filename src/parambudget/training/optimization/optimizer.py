@@ -13,10 +13,10 @@ from torch.profiler import record_function
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.tensors import Tensor as TableRow
 from parambudget.arch.tensors import tensors
-from parambudget.training import schedule
 from parambudget.training.config import GroupName, TrainConfig
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
-from parambudget.training.muon import Muon
+from parambudget.training.optimization import schedule
+from parambudget.training.optimization.muon import Muon
 from parambudget.training.profiling.kernels import CLIP
 
 if TYPE_CHECKING:

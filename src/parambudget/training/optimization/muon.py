@@ -110,12 +110,12 @@ class Muon(torch.optim.Optimizer):
         all_NAB = stack.new_empty(size * share)
         work = dist.all_gather_into_tensor(all_NAB, own_NAB, group=self.group.torch_group, async_op=True)
 
-        def gathered() -> Tensor:
+        def wait_for_all() -> Tensor:
             assert work is not None  # this process is one of the group
             work.wait()
             return all_NAB
 
-        return gathered
+        return wait_for_all
 
     def n_sharing(self, _n_dimensions: int) -> int:
         """How many processes share out the matrices of tensors with so many dimensions."""
