@@ -183,12 +183,19 @@ def bytes_of_lists(op: Op, n_elements: float) -> float:
 
 
 def bytes_of(op: Op) -> float:
-    """Every tensor argument once, one that is written in place twice, and the result of an aten operation."""
+    """Every tensor argument once, one that is written in place twice, and the result of an aten operation.
+
+    Of an argument from which a kernel of inductor picks elements (the logit of each target, rows of a table),
+    only as many as it can load.
+    """
     dims, types = op.arguments.get("Input Dims", []), op.arguments.get("Input type", [])
     if op.name.startswith("triton_"):
-        names = signature(op.arguments.get("kernel_file", ""))
-        sizes = [size(shape, kind) for shape, kind in zip(dims, types, strict=False)]
-        return sum(n * (2 if name.startswith("in_out") else 1) for n, name in zip(sizes, names, strict=False))
+        kernel = read_kernel(op.arguments.get("kernel_file", ""))
+        return sum(
+            min(size(shape, kind), kernel.accesses(name) * BYTES.get(kind, 4))
+            * (2 if name.startswith("in_out") else 1)
+            for shape, kind, name in zip(dims, types, kernel.names, strict=False)
+        )
     sizes = [size(shape, kind) for shape, kind in zip(dims, types, strict=False)]
     if re.match("aten::_fused_adam", op.name):
         parameters, gradients, first, second, *_ = sizes
@@ -219,11 +226,31 @@ def size(shape: list[Any], kind: str) -> float:
     return float(math.prod(shape) * BYTES.get(kind, 4))
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel of inductor, as its code says."""
+
+    names: tuple[str, ...]
+    """Of its arguments."""
+    n_elements: float
+    """That it goes through, at most."""
+    code: str
+
+    def accesses(self, name: str) -> float:
+        """How many elements of an argument it can load or store."""
+        places = len(re.findall(rf"tl\.(?:load|store|atomic_add)\({name}\b", self.code))
+        return self.n_elements * places if places else math.inf
+
+
 @cache
-def signature(kernel_file: str) -> tuple[str, ...]:
-    """The names of a kernel's arguments, from inductor's code."""
-    found = re.search(r"'signature': (\{.*?\})", Path(kernel_file).read_text()) if kernel_file else None
-    return tuple(ast.literal_eval(found[1])) if found else ("ptr",) * 64
+def read_kernel(file: str) -> Kernel:
+    """What the code of a kernel says; without it, every argument counts whole."""
+    code = Path(file).read_text() if file else ""
+    names, hints = (re.search(rf"'?{key}'?[=:] ?(\{{.*?\}})", code) for key in ("signature", "size_hints"))
+    if names is None or hints is None:
+        return Kernel(("ptr",) * 64, math.inf, "")
+    n_elements = math.prod(ast.literal_eval(hints[1]).values())
+    return Kernel(tuple(ast.literal_eval(names[1])), n_elements, code)
 
 
 @dataclass(frozen=True)
