@@ -71,12 +71,12 @@ class Setting:
 WINDOWS = {"window": 256, "window_pattern": ["local", "global"]}
 EXPERTS = {"n_experts": 8, "n_experts_per_token": 2, "expert_intermediate_size": 256}
 SETTINGS = [
-    Setting("dense", [], 350),
-    Setting("grouped heads", ["--model", '{"n_kv_heads": 2}'], 350),
-    Setting("windows", ["--model", json.dumps(WINDOWS)], 350),
+    Setting("dense", [], 300),
+    Setting("grouped heads", ["--model", '{"n_kv_heads": 2}'], 300),
+    Setting("windows", ["--model", json.dumps(WINDOWS)], 300),
     Setting("experts", ["--model", json.dumps(EXPERTS)], 640),
     Setting("recomputed", ["--ac"], 420),
-    Setting("chunks, AdamW", ["--chunks", "4", "--optimizer", "adamw"], 400),
+    Setting("chunks, AdamW", ["--chunks", "4", "--optimizer", "adamw"], 260),
 ]
 
 

@@ -214,7 +214,7 @@ def trace(
         graph_breaks=sum(dynamo["graph_break"].values()),
         recompiles=[
             f"{each.co_name}: {each.recompile_reason}" for each in compilations
-            if each.recompile_reason and "optimizer" not in str(each.co_filename)
+            if each.recompile_reason and "optimiz" not in str(each.co_filename)
         ],
         dynamo=dynamo, top_kernels=dict(counts.kernels.most_common(60)),
     )  # fmt: skip
