@@ -99,6 +99,8 @@ class Trace:
 
     device: str
     parameters: int
+    parameters_by_optimizer: dict[str, int]
+    """By the class of each of the optimizer's parts."""
     updates: list[Update]
     planned_peak_bytes: int
     planned_tokens_per_second: float | None
@@ -198,11 +200,13 @@ def trace(
         code.mkdir(parents=True, exist_ok=True)
         for i, (of_optimizer, text) in enumerate(generated):
             (code / f"{'optimizer' if of_optimizer else 'graph'}{i}.py").write_text(text)
+    parts = getattr(state.optimizer, "parts", (state.optimizer,))
     counters = torch._dynamo.utils.counters
     dynamo = {name: dict(counters[name]) for name in DYNAMO_COUNTERS}
     compilations = torch._dynamo.utils.get_compilation_metrics()
     return Trace(
-        device=compute.name, parameters=sum(p.numel() for p in state.module.parameters()), updates=updates,
+        device=compute.name, parameters=sum(p.numel() for p in state.module.parameters()),
+        parameters_by_optimizer={type(part).__name__: n_elements(part) for part in parts}, updates=updates,
         planned_peak_bytes=planned.peak_memory_bytes, planned_tokens_per_second=planned.tokens_per_second,
         flops_per_update=float(flops_per_token(model) * update_tokens),
         graphs=sum(not of_optimizer for of_optimizer, _ in generated),
@@ -214,6 +218,11 @@ def trace(
         ],
         dynamo=dynamo, top_kernels=dict(counts.kernels.most_common(60)),
     )  # fmt: skip
+
+
+def n_elements(optimizer: torch.optim.Optimizer) -> int:
+    """Of all parameters of an optimizer."""
+    return sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"])
 
 
 def kind_of(kernel: str) -> str:
