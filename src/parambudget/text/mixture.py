@@ -81,7 +81,8 @@ def read_shares(sources: Sequence[MixtureSource]) -> tuple[Fraction, ...]:
 
 
 def _weight(text: str) -> Fraction | None:
-    if len(text) > 40 or "/" in text:
+    exponent = text.lower().partition("e")[2].lstrip("+-0")
+    if len(text) > 40 or "/" in text or len(exponent) > 2:  # of 1e99999999, a Fraction has all digits
         return None
     try:
         return Fraction(text)

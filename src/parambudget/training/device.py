@@ -65,6 +65,15 @@ class Compute:
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
+    def record_event(self) -> torch.cuda.Event | None:
+        """An event for when the device, which need not be torch's current one, has done what was launched so
+        far; None where that is now."""
+        if not self.is_asynchronous:
+            return None
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
     def reset_peak_memory(self) -> None:
         """Count the peak on an accelerator from now on; that of a process cannot be reset."""
         if self.device.type == "cuda":
@@ -85,15 +94,35 @@ class Compute:
         # The kernels are compiled in other processes, which triton warns in as well. This is its default so
         # far.
         os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-        before = torch.backends.cuda.matmul.fp32_precision
-        torch.backends.cuda.matmul.fp32_precision = "ieee"
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
-                warnings.filterwarnings("ignore", message="TRITON_DEFAULT_FP_FUSION")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+            warnings.filterwarnings("ignore", message="TRITON_DEFAULT_FP_FUSION")
+            warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
+            with _full_precision_matmuls():
                 yield
-        finally:
-            torch.backends.cuda.matmul.fp32_precision = before
+
+
+@contextmanager
+def _full_precision_matmuls() -> Iterator[None]:
+    """Float32 matmuls without TensorFloat32, and then as before.
+
+    By the setting that covers all others: torch refuses to multiply where a process has set it and only the
+    newer one, of CUDA alone, says something else.
+    """
+    # torch puts an object in the place of its module mkldnn.
+    newer = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = [each.fp32_precision for each in newer]
+    try:
+        covering = torch.get_float32_matmul_precision()
+    except RuntimeError:  # it has set only the newer ones
+        covering = "highest"
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(covering)
+        for each, precision in zip(newer, before, strict=True):
+            each.fp32_precision = precision
 
 
 def select_device(name: str = "auto") -> Compute:

@@ -27,7 +27,7 @@ from parambudget.text.token_cache import TokenData
 from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.async_saver import AsyncCheckpointSaver
 from parambudget.training.config import TrainConfig
-from parambudget.training.dataloader import TokenArray, Windows, document_windows, require_windows
+from parambudget.training.dataloader import TokenArray, Windows, require_windows
 from parambudget.training.device import Compute, Environment, explain_out_of_memory, select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.metrics import StepMetrics, TrainResult, list_checkpoints, read_run_config
@@ -36,7 +36,7 @@ from parambudget.training.optimization.schedule import learning_rate
 from parambudget.training.profiling.kernels import DATA
 from parambudget.training.run import run_folder
 from parambudget.training.run.forecast import Prediction, predict_run
-from parambudget.training.run.mixture import run_windows
+from parambudget.training.run.mixture import masking_notices, run_windows
 from parambudget.training.run.resume import restore_newest_checkpoint
 from parambudget.training.run.same_run import require_same_run
 from parambudget.training.run.state_reuse import ReusableState
@@ -142,7 +142,8 @@ def _prepare(
         require_windows(data, model.context_length)
         config = group.executed_config(job.config, compute)
         if config.step.mask_documents and group.is_main:
-            on_notice(document_windows(data, model.context_length).notice)
+            for notice in masking_notices(data, model.context_length):
+                on_notice(notice)
         planned = predict_run(model, config, compute)
         state = states.take(model, config, compute, group, end_of_text=data.end_of_text_id)
         stored = read_run_config(job.out) if job.resume else None
@@ -369,13 +370,10 @@ class UpdateQueue:
         found_inf = optimizer_step(state.optimizer, loss, norm)
         state.balancer.update_router_bias(found_inf)
         state.balancer.reset_load()
-        late = state.compute.is_asynchronous
-        figures = torch.stack((loss, norm, found_inf, stop, *busiest)).to("cpu", non_blocking=late)
-        copied = None
-        if late:
-            copied = torch.cuda.Event()
-            copied.record()
+        figures = torch.stack((loss, norm, found_inf, stop, *busiest))
+        figures = figures.to("cpu", non_blocking=state.compute.is_asynchronous)
         self._n_launched += 1
+        copied = state.compute.record_event()
         self._unread.append(_LaunchedUpdate(self._n_launched, rate, started, figures, copied))
 
     def read(self) -> StepMetrics:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from support.training_data import WORDS, small_config, small_model
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 import parambudget as pb
 from parambudget.errors import InputError
@@ -117,6 +119,28 @@ def test_any_context_has_scores(loaded, tmp_path, context):
     record = {"context": context, "endings": ["every token", "ns every"], "label": 0}
     score = score_choices(loaded, read_questions(write_questions(tmp_path / "q.jsonl", record)))
     assert (score.n_questions, score.acc_stderr) == (1, None)
+
+
+def test_without_a_context_an_ending_follows_the_token_with_which_the_tokenizer_begins_a_text(
+    loaded, tmp_path, monkeypatch
+):
+    from parambudget.training.evaluation import scores
+
+    begins = Tokenizer.from_str(loaded.tokenizer.tokenizer.to_str())
+    first = begins.id_to_token(loaded.tokenizer.end)
+    begins.post_processor = TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, loaded.tokenizer.end)]
+    )
+    other = replace(
+        loaded, tokenizer=replace(loaded.tokenizer, tokenizer=begins), add_special_tokens=True
+    )  # fmt: skip
+    found = []
+    original = scores.log_likelihoods
+    monkeypatch.setattr(scores, "log_likelihoods", lambda *args: found.append(original(*args)) or found[-1])
+    record = {"context": "", "endings": ["every token", "learns every"], "label": 0}
+    for each in (loaded, other):
+        score_choices(each, read_questions(write_questions(tmp_path / "q.jsonl", record)))
+    assert found[0] == found[1]
 
 
 def test_questions_may_be_compressed(tmp_path):
@@ -252,3 +276,9 @@ def test_damaged_results_are_named_and_left(tmp_path):
     (tmp_path / "eval.json").write_text('[{"checkpoint": 1}]')
     with pytest.raises(InputError, match=r"eval.json, evaluation 1, is damaged"):
         read_evaluations(tmp_path)
+
+
+def test_a_type_of_ids_without_a_text_is_refused(run, tmp_path):
+    path = write_questions(tmp_path / "q.jsonl", question(0))
+    with pytest.raises(InputError, match="`token_dtype` is the type of the ids in `text`"):
+        pb.evaluate(run, choices=path, token_dtype="uint16", device="cpu")

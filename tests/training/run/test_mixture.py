@@ -19,7 +19,7 @@ from parambudget.text.mixture import MixtureSource, parse_mixture, read_shares
 from parambudget.text.prepare import PrepareRequest, prepare
 from parambudget.training import loop
 from parambudget.training.dataloader import TokenWindows
-from parambudget.training.run.mixture import MixedWindows, run_windows
+from parambudget.training.run.mixture import MixedWindows, masking_notices, run_windows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -109,7 +109,9 @@ def test_weights_are_exact(text, expected):
     assert list(read_shares(sources)) == expected
 
 
-@pytest.mark.parametrize("text", ["a", "a=0.7", "a,b", "a=0.7,b", "a=x,b=1", "=1,b=1", "a=1/0,b=1"])
+@pytest.mark.parametrize(
+    "text", ["a", "a=0.7", "a,b", "a=0.7,b", "a=x,b=1", "=1,b=1", "a=1/0,b=1", "a=1e99999999,b=1"]
+)
 def test_anything_else_is_a_path(text):
     assert parse_mixture(Path(text)) is None
 
@@ -183,6 +185,21 @@ def test_the_same_batches_on_any_number_of_processes(sets):
     shared = {rank: [windows.batch(8 + 2 * i, 2) for i in range(rank, 4, 2)] for rank in (0, 1)}
     assert config.step.sequences_per_update == 8
     assert np.array_equal(np.concatenate(alone[0::2] + alone[1::2]), np.concatenate(shared[0] + shared[1]))
+
+
+def test_where_documents_are_masked_each_set_is_judged_alone(sets, tmp_path):
+    whole = data_for(mixture(sets), 512)
+    for part, notice in zip(whole.parts, masking_notices(whole, 16), strict=True):
+        assert notice == f"{part.name}: {masking_notices(part.data, 16)[0]}"
+    first, second = whole.parts
+    endless = replace(second, data=replace(second.data, train=np.full(100, 5)))
+    job = loop.TrainJob(
+        small_model(vocab_size=512), small_config(mask_documents=True),
+        replace(whole, parts=(first, endless)), tmp_path / "run",
+    )  # fmt: skip
+    with pytest.raises(InputError, match="has nothing to mask"):
+        loop.train(job, device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_mixture_is_trained_resumed_and_shown(sets, tmp_path, run, monkeypatch):

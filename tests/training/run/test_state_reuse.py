@@ -26,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 COMPILED = Compute(torch.device("cpu"), "CPU", bf16=False, compiled=True, peak_flops=None)
 CPU = replace(COMPILED, compiled=False)
+MATMUL = torch.backends.cuda.matmul
 EXPERTS = {"n_experts": 4, "n_experts_per_token": 2, "expert_intermediate_size": 32, "correction_bias": True}
 
 
@@ -154,17 +155,55 @@ def test_a_trial_that_runs_out_of_memory_keeps_nothing(data, monkeypatch):
     assert len(modules) == 2
 
 
-def test_the_arithmetic_of_a_run_on_cuda_is_fixed_and_then_as_before(monkeypatch):
+def precisions() -> tuple[str, ...]:
+    """What each of torch's settings says of float32 matmuls; torch refuses to read those that are a mix."""
+    found = [torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision]
+    for read in (torch.get_float32_matmul_precision, lambda: str(torch.backends.cuda.matmul.allow_tf32)):
+        try:
+            found.append(read())
+        except RuntimeError:
+            found.append("mixed")
+    return tuple(found)
+
+
+@pytest.mark.filterwarnings("ignore:Please use the new API settings")
+@pytest.mark.parametrize(
+    ("set_before", "expected"),
+    [
+        (lambda: None, ("none", "none", "highest", "False")),
+        (lambda: torch.set_float32_matmul_precision("high"), ("tf32", "tf32", "high", "True")),
+        (lambda: torch.set_float32_matmul_precision("medium"), ("tf32", "bf16", "medium", "True")),
+        (lambda: setattr(MATMUL, "allow_tf32", True), ("tf32", "none", "high", "True")),
+        (lambda: setattr(MATMUL, "fp32_precision", "tf32"), ("tf32", "none", "mixed", "mixed")),
+    ],
+    ids=["nothing", "high", "medium", "allow_tf32", "fp32_precision"],
+)
+def test_the_arithmetic_of_a_run_on_cuda_is_fixed_and_then_as_before(set_before, expected, monkeypatch):
     cuda = replace(COMPILED, device=torch.device("cuda"))
     monkeypatch.delenv("TRITON_DEFAULT_FP_FUSION", raising=False)
-    matmul = torch.backends.cuda.matmul
-    before = matmul.fp32_precision
     try:
-        matmul.fp32_precision = "tf32"
+        set_before()
+        assert precisions() == expected
         with select_device("cpu").fixed_arithmetic():
-            assert matmul.fp32_precision == "tf32"
+            assert precisions() == expected
         with cuda.fixed_arithmetic():
-            assert matmul.fp32_precision == "ieee"
-        assert matmul.fp32_precision == "tf32"
+            assert precisions() == ("ieee", "ieee", "highest", "False")
+        assert precisions() == expected
     finally:
-        matmul.fp32_precision = before
+        torch.set_float32_matmul_precision("highest")
+        MATMUL.fp32_precision = torch.backends.mkldnn.matmul.fp32_precision = "none"
+
+
+def test_an_event_is_recorded_on_the_device_of_the_run_and_not_on_the_current_one(monkeypatch):
+    recorded = []
+
+    class Event:
+        def record(self, stream: str) -> None:
+            recorded.append(stream)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    second = replace(COMPILED, device=torch.device("cuda:1"))
+    assert isinstance(second.record_event(), Event)
+    assert recorded == ["stream of cuda:1"]
+    assert select_device("cpu").record_event() is None

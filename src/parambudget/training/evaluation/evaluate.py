@@ -39,6 +39,8 @@ def evaluate(
     What is evaluated on is read before anything is computed. The result is added to eval.json of the run that
     the checkpoint belongs to. `on_notice` gets what the person who asked should know.
     """
+    if request.token_dtype is not None and request.text is None:
+        raise InputError("`token_dtype` is the type of the ids in `text`; give a `text`, or leave it out")
     file = None if request.choices is None else read_questions(request.choices)
     loaded = load_checkpoint(checkpoint, compute, on_notice)
     text = _text(loaded, request, on_notice)

@@ -90,7 +90,7 @@ def _encode_question(loaded: LoadedModel, question: Question, file: str) -> _Enc
     def encode(text: str) -> list[int]:
         return loaded.tokenizer.tokenizer.encode(text, add_special_tokens=loaded.add_special_tokens).ids
 
-    context = encode(question.context.rstrip()) if question.context.strip() else []
+    context = encode(question.context.rstrip())
     wholes = [encode(question.context + text) for text in question.continuations]
     n_context = min(_common_length(context, whole) for whole in wholes)
     if not n_context:  # without a context, an ending begins where a document does

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from parambudget.cost.step import HEAD_MULTIPLE
 from parambudget.errors import InputError
 from parambudget.text.tokenizer import TokenIds
 from parambudget.training.generate import LoadedModel
+from parambudget.training.loss import head_multiple
 
 _BATCH_TOKENS: Final = {"cuda": 32_768}
 """Tokens of a batch with its padding, by kind of device."""
@@ -104,6 +104,5 @@ def _score_batch(loaded: LoadedModel, sequences: Sequence[ScoredTokens]) -> list
 
 
 def _log_likelihood(loaded: LoadedModel, x_ND: Tensor, targets_N: Tensor) -> Tensor:
-    multiple = HEAD_MULTIPLE if loaded.compute.device.type == "cuda" else 1
-    logits_NV = loaded.module.logits(x_ND, multiple=multiple).float()
+    logits_NV = loaded.module.logits(x_ND, multiple=head_multiple(loaded.compute)).float()
     return -F.cross_entropy(logits_NV, targets_N, reduction="none")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
-from parambudget.training.dataloader import TokenArray, Windows, training_windows
+from parambudget.training.dataloader import TokenArray, Windows, document_windows, training_windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,3 +68,13 @@ def run_windows(data: TokenData, context_length: int, config: TrainConfig) -> Wi
         for number, part in enumerate(data.parts)
     ]
     return MixedWindows(sets, [part.share for part in data.parts])
+
+
+def masking_notices(data: TokenData, context_length: int) -> list[str]:
+    """What to say where documents are masked: of each set of a mixture by itself, as its windows are its own.
+
+    Raises `InputError` for a set whose documents are not known.
+    """
+    if not data.parts:
+        return [document_windows(data, context_length).notice]
+    return [f"{part.name}: {document_windows(part.data, context_length).notice}" for part in data.parts]
