@@ -91,12 +91,9 @@ class MixtureOfExperts(nn.Module):
         self.shared = FeedForward(m, width, bias=m.ffn_bias) if width else None
         self.shared_gate = nn.Linear(m.dim, 1, bias=False) if moe.shared_expert_gate else None
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Each token through its own experts, (B, T, D)."""
-        return self.route(x_BTD)[0]
-
-    def route(self, x_BTD: Tensor) -> tuple[Tensor, Routing | None]:
-        """The same, and where the tokens were sent if they are to be counted.
+    def forward(self, x_BTD: Tensor) -> tuple[Tensor, Routing | None]:
+        """Each token through its own experts, (B, T, D), and where the tokens were sent if they are to be
+        counted.
 
         The caller counts them, with `count`: this runs twice where a layer is recomputed.
         """

@@ -226,7 +226,7 @@ class Block(nn.Module):
 
     def _ffn_branch(self, x_BTD: Tensor) -> tuple[Tensor, Routing | None]:
         if isinstance(self.ffn, MixtureOfExperts):
-            ffn_BTD, routing = self.ffn.route(x_BTD)
+            ffn_BTD, routing = self.ffn(x_BTD)
         else:
             ffn_BTD, routing = self.ffn(x_BTD), None
         return self._scale_branch(self.ffn_out_norm(ffn_BTD)), routing
