@@ -75,7 +75,12 @@ class _BackwardPass:
             self._must_recompute = False
             left = _left_by_recompute(self._segment, op) - self._users.keys()
             self._note(op, total_bytes([incoming, *self._gradients.values(), *left]))
-        in_flight = total_bytes([incoming, *others, *outgoing.values(), *self._gradients.values()])
+        if op.overwrites_input:
+            outgoing = {value: value for value in op.inputs}
+        # A gradient that lies in a saved tensor is counted as that until it is released.
+        in_flight = total_bytes(
+            {incoming, *others, *outgoing.values(), *self._gradients.values()} - self._users.keys()
+        )
         self._note(op, in_flight + op.scratch_bytes, unfinished)
         self._release_activations(op)
         self._finish_parameters(op, total_bytes([*outgoing.values(), *self._gradients.values()]), unfinished)

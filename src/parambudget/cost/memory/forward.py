@@ -196,9 +196,11 @@ def _end(m: Dims, x: Activation, graph: OpGraph) -> Segment:
 
 def _loss(m: Dims, x: Activation, graph: OpGraph, head_rows: Size, *, z_loss: bool) -> Segment:
     logits = graph.linear("lm_head", x, head_rows, bias=m.head_bias)
-    if m.logit_multiplier != 1:
+    # Compiled, a multiplier and a soft cap are applied where the logits are read, and to their gradient where
+    # it is written.
+    if m.logit_multiplier != 1 and not graph.backend.compiled:
         logits = graph.scale("", logits)
-    if m.logit_softcap is not None:
+    if m.logit_softcap is not None and not graph.backend.compiled:
         logits = graph.softcap("", logits)
     logits = graph.cast_to_float32("", logits)
     out = graph.cross_entropy("", logits, z_loss=z_loss)
@@ -312,11 +314,17 @@ def _padded_fused_attention(
 def _fused_attention(
     graph: OpGraph, name: str, qkv: tuple[Activation, Activation, Activation], n_heads: Size
 ) -> Activation:
-    """Of the scores only the log of every row's sum of exponentials is stored."""
+    """Of the scores only the log of every row's sum of exponentials is stored.
+
+    Kernels of a GPU add up the gradient of the queries in float32, beside one number for each row: cuDNN, by the
+    workspace that it asks for (support/fake_cuda), and FlashAttention-2 alike (`dq_accum` and `softmax_d` in
+    csrc/flash_attn/flash_api.cpp)."""
     q, k, v = qkv
+    on_gpu = graph.backend.device == "cuda" and graph.backend.bf16
+    scratch_bytes = (q.elements + n_heads) * FLOAT32 if on_gpu else 0
     out, logsumexp = Activation(q.elements, q.element_bytes), Activation(n_heads, FLOAT32)
     saved = (("queries", q), ("keys", k), ("values", v), ("output", out), ("logsumexp", logsumexp))
-    return graph.record(Op(name, qkv, out, saved=saved))
+    return graph.record(Op(name, qkv, out, saved=saved, scratch_bytes=scratch_bytes))
 
 
 def _eager_attention(

@@ -56,6 +56,8 @@ class Op:
     """Elements of its other parameters."""
     passes_gradient_on: bool = False
     """The gradient of its output is that of its inputs, unchanged."""
+    overwrites_input: bool = False
+    """The gradient of its input is written where its input lies, which is saved."""
     scratch_bytes: Size = 0
     """Per token: what its backward allocates beside gradients."""
     other_outputs: tuple[Activation, ...] = ()
@@ -295,7 +297,9 @@ class OpGraph:
         if self.backend.compiled:
             row_maximum = Activation(1, FLOAT32)
             saved = (source, ("largest", row_maximum), ("logsumexp", logsumexp))
-            return self.record(Op(name, (logits,), loss, saved=saved))
+            # Inductor may write to what only the backward pass still refers to (`donated_buffer`): the last
+            # kernel that reads the logits writes their gradient, element by element in their place.
+            return self.record(Op(name, (logits,), loss, saved=saved, overwrites_input=True))
         log_probabilities = Activation(logits.elements, FLOAT32)
         label = ("log_probabilities", log_probabilities)
         self.record(Op(name, (logits,), log_probabilities, saved=(label,)))
