@@ -4,6 +4,7 @@ On a CUDA device: dim 896, 24 layers, 14 heads, SwiGLU 3584, vocabulary 50,257, 
 accumulation 8, against Hugging Face LlamaForCausalLM under torch.compile with fused AdamW, bfloat16 autocast.
 
     python benchmarks/training_speed.py
+    python benchmarks/training_speed.py --alone --optimizer muon       # the trainer and nothing beside it
 
 `--small` on a CPU: a small model against a plain eager loop of the same module, float32.
 
@@ -18,7 +19,7 @@ from datetime import UTC, datetime
 from itertools import count
 from statistics import median
 from time import perf_counter, process_time
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.step import OptimizerName
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenWindows
@@ -64,15 +66,17 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="The trainer's step against another one's.")
     parser.add_argument("--small", action="store_true", help="a small model, for a CPU")
+    parser.add_argument("--alone", action="store_true", help="the trainer alone, beside nothing")
+    parser.add_argument("--optimizer", choices=get_args(OptimizerName), default="adamw", help="the trainer's")
     parser.add_argument("--updates", type=int, default=20, help="timed updates of each")
     parser.add_argument("--warm-up", type=int, default=3, help="updates before them")
     asked = parser.parse_args()
     compute = select_device("cpu" if asked.small else "cuda")
     model = pb.model(**(SMALL if asked.small else LARGE), context_length=256 if asked.small else 1024)
     sizes = (2, 2) if asked.small else (16, 8)
-    config = settings(*sizes)
+    config = settings(*sizes, asked.optimizer)
     data = random_tokens(model)
-    makers = [ours, eager_loop] if asked.small else [ours, hugging_face]
+    makers = [ours] if asked.alone else [ours, eager_loop if asked.small else hugging_face]
     contenders = [warmed_up(make(model, config, data, compute), asked.warm_up, compute) for make in makers]
     for turn in range(asked.updates):
         for contender in contenders if turn % 2 else reversed(contenders):
@@ -80,11 +84,13 @@ def main() -> None:
     report(contenders, model, config, compute)
 
 
-def settings(batch_size: int, gradient_accumulation_steps: int) -> TrainConfig:
-    """AdamW at a learning rate that changes little; no evaluation and no save in between."""
+def settings(
+    batch_size: int, gradient_accumulation_steps: int, optimizer: OptimizerName = "adamw"
+) -> TrainConfig:
+    """A learning rate that changes little; no evaluation and no save in between."""
     return TrainConfig(
         steps=2**31, batch_size=batch_size, gradient_accumulation_steps=gradient_accumulation_steps,
-        optimizer="adamw", learning_rate=1e-5, final_learning_rate=0.0, warmup_steps=0, eval_every=2**31,
+        optimizer=optimizer, learning_rate=1e-5, final_learning_rate=0.0, warmup_steps=0, eval_every=2**31,
         eval_tokens=1, save_every=2**31,
     )  # fmt: skip
 
@@ -209,6 +215,8 @@ def report(contenders: list[Contender], model: ModelConfig, config: TrainConfig,
         if contender.peak_bytes is not None:
             line += f"  peak {contender.peak_bytes / 2**30:.1f} GiB"
         print(line)
+    if len(contenders) == 1:
+        return
     print(f"time of {contenders[0].name} / {contenders[1].name}, medians of pairs (95 % interval): ", end="")
     print(_ratio(*(contender.seconds for contender in contenders)), end="")
     if compute.device.type == "cpu":

@@ -110,7 +110,7 @@ def _evaluate(result: TrainResult, options: RunOptions, compute: Compute, events
 
     def show(progress: EvaluationProgress) -> None:
         nonlocal shown
-        if (percent := int(100 * progress.share)) != shown:
+        if (percent := 10 * int(10 * progress.share)) != shown:
             shown = percent
             events.on_status(f"evaluating: {percent} % of {progress.n_total:,} {progress.label}")
 
