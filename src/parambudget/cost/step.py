@@ -82,8 +82,8 @@ CUDA_OVERHEAD: Final = Overhead(
     context_bytes=800 * 2**20, communication_bytes=500 * 2**20, unused_percent=8,
     source=(
         "assumed, not measured here: contexts of 0.3 to 0.6 GB, cuBLAS workspaces of 8 to 32 MiB and NCCL's "
-        "0.2 to 1 GB are commonly quoted. Reserved over allocated memory has a median of 1.08 in 15 public logs "
-        "of modded-nanogpt on H100s, 1.04 to 1.19"
+        "0.2 to 1 GB are commonly quoted. Reserved over allocated memory has a median of 1.08 in 15 public "
+        "logs of modded-nanogpt, 1.04 to 1.19"
     ),
 )  # fmt: skip
 

@@ -125,11 +125,11 @@ class _BackwardPass:
 
 
 def compiled_recompute_maximum(segment: Segment) -> BackwardSnapshot:
-    """The most that a compiled backward pass may hold of a segment that is recomputed.
+    """About the most that a compiled backward pass holds of a segment that is recomputed.
 
     The compiler leaves the gradients of such a segment's weights for last. Until then it keeps the input of
-    every matmul, and the gradients of its input and output: at most all of these, which is what is counted
-    here. How many are in memory at once is the compiler's choice.
+    every matmul, and the gradients of its input and output: all of these are counted here. How many are in
+    memory at once is the compiler's choice, and so is what it keeps beside them to write to it again.
     """
     matmuls = [op for op in segment.ops if op.is_matmul]
     gradients = sum((op.output.bytes + op.inputs[0].bytes for op in matmuls), start=0)

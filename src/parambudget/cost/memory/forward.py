@@ -316,9 +316,10 @@ def _fused_attention(
 ) -> Activation:
     """Of the scores only the log of every row's sum of exponentials is stored.
 
-    Kernels of a GPU add up the gradient of the queries in float32, beside one number for each row: cuDNN, by the
-    workspace that it asks for (support/fake_cuda), and FlashAttention-2 alike (`dq_accum` and `softmax_d` in
-    csrc/flash_attn/flash_api.cpp)."""
+    Kernels of a GPU add up the gradient of the queries in float32, beside one number for each row: cuDNN, by
+    the workspace that it asks for (support/fake_cuda), and FlashAttention-2 alike (`dq_accum` and `softmax_d`
+    in csrc/flash_attn/flash_api.cpp).
+    """
     q, k, v = qkv
     on_gpu = graph.backend.device == "cuda" and graph.backend.bf16
     scratch_bytes = (q.elements + n_heads) * FLOAT32 if on_gpu else 0
