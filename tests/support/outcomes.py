@@ -86,3 +86,12 @@ def _bytes_of(name: str) -> int:
     """A line of this process's status, which Linux gives in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
+
+
+STATUS = ("reading the text", "choosing the settings", "timing updates", "building the model")
+"""How the lines begin that say, where output is piped, what `train` is doing before its first update."""
+
+
+def without_status(out: str) -> str:
+    """Standard output without them: nothing, of a run that was refused."""
+    return "".join(line for line in out.splitlines(keepends=True) if not line.startswith(STATUS))
