@@ -20,7 +20,7 @@ from support.text_files import documents, write_jsonl, write_parquet
 from parambudget.errors import InputError
 from parambudget.text import forms, records
 from parambudget.text.forms import SourceFile, detect_form, find_files
-from parambudget.text.records import Skipped, TextLayout, json_records
+from parambudget.text.records import Skipped, TextLayout, json_records, parse_line
 from parambudget.text.sources import find_source, read_chunks
 from parambudget.text.token_files import find_tokens
 
@@ -331,3 +331,9 @@ def test_whatever_a_file_holds_it_is_read_or_refused(tmp_path_factory, beginning
         read(path, skip_bad_lines=skip)
     with contextlib.suppress(InputError):
         find_tokens(path, "uint16")
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_a_damaged_record_names_the_column_in_its_line(end):
+    with pytest.raises(InputError, match=r"not valid JSON \(Expecting ':' delimiter at column 14\)$"):
+        parse_line(b'{"a": 1, "b" ' + end)

@@ -324,11 +324,16 @@ def test_prompts_are_read_from_standard_input_a_line_each(run, parambudget, monk
     assert parambudget(*words, "-i", "--json")[:2] == (0, "[]\n")
 
 
-def test_standard_input_that_cannot_be_read_is_one_line(run, parambudget, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the\n\xff\n"), encoding="utf-8"))
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # the second where the locale is C
+def test_standard_input_that_is_not_utf_8_is_one_line(run, parambudget, monkeypatch, errors):
+    stdin = io.TextIOWrapper(io.BytesIO(b"the\n\xff\n"), encoding="utf-8", errors=errors)
+    monkeypatch.setattr(sys, "stdin", stdin)
     code, _, err = parambudget("sample", str(run), "--max-tokens", "4", "-i")
     assert (code, err.count("\n")) == (2, 1)
     assert "of standard input is not UTF-8 text; write it in UTF-8" in err
+
+
+def test_closed_standard_input_is_refused(run, parambudget, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     code, _, err = parambudget("sample", str(run), "-i")
     assert (code, "standard input is closed" in err) == (2, True)

@@ -145,7 +145,8 @@ def _read_prompts(*, asking: bool) -> Iterator[str]:
         number += 1
         try:
             line = _ask() if asking else sys.stdin.readline()
-        except UnicodeDecodeError:
+            line.encode()  # where the locale is C or POSIX, Python reads other bytes as lone surrogates
+        except UnicodeError:
             raise InputError(
                 f"line {number} of standard input is not UTF-8 text; write it in UTF-8"
             ) from None

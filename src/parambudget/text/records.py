@@ -80,7 +80,11 @@ def read_line(file: BinaryIO, where: str) -> bytes:
 def parse_line(line: bytes) -> Any:
     """The record on a line; raises `InputError` with the reason."""
     try:
-        return json.loads(line)
+        return json.loads(line.rstrip(b"\r\n"))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"not valid JSON ({error.msg.removesuffix(' at')} at column {error.colno})"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"not valid JSON ({_reason(error)})") from None
 
