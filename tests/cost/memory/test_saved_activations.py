@@ -23,6 +23,7 @@ from parambudget.cost.memory.forward import forward
 from parambudget.cost.params import total
 from parambudget.cost.step import Backend
 from parambudget.nn import mlp
+from parambudget.training import bf16_weights
 
 some = settings(max_examples=60, deadline=None)
 BATCH = 3
@@ -160,7 +161,8 @@ def test_arrays_of_sizes_keep_what_each_of_them_does():
     ids=str,
 )
 def test_a_compiled_pass_with_experts_at_once_keeps_what_the_table_says(changes, monkeypatch):
-    monkeypatch.setattr(mlp, "runs_at_once", lambda *_: True)
+    for place in (mlp, bf16_weights):
+        monkeypatch.setattr(place, "runs_at_once", lambda *_, **__: True)
     model = SMALL.replace(
         n_layers=3, n_experts=4, n_experts_per_token=2, expert_intermediate_size=24, **changes
     )
