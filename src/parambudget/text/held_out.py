@@ -81,10 +81,13 @@ def _prepared_text(folder: Path, tokenizer: TextTokenizer, vocab_size: int) -> H
 
 
 def validation_part(data: TokenData, name: str) -> HeldOutText:
-    """What is held out of the data that a run trains on."""
+    """What is held out of the data that a run trains on. Of a mixture it is that of all sets, one after
+    another: in the run's own validation loss each set has its share."""
     n_bytes = _count_bytes(data.validation, data.bytes_of_token)
     # Where the end of a document is held out, it is no document by itself.
     n_documents = data.n_held_out or None
+    if data.parts:
+        name = f"{' + '.join(part.name for part in data.parts)} (whole, not in their shares)"
     return HeldOutText(f"{name}, held out", data.validation, n_documents, n_bytes, data.lost_share)
 
 

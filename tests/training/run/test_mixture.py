@@ -15,6 +15,7 @@ from support.training_data import small_config, small_model, write_text
 import parambudget as pb
 from parambudget.errors import InputError
 from parambudget.text.dataset import data_for
+from parambudget.text.held_out import validation_part
 from parambudget.text.mixture import MixtureSource, parse_mixture, read_shares
 from parambudget.text.prepare import PrepareRequest, prepare
 from parambudget.training import loop
@@ -268,3 +269,11 @@ def pb_mixture(folder: Path):
 def test_a_set_that_is_named_twice_is_refused():
     with pytest.raises(InputError, match="a is named twice in the mixture; give it one weight"):
         read_shares([MixtureSource(Path("a"), "1"), MixtureSource(Path("a"), "2")])
+
+
+def test_what_is_held_out_of_a_mixture_is_said_to_be_whole(sets):
+    """`eval` reads all of it, while the run's own validation loss weighs each set by its share."""
+    data = data_for(mixture(sets), 300)
+    held_out = validation_part(data, data.name)
+    assert held_out.name == f"{sets / 'a'} + {sets / 'b'} (whole, not in their shares), held out"
+    assert len(held_out.tokens) == sum(len(part.data.validation) for part in data.parts)
