@@ -80,6 +80,7 @@ def test_only_the_same_loss_is_used_again(changes, serves):
     assert states.is_ready_for(small_model(), changed, CPU) == serves
     assert not states.is_ready_for(small_model(dim=64), config, CPU)
     assert not states.is_ready_for(small_model(), config, COMPILED)
+    assert not states.is_ready_for(small_model(), config, CPU, end_of_text=0)
     assert (states.take(small_model(), changed, CPU).module is state.module) == serves
     assert not states.is_ready_for(small_model(), config, CPU)  # it has been taken
 
@@ -151,7 +152,7 @@ def test_a_trial_that_runs_out_of_memory_keeps_nothing(data, monkeypatch):
     monkeypatch.setattr(autotune, "train_steps", out_of_memory_once)
     found = settings_that_fit(resolved_settings(model, data), model, data, CPU, states=states)
     assert found.config.step.loss_chunks == 8
-    assert states.is_ready_for(model, found.config, CPU)
+    assert states.is_ready_for(model, found.config, CPU, end_of_text=data.end_of_text_id)
     assert len(modules) == 2
 
 
