@@ -7,13 +7,12 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, activate_flash_attention_impl, sdpa_kernel
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from parambudget.arch.blocks import MLAConfig
 from parambudget.arch.config import ModelConfig
@@ -21,6 +20,9 @@ from parambudget.arch.layers import uses_eager_attention
 from parambudget.nn.linear import JoinedLinear, Linear
 from parambudget.nn.norms import Norm, qk_norm
 from parambudget.nn.rotary import Rotation, apply_rotary
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 def attention_mask(m: ModelConfig, n_new: int, start: int, *, local: bool, like: Tensor) -> Tensor | None:
@@ -79,7 +81,7 @@ _HALF: Final = (torch.bfloat16, torch.float16)
 _HOPPER: Final = (9, 0)
 _FLEX_HEAD_DIM: Final = 16
 """FlexAttention takes no narrower heads."""
-AttentionMask = Tensor | BlockMask | None
+AttentionMask: TypeAlias = "Tensor | BlockMask | None"
 """What is added to the scores; or which blocks of them there are; or a causal mask."""
 
 
@@ -141,7 +143,7 @@ def attend(
     its own, and a single query sees all of them.
     """
     group = options.group
-    if isinstance(mask, BlockMask):
+    if not (mask is None or isinstance(mask, Tensor)):
         return _flex_attention(q_BHTK, k_BGSK, v_BGSV, mask, options)
     # torch states grouped heads for CUDA (and has them on the CPU), not for MPS.
     grouped_by_torch = group == 1 or q_BHTK.device.type != "mps"
@@ -157,9 +159,11 @@ def attend(
 
 
 def _flex_attention(
-    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSV: Tensor, mask: BlockMask, options: ScoreOptions
+    q_BHTK: Tensor, k_BGSK: Tensor, v_BGSV: Tensor, mask: "BlockMask", options: ScoreOptions
 ) -> Tensor:
     """Attention that computes only the blocks of scores in which something is visible."""
+    from torch.nn.attention.flex_attention import flex_attention  # 0.7 s that other runs need not wait
+
     n_values, scale = v_BGSV.shape[-1], _score_scale(q_BHTK, options)
     q_BHTK, k_BGSK, v_BGSV = (
         _pad_head_dim(x, max(x.shape[-1], _FLEX_HEAD_DIM)) for x in (q_BHTK, k_BGSK, v_BGSV)

@@ -3,12 +3,16 @@
 B batch   T tokens
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.layers import uses_eager_attention
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 def documents_of(tokens_BT: Tensor, end_of_text: int) -> Tensor:
@@ -20,7 +24,7 @@ def documents_of(tokens_BT: Tensor, end_of_text: int) -> Tensor:
     return (tokens_BT == end_of_text).cumsum(1, dtype=torch.int32)
 
 
-def document_mask(m: ModelConfig, documents_BT: Tensor, *, local: bool, like: Tensor) -> Tensor | BlockMask:
+def document_mask(m: ModelConfig, documents_BT: Tensor, *, local: bool, like: Tensor) -> "Tensor | BlockMask":
     """What windowed (`local`) or global layers may see: tokens of the same document up to their own.
 
     On a GPU in half precision the blocks of scores that have to be computed, for FlexAttention; else the bias
@@ -31,6 +35,7 @@ def document_mask(m: ModelConfig, documents_BT: Tensor, *, local: bool, like: Te
     window = m.window if local else None
     n_sequences, n_tokens = documents_BT.shape
     if takes_block_mask(m, like.device.type, like.dtype):
+        from torch.nn.attention.flex_attention import create_block_mask  # slow to import
 
         def is_visible(sequence: Tensor, _: Tensor, query: Tensor, key: Tensor) -> Tensor:
             visible = (query >= key) & (documents_BT[sequence, query] == documents_BT[sequence, key])

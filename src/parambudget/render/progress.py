@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from threading import Event, Thread
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -115,12 +115,20 @@ def preparation_progress(console: Console) -> Iterator[Callable[[prepare.Prepare
         yield lambda now: bar.update(task, completed=now.share, figures=figures(now))
 
 
+class _Advancing(Protocol):
+    @property
+    def share(self) -> float: ...
+
+
+AdvancingT = TypeVar("AdvancingT", bound=_Advancing)
+
+
 def _print_now_and_then(
-    console: Console, figures: Callable[[prepare.PrepareProgress], str]
-) -> Callable[[prepare.PrepareProgress], None]:
+    console: Console, figures: Callable[[AdvancingT], str]
+) -> Callable[[AdvancingT], None]:
     last = perf_counter()
 
-    def show(now: prepare.PrepareProgress) -> None:
+    def show(now: AdvancingT) -> None:
         nonlocal last
         line = figures(now)
         if perf_counter() - last > _PLAIN_SECONDS:
@@ -148,15 +156,7 @@ def calibration_progress(console: Console) -> Iterator[Callable[[CalibrationProg
 def evaluation_progress(console: Console) -> Iterator[Callable[[EvaluationProgress], None]]:
     """Gives the function to call as an evaluation advances."""
     if not console.is_terminal:
-        last = perf_counter()
-
-        def show(now: EvaluationProgress) -> None:
-            nonlocal last
-            if perf_counter() - last > _PLAIN_SECONDS:
-                console.print(f"{now.share:4.0%}  {now.label}", highlight=False, soft_wrap=True)
-                last = perf_counter()
-
-        yield show
+        yield _print_now_and_then(console, lambda now: now.label)
         return
     columns = (
         TaskProgressColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"),

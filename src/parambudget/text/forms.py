@@ -177,7 +177,8 @@ def find_files(source: Path, field: str = "text", *, skip_bad_lines: bool = Fals
     if not os.path.isdir(source):
         what = _not_a_file(source)
         found = f"{source} is {what}" if what else f"no data at {source}"
-        raise InputError(f"{found}; give a text file or a folder of text files")
+        mixture = ", or a mixture, PATH=WEIGHT,PATH=WEIGHT" if "=" in str(source) else ""
+        raise InputError(f"{found}; give a text file or a folder of text files{mixture}")
     files: list[SourceFile] = []
     reasons: list[tuple[str, str]] = []
     without_field: InputError | None = None

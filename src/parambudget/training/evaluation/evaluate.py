@@ -44,11 +44,11 @@ def evaluate(
     file = None if request.choices is None else read_questions(request.choices)
     loaded = load_checkpoint(checkpoint, compute, on_notice)
     text = _text(loaded, request, on_notice)
-    choices = None if file is None else score_choices(loaded, file, on_progress)
-    result = Evaluation(
-        str(loaded.folder), compute.name, loaded.module.model.context_length, choices,
-        None if text is None else score_text(loaded, text, on_progress),
-    )  # fmt: skip
+    with compute.fixed_arithmetic():
+        choices = None if file is None else score_choices(loaded, file, on_progress)
+        scored = None if text is None else score_text(loaded, text, on_progress)
+    context = loaded.module.model.context_length
+    result = Evaluation(str(loaded.folder), compute.name, context, choices, scored)
     if (run := _run_of(loaded.folder)) is not None:
         try:
             add_evaluation(run, replace(result, checkpoint=loaded.folder.name))

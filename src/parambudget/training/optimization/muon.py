@@ -74,12 +74,8 @@ class Muon(torch.optim.Optimizer):
         self.group = group
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update every tensor that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:  # type: ignore[override]
+        """Update every tensor that has a gradient.."""
         for settings in self.param_groups:
             rate, decay, momentum = settings["lr"], settings["weight_decay"], settings["momentum"]
             started: list[tuple[Stack, Callable[[], Tensor]]] = []
@@ -92,7 +88,6 @@ class Muon(torch.optim.Optimizer):
                     self._apply(*started.pop(0), rate, decay)
             for each in started:
                 self._apply(*each, rate, decay)
-        return loss
 
     def start_orthogonalizing(self, stack: Stack, momentum: float) -> Callable[[], Tensor]:
         """Orthogonalize this process's share; the result gives the whole stack, (N, A, B)."""

@@ -1,7 +1,7 @@
 """The optimizer, with its parameters grouped by the role of each tensor in the table."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, cast
@@ -72,12 +72,8 @@ class CombinedOptimizer(torch.optim.Optimizer):
         self.parts = parts
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take a step of each."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self) -> None:  # type: ignore[override]
+        """Take a step of each.."""
         # Handed to the parts at each step: `load_state_dict` replaces the groups and the state of this
         # optimizer.
         groups = iter(self.param_groups)
@@ -86,7 +82,6 @@ class CombinedOptimizer(torch.optim.Optimizer):
             # Fused AdamW reads it too, although its class does not declare it.
             part.found_inf = self.found_inf  # type: ignore[union-attr]
             part.step()
-        return loss
 
 
 def row_name(name: str) -> str:
