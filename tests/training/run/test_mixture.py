@@ -282,5 +282,7 @@ def test_what_is_held_out_of_a_mixture_is_said_to_be_whole(sets):
 @pytest.mark.parametrize("written", ["a=0.7,b", "a=x,b=0.3"])
 def test_what_is_nearly_a_mixture_is_told_the_form(tmp_path, monkeypatch, written):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=f"^no data at {written}; .*, or a mixture, PATH=WEIGHT,PATH=WEIGHT$"):
+    with pytest.raises(
+        InputError, match=f"^no data at {written}; .*, or a mixture, PATH=WEIGHT,PATH=WEIGHT$"
+    ):
         data_for(Path(written), 300)
