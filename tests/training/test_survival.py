@@ -225,9 +225,10 @@ def test_a_hangup_that_was_ignored_from_the_start_stays_ignored():
 
 
 def test_a_second_interrupt_stops_at_once(begun, tmp_path):
-    process = begun("--batch-size", "2000")
+    # An update of seconds that returns to Python every few milliseconds: what comes during one call of torch,
+    # such as a whole backward pass, is one interrupt to Python.
+    process = begun("--gradient-accumulation-steps", "300")
     until = time.monotonic() + PATIENCE_SECONDS
-    # Python takes two that come during one matmul for one.
     while process.is_alive() and time.monotonic() < until:
         os.kill(process.pid, signal.SIGINT)
         process.join(0.2)
