@@ -221,7 +221,9 @@ def plan_run(
     speed, memory = throughput(model, step, machine.profile), training_memory(model, step)
     tokens, updates, why = _length(model, goal, speed)
     loss = _loss(model, goal, tokens)
-    rate, why_rate = peak_learning_rate(model, tokens)
+    rate, why_rate = peak_learning_rate(
+        model, tokens, step.optimizer, step.tokens_per_update(model.context_length)
+    )
     hours = _hours(goal, speed, tokens)
     return RunPlan(
         breakdown=count(model), machine=machine, goal=goal, step=step,

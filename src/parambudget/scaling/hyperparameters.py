@@ -6,7 +6,7 @@
                 tokens; C training FLOPs without those of the head
 
 Both are of AdamW and standard initialisation. Both papers find the optimum broad, so the distance between the
-two laws is also a measure of how much it matters.
+two laws is also a measure of how much it matters. Muon has a rule of its own, `muon_rate`.
 """
 
 import math
@@ -18,6 +18,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.sizes import with_sizes
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active, body
+from parambudget.cost.step import OptimizerName
 from parambudget.scaling.loss import FREE_EPOCHS
 from parambudget.scaling.numbers import FittedRange, require_positive
 from parambudget.units import format_count, plural
@@ -103,6 +104,7 @@ TOKENS_PER_PARAMETER: Final = 20
 FEWEST_BATCH_TOKENS: Final = 2**12
 MOST_BATCH_TOKENS: Final = 2**22
 HIGHEST_LEARNING_RATE: Final = 5e-3
+HIGHEST_MUON_RATE: Final = 2e-2
 
 
 def training_tokens(model: ModelConfig, data_tokens: int | None) -> tuple[int, str]:
@@ -145,12 +147,38 @@ def update_tokens(model: ModelConfig, tokens: int, steps: int | None = None) -> 
     return batch, f"about {batch:,} tokens an update ({laws} tokens{bound})"
 
 
-def peak_learning_rate(model: ModelConfig, tokens: int) -> tuple[float, str]:
-    """The peak learning rate for a run of `tokens`, and why."""
-    law = step_law_rate(body(model), tokens).value
-    reason = (
-        f"Step Law for {format_count(body(model))} non-embedding parameters and {format_count(tokens)} tokens"
+def muon_rate(dim: int, tokens: float, batch_tokens: float, usual_batch_tokens: float) -> float:
+    """Peak learning rate for Muon, whose updates have the root mean square 0.2 x rate per element.
+
+    Over width as 1/sqrt(dim), like the updates of orthogonal matrices; over the length of the run as D^-0.16;
+    over the batch as its square root, from the one that the laws above propose for the run. The constants
+    are from the runs in docs/training.md (1M and 10M body parameters) and nanochat's rate (Karpathy 2025:
+    0.02 for orthogonal updates, 0.1 / sqrt(dim) here, at 1B to 10B tokens and 524,288 an update).
+    """
+    width, trained = require_positive(dim, "dim"), require_positive(tokens, "tokens")
+    batch, usual = (
+        require_positive(batch_tokens, "batch_tokens"),
+        require_positive(usual_batch_tokens, "usual_batch_tokens"),
     )
-    if law > HIGHEST_LEARNING_RATE:
-        return HIGHEST_LEARNING_RATE, f"{reason} says {law:.2g}, outside its range; this is the highest used"
-    return float(f"{law:.3g}"), reason
+    return 2.3 * trained**-0.16 / math.sqrt(width) * math.sqrt(batch / usual)
+
+
+def peak_learning_rate(
+    model: ModelConfig, tokens: int, optimizer: OptimizerName, batch_tokens: int
+) -> tuple[float, str]:
+    """The peak learning rate for a run of `tokens` in updates of `batch_tokens`, and why."""
+    if optimizer == "muon":
+        rate = muon_rate(model.dim, tokens, batch_tokens, update_tokens(model, tokens)[0])
+        highest = HIGHEST_MUON_RATE
+        reason = (
+            f"rule for Muon: dim {model.dim:,}, {format_count(tokens)} tokens in updates of {batch_tokens:,}"
+        )
+    else:
+        rate, highest = step_law_rate(body(model), tokens).value, HIGHEST_LEARNING_RATE
+        reason = (
+            f"Step Law for {format_count(body(model))} non-embedding parameters and {format_count(tokens)} "
+            "tokens"
+        )
+    if rate > highest:
+        return highest, f"{reason} says {rate:.2g}, outside its range; this is the highest used"
+    return float(f"{rate:.3g}"), reason

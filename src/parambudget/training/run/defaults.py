@@ -2,7 +2,8 @@
 
 Laws        of tokens, batch and learning rate: `scaling/hyperparameters.py`
 GPT-3       Brown et al. 2020, arXiv 2005.14165, appendix B: AdamW's constants, clipping and weight decay
-Moonlight   Liu et al. 2025, arXiv 2502.16982: Muon with updates of AdamW's size, at its rate and decay
+Moonlight   Liu et al. 2025, arXiv 2502.16982: Muon with updates of AdamW's size, and its weight decay
+nanochat    Karpathy 2025, scripts/base_train.py: rates per group, momentum that rises over 300 updates
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.validation import LARGEST_FLOAT
-from parambudget.cost.step import StepConfig, accumulation_steps, micro_batch_size
+from parambudget.cost.step import OptimizerName, StepConfig, accumulation_steps, micro_batch_size
 from parambudget.errors import ConfigError
 from parambudget.scaling.hyperparameters import (
     peak_learning_rate,
@@ -25,6 +26,9 @@ from parambudget.units import format_count, plural
 
 FINAL_LEARNING_RATE: Final = 1e-5
 MOST_EVAL_TOKENS: Final = 2**18
+MOMENTUM_WARMUP_STEPS: Final = 300
+EMBEDDING_RATE_RATIO: Final = 20
+"""Of an embedding that is not also the output head, to the matrices' rate under Muon."""
 MICRO_STEP_TOKENS: Final = {"cpu": 2**10, "accelerator": 2**14}
 _ALWAYS: Final = {
     "optimizer": "lower loss than AdamW at its best rate for the same tokens, measured: docs/training.md",
@@ -122,10 +126,11 @@ def _derived_settings(
         f"{format_count(length)} {plural(length, 'token')}: {why_length}{fewest}",
     )
     steps = fields["steps"]
-    yield "learning_rate", *peak_learning_rate(model, steps * update)
+    optimizer: OptimizerName = fields.get("optimizer", TRAIN_FIELDS["optimizer"].default)
+    yield "learning_rate", *peak_learning_rate(model, steps * update, optimizer, update)
     final = min(FINAL_LEARNING_RATE, fields["learning_rate"])
     yield "final_learning_rate", final, "as in the runs behind Step Law"
-    yield "warmup_steps", min(2_000, math.ceil(steps / 10)), "a tenth of the steps, at most 2,000"
+    yield from _by_optimizer(optimizer, steps, fields["learning_rate"], tied=model.tied)
     yield "eval_every", math.ceil(steps / 10), "10 times in the run"
     affordable = max(model.context_length, fields["eval_every"] * update // 2)
     yield "eval_tokens", min(MOST_EVAL_TOKENS, affordable), "evaluation takes at most a seventh of the run"
@@ -133,6 +138,24 @@ def _derived_settings(
     yield "balance_loss", *_balance_loss(model)
     for name, reason in _ALWAYS.items():
         yield name, TRAIN_FIELDS[name].default, reason
+
+
+def _by_optimizer(
+    optimizer: OptimizerName, steps: int, rate: float, *, tied: bool
+) -> Iterator[tuple[str, object, str]]:
+    """Defaults that Muon and AdamW do not share."""
+    if optimizer == "adamw":
+        yield "warmup_steps", min(2_000, math.ceil(steps / 10)), "a tenth of the steps, at most 2,000"
+        return
+    yield "warmup_steps", min(500, math.ceil(steps / 50)), "a fiftieth of the steps, at most 500"
+    ramp = min(MOMENTUM_WARMUP_STEPS, math.ceil(steps / 10))
+    yield "momentum_warmup_steps", ramp, "a tenth of the steps, at most 300 as in nanochat"
+    if not tied:
+        embedding = float(f"{EMBEDDING_RATE_RATIO * rate:.3g}")
+        yield (
+            "embedding_learning_rate", embedding,
+            f"{EMBEDDING_RATE_RATIO} times that of the matrices, about as in nanochat",
+        )  # fmt: skip
 
 
 def _first_of(given: Mapping[str, object], names: tuple[str, ...]) -> str | None:
