@@ -268,7 +268,7 @@ class TestOthers:
 
 WRONG = {
     "zero size": ("count --dim 0 --n-layers 2", "dim is 0"),
-    "negative size": ("count --dim -64 --n-layers 2", "dim '-64' is not a whole number"),
+    "negative size": ("count --dim -64 --n-layers 2", "dim is -64; it must be greater than or equal to 1"),
     "absurd size": ("count --dim 64 --n-layers 20000", "10000"),
     "non-numeric size": ("count --dim big --n-layers 2", "dim 'big' is not a whole number"),
     "missing size": ("count --n-layers 24", "dim is missing"),
