@@ -88,13 +88,16 @@ def test_what_is_no_count_is_refused_in_one_line(written: Any, says: str):
 
 
 @pytest.mark.parametrize(
-    ("written", "size"), [("896", 896), ("50_257", 50257), ("50,257", 50257), (" 7 ", 7), ("0", 0), ("-1", -1)]
+    ("written", "size"),
+    [("896", 896), ("50_257", 50257), ("50,257", 50257), (" 7 ", 7), ("0", 0), ("-1", -1)],
 )
 def test_a_size_is_a_whole_number(written: str, size: int):
     assert parse_size(written, "dim") == size
 
 
-@pytest.mark.parametrize("written", ["32K", "1e3", "--1", "-", "-1.5", "8.0", ".5", "", "x", "1,2", "1__0", "4,0960"])
+@pytest.mark.parametrize(
+    "written", ["32K", "1e3", "--1", "-", "-1.5", "8.0", ".5", "", "x", "1,2", "1__0", "4,0960"]
+)
 def test_what_is_no_size_is_refused_in_one_line(written: str):
     with pytest.raises(InputError) as caught:
         parse_size(written, "dim")

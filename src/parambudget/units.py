@@ -46,8 +46,8 @@ def parse_count(text: str | int, what: str = "count") -> int:
 
 
 def parse_size(text: str, what: str) -> int:
-    """A whole number as a flag gives a size: `896`, `50_257` or `50,257`. No letters, as 32K could mean 32,000
-    or 32,768. Which numbers a size may have, such as 0 or less, is for the caller to say."""
+    """A whole size as a flag gives it: `896`, `50_257` or `50,257`. No letters, as 32K could mean 32,000 or
+    32,768. Whether it may be 0 or less is for the caller to say."""
     sign, unsigned = _sign_and_rest(text.strip())
     match = _NUMBER.fullmatch(unsigned) if len(text) <= _LONGEST_NUMBER else None
     if match is None or match[1] is None or match[2] or match[4]:
