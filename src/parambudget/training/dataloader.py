@@ -123,7 +123,7 @@ class ShuffledDocumentWindows:
 
 
 def _follow(following: Positions) -> Positions:
-    """0, `following` of it, and so on, until that is no index any more. Each has to be greater than the last."""
+    """0, `following` of it, and so on until that is no index any more. Each has to be above the last."""
     parts, i = [], 0
     for first in range(0, len(following), _FOLLOWED_AT_ONCE):
         # A list is read several times faster than an array, entry by entry.
