@@ -265,9 +265,9 @@ def _newton_schulz(profile: DeviceProfile, out: Size, into: Size) -> Size:
 def _communication(m: Dims, step: StepConfig, profile: DeviceProfile, micro_seconds: Size) -> Size:
     """Seconds of an update that are spent waiting for other devices.
 
-    The all-reduce of float32 gradients overlaps with nothing: a compiled step hands them over all at once.
-    Shards travel in bfloat16, gathered twice and reduced once per micro-step, overlapping with the
-    arithmetic.
+    The all-reduce of float32 gradients counts as if it overlapped with nothing: an upper bound, as torch cuts
+    a compiled step at DDP's buckets and averages each while the next is computed. Shards travel in bfloat16,
+    gathered twice and reduced once per micro-step, overlapping with the arithmetic.
     """
     if step.world_size == 1:
         return 0.0
