@@ -296,6 +296,11 @@ WRONG = {
     "both kv flags": ("solve --target 350M --kv-groups 2 --n-kv-heads 4", "give one of them"),
     "out of reach": ("solve --target 10B --dim 896 --n-layers 4", "raise the upper end"),
     "below the vocabulary": ("solve --target 1M", "vocab_size"),
+    "tolerance without a target": ("solve --flops 1e19 --tolerance 2%", "--tolerance 2% has no effect"),
+    "pick without a file": (
+        "solve --target 350M --pick 2",
+        "--pick 2 has no effect: it is the model that -o",
+    ),
     "pick beyond the list": ("solve --target 350M --pick 9", "use 1 to 5"),
     "from and like": ("solve --target 350M --from gpt2 --like gpt2", "leave out --like, --top and --rank"),
     "expect of nothing": ("count gpt2 --expect=", "'' is not a count"),
