@@ -83,7 +83,7 @@ def test_flags_override_the_file_and_no_checkpointing_is_a_flag(here, parambudge
 def test_optimizer_and_schedule_are_flags_and_the_rest_of_the_recipe_is_in_the_file(here, parambudget):
     recipe = {"decay_share": 0.5, "z_loss": 1e-4, "grad_clip": None}
     (here / "recipe.json").write_text(json.dumps({"model": small_model().model_dump(), "train": recipe}))
-    flags = ["--optimizer", "adamw", "--schedule", "wsd"]
+    flags = ["--optimizer", "adamw", "--schedule", "wsd", "--warmup-steps", "0"]
     code, out, err = parambudget("train", "recipe.json", "--data", "text", "--out", "run", *SETTINGS, *flags)
     assert (code, err) == (0, "")
     found = settings_of(here / "run")

@@ -73,8 +73,9 @@ def test_a_setting_that_changes_nothing_is_named_and_no_other(beside, name, valu
         assert reason in found[0]
 
 
-def test_what_was_chosen_and_not_given_is_not_named():
-    resolved = ResolvedTrainConfig(small_config(momentum=0.9), frozenset({"steps"}), {})
+@pytest.mark.parametrize(("momentum", "given"), [(0.9, {"steps"}), (0.95, {"steps", "momentum"})])
+def test_what_was_chosen_or_has_its_default_is_not_named(momentum, given):
+    resolved = ResolvedTrainConfig(small_config(momentum=momentum), frozenset(given), {})
     assert list(settings_without_effect(resolved, small_model())) == []
 
 

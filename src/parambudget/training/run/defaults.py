@@ -165,9 +165,14 @@ def with_train_defaults(
 
 
 def settings_without_effect(resolved: ResolvedTrainConfig, model: ModelConfig) -> Iterator[str]:
-    """A sentence about each setting that was given and changes nothing beside the others."""
+    """A sentence about each setting that was given and changes nothing beside the others; none about one that
+    has its default: a config file may list all."""
     values = resolved.config.model_dump()
-    given = {name: values[name] for name in TRAIN_FIELDS if name in resolved.given}
+    given = {
+        name: values[name]
+        for name, info in TRAIN_FIELDS.items()
+        if name in resolved.given and values[name] != info.default
+    }
     return without_effect(_NO_EFFECT, given, _Run(resolved.config, model))
 
 
