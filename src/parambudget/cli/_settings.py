@@ -37,6 +37,6 @@ def _setting_default(name: str, info: FieldInfo) -> str | bool:
     depends = (
         info.is_required()
         or name == "balance_loss"
-        or (name in STEP_FIELDS and name not in ("optimizer", "z_loss", "mask_documents"))
+        or (name in STEP_FIELDS and name not in ("optimizer", *NEVER_CHOSEN))
     )
     return "chosen" if depends else plain_default(info)

@@ -65,6 +65,8 @@ def train_command(plan: RunPlan) -> str:
     words += [f"--batch-size {step.batch_size}"]
     words += [f"--gradient-accumulation-steps {step.gradient_accumulation_steps}"]
     words += ["--gradient-checkpointing" if step.gradient_checkpointing else "--no-gradient-checkpointing"]
+    budget = step.activation_memory_budget
+    words += [f"--activation-memory-budget {budget:g}"] if budget < 1 else []
     words += ["--optimizer adamw"] if step.optimizer == "adamw" else []
     words += [f"--loss-chunks {step.loss_chunks}"] if step.loss_chunks > 1 else []
     words += ["--shard"] if step.shard else []

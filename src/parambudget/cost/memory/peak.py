@@ -26,11 +26,18 @@ from parambudget.arch.layers import (
 from parambudget.arch.sizes import take_models
 from parambudget.cost.flops import head_parameters
 from parambudget.cost.memory.backward import BackwardSnapshot, backward, compiled_recompute_maximum
-from parambudget.cost.memory.forward import ForwardPass, document_mask_elements, forward, masks
+from parambudget.cost.memory.forward import ForwardPass, document_mask_elements, forward_of_step, masks
 from parambudget.cost.memory.graph import largest, total_bytes
+from parambudget.cost.memory.recompute import (
+    STAGES,
+    Recomputation,
+    Recomputed,
+    recomputation,
+    recomputing_pass,
+)
 from parambudget.cost.memory.state import optimizer_bytes, optimizer_scratch_bytes, weight_bytes
 from parambudget.cost.params import total
-from parambudget.cost.step import BFLOAT16, FLOAT32, HEAD_MULTIPLE, INT64, MAX_COUNT, StepConfig
+from parambudget.cost.step import BFLOAT16, FLOAT32, INT64, MAX_COUNT, StepConfig
 from parambudget.errors import InputError
 from parambudget.units import format_bytes
 
@@ -129,14 +136,25 @@ def training_memory(model: ModelConfig, step: StepConfig) -> MemoryBreakdown:
 def peak_bytes(m: Dims, step: StepConfig) -> Size:
     """The most that one device holds: an array where the sizes of `m` are arrays."""
     if not np.ndim(m.n_layers) or len(layer_kind_counts(m)) == 1:
-        return largest(snapshot.total for snapshot in memory_timeline(m, step))
+        return _peak(m, step)
     # Which layers come before which is known for one depth at a time.
     peaks = np.zeros(np.shape(m.n_layers), dtype=np.int64)
     for n_layers in np.unique(m.n_layers[m.n_layers > 0]):
         here = m.n_layers == n_layers
         one_depth = take_models(m, here, n_layers=int(n_layers))
-        peaks[here] = largest(snapshot.total for snapshot in memory_timeline(one_depth, step))
+        peaks[here] = _peak(one_depth, step)
     return peaks
+
+
+def _peak(m: Dims, step: StepConfig) -> Size:
+    stages = recomputation(m, step).stage
+    peaks = {
+        stage: largest(snapshot.total for snapshot in memory_timeline(m, step, STAGES[stage]))
+        for stage in np.unique(stages)
+    }
+    if len(peaks) == 1:
+        return next(iter(peaks.values()))
+    return np.select([stages == stage for stage in peaks], list(peaks.values()))
 
 
 def largest_micro_batch(model: ModelConfig, step: StepConfig, memory_bytes: int) -> int:
@@ -164,9 +182,13 @@ def largest_micro_batch(model: ModelConfig, step: StepConfig, memory_bytes: int)
     return below
 
 
-def memory_timeline(m: Dims, step: StepConfig) -> Iterator[MemorySnapshot]:
-    """The moments of an update of which one holds the most."""
-    update = _Update.of(m, step)
+def memory_timeline(
+    m: Dims, step: StepConfig, recomputed: Recomputed | None = None
+) -> Iterator[MemorySnapshot]:
+    """The moments of an update of which one holds the most. What is `recomputed` within the budget of the
+    step is found out where it is not given; for arrays of sizes it has to be."""
+    again = recomputation(m, step)
+    update = _Update.of(m, step, again, STAGES[int(again.stage)] if recomputed is None else recomputed)
     if step.gradient_checkpointing and not step.backend.compiled:
         yield _after_forward(update)
     yield from _in_loss(update)
@@ -204,20 +226,16 @@ class _Update:
     input_bytes: Size
     """Token windows and tables of rotary angles."""
     mask_bytes: Size
+    left_out_bytes: Size
+    """What the first layers do not save because their matmuls are recomputed."""
 
     @classmethod
-    def of(cls, m: Dims, step: StepConfig) -> "_Update":
+    def of(cls, m: Dims, step: StepConfig, again: Recomputation, recomputed: Recomputed) -> "_Update":
         """Read from the table of tensors once: arrays of models have many moments."""
-        rows = m.vocab_size
-        if step.backend.device == "cuda":
-            rows = -(-rows // HEAD_MULTIPLE) * HEAD_MULTIPLE
         windows = MICRO_BATCHES_LOADED * step.batch_size * (m.context_length + 1) * INT64
         rotated = m.mla.qk_rope_head_dim if m.mla else m.head_dim
         n_tables = (m.position == "rotary") * (1 if m.rope_theta_local is None else 2)
-        passed = forward(
-            m, step.backend, rows, step.batch_size, z_loss=step.z_loss > 0,
-            matmul_weights=step.matmul_weights, mask_documents=step.mask_documents,
-        )  # fmt: skip
+        passed = recomputing_pass(forward_of_step(m, step), recomputed)
         mask_elements = (
             document_mask_elements(m, step.backend, step.batch_size) if step.mask_documents
             else prod(masks(m))
@@ -229,6 +247,7 @@ class _Update:
             optimizer_bytes=_own_share(optimizer_bytes(m, step.optimizer), step),
             input_bytes=windows + n_tables * m.context_length * rotated * FLOAT32,
             mask_bytes=mask_elements * step.backend.matmul_bytes,
+            left_out_bytes=again.left_out_bytes if recomputed == "matmuls too" else 0,
         )  # fmt: skip
 
     @property
@@ -276,7 +295,7 @@ class _Update:
             layer = self.passed.layers[kind]
             saved = layer.input.bytes if self.step.gradient_checkpointing else layer.saved_bytes
             per_token = per_token + n_layers * saved
-        return self.n_tokens * per_token
+        return largest((self.n_tokens * per_token - self.left_out_bytes, 0 * self.left_out_bytes))
 
     def copied_elements(self, layers: Mapping[LayerKind, Size]) -> Size:
         """Elements of the embedding and of layers whose bfloat16 copies wait for their backward pass. What is
