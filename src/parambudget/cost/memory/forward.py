@@ -336,9 +336,7 @@ def _fused_attention(
     scratch_bytes = (q.elements + n_heads) * FLOAT32 if on_gpu else 0
     out, logsumexp = Activation(q.elements, q.element_bytes), Activation(n_heads, FLOAT32)
     saved = (("queries", q), ("keys", k), ("values", v), ("output", out), ("logsumexp", logsumexp))
-    return graph.record(
-        Op(name, qkv, out, saved=saved, scratch_bytes=scratch_bytes, cheap="any kernel")
-    )
+    return graph.record(Op(name, qkv, out, saved=saved, scratch_bytes=scratch_bytes, cheap="any kernel"))
 
 
 def _eager_attention(

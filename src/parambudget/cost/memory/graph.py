@@ -180,9 +180,7 @@ class OpGraph:
 
     def scale(self, name: str, x: Activation) -> Activation:
         """`x` times a constant."""
-        return self.record(
-            Op(name, (x,), Activation(x.elements, x.element_bytes), cheap="elementwise")
-        )
+        return self.record(Op(name, (x,), Activation(x.elements, x.element_bytes), cheap="elementwise"))
 
     def split(
         self, name: str, x: Activation, *widths: Size, joins_gradients: bool = False
@@ -202,7 +200,13 @@ class OpGraph:
         saved = Activation(x.elements, BOOL) if self.backend.compiled else x
         output = Activation(x.elements, x.element_bytes)
         return self.record(
-            Op(name, (x,), output, saved=(("unclamped", saved),), cheap="elementwise" if self.backend.compiled else None)
+            Op(
+                name,
+                (x,),
+                output,
+                saved=(("unclamped", saved),),
+                cheap="elementwise" if self.backend.compiled else None,
+            )
         )
 
     def rotate(self, name: str, x: Activation) -> Activation:

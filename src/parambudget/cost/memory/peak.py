@@ -26,7 +26,13 @@ from parambudget.arch.layers import (
 from parambudget.arch.sizes import take_models
 from parambudget.cost.flops import head_parameters
 from parambudget.cost.memory.backward import BackwardSnapshot, backward, compiled_recompute_maximum
-from parambudget.cost.memory.forward import ForwardPass, document_mask_elements, forward_of_step, masks
+from parambudget.cost.memory.forward import (
+    ForwardPass,
+    Segment,
+    document_mask_elements,
+    forward_of_step,
+    masks,
+)
 from parambudget.cost.memory.graph import largest, total_bytes
 from parambudget.cost.memory.recompute import (
     STAGES,
@@ -188,7 +194,8 @@ def memory_timeline(
     """The moments of an update of which one holds the most. What is `recomputed` within the budget of the
     step is found out where it is not given; for arrays of sizes it has to be."""
     again = recomputation(m, step)
-    update = _Update.of(m, step, again, STAGES[int(again.stage)] if recomputed is None else recomputed)
+    recomputed = STAGES[int(again.stage)] if recomputed is None else recomputed
+    update = _Update.of(m, step, again, recomputed)
     if step.gradient_checkpointing and not step.backend.compiled:
         yield _after_forward(update)
     yield from _in_loss(update)
@@ -197,6 +204,8 @@ def memory_timeline(
     for place in between:
         yield from _in_layer(update, "a layer between", place)
     yield from _in_layer(update, "first layer", first)
+    if recomputed == "matmuls too":
+        yield from _in_recomputed_layers(update)
     yield from _in_embedding(update)
     yield _snapshot(
         update, "optimizer", gradients=update.own_share(update.total * FLOAT32),
@@ -226,6 +235,9 @@ class _Update:
     input_bytes: Size
     """Token windows and tables of rotary angles."""
     mask_bytes: Size
+    recomputed: Recomputed
+    again: Recomputation
+    """What is recomputed within the step's budget, and how much of it."""
     left_out_bytes: Size
     """What the first layers do not save because their matmuls are recomputed."""
 
@@ -247,7 +259,7 @@ class _Update:
             optimizer_bytes=_own_share(optimizer_bytes(m, step.optimizer), step),
             input_bytes=windows + n_tables * m.context_length * rotated * FLOAT32,
             mask_bytes=mask_elements * step.backend.matmul_bytes,
-            left_out_bytes=again.left_out_bytes if recomputed == "matmuls too" else 0,
+            recomputed=recomputed, again=again, left_out_bytes=again.left_out_bytes if recomputed == "matmuls too" else 0,
         )  # fmt: skip
 
     @property
@@ -304,6 +316,11 @@ class _Update:
             layers = {}
         copied = (n * self.passed.layers[kind].copied_elements for kind, n in layers.items())
         return sum(copied, start=self.passed.embedding.copied_elements)
+
+    def residual_sums_bytes(self, layer: Segment) -> Size:
+        """Of the residual stream, where a budget lets torch save what is added to it and not the sums: that of
+        this layer, and the one that it is computed from."""
+        return 2 * self.n_tokens * layer.input.bytes if self.recomputed != "nothing" else 0
 
     def layer_parameters(self, layers: Mapping[LayerKind, Size]) -> Size:
         """Of so many layers of each kind."""
@@ -376,14 +393,39 @@ def _in_layer(update: _Update, phase: Phase, place: LayerPosition) -> Iterator[M
     else:
         moments = backward(layer, step.backend, recompute=recompute)
     own_input = update.n_tokens * layer.input.bytes if recompute else 0
+    sums = update.residual_sums_bytes(layer)
     for moment in moments:
         own = own_input + update.n_tokens * moment.saved_bytes
         yield _in_pass(
             update, phase, moment, activations=update.saved_bytes(place.before) + own,
-            in_flight=update.n_tokens * moment.in_flight_bytes,
+            in_flight=update.n_tokens * moment.in_flight_bytes + sums,
             copied=update.copied_elements(place.before) + (0 if step.shard else moment.copied_elements),
             layer_gradients=update.layer_gradient_bytes(place.after), end_gradients=update.end_gradient_bytes,
         )  # fmt: skip
+
+
+def _in_recomputed_layers(update: _Update) -> Iterator[MemorySnapshot]:
+    """The backward pass of the last layer whose matmuls are recomputed, some of them perhaps not.
+
+    Layers before it have saved what is added to the residual stream, those behind it have their gradients.
+    """
+    again, n_layers = update.again, update.m.n_layers
+    n_recomputed = again.inner_share * n_layers
+    saved_in_it = (np.ceil(n_recomputed) - n_recomputed) * again.inner_bytes / n_layers
+    saved = again.inner_share * again.residual_bytes + saved_in_it
+    gradients = (1 - again.inner_share) * update.layer_gradient_bytes(update.kinds)
+    for layer in update.passed.layers.values():
+        moment = compiled_recompute_maximum(layer)
+        yield _in_pass(
+            update, "a layer between", moment, end_gradients=update.end_gradient_bytes,
+            activations=_whole(saved) + update.n_tokens * (layer.input.bytes + moment.saved_bytes),
+            in_flight=update.n_tokens * moment.in_flight_bytes + update.residual_sums_bytes(layer),
+            layer_gradients=_whole(gradients),
+        )  # fmt: skip
+
+
+def _whole(size: Size) -> Size:
+    return np.asarray(size).astype(np.int64)[()]
 
 
 def _in_embedding(update: _Update) -> Iterator[MemorySnapshot]:

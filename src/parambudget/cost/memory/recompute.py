@@ -43,6 +43,10 @@ class Recomputation:
     run again."""
     head_share: Size = 0
     """1 where the logits are computed again, else 0."""
+    residual_bytes: Size = 0
+    """Of the outputs of all matmuls that are added to the residual stream."""
+    inner_bytes: Size = 0
+    """Of the outputs of all other matmuls in layers."""
     left_out_bytes: Size = 0
     """Of what layers save without matmuls being recomputed: what they do not save with."""
 
@@ -80,9 +84,9 @@ def recomputation(m: Dims, step: StepConfig) -> Recomputation:
     return Recomputation(
         stage,
         inner_share=np.where(stage == 3, inner_share, 0.0)[()],
-        head_share=must_recompute_head * 1,
+        head_share=must_recompute_head * 1, residual_bytes=residual, inner_bytes=inner,
         left_out_bytes=np.where(stage == 3, np.maximum(least - logits - kept, 0), 0).astype(np.int64)[()],
-    )
+    )  # fmt: skip
 
 
 def _first_true(*conditions: Size) -> Size:

@@ -220,7 +220,11 @@ def _elementwise(
 ) -> Size:
     once_more = again.reaches("elementwise")
     outputs = sum(
-        (_n_passes(matrix.row, m, step) + once_more) / PASSES * matrix.out_dim * matrix.n_matrices * matrix.token_share
+        (_n_passes(matrix.row, m, step) + once_more)
+        / PASSES
+        * matrix.out_dim
+        * matrix.n_matrices
+        * matrix.token_share
         for matrix in matrices(m)
         if matrix.row.component != "lm_head"
     )
