@@ -76,6 +76,7 @@ SETTINGS = [
     Setting("windows", ["--model", json.dumps(WINDOWS)], 300),
     Setting("experts", ["--model", json.dumps(EXPERTS)], 640),
     Setting("recomputed", ["--ac"], 420),
+    Setting("half of the activations", ["--train", '{"activation_memory_budget": 0.5}'], 340),
     Setting("chunks, AdamW", ["--chunks", "4", "--optimizer", "adamw"], 260),
 ]
 

@@ -32,7 +32,8 @@ _ARGUMENTS: Final = frozenset({
     "ffn_ratio", "multiple", "counted",
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "activation_memory_budget",
-    "optimizer", "loss_chunks", "shard", "data", "token_dtype", "out", "resume", "init", "steps", "device", "wandb", "profile",
+    "optimizer", "loss_chunks", "shard",
+    "data", "token_dtype", "out", "resume", "init", "steps", "device", "wandb", "profile",
     "tensorboard", "trackio", "save_every", "keep", "eval_every", "eval_tokens",
     # of preparing text
     "tokenizer", "validation", "end_of_text", "workers", "field", "separator", "skip_bad_lines",

@@ -7,7 +7,7 @@ from pydantic.fields import FieldInfo
 
 from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._options import Command, field_value, flag_parameter, plain_default, with_flags
-from parambudget.cost.step import STEP_FIELDS, StepConfig
+from parambudget.cost.step import NEVER_CHOSEN, STEP_FIELDS, StepConfig
 
 STEP_FLAGS: Final = {name: StepConfig.model_fields[name] for name in STEP_FIELDS}
 """The fields of a step that a plan can be told."""

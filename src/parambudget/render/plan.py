@@ -6,6 +6,7 @@ from typing import Final
 from parambudget.arch.description import ffn_in_words, shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.memory.peak import Phase
+from parambudget.cost.memory.recompute import recomputation
 from parambudget.cost.speed.throughput import TIME_OVERHEAD, Interval
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
@@ -132,6 +133,10 @@ def _update(plan: RunPlan) -> list[str]:
         f"optimizer {step.optimizer}",
         "gradient checkpointing" if step.gradient_checkpointing else "no gradient checkpointing",
     ]
+    if step.activation_memory_budget < 1:
+        settings += [
+            f"{step.activation_memory_budget:.0%} of the activations kept ({recomputation(plan.model, step)})"
+        ]
     settings += [f"logits in {step.loss_chunks} chunks"] if step.loss_chunks > 1 else []
     settings += ["sharded"] if step.shard else []
     chosen = f" (chosen here: {', '.join(plan.chosen)})" if plan.chosen else ""

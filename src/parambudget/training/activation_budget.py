@@ -3,7 +3,7 @@
 By itself torch saves the most FLOPs per byte, whatever depends on what. Then the residual stream is not
 saved: the backward pass begins by recomputing it from the embedding on, and what that takes is in memory at
 once. Of a model with 8 layers a budget of a half held 2.67 GiB at the peak that way, and 2.00 GiB this way,
-at the same number of FLOPs (benchmarks/activation_budget.py).
+at the same number of FLOPs (docs/memory.md).
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ class SaveResidualStream(CustomKnapsackSolver):
     all other results, those of the last layers first. What fits nowhere is recomputed."""
 
     def __call__(
-        self, memory: list[float], joint_graph: fx.Graph, max_memory: float, node_info: object,
-        all_recomputable_banned_nodes: list[fx.Node],
+        self, memory: list[float], joint_graph: fx.Graph, max_memory: float,
+        _: object, all_recomputable_banned_nodes: list[fx.Node],
     ) -> tuple[list[int], list[int]]:  # fmt: skip
         """The indices of the nodes that are saved, and of those that are recomputed. The memory of each is a
         share of all activations, as `max_memory` is."""

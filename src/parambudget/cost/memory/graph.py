@@ -246,7 +246,8 @@ class OpGraph:
         normed = self.record(
             Op(
                 name, (source,), Activation(x.elements, out_bytes), saved=tuple(saved),
-                other_parameters=0 if has_own_scale_op else learned, cheap="elementwise" if compiled else None,
+                other_parameters=0 if has_own_scale_op else learned,
+                cheap="elementwise" if compiled else None,
             )
         )  # fmt: skip
         if has_own_scale_op:

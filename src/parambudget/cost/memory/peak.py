@@ -259,7 +259,8 @@ class _Update:
             optimizer_bytes=_own_share(optimizer_bytes(m, step.optimizer), step),
             input_bytes=windows + n_tables * m.context_length * rotated * FLOAT32,
             mask_bytes=mask_elements * step.backend.matmul_bytes,
-            recomputed=recomputed, again=again, left_out_bytes=again.left_out_bytes if recomputed == "matmuls too" else 0,
+            recomputed=recomputed, again=again,
+            left_out_bytes=again.left_out_bytes if recomputed == "matmuls too" else 0,
         )  # fmt: skip
 
     @property
@@ -317,10 +318,10 @@ class _Update:
         copied = (n * self.passed.layers[kind].copied_elements for kind, n in layers.items())
         return sum(copied, start=self.passed.embedding.copied_elements)
 
-    def residual_sums_bytes(self, layer: Segment) -> Size:
-        """Of the residual stream, where a budget lets torch save what is added to it and not the sums: that of
-        this layer, and the one that it is computed from."""
-        return 2 * self.n_tokens * layer.input.bytes if self.recomputed != "nothing" else 0
+    def residual_sums_bytes(self, behind: Segment) -> Size:
+        """Of the residual stream, where within a budget what is added to it is saved, not the sums: the sum
+        that a segment reads, and the one that it is computed from."""
+        return 2 * self.n_tokens * behind.input.bytes if self.recomputed != "nothing" else 0
 
     def layer_parameters(self, layers: Mapping[LayerKind, Size]) -> Size:
         """Of so many layers of each kind."""
@@ -359,26 +360,27 @@ def _in_loss(update: _Update) -> Iterator[MemorySnapshot]:
     head = update.head_matrix * backend.matmul_bytes
     input_gradient = update.n_tokens * loss.input.bytes if is_chunked else 0
     outside = input_gradient + update.n_tokens * INT64 if is_chunked else 0
+    sums = update.residual_sums_bytes(end)
     other_chunks = (update.n_tokens - update.chunk_tokens) * loss.input.bytes
     for moment in backward(loss, backend, recompute=is_chunked):
         yield _in_pass(
             update, "loss", moment, activations=saved,
             copied=copied + end.copied_elements + moment.copied_elements,
             logits=update.chunk_tokens * moment.saved_bytes + outside, pending=head if is_chunked else 0,
-            in_flight=update.chunk_tokens * moment.in_flight_bytes + other_chunks,
+            in_flight=update.chunk_tokens * moment.in_flight_bytes + other_chunks + sums,
         )  # fmt: skip
     if is_chunked:
         # The sum of the matrix's gradients so far and of this chunk's is a third one.
         yield _in_pass(
             update, "loss", None, activations=saved, copied=copied + end.copied_elements, logits=outside,
-            in_flight=input_gradient, pending=3 * head,
+            in_flight=input_gradient + sums, pending=3 * head,
         )  # fmt: skip
     for moment in backward(end, backend):
         yield _in_pass(
             update, "loss", moment,
             activations=update.saved_bytes(update.kinds) + update.n_tokens * moment.saved_bytes,
             copied=copied + moment.copied_elements, end_gradients=update.head_gradient_bytes,
-            in_flight=update.n_tokens * moment.in_flight_bytes + input_gradient,
+            in_flight=update.n_tokens * moment.in_flight_bytes + input_gradient + sums,
         )  # fmt: skip
 
 

@@ -54,6 +54,16 @@ class Recomputation:
         """1 where so much is recomputed, else 0."""
         return (self.stage >= STAGES.index(recomputed)) * 1
 
+    def __str__(self) -> str:
+        """Of one model, in words."""
+        if self.stage < 3:
+            return (
+                "nothing is recomputed", "elementwise operations are recomputed",
+                "elementwise operations and attention are recomputed",
+            )[int(self.stage)]  # fmt: skip
+        again = "the output head, attention" if self.head_share else "attention"
+        return f"{again} and {self.inner_share:.0%} of the matmuls to q, k, v, gate and up are recomputed"
+
 
 NOTHING: Final = Recomputation()
 
