@@ -10,16 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, fx
-from torch._functorch import config
+from torch._functorch import config, partitioners
 from torch._inductor.custom_graph_pass import get_hash_for_files
 
-try:
-    from torch._inductor.custom_graph_pass import CustomKnapsackSolver
-except ImportError:  # older versions take any callable
-    CustomKnapsackSolver = object
 
-
-class SaveResidualStream(CustomKnapsackSolver):
+class SaveResidualStream:
     """Saves what is added to the residual stream, so that every layer is recomputed from its own input; then
     all other results, those of the last layers first. What fits nowhere is recomputed."""
 
@@ -43,6 +38,11 @@ class SaveResidualStream(CustomKnapsackSolver):
     def uuid(self) -> Any:
         """What torch's cache of compiled code knows this by."""
         return get_hash_for_files((__file__,))
+
+
+# Some versions of torch take any callable, others what belongs to a class that is in several places.
+if (_SOLVER := getattr(partitioners, "CustomKnapsackSolver", None)) is not None:
+    _SOLVER.register(SaveResidualStream)
 
 
 def _is_added(node: fx.Node) -> bool:
