@@ -5,7 +5,8 @@
                    another mask all of them at another speed; eager attention: see `_attention_row_seconds`
     elementwise    norms, residuals, activations, rotations: bytes per output of a layer's matmuls / bandwidth
     loss           softmax and its gradient: bytes per token and entry of the vocabulary / bandwidth
-    weights        casts of the weights to bfloat16 and of their gradients back, and adding gradients up
+    weights        casts of the weights to bfloat16 and of their gradients back, and adding gradients up; one
+                   process alone casts its weights once an update, several in every micro-step
     kernel_launch  seconds per micro-step and layer; those of experts that run in turn, unless their matmuls
                    hide them
     optimizer      the bytes of AdamW and of clipping; Muon's momentum and its Newton-Schulz products
@@ -58,9 +59,12 @@ MUON_BYTES: Final = 54
 """Per parameter of Muon beside its products: momentum 12, Nesterov 12, to bfloat16 and back 12, norm and
 division 6, decay and update 12."""
 CAST_BYTES: Final = 12
-"""Per weight and micro-step under autocast: float32 to bfloat16, and its gradient back."""
+"""Per weight: float32 to bfloat16, and its gradient back. In every micro-step under autocast, once an update
+where the trainer keeps bfloat16 copies (`training.bf16_weights`)."""
 ACCUMULATE_BYTES: Final = 12
-"""Per parameter and micro-step, except the first."""
+"""Per parameter and micro-step, except the first: two float32 are read and one is written."""
+ACCUMULATE_COPY_BYTES: Final = 10
+"""The same of a weight with such a copy: its bfloat16 gradient is added without a cast."""
 NEWTON_SCHULZ_STEPS: Final = 5
 KERNELS_PER_EXPERT_MATRIX: Final = 3
 """The products, forward and backward; everything else is done for all experts at once. Counted, not
@@ -240,11 +244,22 @@ def _loss(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> S
 
 
 def _weights(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
-    accumulated = (
-        ACCUMULATE_BYTES * (step.micro_steps_per_device - 1) / step.micro_steps_per_device * total(m)
-    )
-    cast = CAST_BYTES * sum(matrix.row.elements for matrix in matrices(m)) if profile.element_size == 2 else 0
-    return (cast + accumulated) / profile.bandwidth_bytes
+    """Of a micro-step, on the average over an update."""
+    rows = [matrix.row for matrix in matrices(m)] if profile.element_size == 2 else []
+    copied = [row for row in rows if _has_copy(row, step, profile)]
+    n_steps, n_copied = step.micro_steps_per_device, sum(row.elements for row in copied)
+    # A tied output head has a gradient beside that of its copy: the embedding's.
+    n_others = total(m) - sum(row.elements for row in copied if row.shared_with is None)
+    moved = n_copied * (CAST_BYTES + ACCUMULATE_COPY_BYTES * (n_steps - 1))
+    moved = moved + CAST_BYTES * n_steps * (sum(row.elements for row in rows) - n_copied)
+    moved = moved + ACCUMULATE_BYTES * (n_steps - 1) * n_others
+    return moved / n_steps / profile.bandwidth_bytes
+
+
+def _has_copy(row: Tensor, step: StepConfig, profile: DeviceProfile) -> bool:
+    """Whether the trainer keeps a bfloat16 copy of a matmul's weights, cast once an update."""
+    in_turn = row.routed_active is not None and not profile.runs_experts_at_once
+    return step.matmul_weights == "leaves" and not in_turn
 
 
 def _optimizer(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
@@ -280,9 +295,9 @@ def _newton_schulz(profile: DeviceProfile, out: Size, into: Size) -> Size:
 def _communication(m: Dims, step: StepConfig, profile: DeviceProfile, micro_seconds: Size) -> Size:
     """Seconds of an update that are spent waiting for other devices.
 
-    The all-reduce of float32 gradients overlaps with nothing: a compiled step hands them over all at once.
-    Shards travel in bfloat16, gathered twice and reduced once per micro-step, overlapping with the
-    arithmetic.
+    The all-reduce of float32 gradients counts as if it overlapped with nothing: an upper bound, as torch cuts
+    a compiled step at DDP's buckets and averages each while the next is computed. Shards travel in bfloat16,
+    gathered twice and reduced once per micro-step, overlapping with the arithmetic.
     """
     if step.world_size == 1:
         return 0.0
