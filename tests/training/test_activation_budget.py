@@ -16,6 +16,7 @@ from parambudget.training.activation_budget import SaveResidualStream, within_bu
 from parambudget.training.bf16_weights import BFloat16Weights
 from parambudget.training.device import select_device
 from parambudget.training.loss import build_loss
+from parambudget.training.run.defaults import ResolvedTrainConfig, settings_without_effect
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -90,3 +91,15 @@ def test_the_residual_stream_is_saved_first_and_as_much_else_as_planned(budget, 
     one = max(solver.memory[i] for i in inner)
     assert planned.stage == 3
     assert again / whole == pytest.approx(float(planned.inner_share), abs=one / whole)
+
+
+def test_where_the_embedding_is_larger_than_all_activations_nothing_is_recomputed_and_the_run_says_so():
+    wide = MODEL.replace(vocab_size=100_000)
+    step = step_of(1, activation_memory_budget=0.5, loss_chunks=8)
+    assert recomputation(wide, step).stage == 0
+    resolved = ResolvedTrainConfig(
+        small_config(batch_size=1, loss_chunks=8, activation_memory_budget=0.5),
+        frozenset({"activation_memory_budget"}), {},
+    )  # fmt: skip
+    (sentence,) = settings_without_effect(resolved, wide)
+    assert "activation_memory_budget=0.5" in sentence

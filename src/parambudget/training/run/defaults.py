@@ -53,7 +53,7 @@ _ALWAYS: Final = {
     "z_loss": "off; use 1e-4 (PaLM) if the logits drift in a long run",
     "mask_documents": "so that no token of the text is left out",
     "gradient_checkpointing": "used only if memory is short: it adds a third more FLOPs",
-    "activation_memory_budget": "all that torch finds fastest to keep; less is yours to try: docs/training.md",
+    "activation_memory_budget": "all that torch finds fastest to keep; see docs/training.md",
     "loss_chunks": "more only if memory is short: then the output head is computed twice",
     "seed": "any number will do",
     "keep": "the best one is kept as well",
