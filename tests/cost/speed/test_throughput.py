@@ -282,6 +282,16 @@ class TestWhatMakesARunFaster:
             slow, fast = work.replace(**{name: again}), work.replace(**{name: plain})
             assert tokens_per_second(model, slow, stack) < tokens_per_second(model, fast, stack)
 
+    @given(models(), works, st.lists(st.floats(0.01, 1), min_size=2, max_size=2, unique=True))
+    def test_a_smaller_budget_of_activations_is_never_faster(self, model, work, budgets):
+        small, large = (
+            tokens_per_second(
+                model, work.replace(gradient_checkpointing=False, activation_memory_budget=budget), H100
+            )
+            for budget in sorted(budgets)
+        )
+        assert small <= large * (1 + 1e-9)
+
     @given(models(), works)
     def test_an_h200_is_at_least_as_fast_as_an_h100(self, model, work):
         """The same arithmetic, faster memory."""

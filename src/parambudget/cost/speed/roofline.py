@@ -12,6 +12,10 @@
     optimizer      the bytes of AdamW and of clipping; Muon's momentum and its Newton-Schulz products
     communication  the all-reduce of gradients, or with shards the all-gathers and the reduce-scatter
 
+What is recomputed within an activation memory budget is counted as in cost/memory/recompute.py: its matmuls,
+attention, and the elementwise work of a whole forward pass as soon as there is any. That is an estimate by
+FLOPs and bytes; no device has measured it.
+
 The parts are added: on one device they follow each other. The constants are a `DeviceProfile`. Sizes may be
 NumPy arrays, so that many models are evaluated in one call. Of experts every weight is moved, and every token
 is multiplied with those that it is routed to; all are assumed to get equally many tokens.
@@ -31,6 +35,7 @@ from parambudget.arch.layers import (
 from parambudget.arch.tensors import Tensor, tensors
 from parambudget.cost.flops import PASSES, PASSES_WITH_RECOMPUTE, forward_equivalents, n_scores
 from parambudget.cost.memory.graph import largest
+from parambudget.cost.memory.recompute import NOTHING, Recomputation, recomputation
 from parambudget.cost.params import total
 from parambudget.cost.speed.profile import LAUNCH_SECONDS, DeviceProfile
 from parambudget.cost.step import StepConfig
@@ -71,13 +76,16 @@ PERMUTED_VALUES: Final = 3
 def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str, Size]:
     """Expected seconds of one update, part by part; arrays where the sizes are."""
     n_tokens = step.batch_size * int(m.context_length)
+    again = recomputation(m, step)
+    budgeted = attention_seconds(m, profile, recompute=True, mask_documents=step.mask_documents)
+    attention = attention_seconds(
+        m, profile, recompute=step.gradient_checkpointing, mask_documents=step.mask_documents
+    )
+    is_attended_again = again.reaches("all but matmuls")
     micro = {
-        "matmuls": _matmul_total(m, step, profile, n_tokens),
-        "attention": step.batch_size
-        * attention_seconds(
-            m, profile, recompute=step.gradient_checkpointing, mask_documents=step.mask_documents
-        ),
-        "elementwise": _elementwise(m, step, profile, n_tokens),
+        "matmuls": _matmul_total(m, step, profile, n_tokens, again),
+        "attention": step.batch_size * (attention + is_attended_again * (budgeted - attention)),
+        "elementwise": _elementwise(m, step, profile, n_tokens, again),
         "loss": _loss(m, step, profile, n_tokens),
         "weights": _weights(m, step, profile),
         "kernel_launch": profile.micro_seconds
@@ -171,18 +179,33 @@ def _n_softmax_kernels(m: Dims, profile: DeviceProfile) -> int:
     return 3 + (3 if m.attention_softcap is not None else 0) + (2 if m.attention_sinks else 0)
 
 
-def _matmul_total(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
-    return sum(_weight_product_seconds(matrix, m, step, profile, n_tokens) for matrix in matrices(m))
+def _matmul_total(
+    m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int, again: Recomputation
+) -> Size:
+    return sum(_weight_product_seconds(matrix, m, step, profile, n_tokens, again) for matrix in matrices(m))
 
 
 def _weight_product_seconds(
-    matrix: WeightMatrix, m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int
-) -> Size:
+    matrix: WeightMatrix, m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int,
+    again: Recomputation,
+) -> Size:  # fmt: skip
     # Every pass is a product of the same three sizes: forward, and backward to the input and to the weight.
     one = matmul_seconds(
         profile, profile.matmul_flops, n_tokens * matrix.token_share, matrix.in_dim, matrix.out_dim
     )
-    return _n_passes(matrix.row, m, step) * matrix.n_matrices * one
+    return (_n_passes(matrix.row, m, step) + _share_again(matrix, again)) * matrix.n_matrices * one
+
+
+def _share_again(matrix: WeightMatrix, again: Recomputation) -> Size:
+    """Of a matrix's forward products: those that are computed again within a budget."""
+    if matrix.row.component == "lm_head":
+        return again.head_share
+    if matrix.row.component == "embedding_projection":
+        return 0
+    if matrix.is_routed:
+        return again.reaches("all but matmuls")
+    is_added = matrix.row.name.endswith((".out.weight", ".down.weight"))
+    return 0 if is_added else again.inner_share
 
 
 def _expert_kernel_launch(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
@@ -192,19 +215,26 @@ def _expert_kernel_launch(m: Dims, step: StepConfig, profile: DeviceProfile, n_t
     if not routed or profile.runs_experts_at_once:
         return 0.0
     kernels = KERNELS_PER_EXPERT_MATRIX * sum(matrix.n_matrices for matrix in routed)
-    hidden = sum(_weight_product_seconds(matrix, m, step, profile, n_tokens) for matrix in routed)
+    hidden = sum(_weight_product_seconds(matrix, m, step, profile, n_tokens, NOTHING) for matrix in routed)
     return np.maximum(_n_layer_passes(step) / PASSES * kernels * LAUNCH_SECONDS - hidden, 0.0)
 
 
-def _elementwise(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
+def _elementwise(
+    m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int, again: Recomputation
+) -> Size:
+    once_more = again.reaches("elementwise")
     outputs = sum(
-        _n_passes(matrix.row, m, step) / PASSES * matrix.out_dim * matrix.n_matrices * matrix.token_share
+        (_n_passes(matrix.row, m, step) + once_more)
+        / PASSES
+        * matrix.out_dim
+        * matrix.n_matrices
+        * matrix.token_share
         for matrix in matrices(m)
         if matrix.row.component != "lm_head"
     )
     if m.moe:
         permuted = PERMUTED_VALUES * m.n_moe_layers * m.moe.n_experts_per_token * m.dim
-        outputs = outputs + _n_layer_passes(step) / PASSES * permuted
+        outputs = outputs + (_n_layer_passes(step) + once_more) / PASSES * permuted
     return outputs * (n_tokens * profile.element_bytes / profile.bandwidth_bytes)
 
 

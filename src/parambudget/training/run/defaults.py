@@ -14,6 +14,7 @@ from parambudget._no_effect import NoEffect, without_effect
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.tensors import tensors
 from parambudget.arch.validation import LARGEST_FLOAT
+from parambudget.cost.memory.recompute import recomputation
 from parambudget.cost.step import StepConfig, accumulation_steps, micro_batch_size
 from parambudget.errors import ConfigError
 from parambudget.scaling.hyperparameters import (
@@ -52,6 +53,7 @@ _ALWAYS: Final = {
     "z_loss": "off; use 1e-4 (PaLM) if the logits drift in a long run",
     "mask_documents": "so that no token of the text is left out",
     "gradient_checkpointing": "used only if memory is short: it adds a third more FLOPs",
+    "activation_memory_budget": "all that torch finds fastest to keep; see docs/training.md",
     "loss_chunks": "more only if memory is short: then the output head is computed twice",
     "seed": "any number will do",
     "keep": "the best one is kept as well",
@@ -115,6 +117,11 @@ _NO_EFFECT: Final[tuple[NoEffect[_Run], ...]] = (
         ("scalar_learning_rate",),
         lambda run: not run.has_scalars,
         "this model has no norm weights, biases or sinks",
+    ),
+    NoEffect(
+        ("activation_memory_budget",),
+        lambda run: recomputation(run.model, run.config.step).stage == 0,
+        "what would be saved is within it, or has fewer bytes than the embedding, so nothing is recomputed",
     ),
 )
 _PROBE: Final[dict[str, Any]] = {
