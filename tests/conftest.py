@@ -1,9 +1,13 @@
 """Settings of all tests."""
 
+import os
 import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# torch's profiler reads it once a process, whichever test is the first that profiles; as in `--profile`.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 # A busy machine is no reason for a test to fail: none of them is about time. A commit is always tried with
 # the same examples; `pytest --hypothesis-profile=random` tries others.

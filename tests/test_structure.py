@@ -18,7 +18,7 @@ FILES = sorted(path for path in SOURCE.rglob("*.py") if path.parent != SOURCE or
 
 FLOORS = [
     {"errors", "_version"},
-    {"units", "_documents", "_files", "_tabular", "_install"},
+    {"units", "_documents", "_files", "_tabular", "_install", "_no_effect"},
     {"arch"},
     {"cost", "text"},
     {"scaling", "search", "nn"},

@@ -61,7 +61,8 @@ def test_any_count_reads_back_in_every_plain_form(count: int):
                  "350_000_000 (K, M, B, T are powers of 1000)"),
         ("", "target '' is not a count"),
         ("M", "target 'M' is not a count"),
-        ("-350M", "target '-350M' is not a count"),
+        ("--350M", "target '--350M' is not a count"),
+        ("-", "target '-' is not a count"),
         ("350 M B", "target '350 M B' is not a count"),
         ("3,50M", "target '3,50M' is not a count"),
         ("350_M", "target '350_M' is not a count"),
@@ -73,6 +74,8 @@ def test_any_count_reads_back_in_every_plain_form(count: int):
         ("1.2345K", "target '1.2345K' is not a whole number"),
         (0, "target '0' is out of range"),
         (-5, "target '-5' is out of range"),
+        ("-1", "target '-1' is out of range; use a positive number such as 350M"),
+        ("-350M", "target '-350M' is out of range; use a positive number such as 350M"),
         ("1e19", "target '1e19' is out of range; use a positive number such as 350M, 1.3B, 0.35e9 or "
                  "350_000_000 (K, M, B, T are powers of 1000), at most 10^18"),
     ],
@@ -85,13 +88,16 @@ def test_what_is_no_count_is_refused_in_one_line(written: Any, says: str):
 
 
 @pytest.mark.parametrize(
-    ("written", "size"), [("896", 896), ("50_257", 50257), ("50,257", 50257), (" 7 ", 7), ("0", 0)]
+    ("written", "size"),
+    [("896", 896), ("50_257", 50257), ("50,257", 50257), (" 7 ", 7), ("0", 0), ("-1", -1)],
 )
 def test_a_size_is_a_whole_number(written: str, size: int):
     assert parse_size(written, "dim") == size
 
 
-@pytest.mark.parametrize("written", ["32K", "1e3", "-1", "8.0", ".5", "", "x", "1,2", "1__0", "4,0960"])
+@pytest.mark.parametrize(
+    "written", ["32K", "1e3", "--1", "-", "-1.5", "8.0", ".5", "", "x", "1,2", "1__0", "4,0960"]
+)
 def test_what_is_no_size_is_refused_in_one_line(written: str):
     with pytest.raises(InputError) as caught:
         parse_size(written, "dim")

@@ -122,7 +122,8 @@ def solve(
     check_options(counted, rank, top)
     n, second = _parse_count(target, "target"), _parse_count(active, "active")
     share, fields = parse_tolerance(tolerance), _search_fields(named, like, style)
-    if budget is None and machine is None and step is None and rank in (None, "shape", "closest"):
+    predicts = any(each is not None for each in (budget, machine, law, unique_tokens, step))
+    if not predicts and rank in (None, "shape", "closest"):
         if n is None:
             raise ConfigError(
                 "there is nothing to solve for; give a target, or a budget: hours or dollars on a `machine`, "
@@ -352,24 +353,24 @@ def run(folder: str | PathLike[str]) -> TrainResult:
 def generate(
     checkpoint: str | PathLike[str], prompt: str, *, num_samples: None = None, max_tokens: int = 256,
     temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None, seed: int = 0,
-    device: str = "auto",
+    device: str = "auto", on_notice: Callable[[str], None] = lambda _: None,
 ) -> Generation: ...  # fmt: skip
 @overload
 def generate(
     checkpoint: str | PathLike[str], prompt: str, *, num_samples: int, max_tokens: int = 256,
     temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None, seed: int = 0,
-    device: str = "auto",
+    device: str = "auto", on_notice: Callable[[str], None] = lambda _: None,
 ) -> tuple[Generation, ...]: ...  # fmt: skip
 @overload
 def generate(
     checkpoint: str | PathLike[str], prompt: list[str], *, num_samples: int | None = None,
     max_tokens: int = 256, temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None,
-    seed: int = 0, device: str = "auto",
+    seed: int = 0, device: str = "auto", on_notice: Callable[[str], None] = lambda _: None,
 ) -> tuple[Generation, ...]: ...  # fmt: skip
 def generate(
     checkpoint: str | PathLike[str], prompt: str | list[str], *, num_samples: int | None = None,
     max_tokens: int = 256, temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None,
-    seed: int = 0, device: str = "auto",
+    seed: int = 0, device: str = "auto", on_notice: Callable[[str], None] = lambda _: None,
 ) -> Generation | tuple[Generation, ...]:  # fmt: skip
     """Continue a prompt: `generate("runs/mine", "def main(").text`.
 
@@ -379,14 +380,22 @@ def generate(
     tokens only: `n_dropped` of the result says what it no longer sees.
 
     A list of prompts, or `num_samples` texts of each, gives a tuple, prompt by prompt; the model is loaded
-    once. The i-th text is sampled with `seed` + i.
+    once. The i-th text is sampled with `seed` + i. `on_notice` gets what else there is to know, such as an
+    argument that changes nothing beside another.
     """
     require_packages("generate", TRAINING, ["train"])
     from parambudget.training.device import select_device
-    from parambudget.training.generate import SamplingParams, generate_texts, load_checkpoint
+    from parambudget.training.generate import (
+        SamplingParams,
+        generate_texts,
+        load_checkpoint,
+        params_without_effect,
+    )
 
     params = SamplingParams(max_tokens, temperature, top_k, seed, top_p)
-    loaded = load_checkpoint(Path(checkpoint), select_device(device))
+    for notice in params_without_effect(params, num_samples):
+        on_notice(notice)
+    loaded = load_checkpoint(Path(checkpoint), select_device(device), on_notice)
     if isinstance(prompt, str) and num_samples is None:
         (single,) = generate_texts(loaded, [prompt], params)
         return single

@@ -33,10 +33,11 @@ def parse_count(text: str | int, what: str = "count") -> int:
         written = str(text).strip()
         letter = written[-1:].upper()
         scale = _SCALES.get(letter) if letter.isalpha() else 1
-        number = _rational(written[:-1].rstrip() if letter.isalpha() else written)
+        sign, unsigned = _sign_and_rest(written)
+        number = _rational(unsigned[:-1].rstrip() if letter.isalpha() else unsigned)
         if scale is None or number is None:
             raise InputError(f"{what} {shorten(written)!r} is not a count; use {allowed}")
-        value = number * scale
+        value = sign * number * scale
     if value.denominator != 1:
         raise InputError(f"{what} {shorten(str(text))!r} is not a whole number; use {allowed}")
     if not 0 < value <= _LARGEST_COUNT:
@@ -46,13 +47,14 @@ def parse_count(text: str | int, what: str = "count") -> int:
 
 def parse_size(text: str, what: str) -> int:
     """A whole size as a flag gives it: `896`, `50_257` or `50,257`. No letters, as 32K could mean 32,000 or
-    32,768."""
-    match = _NUMBER.fullmatch(text.strip()) if len(text) <= _LONGEST_NUMBER else None
+    32,768. Whether it may be 0 or less is for the caller to say."""
+    sign, unsigned = _sign_and_rest(text.strip())
+    match = _NUMBER.fullmatch(unsigned) if len(text) <= _LONGEST_NUMBER else None
     if match is None or match[1] is None or match[2] or match[4]:
         raise ConfigError(
             f"{what} {shorten(text)!r} is not a whole number; write it in full, such as 896 or 50_257"
         )
-    return int(match[1].replace(",", ""))
+    return sign * int(match[1].replace(",", ""))
 
 
 def parse_bytes(text: str, what: str = "memory") -> int:
@@ -100,6 +102,11 @@ def shorten(text: str, most: int = _LONGEST_NUMBER) -> str:
 def short_repr(value: object) -> str:
     """The value of a field as a message shows it."""
     return shorten(repr(value), LONGEST_VALUE)
+
+
+def _sign_and_rest(written: str) -> tuple[int, str]:
+    """-1 and the rest of a text that begins with a minus, else 1 and the text."""
+    return (-1, written[1:]) if written.startswith("-") else (1, written)
 
 
 def _rational(written: str) -> Fraction | None:

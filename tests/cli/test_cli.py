@@ -268,7 +268,7 @@ class TestOthers:
 
 WRONG = {
     "zero size": ("count --dim 0 --n-layers 2", "dim is 0"),
-    "negative size": ("count --dim -64 --n-layers 2", "dim '-64' is not a whole number"),
+    "negative size": ("count --dim -64 --n-layers 2", "dim is -64; it must be greater than or equal to 1"),
     "absurd size": ("count --dim 64 --n-layers 20000", "10000"),
     "non-numeric size": ("count --dim big --n-layers 2", "dim 'big' is not a whole number"),
     "missing size": ("count --n-layers 24", "dim is missing"),
@@ -296,6 +296,11 @@ WRONG = {
     "both kv flags": ("solve --target 350M --kv-groups 2 --n-kv-heads 4", "give one of them"),
     "out of reach": ("solve --target 10B --dim 896 --n-layers 4", "raise the upper end"),
     "below the vocabulary": ("solve --target 1M", "vocab_size"),
+    "tolerance without a target": ("solve --flops 1e19 --tolerance 2%", "--tolerance 2% has no effect"),
+    "pick without a file": (
+        "solve --target 350M --pick 2",
+        "--pick 2 has no effect: it is the model that -o",
+    ),
     "pick beyond the list": ("solve --target 350M --pick 9", "use 1 to 5"),
     "from and like": ("solve --target 350M --from gpt2 --like gpt2", "leave out --like, --top and --rank"),
     "expect of nothing": ("count gpt2 --expect=", "'' is not a count"),

@@ -83,7 +83,7 @@ def test_flags_override_the_file_and_no_checkpointing_is_a_flag(here, parambudge
 def test_optimizer_and_schedule_are_flags_and_the_rest_of_the_recipe_is_in_the_file(here, parambudget):
     recipe = {"decay_share": 0.5, "z_loss": 1e-4, "grad_clip": None}
     (here / "recipe.json").write_text(json.dumps({"model": small_model().model_dump(), "train": recipe}))
-    flags = ["--optimizer", "adamw", "--schedule", "wsd"]
+    flags = ["--optimizer", "adamw", "--schedule", "wsd", "--warmup-steps", "0"]
     code, out, err = parambudget("train", "recipe.json", "--data", "text", "--out", "run", *SETTINGS, *flags)
     assert (code, err) == (0, "")
     found = settings_of(here / "run")
@@ -290,7 +290,7 @@ def test_a_run_needs_no_config_file_to_go_on_and_says_so(here, parambudget):
 def test_the_end_of_a_resumed_run_counts_all_updates_and_names_the_session(here, parambudget):
     parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS)
     rows = (here / "run/metrics.jsonl").read_text()
-    slow = re.sub('"tokens_per_second": [0-9.e+-]+', '"tokens_per_second": 0.5', rows)  # 64 s an update
+    slow = re.sub('"tokens_per_second": [0-9.e+-]+', '"tokens_per_second": 0.01', rows)  # 3,200 s an update
     for path in (here / "run/metrics.jsonl", here / "run/checkpoints/step-2/metrics.jsonl"):
         path.write_text(slow)
     state = files.read_state(here / "run/checkpoints/step-2", check=False)
@@ -299,7 +299,7 @@ def test_the_end_of_a_resumed_run_counts_all_updates_and_names_the_session(here,
     on = ["train", "--resume", "--out", "run", "--device", "cpu", "--steps", "3"]
     code, out, err = parambudget(*on)
     assert (code, err) == (0, "")
-    assert "3 updates, 96 tokens, 2.1 min without evaluation and saving" in out
+    assert "3 updates, 96 tokens, 1.8 h without evaluation and saving" in out
     assert re.search(r"session +[0-9.]+ s with everything", out)
     shown = json.loads(parambudget("runs", "show", "run", "--json")[1])
     summary = json.loads((here / "run/summary.json").read_text())

@@ -40,6 +40,42 @@ def test_a_training_config_holds_a_step_and_its_json_is_flat():
     assert config.replace(batch_size=4).step == config.step.replace(batch_size=4)
 
 
+@pytest.mark.parametrize(
+    ("beside", "message"),
+    [
+        (
+            {"gradient_checkpointing": True},
+            "gradient_checkpointing=True recomputes whole blocks, and activat",
+        ),
+        (
+            {"shard": True, "world_size": 2, "gradient_accumulation_steps": 2},
+            "activation_memory_budget=0.5 can",
+        ),
+        (
+            {"backend": ON_CPU},
+            "activation_memory_budget=0.5 is for steps that are compiled, which they are on",
+        ),
+        ({"activation_memory_budget": 0.0}, "activation_memory_budget is 0.0; it must be greater than 0"),
+        (
+            {"activation_memory_budget": 1.5},
+            "activation_memory_budget is 1.5; it must be less than or equal to 1",
+        ),
+    ],
+)
+def test_a_budget_of_activations_that_nothing_would_keep_is_refused(beside, message):
+    fields = {"batch_size": 4, "gradient_accumulation_steps": 1, "activation_memory_budget": 0.5} | beside
+    with pytest.raises(ConfigError) as error:
+        StepConfig.read(fields)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_of_a_version_without_a_budget_keeps_all_activations():
+    before = small_config().model_dump()
+    del before["activation_memory_budget"]
+    assert TrainConfig.read(before) == small_config()
+
+
 def test_a_changed_training_config_is_still_executed_where_it_was():
     executed = {"shard": True, "world_size": 2, "backend": ON_CPU}
     config = small_config(gradient_accumulation_steps=4).replace(**executed)

@@ -334,3 +334,17 @@ def test_models_of_no_target_miss_none():
     assert all(each.error is None for each in found)
     assert "error" not in found.rows()[0]
     assert "(+" not in repr(found[0])
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"law": "hoffmann-2022"}, "`law=hoffmann-2022` has no effect: a loss is expected only"),
+        ({"unique_tokens": "1B"}, "`unique_tokens=1000000000` has no effect"),
+        ({"unique_tokens": "1B", "machine": "h100"}, "`unique_tokens=1000000000` has no effect"),
+        ({"law": "hoffmann-2022", "budget": pb.Budget(memory="24GB")}, "`law=hoffmann-2022` has no effect"),
+    ],
+)  # fmt: skip
+def test_what_a_search_without_a_length_cannot_use_is_refused(asked, says):
+    with pytest.raises(InputError, match=f"^{says}"):
+        pb.solve("100M", **asked)

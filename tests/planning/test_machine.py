@@ -67,6 +67,7 @@ def test_a_given_price_takes_the_place_of_the_range():
         ),
         ({"gpu": "cpu", "gpus": 2}, "gpus=2`, but no GPU was found on this machine"),
         ({"gpu": "h100", "gpus": 12}, "whole number of nodes of 8; use 8 or 16, or other `gpus_per_node`"),
+        ({"gpu": "cpu", "gpus_per_node": 4}, "`gpus_per_node=4` has no effect: the machine is a processor"),
         ({"gpu": "h100", "gpus_per_node": True}, "`gpus_per_node` is True; use a whole number from 1"),
         ({"gpu": "cpu"}, r"the speed of 'CPU' is unknown; measure it with `pb\.calibrate\(\)`, or"),
     ],

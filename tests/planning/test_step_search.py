@@ -45,6 +45,12 @@ def test_several_gpus_share_the_sequences_evenly():
     assert {work.shard for work in found} == {False, True}
 
 
+def test_within_a_budget_of_activations_no_block_is_recomputed():
+    found = step_candidates(1024, 128, {"activation_memory_budget": 0.5})
+    assert found
+    assert {(w.gradient_checkpointing, w.activation_memory_budget) for w in found} == {(False, 0.5)}
+
+
 def test_what_is_given_is_in_every_way():
     given = {"batch_size": 16, "gradient_accumulation_steps": 8, "optimizer": "adamw", "loss_chunks": 1}
     found = step_candidates(1024, 128, given)

@@ -15,6 +15,7 @@ from parambudget.scaling.hyperparameters import (
     DEEPSEEK,
     STEP_LAW,
     batch_tokens,
+    muon_rate,
     step_law_rate,
     whole_updates,
 )
@@ -151,3 +152,16 @@ def test_outside_its_range_a_suggestion_says_so():
 def test_nonsense_is_refused(refused):
     with pytest.raises(InputError, match="must be a finite number above 0"):
         refused()
+
+
+def test_muons_rate_transfers_over_width_length_and_batch():
+    rate = muon_rate(1024, 1e9, 2**18, 2**18)
+    assert muon_rate(4096, 1e9, 2**18, 2**18) == pytest.approx(rate / 2)
+    assert muon_rate(1024, 1e9, 2**16, 2**18) == pytest.approx(rate / 2)
+    assert muon_rate(1024, 32e9, 2**18, 2**18) == pytest.approx(rate * 32**-0.16)
+
+
+@pytest.mark.parametrize("quantities", [(0, 1e9, 1, 1), (64, 0, 1, 1), (64, 1e9, 0, 1), (64, 1e9, 1, -1)])
+def test_muons_rate_refuses_what_is_not_positive(quantities):
+    with pytest.raises(InputError):
+        muon_rate(*quantities)

@@ -172,7 +172,7 @@ def test_the_tolerance_that_is_offered_is_enough():
         ({"active": "9B"}, "`active` is 9,000,000,000, more than the target of 8,000,000,000"),
         ({"active": "1B", "counted": "active"}, "`active` is a second target, and `counted=active` makes"),
         ({"n_experts": 0}, "n_experts is 0; sizes start at 1"),
-        ({"n_shared_experts": "-1"}, "n_shared_experts '-1' is not a whole number"),
+        ({"n_shared_experts": "-1"}, "n_shared_experts is -1; sizes start at 0"),
         ({"n_experts": 8, "n_experts_per_token": 9}, "n_experts_per_token=9 is more than n_experts=8"),
         ({"active": "1B", "n_first_dense": 999}, "no layer of n_layers=77 has experts"),
         ({"active": "1B", "shared_expert_gate": True}, "shared_expert_gate needs shared experts"),

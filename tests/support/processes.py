@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import signal
 import socket
 import sys
 import traceback
@@ -123,6 +124,7 @@ def run_command(
 ) -> None:  # fmt: skip
     """The command line in `folder`, on one thread; what it prints is in out.txt and err.txt there."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # not as in tests that were started under nohup
     os.chdir(folder)
     os.environ |= {"XDG_CACHE_HOME": str(folder / "cache"), **(environment or {})}
     if largest_file is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.layers import layer_kind_counts, uses_eager_attention
 from parambudget.cost.memory.forward import LAYER, Segment, forward, masks
+from parambudget.cost.memory.recompute import Recomputed, recomputing_pass
 from parambudget.cost.step import BFLOAT16, INT64, Backend
 
 
@@ -34,17 +35,18 @@ class SavedActivation:
 
 def saved_activations(
     m: Dims, backend: Backend, *, checkpointing: bool = False, loss_in_chunks: bool = False,
-    head_rows: Size | None = None,
+    head_rows: Size | None = None, recomputed: Recomputed = "nothing",
 ) -> list[SavedActivation]:  # fmt: skip
     """What is saved when the forward pass of `m` has ended.
 
     With `checkpointing` a layer saves its input alone, with `loss_in_chunks` so does the output head, which
-    has `head_rows` rows.
+    has `head_rows` rows. Of what is `recomputed` no matmul is left out.
     """
     passed = forward(
         m, backend, head_rows=m.vocab_size if head_rows is None else head_rows,
         matmul_weights="leaves" if backend.bf16 else "separate",
     )  # fmt: skip
+    passed = recomputing_pass(passed, recomputed)
     rows = _rows(passed.embedding, 1)
     for kind, n_layers in layer_kind_counts(m).items():
         layer = passed.layers[kind]

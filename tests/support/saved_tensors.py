@@ -11,6 +11,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from parambudget.arch.config import ModelConfig
 from parambudget.nn.transformer import Transformer
+from parambudget.training.activation_budget import within_budget
 from parambudget.training.bf16_weights import BFloat16Weights
 from parambudget.training.device import Compute, select_device
 from parambudget.training.loss import build_loss
@@ -58,7 +59,7 @@ def bf16_weights_of(module: Transformer, compute: Compute) -> tuple[torch.Tensor
     return weights.copies
 
 
-def kept_compiled(model: ModelConfig, tokens_BT: torch.Tensor) -> int:
+def kept_compiled(model: ModelConfig, tokens_BT: torch.Tensor, budget: float = 1) -> int:
     """Bytes that a forward pass in bfloat16 keeps when it is cut from its backward pass as inductor does."""
     module, compute = built(model), replace(select_device("cpu"), bf16=True)
     weights = bf16_weights_of(module, compute)
@@ -66,7 +67,7 @@ def kept_compiled(model: ModelConfig, tokens_BT: torch.Tensor) -> int:
         build_loss(module, small_config(), compute), dynamic=False, backend="aot_eager_decomp_partition"
     )
     with compute.autocast():
-        loss = loss_of(tokens_BT)
+        loss = within_budget(loss_of, budget)(tokens_BT)
     outside = {
         t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers(), *weights, tokens_BT)
     }

@@ -260,13 +260,44 @@ GPT_350M = {
 }  # fmt: skip
 
 
-def test_the_learning_rate_is_step_laws():
+RUN_350M = {"batch_size": 16, "gradient_accumulation_steps": 16, "steps": 7_000_000_000 // 2**18}
+
+
+def test_the_learning_rate_of_adamw_is_step_laws():
     """1.5e-3 for 350M body parameters and 7B tokens (arXiv 2503.04715), and this body has 302M."""
-    batch = {"batch_size": 16, "gradient_accumulation_steps": 16}
     found = with_train_defaults(
-        batch | {"steps": 7_000_000_000 // 2**18}, small_model(**GPT_350M), 10**12, on_cpu=False
+        RUN_350M | {"optimizer": "adamw"}, small_model(**GPT_350M), 10**12, on_cpu=False
     )
     assert found.config.learning_rate == pytest.approx(1.5e-3 * (350 / 308.3) ** 0.713, rel=0.03)
+    assert found.config.warmup_steps == 2_000
+    assert (found.config.momentum_warmup_steps, found.config.embedding_learning_rate) == (0, None)
+
+
+def test_the_learning_rate_of_muon_lies_between_published_recipes():
+    """nanochat, at 131k tokens an update by its own square root: 1.65e-3; CS336's best at 65k to 131k: 5e-3."""
+    model = small_model(**GPT_350M)
+    config = with_train_defaults(RUN_350M, model, 10**12, on_cpu=False).config
+    assert 1.65e-3 < config.learning_rate < 5e-3
+    assert (config.warmup_steps, config.momentum_warmup_steps) == (500, 300)
+    assert config.embedding_learning_rate is None, "the embedding is the output head as well"
+    untied = with_train_defaults(RUN_350M, model.replace(tied=False), 10**12, on_cpu=False).config
+    assert untied.embedding_learning_rate == pytest.approx(20 * untied.learning_rate, rel=0.01)
+
+
+def test_the_embeddings_rate_follows_a_rate_that_was_given():
+    untied = small_model(**GPT_350M).replace(tied=False)
+    config = with_train_defaults(RUN_350M | {"learning_rate": 0.01}, untied, 10**12, on_cpu=False).config
+    assert config.embedding_learning_rate == pytest.approx(0.2)
+
+
+def test_a_smaller_batch_has_a_cooler_rate():
+    model = small_model(**GPT_350M)
+    usual, smaller = (
+        with_train_defaults(RUN_350M | {"gradient_accumulation_steps": n, "steps": 7_000_000_000 // (2**14 * n)},
+                            model, 10**12, on_cpu=False).config.learning_rate
+        for n in (16, 4)
+    )  # fmt: skip
+    assert smaller == pytest.approx(usual / 2, rel=0.01), "the root of a quarter; as many tokens"
 
 
 def test_the_batch_lies_between_the_two_laws():

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, replace
-from functools import partial
 
 import pytest
 from support.steps import step_of
@@ -155,9 +154,17 @@ class TestKeeping:
 
 
 class TestTheCommand:
-    def test_it_measures_keeps_and_shows(self, run, monkeypatch, own_folder):
-        short = partial(measuring.calibrate, seconds=0.05)
-        monkeypatch.setattr(measuring, "calibrate", short)
+    def test_it_measures_keeps_and_shows(self, run, monkeypatch, own_folder, measured):
+        """What was measured above, once more stage by stage: measuring itself takes most of a minute."""
+        stack, stages = measured
+
+        def again(compute, *, on_stage):
+            assert compute.device.type == "cpu"
+            for stage in stages:
+                on_stage(stage)
+            return stack
+
+        monkeypatch.setattr(measuring, "calibrate", again)
         code, out, err = run("calibrate", "--device", "cpu")
         assert (code, err) == (0, "")
         assert "  0%  copying memory" in out

@@ -66,6 +66,7 @@ class Setting:
     name: str
     flags: list[str]
     launches: int
+    memory_tolerance: float = MEMORY_TOLERANCE
 
 
 WINDOWS = {"window": 256, "window_pattern": ["local", "global"]}
@@ -76,6 +77,8 @@ SETTINGS = [
     Setting("windows", ["--model", json.dumps(WINDOWS)], 300),
     Setting("experts", ["--model", json.dumps(EXPERTS)], 640),
     Setting("recomputed", ["--ac"], 420),
+    Setting("80 % of the activations", ["--train", '{"activation_memory_budget": 0.8}'], 310),
+    Setting("half of the activations", ["--train", '{"activation_memory_budget": 0.5}'], 330, 0.07),
     Setting("chunks, AdamW", ["--chunks", "4", "--optimizer", "adamw"], 260),
 ]
 
@@ -109,7 +112,7 @@ def test_an_update_is_two_graphs_one_wait_and_the_planned_memory(device, setting
         "no cudaMalloc": warm["malloc"] == 0,
         f"at most {setting.launches} launches": warm["launches"] <= setting.launches,
         "at least 1 GiB": peak >= GIB,
-        "memory within 3 % of the plan": abs(planned / peak - 1) <= MEMORY_TOLERANCE,
+        "memory as planned": abs(planned / peak - 1) <= setting.memory_tolerance,
     }
     assert all(found.values()), (
         f"{[claim for claim, true in found.items() if not true]}: {trace['graphs']} graphs, "
@@ -127,7 +130,10 @@ def test_the_first_of_two_processes_waits_once_an_update(device, shard):
     flags = ["--processes", "2", "--updates", "14", *["--shard"][:shard]]
     trace = traced(device, flags)
     warm = trace["updates"][-1]
-    assert trace["recompiles"] == []
+    # Two pieces of code, forward and backward, for each part that the gradients are averaged in: DDP's two
+    # buckets of them, which torch cuts the one graph of the step into; FSDP's layer, and head and loss.
+    assert trace["dynamo"]["stats"]["unique_graphs"] == (2 if shard else 1)
+    assert (trace["graphs"], trace["graph_breaks"], trace["recompiles"]) == (4, 0, [])
     assert (warm["sync"] + warm["event_sync"], warm["malloc"]) == (1, 0)
     gradients = 4 * trace["parameters"]
     assert warm["collective_bytes"] >= gradients / (2 if shard else 1)

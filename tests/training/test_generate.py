@@ -1,5 +1,6 @@
 """Text from a checkpoint: the memory of keys and values changes nothing, options do what they say."""
 
+import inspect
 import io
 import json
 import re
@@ -14,19 +15,23 @@ from hypothesis import given, settings
 from support.strategies import models
 from support.training_data import WORDS, small_config, small_data, small_model
 
+import parambudget as pb
 from parambudget.cli.main import main
+from parambudget.cli.sample import sample
 from parambudget.errors import InputError
 from parambudget.nn.kv_cache import kv_cache
 from parambudget.nn.transformer import Transformer
 from parambudget.training import loop
 from parambudget.training.device import select_device
 from parambudget.training.generate import (
+    UNSAID,
     SamplingParams,
     context_start,
     generate_text,
     generate_texts,
     generate_tokens,
     load_checkpoint,
+    params_without_effect,
     sample_token,
 )
 
@@ -142,6 +147,53 @@ def test_tokens_come_as_often_as_the_model_says():
     found = [sample_token(logits, SamplingParams(1, 1.0, None, 0), generator) for _ in range(4_000)]
     # Four standard deviations of the binomial: 4 * sqrt(0.7 * 0.3 / 4000).
     assert found.count(0) / 4_000 == pytest.approx(0.7, abs=0.029)
+
+
+GREEDY = "the most likely token is always taken"
+
+
+@pytest.mark.parametrize(
+    ("asked", "num_samples", "says"),
+    [
+        (
+            {"temperature": 0.0, "top_p": 0.9}, None,
+            [f"`top_p=0.9` has no effect: with `temperature=0` {GREEDY}"],
+        ),
+        (
+            {"temperature": 0.0, "top_k": 5, "seed": 3}, 1,
+            [f"`top_k=5` and `seed=3` have no effect: with `temperature=0` {GREEDY}"],
+        ),
+        (
+            {"temperature": 0.5, "top_k": 1}, 3,
+            [
+                f"`temperature=0.5` has no effect: with `top_k=1` {GREEDY}",
+                f"`num_samples=3` has no effect: {GREEDY}, so all texts of a prompt are the same",
+            ],
+        ),
+        ({"temperature": 0.5, "top_k": 2, "top_p": 0.9, "seed": 3}, 3, []),
+        ({"temperature": 0.0}, None, []),
+    ],
+)  # fmt: skip
+def test_what_changes_nothing_beside_a_greedy_choice_is_named(asked, num_samples, says):
+    params = SamplingParams(**{"max_tokens": 1, "temperature": 0.8, "top_k": None, "seed": 0} | asked)
+    assert list(params_without_effect(params, num_samples)) == says
+
+
+def test_what_is_not_given_has_the_default_of_the_library_and_of_the_command():
+    for verb in (pb.generate, sample):
+        of = inspect.signature(verb).parameters
+        assert {name: of[name].default for name in UNSAID} == UNSAID
+
+
+def test_the_library_and_the_command_name_what_changes_nothing(run, parambudget):
+    said: list[str] = []
+    greedy = {"max_tokens": 2, "temperature": 0.0, "num_samples": 2, "device": "cpu"}
+    one, other = pb.generate(run, "the", on_notice=said.append, **greedy)
+    assert one.text == other.text
+    assert said == [f"`num_samples=2` has no effect: {GREEDY}, so all texts of a prompt are the same"]
+    words = ("sample", str(run), "--prompt", "the", "--max-tokens", "2", "--temperature", "0", "--top-k", "3")
+    code, _, err = parambudget(*words)
+    assert (code, err) == (0, f"parambudget: --top-k 3 has no effect: with --temperature 0 {GREEDY}\n")
 
 
 @pytest.mark.parametrize("temperature", [1e-30, 1e30])

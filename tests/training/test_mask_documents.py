@@ -1,11 +1,14 @@
 """Masked documents: no token sees another document, and windows begin at documents."""
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from support.tiny_model import built
 from support.training_data import small_config, small_model
@@ -19,7 +22,7 @@ from parambudget.cost.step import StepConfig
 from parambudget.errors import ConfigError, InputError
 from parambudget.nn import document_mask as masks
 from parambudget.nn.document_mask import documents_of
-from parambudget.training import loop
+from parambudget.training import dataloader, loop
 from parambudget.training.dataloader import DocumentWindows, document_windows
 from parambudget.training.device import select_device
 from parambudget.training.loss import build_loss
@@ -122,6 +125,26 @@ def test_windows_begin_at_the_next_document_and_long_ones_go_on():
     assert windows.starts.tolist() == [0, 17, 27, 37, 47]
     assert windows.left_out_share == pytest.approx(1 - 50 / 69)
     assert "27.5% of the training tokens are left out" in windows.notice
+
+
+def windows_one_by_one(n_tokens: int, length: int, opened: list[int]) -> list[int]:
+    """The rule as it reads: after each window at the first document that begins soon, else at once."""
+    starts, position = [], 0
+    while position + length < n_tokens:
+        starts.append(position)
+        end = position + length
+        position = min((each for each in opened if end <= each < end + length), default=end)
+    return starts
+
+
+@given(st.integers(1, 9), st.integers(1, 90), st.data())
+def test_the_windows_are_those_of_the_rule_one_by_one(length, n_more, drawn):
+    n_tokens = length + n_more
+    opened = sorted(drawn.draw(st.sets(st.integers(0, n_tokens - 1))))
+    with patch.object(dataloader, "_FOLLOWED_AT_ONCE", 4):  # parts are no different from a whole
+        windows = DocumentWindows.of(np.arange(n_tokens), length, np.array(opened, dtype=np.int64))
+    assert windows.starts.dtype == np.int64
+    assert windows.starts.tolist() == windows_one_by_one(n_tokens, length, opened)
 
 
 def test_an_epoch_visits_every_window_once_in_an_order_of_its_own():

@@ -210,6 +210,13 @@ def test_the_table_has_the_plan_beside_every_part_and_says_whether_they_add_up(t
     assert any(line.split() == ["500.0", "ms", "100", "x", "matmuls", "nvjet_tst_128x128"] for line in lines)
 
 
+def test_the_table_says_where_the_recording_counts_as_memory_of_the_run(tmp_path):
+    says = "The peak memory of this session has the profiler's recording in it."
+    on_cpu = update_profile_screen(replace(PROFILE, device="CPU"), tmp_path)
+    assert sum(says in line for line in on_cpu) == 1
+    assert not any(says in line for line in update_profile_screen(PROFILE, tmp_path))
+
+
 def test_without_a_plan_the_table_says_why(tmp_path):
     lines = update_profile_screen(replace(PROFILE, planned=None), tmp_path)
     assert any("the speed of this device is not known" in line for line in lines)
@@ -275,6 +282,7 @@ def test_profiled_updates_are_ordinary_ones(train, tmp_path):
     assert figures.seconds == pytest.approx(profile.seconds)
     screen = update_profile_screen(profile, Path("profiled"))
     assert all(ANSI.sub("", line) in out for line in screen)
+    assert re.search(r"peak memory .*, the profiler's recording in it", out)
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,12 @@ _ARGUMENTS: Final = frozenset({
     "dollars", "flops", "memory", "law", "tokens", "unique_tokens", "bytes_per_token", "kv_groups",
     "ffn_ratio", "multiple", "counted",
     # of an update and a run
-    "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "optimizer", "loss_chunks",
-    "shard", "data", "token_dtype", "out", "resume", "init", "steps", "device", "wandb", "profile",
-    "tensorboard", "trackio", "save_every", "keep", "eval_every", "eval_tokens",
+    "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "activation_memory_budget",
+    "optimizer", "loss_chunks", "shard",
+    "data", "token_dtype", "out", "resume", "init", "steps", "device", "wandb", "profile",
+    "tensorboard", "trackio", "save_every", "keep", "eval_every", "eval_tokens", "final_learning_rate",
+    "scalar_learning_rate", "schedule", "decay_share", "weight_decay_schedule", "momentum",
+    "momentum_warmup_steps",
     # of preparing text
     "tokenizer", "validation", "end_of_text", "workers", "field", "separator", "skip_bad_lines",
     # of an evaluation

@@ -7,7 +7,7 @@ from pydantic.fields import FieldInfo
 
 from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._options import Command, field_value, flag_parameter, plain_default, with_flags
-from parambudget.cost.step import STEP_FIELDS, StepConfig
+from parambudget.cost.step import NEVER_CHOSEN, STEP_FIELDS, StepConfig
 
 STEP_FLAGS: Final = {name: StepConfig.model_fields[name] for name in STEP_FIELDS}
 """The fields of a step that a plan can be told."""
@@ -37,6 +37,6 @@ def _setting_default(name: str, info: FieldInfo) -> str | bool:
     depends = (
         info.is_required()
         or name == "balance_loss"
-        or (name in STEP_FIELDS and name not in ("optimizer", "z_loss", "mask_documents"))
+        or (name in STEP_FIELDS and name not in ("optimizer", *NEVER_CHOSEN))
     )
     return "chosen" if depends else plain_default(info)

@@ -29,7 +29,7 @@ MACHINE_PANEL = "The machine, its price and the text"
 
 
 @with_model_fields()
-@with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS.keys() - {"z_loss"}))
+@with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS.keys() - {"z_loss", "activation_memory_budget"}))
 def plan(
     source: SourceArgument = None,
     style: StyleOption = None,

@@ -90,9 +90,17 @@ def sample(
         raise ConfigError("--interactive reads the prompts from standard input; leave out --prompt")
     require_torch("sample")
     from parambudget.training.device import mps_notice, select_device
-    from parambudget.training.generate import SamplingParams, generate_text, generate_texts, load_checkpoint
+    from parambudget.training.generate import (
+        SamplingParams,
+        generate_text,
+        generate_texts,
+        load_checkpoint,
+        params_without_effect,
+    )
 
     params = SamplingParams(max_tokens, temperature, top_k, seed, top_p)
+    for sentence in params_without_effect(params, num_samples):
+        print_notice(sentence)
     compute = select_device(device)
     if compute.device.type == "mps" and (notice := mps_notice(device, compute)) is not None:
         print_notice(notice)

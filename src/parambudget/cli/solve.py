@@ -183,6 +183,10 @@ def solve(
             )  # fmt: skip
     if not 1 <= pick <= len(found):
         raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")
+    if pick != 1 and out is None:
+        raise ConfigError(
+            f"--pick {pick} has no effect: it is the model that -o writes; give -o, or leave it out"
+        )
     if out:
         _write_config(found, pick, out)
     given = {name: value for name, value in limits.items() if value is not None}

@@ -112,6 +112,13 @@ class StepConfig(BaseModel):
         default=False,
         description="Recompute each block in the backward pass: a third more FLOPs, far less memory.",
     )
+    activation_memory_budget: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description=(
+            "Share of the activations that a compiled step may keep for its backward pass; torch recomputes "
+            "the rest. For GPUs; not with gradient checkpointing or sharding."
+        ),
+    )
     loss_chunks: PositiveInt = Field(
         default=1, description="Compute the loss in N chunks of the logits: less memory, more FLOPs."
     )
@@ -144,6 +151,7 @@ class StepConfig(BaseModel):
             raise ValueError("shard=True divides a model among processes, and world_size=1; use 2 or more")
         if self.shard and self.mask_documents:
             raise ValueError("mask_documents=True cannot be used with shard=True; leave one of them out")
+        self._check_activation_memory_budget()
         whole, left = divmod(self.gradient_accumulation_steps, self.world_size)
         if left:
             raise ValueError(
@@ -151,6 +159,24 @@ class StepConfig(BaseModel):
                 f"among {self.world_size} processes; use {(whole + 1) * self.world_size}"
             )
         return self
+
+    def _check_activation_memory_budget(self) -> None:
+        budget = f"activation_memory_budget={self.activation_memory_budget:g}"
+        if self.activation_memory_budget == 1:
+            return
+        if self.gradient_checkpointing:
+            raise ValueError(
+                f"gradient_checkpointing=True recomputes whole blocks, and {budget} what torch chooses; "
+                "give one of them"
+            )
+        if self.shard:
+            # Each layer is a graph of its own there, with the budget's share of its own activations.
+            raise ValueError(f"{budget} cannot be used with shard=True; leave one of them out")
+        if not self.backend.compiled:
+            raise ValueError(
+                f"{budget} is for steps that are compiled, which they are on a CUDA GPU alone; leave it out, "
+                "or use gradient_checkpointing"
+            )
 
     @classmethod
     def read(cls, fields: Mapping[str, object]) -> Self:
@@ -221,6 +247,7 @@ class StepFields(TypedDict, total=False):
     gradient_accumulation_steps: int
     optimizer: OptimizerName
     gradient_checkpointing: bool
+    activation_memory_budget: float
     loss_chunks: int
     z_loss: float
     mask_documents: bool
@@ -228,6 +255,9 @@ class StepFields(TypedDict, total=False):
 
 
 STEP_FIELDS: Final = tuple(StepFields.__annotations__)
+NEVER_CHOSEN: Final = ("z_loss", "mask_documents", "activation_memory_budget")
+"""Fields of which the default stays where nobody gives another value: those that change the loss, and the
+one whose other values are a person's to try."""
 
 
 def read_step_fields(given: Mapping[str, object], *, world_size: int = 1) -> StepFields:

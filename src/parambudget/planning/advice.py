@@ -16,6 +16,8 @@ from parambudget.planning.step_search import fastest_step
 from parambudget.units import format_bytes, format_share
 
 _MOST_GPUS: Final = 8
+_BUDGETS: Final = (0.75, 0.5, 0.25)
+"""Shares of the activations that are suggested."""
 _MOST_DOUBLINGS: Final = 3
 """Of the nodes: a run that needs more than eight is planned as one on purpose."""
 
@@ -23,10 +25,14 @@ _MOST_DOUBLINGS: Final = 3
 def suggestions(model: ModelConfig, step: StepConfig, machine: Machine, given: StepFields) -> tuple[str, ...]:
     """What would make a step fit that does not: single changes, the planner's own choice, other machines."""
     lines = []
+    everything: dict[str, object] = {"activation_memory_budget": 1.0}
+    kept = "" if step.activation_memory_budget == 1 else ", activation_memory_budget=1"
     changes = {
         f"`loss_chunks={MANY_CHUNKS}`": step.replace(loss_chunks=MANY_CHUNKS),
-        "`gradient_checkpointing=True`": step.replace(gradient_checkpointing=True),
+        f"`gradient_checkpointing=True{kept}`": step.replace(gradient_checkpointing=True, **everything),
     }
+    if (budget := _largest_budget(model, step, machine)) is not None:
+        changes[f"`activation_memory_budget={budget:g}`"] = step.replace(activation_memory_budget=budget)
     for name, changed in changes.items():
         if changed != step and peak_bytes(model, changed) <= machine.usable_bytes:
             lines.append(f"{name}: {_comparison(model, step, changed, machine)}")
@@ -39,6 +45,22 @@ def suggestions(model: ModelConfig, step: StepConfig, machine: Machine, given: S
         *_other_optimizer(model, step, machine),
         *_other_machines(model, step, machine, given),
     )
+
+
+def _largest_budget(model: ModelConfig, step: StepConfig, machine: Machine) -> float | None:
+    """The largest of a few shares of the activations with which a step fits that keeps them all and is
+    faster than with whole blocks recomputed; None where there is none."""
+    keeps_all = step.activation_memory_budget == 1 and not step.gradient_checkpointing
+    if not keeps_all or step.shard or not step.backend.compiled:
+        return None
+    in_blocks = tokens_per_second(model, step.replace(gradient_checkpointing=True), machine.profile)
+    for budget in _BUDGETS:
+        within = step.replace(activation_memory_budget=budget)
+        if tokens_per_second(model, within, machine.profile) <= in_blocks:
+            return None
+        if peak_bytes(model, within) <= machine.usable_bytes:
+            return budget
+    return None
 
 
 def _smaller_micro_batch(model: ModelConfig, step: StepConfig, machine: Machine) -> StepConfig | None:
@@ -84,6 +106,8 @@ def _arguments(step: StepConfig) -> str:
     """The settings of a step that differ from the simplest one, as arguments of a call."""
     words = [_batch_arguments(step)]
     words += ["gradient_checkpointing=True"] * step.gradient_checkpointing + ["shard=True"] * step.shard
+    budget = step.activation_memory_budget
+    words += [f"activation_memory_budget={budget:g}"] if budget < 1 else []
     words += [f"loss_chunks={step.loss_chunks}"] if step.loss_chunks > 1 else []
     return ", ".join(words)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Final
 
+from parambudget._no_effect import NoEffect, without_effect
 from parambudget.cost.step import StepConfig, StepFields
 from parambudget.errors import InputError
 from parambudget.planning.machine import Machine
@@ -65,6 +66,11 @@ class Scenario:
             raise InputError("`hours` and `dollars` need a machine to be spent on; give `machine` as well")
         if self.budget.dollars is not None:
             check_hours(self._hours_for(self.budget.dollars))
+        given: dict[str, object] = {}
+        given |= {} if self.law == DEFAULT_LAW else {"law": self.law.name}
+        given |= {} if self.unique_tokens is None else {"unique_tokens": self.unique_tokens}
+        for sentence in without_effect(_NO_EFFECT, given, self):
+            raise InputError(f"{sentence}; give hours, dollars or FLOPs, or leave it out")
         if self.step and self.memory_bytes is None:
             raise InputError(
                 f"`{'`, `'.join(self.step)}` decides what fits in memory; give `machine` or `memory` too"
@@ -117,6 +123,15 @@ class Scenario:
         if price is None or price.middle == 0:
             raise InputError(f"no price is known for {self.machine.name}; give `hours` instead of `dollars`")
         return dollars / (price.middle * self.machine.world_size)
+
+
+_NO_EFFECT: Final[tuple[NoEffect[Scenario], ...]] = (
+    NoEffect(
+        ("law", "unique_tokens"),
+        lambda scenario: not scenario.limits_training,
+        "a loss is expected only where the budget says how long the run is",
+    ),
+)
 
 
 def check_hours(hours: float) -> None:

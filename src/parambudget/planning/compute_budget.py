@@ -43,7 +43,7 @@ from parambudget.search.space import (
     default_multiple,
     parse_multiple,
 )
-from parambudget.units import format_bytes, format_count
+from parambudget.units import format_bytes, format_count, format_tolerance
 
 AROUND: Final = 5
 """How far from the law's own choice sizes are searched, as a factor."""
@@ -84,6 +84,11 @@ def solve_for_budget(
         return _search_target(scenario, objective, target, active, counted, tolerance, top, fields)
     if active is not None:
         raise ConfigError("`active` is a second target in addition to the first; give `target` as well")
+    if tolerance != DEFAULT_TOLERANCE:
+        raise ConfigError(
+            f"`tolerance={format_tolerance(tolerance)}` has no effect: it is how far off a target a model "
+            "may be; give `target` as well, or leave it out"
+        )
     return _search_any_size(scenario, objective, counted, top, fields)
 
 

@@ -122,6 +122,11 @@ def machine_for(
     if accelerator is None:
         if gpus > 1:
             raise InputError(f"`gpus={gpus}`, but no GPU was found on this machine; name one with `machine`")
+        if gpus_per_node is not None:
+            raise InputError(
+                f"`gpus_per_node={gpus_per_node}` has no effect: the machine is a processor; leave it out, "
+                "or name a GPU with `machine`"
+            )
         return Machine(None, profile_for(CPU), 1, main_memory_bytes(), price)
     price = price or price_of(accelerator)
     one = Machine(accelerator, profile_for(accelerator), 1, accelerator.memory_bytes, price, per_node)

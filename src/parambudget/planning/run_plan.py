@@ -18,7 +18,7 @@ from parambudget.cost.speed.throughput import (
     throughput,
     tokens_in_hours,
 )
-from parambudget.cost.step import STEP_FIELDS, StepConfig, StepFields, read_step_fields
+from parambudget.cost.step import NEVER_CHOSEN, STEP_FIELDS, StepConfig, StepFields, read_step_fields
 from parambudget.errors import InputError
 from parambudget.planning.advice import suggestions, warnings
 from parambudget.planning.budget import check_hours
@@ -240,9 +240,9 @@ def plan_run(
 
 
 def _chosen_fields(given: StepFields, machine: Machine) -> tuple[str, ...]:
-    """What was chosen of a step: what changes the loss is never, and sharding only where there are several
+    """What was chosen of a step: some fields never are, and sharding only where there are several
     devices."""
-    no_choice = {"z_loss", "mask_documents"} | (set() if machine.world_size > 1 else {"shard"})
+    no_choice = {*NEVER_CHOSEN} | (set() if machine.world_size > 1 else {"shard"})
     return tuple(name for name in STEP_FIELDS if name not in {*given, *no_choice})
 
 

@@ -93,7 +93,8 @@ def step_candidates(
     steps, size = given.get("gradient_accumulation_steps"), given.get("batch_size")
     sizes = [size] if size else _batch_sizes(context_length, sequences, world_size, steps)
     shards = [given["shard"]] if "shard" in given else [True, False] if world_size > 1 else [False]
-    recompute = [given["gradient_checkpointing"]] if "gradient_checkpointing" in given else [True, False]
+    recompute = [True, False] if given.get("activation_memory_budget", 1) == 1 else [False]
+    recompute = [given["gradient_checkpointing"]] if "gradient_checkpointing" in given else recompute
     chunks = [given["loss_chunks"]] if "loss_chunks" in given else [MANY_CHUNKS, 1]
     base = {**given, "world_size": world_size, "backend": backend}
     return [

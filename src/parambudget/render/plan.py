@@ -6,6 +6,7 @@ from typing import Final
 from parambudget.arch.description import ffn_in_words, shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.memory.peak import Phase
+from parambudget.cost.memory.recompute import recomputation
 from parambudget.cost.speed.throughput import TIME_OVERHEAD, Interval
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
@@ -65,6 +66,8 @@ def train_command(plan: RunPlan) -> str:
     words += [f"--batch-size {step.batch_size}"]
     words += [f"--gradient-accumulation-steps {step.gradient_accumulation_steps}"]
     words += ["--gradient-checkpointing" if step.gradient_checkpointing else "--no-gradient-checkpointing"]
+    budget = step.activation_memory_budget
+    words += [f"--activation-memory-budget {budget:g}"] if budget < 1 else []
     words += ["--optimizer adamw"] if step.optimizer == "adamw" else []
     words += [f"--loss-chunks {step.loss_chunks}"] if step.loss_chunks > 1 else []
     words += ["--shard"] if step.shard else []
@@ -130,6 +133,10 @@ def _update(plan: RunPlan) -> list[str]:
         f"optimizer {step.optimizer}",
         "gradient checkpointing" if step.gradient_checkpointing else "no gradient checkpointing",
     ]
+    if step.activation_memory_budget < 1:
+        settings += [
+            f"{step.activation_memory_budget:.0%} of the activations kept ({recomputation(plan.model, step)})"
+        ]
     settings += [f"logits in {step.loss_chunks} chunks"] if step.loss_chunks > 1 else []
     settings += ["sharded"] if step.shard else []
     chosen = f" (chosen here: {', '.join(plan.chosen)})" if plan.chosen else ""

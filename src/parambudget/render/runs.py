@@ -169,6 +169,8 @@ def update_profile_screen(profile: UpdateProfile, folder: Path) -> list[str]:
         *table(rows, left=(0, len(rows[0]) - 1), head=True),
         *([] if planned is not None else [dim("No plan: the speed of this device is not known; "
             f"{runnable_command('calibrate')} measures it.")]),
+        *([dim("The peak memory of this session has the profiler's recording in it.")]
+            if profile.is_in_peak_memory else []),
         "longest:",
         *table(kernels, left=(2, 3)),
         f"trace: {folder / TRACE} (for ui.perfetto.dev or chrome://tracing)",

@@ -48,6 +48,7 @@ class RunDisplay:
         self._status = StatusLine(self._console)
         self._run: RunStart | None = None
         self._show_step: Callable[[StepMetrics], None] | None = None
+        self._profile: UpdateProfile | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -99,13 +100,14 @@ class RunDisplay:
 
     def show_profile(self, profile: UpdateProfile) -> None:
         """Where the time of the updates went that were profiled."""
+        self._profile = profile
         for line in update_profile_screen(profile, self._current_run.out):
             self._console.print(Text.from_ansi(line), soft_wrap=True)
 
     def show_result(self, result: TrainResult) -> None:
         """End the live view and print the result."""
         self._close()
-        self._console.print(conclusion(result, self._current_run.model))
+        self._console.print(conclusion(result, self._current_run.model, self._profile))
         if result.checkpoint is not None:
             run = shlex.quote(str(result.checkpoint.parent.parent))
             for command in ("runs show", "sample"):
@@ -208,8 +210,9 @@ def mixture_table(data: TokenData, completed: ResolvedTrainConfig, model: ModelC
     return Group(table, "")
 
 
-def conclusion(result: TrainResult, model: ModelConfig) -> Table:
-    """The result of the run, with the predictions beside the measurements."""
+def conclusion(result: TrainResult, model: ModelConfig, profile: UpdateProfile | None) -> Table:
+    """The result of the run, with the predictions beside the measurements. `profile` is that of this
+    session."""
     table = Table.grid(padding=(0, 2))
     table.add_row()
     table.add_row("parameters", f"{result.parameters:,} (planned {total(model):,})")
@@ -230,6 +233,8 @@ def conclusion(result: TrainResult, model: ModelConfig) -> Table:
         if peak is not None:
             difference = format_share(result.peak_memory_bytes / peak - 1, 1)
             memory += f", planned {format_bytes(peak)} ({difference})"
+        if profile is not None and profile.is_in_peak_memory:
+            memory += ", the profiler's recording in it"
         table.add_row("peak memory", memory)
     if result.val_loss is not None:
         bits = result.val_bits_per_byte

@@ -49,10 +49,11 @@ class Axis:
                 f"{name} {given!r} is not a range; use lo:hi or lo:hi:step, such as 256:4096:64"
             )
         low, high, *rest = (parse_size(part, name) for part in parts)
-        if rest == [0]:
-            raise ConfigError(f"{name} {given!r} has a step of 0; use 1 or more")
+        if rest and rest[0] < 1:
+            raise ConfigError(f"{name} {given!r} has a step of {rest[0]}; use 1 or more")
         if low > high:
             raise ConfigError(f"{name} {given!r} runs from high to low; write {high}:{low}")
+        _require_least(low, name, least)
         start = low if rest or step is None else -(-low // step) * step
         values = range(start, high + 1, rest[0] if rest else step or 1)
         if not values:
@@ -72,8 +73,7 @@ class Axis:
         distinct = tuple(values if ascends else sorted(set(_whole_numbers(values, name))))
         if not distinct:
             raise ConfigError(f"{name} has no values; use a size such as 896, 64,128 or 256:4096:64")
-        if distinct[0] < least:
-            raise ConfigError(f"{name} is {distinct[0]}; sizes start at {least}")
+        _require_least(distinct[0], name, least)
         return cls(distinct, _flag_text(distinct, step or 1))
 
 
@@ -104,6 +104,11 @@ def _checked_ratio(text: str) -> str:
     if not re.fullmatch(r"[0-9.]{1,40}(/[0-9.]{1,40})?(e-?[0-9])?", text):
         raise ValueError
     return text
+
+
+def _require_least(value: int, name: str, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{name} is {value}; sizes start at {least}")
 
 
 def _whole_numbers(values: Iterable[SupportsIndex], name: str) -> list[int]:

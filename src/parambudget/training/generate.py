@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from tokenizers import Tokenizer
@@ -14,6 +14,7 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
 from parambudget._files import read_inside
+from parambudget._no_effect import NoEffect, without_effect
 from parambudget.errors import InputError, without_advice
 from parambudget.formats.hf.weights import is_pretrained, load_pretrained
 from parambudget.formats.source import load, read_source
@@ -58,6 +59,34 @@ class SamplingParams:
                 raise InputError(f"`{name}` is {value}; use a whole number above 0")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"`top_p` is {self.top_p:g}; use a share above 0 and at most 1, such as 0.95")
+
+
+UNSAID: Final = {"temperature": 0.8, "top_k": None, "top_p": None, "seed": 0, "num_samples": None}
+"""The defaults of `pb.generate` and `parambudget sample`: what is not given."""
+_NO_EFFECT: Final[tuple[NoEffect[SamplingParams], ...]] = (
+    NoEffect(
+        ("top_k", "top_p", "seed"),
+        lambda params: params.temperature == 0,
+        "with `temperature=0` the most likely token is always taken",
+    ),
+    NoEffect(
+        ("temperature", "top_p", "seed"),
+        lambda params: params.top_k == 1,
+        "with `top_k=1` the most likely token is always taken",
+    ),
+    NoEffect(
+        ("num_samples",),
+        lambda params: params.temperature == 0 or params.top_k == 1,
+        "the most likely token is always taken, so all texts of a prompt are the same",
+    ),
+)
+
+
+def params_without_effect(params: SamplingParams, num_samples: int | None) -> Iterator[str]:
+    """A sentence about what was given, differs from its default and changes nothing beside the rest."""
+    asked = {**vars(params), "num_samples": None if num_samples == 1 else num_samples}
+    given = {name: asked[name] for name, default in UNSAID.items() if asked[name] != default}
+    return without_effect(_NO_EFFECT, given, params)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import count, islice, takewhile
+from math import lcm
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     from parambudget.training.checkpoint.sharded import ShardedCheckpointWriter
 
 MOST_SKIPPED_IN_A_ROW: Final = 5
+MOST_REPEATED: Final = 1.25
+"""Windows that an evaluation may compute for each that it has: to compile another batch size takes longer
+than many evaluations."""
 NOTHING: Final = nullcontext()
 BEFORE_FIRST_STEP: Final = StepMetrics(0, None, 0.0, None, False, 0, 0.0, None)
 
@@ -350,6 +354,7 @@ class UpdateQueue:
         windows = run_windows(data, model.context_length, config)
         self._batches = prefetch(micro_batches(windows, n_done, config, state.compute, state.group))
         self._held_out = validation_sets(data, model.context_length, config.eval_tokens)
+        self._eval_batch_size = evaluation_batch_size(self._held_out, config.step.batch_size, state.group)
         self._n_launched = n_done
         self._unread: deque[_LaunchedUpdate] = deque()
 
@@ -395,7 +400,7 @@ class UpdateQueue:
         if not is_due(step.step, config.eval_every, config):
             return step
         assert not self._unread, "the weights are those of a later update"
-        state, size = self._state, config.step.batch_size
+        state, size = self._state, self._eval_batch_size
         losses = [
             evaluate(state.loss_fn, each.windows, each.data, size, state.compute, state.group)
             for each in self._held_out
@@ -621,6 +626,20 @@ def validation_windows(data: TokenData, context_length: int, max_tokens: int) ->
     return np.stack(windows).astype(np.int64)
 
 
+def evaluation_batch_size(
+    sets: Sequence[ValidationSet], at_most: int, group: ProcessGroup = SINGLE_PROCESS
+) -> int:
+    """Windows in a batch of an evaluation: one size for all sets, so that a compiled run compiles one.
+
+    It is the largest, up to `at_most`, for which few windows are computed more than once: `evaluate` repeats
+    the windows of a set that is no whole number of batches.
+    """
+    counts = [len(_own_windows(each.windows, group)) for each in sets]
+    most = MOST_REPEATED * sum(counts)
+    sizes = range(1, min(at_most, max(counts)) + 1)
+    return max(size for size in sizes if sum(lcm(size, n) for n in counts) <= most)
+
+
 def evaluate(
     loss_fn: Callable[[Tensor], Tensor],
     windows: TokenArray,
@@ -629,21 +648,27 @@ def evaluate(
     compute: Compute,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> ValidationLoss:
-    """The mean loss of the windows, in batches of one size; read from the device once.
+    """The mean loss of the windows, in batches of exactly `batch_size`; read from the device once.
 
-    Several processes split the windows if that can be done evenly.
+    Several processes split the windows if that can be done evenly. Where their number is not a multiple of
+    the batch size, all of them are repeated until it is: equally often, which leaves the mean as it is.
     """
-    size = group.world_size
-    own = windows[group.rank :: size] if len(windows) % size == 0 else windows
-    n_per_batch = max(n for n in range(1, min(batch_size, len(own)) + 1) if len(own) % n == 0)
+    own = _own_windows(windows, group)
+    repeated = np.tile(own, (lcm(len(own), batch_size) // len(own), 1))
     means = []
     with torch.no_grad(), compute.autocast():
-        for first in range(0, len(own), n_per_batch):
-            batch = torch.from_numpy(own[first : first + n_per_batch]).to(compute.device)
+        for first in range(0, len(repeated), batch_size):
+            batch = torch.from_numpy(repeated[first : first + batch_size]).to(compute.device)
             means.append(group.all_reduce_mean(loss_fn(batch)))
     targets = windows[:, 1:]
-    nats = sum(torch.stack(means).tolist()) * n_per_batch * targets.shape[1] * (len(windows) // len(own))
+    nats = sum(torch.stack(means).tolist()) * (targets.size / len(means))
     if data.bytes_of_token is None:
         return ValidationLoss(nats / targets.size, None)
     n_bytes = max(1, int(data.bytes_of_token[targets].sum()))
     return ValidationLoss(nats / targets.size, nats / math.log(2) / n_bytes)
+
+
+def _own_windows(windows: TokenArray, group: ProcessGroup) -> TokenArray:
+    """Those that a process evaluates: its share if all shares are equal, else all."""
+    size = group.world_size
+    return windows[group.rank :: size] if len(windows) % size == 0 else windows

@@ -17,6 +17,7 @@ from parambudget.cost.step import HEAD_MULTIPLE
 from parambudget.nn.document_mask import documents_of
 from parambudget.nn.mlp import MixtureOfExperts
 from parambudget.nn.transformer import Transformer
+from parambudget.training.activation_budget import within_budget
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -135,7 +136,9 @@ def build_loss(
         summed_loss = torch.compile(summed_loss, dynamic=False)
         return loss_fn
     # All batches have one shape; for another one the function is compiled again, and not made general.
-    return torch.compile(loss_fn, dynamic=False) if compute.compiled else loss_fn
+    if not compute.compiled:
+        return loss_fn
+    return within_budget(torch.compile(loss_fn, dynamic=False), config.step.activation_memory_budget)
 
 
 def _summed_loss(

@@ -93,7 +93,7 @@ def on_cpu(*, bf16: bool = False, **way: object) -> StepConfig:
 
 
 @seed(0)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(larger_models(), ways, st.booleans())
 def test_a_real_update_allocates_what_is_planned(model, way, bf16):
     planned = training_memory(model, on_cpu(bf16=bf16, **way)).peak_bytes

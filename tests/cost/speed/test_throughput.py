@@ -222,6 +222,39 @@ class TestTheParts:
         assert 0 < step_seconds(OPTION_1, tiny, slow)["communication"] < 6 * total(OPTION_1) / 1e9
         assert without < throughput(OPTION_1, tiny, slow).update_seconds
 
+    def test_one_process_casts_its_weights_once_an_update_and_several_in_every_micro_step(self):
+        moving = replace(H100, bandwidth_bytes=1.0)
+        untied = OPTION_1.replace(tied=False)
+        head, n = untied.vocab_size * untied.dim, total(untied)
+        norms = (2 * untied.n_layers + 1) * untied.dim
+        matmuls = n - norms - head  # the embedding is as large as the head
+        alone, ddp, fsdp = (
+            step_seconds(untied, step, moving)["weights"]
+            for step in (
+                step_of(1, 8), step_of(1, 16, world_size=2), step_of(1, 16, world_size=2, shard=True)
+            )
+        )  # fmt: skip
+        assert alone == pytest.approx((12 + 7 * 10) * matmuls + 7 * 12 * (n - matmuls))
+        assert ddp == fsdp == pytest.approx(8 * 12 * matmuls + 7 * 12 * n)
+
+    def test_a_tied_head_has_the_gradient_of_the_embedding_beside_its_own(self):
+        moving = replace(H100, bandwidth_bytes=1.0)
+        rest = (2 * OPTION_1.n_layers + 1) * OPTION_1.dim
+        embedding = OPTION_1.vocab_size * OPTION_1.dim
+        found = step_seconds(OPTION_1, step_of(1, 2), moving)["weights"]
+        assert found == pytest.approx(22 * (total(OPTION_1) - rest) + 12 * (embedding + rest))
+
+    def test_experts_that_run_in_turn_are_cast_in_every_micro_step(self):
+        model = OPTION_1.replace(n_experts=8, n_experts_per_token=2, expert_intermediate_size=512)
+        at_once = replace(H100, bandwidth_bytes=1.0)
+        in_turn = replace(at_once, device="a100-80-sxm")
+        experts = 24 * 8 * 3 * 896 * 512
+        more = (
+            step_seconds(model, step_of(1, 3), in_turn)["weights"]
+            - step_seconds(model, step_of(1, 3), at_once)["weights"]
+        )
+        assert more == pytest.approx((3 * 12 + 2 * 12 - 12 - 2 * 10) * experts, rel=1e-6)
+
     def test_float32_has_no_casts_and_operands_twice_as_long(self):
         slow = replace(H100, dtype="float32", matmul_flops=math.inf)
         fast = replace(H100, matmul_flops=math.inf)
@@ -248,6 +281,16 @@ class TestWhatMakesARunFaster:
         for name, plain, again in (("gradient_checkpointing", False, True), ("loss_chunks", 1, 8)):
             slow, fast = work.replace(**{name: again}), work.replace(**{name: plain})
             assert tokens_per_second(model, slow, stack) < tokens_per_second(model, fast, stack)
+
+    @given(models(), works, st.lists(st.floats(0.01, 1), min_size=2, max_size=2, unique=True))
+    def test_a_smaller_budget_of_activations_is_never_faster(self, model, work, budgets):
+        small, large = (
+            tokens_per_second(
+                model, work.replace(gradient_checkpointing=False, activation_memory_budget=budget), H100
+            )
+            for budget in sorted(budgets)
+        )
+        assert small <= large * (1 + 1e-9)
 
     @given(models(), works)
     def test_an_h200_is_at_least_as_fast_as_an_h100(self, model, work):

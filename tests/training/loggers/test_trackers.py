@@ -15,7 +15,10 @@ from parambudget.training.loggers.trackers import TrackedRun, track_steps
 from parambudget.training.metrics import StepMetrics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SETTINGS = ["--data", "text", "--batch_size", "2", "--device", "cpu", "--out", "run"]
+SETTINGS = [
+    "--data", "text", "--batch_size", "2", "--gradient-accumulation-steps", "1", "--device", "cpu",
+    "--out", "run",
+]  # fmt: skip
 READ_TRACKIO = """
 import json, sys
 from trackio.sqlite_storage import SQLiteStorage

@@ -15,7 +15,10 @@ from parambudget.training.loggers.trackers import TrackedRun, track_steps
 from parambudget.training.loggers.wandb_logger import WandbTracker
 from parambudget.training.metrics import StepMetrics
 
-SETTINGS = ["--data", "text", "--batch_size", "2", "--device", "cpu", "--steps", "2", "--out", "run"]
+SETTINGS = [
+    "--data", "text", "--batch_size", "2", "--gradient-accumulation-steps", "1", "--device", "cpu",
+    "--steps", "2", "--out", "run",
+]  # fmt: skip
 
 
 @pytest.fixture

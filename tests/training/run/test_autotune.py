@@ -47,6 +47,14 @@ def test_what_was_given_is_not_changed():
     assert tried({"gradient_checkpointing"})[-1][0] == 1
 
 
+def test_within_a_budget_of_activations_no_block_is_recomputed():
+    config = small_config(activation_memory_budget=0.5)
+    found = [c.step for c in attempts(config, {"activation_memory_budget"}, 4096)]
+    assert found
+    assert not any(step.gradient_checkpointing for step in found)
+    assert {step.activation_memory_budget for step in found} == {0.5}
+
+
 def test_an_odd_batch_is_cut_in_whole_parts():
     config = small_config(batch_size=15, gradient_accumulation_steps=1)
     sizes = [c.step.batch_size for c in attempts(config, {"loss_chunks", "gradient_checkpointing"}, 4096)]

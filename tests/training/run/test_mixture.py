@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.training_data import small_config, small_model, write_text
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import parambudget as pb
 from parambudget.errors import InputError
@@ -20,9 +22,14 @@ from parambudget.text.mixture import MixtureSource, parse_mixture, read_shares
 from parambudget.text.prepare import PrepareRequest, prepare
 from parambudget.training import loop
 from parambudget.training.dataloader import TokenWindows
+from parambudget.training.device import select_device
+from parambudget.training.loop import ValidationSet, evaluate, evaluation_batch_size
+from parambudget.training.loss import build_loss
 from parambudget.training.run.mixture import MixedWindows, masking_notices, run_windows
+from parambudget.training.train_state import init_module
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+CPU = select_device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +254,40 @@ def test_a_mixture_is_trained_resumed_and_shown(sets, tmp_path, run, monkeypatch
     other = ["train", "--data", "a=0.6,b=0.4", "--steps", 8, "--resume", "--out", tmp_path / "parts"]
     code, _, err = run(*other, "--device", "cpu")
     assert (code, "has another text" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("counts", "at_most", "size"),
+    [
+        ([24], 16, 12),  # a single text: the largest divisor
+        ([128, 128], 64, 64),
+        ([128, 40], 64, 16),  # 40 windows are computed as 80
+        ([128, 3], 64, 8),  # 3 windows are computed as 24, in 3 batches
+        ([128, 7], 64, 4),
+        ([1, 1], 64, 1),
+    ],
+)
+def test_the_sets_of_a_mixture_are_evaluated_in_batches_of_one_size(counts, at_most, size):
+    windows = [np.zeros((n, 17), np.int64) for n in counts]
+    sets = [ValidationSet(str(n), 1.0, each, None) for n, each in zip(counts, windows, strict=True)]
+    assert evaluation_batch_size(sets, at_most) == size
+
+
+def test_a_compiled_run_compiles_one_evaluation_for_all_sets(sets):
+    model, data = small_model(), data_for(mixture(sets), 300).parts[0].data
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("eager")
+    module = init_module(model, 0, CPU)
+    loss_fn = build_loss(module, small_config(), CPU)
+    compiled = torch.compile(loss_fn, backend=counter, dynamic=False)
+    windows = [data.train[: 17 * n].reshape(n, 17).astype(np.int64) for n in (3, 16, 40)]
+    held_out = [ValidationSet(str(len(each)), 1 / 3, each, data) for each in windows]
+    size = evaluation_batch_size(held_out, 8)
+    found = [evaluate(compiled, each.windows, data, size, CPU).loss for each in held_out]
+    assert counter.frame_count == 1
+    with torch.no_grad():
+        expected = [loss_fn(torch.from_numpy(each.windows)).item() for each in held_out]
+    assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_dict_is_a_mixture_in_python(sets, tmp_path):

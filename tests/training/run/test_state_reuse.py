@@ -68,6 +68,7 @@ def test_a_state_that_has_been_trained_serves_again_as_a_new_one(data, changes):
         ({"loss_chunks": 8}, False),
         ({"gradient_checkpointing": True}, False),
         ({"z_loss": 1e-4}, False),
+        ({"activation_memory_budget": 0.5}, False),
         ({"balance_loss": 0.01}, False),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",

@@ -14,7 +14,7 @@ import numpy as np
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.layers import LayerKind, layer_kind_counts, needs_mask, uses_eager_attention
 from parambudget.cost.memory.graph import Activation, Op, OpGraph, largest, total_bytes
-from parambudget.cost.step import FLOAT32, INT64, Backend, MatmulWeights
+from parambudget.cost.step import FLOAT32, HEAD_MULTIPLE, INT64, Backend, MatmulWeights, StepConfig
 
 LAYER: Final = "layers.*"
 T = TypeVar("T")
@@ -107,6 +107,17 @@ def forward(
 
     layers = {kind: layer(kind) for kind in layer_kind_counts(m)}
     return ForwardPass(_embedding(m, graph()), layers, end, loss)
+
+
+def forward_of_step(m: Dims, step: StepConfig) -> ForwardPass:
+    """The pass of a micro-step, with the output head as the trainer pads it."""
+    rows = m.vocab_size
+    if step.backend.device == "cuda":
+        rows = -(-rows // HEAD_MULTIPLE) * HEAD_MULTIPLE
+    return forward(
+        m, step.backend, rows, step.batch_size, z_loss=step.z_loss > 0,
+        matmul_weights=step.matmul_weights, mask_documents=step.mask_documents,
+    )  # fmt: skip
 
 
 def _with_document_mask(m: Dims, kind: LayerKind, backend: Backend) -> LayerKind:
@@ -325,7 +336,7 @@ def _fused_attention(
     scratch_bytes = (q.elements + n_heads) * FLOAT32 if on_gpu else 0
     out, logsumexp = Activation(q.elements, q.element_bytes), Activation(n_heads, FLOAT32)
     saved = (("queries", q), ("keys", k), ("values", v), ("output", out), ("logsumexp", logsumexp))
-    return graph.record(Op(name, qkv, out, saved=saved, scratch_bytes=scratch_bytes))
+    return graph.record(Op(name, qkv, out, saved=saved, scratch_bytes=scratch_bytes, cheap="any kernel"))
 
 
 def _eager_attention(
@@ -432,7 +443,7 @@ def _experts_at_once(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activ
     graph.record(Op(name, (logits,), weights, saved=saved))
     gathered = Activation(n_chosen * m.dim, n_bytes)
     orders = (("order", Activation(n_chosen, INT64)), ("order_back", Activation(n_chosen, INT64)))
-    graph.record(Op(name, (x,), gathered, saved=orders))
+    graph.record(Op(name, (x,), gathered, saved=orders, cheap="elementwise"))
 
     def project(which: str, source: Activation, width: Size, out: Size) -> Activation:
         return graph.record(

@@ -9,11 +9,16 @@ recomputed. Sizes are elements per token and may be arrays.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from typing import Literal
 
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.cost.step import BFLOAT16, BOOL, FLOAT32, INT64, Backend, MatmulWeights
+
+Cheap = Literal["elementwise", "any kernel"]
+"""elementwise: in code that is fused into what needs the output; any kernel: in one of its own, or in
+operations that torch fuses but does not count among the cheap ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +59,9 @@ class Op:
     """Of that weight."""
     other_parameters: Size = 0
     """Elements of its other parameters."""
+    cheap: Cheap | None = None
+    """How cheap it is to compute its output again from its inputs and the numbers of each row that it saves;
+    None where that takes a matmul, or where torch saves the output."""
     passes_gradient_on: bool = False
     """The gradient of its output is that of its inputs, unchanged."""
     overwrites_input: bool = False
@@ -120,7 +128,7 @@ class OpGraph:
         """`x` in another precision; itself where it has that already."""
         if x.element_bytes == element_bytes:
             return x
-        return self.record(Op(name, (x,), Activation(x.elements, element_bytes)))
+        return self.record(Op(name, (x,), Activation(x.elements, element_bytes), cheap="elementwise"))
 
     def cast_for_matmul(self, name: str, x: Activation) -> Activation:
         """`x` in the precision of matmuls."""
@@ -168,11 +176,11 @@ class OpGraph:
     def add(self, name: str, x: Activation, branch: Activation) -> Activation:
         """The sum, in the wider precision of the two."""
         output = Activation(x.elements, max(x.element_bytes, branch.element_bytes))
-        return self.record(Op(name, (x, branch), output, passes_gradient_on=True))
+        return self.record(Op(name, (x, branch), output, passes_gradient_on=True, cheap="elementwise"))
 
     def scale(self, name: str, x: Activation) -> Activation:
         """`x` times a constant."""
-        return self.record(Op(name, (x,), Activation(x.elements, x.element_bytes)))
+        return self.record(Op(name, (x,), Activation(x.elements, x.element_bytes), cheap="elementwise"))
 
     def split(
         self, name: str, x: Activation, *widths: Size, joins_gradients: bool = False
@@ -185,18 +193,27 @@ class OpGraph:
     def copy(self, name: str, x: Activation, elements: Size | None = None) -> Activation:
         """`x` in another layout, repeated, or padded with zeros."""
         size = x.elements if elements is None else elements
-        return self.record(Op(name, (x,), Activation(size, x.element_bytes)))
+        return self.record(Op(name, (x,), Activation(size, x.element_bytes), cheap="any kernel"))
 
     def clamp(self, name: str, x: Activation) -> Activation:
         """`x` limited on both sides. A compiled pass saves one byte per element: whether it was within."""
         saved = Activation(x.elements, BOOL) if self.backend.compiled else x
         output = Activation(x.elements, x.element_bytes)
-        return self.record(Op(name, (x,), output, saved=(("unclamped", saved),)))
+        return self.record(
+            Op(
+                name,
+                (x,),
+                output,
+                saved=(("unclamped", saved),),
+                cheap="elementwise" if self.backend.compiled else None,
+            )
+        )
 
     def rotate(self, name: str, x: Activation) -> Activation:
         """Heads rotated in float32, and cast back to the precision of matmuls."""
         if self.backend.compiled:
-            return self.record(Op(name, (x,), Activation(x.elements, self.backend.matmul_bytes)))
+            rotated = Activation(x.elements, self.backend.matmul_bytes)
+            return self.record(Op(name, (x,), rotated, cheap="any kernel"))
         # The halves of the gradient, times cosine and times sine.
         rotated = Activation(x.elements, FLOAT32)
         self.record(Op(name, (x,), rotated, scratch_bytes=x.elements * FLOAT32))
@@ -230,6 +247,7 @@ class OpGraph:
             Op(
                 name, (source,), Activation(x.elements, out_bytes), saved=tuple(saved),
                 other_parameters=0 if has_own_scale_op else learned,
+                cheap="elementwise" if compiled else None,
             )
         )  # fmt: skip
         if has_own_scale_op:
@@ -267,7 +285,7 @@ class OpGraph:
             # ReLU needs only the sign: one byte per element.
             positive = ("positive", Activation(x.elements, BOOL))
             needed = positive if kind == "relu" else ("activation_input", x)
-            return self.record(Op(name, (x,), out, saved=(needed,)))
+            return self.record(Op(name, (x,), out, saved=(needed,), cheap="elementwise"))
         if not kind.startswith("relu"):
             return self.record(Op(name, (x,), out, saved=(("activation_input", x),)))
         self.record(Op(name, (x,), out, saved=(("positive", out),)))
@@ -280,7 +298,8 @@ class OpGraph:
         """A gate times what it gates. A compiled pass applies the activation function of the gate here, and
         again in the backward pass."""
         output = Activation(up.elements, up.element_bytes)
-        return self.record(Op(name, (gate, up), output, saved=(("gate_output", gate), ("up_output", up))))
+        saved = (("gate_output", gate), ("up_output", up))
+        return self.record(Op(name, (gate, up), output, saved=saved, cheap="elementwise"))
 
     def softcap(self, name: str, logits: Activation) -> Activation:
         """cap * tanh(logits / cap)."""

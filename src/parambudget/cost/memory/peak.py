@@ -26,11 +26,24 @@ from parambudget.arch.layers import (
 from parambudget.arch.sizes import take_models
 from parambudget.cost.flops import head_parameters
 from parambudget.cost.memory.backward import BackwardSnapshot, backward, compiled_recompute_maximum
-from parambudget.cost.memory.forward import ForwardPass, document_mask_elements, forward, masks
+from parambudget.cost.memory.forward import (
+    ForwardPass,
+    Segment,
+    document_mask_elements,
+    forward_of_step,
+    masks,
+)
 from parambudget.cost.memory.graph import largest, total_bytes
+from parambudget.cost.memory.recompute import (
+    STAGES,
+    Recomputation,
+    Recomputed,
+    recomputation,
+    recomputing_pass,
+)
 from parambudget.cost.memory.state import optimizer_bytes, optimizer_scratch_bytes, weight_bytes
 from parambudget.cost.params import total
-from parambudget.cost.step import BFLOAT16, FLOAT32, HEAD_MULTIPLE, INT64, MAX_COUNT, StepConfig
+from parambudget.cost.step import BFLOAT16, FLOAT32, INT64, MAX_COUNT, StepConfig
 from parambudget.errors import InputError
 from parambudget.units import format_bytes
 
@@ -129,14 +142,25 @@ def training_memory(model: ModelConfig, step: StepConfig) -> MemoryBreakdown:
 def peak_bytes(m: Dims, step: StepConfig) -> Size:
     """The most that one device holds: an array where the sizes of `m` are arrays."""
     if not np.ndim(m.n_layers) or len(layer_kind_counts(m)) == 1:
-        return largest(snapshot.total for snapshot in memory_timeline(m, step))
+        return _peak(m, step)
     # Which layers come before which is known for one depth at a time.
     peaks = np.zeros(np.shape(m.n_layers), dtype=np.int64)
     for n_layers in np.unique(m.n_layers[m.n_layers > 0]):
         here = m.n_layers == n_layers
         one_depth = take_models(m, here, n_layers=int(n_layers))
-        peaks[here] = largest(snapshot.total for snapshot in memory_timeline(one_depth, step))
+        peaks[here] = _peak(one_depth, step)
     return peaks
+
+
+def _peak(m: Dims, step: StepConfig) -> Size:
+    stages = recomputation(m, step).stage
+    peaks = {
+        stage: largest(snapshot.total for snapshot in memory_timeline(m, step, STAGES[stage]))
+        for stage in np.unique(stages)
+    }
+    if len(peaks) == 1:
+        return next(iter(peaks.values()))
+    return np.select([stages == stage for stage in peaks], list(peaks.values()))
 
 
 def largest_micro_batch(model: ModelConfig, step: StepConfig, memory_bytes: int) -> int:
@@ -164,9 +188,14 @@ def largest_micro_batch(model: ModelConfig, step: StepConfig, memory_bytes: int)
     return below
 
 
-def memory_timeline(m: Dims, step: StepConfig) -> Iterator[MemorySnapshot]:
-    """The moments of an update of which one holds the most."""
-    update = _Update.of(m, step)
+def memory_timeline(
+    m: Dims, step: StepConfig, recomputed: Recomputed | None = None
+) -> Iterator[MemorySnapshot]:
+    """The moments of an update of which one holds the most. What is `recomputed` within the budget of the
+    step is found out where it is not given; for arrays of sizes it has to be."""
+    again = recomputation(m, step)
+    recomputed = STAGES[int(again.stage)] if recomputed is None else recomputed
+    update = _Update.of(m, step, again, recomputed)
     if step.gradient_checkpointing and not step.backend.compiled:
         yield _after_forward(update)
     yield from _in_loss(update)
@@ -175,6 +204,8 @@ def memory_timeline(m: Dims, step: StepConfig) -> Iterator[MemorySnapshot]:
     for place in between:
         yield from _in_layer(update, "a layer between", place)
     yield from _in_layer(update, "first layer", first)
+    if recomputed == "matmuls too":
+        yield from _in_recomputed_layers(update)
     yield from _in_embedding(update)
     yield _snapshot(
         update, "optimizer", gradients=update.own_share(update.total * FLOAT32),
@@ -204,20 +235,19 @@ class _Update:
     input_bytes: Size
     """Token windows and tables of rotary angles."""
     mask_bytes: Size
+    recomputed: Recomputed
+    again: Recomputation
+    """What is recomputed within the step's budget, and how much of it."""
+    left_out_bytes: Size
+    """What the first layers do not save because their matmuls are recomputed."""
 
     @classmethod
-    def of(cls, m: Dims, step: StepConfig) -> "_Update":
+    def of(cls, m: Dims, step: StepConfig, again: Recomputation, recomputed: Recomputed) -> "_Update":
         """Read from the table of tensors once: arrays of models have many moments."""
-        rows = m.vocab_size
-        if step.backend.device == "cuda":
-            rows = -(-rows // HEAD_MULTIPLE) * HEAD_MULTIPLE
         windows = MICRO_BATCHES_LOADED * step.batch_size * (m.context_length + 1) * INT64
         rotated = m.mla.qk_rope_head_dim if m.mla else m.head_dim
         n_tables = (m.position == "rotary") * (1 if m.rope_theta_local is None else 2)
-        passed = forward(
-            m, step.backend, rows, step.batch_size, z_loss=step.z_loss > 0,
-            matmul_weights=step.matmul_weights, mask_documents=step.mask_documents,
-        )  # fmt: skip
+        passed = recomputing_pass(forward_of_step(m, step), recomputed)
         mask_elements = (
             document_mask_elements(m, step.backend, step.batch_size) if step.mask_documents
             else prod(masks(m))
@@ -229,6 +259,8 @@ class _Update:
             optimizer_bytes=_own_share(optimizer_bytes(m, step.optimizer), step),
             input_bytes=windows + n_tables * m.context_length * rotated * FLOAT32,
             mask_bytes=mask_elements * step.backend.matmul_bytes,
+            recomputed=recomputed, again=again,
+            left_out_bytes=again.left_out_bytes if recomputed == "matmuls too" else 0,
         )  # fmt: skip
 
     @property
@@ -276,7 +308,7 @@ class _Update:
             layer = self.passed.layers[kind]
             saved = layer.input.bytes if self.step.gradient_checkpointing else layer.saved_bytes
             per_token = per_token + n_layers * saved
-        return self.n_tokens * per_token
+        return largest((self.n_tokens * per_token - self.left_out_bytes, 0 * self.left_out_bytes))
 
     def copied_elements(self, layers: Mapping[LayerKind, Size]) -> Size:
         """Elements of the embedding and of layers whose bfloat16 copies wait for their backward pass. What is
@@ -285,6 +317,11 @@ class _Update:
             layers = {}
         copied = (n * self.passed.layers[kind].copied_elements for kind, n in layers.items())
         return sum(copied, start=self.passed.embedding.copied_elements)
+
+    def residual_sums_bytes(self, behind: Segment) -> Size:
+        """Of the residual stream, where within a budget what is added to it is saved, not the sums: the sum
+        that a segment reads, and the one that it is computed from."""
+        return 2 * self.n_tokens * behind.input.bytes if self.recomputed != "nothing" else 0
 
     def layer_parameters(self, layers: Mapping[LayerKind, Size]) -> Size:
         """Of so many layers of each kind."""
@@ -323,26 +360,27 @@ def _in_loss(update: _Update) -> Iterator[MemorySnapshot]:
     head = update.head_matrix * backend.matmul_bytes
     input_gradient = update.n_tokens * loss.input.bytes if is_chunked else 0
     outside = input_gradient + update.n_tokens * INT64 if is_chunked else 0
+    sums = update.residual_sums_bytes(end)
     other_chunks = (update.n_tokens - update.chunk_tokens) * loss.input.bytes
     for moment in backward(loss, backend, recompute=is_chunked):
         yield _in_pass(
             update, "loss", moment, activations=saved,
             copied=copied + end.copied_elements + moment.copied_elements,
             logits=update.chunk_tokens * moment.saved_bytes + outside, pending=head if is_chunked else 0,
-            in_flight=update.chunk_tokens * moment.in_flight_bytes + other_chunks,
+            in_flight=update.chunk_tokens * moment.in_flight_bytes + other_chunks + sums,
         )  # fmt: skip
     if is_chunked:
         # The sum of the matrix's gradients so far and of this chunk's is a third one.
         yield _in_pass(
             update, "loss", None, activations=saved, copied=copied + end.copied_elements, logits=outside,
-            in_flight=input_gradient, pending=3 * head,
+            in_flight=input_gradient + sums, pending=3 * head,
         )  # fmt: skip
     for moment in backward(end, backend):
         yield _in_pass(
             update, "loss", moment,
             activations=update.saved_bytes(update.kinds) + update.n_tokens * moment.saved_bytes,
             copied=copied + moment.copied_elements, end_gradients=update.head_gradient_bytes,
-            in_flight=update.n_tokens * moment.in_flight_bytes + input_gradient,
+            in_flight=update.n_tokens * moment.in_flight_bytes + input_gradient + sums,
         )  # fmt: skip
 
 
@@ -357,14 +395,39 @@ def _in_layer(update: _Update, phase: Phase, place: LayerPosition) -> Iterator[M
     else:
         moments = backward(layer, step.backend, recompute=recompute)
     own_input = update.n_tokens * layer.input.bytes if recompute else 0
+    sums = update.residual_sums_bytes(layer)
     for moment in moments:
         own = own_input + update.n_tokens * moment.saved_bytes
         yield _in_pass(
             update, phase, moment, activations=update.saved_bytes(place.before) + own,
-            in_flight=update.n_tokens * moment.in_flight_bytes,
+            in_flight=update.n_tokens * moment.in_flight_bytes + sums,
             copied=update.copied_elements(place.before) + (0 if step.shard else moment.copied_elements),
             layer_gradients=update.layer_gradient_bytes(place.after), end_gradients=update.end_gradient_bytes,
         )  # fmt: skip
+
+
+def _in_recomputed_layers(update: _Update) -> Iterator[MemorySnapshot]:
+    """The backward pass of the last layer whose matmuls are recomputed, some of them perhaps not.
+
+    Layers before it have saved what is added to the residual stream, those behind it have their gradients.
+    """
+    again, n_layers = update.again, update.m.n_layers
+    n_recomputed = again.inner_share * n_layers
+    saved_in_it = (np.ceil(n_recomputed) - n_recomputed) * again.inner_bytes / n_layers
+    saved = again.inner_share * again.residual_bytes + saved_in_it
+    gradients = (1 - again.inner_share) * update.layer_gradient_bytes(update.kinds)
+    for layer in update.passed.layers.values():
+        moment = compiled_recompute_maximum(layer)
+        yield _in_pass(
+            update, "a layer between", moment, end_gradients=update.end_gradient_bytes,
+            activations=_whole(saved) + update.n_tokens * (layer.input.bytes + moment.saved_bytes),
+            in_flight=update.n_tokens * moment.in_flight_bytes + update.residual_sums_bytes(layer),
+            layer_gradients=_whole(gradients),
+        )  # fmt: skip
+
+
+def _whole(size: Size) -> Size:
+    return np.asarray(size).astype(np.int64)[()]
 
 
 def _in_embedding(update: _Update) -> Iterator[MemorySnapshot]:

@@ -5,11 +5,16 @@
                    another mask all of them at another speed; eager attention: see `_attention_row_seconds`
     elementwise    norms, residuals, activations, rotations: bytes per output of a layer's matmuls / bandwidth
     loss           softmax and its gradient: bytes per token and entry of the vocabulary / bandwidth
-    weights        casts of the weights to bfloat16 and of their gradients back, and adding gradients up
+    weights        casts of the weights to bfloat16 and of their gradients back, and adding gradients up; one
+                   process alone casts its weights once an update, several in every micro-step
     kernel_launch  seconds per micro-step and layer; those of experts that run in turn, unless their matmuls
                    hide them
     optimizer      the bytes of AdamW and of clipping; Muon's momentum and its Newton-Schulz products
     communication  the all-reduce of gradients, or with shards the all-gathers and the reduce-scatter
+
+What is recomputed within an activation memory budget is counted as in cost/memory/recompute.py: its matmuls,
+attention, and the elementwise work of a whole forward pass as soon as there is any. That is an estimate by
+FLOPs and bytes; no device has measured it.
 
 The parts are added: on one device they follow each other. The constants are a `DeviceProfile`. Sizes may be
 NumPy arrays, so that many models are evaluated in one call. Of experts every weight is moved, and every token
@@ -30,6 +35,7 @@ from parambudget.arch.layers import (
 from parambudget.arch.tensors import Tensor, tensors
 from parambudget.cost.flops import PASSES, PASSES_WITH_RECOMPUTE, forward_equivalents, n_scores
 from parambudget.cost.memory.graph import largest
+from parambudget.cost.memory.recompute import NOTHING, Recomputation, recomputation
 from parambudget.cost.params import total
 from parambudget.cost.speed.profile import LAUNCH_SECONDS, DeviceProfile
 from parambudget.cost.step import StepConfig
@@ -53,9 +59,12 @@ MUON_BYTES: Final = 54
 """Per parameter of Muon beside its products: momentum 12, Nesterov 12, to bfloat16 and back 12, norm and
 division 6, decay and update 12."""
 CAST_BYTES: Final = 12
-"""Per weight and micro-step under autocast: float32 to bfloat16, and its gradient back."""
+"""Per weight: float32 to bfloat16, and its gradient back. In every micro-step under autocast, once an update
+where the trainer keeps bfloat16 copies (`training.bf16_weights`)."""
 ACCUMULATE_BYTES: Final = 12
-"""Per parameter and micro-step, except the first."""
+"""Per parameter and micro-step, except the first: two float32 are read and one is written."""
+ACCUMULATE_COPY_BYTES: Final = 10
+"""The same of a weight with such a copy: its bfloat16 gradient is added without a cast."""
 NEWTON_SCHULZ_STEPS: Final = 5
 KERNELS_PER_EXPERT_MATRIX: Final = 3
 """The products, forward and backward; everything else is done for all experts at once. Counted, not
@@ -67,13 +76,16 @@ PERMUTED_VALUES: Final = 3
 def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str, Size]:
     """Expected seconds of one update, part by part; arrays where the sizes are."""
     n_tokens = step.batch_size * int(m.context_length)
+    again = recomputation(m, step)
+    budgeted = attention_seconds(m, profile, recompute=True, mask_documents=step.mask_documents)
+    attention = attention_seconds(
+        m, profile, recompute=step.gradient_checkpointing, mask_documents=step.mask_documents
+    )
+    is_attended_again = again.reaches("all but matmuls")
     micro = {
-        "matmuls": _matmul_total(m, step, profile, n_tokens),
-        "attention": step.batch_size
-        * attention_seconds(
-            m, profile, recompute=step.gradient_checkpointing, mask_documents=step.mask_documents
-        ),
-        "elementwise": _elementwise(m, step, profile, n_tokens),
+        "matmuls": _matmul_total(m, step, profile, n_tokens, again),
+        "attention": step.batch_size * (attention + is_attended_again * (budgeted - attention)),
+        "elementwise": _elementwise(m, step, profile, n_tokens, again),
         "loss": _loss(m, step, profile, n_tokens),
         "weights": _weights(m, step, profile),
         "kernel_launch": profile.micro_seconds
@@ -167,18 +179,33 @@ def _n_softmax_kernels(m: Dims, profile: DeviceProfile) -> int:
     return 3 + (3 if m.attention_softcap is not None else 0) + (2 if m.attention_sinks else 0)
 
 
-def _matmul_total(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
-    return sum(_weight_product_seconds(matrix, m, step, profile, n_tokens) for matrix in matrices(m))
+def _matmul_total(
+    m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int, again: Recomputation
+) -> Size:
+    return sum(_weight_product_seconds(matrix, m, step, profile, n_tokens, again) for matrix in matrices(m))
 
 
 def _weight_product_seconds(
-    matrix: WeightMatrix, m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int
-) -> Size:
+    matrix: WeightMatrix, m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int,
+    again: Recomputation,
+) -> Size:  # fmt: skip
     # Every pass is a product of the same three sizes: forward, and backward to the input and to the weight.
     one = matmul_seconds(
         profile, profile.matmul_flops, n_tokens * matrix.token_share, matrix.in_dim, matrix.out_dim
     )
-    return _n_passes(matrix.row, m, step) * matrix.n_matrices * one
+    return (_n_passes(matrix.row, m, step) + _share_again(matrix, again)) * matrix.n_matrices * one
+
+
+def _share_again(matrix: WeightMatrix, again: Recomputation) -> Size:
+    """Of a matrix's forward products: those that are computed again within a budget."""
+    if matrix.row.component == "lm_head":
+        return again.head_share
+    if matrix.row.component == "embedding_projection":
+        return 0
+    if matrix.is_routed:
+        return again.reaches("all but matmuls")
+    is_added = matrix.row.name.endswith((".out.weight", ".down.weight"))
+    return 0 if is_added else again.inner_share
 
 
 def _expert_kernel_launch(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
@@ -188,19 +215,26 @@ def _expert_kernel_launch(m: Dims, step: StepConfig, profile: DeviceProfile, n_t
     if not routed or profile.runs_experts_at_once:
         return 0.0
     kernels = KERNELS_PER_EXPERT_MATRIX * sum(matrix.n_matrices for matrix in routed)
-    hidden = sum(_weight_product_seconds(matrix, m, step, profile, n_tokens) for matrix in routed)
+    hidden = sum(_weight_product_seconds(matrix, m, step, profile, n_tokens, NOTHING) for matrix in routed)
     return np.maximum(_n_layer_passes(step) / PASSES * kernels * LAUNCH_SECONDS - hidden, 0.0)
 
 
-def _elementwise(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
+def _elementwise(
+    m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int, again: Recomputation
+) -> Size:
+    once_more = again.reaches("elementwise")
     outputs = sum(
-        _n_passes(matrix.row, m, step) / PASSES * matrix.out_dim * matrix.n_matrices * matrix.token_share
+        (_n_passes(matrix.row, m, step) + once_more)
+        / PASSES
+        * matrix.out_dim
+        * matrix.n_matrices
+        * matrix.token_share
         for matrix in matrices(m)
         if matrix.row.component != "lm_head"
     )
     if m.moe:
         permuted = PERMUTED_VALUES * m.n_moe_layers * m.moe.n_experts_per_token * m.dim
-        outputs = outputs + _n_layer_passes(step) / PASSES * permuted
+        outputs = outputs + (_n_layer_passes(step) + once_more) / PASSES * permuted
     return outputs * (n_tokens * profile.element_bytes / profile.bandwidth_bytes)
 
 
@@ -210,11 +244,22 @@ def _loss(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> S
 
 
 def _weights(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
-    accumulated = (
-        ACCUMULATE_BYTES * (step.micro_steps_per_device - 1) / step.micro_steps_per_device * total(m)
-    )
-    cast = CAST_BYTES * sum(matrix.row.elements for matrix in matrices(m)) if profile.element_size == 2 else 0
-    return (cast + accumulated) / profile.bandwidth_bytes
+    """Of a micro-step, on the average over an update."""
+    rows = [matrix.row for matrix in matrices(m)] if profile.element_size == 2 else []
+    copied = [row for row in rows if _has_copy(row, step, profile)]
+    n_steps, n_copied = step.micro_steps_per_device, sum(row.elements for row in copied)
+    # A tied output head has a gradient beside that of its copy: the embedding's.
+    n_others = total(m) - sum(row.elements for row in copied if row.shared_with is None)
+    moved = n_copied * (CAST_BYTES + ACCUMULATE_COPY_BYTES * (n_steps - 1))
+    moved = moved + CAST_BYTES * n_steps * (sum(row.elements for row in rows) - n_copied)
+    moved = moved + ACCUMULATE_BYTES * (n_steps - 1) * n_others
+    return moved / n_steps / profile.bandwidth_bytes
+
+
+def _has_copy(row: Tensor, step: StepConfig, profile: DeviceProfile) -> bool:
+    """Whether the trainer keeps a bfloat16 copy of a matmul's weights, cast once an update."""
+    in_turn = row.routed_active is not None and not profile.runs_experts_at_once
+    return step.matmul_weights == "leaves" and not in_turn
 
 
 def _optimizer(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
@@ -250,9 +295,9 @@ def _newton_schulz(profile: DeviceProfile, out: Size, into: Size) -> Size:
 def _communication(m: Dims, step: StepConfig, profile: DeviceProfile, micro_seconds: Size) -> Size:
     """Seconds of an update that are spent waiting for other devices.
 
-    The all-reduce of float32 gradients overlaps with nothing: a compiled step hands them over all at once.
-    Shards travel in bfloat16, gathered twice and reduced once per micro-step, overlapping with the
-    arithmetic.
+    The all-reduce of float32 gradients counts as if it overlapped with nothing: an upper bound, as torch cuts
+    a compiled step at DDP's buckets and averages each while the next is computed. Shards travel in bfloat16,
+    gathered twice and reduced once per micro-step, overlapping with the arithmetic.
     """
     if step.world_size == 1:
         return 0.0

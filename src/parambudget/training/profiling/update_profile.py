@@ -8,6 +8,7 @@ from pydantic import Field
 
 from parambudget._documents import CLOSED, Count, parse_document, unsealed_fields, write_with_seal
 from parambudget.errors import InputError
+from parambudget.planning.machine import CPU
 from parambudget.training.metrics import read_own_json
 from parambudget.training.profiling.kernels import Part
 
@@ -75,6 +76,12 @@ class UpdateProfile:
     def n_updates(self) -> int:
         """How many were profiled."""
         return self.last_step - self.first_step + 1
+
+    @property
+    def is_in_peak_memory(self) -> bool:
+        """Whether the peak memory of its session has the recording in it: on a CPU that is the peak of the
+        process, on a GPU of what torch allocates there."""
+        return self.device == CPU
 
     @property
     def sum_seconds(self) -> float:

@@ -73,7 +73,8 @@ def attempts(config: TrainConfig, given: Set[str], context_length: int) -> Itera
         whole = step.sequences_per_update
         sizes = _halving([n for n in range(step.batch_size, 0, -1) if whole % (n * step.world_size) == 0])
     busy = [size for size in sizes if size * context_length >= BUSY_TOKENS] or sizes[:1]
-    may_recompute = "gradient_checkpointing" not in given or step.gradient_checkpointing
+    is_open = "gradient_checkpointing" not in given and step.activation_memory_budget == 1
+    may_recompute = is_open or step.gradient_checkpointing
     plain = [] if step.gradient_checkpointing else [(size, False) for size in busy]
     recompute = [(size, True) for size in sizes] if may_recompute else []
     last = [] if may_recompute else [(size, False) for size in sizes if size not in busy]

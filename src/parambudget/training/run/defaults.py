@@ -11,8 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from parambudget._no_effect import NoEffect, without_effect
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.tensors import tensors
 from parambudget.arch.validation import LARGEST_FLOAT
+from parambudget.cost.memory.recompute import recomputation
 from parambudget.cost.step import OptimizerName, StepConfig, accumulation_steps, micro_batch_size
 from parambudget.errors import ConfigError
 from parambudget.scaling.hyperparameters import (
@@ -22,6 +25,7 @@ from parambudget.scaling.hyperparameters import (
     whole_updates,
 )
 from parambudget.training.config import TRAIN_FIELDS, TrainConfig
+from parambudget.training.optimization.schedule import START_MOMENTUM, decay_steps
 from parambudget.units import format_count, plural
 
 FINAL_LEARNING_RATE: Final = 1e-5
@@ -53,12 +57,77 @@ _ALWAYS: Final = {
     "z_loss": "off; use 1e-4 (PaLM) if the logits drift in a long run",
     "mask_documents": "so that no token of the text is left out",
     "gradient_checkpointing": "used only if memory is short: it adds a third more FLOPs",
+    "activation_memory_budget": "all that torch finds fastest to keep; see docs/training.md",
     "loss_chunks": "more only if memory is short: then the output head is computed twice",
     "seed": "any number will do",
     "keep": "the best one is kept as well",
 }
 """Why the settings that depend on neither model, text nor device have their default."""
 HEAD_SETTINGS: Final = ("head_learning_rate", "head_weight_decay", "head_beta1", "head_beta2")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What decides whether a setting of a run has an effect."""
+
+    config: TrainConfig
+    model: ModelConfig
+
+    @property
+    def decays_weights(self) -> bool:
+        """Whether any weight decay is above 0."""
+        config = self.config
+        return any((config.weight_decay, config.embedding_weight_decay, config.head_weight_decay))
+
+    @property
+    def has_scalars(self) -> bool:
+        """Whether the model has any tensor that is neither a matrix nor an embedding."""
+        return any(row.role not in ("lookup", "matmul") for row in tensors(self.model))
+
+
+_NO_EFFECT: Final[tuple[NoEffect[_Run], ...]] = (
+    NoEffect(
+        ("momentum", "momentum_warmup_steps"),
+        lambda run: run.config.step.optimizer != "muon",
+        "only Muon has a momentum, and this run has `optimizer=adamw`",
+    ),
+    NoEffect(
+        ("momentum_warmup_steps",),
+        lambda run: run.config.momentum <= START_MOMENTUM,
+        f"a momentum warms up from {START_MOMENTUM}, and this run's is not above that",
+    ),
+    NoEffect(
+        ("final_learning_rate", "schedule", "decay_share"),
+        lambda run: run.config.steps - run.config.warmup_steps <= 1,
+        "the learning rate never decays: at most one update follows the warm-up, and that has the peak rate",
+    ),
+    NoEffect(
+        ("final_learning_rate",),
+        lambda run: decay_steps(run.config) <= 1,
+        "the learning rate never decays: its decay is one update long, and that still has the peak rate",
+    ),
+    NoEffect(
+        ("schedule", "decay_share"),
+        lambda run: run.config.final_learning_rate == run.config.learning_rate,
+        "the final learning rate is the peak, so it does not decay",
+    ),
+    NoEffect(
+        ("decay_share",),
+        lambda run: run.config.schedule != "wsd",
+        "it is for `schedule=wsd` alone",
+    ),
+    NoEffect(("weight_decay_schedule",), lambda run: not run.decays_weights, "no weight decay is above 0"),
+    NoEffect(
+        ("scalar_learning_rate",),
+        lambda run: not run.has_scalars,
+        "this model has no norm weights, biases or sinks",
+    ),
+    NoEffect(
+        ("activation_memory_budget",),
+        lambda run: recomputation(run.model, run.config.step).stage == 0,
+        "what would be saved is within it, or has fewer bytes than the embedding, so nothing is recomputed",
+    ),
+)
 _PROBE: Final[dict[str, Any]] = {
     "steps": 2**31, "batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": LARGEST_FLOAT,
     "final_learning_rate": 0.0, "warmup_steps": 0, "eval_every": 1, "eval_tokens": 1, "save_every": 1,
@@ -104,6 +173,18 @@ def with_train_defaults(
         if name not in fields:
             fields[name], reasons[name] = value, reason
     return ResolvedTrainConfig(TrainConfig.read(fields), frozenset(given), reasons)
+
+
+def settings_without_effect(resolved: ResolvedTrainConfig, model: ModelConfig) -> Iterator[str]:
+    """A sentence about each setting that was given and changes nothing beside the others; none about one that
+    has its default: a config file may list all."""
+    values = resolved.config.model_dump()
+    given = {
+        name: values[name]
+        for name, info in TRAIN_FIELDS.items()
+        if name in resolved.given and values[name] != info.default
+    }
+    return without_effect(_NO_EFFECT, given, _Run(resolved.config, model))
 
 
 def _derived_settings(

@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.memory.peak import peak_bytes
-from parambudget.cost.step import STEP_FIELDS, StepFields, accumulation_steps, micro_batch_size
+from parambudget.cost.step import NEVER_CHOSEN, STEP_FIELDS, StepFields, accumulation_steps, micro_batch_size
 from parambudget.planning.step_search import WORTH_MEMORY, fastest_step
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
@@ -134,7 +134,7 @@ def _choose_shard(
 def _step_fields(config: TrainConfig, fields: Mapping[str, object]) -> StepFields:
     """What is decided of a step: the fields that are given, and those that do not depend on the device."""
     given = {name: fields[name] for name in STEP_FIELDS if name in fields}
-    decided = {name: getattr(config.step, name) for name in ("optimizer", "z_loss", "mask_documents")}
+    decided = {name: getattr(config.step, name) for name in ("optimizer", *NEVER_CHOSEN)}
     return cast(StepFields, given | decided)
 
 
