@@ -142,7 +142,8 @@ NEW_SETTINGS = {
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_of_a_version_without_these_settings_is_trained_as_it_was(here, parambudget, resume):
-    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS, "--momentum", "0.9")
+    as_then = ["--momentum", "0.9", "--momentum-warmup-steps", "0"]
+    parambudget("train", "config.json", "--data", "text", "--out", "run", *SETTINGS, *as_then)
     path = here / "run/config.json"
     document = json.loads(path.read_text())
     for name in NEW_SETTINGS:
