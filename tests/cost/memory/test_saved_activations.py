@@ -139,7 +139,7 @@ WITHIN_A_BUDGET = (
     (COMPILED[1], "elementwise", 1),
     (COMPILED[1], "all but matmuls", 1),
     ({"qk_norm": "head", "position": "learned"}, "all but matmuls", 1),
-    ({"norm_placement": "sandwich", "tied": False}, "elementwise", 0.94),
+    ({"norm_placement": "sandwich", "tied": False}, "elementwise", 0.93),
     ({"window": 4, "window_pattern": ("local", "global")}, "elementwise", 0.95),
     (COMPILED[4], "elementwise", 0.9),
 )
