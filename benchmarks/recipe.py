@@ -2,7 +2,8 @@
 
 Each run is a size, an arm (what it changes in the settings or in the model) and a seed. Many run at once, in
 processes of one thread: on a CPU, or eagerly on one CUDA device that they share. A finished run is a line of
-results.jsonl, and is not made again. The text is the source of the running Python's standard library.
+results.jsonl, and is not made again while its settings are the same. The text is the source of the running
+Python's standard library.
 
     python benchmarks/recipe.py --out DIR --confirm     pairs of seeds: the default against the others, judged
     python benchmarks/recipe.py --out DIR --explore     one seed: what matters, and where the optimum lies
@@ -30,7 +31,7 @@ from parambudget.arch.style import STYLES
 from parambudget.scaling.hyperparameters import HIGHEST_LEARNING_RATE, step_law_rate
 from parambudget.text.corpus import read_corpus
 from parambudget.text.token_cache import TokenData, token_data
-from parambudget.training.config import TrainConfig
+from parambudget.training.config import TrainConfig, with_absent_settings
 from parambudget.training.device import Compute, select_device
 from parambudget.training.loop import Clock, train_steps
 from parambudget.training.run.defaults import with_train_defaults
@@ -114,7 +115,6 @@ def main() -> None:
     asked = parser.parse_args()
     deadline = time.time() + asked.seconds
     asked.out.mkdir(parents=True, exist_ok=True)
-    token_data(read_corpus(), VOCABULARY)  # made once, before the workers read it
     sweep = Sweep(asked.out / "results.jsonl", asked.device, asked.workers, deadline)
     with sweep:
         if asked.explore:
@@ -132,6 +132,8 @@ class Sweep:
     def __init__(self, file: Path, device: str, n_workers: int, deadline: float) -> None:
         lines = file.read_text().splitlines() if file.exists() else []
         self.results: dict[str, dict[str, Any]] = {row["key"]: row for row in map(json.loads, lines)}
+        # Made once, before the workers read it.
+        self.data, self.on_cpu = token_data(read_corpus(), VOCABULARY), device == "cpu"
         self.file, self.deadline, self.n_workers = file, deadline, n_workers
         self.pool = ProcessPoolExecutor(
             n_workers, mp_context=get_context("spawn"), initializer=begin, initargs=(device,)
@@ -147,9 +149,9 @@ class Sweep:
     def make(self, runs: Iterable[Run], until: Iterable[Run] | None = None) -> None:
         """Make those that are missing, in this order; return when all of `until` are there (all, unless
         given)."""
-        there = {*self.results, *(run.key for run in self.started.values())}
-        waiting = [run for run in runs if run.key not in there]
-        wanted = {run.key for run in (waiting if until is None else until)} - self.results.keys()
+        started = {run.key for run in self.started.values()}
+        waiting = [run for run in runs if run.key not in started and self.row(run) is None]
+        wanted = {run.key for run in (waiting if until is None else until) if self.row(run) is None}
         wanted |= set() if until else {run.key for run in self.started.values()}
         while wanted:
             while waiting and len(self.started) < self.n_workers:
@@ -174,10 +176,19 @@ class Sweep:
 
     def loss(self, run: Run) -> float:
         """The validation loss of a run: infinite where it is not finite, NaN where the run is missing."""
-        row = self.results.get(run.key)
+        row = self.row(run)
         if row is None:
             return math.nan
         return math.inf if row["val_loss"] is None else float(row["val_loss"])
+
+    def row(self, run: Run) -> dict[str, Any] | None:
+        """What a run returned, if it was made with the settings that it has now."""
+        row = self.results.get(run.key)
+        if row is None:
+            return None
+        model = SIZES[run.size].model(run.arm.model)
+        now = settings_of(run, model, self.data, on_cpu=self.on_cpu).model_dump()
+        return row if with_absent_settings(row["train"]) == now else None
 
 
 DEVICE: Compute
@@ -327,21 +338,20 @@ def print_verdicts(sweep: Sweep, sizes: list[str]) -> None:
     print("\nDifferences in nats; below 0 the default is better.")
     for size in sizes:
         seeds = range(1, 1 + SEEDS.get(size, 2))
+        arms = {arm.name: arm for arm in confirming_arms(size)}
 
-        def of(name: str, size: str = size, seeds: range = seeds) -> list[float]:
-            return [sweep.loss(Run(size, Arm(name), seed)) for seed in seeds]
+        def of(name: str, size: str = size, seeds: range = seeds, arms: dict[str, Arm] = arms) -> list[float]:
+            return [sweep.loss(Run(size, arms[name], seed)) for seed in seeds]
 
         adamw_best, nanochat = (
-            tuned_on_first(sweep, size, arms(size)).name for arms in (adamw_arms, nanochat_arms)
+            tuned_on_first(sweep, size, ways(size)).name for ways in (adamw_arms, nanochat_arms)
         )
-        default, most = of("default"), LARGEST_LOSS_OVER_NANOCHAT
+        default, modern, most = of("default"), of("default, modern"), LARGEST_LOSS_OVER_NANOCHAT
         print(f"\n{size}, {len(seeds)} seeds; best with the first one: {adamw_best}; {nanochat}")
         verdict("lower than AdamW at its best rate in every pair", default, of(adamw_best), every=True)
         verdict("lower than the default before in every pair", default, of("before"), every=True)
-        verdict(
-            f"modern: mean at most {most} over nanochat-like", of("default, modern"), of(nanochat), most=most
-        )
-        verdict("modern lower than the default in every pair", of("default, modern"), default, every=True)
+        verdict(f"modern: mean at most {most} over nanochat-like", modern, of(nanochat), most=most)
+        verdict("modern lower than the default in every pair", modern, default, every=True)
         verdict("mean at twice the rate is not lower", default, of("rate x2"))
         verdict("mean at half the rate is not lower", default, of("rate x0.5"))
 
