@@ -274,7 +274,7 @@ def test_the_learning_rate_of_adamw_is_step_laws():
 
 
 def test_the_learning_rate_of_muon_lies_between_published_recipes():
-    """nanochat's own square root of the batch gives 1.65e-3 at 131k tokens an update, CS336's best has 5e-3."""
+    """nanochat's own root of the batch gives 1.65e-3 at 131k tokens an update, CS336's best has 5e-3."""
     model = small_model(**GPT_350M)
     config = with_train_defaults(RUN_350M, model, 10**12, on_cpu=False).config
     assert 1.65e-3 < config.learning_rate < 5e-3
