@@ -270,7 +270,7 @@ def print_tables(sweep: Sweep) -> None:
 MODERN = STYLES["modern"].fields
 BEFORE = {
     "warmup_share": 0.1, "step_law": True, "embedding_learning_rate": None, "momentum_warmup_steps": 0,
-    "weight_decay_schedule": "constant",
+    "weight_decay_schedule": "constant", "beta1": 0.9,
 }  # fmt: skip
 """The default before there were groups: Step Law's rate for all of them."""
 ADAMW_RATES = {"tiny": (1e-3, 2e-3, 4e-3), "1M": (1.25e-3, 2.5e-3, 5e-3)}

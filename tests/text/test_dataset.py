@@ -271,6 +271,7 @@ def test_the_learning_rate_of_adamw_is_step_laws():
     assert found.config.learning_rate == pytest.approx(1.5e-3 * (350 / 308.3) ** 0.713, rel=0.03)
     assert found.config.warmup_steps == 2_000
     assert (found.config.momentum_warmup_steps, found.config.embedding_learning_rate) == (0, None)
+    assert found.config.beta1 == 0.9
 
 
 def test_the_learning_rate_of_muon_lies_between_published_recipes():
@@ -279,7 +280,8 @@ def test_the_learning_rate_of_muon_lies_between_published_recipes():
     config = with_train_defaults(RUN_350M, model, 10**12, on_cpu=False).config
     assert 1.65e-3 < config.learning_rate < 5e-3
     assert (config.warmup_steps, config.momentum_warmup_steps) == (500, 300)
-    assert config.embedding_learning_rate is None, "the embedding is the output head as well"
+    assert config.beta1 == 0.8
+    assert config.embedding_learning_rate == pytest.approx(4 * config.learning_rate, rel=0.01)
     untied = with_train_defaults(RUN_350M, model.replace(tied=False), 10**12, on_cpu=False).config
     assert untied.embedding_learning_rate == pytest.approx(20 * untied.learning_rate, rel=0.01)
 

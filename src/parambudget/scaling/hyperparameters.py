@@ -147,20 +147,33 @@ def update_tokens(model: ModelConfig, tokens: int, steps: int | None = None) -> 
     return batch, f"about {batch:,} tokens an update ({laws} tokens{bound})"
 
 
-def muon_rate(dim: int, tokens: float, batch_tokens: float, usual_batch_tokens: float) -> float:
+MUON_ANCHOR: Final = 0.057
+"""sqrt(dim) x rate of a run of 13B tokens with the batch that the laws above propose for it: nanochat's
+(Karpathy 2025: 0.02 for orthogonal updates, that is 0.1 / sqrt(dim) here, at 524,288 tokens an update and
+models of 0.5B to 2B parameters), by the square root of the batch."""
+MUON_ANCHOR_TOKENS: Final = 1.3e10
+MUON_EXPONENT: Final = {"without QK-norm": 0.074, "with QK-norm": 0.16}
+"""How much hotter shorter runs are: from the anchor to the best rates for 1M body parameters and 1M tokens,
+0.01 and 0.02 (docs/training.md)."""
+
+
+def muon_rate(
+    dim: int, tokens: float, batch_tokens: float, usual_batch_tokens: float, *, qk_norm: bool
+) -> float:
     """Peak learning rate for Muon, whose updates have the root mean square 0.2 x rate per element.
 
-    Over width as 1/sqrt(dim), like the updates of orthogonal matrices; over the length of the run as D^-0.16;
-    over the batch as its square root, from the one that the laws above propose for the run. The constants
-    are from the runs in docs/training.md (1M and 10M body parameters) and nanochat's rate (Karpathy 2025:
-    0.02 for orthogonal updates, 0.1 / sqrt(dim) here, at 1B to 10B tokens and 524,288 an update).
+    It follows 1 / sqrt(dim), as updates by orthogonal matrices do; a small negative power of the tokens of
+    the run; and the square root of the batch, measured by the one that the laws above propose for the run.
+    Between the two scales that it was set with, nothing was measured.
     """
     width, trained = require_positive(dim, "dim"), require_positive(tokens, "tokens")
     batch, usual = (
         require_positive(batch_tokens, "batch_tokens"),
         require_positive(usual_batch_tokens, "usual_batch_tokens"),
     )
-    return 2.3 * trained**-0.16 / math.sqrt(width) * math.sqrt(batch / usual)
+    exponent = MUON_EXPONENT["with QK-norm" if qk_norm else "without QK-norm"]
+    by_length = (MUON_ANCHOR_TOKENS / trained) ** exponent
+    return MUON_ANCHOR / math.sqrt(width) * by_length * math.sqrt(batch / usual)
 
 
 def peak_learning_rate(
@@ -168,10 +181,11 @@ def peak_learning_rate(
 ) -> tuple[float, str]:
     """The peak learning rate for a run of `tokens` in updates of `batch_tokens`, and why."""
     if optimizer == "muon":
-        rate = muon_rate(model.dim, tokens, batch_tokens, update_tokens(model, tokens)[0])
-        highest = HIGHEST_MUON_RATE
+        usual, highest = update_tokens(model, tokens)[0], HIGHEST_MUON_RATE
+        rate = muon_rate(model.dim, tokens, batch_tokens, usual, qk_norm=model.qk_norm is not None)
         reason = (
-            f"rule for Muon: dim {model.dim:,}, {format_count(tokens)} tokens in updates of {batch_tokens:,}"
+            f"rule for Muon: dim={model.dim}, {format_count(tokens)} tokens in updates of {batch_tokens:,}"
+            + (", QK-norm" if model.qk_norm else "")
         )
     else:
         rate, highest = step_law_rate(body(model), tokens).value, HIGHEST_LEARNING_RATE
