@@ -161,11 +161,11 @@ def test_a_run_of_a_version_without_these_settings_is_trained_as_it_was(here, pa
 def test_another_length_chooses_again_what_no_person_gave(here, parambudget, steps, tenth):
     flags = ["--steps", "30", *SETTINGS[2:], "--save-every", "2", "--learning-rate"]
     parambudget("train", "config.json", "--data", "text", "--out", "one", *flags, "0.002")
-    assert settings_of(here / "one")["momentum_warmup_steps"] == 3
+    assert settings_of(here / "one")["momentum_warmup_steps"] == 30
     again = ["train", "one/config.json", "--out", "two", "--steps", steps, "--device", "cpu"]
     assert parambudget(*again)[::2] == (0, "")
     found = settings_of(here / "two")
-    assert (found["momentum_warmup_steps"], found["eval_every"]) == (tenth, tenth)
+    assert (found["momentum_warmup_steps"], found["eval_every"]) == (int(steps), tenth)
     assert (found["batch_size"], found["save_every"], found["learning_rate"]) == (2, 2, 0.002)
 
 

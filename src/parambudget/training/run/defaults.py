@@ -232,8 +232,7 @@ def _by_optimizer(
         yield "warmup_steps", min(2_000, math.ceil(steps / 10)), "a tenth of the steps, at most 2,000"
         return
     yield "warmup_steps", min(500, math.ceil(steps / 50)), "a fiftieth of the steps, at most 500"
-    ramp = min(MOMENTUM_WARMUP_STEPS, math.ceil(steps / 10))
-    yield "momentum_warmup_steps", ramp, "a tenth of the steps, at most 300 as in nanochat"
+    yield "momentum_warmup_steps", min(MOMENTUM_WARMUP_STEPS, steps), "at most 300, as in nanochat"
     ratio = EMBEDDING_RATE_RATIO["tied" if tied else "untied"]
     embedding = float(f"{ratio * rate:.3g}")
     why = f"{ratio} times that of the matrices{' (the head is tied)' if tied else ''}: docs/training.md"
