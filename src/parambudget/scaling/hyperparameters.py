@@ -182,10 +182,10 @@ def peak_learning_rate(
     """The peak learning rate for a run of `tokens` in updates of `batch_tokens`, and why."""
     if optimizer == "muon":
         usual, highest = update_tokens(model, tokens)[0], HIGHEST_MUON_RATE
-        rate = muon_rate(model.dim, tokens, batch_tokens, usual, qk_norm=model.qk_norm is not None)
+        rate = muon_rate(model.dim, tokens, batch_tokens, usual, qk_norm=model.qk_norm != "none")
         reason = (
             f"rule for Muon: dim={model.dim}, {format_count(tokens)} tokens in updates of {batch_tokens:,}"
-            + (", QK-norm" if model.qk_norm else "")
+            + (", QK-norm" if model.qk_norm != "none" else "")
         )
     else:
         rate, highest = step_law_rate(body(model), tokens).value, HIGHEST_LEARNING_RATE
