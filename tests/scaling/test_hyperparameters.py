@@ -155,21 +155,18 @@ def test_nonsense_is_refused(refused):
 
 
 def test_muons_rate_transfers_over_width_length_and_batch():
-    rate = muon_rate(1024, 1e9, 2**18, 2**18, qk_norm=True)
-    assert muon_rate(4096, 1e9, 2**18, 2**18, qk_norm=True) == pytest.approx(rate / 2)
-    assert muon_rate(1024, 1e9, 2**16, 2**18, qk_norm=True) == pytest.approx(rate / 2)
-    assert muon_rate(1024, 32e9, 2**18, 2**18, qk_norm=True) == pytest.approx(rate * 32**-0.16)
+    rate = muon_rate(1024, 1e9, 2**18, 2**18)
+    assert muon_rate(4096, 1e9, 2**18, 2**18) == pytest.approx(rate / 2)
+    assert muon_rate(1024, 1e9, 2**16, 2**18) == pytest.approx(rate / 2)
+    assert muon_rate(1024, 32e9, 2**18, 2**18) == pytest.approx(rate * 32**-0.16)
 
 
 def test_muons_rate_is_the_best_one_of_the_small_runs_and_nanochats_at_scale():
-    for qk_norm, best in ((False, 0.01), (True, 0.02)):
-        small = muon_rate(128, 2**20, 2**12, 2**12, qk_norm=qk_norm)
-        assert small == pytest.approx(best, rel=0.15)
-        at_scale = muon_rate(1280, 11e9, 2**19, 2**18, qk_norm=qk_norm)
-        assert at_scale == pytest.approx(0.1 / math.sqrt(1280), rel=0.25)
+    assert muon_rate(128, 2**20, 2**12, 2**12) == pytest.approx(0.02, rel=0.15)
+    assert muon_rate(1280, 11e9, 2**19, 2**18) == pytest.approx(0.1 / math.sqrt(1280), rel=0.25)
 
 
 @pytest.mark.parametrize("quantities", [(0, 1e9, 1, 1), (64, 0, 1, 1), (64, 1e9, 0, 1), (64, 1e9, 1, -1)])
 def test_muons_rate_refuses_what_is_not_positive(quantities):
     with pytest.raises(InputError):
-        muon_rate(*quantities, qk_norm=False)
+        muon_rate(*quantities)

@@ -286,15 +286,6 @@ def test_the_learning_rate_of_muon_lies_between_published_recipes():
     assert untied.embedding_learning_rate == pytest.approx(20 * untied.learning_rate, rel=0.01)
 
 
-def test_qk_norm_allows_a_hotter_rate_in_a_short_run():
-    given = {"batch_size": 8, "gradient_accumulation_steps": 1, "steps": 100}
-    rates = [
-        with_train_defaults(given, small_model(qk_norm=kind), 10**6, on_cpu=True).config.learning_rate
-        for kind in ("none", "head")
-    ]
-    assert 1.5 * rates[0] < rates[1] <= 0.02
-
-
 def test_the_embeddings_rate_follows_a_rate_that_was_given():
     untied = small_model(**GPT_350M).replace(tied=False)
     config = with_train_defaults(RUN_350M | {"learning_rate": 0.01}, untied, 10**12, on_cpu=False).config

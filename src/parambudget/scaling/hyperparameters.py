@@ -152,14 +152,12 @@ MUON_ANCHOR: Final = 0.057
 (Karpathy 2025: 0.02 for orthogonal updates, that is 0.1 / sqrt(dim) here, at 524,288 tokens an update and
 models of 0.5B to 2B parameters), by the square root of the batch."""
 MUON_ANCHOR_TOKENS: Final = 1.3e10
-MUON_EXPONENT: Final = {"without QK-norm": 0.074, "with QK-norm": 0.16}
-"""How much hotter shorter runs are: from the anchor to the best rates for 1M body parameters and 1M tokens,
-0.01 and 0.02 (docs/training.md)."""
+MUON_EXPONENT: Final = 0.16
+"""How much hotter shorter runs are: from the anchor to the best rate for 1M body parameters and 1M tokens,
+0.02 (docs/training.md)."""
 
 
-def muon_rate(
-    dim: int, tokens: float, batch_tokens: float, usual_batch_tokens: float, *, qk_norm: bool
-) -> float:
+def muon_rate(dim: int, tokens: float, batch_tokens: float, usual_batch_tokens: float) -> float:
     """Peak learning rate for Muon, whose updates have the root mean square 0.2 x rate per element.
 
     It follows 1 / sqrt(dim), as updates by orthogonal matrices do; a small negative power of the tokens of
@@ -171,8 +169,7 @@ def muon_rate(
         require_positive(batch_tokens, "batch_tokens"),
         require_positive(usual_batch_tokens, "usual_batch_tokens"),
     )
-    exponent = MUON_EXPONENT["with QK-norm" if qk_norm else "without QK-norm"]
-    by_length = (MUON_ANCHOR_TOKENS / trained) ** exponent
+    by_length: float = (MUON_ANCHOR_TOKENS / trained) ** MUON_EXPONENT
     return MUON_ANCHOR / math.sqrt(width) * by_length * math.sqrt(batch / usual)
 
 
@@ -182,10 +179,9 @@ def peak_learning_rate(
     """The peak learning rate for a run of `tokens` in updates of `batch_tokens`, and why."""
     if optimizer == "muon":
         usual, highest = update_tokens(model, tokens)[0], HIGHEST_MUON_RATE
-        rate = muon_rate(model.dim, tokens, batch_tokens, usual, qk_norm=model.qk_norm != "none")
+        rate = muon_rate(model.dim, tokens, batch_tokens, usual)
         reason = (
             f"rule for Muon: dim={model.dim}, {format_count(tokens)} tokens in updates of {batch_tokens:,}"
-            + (", QK-norm" if model.qk_norm != "none" else "")
         )
     else:
         rate, highest = step_law_rate(body(model), tokens).value, HIGHEST_LEARNING_RATE
