@@ -404,10 +404,15 @@ def test_every_setting_that_was_filled_in_has_its_reason(given):
     assert all(completed.reasons.values())
 
 
-def test_what_is_filled_in_is_what_a_config_has_by_itself():
-    completed = with_train_defaults({}, small_model(), 10**6, on_cpu=True).config
+@pytest.mark.parametrize(
+    ("optimizer", "chosen"),
+    [("adamw", {"optimizer"}), ("muon", {"momentum_warmup_steps", "embedding_learning_rate", "beta1"})],
+)
+def test_what_is_filled_in_is_what_a_config_has_by_itself_but_for_the_recipe_of_muon(optimizer, chosen):
+    completed = with_train_defaults({"optimizer": optimizer}, small_model(), 10**6, on_cpu=True).config
     fields, values = TRAIN_FIELDS.items(), completed.model_dump()
-    assert all(values[name] == field.default for name, field in fields if not field.is_required())
+    others = {name for name, field in fields if not field.is_required() and values[name] != field.default}
+    assert others == chosen
 
 
 @pytest.mark.parametrize(
