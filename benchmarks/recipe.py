@@ -274,6 +274,8 @@ BEFORE = {
 }  # fmt: skip
 """The default before there were groups: Step Law's rate for all of them."""
 ADAMW_RATES = {"tiny": (1e-3, 2e-3, 4e-3), "1M": (1.25e-3, 2.5e-3, 5e-3)}
+RATES_WITH_EVERY_SEED = {"tiny", "1M"}
+"""Sizes of which twice and half the default's rate are made with every seed."""
 SEEDS = {"tiny": 2, "1M": 5, "10M": 5}
 LARGEST_LOSS_OVER_NANOCHAT = 0.02
 """Nats: a modern model with the default recipe may end so much higher."""
@@ -324,11 +326,11 @@ def confirm(sweep: Sweep, sizes: list[str]) -> None:
 
 
 def pairs_of(sweep: Sweep, size: str) -> list[Arm]:
-    """What is made with every seed; rates around the default's only where a run is short."""
+    """What is made with every seed."""
     chosen = [tuned_on_first(sweep, size, arms(size)) for arms in (adamw_arms, nanochat_arms)]
     tuned_away = {arm.name for arms in (adamw_arms, nanochat_arms) for arm in arms(size)}
     tuned_away -= {arm.name for arm in chosen}
-    if size not in ADAMW_RATES:
+    if size not in RATES_WITH_EVERY_SEED:
         tuned_away |= {"rate x2", "rate x0.5"}
     return [arm for arm in confirming_arms(size) if arm.name not in tuned_away]
 
@@ -338,22 +340,20 @@ def print_verdicts(sweep: Sweep, sizes: list[str]) -> None:
     print("\nDifferences in nats; below 0 the default is better.")
     for size in sizes:
         seeds = range(1, 1 + SEEDS.get(size, 2))
-        arms = {arm.name: arm for arm in confirming_arms(size)}
-
-        def of(name: str, size: str = size, seeds: range = seeds, arms: dict[str, Arm] = arms) -> list[float]:
-            return [sweep.loss(Run(size, arms[name], seed)) for seed in seeds]
-
+        losses = {
+            arm.name: [sweep.loss(Run(size, arm, seed)) for seed in seeds] for arm in confirming_arms(size)
+        }
         adamw_best, nanochat = (
             tuned_on_first(sweep, size, ways(size)).name for ways in (adamw_arms, nanochat_arms)
         )
-        default, modern, most = of("default"), of("default, modern"), LARGEST_LOSS_OVER_NANOCHAT
+        default, modern, most = losses["default"], losses["default, modern"], LARGEST_LOSS_OVER_NANOCHAT
         print(f"\n{size}, {len(seeds)} seeds; best with the first one: {adamw_best}; {nanochat}")
-        verdict("lower than AdamW at its best rate in every pair", default, of(adamw_best), every=True)
-        verdict("lower than the default before in every pair", default, of("before"), every=True)
-        verdict(f"modern: mean at most {most} over nanochat-like", modern, of(nanochat), most=most)
+        verdict("lower than AdamW at its best rate in every pair", default, losses[adamw_best], every=True)
+        verdict("lower than the default before in every pair", default, losses["before"], every=True)
+        verdict(f"modern: mean at most {most} over nanochat-like", modern, losses[nanochat], most=most)
         verdict("modern lower than the default in every pair", modern, default, every=True)
-        verdict("mean at twice the rate is not lower", default, of("rate x2"))
-        verdict("mean at half the rate is not lower", default, of("rate x0.5"))
+        verdict("mean at twice the rate is not lower", default, losses["rate x2"])
+        verdict("mean at half the rate is not lower", default, losses["rate x0.5"])
 
 
 def verdict(

@@ -148,13 +148,13 @@ def update_tokens(model: ModelConfig, tokens: int, steps: int | None = None) -> 
 
 
 MUON_ANCHOR: Final = 0.057
-"""sqrt(dim) x rate of a run of 13B tokens with the batch that the laws above propose for it: nanochat's
-(Karpathy 2025: 0.02 for orthogonal updates, that is 0.1 / sqrt(dim) here, at 524,288 tokens an update and
-models of 0.5B to 2B parameters), by the square root of the batch."""
+"""sqrt(dim) x rate of a run of 13B tokens with the batch that the laws above propose for it. Chosen, not
+measured, on the cool side: nanochat has 0.1 (Karpathy 2025: 0.02 for orthogonal updates, at 524,288 tokens
+an update and 0.5B parameters), and Step Law, for AdamW, a little less than this."""
 MUON_ANCHOR_TOKENS: Final = 1.3e10
 MUON_EXPONENT: Final = 0.16
-"""How much hotter shorter runs are: from the anchor to the best rate for 1M body parameters and 1M tokens,
-0.02 (docs/training.md)."""
+"""How much hotter shorter runs are: from there to the best rate for 1M body parameters and 1M tokens, 0.02
+(docs/training.md)."""
 
 
 def muon_rate(dim: int, tokens: float, batch_tokens: float, usual_batch_tokens: float) -> float:
@@ -162,7 +162,7 @@ def muon_rate(dim: int, tokens: float, batch_tokens: float, usual_batch_tokens: 
 
     It follows 1 / sqrt(dim), as updates by orthogonal matrices do; a small negative power of the tokens of
     the run; and the square root of the batch, measured by the one that the laws above propose for the run.
-    Between the two scales that it was set with, nothing was measured.
+    It was measured at 1M body parameters alone.
     """
     width, trained = require_positive(dim, "dim"), require_positive(tokens, "tokens")
     batch, usual = (

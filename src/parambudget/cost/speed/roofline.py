@@ -77,14 +77,15 @@ def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str,
     """Expected seconds of one update, part by part; arrays where the sizes are."""
     n_tokens = step.batch_size * int(m.context_length)
     again = recomputation(m, step)
-    budgeted = attention_seconds(m, profile, recompute=True, mask_documents=step.mask_documents)
     attention = attention_seconds(
         m, profile, recompute=step.gradient_checkpointing, mask_documents=step.mask_documents
     )
-    is_attended_again = again.reaches("all but matmuls")
+    if step.activation_memory_budget < 1:
+        budgeted = attention_seconds(m, profile, recompute=True, mask_documents=step.mask_documents)
+        attention = attention + again.reaches("all but matmuls") * (budgeted - attention)
     micro = {
         "matmuls": _matmul_total(m, step, profile, n_tokens, again),
-        "attention": step.batch_size * (attention + is_attended_again * (budgeted - attention)),
+        "attention": step.batch_size * attention,
         "elementwise": _elementwise(m, step, profile, n_tokens, again),
         "loss": _loss(m, step, profile, n_tokens),
         "weights": _weights(m, step, profile),

@@ -32,8 +32,8 @@ FINAL_LEARNING_RATE: Final = 1e-5
 MOST_EVAL_TOKENS: Final = 2**18
 MOMENTUM_WARMUP_STEPS: Final = 300
 EMBEDDING_RATE_RATIO: Final = {"tied": 4, "untied": 20}
-"""Of the embedding's rate to that of the matrices, beside Muon: measured for a tied one, nanochat's for one
-that is not also the output head."""
+"""Of the embedding's rate to that of the matrices, beside Muon: the best one tried where the head is tied;
+where it is not, that of the nanochat-like recipe, the only one tried (docs/training.md)."""
 MUON_BETA1: Final = 0.8
 """Of AdamW for what Muon does not train."""
 MICRO_STEP_TOKENS: Final = {"cpu": 2**10, "accelerator": 2**14}
