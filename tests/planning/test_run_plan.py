@@ -311,3 +311,50 @@ def test_settings_that_are_none_are_one_line(way, says):
     machine = pb.machine("h100", gpus=way.get("gpus", 1))
     with pytest.raises(InputError, match=re.escape(says)):
         pb.plan("gpt2", machine, **{name: value for name, value in way.items() if name != "gpus"})
+
+
+class TestWhereTheLawsEnd:
+    """Of rates and batches: the law that took over is named, and one line says where the other one ends."""
+
+    def test_a_large_model_on_a_long_text(self):
+        model = pb.model("llama-3-8b", context_length=8192)
+        plan = plan_run(model, machine_for("h100", gpus=64), Goal(tokens=15 * 10**12), {"optimizer": "adamw"})
+        assert plan.learning_rate == pytest.approx(3e-4, rel=0.1)
+        assert plan.why_learning_rate.startswith("as in published runs of 6.98B")
+        assert "; never more than 4,194,304)" in plan.why_batch
+        of_laws = [line for line in plan.warnings if line.startswith(("learning rate: ", "batch: "))]
+        assert [line.split(" outside ")[0] for line in of_laws] == [
+            "learning rate: 6.98B body parameters and 15T tokens are", "batch: 15T tokens are",
+        ]  # fmt: skip
+        assert set(of_laws) <= set(plan.as_dict()["warnings"])
+
+    def test_a_short_run(self):
+        plan = planned(Goal(hours=1.5), {"optimizer": "adamw"})
+        told = [line for line in plan.warnings if line.startswith("learning rate: ")]
+        assert len(told) == 1
+        assert told[0].endswith("(59M to 1.074B body parameters, 4B to 100B tokens); its end is held")
+
+    def test_within_the_laws_nothing_is_said(self):
+        plan = planned(Goal(tokens=7 * 10**9), {"optimizer": "adamw"})
+        assert not any(line.startswith(("learning rate: ", "batch: ")) for line in plan.warnings)
+
+    def test_muons_rule_was_measured_on_one_small_model(self):
+        told = [line for line in planned(Goal(tokens=7 * 10**9)).warnings if "rate" in line]
+        assert told == [
+            "learning rate: Muon's rule was measured at 1.05M body parameters alone, and this model has "
+            "308.3M"
+        ]
+
+    def test_a_batch_that_is_given_needs_no_law(self):
+        plan = planned(Goal(tokens=10**9), GIVEN)
+        assert plan.why_batch == "given"
+        assert not any(line.startswith("batch: ") for line in plan.warnings)
+
+    def test_the_reason_for_the_batch_has_the_tokens_of_the_update(self):
+        """A sequence on each of 1,024 GPUs is more than the laws' largest batch."""
+        model = pb.model("llama-3-8b", context_length=8192)
+        plan = plan_run(model, machine_for("h100", gpus=1024), Goal(tokens=15 * 10**12))
+        assert plan.speed.update_tokens == 2**23
+        assert plan.why_batch.endswith("; executed as 8,388,608: 1 micro-step of 1 × 8,192 on 1,024 devices")
+        few = plan_run(model, machine_for("h100", gpus=64), Goal(tokens=15 * 10**12))
+        assert "executed" not in few.why_batch

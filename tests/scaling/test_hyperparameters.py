@@ -1,11 +1,16 @@
 """Repetition, learning rate and batch: published figures and properties."""
 
+import importlib.util
+import json
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from support.steps import step_of
 
 import parambudget as pb
 from parambudget.arch.presets.registry import preset
@@ -14,11 +19,17 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.errors import InputError
 from parambudget.scaling.hyperparameters import (
     DEEPSEEK,
+    HIGHEST_LEARNING_RATE,
+    PUBLISHED_RUNS,
     STEP_LAW,
+    USUAL_RATE,
+    adamw_rate,
     batch_tokens,
+    executed_batch,
     muon_rate,
     peak_learning_rate,
     step_law_rate,
+    update_tokens,
     whole_updates,
 )
 from parambudget.scaling.loss import (
@@ -148,6 +159,7 @@ def test_outside_its_range_a_suggestion_says_so():
     [
         lambda: epochs(0, 1e9), lambda: effective_tokens(1e9, -1), lambda: worth_of_next_token(math.nan, 1),
         lambda: repetition_warning(1e9, 0), lambda: step_law_rate(0, 1e9), lambda: step_law_rate(1e9, -1.0),
+        lambda: adamw_rate(0, 1e9), lambda: adamw_rate(1e9, math.inf),
         lambda: batch_tokens(0, 1e19), lambda: batch_tokens(1e9, 0), lambda: batch_tokens(1e9, math.inf),
     ],
 )  # fmt: skip
@@ -170,7 +182,7 @@ def test_muons_rate_is_the_best_one_of_the_small_runs_and_below_nanochats_at_sca
         dim=1280, n_layers=20, n_heads=10, vocab_size=65536, context_length=2048, tied=False, gated=False,
         activation="relu2",
     )  # fmt: skip
-    adamw, muon = (peak_learning_rate(model, 11_000_000_000, name, 2**19)[0] for name in ("adamw", "muon"))
+    adamw, muon = (peak_learning_rate(model, 11_000_000_000, name, 2**19).rate for name in ("adamw", "muon"))
     assert adamw < muon < 0.1 / math.sqrt(1280)
 
 
@@ -178,3 +190,174 @@ def test_muons_rate_is_the_best_one_of_the_small_runs_and_below_nanochats_at_sca
 def test_muons_rate_refuses_what_is_not_positive(quantities):
     with pytest.raises(InputError):
         muon_rate(*quantities)
+
+
+class TestAdamwsRate:
+    def test_inside_its_range_it_is_step_laws(self):
+        found = adamw_rate(302e6, 7e9)
+        assert found.rate == pytest.approx(step_law_rate(302e6, 7e9).value, rel=5e-3)
+        assert found.why == "Step Law for 302M non-embedding parameters and 7B tokens"
+        assert found.warning is None
+
+    def test_llama_3_8b_on_15t_tokens_has_about_the_rate_that_it_had(self):
+        """3e-4; Step Law, extrapolated 150 times in tokens, has 1.9e-3."""
+        found = peak_learning_rate(preset("llama-3-8b"), 15 * 10**12, "adamw", 2**22)
+        assert found.rate == pytest.approx(3e-4, rel=0.1)
+        assert found.why == "as in published runs of 6.98B non-embedding parameters and 15T tokens"
+        assert found.warning == (
+            "learning rate: 6.98B body parameters and 15T tokens are outside Step Law's range (59M to 1.074B "
+            "body parameters, 4B to 100B tokens); published runs take over"
+        )
+
+    def test_llama_2_7b_on_2t_tokens_has_about_the_rate_that_it_had(self):
+        assert adamw_rate(6.476e9, 2e12).rate == pytest.approx(3e-4, rel=0.25)
+
+    def test_below_its_range_the_end_of_step_law_is_held(self):
+        """308M parameters and 831M tokens; for a millionth of both AdamW's best rate is 2.5e-3, measured in
+        steps of a factor of 2 (docs/training.md)."""
+        found = adamw_rate(308.3e6, 830.9e6)
+        assert found.rate == pytest.approx(step_law_rate(308.3e6, 4e9).value, rel=5e-3)
+        assert found.why == (
+            "Step Law at the end of its range, for 308.3M non-embedding parameters and 830.9M tokens"
+        )
+        assert found.warning == (
+            "learning rate: 830.9M tokens are outside Step Law's range (59M to 1.074B body parameters, 4B to "
+            "100B tokens); its end is held"
+        )
+        assert 2.5e-3 / 2 < adamw_rate(1.05e6, 1.05e6).rate < 2.5e-3 * 2
+
+    def test_above_its_range_it_gives_way_step_by_step(self):
+        half_way = adamw_rate(302e6, 100e9 * math.sqrt(3))
+        ends = step_law_rate(302e6, 100e9).value, USUAL_RATE(302e6, 100e9 * math.sqrt(3))
+        assert half_way.rate == pytest.approx(math.sqrt(ends[0] * ends[1]), rel=5e-3)
+        assert half_way.why == (
+            f"between Step Law at the end of its range ({ends[0]:.2g}) and published runs ({ends[1]:.2g}), "
+            "for 302M non-embedding parameters and 173.2B tokens"
+        )
+        assert half_way.warning is not None
+        assert half_way.warning.endswith("; its end gives way to published runs")
+
+    def test_the_bound_is_named_where_it_is_applied(self):
+        found = adamw_rate(60e6, 90e9)
+        assert found.rate == HIGHEST_LEARNING_RATE
+        assert found.why.endswith("tokens says 0.012; never more than 0.005")
+        assert found.warning is None
+
+    def test_beyond_every_published_run_that_is_said_too(self):
+        found = adamw_rate(2e12, 1e14)
+        assert found.rate == pytest.approx(USUAL_RATE(4.017e11, 1.56e13), rel=5e-3)
+        assert found.warning is not None
+        assert found.warning.endswith(
+            "; published runs take over, of which none has 2T body parameters or 100T tokens "
+            f"({PUBLISHED_RUNS.fitted_on})"
+        )
+
+    @given(st.floats(1e4, 1e13), st.floats(1, 100), st.floats(1e5, 1e14))
+    def test_a_larger_model_never_has_a_higher_rate_for_the_same_tokens(self, size, times, tokens):
+        assert adamw_rate(size * times, tokens).rate <= adamw_rate(size, tokens).rate
+
+    @given(st.floats(1e4, 1e13), st.floats(1e5, 1e14))
+    @example(1.074e9, 1e11)
+    @example(302e6, 1e11)
+    @example(59e6, 4e9)
+    def test_nothing_jumps(self, size, tokens):
+        """The steepest stretch is where long runs of small models leave Step Law: some 15 % per 5 %."""
+        rate = adamw_rate(size, tokens).rate
+        for other in (adamw_rate(1.05 * size, tokens).rate, adamw_rate(size, 1.05 * tokens).rate):
+            assert abs(math.log(other / rate)) < 0.2
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The script that holds the suggestions against published runs."""
+    path = Path(__file__).parents[2] / "benchmarks" / "rates.py"
+    spec = importlib.util.spec_from_file_location("rates_benchmark", path)
+    script = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, spec.name, script)  # its dataclasses look themselves up
+        spec.loader.exec_module(script)
+        yield script
+
+
+class TestPublishedRates:
+    def test_four_of_five_rates_are_within_a_factor_of_2_of_the_one_that_was_used(self, script):
+        runs = script.published()
+        assert len(runs) == 121
+        assert script.share_within(run.rate_ratio for run in runs) >= 0.8
+
+    def test_every_run_has_a_source_and_every_source_a_run(self, script):
+        document = json.loads((script.HERE / "published_rates.json").read_text(encoding="utf-8"))
+        assert {run["source"] for run in document["runs"]} == document["sources"].keys()
+        assert all(source["where"] and source["what"] for source in document["sources"].values())
+
+    def test_the_models_have_the_parameters_of_their_names(self, script):
+        """Within 15 %: names are rounded, and some count no embeddings."""
+        sizes = {"GPT-3 175B": 175e9, "Llama 2 34B": 34e9, "DCLM 411M 1x": 411.6e6, "DCLM 1B 1x": 1439.8e6}
+        sizes |= {"OpenELM 270M": 270e6, "OpenELM 450M": 450e6, "OpenELM 1.1B": 1.1e9, "OpenELM 3B": 3e9}
+        sizes |= {"Qwen 1.8B": 1.84e9, "Qwen 14B": 14.2e9, "Salamandra 2B": 2.25e9, "Lucie 7B": 6.7e9}
+        sizes |= {"StarCoderBase 3B": 3e9, "StarCoderBase 7B": 7.3e9, "DeepSeek-Coder 33B": 33.3e9}
+        sizes |= {"LLM-jp-3 3.8B": 3.8e9, "LLM-jp-3 172B": 172e9}
+        found = {run.name: pb.count(run.model).total for run in script.published() if run.name in sizes}
+        assert found == pytest.approx(sizes, rel=0.15)
+
+    def test_the_law_of_published_runs_spans_them(self, script):
+        runs = [(pb.count(run.model).body, run.tokens) for run in script.published()]
+        for values, bounds in zip(zip(*runs, strict=True), PUBLISHED_RUNS.ranges.values(), strict=True):
+            assert (min(values), max(values)) == pytest.approx((bounds.low, bounds.high), rel=5e-3)
+
+    def test_a_ratio_above_2_or_below_a_half_is_a_miss(self, script):
+        assert script.share_within([1, 2, 0.5, 2.01, 0.49]) == 0.6
+
+
+class TestBatches:
+    def test_the_upper_bound_is_named(self):
+        found = update_tokens(preset("llama-3-8b"), 15 * 10**12)
+        assert (found.tokens, found.why) == (
+            2**22,
+            "about 4,194,304 tokens an update (Step Law says 19.36M, DeepSeek 19.4M tokens; never more than "
+            "4,194,304)",
+        )
+        assert found.warning == (
+            "batch: 15T tokens are outside Step Law's range (4B to 100B), 8.2e+23 FLOPs are outside "
+            "DeepSeek's range (1e+17 to 2e+19); extrapolated; never more than 4,194,304"
+        )
+
+    def test_the_lower_bound_is_named(self):
+        found = update_tokens(pb.model(dim=64, n_layers=2, n_heads=2, vocab_size=256), 10**6)
+        assert found.tokens == 2**12
+        assert found.why.endswith("; never fewer than 4,096)")
+        assert found.warning is not None
+        assert found.warning.endswith("; extrapolated; never fewer than 4,096")
+
+    def test_within_the_laws_nothing_is_said(self):
+        found = update_tokens(pb.model(dim=1024, n_layers=24, n_heads=16, intermediate_size=2688), 7 * 10**9)
+        assert found.why == ("about 262,144 tokens an update (Step Law says 242.6K, DeepSeek 542.8K tokens)")
+        assert found.warning is None
+
+    def test_what_is_executed_otherwise_is_said(self):
+        step = step_of(batch_size=1, gradient_accumulation_steps=1024, world_size=1024)
+        assert executed_batch(2**22, step, 8192) == (
+            "; executed as 8,388,608: 1 micro-step of 1 × 8,192 on 1,024 devices"
+        )
+        assert executed_batch(2**23, step, 8192) == ""
+
+
+class TestMuonsWarning:
+    def test_far_from_the_model_it_was_measured_on_one_line_says_so(self):
+        model = pb.model(dim=1024, n_layers=24, n_heads=16, intermediate_size=2688)
+        found = peak_learning_rate(model, 7 * 10**9, "muon", 2**18)
+        assert found.warning == (
+            "learning rate: Muon's rule was measured at 1.05M body parameters alone, and this model has "
+            "298.9M"
+        )
+
+    def test_near_it_nothing_is_said(self):
+        model = pb.model(dim=192, n_layers=4, n_heads=3, vocab_size=256)
+        assert peak_learning_rate(model, 10**6, "muon", 2**12).warning is None
+
+    def test_its_bound_is_named(self):
+        found = peak_learning_rate(
+            pb.model(dim=64, n_layers=2, n_heads=2, vocab_size=256), 10**6, "muon", 2**12
+        )
+        assert found.rate == 0.02
+        assert found.why.endswith("; never more than 0.02")

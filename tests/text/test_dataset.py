@@ -15,7 +15,7 @@ from parambudget.text.token_cache import token_data
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenWindows, permuted_index
 from parambudget.training.optimization.schedule import learning_rate
-from parambudget.training.run.defaults import with_train_defaults
+from parambudget.training.run.defaults import law_notices, with_train_defaults
 
 
 def texts(documents: tuple[Document, ...]) -> list[str]:
@@ -309,6 +309,34 @@ def test_the_batch_lies_between_the_two_laws():
         {"steps": 7_000_000_000 // 2**18}, small_model(**GPT_350M), 10**12, on_cpu=False
     )
     assert found.config.step.sequences_per_update * 1024 in (2**18, 2**19)
+
+
+def test_a_law_that_ends_before_the_run_is_told_unless_its_setting_was_given():
+    model, adamw = small_model(**GPT_350M), {"optimizer": "adamw"}
+    batch = {"batch_size": 16, "gradient_accumulation_steps": 16}
+
+    def told(n_tokens, given):
+        config = with_train_defaults(given, model, 10**12, on_cpu=False, tokens=n_tokens).config
+        return [line.split(" outside ")[0] for line in law_notices(config, model, given)]
+
+    short = 2**30  # a whole number of updates
+    assert told(7 * 10**9, adamw) == []
+    assert told(short, adamw) == ["learning rate: 1.074B tokens are", "batch: 1.074B tokens are"]
+    assert told(short, adamw | batch) == ["learning rate: 1.074B tokens are"]
+    assert told(short, adamw | {"learning_rate": 1e-3, "batch_size": 16}) == ["batch: 1.074B tokens are"]
+    assert told(short, adamw | batch | {"learning_rate": 1e-3}) == []
+    muon = told(7 * 10**9, {})
+    assert muon == [
+        "learning rate: Muon's rule was measured at 1.05M body parameters alone, and this model has 308.3M"
+    ]
+
+
+def test_the_reason_for_the_batch_has_the_tokens_of_the_update():
+    model = small_model(**GPT_350M | {"context_length": 1000})
+    found = with_train_defaults({}, model, 10**12, on_cpu=False, tokens=7 * 10**9)
+    update = found.config.step.tokens_per_update(1000)
+    assert update != 2**18
+    assert f"; executed as {update:,}: " in found.reasons["gradient_accumulation_steps"]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from parambudget.planning.budget import check_hours
 from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.step_search import NOTHING_GIVEN, fastest_step, least_memory_step
 from parambudget.scaling.hyperparameters import (
+    executed_batch,
     peak_learning_rate,
     training_tokens,
     update_tokens,
@@ -217,13 +218,14 @@ def plan_run(
     machine.
     """
     fields = read_step_fields(given, world_size=machine.world_size)
-    step, why_batch = _choose_step(model, machine, goal, fields)
+    step, why_batch, batch_warning = _choose_step(model, machine, goal, fields)
     speed, memory = throughput(model, step, machine.profile), training_memory(model, step)
     tokens, updates, why = _length(model, goal, speed)
     loss = _loss(model, goal, tokens)
-    rate, why_rate = peak_learning_rate(
+    suggested = peak_learning_rate(
         model, tokens, step.optimizer, step.tokens_per_update(model.context_length)
     )
+    of_laws = (warning for warning in (suggested.warning, batch_warning) if warning)
     hours = _hours(goal, speed, tokens)
     return RunPlan(
         breakdown=count(model), machine=machine, goal=goal, step=step,
@@ -234,8 +236,8 @@ def plan_run(
         cost=None if machine.price is None else rental_cost(hours, machine.price, machine.world_size),
         loss=loss,
         loss_range=_loss_range(model, goal, speed, tokens),
-        learning_rate=rate, why_learning_rate=why_rate, why_batch=why_batch,
-        warnings=(*loss.warnings, *warnings(model, machine, speed)),
+        learning_rate=suggested.rate, why_learning_rate=suggested.why, why_batch=why_batch,
+        warnings=(*loss.warnings, *warnings(model, machine, speed), *of_laws),
     )  # fmt: skip
 
 
@@ -248,18 +250,21 @@ def _chosen_fields(given: StepFields, machine: Machine) -> tuple[str, ...]:
 
 def _choose_step(
     model: ModelConfig, machine: Machine, goal: Goal, given: StepFields
-) -> tuple[StepConfig, str]:
-    """How to execute an update, and why it has as many sequences."""
+) -> tuple[StepConfig, str, str | None]:
+    """How to execute an update, why it has as many sequences, and where the laws behind that end."""
+    batch = None
     if "batch_size" in given and "gradient_accumulation_steps" in given:
-        sequences, why = given["batch_size"] * given["gradient_accumulation_steps"], "given"
+        sequences = given["batch_size"] * given["gradient_accumulation_steps"]
     else:
-        tokens = goal.tokens or training_tokens(model, goal.unique_tokens)[0]
-        update, why = update_tokens(model, tokens)
-        sequences = max(1, update // model.context_length)
+        batch = update_tokens(model, goal.tokens or training_tokens(model, goal.unique_tokens)[0])
+        sequences = max(1, batch.tokens // model.context_length)
     try:
-        return fastest_step(model, sequences, machine, given), why
+        step = fastest_step(model, sequences, machine, given)
     except InputError:
-        return least_memory_step(model, sequences, machine, given), why
+        step = least_memory_step(model, sequences, machine, given)
+    if batch is None:
+        return step, "given", None
+    return step, batch.why + executed_batch(batch.tokens, step, model.context_length), batch.warning
 
 
 def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int, str]:

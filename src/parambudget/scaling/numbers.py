@@ -19,12 +19,20 @@ class FittedRange:
 
     def warning(self, value: float, what: str) -> str | None:
         """One line when `value` lies outside, None when it lies within."""
-        if self.low <= value <= self.high:
+        if self.contains(value):
             return None
-        return f"{_format(value)} {what}: outside the law's range ({self}), extrapolated"
+        return f"{format_quantity(value)} {what}: outside the law's range ({self}), extrapolated"
+
+    def contains(self, value: float) -> bool:
+        """Whether the law holds at `value`."""
+        return self.low <= value <= self.high
+
+    def clamp(self, value: float) -> float:
+        """`value`, or the end of the range that is nearest to it."""
+        return min(self.high, max(self.low, value))
 
     def __str__(self) -> str:
-        return f"{_format(self.low)} to {_format(self.high)}"
+        return f"{format_quantity(self.low)} to {format_quantity(self.high)}"
 
 
 def require_positive(value: object, what: str) -> float:
@@ -60,6 +68,6 @@ def as_float(number: Size) -> Size:
     return number if isinstance(number, np.ndarray) else float(number)
 
 
-def _format(number: float) -> str:
+def format_quantity(number: float) -> str:
     """Counts as people write them; FLOPs of a whole run, which outgrow the letters, as powers of ten."""
     return format_count(number) if number < 1e16 else f"{number:.2g}"

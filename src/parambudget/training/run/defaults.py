@@ -7,7 +7,7 @@ nanochat    Karpathy 2025, scripts/base_train.py: rates per group, momentum that
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from parambudget.cost.memory.recompute import recomputation
 from parambudget.cost.step import OptimizerName, StepConfig, accumulation_steps, micro_batch_size
 from parambudget.errors import ConfigError
 from parambudget.scaling.hyperparameters import (
+    executed_batch,
     peak_learning_rate,
     training_tokens,
     update_tokens,
@@ -190,6 +191,18 @@ def settings_without_effect(resolved: ResolvedTrainConfig, model: ModelConfig) -
     return without_effect(_NO_EFFECT, given, _Run(resolved.config, model))
 
 
+def law_notices(config: TrainConfig, model: ModelConfig, given: Collection[str]) -> Iterator[str]:
+    """A sentence about each law that chose a setting and does not reach as far as this run. What is `given`,
+    no law has chosen."""
+    update = config.step.tokens_per_update(model.context_length)
+    tokens, found = config.steps * update, []
+    if "learning_rate" not in given:
+        found += [peak_learning_rate(model, tokens, config.step.optimizer, update).warning]
+    if not {"batch_size", "gradient_accumulation_steps"} <= set(given):
+        found += [update_tokens(model, tokens).warning]
+    return (warning for warning in found if warning)
+
+
 def _derived_settings(
     fields: Mapping[str, Any], model: ModelConfig, data_tokens: int, length: int, why_length: str, *,
     on_cpu: bool,
@@ -211,7 +224,8 @@ def _derived_settings(
     )
     steps = fields["steps"]
     optimizer: OptimizerName = fields.get("optimizer", TRAIN_FIELDS["optimizer"].default)
-    yield "learning_rate", *peak_learning_rate(model, steps * update, optimizer, update)
+    suggested = peak_learning_rate(model, steps * update, optimizer, update)
+    yield "learning_rate", suggested.rate, suggested.why
     final = min(FINAL_LEARNING_RATE, fields["learning_rate"])
     yield "final_learning_rate", final, "as in the runs behind Step Law"
     yield from _by_optimizer(optimizer, steps, fields["learning_rate"], tied=model.tied)
@@ -263,10 +277,12 @@ def _batch(
     fields: Mapping[str, Any], model: ModelConfig, length: int, kind: str
 ) -> Iterator[tuple[str, int, str]]:
     """Sequences per update as the laws have it, in micro-steps of a size that suits the device, and why."""
-    tokens, why = update_tokens(model, length, fields.get("steps"))
-    sequences = max(1, tokens // model.context_length)
+    batch = update_tokens(model, length, fields.get("steps"))
+    sequences = max(1, batch.tokens // model.context_length)
     most, steps = MICRO_STEP_TOKENS[kind], fields.get("gradient_accumulation_steps", 1)
     size = micro_batch_size(sequences, steps, at_most=most // model.context_length)
     steps = accumulation_steps(sequences, fields.get("batch_size", size))
+    step = StepConfig(batch_size=fields.get("batch_size", size), gradient_accumulation_steps=steps)
     yield "batch_size", size, f"at most {most:,} tokens a micro-step on this device"
+    why = batch.why + executed_batch(batch.tokens, step, model.context_length)
     yield "gradient_accumulation_steps", steps, why
