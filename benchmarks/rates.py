@@ -50,6 +50,7 @@ class PublishedRun:
 
     name: str
     source: str
+    publication: str
     model: ModelConfig
     tokens: int
     batch_tokens: int | None
@@ -86,10 +87,7 @@ def main() -> None:
     if parser.parse_args().fit:
         refit(runs)
         return
-    print("| run | parameters | tokens | batch | suggested | rate | suggested | ratio |")
-    print("|---|---|---|---|---|---|---|---|")
-    for run in runs:
-        print(row(run))
+    print(*table(runs), sep="\n")
     print()
     report(runs)
 
@@ -99,8 +97,8 @@ def published() -> list[PublishedRun]:
     document = json.loads((HERE / "published_rates.json").read_text(encoding="utf-8"))
     return [
         PublishedRun(
-            run["name"], run["source"], model_of(run["model"]), run["tokens"], run["batch_tokens"],
-            run["rate"],
+            run["name"], run["source"], document["sources"][run["source"]]["what"], model_of(run["model"]),
+            run["tokens"], run["batch_tokens"], run["rate"],
         )
         for run in document["runs"]
     ]  # fmt: skip
@@ -111,6 +109,12 @@ def model_of(shape: str | dict[str, Any]) -> ModelConfig:
     return pb.model(shape) if isinstance(shape, str) else pb.model(**shape)
 
 
+def table(runs: Sequence[PublishedRun]) -> list[str]:
+    """The table of docs/laws.md."""
+    head = "| run | parameters | tokens | batch | suggested | rate | suggested | ratio | source |"
+    return [head, "|---" * 9 + "|", *(row(run) for run in runs)]
+
+
 def row(run: PublishedRun) -> str:
     """A line of the table."""
     batch = "?" if run.batch_tokens is None else format_count(run.batch_tokens)
@@ -118,6 +122,7 @@ def row(run: PublishedRun) -> str:
     cells = (
         run.name, format_count(total(run.model)), format_count(run.tokens), batch,
         format_count(run.suggested_batch), f"{run.rate:.2g}", f"{suggestion:.2g}", f"{run.rate_ratio:.2f}",
+        run.publication,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -129,27 +134,33 @@ def share_within(ratios: Iterable[float]) -> float:
 
 
 def report(runs: Sequence[PublishedRun]) -> None:
-    """The shares within a factor of 2, of all runs and of groups."""
+    """Print the shares within a factor of 2."""
+    print(f"{'share within a factor of 2':40} {'runs':>5} {'rate':>6} {'batch':>6}")
+    for name, (n_runs, rate, batch) in shares(runs).items():
+        print(f"{name:40} {n_runs:5} {rate:6.0%} {'' if batch is None else f'{batch:6.0%}'}")
+
+
+def shares(runs: Sequence[PublishedRun]) -> dict[str, tuple[int, float, float | None]]:
+    """Of all runs and of groups: how many there are, and the shares of rates and of batches within a factor
+    of 2."""
     groups = {
         "all": runs,
         "without repetitions of GPT-3's rates": [run for run in runs if not run.repeats_gpt_3],
-        "below 1B parameters outside embeddings": [run for run in runs if body(run.model) < 1e9],
+        "below 1B body parameters": [run for run in runs if body(run.model) < 1e9],
         "1B to 10B": [run for run in runs if 1e9 <= body(run.model) < 1e10],
         "from 10B": [run for run in runs if body(run.model) >= 1e10],
         "inside Step Law's range": [run for run in runs if not STEP_LAW.outside(quantities(run))],
     }
-    print(f"{'share within a factor of 2':40} {'runs':>5} {'rate':>6} {'batch':>6}")
+    found: dict[str, tuple[int, float, float | None]] = {}
     for name, group in groups.items():
         batches = [run.suggested_batch / run.batch_tokens for run in group if run.batch_tokens]
         rates = share_within(run.rate_ratio for run in group)
-        print(f"{name:40} {len(group):5} {rates:6.0%} {share_within(batches):6.0%}")
-    of_laws = {
-        "Step Law alone, extrapolated": [step_law_rate(*both(run)).value for run in runs],
-        "DeepSeek's law alone, extrapolated": [deepseek_rate(run) for run in runs],
-    }
-    for name, rates in of_laws.items():
-        share = share_within(rate / run.rate for rate, run in zip(rates, runs, strict=True))
-        print(f"{name:40} {len(runs):5} {share:6.0%}")
+        found[name] = len(group), rates, share_within(batches)
+    alone = [step_law_rate(*both(run)).value / run.rate for run in runs]
+    found["Step Law alone, extrapolated"] = len(runs), share_within(alone), None
+    deepseek = [deepseek_rate(run) / run.rate for run in runs]
+    found["DeepSeek's law alone, extrapolated"] = len(runs), share_within(deepseek), None
+    return found
 
 
 def quantities(run: PublishedRun) -> dict[str, float]:

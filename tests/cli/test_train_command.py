@@ -65,6 +65,23 @@ def test_a_config_file_is_trained_as_it_says(here):
     assert (settings_of(here / "run")["seed"], settings_of(here / "run")["steps"]) == (7, 2)
 
 
+def test_laws_that_do_not_reach_as_far_as_the_run_are_named_below_its_settings(parambudget):
+    shared = ("train", "config.json", "--data", "text", *SETTINGS, "--optimizer", "adamw")
+    code, out, err = parambudget(*shared, "--out", "run")
+    assert (code, err) == (0, "")
+    told = re.search(r"^warning: learning rate: (.*?)\n\n", out, re.DOTALL | re.MULTILINE)
+    assert told is not None
+    assert " ".join(told[1].split()).endswith(
+        "are outside Step Law's range (59M to 1.074B body parameters, 4B to 100B tokens); its end is held"
+    )
+    assert "warning: batch" not in out, "it was given"
+    out = parambudget(*shared, "--out", "given", "--learning-rate", "0.001")[1]
+    assert "warning:" not in out
+    out = parambudget("train", "--out", "run", "--resume", "--steps", "3", "--device", "cpu")[1]
+    assert "step 3/3" in out
+    assert "warning:" not in out, "its settings are those of the run so far"
+
+
 def test_json_is_the_summary_and_nothing_else(here, parambudget):
     code, out, err = parambudget(
         "train", "config.json", "--data", "text", "--out", "run", "--json", *SETTINGS

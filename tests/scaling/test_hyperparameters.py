@@ -285,6 +285,14 @@ class TestPublishedRates:
         assert len(runs) == 121
         assert script.share_within(run.rate_ratio for run in runs) >= 0.8
 
+    def test_the_page_has_the_table_and_the_shares_of_today(self, script):
+        page = (script.HERE.parent / "docs" / "laws.md").read_text(encoding="utf-8")
+        runs = script.published()
+        assert "\n".join(script.table(runs)) in page
+        for name, shares in script.shares(runs).items():
+            cells = " | ".join("" if share is None else f"{share:.0%}" for share in shares[1:])
+            assert f"{shares[0]} | {cells} |".replace("%", " %").replace("|  |", "| |") in page, name
+
     def test_every_run_has_a_source_and_every_source_a_run(self, script):
         document = json.loads((script.HERE / "published_rates.json").read_text(encoding="utf-8"))
         assert {run["source"] for run in document["runs"]} == document["sources"].keys()

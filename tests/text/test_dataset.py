@@ -15,7 +15,7 @@ from parambudget.text.token_cache import token_data
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenWindows, permuted_index
 from parambudget.training.optimization.schedule import learning_rate
-from parambudget.training.run.defaults import law_notices, with_train_defaults
+from parambudget.training.run.defaults import law_warnings, with_train_defaults
 
 
 def texts(documents: tuple[Document, ...]) -> list[str]:
@@ -317,7 +317,7 @@ def test_a_law_that_ends_before_the_run_is_told_unless_its_setting_was_given():
 
     def told(n_tokens, given):
         config = with_train_defaults(given, model, 10**12, on_cpu=False, tokens=n_tokens).config
-        return [line.split(" outside ")[0] for line in law_notices(config, model, given)]
+        return [line.split(" outside ")[0] for line in law_warnings(config, model, given)]
 
     short = 2**30  # a whole number of updates
     assert told(7 * 10**9, adamw) == []

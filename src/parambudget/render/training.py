@@ -181,7 +181,7 @@ def _no_bits_per_byte(data: TokenData) -> str:
 
 
 def settings_table(completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
-    """Every setting, with the reason for those that were not given."""
+    """Every setting, with the reason for those that were not given, and where the laws behind them end."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("setting", "value", "why"):
         table.add_column(heading)
@@ -193,7 +193,8 @@ def settings_table(completed: ResolvedTrainConfig, model: ModelConfig) -> Group:
     n_tokens = config.steps * update_tokens
     tokens = f"{format_count(n_tokens)} {plural(n_tokens, 'token')}"
     updates = f"{count_phrase(config.steps, 'update')} of {count_phrase(update_tokens, 'token')}"
-    return Group("", table, "", f"{updates}: {tokens}", "")
+    warnings = [Text(f"warning: {warning}") for warning in completed.warnings]
+    return Group("", table, "", *warnings, *([""] if warnings else []), f"{updates}: {tokens}", "")
 
 
 def mixture_table(data: TokenData, completed: ResolvedTrainConfig, model: ModelConfig) -> Group:

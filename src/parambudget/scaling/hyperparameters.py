@@ -321,7 +321,8 @@ def adamw_rate(
         why = f"Step Law at the end of its range, for {of}{bound}"
         instead = "its end is held"
     elif share < 1:
-        why = f"between Step Law at the end of its range ({law:.2g}) and published runs ({usual:.2g}), for {of}"
+        why = f"between Step Law at the end of its range ({law:.2g}) and published runs ({usual:.2g}), "
+        why += f"for {of}"
         instead = "its end gives way to published runs"
     else:
         why = f"as in published runs of {of}"

@@ -145,6 +145,8 @@ class ResolvedTrainConfig:
     config: TrainConfig
     given: frozenset[str]
     reasons: dict[str, str]
+    warnings: tuple[str, ...] = ()
+    """Of the laws that chose a setting, a line for each that does not reach as far as this run."""
 
 
 def with_train_defaults(
@@ -191,9 +193,9 @@ def settings_without_effect(resolved: ResolvedTrainConfig, model: ModelConfig) -
     return without_effect(_NO_EFFECT, given, _Run(resolved.config, model))
 
 
-def law_notices(config: TrainConfig, model: ModelConfig, given: Collection[str]) -> Iterator[str]:
-    """A sentence about each law that chose a setting and does not reach as far as this run. What is `given`,
-    no law has chosen."""
+def law_warnings(config: TrainConfig, model: ModelConfig, given: Collection[str]) -> Iterator[str]:
+    """A line about each law that chose a setting and does not reach as far as this run. What is `given`, no
+    law has chosen."""
     update = config.step.tokens_per_update(model.context_length)
     tokens, found = config.steps * update, []
     if "learning_rate" not in given:

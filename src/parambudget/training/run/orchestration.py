@@ -24,7 +24,7 @@ from parambudget.training.loggers.trackers import OpenTracker, TrackedRun, track
 from parambudget.training.loop import NOTHING, TrainJob, train
 from parambudget.training.metrics import StepMetrics, TrainResult, run_config_path
 from parambudget.training.profiling.update_profile import require_profilable
-from parambudget.training.run.defaults import law_notices, settings_without_effect
+from parambudget.training.run.defaults import settings_without_effect
 from parambudget.training.run.forecast import predict_parts, predict_run
 from parambudget.training.run.repetition import repetition_notice
 from parambudget.training.run.request import RunOptions, RunRequest, RunStart, TrainEvents
@@ -166,8 +166,6 @@ def _prepare(
             states=states, on_status=events.on_status,
         )  # fmt: skip
     for notice in settings_without_effect(settings.resolved, model):
-        events.on_notice(notice)
-    for notice in law_notices(settings.resolved.config, model, given.merged_fields):
         events.on_notice(notice)
     if (repetition := repetition_notice(settings.resolved.config, model, data, text.path)) is not None:
         events.on_notice(repetition)

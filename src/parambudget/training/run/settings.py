@@ -14,7 +14,7 @@ from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
 from parambudget.training.run.autotune import settings_for_hours, settings_that_fit
-from parambudget.training.run.defaults import ResolvedTrainConfig, with_train_defaults
+from parambudget.training.run.defaults import ResolvedTrainConfig, law_warnings, with_train_defaults
 from parambudget.training.run.forecast import has_ample_room, machine_of, require_room
 from parambudget.training.run.requested import GIVEN, RequestedSettings
 from parambudget.training.run.state_reuse import ReusableState
@@ -84,7 +84,10 @@ def resolve_settings(
             states=states,
         )  # fmt: skip
         planned = {"hours": hours, "update_seconds": seconds}
-    resolved = replace(resolved, given=requested.given, reasons=_reasons(requested, why, resolved))
+    resolved = replace(
+        resolved, given=requested.given, reasons=_reasons(requested, why, resolved),
+        warnings=tuple(law_warnings(resolved.config, model, requested.merged_fields)),
+    )  # fmt: skip
     given = requested.given | frozenset(requested.provenance.get(GIVEN, requested.stored))
     return group.broadcast(ResolvedSettings(resolved, {**planned, GIVEN: sorted(given)}))
 
