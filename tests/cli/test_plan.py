@@ -149,6 +149,7 @@ def test_a_report_is_a_document_with_its_pictures(run, tmp_path):
     assert pictures == ["plan-sizes.png", "plan-memory.png", "plan-hours.png"]
     assert all((tmp_path / name).stat().st_size > 10_000 for name in pictures)
     assert told.splitlines() == [f"wrote {out}", *(f"wrote {tmp_path / name}" for name in pictures)]
+    assert "- learning rate: Muon's rule was measured at 1.05M body parameters alone" in text
 
 
 def test_a_plan_says_that_the_text_is_read_too_often_and_compares_it(run):
