@@ -172,16 +172,24 @@ def resize(
 
 def machine(
     gpu: str | None = None, *, gpus: int = 1, gpus_per_node: int | None = None,
-    dollars_per_hour: float | None = None,
+    dollars_per_hour: float | None = None, gpu_memory: str | int | None = None,
+    gpu_tflops: float | None = None, gpu_bandwidth: str | None = None,
 ) -> Machine:  # fmt: skip
     """What a run would be trained on: `machine("h100", gpus=8)`, "cpu", or without a name this machine.
 
     More GPUs than `gpus_per_node` (8 unless given) are several nodes of so many, connected by a network.
     `dollars_per_hour` is the price of one GPU, in place of a dated range.
+
+    A GPU that `ACCELERATORS` does not have is described by three figures: its memory (bytes or "24GB"), its
+    dense TFLOP/s in bfloat16 with 32-bit accumulation, and the bandwidth of its memory ("1008GB/s"; Gb/s are
+    bits). `gpu` is then a name to show. Or it has a row in gpus.toml of the config folder: docs/planning.md.
     """
     from parambudget.planning.machine import machine_for
 
-    return machine_for(gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=dollars_per_hour)
+    return machine_for(
+        gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=dollars_per_hour, gpu_memory=gpu_memory,
+        gpu_tflops=gpu_tflops, gpu_bandwidth=gpu_bandwidth,
+    )  # fmt: skip
 
 
 def plan(
@@ -568,7 +576,8 @@ def _style_elsewhere(verb: Callable[..., object], value: object) -> str:
 
 _MACHINE_KEYWORDS: Final = {
     "gpus": "gpus", "world_size": "gpus", "ranks": "gpus", "gpus_per_node": "gpus_per_node",
-    "dollars_per_hour": "dollars_per_hour", "price": "dollars_per_hour",
+    "dollars_per_hour": "dollars_per_hour", "price": "dollars_per_hour", "gpu_memory": "gpu_memory",
+    "gpu_tflops": "gpu_tflops", "gpu_bandwidth": "gpu_bandwidth",
 }  # fmt: skip
 """What `machine` takes, by the names that people give a verb for it."""
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 
@@ -203,3 +204,54 @@ def test_a_report_that_cannot_be_is_one_line_and_leaves_nothing(run, tmp_path, m
     assert (code, out) == (2, "")
     assert says in err
     assert list(tmp_path.iterdir()) == []
+
+
+OWN = ["--gpu-memory", "24GB", "--gpu-tflops", "82", "--gpu-bandwidth", "1008GB/s"]
+
+
+def test_a_gpu_described_by_flags_is_planned_for_in_every_command(run, tmp_path):
+    code, out, err = run("plan", *NOTE, "--gpu", "my card", *OWN, *BATCH, "--hours", 1.5, "--price", "0.5")
+    assert (code, err) == (0, "")
+    assert "machine   my card, 82 TFLOP/s dense bfloat16, 22.4 GiB\n" in out
+    assert "peak and bandwidth given, scaled from the constants of Hopper" in out
+    assert "cost      $0.75 at $0.5 an hour" in out
+    document = json.loads(run("solve", "--hours", 1, "--top", 1, "--gpu", "my card", *OWN, "--json")[1])
+    again = shlex.split(document["command"])
+    assert {"my card", "24GB", "82.0", "1008GB/s"} <= {*again}
+    assert json.loads(run(*again[1:], "--json")[1])["solutions"] == document["solutions"]
+    run("count", *NOTE, "-o", tmp_path / "now.json")
+    plan = tmp_path / "plan.md"
+    assert run("report", tmp_path / "now.json", "--target", "300M", *OWN, "--hours", 1, "-o", plan)[0] == 0
+    assert "machine: own GPU, 82 TFLOP/s dense bfloat16" in plan.read_text()
+    assert "| not known |" in plan.read_text()
+
+
+@pytest.mark.parametrize("command", [["plan", "gpt2"], ["solve", "--target", "9M"]])
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        (
+            OWN[:4],
+            "--gpu-memory and --gpu-tflops do not describe a GPU without --gpu-bandwidth; give all three",
+        ),
+        ([*OWN[:5], "1008gb/s"], "gpu_bandwidth '1008gb/s' is not a rate; use such as 1008GB/s (bytes)"),
+        ([*OWN, "--gpu", "m3 max"], "nothing is predicted for Apple's GPUs"),
+    ],
+)
+def test_figures_that_describe_no_gpu_are_one_line(run, command, figures, says):
+    code, out, err = run(*command, *figures)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err
+
+
+def test_no_training_is_proposed_where_the_trainer_refuses_the_gpu(run, tmp_path):
+    out = run("plan", "gpt2", "--gpu", "v100", "--hours", 1)[1]
+    assert "v100-16-sxm has no bfloat16: planned with its float16 peak" in out
+    assert "125 TFLOP/s dense float16" in out
+    assert "parambudget train" not in out
+    assert "no bfloat16" in run("solve", "--hours", 1, "--gpu", "t4", "--top", 1)[2]
+    run("count", *NOTE, "-o", tmp_path / "now.json")
+    plan = tmp_path / "plan.md"
+    run("report", tmp_path / "now.json", "--target", "300M", "--gpu", "v100", "--hours", 1, "-o", plan)
+    assert "parambudget train" not in plan.read_text()
+    assert "v100-16-sxm has no bfloat16" in plan.read_text()

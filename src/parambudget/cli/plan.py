@@ -9,6 +9,7 @@ import typer
 from parambudget import api
 from parambudget.arch.style import with_style
 from parambudget.cli._help import MORE_PANEL
+from parambudget.cli._machine import GpuFigures, with_gpu_figures
 from parambudget.cli._options import (
     JsonOption,
     SourceArgument,
@@ -29,6 +30,7 @@ MACHINE_PANEL = "The machine, its price and the text"
 
 
 @with_model_fields()
+@with_gpu_figures()
 @with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS.keys() - {"z_loss", "activation_memory_budget"}))
 def plan(
     source: SourceArgument = None,
@@ -75,6 +77,7 @@ def plan(
     ] = None,
     *,
     fields: dict[str, Any],
+    figures: GpuFigures,
     settings: dict[str, object],
 ) -> None:  # fmt: skip
     """Predict memory, speed, cost and loss of a training run. Exits with 1 if it does not fit.
@@ -91,7 +94,9 @@ def plan(
     in_file = read_source(source).train if source is not None else {}
     require_valid(in_file)
     completed = load(source, with_style(style, fields, complete=source))
-    machine = api.machine(gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=price)
+    machine = api.machine(
+        gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=price, **figures
+    )  # fmt: skip
 
     given = {name: in_file[name] for name in STEP_FLAGS if name in in_file} | settings
     # Speed and memory are comparable only at the same context.

@@ -176,6 +176,7 @@ class RunPlan(Tabular):
             "total": self.breakdown.total, "body": self.breakdown.body, "active": self.breakdown.active,
             "machine": {
                 "name": m.name, "gpus": m.world_size, "gpus_per_node": m.gpus_per_node,
+                "gpu_source": None if m.accelerator is None else m.accelerator.source,
                 "memory_bytes": m.memory_bytes,
                 "usable_share": USABLE_SHARE,
                 "dollars_per_hour": None if price is None else [price.low, price.high],

@@ -37,7 +37,8 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
             "settings": [
                 f"learning rate {plan.learning_rate:g}: {plan.why_learning_rate}", f"batch: {plan.why_batch}",
             ],
-            "warnings": answers.pop("warnings"), "next": [train_command(plan)],
+            "warnings": answers.pop("warnings"),
+            "next": [train_command(plan)] if plan.machine.has_bfloat16 else [],
         }  # fmt: skip
     lines = []
     for name, paragraphs in answers.items():

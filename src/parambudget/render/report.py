@@ -245,6 +245,8 @@ def _verification(report: Report) -> list[str]:
 
 
 def _train_commands(report: Report) -> list[str]:
+    if not report.current.machine.has_bfloat16:
+        return []
     lines = ["## Training commands", ""]
     for name, plan in report.options.items():
         lines += [f"{name}:", "", "```console", f"$ {train_command(plan)}", "```", ""]
