@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from parambudget.errors import InputError
 from parambudget.units import (
     count_phrase,
+    format_amount,
     format_byte_rate,
     format_bytes,
     format_count,
@@ -286,3 +287,10 @@ def test_a_rate_whose_unit_is_not_clear_is_refused(text):
 )
 def test_rates_are_printed_in_powers_of_1000(rate, text):
     assert format_byte_rate(rate) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [(0.0295, "0.0295"), (3.926, "3.93"), (99.9, "99.9"), (12345.6, "12,346")]
+)
+def test_an_estimate_has_three_digits_and_no_exponent(amount, text):
+    assert format_amount(amount) == text

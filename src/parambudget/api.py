@@ -174,11 +174,13 @@ def machine(
     gpu: str | None = None, *, gpus: int = 1, gpus_per_node: int | None = None,
     dollars_per_hour: float | None = None, gpu_memory: str | int | None = None,
     gpu_tflops: float | None = None, gpu_bandwidth: str | None = None,
+    grid_intensity: float | None = None,
 ) -> Machine:  # fmt: skip
     """What a run would be trained on: `machine("h100", gpus=8)`, "cpu", or without a name this machine.
 
     More GPUs than `gpus_per_node` (8 unless given) are several nodes of so many, connected by a network.
-    `dollars_per_hour` is the price of one GPU, in place of a dated range.
+    `dollars_per_hour` is the price of one GPU, in place of a dated range; `grid_intensity` is in grams of
+    CO2 equivalent per kWh, in place of the world's average.
 
     A GPU that `ACCELERATORS` does not have is described by three figures: its memory (bytes or "24GB"), its
     dense TFLOP/s in bfloat16 with 32-bit accumulation, and the bandwidth of its memory ("1008GB/s"; Gb/s are
@@ -188,7 +190,7 @@ def machine(
 
     return machine_for(
         gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=dollars_per_hour, gpu_memory=gpu_memory,
-        gpu_tflops=gpu_tflops, gpu_bandwidth=gpu_bandwidth,
+        gpu_tflops=gpu_tflops, gpu_bandwidth=gpu_bandwidth, grid_intensity=grid_intensity,
     )  # fmt: skip
 
 
@@ -578,6 +580,7 @@ _MACHINE_KEYWORDS: Final = {
     "gpus": "gpus", "world_size": "gpus", "ranks": "gpus", "gpus_per_node": "gpus_per_node",
     "dollars_per_hour": "dollars_per_hour", "price": "dollars_per_hour", "gpu_memory": "gpu_memory",
     "gpu_tflops": "gpu_tflops", "gpu_bandwidth": "gpu_bandwidth",
+    "grid_intensity": "grid_intensity",
 }  # fmt: skip
 """What `machine` takes, by the names that people give a verb for it."""
 

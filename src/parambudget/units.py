@@ -171,6 +171,11 @@ def format_bytes(size_bytes: float) -> str:
     return f"{gib(size_bytes):.1f} GiB"
 
 
+def format_amount(amount: float) -> str:
+    """An estimate in three digits, or in whole numbers from 100 on: "0.35", "3.93", "12,345"."""
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"
+
+
 def format_byte_rate(bytes_per_second: float) -> str:
     """Bytes per second, in powers of 1000: 1.008e12 is "1.01 TB/s", 672e9 is "672 GB/s"."""
     if bytes_per_second >= 1e12:

@@ -255,3 +255,34 @@ def test_no_training_is_proposed_where_the_trainer_refuses_the_gpu(run, tmp_path
     run("report", tmp_path / "now.json", "--target", "300M", "--gpu", "v100", "--hours", 1, "-o", plan)
     assert "parambudget train" not in plan.read_text()
     assert "v100-16-sxm has no bfloat16" in plan.read_text()
+
+
+def test_energy_and_emissions_stand_beside_the_dollars(run, tmp_path):
+    asked = ("plan", *NOTE, "--gpu", "h100", *BATCH, "--hours", 1.5)
+    line = (
+        "energy    0.982 kWh, 0.464 kg CO2e, assuming 85% of 700 W a GPU, PUE 1.1 and 473 g CO2e/kWh (world "
+        "average of 2024, Ember's Global Electricity Review 2025)"
+    )
+    assert line in run(*asked)[1]
+    assert (
+        "0.982 kWh, 0.0295 kg CO2e, assuming 85% of 700 W a GPU, PUE 1.1 and 30 g CO2e/kWh (given)"
+        in (run(*asked, "--grid-intensity", 30)[1])
+    )
+    assert re.search(r"kg CO2e +0.464 +0.464 \(0 %\)", run(*asked, "--compare", "gpt2-medium")[1])
+    assert "energy    not estimated: the power of own GPU is not known\n" in run("plan", *NOTE, *OWN)[1]
+    run("count", *NOTE, "-o", tmp_path / "now.json")
+    plan = tmp_path / "plan.md"
+    now = ("report", tmp_path / "now.json", "--target", "300M", "--gpu", "h100", "--hours", 2, "-o", plan)
+    assert run(*now, "--grid-intensity", 100)[0] == 0
+    assert "| dollars | kWh | kg CO2e |" in plan.read_text()
+    assert "| 5.90 | 1.31 | 0.131 |" in plan.read_text()
+    assert "85% of 700 W a GPU, PUE 1.1 and 100 g CO2e/kWh (given); board power: " in plan.read_text()
+
+
+@pytest.mark.parametrize(
+    ("intensity", "says"), [("-3", "is -3.0; use grams"), ("many", "should be a valid number")]
+)
+def test_a_grid_intensity_that_cannot_be_is_one_line(run, intensity, says):
+    code, out, err = run("plan", "gpt2", "--gpu", "h100", "--grid-intensity", intensity)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err

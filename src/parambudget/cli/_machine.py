@@ -1,8 +1,8 @@
-"""The flags that describe a GPU, with the same text in every command that has `--gpu`."""
+"""The flags that say more of a machine than its name, the same in every command that has `--gpu`."""
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Final, TypedDict, cast
+from typing import Annotated, Final, TypedDict
 
 import typer
 
@@ -10,12 +10,13 @@ from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._options import Command, with_flags
 
 
-class GpuFigures(TypedDict, total=False):
-    """What `api.machine` takes to describe a GPU; absent where it was not given."""
+class MachineFigures(TypedDict, total=False):
+    """What `api.machine` takes of these flags; absent where it was not given."""
 
     gpu_memory: str
     gpu_tflops: float
     gpu_bandwidth: str
+    grid_intensity: float
 
 
 def _flag(name: str, kind: type, metavar: str, text: str) -> inspect.Parameter:
@@ -33,10 +34,13 @@ _FIGURES: Final = [
 ]
 
 
-def with_gpu_figures() -> Callable[[Command], Command]:
-    """Give a command the flags that describe a GPU; it receives those that were used as `figures`."""
+_GRID: Final = _flag(
+    "grid_intensity", float, "G", "Grams of CO2 equivalent per kWh of electricity; unless given, 473: the "
+    "world average of 2024.",
+)  # fmt: skip
 
-    def parse(used: dict[str, object]) -> dict[str, object]:
-        return cast("dict[str, object]", GpuFigures(**used))  # type: ignore[typeddict-item]
 
-    return with_flags("figures", _FIGURES, parse)
+def with_machine_figures(*, energy: bool = False) -> Callable[[Command], Command]:
+    """Give a command the flags that describe a GPU, and with `energy` the one of its electricity; it receives
+    those that were used as `figures`."""
+    return with_flags("figures", [*_FIGURES, *([_GRID] if energy else [])], dict)

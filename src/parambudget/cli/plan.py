@@ -9,7 +9,7 @@ import typer
 from parambudget import api
 from parambudget.arch.style import with_style
 from parambudget.cli._help import MORE_PANEL
-from parambudget.cli._machine import GpuFigures, with_gpu_figures
+from parambudget.cli._machine import MachineFigures, with_machine_figures
 from parambudget.cli._options import (
     JsonOption,
     SourceArgument,
@@ -30,7 +30,7 @@ MACHINE_PANEL = "The machine, its price and the text"
 
 
 @with_model_fields()
-@with_gpu_figures()
+@with_machine_figures(energy=True)
 @with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS.keys() - {"z_loss", "activation_memory_budget"}))
 def plan(
     source: SourceArgument = None,
@@ -77,7 +77,7 @@ def plan(
     ] = None,
     *,
     fields: dict[str, Any],
-    figures: GpuFigures,
+    figures: MachineFigures,
     settings: dict[str, object],
 ) -> None:  # fmt: skip
     """Predict memory, speed, cost and loss of a training run. Exits with 1 if it does not fit.

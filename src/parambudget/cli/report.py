@@ -8,13 +8,13 @@ import typer
 
 from parambudget._install import install_advice
 from parambudget.cli._help import MORE_PANEL
-from parambudget.cli._machine import GpuFigures, with_gpu_figures
+from parambudget.cli._machine import MachineFigures, with_machine_figures
 from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.cli.verify import check_built_model
 from parambudget.formats.source import load
 
 
-@with_gpu_figures()
+@with_machine_figures(energy=True)
 @with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS))
 def report(
     source: Annotated[str, typer.Argument(metavar="MODEL", help="The current model: config file or preset.")],
@@ -54,7 +54,7 @@ def report(
         typer.Option(metavar="USD", help="Dollars per GPU and hour.", show_default="a dated range"),
     ] = None,
     *,
-    figures: GpuFigures,
+    figures: MachineFigures,
     settings: dict[str, object],
 ) -> None:  # fmt: skip
     """Write a report on resizing a model: counts, predictions, pictures, verification, commands.

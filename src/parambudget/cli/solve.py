@@ -14,7 +14,7 @@ from parambudget._files import write_json
 from parambudget._version import __version__
 from parambudget.arch.style import with_style
 from parambudget.cli._help import MORE_PANEL
-from parambudget.cli._machine import GpuFigures, with_gpu_figures
+from parambudget.cli._machine import MachineFigures, with_machine_figures
 from parambudget.cli._options import (
     JsonOption,
     StyleOption,
@@ -42,7 +42,7 @@ LATTICE_PANEL = "Search space (the lattice): 896, a list 64,128 or a range lo:hi
 
 
 @with_model_fields(as_axes=True)
-@with_gpu_figures()
+@with_machine_figures()
 @with_settings(STEP_FLAGS, {"batch_size": BUDGET_PANEL})
 def solve(
     target: Annotated[
@@ -146,7 +146,7 @@ def solve(
     ] = None,
     *,
     fields: dict[str, Any],
-    figures: GpuFigures,
+    figures: MachineFigures,
     settings: dict[str, object],
 ) -> None:
     """Find models of a given size or for a budget by exhaustive search, most usual shapes first.

@@ -331,7 +331,7 @@ DESCRIBED: Final = "`gpu_memory=24GB, gpu_tflops=82, gpu_bandwidth=1008GB/s`"
 
 def accelerators_by_word() -> dict[str, Accelerator]:
     """Every row by all that people call it, as `normalize_gpu_name` leaves it."""
-    rows = ACCELERATORS.values()
+    rows = [*ACCELERATORS.values()]
     # A name that two rows share means the first of them.
     known = {normalize_gpu_name(device): row for row in reversed(rows) for device in row.device_names}
     known |= {normalize_gpu_name(row.name.removeprefix("rtx-")): row for row in rows}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from parambudget.arch.config import ModelConfig
+from parambudget.cost.energy import check_grid_intensity
 from parambudget.cost.hardware import (
     DESCRIBED,
     Accelerator,
@@ -51,6 +52,8 @@ class Machine:
     """Of one accelerator's hour; None where none is known."""
     gpus_per_node: int = GPUS_PER_NODE
     """The most accelerators of a node; more are equal nodes of so many."""
+    grid_intensity: float | None = None
+    """Grams of CO2 equivalent per kWh of its electricity; None for the world's average."""
 
     @property
     def name(self) -> str:
@@ -113,6 +116,7 @@ def machine_for(
     gpu: str | None = None, *, gpus: int = 1, gpus_per_node: int | None = None,
     dollars_per_hour: float | None = None, gpu_memory: str | int | None = None,
     gpu_tflops: float | None = None, gpu_bandwidth: str | None = None,
+    grid_intensity: float | None = None,
 ) -> Machine:  # fmt: skip
     """The machine that a person means: `h100`, `cpu`, or without a name the one that this runs on.
 
@@ -132,6 +136,12 @@ def machine_for(
     price = None if dollars_per_hour is None else fixed_price(dollars_per_hour)
     figures = gpu_memory, gpu_tflops, gpu_bandwidth
     accelerator = _accelerator_for(gpu) if figures == (None, None, None) else _accelerator_of(gpu, *figures)
+    grid = None if grid_intensity is None else check_grid_intensity(grid_intensity)
+    if grid is not None and (accelerator is None or accelerator.board_watts is None):
+        raise InputError(
+            f"`grid_intensity={grid:g}` has no effect: no energy is estimated, as the power of "
+            f"{accelerator.name if accelerator else CPU} is not known; leave it out"
+        )
     if accelerator is None:
         if gpus > 1:
             raise InputError(f"`gpus={gpus}`, but no GPU was found on this machine; name one with `machine`")
@@ -142,7 +152,7 @@ def machine_for(
             )
         return Machine(None, profile_for(CPU), 1, main_memory_bytes(), price)
     price = price or known_price(accelerator)
-    one = Machine(accelerator, profile_for(accelerator), 1, accelerator.memory_bytes, price, per_node)
+    one = Machine(accelerator, profile_for(accelerator), 1, accelerator.memory_bytes, price, per_node, grid)
     return one.with_gpus(gpus)
 
 

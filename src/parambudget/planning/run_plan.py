@@ -7,6 +7,7 @@ from typing import Any
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Size
+from parambudget.cost.energy import Energy, training_energy
 from parambudget.cost.flops import flops_per_token, training_flops
 from parambudget.cost.memory.peak import MemoryBreakdown, training_memory
 from parambudget.cost.params import ParameterCount, count
@@ -91,6 +92,8 @@ class RunPlan(Tabular):
     """Wall time; the given hours, where they are given."""
     cost: Interval | None
     """US dollars; None where no price is known."""
+    energy: Energy | None
+    """Electricity and emissions; None where the power of the board is not known."""
     loss: LossEstimate
     loss_range: tuple[float, float]
     """Expected loss at both ends of the speed's interval, where the time is given."""
@@ -153,7 +156,9 @@ class RunPlan(Tabular):
 
     def _rows(self) -> list[dict[str, Any]]:
         ranges = {
-            "tokens_per_second": self.speed.tokens_per_second, "hours": self.hours, "dollars": self.cost
+            "tokens_per_second": self.speed.tokens_per_second, "hours": self.hours, "dollars": self.cost,
+            "kilowatt_hours": None if self.energy is None else self.energy.kilowatt_hours,
+            "kilograms_co2e": None if self.energy is None else self.energy.kilograms_co2e,
         }  # fmt: skip
         plain = {
             "parameters": self.breakdown.total, "fits": self.fits, "peak_bytes": self.memory.peak_bytes,
@@ -196,6 +201,7 @@ class RunPlan(Tabular):
             "unique_tokens": self.goal.unique_tokens, "epochs": self.epochs,
             "hours": self.hours._asdict(), "time_overhead": TIME_OVERHEAD,
             "dollars": None if self.cost is None else self.cost._asdict(),
+            "energy": None if self.energy is None else self.energy.as_dict(),
             "loss": {
                 "expected": self.loss.loss, "best": self.loss_range[0], "worst": self.loss_range[1],
                 "bits_per_byte": self.loss.bits_per_byte, "law": self.loss.law.name,
@@ -233,6 +239,7 @@ def plan_run(
         suggestions=() if machine.fits(memory.peak_bytes) else suggestions(model, step, machine, fields),
         speed=speed, tokens=tokens, updates=updates, why_tokens=why, hours=hours,
         cost=None if machine.price is None else rental_cost(hours, machine.price, machine.world_size),
+        energy=training_energy(hours, machine.accelerator, machine.world_size, machine.grid_intensity),
         loss=loss,
         loss_range=_loss_range(model, goal, speed, tokens),
         learning_rate=rate, why_learning_rate=why_rate, why_batch=why_batch,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from parambudget.arch.description import ffn_in_words, shape_in_words
+from parambudget.cost.energy import LOAD_SHARE, PUE, Energy
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.memory.peak import Phase
 from parambudget.cost.memory.recompute import recomputation
@@ -15,6 +16,7 @@ from parambudget.render.model import flags, memory_part_in_words
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.units import (
     count_phrase,
+    format_amount,
     format_bytes,
     format_count,
     format_flop_rate,
@@ -33,7 +35,8 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
     }  # fmt: skip
     if plan.fits:  # the speed of what cannot run is no answer
         answers |= {
-            "speed": _speed(plan), "run": _run(plan), "cost": _cost(plan), "loss": _loss(plan),
+            "speed": _speed(plan), "run": _run(plan), "cost": _cost(plan),
+            "energy": _energy(plan), "loss": _loss(plan),
             "settings": [
                 f"learning rate {plan.learning_rate:g}: {plan.why_learning_rate}", f"batch: {plan.why_batch}",
             ],
@@ -192,6 +195,30 @@ def _cost(plan: RunPlan) -> list[str]:
     ]
 
 
+def _energy(plan: RunPlan) -> list[str]:
+    energy = plan.energy
+    if energy is None:
+        what = plan.machine.accelerator.name if plan.machine.accelerator else "a processor"
+        return [f"not estimated: the power of {what} is not known"]
+    used = f"{_amount(energy.kilowatt_hours, 'kWh')}, {_amount(energy.kilograms_co2e, 'kg CO2e')}"
+    return [f"{used}, assuming {energy_assumptions(energy)}"]
+
+
+def energy_assumptions(energy: Energy) -> str:
+    """What an energy was computed from, in words."""
+    return (
+        f"{LOAD_SHARE:.0%} of {energy.board_watts:,g} W a GPU, PUE {PUE:g} and {energy.grid_intensity:,g} g "
+        f"CO2e/kWh ({energy.grid_source})"
+    )
+
+
+def _amount(amount: Interval, unit: str) -> str:
+    expected = f"{format_amount(amount.expected)} {unit}"
+    if amount.low == amount.high:
+        return expected
+    return f"{expected} ({format_amount(amount.low)} to {format_amount(amount.high)})"
+
+
 def _dollars(cost: Interval) -> str:
     if cost.low == cost.high:
         return f"${cost.expected:,.2f}"
@@ -231,6 +258,10 @@ def _comparison_rows(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple
     yield against("hours", [p.hours.expected for p in plans], lambda v: f"{v:.3g}")
     if all(p.cost for p in plans):
         yield against("dollars", [p.cost.expected for p in plans if p.cost], lambda v: f"{v:,.2f}")
+    if all(p.energy for p in plans):
+        energies = [p.energy for p in plans if p.energy]
+        yield against("kWh", [e.kilowatt_hours.expected for e in energies], format_amount)
+        yield against("kg CO2e", [e.kilograms_co2e.expected for e in energies], format_amount)
     yield (
         "expected loss",
         [
