@@ -250,7 +250,9 @@ def memory(
     fields = cast("StepFields", _own_step_names(memory, step))
     whole = as_model(source, {})
     if context is not None:
-        _check_context(whole, context)
+        from parambudget.planning.inference import check_context
+
+        check_context(whole, context)
     if mode == "training":
         return plan(
             whole if context is None else whole.replace(context_length=context), machine, **fields
@@ -267,14 +269,6 @@ def memory(
 def _with_context(model: ModelConfig, context_length: int) -> ModelConfig:
     """The model for another context, where that changes none of its parameters."""
     return model if model.position == "learned" else model.replace(context_length=context_length)
-
-
-def _check_context(of: ModelConfig, context: int) -> None:
-    """Raise `ConfigError` for a sequence that the model cannot have."""
-    most = of.context_length if of.position == "learned" else None
-    if type(context) is not int or context < 1 or (most is not None and context > most):
-        limit = "" if most is None else f", at most {most:,}: the model learned no positions beyond"
-        raise ConfigError(f"`context` is {shorten(repr(context))}; use a whole number above 0{limit}")
 
 
 def calibrate(device: str = "auto") -> DeviceProfile:

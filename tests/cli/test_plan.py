@@ -286,3 +286,41 @@ def test_a_grid_intensity_that_cannot_be_is_one_line(run, intensity, says):
     code, out, err = run("plan", "gpt2", "--gpu", "h100", "--grid-intensity", intensity)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert says in err
+
+
+def test_a_plan_of_inference_is_a_screen_and_a_document(run):
+    asked = ("plan", "llama-3-8b", "--inference", "--gpu", "4090", "--context-length", 2048)
+    code, out, err = run(*asked, "--batch-size", 4)
+    assert (code, err) == (0, "")
+    for said in (
+        "machine   rtx-4090, 24.0 GiB\n", "memory    fits: 16.7 GiB of 24.0 GiB",
+        "up to 27 sequences of 2,048", "in bfloat16 (`sample`",
+        "weights 15.0 GiB, cache of keys and values 1.0 GiB (4 sequences of 2,048 tokens)",
+    ):  # fmt: skip
+        assert said in out, said
+    assert "learning rate" not in out
+    document = json.loads(run(*asked, "--batch-size", 4, "--json")[1])
+    assert (document["mode"], document["fits"], document["largest_batch_size"]) == ("inference", True, 27)
+    assert document["memory"]["cache_bytes"] == 2**30
+    assert document["model"]["context_length"] == 8192
+    code, out, _ = run(*asked, "--batch-size", 400)
+    assert (code, "DOES NOT FIT" in out, "would fit: --batch-size 27\n" in out) == (1, True, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--hours", "3"], "--hours 3 has no effect: nothing is trained"),
+        (["--price", "2"], "--price 2 has no effect: how long it runs is not planned"),
+        (["--gpus", "8"], "--gpus 8 has no effect: a model generates on one GPU"),
+        (["--compare", "gpt2"], "--compare gpt2 has no effect: one model is planned at a time"),
+        (["--optimizer", "adamw"], "--optimizer adamw has no effect: it is how an update of training"),
+        (["--shard"], "--shard has no effect"),
+        (["--grid-intensity", "30"], "--grid-intensity 30 has no effect"),
+        (["--context-length", "2000"], "--context-length is 2000; use a whole number above 0, at most 1,024"),
+    ],
+)
+def test_flags_of_training_have_no_effect_on_inference(run, flags, says):
+    code, out, err = run("plan", "gpt2", "--inference", "--gpu", "h100", *flags)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err

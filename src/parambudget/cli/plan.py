@@ -24,6 +24,7 @@ from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.formats.source import load, read_source
 
 if TYPE_CHECKING:
+    from parambudget.arch.style import StyleName
     from parambudget.cost.step import StepFields
 
 MACHINE_PANEL = "The machine, its price and the text"
@@ -41,6 +42,11 @@ def plan(
         list[str] | None,
         typer.Option(metavar="MODEL", help="Compare with MODEL; can be repeated."),
     ] = None,
+    inference: Annotated[
+        bool,
+        typer.Option("--inference", help="Plan generation, not training: weights and KV cache, at "
+                     "--batch-size and --context-length."),
+    ] = False,
     as_json: JsonOption = False,
     gpu: Annotated[
         str | None,
@@ -91,6 +97,15 @@ def plan(
     from parambudget.training.run.defaults import require_valid
 
     require_model("plan", source, fields)
+    if inference:
+        asked = {
+            "hours": hours, "tokens": tokens, "law": law, "unique_tokens": unique_tokens,
+            "bytes_per_token": bytes_per_token, "dollars_per_hour": price, "gpus_per_node": gpus_per_node,
+            "gpus": None if gpus == 1 else gpus, "compare": " ".join(compare or []) or None,
+            **figures, **settings,
+        }  # fmt: skip
+        require_inference = {name: value for name, value in asked.items() if value is not None}
+        _plan_inference(source, style, fields, gpu, figures, require_inference, as_json=as_json)
     in_file = read_source(source).train if source is not None else {}
     require_valid(in_file)
     completed = load(source, with_style(style, fields, complete=source))
@@ -126,6 +141,30 @@ def plan(
         names = ["this model" if source is None else _display_name(source), *others]
         print_lines(["", *comparison(plans, names, terminal_width())])
     raise typer.Exit(not first.fits)
+
+
+def _plan_inference(
+    source: str | None, style: "StyleName | None", fields: dict[str, Any], gpu: str | None,
+    figures: MachineFigures, asked: dict[str, object], *, as_json: bool,
+) -> None:  # fmt: skip
+    """Plan generation instead, and exit."""
+    from parambudget.planning.inference import plan_inference, require_effect
+    from parambudget.render.inference import inference_screen
+    from parambudget.render.terminal import terminal_width
+
+    require_effect(asked)
+    # The tokens of a sequence: a position table of the model keeps its size.
+    context = fields.pop("context_length", None) if source is not None else None
+    completed = load(source, with_style(style, fields, complete=source))
+    for note in completed.notes:
+        typer.echo(f"note: {note}", err=True)
+    plan = plan_inference(
+        completed.model, api.machine(gpu, **figures), batch_size=cast("int", asked.get("batch_size", 1)),
+        context=context,
+    )  # fmt: skip
+    shown = replace(plan, suggestions=tuple(map(arguments_as_flags, plan.suggestions)))
+    print_json(shown.as_dict()) if as_json else print_lines(inference_screen(shown, terminal_width()))
+    raise typer.Exit(not plan.fits)
 
 
 def _display_name(source: str) -> str:

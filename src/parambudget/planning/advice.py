@@ -6,7 +6,7 @@ from typing import Final
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.layers import needs_mask, uses_eager_attention
 from parambudget.cost.hardware import ACCELERATORS, GIVEN
-from parambudget.cost.memory.peak import peak_bytes
+from parambudget.cost.memory.peak import peak_bytes, training_memory
 from parambudget.cost.own_gpus import ASSUMED_LINK_BYTES
 from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.speed.throughput import Throughput
@@ -152,6 +152,24 @@ def _other_optimizer(model: ModelConfig, step: StepConfig, machine: Machine) -> 
         yield f"`optimizer=muon`: {_comparison(model, step, unchanged, machine)}"
     elif (best := _best_step(model, step, machine, {"optimizer": "muon"})) is not None:
         yield f"`optimizer=muon, {_arguments(best)}`: {_comparison(model, step, best, machine)}"
+
+
+def no_way_to_fit(model: ModelConfig, step: StepConfig, machine: Machine) -> str:
+    """What is to be said where nothing that the trainer can do, on more GPUs either, makes a step fit."""
+    if machine.accelerator is None:
+        return (
+            "nothing that the trainer can do fits in the memory of this machine; a GPU or a smaller model may"
+        )
+    most = max((*_more_gpus(machine), machine.world_size))
+    sharded = step.replace(shard=True, world_size=most, gradient_accumulation_steps=most, batch_size=1)
+    parts = training_memory(model, sharded).parts if most > 1 else training_memory(model, step).parts
+    state = sum(parts[name] for name in ("weights", "gradients", "optimizer"))
+    gathered = parts["communication"]
+    return (
+        f"nothing that the trainer can do fits: sharded over {most:,} GPUs, weights, gradients and optimizer "
+        f"state take {format_bytes(state)} on each, and gathered layers {format_bytes(gathered)}; "
+        "models of this size are split by tensor, pipeline or expert parallelism, which it does not have"
+    )
 
 
 def warnings(model: ModelConfig, machine: Machine, speed: Throughput) -> Iterator[str]:

@@ -21,7 +21,7 @@ from parambudget.cost.speed.throughput import (
 )
 from parambudget.cost.step import NEVER_CHOSEN, STEP_FIELDS, StepConfig, StepFields, read_step_fields
 from parambudget.errors import InputError
-from parambudget.planning.advice import suggestions, warnings
+from parambudget.planning.advice import no_way_to_fit, suggestions, warnings
 from parambudget.planning.budget import check_hours
 from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.step_search import NOTHING_GIVEN, fastest_step, least_memory_step
@@ -232,18 +232,23 @@ def plan_run(
         model, tokens, step.optimizer, step.tokens_per_update(model.context_length)
     )
     hours = _hours(goal, speed, tokens)
+    fits = machine.fits(memory.peak_bytes)
+    would_fit = () if fits else suggestions(model, step, machine, fields)
     return RunPlan(
         breakdown=count(model), machine=machine, goal=goal, step=step,
         chosen=_chosen_fields(fields, machine),
         memory=memory, largest_batch_size=machine.largest_batch_size(model, step),
-        suggestions=() if machine.fits(memory.peak_bytes) else suggestions(model, step, machine, fields),
+        suggestions=would_fit,
         speed=speed, tokens=tokens, updates=updates, why_tokens=why, hours=hours,
         cost=None if machine.price is None else rental_cost(hours, machine.price, machine.world_size),
         energy=training_energy(hours, machine.accelerator, machine.world_size, machine.grid_intensity),
         loss=loss,
         loss_range=_loss_range(model, goal, speed, tokens),
         learning_rate=rate, why_learning_rate=why_rate, why_batch=why_batch,
-        warnings=(*loss.warnings, *warnings(model, machine, speed)),
+        warnings=(
+            *(() if fits or would_fit else [no_way_to_fit(model, step, machine)]),
+            *loss.warnings, *warnings(model, machine, speed),
+        ),
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The plan of a run as a screen: every figure with its interval, its convention and its assumptions."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from parambudget.arch.description import ffn_in_words, shape_in_words
@@ -8,6 +8,7 @@ from parambudget.cost.energy import LOAD_SHARE, PUE, Energy
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.memory.peak import Phase
 from parambudget.cost.memory.recompute import recomputation
+from parambudget.cost.params import ParameterCount
 from parambudget.cost.speed.throughput import TIME_OVERHEAD, Interval
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
@@ -43,6 +44,11 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
             "warnings": answers.pop("warnings"),
             "next": [train_command(plan)] if plan.machine.has_bfloat16 else [],
         }  # fmt: skip
+    return labelled_lines(answers, width)
+
+
+def labelled_lines(answers: Mapping[str, Iterable[str]], width: int) -> list[str]:
+    """Paragraphs behind the questions that they answer."""
     lines = []
     for name, paragraphs in answers.items():
         for i, text in enumerate(paragraphs):
@@ -79,12 +85,19 @@ def train_command(plan: RunPlan) -> str:
     return runnable_command("train", *words, processes=step.world_size, nodes=plan.machine.n_nodes)
 
 
-def _model(plan: RunPlan) -> list[str]:
-    m, counts = plan.model, plan.breakdown
+def parameters_in_words(counts: ParameterCount) -> str:
+    """How many a model has, and its shape."""
     active = f", {counts.active:,} used per token" if counts.active != counts.total else ""
-    return [
+    return (
         f"{counts.total:,} parameters ({counts.body:,} without embeddings and output head{active}): "
-        f"{shape_in_words(m)}, context {m.context_length:,}",
+        f"{shape_in_words(counts.model)}, context {counts.model.context_length:,}"
+    )
+
+
+def _model(plan: RunPlan) -> list[str]:
+    m = plan.model
+    return [
+        parameters_in_words(plan.breakdown),
         f"{format_count(flops_per_token(m))} FLOPs per training token in the full convention (attention over "
         f"the whole context), {format_count(flops_per_token(m, 'causal'))} causal (over earlier tokens only)",
     ]
