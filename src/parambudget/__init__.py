@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from parambudget.arch.fields import ModelFields
     from parambudget.arch.presets.registry import PRESETS, preset
     from parambudget.arch.presets.row import Preset
-    from parambudget.cost.formula import Formula
     from parambudget.cost.energy import Energy
+    from parambudget.cost.formula import Formula
     from parambudget.cost.hardware import ACCELERATORS, Accelerator
     from parambudget.cost.memory.peak import MemoryBreakdown
     from parambudget.cost.memory.state import InferenceMemory
