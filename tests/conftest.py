@@ -17,10 +17,11 @@ settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_calibration_of_ones_own(tmp_path_factory):
-    """What the person who runs the tests has measured on their machine changes no test."""
+def _nothing_of_ones_own(tmp_path_factory):
+    """What the person who runs the tests has measured and described on their machine changes no test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from parambudget.errors import InputError
 from parambudget.units import (
     count_phrase,
+    format_amount,
+    format_byte_rate,
     format_bytes,
     format_count,
     format_flop_rate,
@@ -18,6 +20,7 @@ from parambudget.units import (
     format_seconds,
     format_share,
     format_tolerance,
+    parse_byte_rate,
     parse_count,
     parse_size,
     parse_tolerance,
@@ -244,3 +247,50 @@ def test_a_number_of_things_has_the_noun_in_its_number(count: int, noun: str, te
 
 def test_a_printed_number_has_the_noun_of_what_is_printed():
     assert [plural(text, "epoch") for text in ("1", "1.2", "1K")] == ["epoch", "epochs", "epochs"]
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("1008GB/s", 1008e9), ("1.008 TB/s", 1008e9), ("400Gb/s", 50e9), ("400Gbps", 50e9),
+        ("400 Gbit/s", 50e9),
+        ("64GiB/s", 64 * 2**30), ("900GBps", 900e9), ("0.5TB/s", 5e11), ("1,008GB/s", 1008e9),
+    ],
+)  # fmt: skip
+def test_rates_are_in_bytes_and_a_small_b_is_a_bit(text, rate):
+    assert parse_byte_rate(text) == rate
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1008",
+        "1008GB",
+        "1008gb/s",
+        "400gbps",
+        "1008 GBit/s",
+        "-1GB/s",
+        "0GB/s",
+        "GB/s",
+        "1e99TB/s",
+        1008,
+        None,
+    ],
+)
+def test_a_rate_whose_unit_is_not_clear_is_refused(text):
+    with pytest.raises(InputError, match=r"use such as 1008GB/s \(bytes\) or 400Gb/s \(bits"):
+        parse_byte_rate(text)
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(1.008e12, "1.01 TB/s"), (672e9, "672 GB/s"), (12.5e9, "12.5 GB/s")]
+)
+def test_rates_are_printed_in_powers_of_1000(rate, text):
+    assert format_byte_rate(rate) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [(0.0295, "0.0295"), (3.926, "3.93"), (99.9, "99.9"), (12345.6, "12,346")]
+)
+def test_an_estimate_has_three_digits_and_no_exponent(amount, text):
+    assert format_amount(amount) == text

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from parambudget.arch.fields import ModelFields
     from parambudget.arch.presets.registry import PRESETS, preset
     from parambudget.arch.presets.row import Preset
+    from parambudget.cost.energy import Energy
     from parambudget.cost.formula import Formula
     from parambudget.cost.hardware import ACCELERATORS, Accelerator
     from parambudget.cost.memory.peak import MemoryBreakdown
@@ -89,6 +90,7 @@ __all__ = [
     "CurrentModel",
     "DeviceProfile",
     "Difference",
+    "Energy",
     "Evaluation",
     "Export",
     "Forecast",
@@ -164,6 +166,7 @@ _LAZY: Final = {
     "CurrentModel": "search.solutions",
     "DeviceProfile": "cost.speed.profile",
     "Difference": "nn.verify",
+    "Energy": "cost.energy",
     "Evaluation": "training.evaluation.results",
     "Export": "formats.equivalence",
     "Forecast": "search.solutions",

@@ -172,16 +172,26 @@ def resize(
 
 def machine(
     gpu: str | None = None, *, gpus: int = 1, gpus_per_node: int | None = None,
-    dollars_per_hour: float | None = None,
+    dollars_per_hour: float | None = None, gpu_memory: str | int | None = None,
+    gpu_tflops: float | None = None, gpu_bandwidth: str | None = None,
+    grid_intensity: float | None = None,
 ) -> Machine:  # fmt: skip
     """What a run would be trained on: `machine("h100", gpus=8)`, "cpu", or without a name this machine.
 
     More GPUs than `gpus_per_node` (8 unless given) are several nodes of so many, connected by a network.
-    `dollars_per_hour` is the price of one GPU, in place of a dated range.
+    `dollars_per_hour` is the price of one GPU, in place of a dated range; `grid_intensity` is in grams of
+    CO2 equivalent per kWh, in place of the world's average.
+
+    A GPU that `ACCELERATORS` does not have is described by three figures: its memory (bytes or "24GB"), its
+    dense TFLOP/s in bfloat16 with 32-bit accumulation, and the bandwidth of its memory ("1008GB/s"; Gb/s are
+    bits). `gpu` is then a name to show. Or it has a row in gpus.toml of the config folder: docs/planning.md.
     """
     from parambudget.planning.machine import machine_for
 
-    return machine_for(gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=dollars_per_hour)
+    return machine_for(
+        gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=dollars_per_hour, gpu_memory=gpu_memory,
+        gpu_tflops=gpu_tflops, gpu_bandwidth=gpu_bandwidth, grid_intensity=grid_intensity,
+    )  # fmt: skip
 
 
 def plan(
@@ -240,7 +250,9 @@ def memory(
     fields = cast("StepFields", _own_step_names(memory, step))
     whole = as_model(source, {})
     if context is not None:
-        _check_context(whole, context)
+        from parambudget.planning.inference import check_context
+
+        check_context(whole, context)
     if mode == "training":
         return plan(
             whole if context is None else whole.replace(context_length=context), machine, **fields
@@ -257,14 +269,6 @@ def memory(
 def _with_context(model: ModelConfig, context_length: int) -> ModelConfig:
     """The model for another context, where that changes none of its parameters."""
     return model if model.position == "learned" else model.replace(context_length=context_length)
-
-
-def _check_context(of: ModelConfig, context: int) -> None:
-    """Raise `ConfigError` for a sequence that the model cannot have."""
-    most = of.context_length if of.position == "learned" else None
-    if type(context) is not int or context < 1 or (most is not None and context > most):
-        limit = "" if most is None else f", at most {most:,}: the model learned no positions beyond"
-        raise ConfigError(f"`context` is {shorten(repr(context))}; use a whole number above 0{limit}")
 
 
 def calibrate(device: str = "auto") -> DeviceProfile:
@@ -568,7 +572,9 @@ def _style_elsewhere(verb: Callable[..., object], value: object) -> str:
 
 _MACHINE_KEYWORDS: Final = {
     "gpus": "gpus", "world_size": "gpus", "ranks": "gpus", "gpus_per_node": "gpus_per_node",
-    "dollars_per_hour": "dollars_per_hour", "price": "dollars_per_hour",
+    "dollars_per_hour": "dollars_per_hour", "price": "dollars_per_hour", "gpu_memory": "gpu_memory",
+    "gpu_tflops": "gpu_tflops", "gpu_bandwidth": "gpu_bandwidth",
+    "grid_intensity": "grid_intensity",
 }  # fmt: skip
 """What `machine` takes, by the names that people give a verb for it."""
 

@@ -73,6 +73,23 @@ def parse_bytes(text: str, what: str = "memory") -> int:
     return int(size)
 
 
+def parse_byte_rate(text: str, what: str = "bandwidth") -> float:
+    """Bytes per second: `1008GB/s` is 1008 * 10**9, `400Gb/s` (bits) an eighth of 400 * 10**9. The b tells
+    bytes from bits, so its case counts, and a number without a unit is refused."""
+    allowed = "use such as 1008GB/s (bytes) or 400Gb/s (bits, eight to a byte)"
+    if not isinstance(text, str):
+        raise InputError(f"{what} {shorten(repr(text))} has no unit; {allowed}")
+    match = re.fullmatch(r"([0-9.,_]+)\s*([kKMGT])(i?)(B|b|bit)(?:/s|ps)", text.strip())
+    number = _rational(match[1]) if match else None
+    if match is None or number is None or number <= 0:
+        raise InputError(f"{what} {shorten(text)!r} is not a rate; {allowed}")
+    power = "KMGT".index(match[2].upper()) + 1
+    rate = number * (1024 if match[3] else 1000) ** power / (1 if match[4] == "B" else 8)
+    if not 1 <= rate <= _LARGEST_COUNT:
+        raise InputError(f"{what} {shorten(text)!r} is out of range; {allowed}, at most 10^18 bytes")
+    return float(rate)
+
+
 def parse_tolerance(text: str | float | Fraction) -> Fraction:
     """An exact relative tolerance: `1%`, `0.01` or 0. A number of 1 or more without % is refused, as it could
     mean either."""
@@ -152,6 +169,18 @@ def format_bytes(size_bytes: float) -> str:
     if size_bytes < 2**30:
         return f"{size_bytes / 2**20:.1f} MiB"
     return f"{gib(size_bytes):.1f} GiB"
+
+
+def format_amount(amount: float) -> str:
+    """An estimate in three digits, or in whole numbers from 100 on: "0.35", "3.93", "12,345"."""
+    return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"
+
+
+def format_byte_rate(bytes_per_second: float) -> str:
+    """Bytes per second, in powers of 1000: 1.008e12 is "1.01 TB/s", 672e9 is "672 GB/s"."""
+    if bytes_per_second >= 1e12:
+        return f"{bytes_per_second / 1e12:.2f} TB/s"
+    return f"{bytes_per_second / 1e9:,.4g} GB/s"
 
 
 def format_flop_rate(flops_per_second: float) -> str:

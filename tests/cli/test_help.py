@@ -12,6 +12,7 @@ from parambudget.arch.synonyms import SYNONYMS
 from parambudget.cli._settings import STEP_FLAGS
 from parambudget.cli.main import COMMANDS, application
 from parambudget.cost.hardware import ACCELERATORS
+from parambudget.cost.own_gpus import own_gpus_file
 from parambudget.formats.hf.families.registry import FAMILIES
 from parambudget.training.config import TRAIN_FIELDS
 
@@ -258,6 +259,24 @@ class TestGpus:
         assert (row["name"], row["bf16_flops"]) == ("rtx-4090", 165.2e12)
         assert {"memory_bytes", "bandwidth_bytes_per_second", "link_bytes_per_second"} < row.keys()
         assert {"source", "read_on"} < row.keys()
+        assert (row["peak_dtype"], row["board_watts"]) == ("bfloat16", 450)
+
+    def test_a_float16_peak_is_marked(self, run):
+        out = run("gpus", "v100-16-sxm")[1]
+        assert "125 TFLOP/s*" in out
+        assert "* in float16: it has no bfloat16, and the bundled trainer refuses it" in out
+        assert "float16" not in run("gpus", "h100")[1]
+
+    def test_own_rows_stand_there_and_bad_ones_get_a_line_each(self, run, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        own_gpus_file().parent.mkdir()
+        own_gpus_file().write_text(
+            '[mine]\nmemory = "24GB"\ntflops = 82\nbandwidth = "1TB/s"\n[bad]\ntflops = 3\n[worse]\n'
+        )
+        code, out, err = run("gpus", "mine")
+        assert (code, err.count("\n")) == (0, 2)
+        assert f"{own_gpus_file()}: row 'bad': memory and bandwidth are missing" in err
+        assert f"mine: given in {own_gpus_file()}" in " ".join(out.split())
 
 
 class TestPrintedCommands:
@@ -287,8 +306,8 @@ class TestPrintedCommands:
     @pytest.mark.parametrize(
         ("line", "command"),
         [
-            ("plan gpt2 --gpu v100", "`uv run parambudget gpus` lists all"),
-            ("plan gpt2 --gpu v100", "`uv run --extra train parambudget calibrate` measures it"),
+            ("plan gpt2 --gpu v200", "`uv run parambudget gpus` lists all"),
+            ("plan gpt2 --gpu v200", "`uv run --extra train parambudget calibrate` measures it"),
             ("plan gpt2 --gpu cpu", "`uv run --extra train parambudget calibrate`"),
             ("gpus no-such-gpu", "`uv run parambudget gpus` for all"),
             ("presets no-such-preset", "`uv run parambudget presets` for all"),

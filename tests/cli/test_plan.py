@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 
@@ -204,3 +205,123 @@ def test_a_report_that_cannot_be_is_one_line_and_leaves_nothing(run, tmp_path, m
     assert (code, out) == (2, "")
     assert says in err
     assert list(tmp_path.iterdir()) == []
+
+
+OWN = ["--gpu-memory", "24GB", "--gpu-tflops", "82", "--gpu-bandwidth", "1008GB/s"]
+
+
+def test_a_gpu_described_by_flags_is_planned_for_in_every_command(run, tmp_path):
+    code, out, err = run("plan", *NOTE, "--gpu", "my card", *OWN, *BATCH, "--hours", 1.5, "--price", "0.5")
+    assert (code, err) == (0, "")
+    assert "machine   my card, 82 TFLOP/s dense bfloat16, 22.4 GiB\n" in out
+    assert "peak and bandwidth given, scaled from the constants of Hopper" in out
+    assert "cost      $0.75 at $0.5 an hour" in out
+    document = json.loads(run("solve", "--hours", 1, "--top", 1, "--gpu", "my card", *OWN, "--json")[1])
+    again = shlex.split(document["command"])
+    assert {"my card", "24GB", "82.0", "1008GB/s"} <= {*again}
+    assert json.loads(run(*again[1:], "--json")[1])["solutions"] == document["solutions"]
+    run("count", *NOTE, "-o", tmp_path / "now.json")
+    plan = tmp_path / "plan.md"
+    assert run("report", tmp_path / "now.json", "--target", "300M", *OWN, "--hours", 1, "-o", plan)[0] == 0
+    assert "machine: own GPU, 82 TFLOP/s dense bfloat16" in plan.read_text()
+    assert "| not known |" in plan.read_text()
+
+
+@pytest.mark.parametrize("command", [["plan", "gpt2"], ["solve", "--target", "9M"]])
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        (
+            OWN[:4],
+            "--gpu-memory and --gpu-tflops do not describe a GPU without --gpu-bandwidth; give all three",
+        ),
+        ([*OWN[:5], "1008gb/s"], "gpu_bandwidth '1008gb/s' is not a rate; use such as 1008GB/s (bytes)"),
+        ([*OWN, "--gpu", "m3 max"], "nothing is predicted for Apple's GPUs"),
+    ],
+)
+def test_figures_that_describe_no_gpu_are_one_line(run, command, figures, says):
+    code, out, err = run(*command, *figures)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err
+
+
+def test_no_training_is_proposed_where_the_trainer_refuses_the_gpu(run, tmp_path):
+    out = run("plan", "gpt2", "--gpu", "v100", "--hours", 1)[1]
+    assert "v100-16-sxm has no bfloat16: planned with its float16 peak" in out
+    assert "125 TFLOP/s dense float16" in out
+    assert "parambudget train" not in out
+    assert "no bfloat16" in run("solve", "--hours", 1, "--gpu", "t4", "--top", 1)[2]
+    run("count", *NOTE, "-o", tmp_path / "now.json")
+    plan = tmp_path / "plan.md"
+    run("report", tmp_path / "now.json", "--target", "300M", "--gpu", "v100", "--hours", 1, "-o", plan)
+    assert "parambudget train" not in plan.read_text()
+    assert "v100-16-sxm has no bfloat16" in plan.read_text()
+
+
+def test_energy_and_emissions_stand_beside_the_dollars(run, tmp_path):
+    asked = ("plan", *NOTE, "--gpu", "h100", *BATCH, "--hours", 1.5)
+    line = (
+        "energy    0.982 kWh, 0.464 kg CO2e, assuming 85% of 700 W a GPU, PUE 1.1 and 473 g CO2e/kWh (world "
+        "average of 2024, Ember's Global Electricity Review 2025)"
+    )
+    assert line in run(*asked)[1]
+    assert (
+        "0.982 kWh, 0.0295 kg CO2e, assuming 85% of 700 W a GPU, PUE 1.1 and 30 g CO2e/kWh (given)"
+        in (run(*asked, "--grid-intensity", 30)[1])
+    )
+    assert re.search(r"kg CO2e +0.464 +0.464 \(0 %\)", run(*asked, "--compare", "gpt2-medium")[1])
+    assert "energy    not estimated: the power of own GPU is not known\n" in run("plan", *NOTE, *OWN)[1]
+    run("count", *NOTE, "-o", tmp_path / "now.json")
+    plan = tmp_path / "plan.md"
+    now = ("report", tmp_path / "now.json", "--target", "300M", "--gpu", "h100", "--hours", 2, "-o", plan)
+    assert run(*now, "--grid-intensity", 100)[0] == 0
+    assert "| dollars | kWh | kg CO2e |" in plan.read_text()
+    assert "| 5.90 | 1.31 | 0.131 |" in plan.read_text()
+    assert "85% of 700 W a GPU, PUE 1.1 and 100 g CO2e/kWh (given); board power: " in plan.read_text()
+
+
+@pytest.mark.parametrize(
+    ("intensity", "says"), [("-3", "is -3.0; use grams"), ("many", "should be a valid number")]
+)
+def test_a_grid_intensity_that_cannot_be_is_one_line(run, intensity, says):
+    code, out, err = run("plan", "gpt2", "--gpu", "h100", "--grid-intensity", intensity)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err
+
+
+def test_a_plan_of_inference_is_a_screen_and_a_document(run):
+    asked = ("plan", "llama-3-8b", "--inference", "--gpu", "4090", "--context-length", 2048)
+    code, out, err = run(*asked, "--batch-size", 4)
+    assert (code, err) == (0, "")
+    for said in (
+        "machine   rtx-4090, 24.0 GiB\n", "memory    fits: 16.7 GiB of 24.0 GiB",
+        "up to 27 sequences of 2,048", "in bfloat16 (`sample`",
+        "weights 15.0 GiB, cache of keys and values 1.0 GiB (4 sequences of 2,048 tokens)",
+    ):  # fmt: skip
+        assert said in out, said
+    assert "learning rate" not in out
+    document = json.loads(run(*asked, "--batch-size", 4, "--json")[1])
+    assert (document["mode"], document["fits"], document["largest_batch_size"]) == ("inference", True, 27)
+    assert document["memory"]["cache_bytes"] == 2**30
+    assert document["model"]["context_length"] == 8192
+    code, out, _ = run(*asked, "--batch-size", 400)
+    assert (code, "DOES NOT FIT" in out, "would fit: --batch-size 27\n" in out) == (1, True, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--hours", "3"], "--hours 3 has no effect: nothing is trained"),
+        (["--price", "2"], "--price 2 has no effect: how long it runs is not planned"),
+        (["--gpus", "8"], "--gpus 8 has no effect: a model generates on one GPU"),
+        (["--compare", "gpt2"], "--compare gpt2 has no effect: one model is planned at a time"),
+        (["--optimizer", "adamw"], "--optimizer adamw has no effect: it is how an update of training"),
+        (["--shard"], "--shard has no effect"),
+        (["--grid-intensity", "30"], "--grid-intensity 30 has no effect"),
+        (["--context-length", "2000"], "--context-length is 2000; use a whole number above 0, at most 1,024"),
+    ],
+)
+def test_flags_of_training_have_no_effect_on_inference(run, flags, says):
+    code, out, err = run("plan", "gpt2", "--inference", "--gpu", "h100", *flags)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err

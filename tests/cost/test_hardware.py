@@ -11,6 +11,7 @@ from parambudget.cost.hardware import (
     find_accelerator,
     fixed_price,
     gpu_name,
+    known_price,
     parse_accelerator,
     price_of,
 )
@@ -28,6 +29,19 @@ from parambudget.errors import InputError
         ("NVIDIA A100-SXM4-80GB", "a100-80-sxm", 312),
         ("NVIDIA GeForce RTX 4090", "rtx-4090", 165),
         ("AMD Instinct MI300X", "mi300x", 1307),
+        ("AMD Instinct MI325X", "mi325x", 1307),
+        ("NVIDIA GH200 480GB", "gh200", 989),
+        ("NVIDIA B300 SXM6 AC", "b300", 2250),
+        ("NVIDIA L4", "l4", 121),
+        ("NVIDIA L40", "l40", 181),
+        ("NVIDIA RTX A6000", "rtx-a6000", 154),
+        ("NVIDIA GeForce RTX 3060", "rtx-3060", 25),
+        ("NVIDIA GeForce RTX 3090 Ti", "rtx-3090-ti", 80),
+        ("NVIDIA GeForce RTX 4080", "rtx-4080", 97),
+        ("NVIDIA GeForce RTX 5070 Ti", "rtx-5070-ti", 87),
+        ("NVIDIA GeForce RTX 5080", "rtx-5080", 112),
+        ("Tesla V100-SXM2-16GB", "v100-16-sxm", 125),
+        ("Tesla T4", "t4", 65),
     ],
 )
 def test_a_device_is_found_by_the_name_that_torch_gives_it(device_name, name, teraflops):
@@ -39,8 +53,8 @@ def test_a_device_is_found_by_the_name_that_torch_gives_it(device_name, name, te
 @pytest.mark.parametrize(
     "device_name",
     [
-        "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 3090 Ti",
-        "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "Tesla V100-SXM2-16GB", "H100", "CPU", "",
+        "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 2080 Ti",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "Tesla V100-SXM3-32GB", "H100", "CPU", "",
     ],
 )  # fmt: skip
 def test_what_is_only_similar_is_not_guessed(device_name):
@@ -48,9 +62,43 @@ def test_what_is_only_similar_is_not_guessed(device_name):
 
 
 def test_every_row_has_a_source_and_names_of_its_own():
-    names = [name for row in ACCELERATORS.values() for name in (row.name, *row.device_names)]
+    rows = ACCELERATORS.values()
+    names = [*(row.name for row in rows), *{name for row in rows for name in row.device_names}]
     assert len(names) == len(set(names))
-    assert all(row.source and row.device_names for row in ACCELERATORS.values())
+    assert all(row.source and row.read_on and row.device_names for row in rows)
+    assert all(row.board_watts and row.board_watts_source for row in rows)
+
+
+def test_rows_that_share_a_devices_name_differ_in_memory_and_power_alone():
+    rows = [row for row in ACCELERATORS.values() if row.device_names == ("NVIDIA GeForce RTX 4060 Ti",)]
+    assert [row.name for row in rows] == ["rtx-4060-ti", "rtx-4060-ti-16"]
+    first, second = (replace(row, name="", memory_bytes=0, board_watts=0) for row in rows)
+    assert replace(first, board_watts_source="") == replace(second, board_watts_source="")
+
+
+def test_cards_of_one_name_are_told_apart_by_their_memory():
+    name = "NVIDIA GeForce RTX 4060 Ti"
+    assert find_accelerator(name) is ACCELERATORS["rtx-4060-ti"]
+    assert find_accelerator(name, 8_188 * 2**20) is ACCELERATORS["rtx-4060-ti"]
+    assert find_accelerator(name, 16_000 * 2**20) is ACCELERATORS["rtx-4060-ti-16"]
+
+
+def test_geforce_peaks_are_those_with_32_bit_accumulation():
+    """Two FLOPs, two per tensor-core lane: four times cores times clock, as their float32 rate is two."""
+    cores_and_clock = {
+        "rtx-3080": (8_704, 1.710e9),
+        "rtx-4070": (5_888, 2.475e9),
+        "rtx-5080": (10_752, 2.617e9),
+    }
+    for name, (cores, clock) in cores_and_clock.items():
+        assert ACCELERATORS[name].bf16_flops == pytest.approx(4 * cores * clock, rel=0.005), name
+
+
+def test_what_is_older_than_bfloat16_has_its_float16_peak_and_says_so():
+    older = {row.name: row.peak_dtype for row in ACCELERATORS.values() if not row.has_bfloat16}
+    assert older == dict.fromkeys(
+        ("t4", "v100-16-sxm", "v100-32-sxm", "v100-16-pcie", "v100-32-pcie"), "float16"
+    )
 
 
 def test_the_h100_has_the_bytes_that_its_driver_reports():
@@ -69,7 +117,9 @@ def test_no_row_has_the_sparse_figure():
         ("h100", "h100-sxm"), ("H100", "h100-sxm"), ("a100", "a100-80-sxm"), ("A100-40GB", "a100-40-sxm"),
         ("4090", "rtx-4090"), ("RTX_4090", "rtx-4090"), ("geforce rtx 3090", "rtx-3090"),
         ("h100_pcie", "h100-pcie"), ("NVIDIA H100 80GB HBM3", "h100-sxm"), ("b200", "b200"),
-        ("MI300", "mi300x"), ("gb200", "gb200"), ("h200", "h200-sxm"),
+        ("MI300", "mi300x"), ("gb200", "gb200"), ("h200", "h200-sxm"), ("V100", "v100-16-sxm"),
+        ("v100-32GB", "v100-32-sxm"), ("Tesla T4", "t4"), ("A6000", "rtx-a6000"), ("3060", "rtx-3060"),
+        ("4060 Ti", "rtx-4060-ti"), ("4070-ti-super", "rtx-4070-ti-super"), ("rtx 5080", "rtx-5080"),
     ],
 )  # fmt: skip
 def test_a_gpu_is_found_by_what_people_type(typed, name):
@@ -87,7 +137,7 @@ def test_an_unknown_gpu_lists_the_nearest_ones():
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("!", ""), ("v100", "the nearest are h100-sxm, "), ("l4", "the nearest is l40s; ")],
+    [("!", ""), ("v200", "the nearest are "), ("l20", "the nearest are l40")],
 )
 def test_an_unknown_gpu_says_where_all_are_listed_and_how_it_is_measured(name, nearest):
     with pytest.raises(InputError) as error:
@@ -102,12 +152,18 @@ def test_a_link_is_given_in_one_direction():
     assert (parse_accelerator("h100").link_bytes, parse_accelerator("4090").link_bytes) == (450e9, 32e9)
 
 
-def test_every_accelerator_has_a_dated_price_with_a_source():
-    for row in ACCELERATORS.values():
-        price = price_of(row)
+def test_every_price_that_is_known_is_dated_and_has_a_source():
+    prices = {row.name: known_price(row) for row in ACCELERATORS.values()}
+    known = {name: price for name, price in prices.items() if price is not None}
+    assert {"a100-80-sxm", "h100-sxm", "rtx-4090", "mi300x"} <= known.keys() < prices.keys()
+    for price in known.values():
         assert 0 < price.low < price.middle < price.high
         assert price.source
         assert price.read_on is not None
+
+
+def test_a_gpu_that_a_person_described_has_no_price_whatever_its_name():
+    assert known_price(replace(parse_accelerator("h100"), source="given")) is None
 
 
 def test_the_middle_price_of_an_h100_is_near_the_published_median():
@@ -150,8 +206,18 @@ def test_the_own_gpu_is_the_first_that_the_driver_names(driver):
 
 
 def test_a_gpu_that_is_not_in_the_table_has_a_name_and_no_row(driver):
-    driver("Tesla V100-SXM2-16GB\\n")
-    assert (gpu_name(), detect_accelerator()) == ("Tesla V100-SXM2-16GB", None)
+    driver("Tesla V100-SXM3-32GB\\n")
+    assert (gpu_name(), detect_accelerator()) == ("Tesla V100-SXM3-32GB", None)
+
+
+def test_the_driver_is_asked_which_of_two_cards_of_one_name_is_there(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        '#!/bin/sh\ncase "$1" in *memory*) echo 16380 MiB;; *) echo NVIDIA GeForce RTX 4060 Ti;; esac\n'
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert detect_accelerator() is ACCELERATORS["rtx-4060-ti-16"]
 
 
 @pytest.mark.parametrize(("lines", "code"), [("", 0), ("NVIDIA-SMI has failed\\n", 9)])

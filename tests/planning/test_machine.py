@@ -2,6 +2,7 @@ import pytest
 
 import parambudget as pb
 from parambudget.cost.hardware import find_accelerator
+from parambudget.cost.own_gpus import own_gpus_file
 from parambudget.errors import InputError
 from parambudget.planning import machine as machine_module
 from parambudget.planning.machine import machine_for
@@ -92,9 +93,72 @@ def test_without_a_name_the_gpu_that_is_here_is_meant(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     assert machine_for().accelerator == find_accelerator("NVIDIA H200")
     driver.write_text("#!/bin/sh\necho NVIDIA H20\n")
-    with pytest.raises(InputError, match="this machine has an NVIDIA H20, which is not in the table of GPUs"):
+    with pytest.raises(
+        InputError,
+        match=r"this machine has an NVIDIA H20, which is not in the table of GPUs .*; describe it with "
+        r"`gpu_memory=24GB, gpu_tflops=82, gpu_bandwidth=1008GB/s` and its own figures",
+    ):
         machine_for()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    own_gpus_file().parent.mkdir()
+    own_gpus_file().write_text(
+        '["NVIDIA H20"]\nmemory = "96GB"\ntflops = 148\nbandwidth = "4TB/s"\nlink = "450GB/s"\n'
+    )
+    found = machine_for(gpus=8)
+    assert (found.name, found.memory_bytes, found.price) == ("8 x NVIDIA H20", 96 * 10**9, None)
+    assert found.profile.link_bytes == 0.75 * 450e9
 
 
 def test_the_processors_memory_is_that_of_the_machine():
     assert machine_module.main_memory_bytes() > 2**30
+
+
+FIGURES = {"gpu_memory": "24GB", "gpu_tflops": 165.2, "gpu_bandwidth": "1008GB/s"}
+
+
+def test_figures_win_over_the_table_and_the_name_is_only_shown():
+    given, listed = machine_for("4090", **FIGURES), machine_for("4090")
+    assert (given.name, given.memory_bytes, given.price) == ("4090", 24 * 10**9, None)
+    assert given.profile.peak_flops == listed.profile.peak_flops
+    assert given.profile.source.startswith("peak and bandwidth given")
+    assert machine_for(**FIGURES).name == "own GPU"
+    assert machine_for("my card", gpus=4, dollars_per_hour=1.0, **FIGURES).price.low == 1
+
+
+def test_a_plan_for_described_gpus_says_what_their_link_is_taken_to_be():
+    link = (
+        "the link from one of these GPUs to another carries 32 GB/s in each direction (PCIe 4.0 x16, assumed)"
+    )
+    assert link in pb.plan("gpt2", pb.machine(gpus=2, **FIGURES)).warnings
+    assert link not in pb.plan("gpt2", pb.machine(**FIGURES)).warnings
+
+
+@pytest.mark.parametrize("gpu", ["v100", "t4"])
+def test_a_gpu_without_bfloat16_is_planned_with_its_float16_peak_and_a_warning(gpu):
+    plan = pb.plan("gpt2", gpu)
+    assert plan.machine.profile.dtype == "float16"
+    assert any(
+        f"{plan.machine.name} has no bfloat16: planned with its float16 peak" in line
+        for line in plan.warnings
+    )
+    assert all("no bfloat16" not in line for line in pb.plan("gpt2", "l4").warnings)
+
+
+@pytest.mark.parametrize("gpu", ["m1", "M4 Max", "Apple M3 Ultra", "apple-m2-pro", "mps", "Apple GPU (MPS)"])
+def test_apples_gpus_are_refused_with_what_to_do(gpu):
+    for figures in ({}, FIGURES):
+        with pytest.raises(
+            InputError, match=r"nothing is predicted for Apple's GPUs: .*parambudget train MODEL"
+        ):
+            machine_for(gpu, **figures)
+
+
+def test_a_processor_is_not_described_by_a_gpus_figures():
+    with pytest.raises(InputError, match="'CPU' is a processor, which figures of a GPU do not describe"):
+        machine_for("CPU", **FIGURES)
+
+
+def test_nothing_that_the_trainer_refuses_is_suggested():
+    plan = pb.plan("llama-3.2-1b", "rtx-3060", batch_size=2, shard=False)
+    assert not plan.fits
+    assert not any("v100" in line or "t4" in line for line in plan.suggestions)

@@ -358,3 +358,19 @@ class TestWhereTheLawsEnd:
         assert plan.why_batch.endswith("; executed as 8,388,608: 1 micro-step of 1 × 8,192 on 1,024 devices")
         few = plan_run(model, machine_for("h100", gpus=64), Goal(tokens=15 * 10**12))
         assert "executed" not in few.why_batch
+
+
+def test_where_nothing_fits_the_plan_says_what_the_trainer_does_not_have():
+    plan = pb.plan("kimi-k2", pb.machine("h100", gpus=8))
+    assert (plan.fits, plan.suggestions) == (False, ())
+    assert plan.warnings[0].startswith(
+        "nothing that the trainer can do fits: sharded over 64 GPUs, weights, "
+    )
+    assert plan.warnings[0].endswith(
+        "models of this size are split by tensor, pipeline or expert parallelism, which it does not have"
+    )
+    fitting = pb.plan("llama-3.2-1b", "h100")
+    assert not any("nothing that the trainer can do" in line for line in fitting.warnings)
+    with_ways_out = pb.plan("llama-3-8b", "h100", batch_size=1, shard=False)
+    assert with_ways_out.suggestions
+    assert not any("nothing that the trainer can do" in line for line in with_ways_out.warnings)

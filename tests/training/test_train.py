@@ -293,6 +293,20 @@ def test_cuda_where_there_is_none_is_one_line():
         select_device("cuda")
 
 
+@pytest.mark.parametrize(("capability", "name"), [((7, 0), "Tesla V100-SXM2-16GB"), ((7, 5), "Tesla T4")])
+def test_a_gpu_without_bfloat16_is_refused_in_one_line(monkeypatch, capability, name):
+    there = {
+        "is_available": True, "device_count": 1, "get_device_name": name, "get_device_capability": capability
+    }  # fmt: skip
+    for function, answer in there.items():
+        monkeypatch.setattr(torch.cuda, function, lambda *_, answer=answer: answer)
+    for asked in ("cuda", "auto", "cuda:0"):
+        with pytest.raises(
+            InputError, match=f"the {name} has compute capability .* no bfloat16, .* another GPU"
+        ):
+            select_device(asked)
+
+
 @pytest.mark.parametrize("asked", ["gpu", "cuda:x", "meta", ""])
 def test_a_device_that_is_none_is_one_line(asked):
     with pytest.raises(InputError, match="use auto, cpu, cuda, cuda:N or mps"):

@@ -22,12 +22,15 @@ from parambudget.render.commands import runnable_command, with_runnable_commands
 from parambudget.render.model import switch_flags
 from parambudget.units import parse_size
 
-_OTHER_NAMES: Final = {"machine": "gpu", "max_tokens": "max-tokens", "dollars_per_hour": "price"}
+_OTHER_NAMES: Final = {
+    "machine": "gpu", "max_tokens": "max-tokens", "dollars_per_hour": "price", "context": "context-length",
+}  # fmt: skip
 """Arguments whose flag is named differently."""
 _ARGUMENTS: Final = frozenset({
     *_OTHER_NAMES, *FIELDS,
     # of a search, a plan and a report
     "target", "active", "tolerance", "like", "style", "rank", "top", "gpus", "gpus_per_node", "hours",
+    "gpu_memory", "gpu_tflops", "gpu_bandwidth", "grid_intensity", "compare", "inference",
     "dollars", "flops", "memory", "law", "tokens", "unique_tokens", "bytes_per_token", "kv_groups",
     "ffn_ratio", "multiple", "counted",
     # of an update and a run

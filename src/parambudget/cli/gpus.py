@@ -4,12 +4,15 @@ from typing import Annotated
 
 import typer
 
-from parambudget.cli._options import JsonOption, print_json, print_lines
-from parambudget.cost.hardware import ACCELERATORS, Accelerator
+from parambudget.cli._options import JsonOption, print_json, print_lines, print_notice
+from parambudget.cost.hardware import ACCELERATORS, GIVEN, Accelerator
+from parambudget.cost.own_gpus import own_gpus_file, read_own_gpus
 from parambudget.errors import ConfigError
-from parambudget.units import format_bytes, format_flop_rate
+from parambudget.units import format_byte_rate, format_bytes, format_flop_rate
 
-_HEADINGS = ("name", "memory", "bf16, dense", "bandwidth", "link", "as of")
+_HEADINGS = ("name", "memory", "dense peak", "bandwidth", "link", "as of")
+
+_NO_BFLOAT16 = "* in float16: it has no bfloat16, and the bundled trainer refuses it"
 
 
 def gpus(
@@ -21,18 +24,22 @@ def gpus(
 ) -> None:
     """List the GPUs that --gpu knows: memory, speed, bandwidth, link to the other GPUs, and the source.
 
-    Memory is what the driver reports, or the label where it says so; the link is per direction. `parambudget
-    calibrate`, on a machine that has one, measures any other GPU.
+    Memory is what the driver reports, or the label where it says so; the link is per direction. --json has
+    the board power too. Any other GPU is described by --gpu-memory, --gpu-tflops and --gpu-bandwidth, or by
+    a row of gpus.toml in your config folder; `parambudget calibrate`, on a machine that has it, measures it.
     """
+    own = read_own_gpus()
+    for problem in own.problems.values():
+        print_notice(problem)
     rows = [
         one
-        for one in ACCELERATORS.values()
+        for one in (*ACCELERATORS.values(), *own.rows.values())
         if all(word.lower() in _searched_text(one) for word in words or ())
     ]
     if not rows:
         raise ConfigError(
             f"no GPU has {' '.join(words or ())!r} in its name; run `parambudget gpus` for all "
-            f"{len(ACCELERATORS)}"
+            f"{len(ACCELERATORS) + len(own.rows)}"
         )
     if as_json:
         print_json([_as_dict(one) for one in rows])
@@ -41,9 +48,11 @@ def gpus(
 
     head, *lines = table([list(_HEADINGS), *map(_cells, rows)], left=(0,))
     print_lines([bold(head), *lines, ""])
+    if any(not one.has_bfloat16 for one in rows):
+        print_lines(wrap_text(_NO_BFLOAT16, terminal_width()))
     sources: dict[str, list[str]] = {}
     for one in rows:
-        sources.setdefault(one.source, []).append(one.name)
+        sources.setdefault(_source(one), []).append(one.name)
     for source, names in sources.items():
         print_lines(wrap_text(f"{', '.join(names)}: {source}", terminal_width()))
 
@@ -52,16 +61,23 @@ def _searched_text(accelerator: Accelerator) -> str:
     return " ".join((accelerator.name, *accelerator.device_names)).lower()
 
 
+def _source(one: Accelerator) -> str:
+    return f"{GIVEN} in {own_gpus_file()}" if one.source == GIVEN else one.source
+
+
 def _cells(one: Accelerator) -> list[str]:
+    mark = " " if one.has_bfloat16 else "*"
     return [
-        one.name, format_bytes(one.memory_bytes), format_flop_rate(one.bf16_flops),
-        f"{one.bandwidth_bytes / 1e12:.2f} TB/s", f"{one.link_bytes / 1e9:,.0f} GB/s", str(one.read_on),
+        one.name, format_bytes(one.memory_bytes), format_flop_rate(one.bf16_flops) + mark,
+        format_byte_rate(one.bandwidth_bytes), format_byte_rate(one.link_bytes), str(one.read_on or GIVEN),
     ]  # fmt: skip
 
 
 def _as_dict(one: Accelerator) -> dict[str, object]:
     return {
         "name": one.name, "memory_bytes": one.memory_bytes, "bf16_flops": one.bf16_flops,
-        "bandwidth_bytes_per_second": one.bandwidth_bytes, "link_bytes_per_second": one.link_bytes,
-        "source": one.source, "read_on": one.read_on.isoformat(), "device_names": list(one.device_names),
+        "peak_dtype": one.peak_dtype, "bandwidth_bytes_per_second": one.bandwidth_bytes,
+        "link_bytes_per_second": one.link_bytes, "board_watts": one.board_watts,
+        "board_watts_source": one.board_watts_source, "source": _source(one),
+        "read_on": one.read_on and one.read_on.isoformat(), "device_names": list(one.device_names),
     }  # fmt: skip

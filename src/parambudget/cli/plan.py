@@ -9,6 +9,7 @@ import typer
 from parambudget import api
 from parambudget.arch.style import with_style
 from parambudget.cli._help import MORE_PANEL
+from parambudget.cli._machine import MachineFigures, with_machine_figures
 from parambudget.cli._options import (
     JsonOption,
     SourceArgument,
@@ -23,12 +24,14 @@ from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.formats.source import load, read_source
 
 if TYPE_CHECKING:
+    from parambudget.arch.style import StyleName
     from parambudget.cost.step import StepFields
 
 MACHINE_PANEL = "The machine, its price and the text"
 
 
 @with_model_fields()
+@with_machine_figures(energy=True)
 @with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS.keys() - {"z_loss", "activation_memory_budget"}))
 def plan(
     source: SourceArgument = None,
@@ -39,6 +42,11 @@ def plan(
         list[str] | None,
         typer.Option(metavar="MODEL", help="Compare with MODEL; can be repeated."),
     ] = None,
+    inference: Annotated[
+        bool,
+        typer.Option("--inference", help="Plan generation, not training: weights and KV cache, at "
+                     "--batch-size and --context-length."),
+    ] = False,
     as_json: JsonOption = False,
     gpu: Annotated[
         str | None,
@@ -75,6 +83,7 @@ def plan(
     ] = None,
     *,
     fields: dict[str, Any],
+    figures: MachineFigures,
     settings: dict[str, object],
 ) -> None:  # fmt: skip
     """Predict memory, speed, cost and loss of a training run. Exits with 1 if it does not fit.
@@ -88,10 +97,21 @@ def plan(
     from parambudget.training.run.defaults import require_valid
 
     require_model("plan", source, fields)
+    if inference:
+        asked = {
+            "hours": hours, "tokens": tokens, "law": law, "unique_tokens": unique_tokens,
+            "bytes_per_token": bytes_per_token, "dollars_per_hour": price, "gpus_per_node": gpus_per_node,
+            "gpus": None if gpus == 1 else gpus, "compare": " ".join(compare or []) or None,
+            **figures, **settings,
+        }  # fmt: skip
+        require_inference = {name: value for name, value in asked.items() if value is not None}
+        _plan_inference(source, style, fields, gpu, figures, require_inference, as_json=as_json)
     in_file = read_source(source).train if source is not None else {}
     require_valid(in_file)
     completed = load(source, with_style(style, fields, complete=source))
-    machine = api.machine(gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=price)
+    machine = api.machine(
+        gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=price, **figures
+    )  # fmt: skip
 
     given = {name: in_file[name] for name in STEP_FLAGS if name in in_file} | settings
     # Speed and memory are comparable only at the same context.
@@ -121,6 +141,30 @@ def plan(
         names = ["this model" if source is None else _display_name(source), *others]
         print_lines(["", *comparison(plans, names, terminal_width())])
     raise typer.Exit(not first.fits)
+
+
+def _plan_inference(
+    source: str | None, style: "StyleName | None", fields: dict[str, Any], gpu: str | None,
+    figures: MachineFigures, asked: dict[str, object], *, as_json: bool,
+) -> None:  # fmt: skip
+    """Plan generation instead, and exit."""
+    from parambudget.planning.inference import plan_inference, require_effect
+    from parambudget.render.inference import inference_screen
+    from parambudget.render.terminal import terminal_width
+
+    require_effect(asked)
+    # The tokens of a sequence: a position table of the model keeps its size.
+    context = fields.pop("context_length", None) if source is not None else None
+    completed = load(source, with_style(style, fields, complete=source))
+    for note in completed.notes:
+        typer.echo(f"note: {note}", err=True)
+    plan = plan_inference(
+        completed.model, api.machine(gpu, **figures), batch_size=cast("int", asked.get("batch_size", 1)),
+        context=context,
+    )  # fmt: skip
+    shown = replace(plan, suggestions=tuple(map(arguments_as_flags, plan.suggestions)))
+    print_json(shown.as_dict()) if as_json else print_lines(inference_screen(shown, terminal_width()))
+    raise typer.Exit(not plan.fits)
 
 
 def _display_name(source: str) -> str:

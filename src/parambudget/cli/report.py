@@ -8,11 +8,13 @@ import typer
 
 from parambudget._install import install_advice
 from parambudget.cli._help import MORE_PANEL
+from parambudget.cli._machine import MachineFigures, with_machine_figures
 from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.cli.verify import check_built_model
 from parambudget.formats.source import load
 
 
+@with_machine_figures(energy=True)
 @with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS))
 def report(
     source: Annotated[str, typer.Argument(metavar="MODEL", help="The current model: config file or preset.")],
@@ -52,6 +54,7 @@ def report(
         typer.Option(metavar="USD", help="Dollars per GPU and hour.", show_default="a dated range"),
     ] = None,
     *,
+    figures: MachineFigures,
     settings: dict[str, object],
 ) -> None:  # fmt: skip
     """Write a report on resizing a model: counts, predictions, pictures, verification, commands.
@@ -65,7 +68,9 @@ def report(
     completed = load(source, {})
     for note in completed.notes:
         typer.echo(f"note: {note}", err=True)
-    machine = machine_for(gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=price)
+    machine = machine_for(
+        gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=price, **figures
+    )  # fmt: skip
     report = build_report(
         Path(source).name, completed.model, target, machine, hours=hours, unique_tokens=unique_tokens,
         step=read_step_fields(settings, world_size=gpus),

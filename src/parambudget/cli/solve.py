@@ -14,11 +14,13 @@ from parambudget._files import write_json
 from parambudget._version import __version__
 from parambudget.arch.style import with_style
 from parambudget.cli._help import MORE_PANEL
+from parambudget.cli._machine import MachineFigures, with_machine_figures
 from parambudget.cli._options import (
     JsonOption,
     StyleOption,
     print_json,
     print_lines,
+    print_notice,
     with_model_fields,
 )
 from parambudget.cli._settings import STEP_FLAGS, with_settings
@@ -31,6 +33,7 @@ from parambudget.units import format_tolerance
 if TYPE_CHECKING:
     from parambudget.cost.step import StepFields
     from parambudget.planning.budget import Budget
+    from parambudget.planning.machine import Machine
     from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Solutions
 
@@ -39,6 +42,7 @@ LATTICE_PANEL = "Search space (the lattice): 896, a list 64,128 or a range lo:hi
 
 
 @with_model_fields(as_axes=True)
+@with_machine_figures()
 @with_settings(STEP_FLAGS, {"batch_size": BUDGET_PANEL})
 def solve(
     target: Annotated[
@@ -142,6 +146,7 @@ def solve(
     ] = None,
     *,
     fields: dict[str, Any],
+    figures: MachineFigures,
     settings: dict[str, object],
 ) -> None:
     """Find models of a given size or for a budget by exhaustive search, most usual shapes first.
@@ -161,7 +166,9 @@ def solve(
             "--from gives one answer per direction from that model; leave out --like, --top and --rank"
         )
     step = cast("StepFields", settings) or None
-    machine = gpu if gpus is None else api.machine(gpu, gpus=gpus)
+    machine = None
+    if gpu is not None or gpus is not None or figures:
+        machine = api.machine(gpu, gpus=1 if gpus is None else gpus, **figures)
     lattice = {"kv_groups": kv_groups, "ffn_ratio": ffn_ratio, "multiple": multiple}
     axes = cast("SearchFields", fields | {name: v for name, v in lattice.items() if v is not None})
     limits: dict[str, object] = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory}
@@ -181,6 +188,8 @@ def solve(
                 current, target, active=active, counted=counted, tolerance=tolerance, machine=machine,
                 step=step, **axes,
             )  # fmt: skip
+    if machine is not None:
+        _print_hardware_warnings(machine)
     if not 1 <= pick <= len(found):
         raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")
     if pick != 1 and out is None:
@@ -190,7 +199,8 @@ def solve(
     if out:
         _write_config(found, pick, out)
     given = {name: value for name, value in limits.items() if value is not None}
-    given |= {name: v for name, v in {"gpu": gpu, "gpus": gpus}.items() if v is not None} | settings
+    given |= {name: v for name, v in {"gpu": gpu, "gpus": gpus}.items() if v is not None}
+    given |= {**figures, **settings}
     length = f"--hours {hours:g}" if hours is not None else ""
     if as_json:
         print_json(_document(found, given, current, length))
@@ -206,6 +216,13 @@ def solve(
             f"wrote model {pick} of the list to {out}; next: "
             f"{runnable_command('train', shlex.quote(str(out)), data_flag(), length)}"
         )
+
+
+def _print_hardware_warnings(machine: "Machine") -> None:
+    from parambudget.planning.advice import hardware_warnings
+
+    for warning in hardware_warnings(machine):
+        print_notice(warning)
 
 
 @contextmanager

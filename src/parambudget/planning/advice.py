@@ -5,15 +5,16 @@ from typing import Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.layers import needs_mask, uses_eager_attention
-from parambudget.cost.hardware import ACCELERATORS
-from parambudget.cost.memory.peak import peak_bytes
+from parambudget.cost.hardware import ACCELERATORS, GIVEN
+from parambudget.cost.memory.peak import peak_bytes, training_memory
+from parambudget.cost.own_gpus import ASSUMED_LINK_BYTES
 from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.speed.throughput import Throughput
 from parambudget.cost.step import MANY_CHUNKS, StepConfig, StepFields
 from parambudget.errors import InputError
 from parambudget.planning.machine import MAX_GPUS, NETWORK_BYTES, Machine, usable_bytes
 from parambudget.planning.step_search import fastest_step
-from parambudget.units import format_bytes, format_share
+from parambudget.units import format_byte_rate, format_bytes, format_share
 
 _MOST_GPUS: Final = 8
 _BUDGETS: Final = (0.75, 0.5, 0.25)
@@ -120,7 +121,9 @@ def _other_machines(
     if machine.accelerator is None:
         return
     peak = peak_bytes(model, step)
-    larger = [row for row in ACCELERATORS.values() if usable_bytes(row.memory_bytes) >= peak]
+    larger = [
+        row for row in ACCELERATORS.values() if row.has_bfloat16 and usable_bytes(row.memory_bytes) >= peak
+    ]
     if larger:
         least = min(larger, key=lambda row: row.memory_bytes)
         yield f"`machine={least.name}` ({format_bytes(least.memory_bytes)}), unchanged"
@@ -151,8 +154,27 @@ def _other_optimizer(model: ModelConfig, step: StepConfig, machine: Machine) -> 
         yield f"`optimizer=muon, {_arguments(best)}`: {_comparison(model, step, best, machine)}"
 
 
+def no_way_to_fit(model: ModelConfig, step: StepConfig, machine: Machine) -> str:
+    """What is to be said where nothing that the trainer can do, on more GPUs either, makes a step fit."""
+    if machine.accelerator is None:
+        return (
+            "nothing that the trainer can do fits in the memory of this machine; a GPU or a smaller model may"
+        )
+    most = max((*_more_gpus(machine), machine.world_size))
+    sharded = step.replace(shard=True, world_size=most, gradient_accumulation_steps=most, batch_size=1)
+    parts = training_memory(model, sharded).parts if most > 1 else training_memory(model, step).parts
+    state = sum(parts[name] for name in ("weights", "gradients", "optimizer"))
+    gathered = parts["communication"]
+    return (
+        f"nothing that the trainer can do fits: sharded over {most:,} GPUs, weights, gradients and optimizer "
+        f"state take {format_bytes(state)} on each, and gathered layers {format_bytes(gathered)}; "
+        "models of this size are split by tensor, pipeline or expert parallelism, which it does not have"
+    )
+
+
 def warnings(model: ModelConfig, machine: Machine, speed: Throughput) -> Iterator[str]:
     """What slows the run down, and what is not modelled, a line each."""
+    yield from hardware_warnings(machine)
     yield from _network_warnings(machine)
     yield from _vocabulary_warnings(model, machine)
     yield from _attention_warnings(model, speed)
@@ -167,6 +189,24 @@ def warnings(model: ModelConfig, machine: Machine, speed: Throughput) -> Iterato
         f"experts run one after another, {n_matrices:,} matrices in a micro-step, and are assumed to get "
         "equally many tokens; the slowdown of uneven routing is not modelled"
     )
+
+
+def hardware_warnings(machine: Machine) -> Iterator[str]:
+    """What the accelerators lack, and what was not said of them."""
+    gpu = machine.accelerator
+    if gpu is None:
+        return
+    if not gpu.has_bfloat16:
+        yield (
+            f"{gpu.name} has no bfloat16: planned with its {gpu.peak_dtype} peak, as for a trainer that "
+            "multiplies in that; the bundled one needs bfloat16 and refuses it"
+        )
+    if gpu.source == GIVEN and machine.world_size > 1:
+        assumed = " (PCIe 4.0 x16, assumed)" if gpu.link_bytes == ASSUMED_LINK_BYTES else ""
+        yield (
+            f"the link from one of these GPUs to another carries {format_byte_rate(gpu.link_bytes)} in each "
+            f"direction{assumed}"
+        )
 
 
 def _network_warnings(machine: Machine) -> Iterator[str]:

@@ -1,19 +1,25 @@
 """What a run would be trained on: accelerators with their software, their memory and their price."""
 
+import re
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from parambudget.arch.config import ModelConfig
+from parambudget.cost.energy import check_grid_intensity
 from parambudget.cost.hardware import (
+    DESCRIBED,
     Accelerator,
     Price,
+    accelerators_by_word,
     detect_accelerator,
     fixed_price,
     gpu_name,
+    known_price,
+    normalize_gpu_name,
     parse_accelerator,
-    price_of,
 )
 from parambudget.cost.memory.peak import largest_micro_batch
+from parambudget.cost.own_gpus import describe_gpu, find_own_gpu
 from parambudget.cost.speed.profile import LINK_SHARE, DeviceProfile, calibrated_profiles, profile_for
 from parambudget.cost.step import ON_CPU, ON_CUDA, Backend, StepConfig
 from parambudget.errors import InputError
@@ -46,6 +52,8 @@ class Machine:
     """Of one accelerator's hour; None where none is known."""
     gpus_per_node: int = GPUS_PER_NODE
     """The most accelerators of a node; more are equal nodes of so many."""
+    grid_intensity: float | None = None
+    """Grams of CO2 equivalent per kWh of its electricity; None for the world's average."""
 
     @property
     def name(self) -> str:
@@ -71,6 +79,11 @@ class Machine:
         if gpus > self.gpus_per_node:
             link = min(link, LINK_SHARE * NETWORK_BYTES)
         return replace(self, world_size=gpus, profile=replace(self.profile, link_bytes=link))
+
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether the bundled trainer runs there: on a GPU it multiplies in bfloat16, on a processor not."""
+        return self.accelerator is None or self.accelerator.has_bfloat16
 
     @property
     def backend(self) -> Backend:
@@ -101,12 +114,15 @@ def usable_bytes(memory_bytes: int) -> int:
 
 def machine_for(
     gpu: str | None = None, *, gpus: int = 1, gpus_per_node: int | None = None,
-    dollars_per_hour: float | None = None,
+    dollars_per_hour: float | None = None, gpu_memory: str | int | None = None,
+    gpu_tflops: float | None = None, gpu_bandwidth: str | None = None,
+    grid_intensity: float | None = None,
 ) -> Machine:  # fmt: skip
     """The machine that a person means: `h100`, `cpu`, or without a name the one that this runs on.
 
-    Up to `gpus_per_node` the GPUs are connected by the link of their node, beyond by a network. Raises
-    `InputError` for an unknown name and, without a name, where there is nothing to detect.
+    With `gpu_memory`, `gpu_tflops` and `gpu_bandwidth` it is the GPU that these describe, and its name is
+    only shown. Up to `gpus_per_node` the GPUs are connected by the link of their node, beyond by a network.
+    Raises `InputError` for an unknown name and, without a name, where there is nothing to detect.
     """
     if isinstance(gpus, bool) or not isinstance(gpus, int) or not 1 <= gpus <= MAX_GPUS:
         raise InputError(
@@ -118,7 +134,14 @@ def machine_for(
             f"`gpus_per_node` is {short_repr(per_node)}; use a whole number from 1 to {MAX_GPUS:,}"
         )
     price = None if dollars_per_hour is None else fixed_price(dollars_per_hour)
-    accelerator = _accelerator_for(gpu)
+    figures = gpu_memory, gpu_tflops, gpu_bandwidth
+    accelerator = _accelerator_for(gpu) if figures == (None, None, None) else _accelerator_of(gpu, *figures)
+    grid = None if grid_intensity is None else check_grid_intensity(grid_intensity)
+    if grid is not None and (accelerator is None or accelerator.board_watts is None):
+        raise InputError(
+            f"`grid_intensity={grid:g}` has no effect: no energy is estimated, as the power of "
+            f"{accelerator.name if accelerator else CPU} is not known; leave it out"
+        )
     if accelerator is None:
         if gpus > 1:
             raise InputError(f"`gpus={gpus}`, but no GPU was found on this machine; name one with `machine`")
@@ -128,8 +151,8 @@ def machine_for(
                 "or name a GPU with `machine`"
             )
         return Machine(None, profile_for(CPU), 1, main_memory_bytes(), price)
-    price = price or price_of(accelerator)
-    one = Machine(accelerator, profile_for(accelerator), 1, accelerator.memory_bytes, price, per_node)
+    price = price or known_price(accelerator)
+    one = Machine(accelerator, profile_for(accelerator), 1, accelerator.memory_bytes, price, per_node, grid)
     return one.with_gpus(gpus)
 
 
@@ -140,16 +163,45 @@ def main_memory_bytes() -> int:
     return int(psutil.virtual_memory().total)
 
 
+_APPLE: Final = re.compile("(apple)?m[1-9](pro|max|ultra)?|applegpu(mps)?|mps")
+"""Apple's GPUs as people name them, without spaces and punctuation."""
+_NO_APPLE: Final = (
+    "nothing is predicted for Apple's GPUs: the trainer's plain float32 step there (`device=mps`, untried) "
+    "has never been timed, and these speeds are of compiled bfloat16; a short run there shows its tokens/s: "
+    "`parambudget train MODEL --device mps --steps 20`"
+)
+
+
+def _is_processor(gpu: str) -> bool:
+    """Whether the name means the processor; raises `InputError` where it means one of Apple's GPUs."""
+    if _APPLE.fullmatch(normalize_gpu_name(gpu)):
+        raise InputError(_NO_APPLE)
+    return gpu.strip().lower() == "cpu"
+
+
+def _accelerator_of(
+    gpu: str | None, memory: str | int | None, tflops: float | None, bandwidth: str | None
+) -> Accelerator:
+    if gpu is not None and _is_processor(gpu):
+        raise InputError(f"{gpu!r} is a processor, which figures of a GPU do not describe; leave them out")
+    return describe_gpu(gpu, memory, tflops, bandwidth)
+
+
 def _accelerator_for(gpu: str | None) -> Accelerator | None:
     """The accelerator of that name, or the one of this machine; None for the processor."""
     if gpu is not None:
-        return None if gpu.strip().lower() == "cpu" else parse_accelerator(gpu)
+        if _is_processor(gpu):
+            return None
+        known = normalize_gpu_name(gpu) in accelerators_by_word()
+        return (None if known else find_own_gpu(gpu)) or parse_accelerator(gpu)
     if (accelerator := detect_accelerator()) is not None:
         return accelerator
-    if (unknown := gpu_name()) is not None:
+    if (unlisted := gpu_name()) is not None:
+        if (own := find_own_gpu(unlisted)) is not None:
+            return own
         raise InputError(
-            f"this machine has an {unknown}, which is not in the table of GPUs; name a similar one with "
-            "`machine` (`pb.ACCELERATORS` has all)"
+            f"this machine has an {unlisted}, which is not in the table of GPUs (`pb.ACCELERATORS` has all); "
+            f"describe it with {DESCRIBED} and its own figures, or name a similar one with `machine`"
         )
     if any(profile.device == CPU for profile in calibrated_profiles()):
         return None

@@ -7,6 +7,7 @@ from typing import Any
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Size
+from parambudget.cost.energy import Energy, training_energy
 from parambudget.cost.flops import flops_per_token, training_flops
 from parambudget.cost.memory.peak import MemoryBreakdown, training_memory
 from parambudget.cost.params import ParameterCount, count
@@ -20,7 +21,7 @@ from parambudget.cost.speed.throughput import (
 )
 from parambudget.cost.step import NEVER_CHOSEN, STEP_FIELDS, StepConfig, StepFields, read_step_fields
 from parambudget.errors import InputError
-from parambudget.planning.advice import suggestions, warnings
+from parambudget.planning.advice import no_way_to_fit, suggestions, warnings
 from parambudget.planning.budget import check_hours
 from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.step_search import NOTHING_GIVEN, fastest_step, least_memory_step
@@ -92,6 +93,8 @@ class RunPlan(Tabular):
     """Wall time; the given hours, where they are given."""
     cost: Interval | None
     """US dollars; None where no price is known."""
+    energy: Energy | None
+    """Electricity and emissions; None where the power of the board is not known."""
     loss: LossEstimate
     loss_range: tuple[float, float]
     """Expected loss at both ends of the speed's interval, where the time is given."""
@@ -154,7 +157,9 @@ class RunPlan(Tabular):
 
     def _rows(self) -> list[dict[str, Any]]:
         ranges = {
-            "tokens_per_second": self.speed.tokens_per_second, "hours": self.hours, "dollars": self.cost
+            "tokens_per_second": self.speed.tokens_per_second, "hours": self.hours, "dollars": self.cost,
+            "kilowatt_hours": None if self.energy is None else self.energy.kilowatt_hours,
+            "kilograms_co2e": None if self.energy is None else self.energy.kilograms_co2e,
         }  # fmt: skip
         plain = {
             "parameters": self.breakdown.total, "fits": self.fits, "peak_bytes": self.memory.peak_bytes,
@@ -177,6 +182,7 @@ class RunPlan(Tabular):
             "total": self.breakdown.total, "body": self.breakdown.body, "active": self.breakdown.active,
             "machine": {
                 "name": m.name, "gpus": m.world_size, "gpus_per_node": m.gpus_per_node,
+                "gpu_source": None if m.accelerator is None else m.accelerator.source,
                 "memory_bytes": m.memory_bytes,
                 "usable_share": USABLE_SHARE,
                 "dollars_per_hour": None if price is None else [price.low, price.high],
@@ -196,6 +202,7 @@ class RunPlan(Tabular):
             "unique_tokens": self.goal.unique_tokens, "epochs": self.epochs,
             "hours": self.hours._asdict(), "time_overhead": TIME_OVERHEAD,
             "dollars": None if self.cost is None else self.cost._asdict(),
+            "energy": None if self.energy is None else self.energy.as_dict(),
             "loss": {
                 "expected": self.loss.loss, "best": self.loss_range[0], "worst": self.loss_range[1],
                 "bits_per_byte": self.loss.bits_per_byte, "law": self.loss.law.name,
@@ -227,17 +234,23 @@ def plan_run(
     )
     of_laws = (warning for warning in (suggested.warning, batch_warning) if warning)
     hours = _hours(goal, speed, tokens)
+    fits = machine.fits(memory.peak_bytes)
+    would_fit = () if fits else suggestions(model, step, machine, fields)
     return RunPlan(
         breakdown=count(model), machine=machine, goal=goal, step=step,
         chosen=_chosen_fields(fields, machine),
         memory=memory, largest_batch_size=machine.largest_batch_size(model, step),
-        suggestions=() if machine.fits(memory.peak_bytes) else suggestions(model, step, machine, fields),
+        suggestions=would_fit,
         speed=speed, tokens=tokens, updates=updates, why_tokens=why, hours=hours,
         cost=None if machine.price is None else rental_cost(hours, machine.price, machine.world_size),
+        energy=training_energy(hours, machine.accelerator, machine.world_size, machine.grid_intensity),
         loss=loss,
         loss_range=_loss_range(model, goal, speed, tokens),
         learning_rate=suggested.rate, why_learning_rate=suggested.why, why_batch=why_batch,
-        warnings=(*loss.warnings, *warnings(model, machine, speed), *of_laws),
+        warnings=(
+            *(() if fits or would_fit else [no_way_to_fit(model, step, machine)]),
+            *loss.warnings, *warnings(model, machine, speed), *of_laws,
+        ),
     )  # fmt: skip
 
 

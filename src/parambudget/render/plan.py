@@ -1,12 +1,14 @@
 """The plan of a run as a screen: every figure with its interval, its convention and its assumptions."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from parambudget.arch.description import ffn_in_words, shape_in_words
+from parambudget.cost.energy import LOAD_SHARE, PUE, Energy
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.memory.peak import Phase
 from parambudget.cost.memory.recompute import recomputation
+from parambudget.cost.params import ParameterCount
 from parambudget.cost.speed.throughput import TIME_OVERHEAD, Interval
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
@@ -15,6 +17,7 @@ from parambudget.render.model import flags, memory_part_in_words
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.units import (
     count_phrase,
+    format_amount,
     format_bytes,
     format_count,
     format_flop_rate,
@@ -33,12 +36,19 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
     }  # fmt: skip
     if plan.fits:  # the speed of what cannot run is no answer
         answers |= {
-            "speed": _speed(plan), "run": _run(plan), "cost": _cost(plan), "loss": _loss(plan),
+            "speed": _speed(plan), "run": _run(plan), "cost": _cost(plan),
+            "energy": _energy(plan), "loss": _loss(plan),
             "settings": [
                 f"learning rate {plan.learning_rate:g}: {plan.why_learning_rate}", f"batch: {plan.why_batch}",
             ],
-            "warnings": answers.pop("warnings"), "next": [train_command(plan)],
+            "warnings": answers.pop("warnings"),
+            "next": [train_command(plan)] if plan.machine.has_bfloat16 else [],
         }  # fmt: skip
+    return labelled_lines(answers, width)
+
+
+def labelled_lines(answers: Mapping[str, Iterable[str]], width: int) -> list[str]:
+    """Paragraphs behind the questions that they answer."""
     lines = []
     for name, paragraphs in answers.items():
         for i, text in enumerate(paragraphs):
@@ -75,12 +85,19 @@ def train_command(plan: RunPlan) -> str:
     return runnable_command("train", *words, processes=step.world_size, nodes=plan.machine.n_nodes)
 
 
-def _model(plan: RunPlan) -> list[str]:
-    m, counts = plan.model, plan.breakdown
+def parameters_in_words(counts: ParameterCount) -> str:
+    """How many a model has, and its shape."""
     active = f", {counts.active:,} used per token" if counts.active != counts.total else ""
-    return [
+    return (
         f"{counts.total:,} parameters ({counts.body:,} without embeddings and output head{active}): "
-        f"{shape_in_words(m)}, context {m.context_length:,}",
+        f"{shape_in_words(counts.model)}, context {counts.model.context_length:,}"
+    )
+
+
+def _model(plan: RunPlan) -> list[str]:
+    m = plan.model
+    return [
+        parameters_in_words(plan.breakdown),
         f"{format_count(flops_per_token(m))} FLOPs per training token in the full convention (attention over "
         f"the whole context), {format_count(flops_per_token(m, 'causal'))} causal (over earlier tokens only)",
     ]
@@ -191,6 +208,30 @@ def _cost(plan: RunPlan) -> list[str]:
     ]
 
 
+def _energy(plan: RunPlan) -> list[str]:
+    energy = plan.energy
+    if energy is None:
+        what = plan.machine.accelerator.name if plan.machine.accelerator else "a processor"
+        return [f"not estimated: the power of {what} is not known"]
+    used = f"{_amount(energy.kilowatt_hours, 'kWh')}, {_amount(energy.kilograms_co2e, 'kg CO2e')}"
+    return [f"{used}, assuming {energy_assumptions(energy)}"]
+
+
+def energy_assumptions(energy: Energy) -> str:
+    """What an energy was computed from, in words."""
+    return (
+        f"{LOAD_SHARE:.0%} of {energy.board_watts:,g} W a GPU, PUE {PUE:g} and {energy.grid_intensity:,g} g "
+        f"CO2e/kWh ({energy.grid_source})"
+    )
+
+
+def _amount(amount: Interval, unit: str) -> str:
+    expected = f"{format_amount(amount.expected)} {unit}"
+    if amount.low == amount.high:
+        return expected
+    return f"{expected} ({format_amount(amount.low)} to {format_amount(amount.high)})"
+
+
 def _dollars(cost: Interval) -> str:
     if cost.low == cost.high:
         return f"${cost.expected:,.2f}"
@@ -230,6 +271,10 @@ def _comparison_rows(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple
     yield against("hours", [p.hours.expected for p in plans], lambda v: f"{v:.3g}")
     if all(p.cost for p in plans):
         yield against("dollars", [p.cost.expected for p in plans if p.cost], lambda v: f"{v:,.2f}")
+    if all(p.energy for p in plans):
+        energies = [p.energy for p in plans if p.energy]
+        yield against("kWh", [e.kilowatt_hours.expected for e in energies], format_amount)
+        yield against("kg CO2e", [e.kilograms_co2e.expected for e in energies], format_amount)
     yield (
         "expected loss",
         [

@@ -23,12 +23,13 @@ from parambudget.planning.machine import USABLE_SHARE, Machine, machine_for
 from parambudget.planning.run_plan import Goal, RunPlan, plan_run
 from parambudget.render.commands import runnable_command
 from parambudget.render.model import component_name, flags, products
-from parambudget.render.plan import train_command
+from parambudget.render.plan import energy_assumptions, train_command
 from parambudget.render.solutions import better_size_note
 from parambudget.search.resize import resize
 from parambudget.search.solutions import BetterSize, Solutions
 from parambudget.units import (
     Count,
+    format_amount,
     format_bytes,
     format_count,
     format_flop_rate,
@@ -160,6 +161,8 @@ def _effects(report: Report) -> list[str]:
                 *(["epochs"] if now.epochs else []),
                 "expected loss",
                 "dollars",
+                "kWh",
+                "kg CO2e",
             ],
             rows,
         ),
@@ -174,6 +177,7 @@ def _effects(report: Report) -> list[str]:
 
 
 def _effect(name: str, plan: RunPlan, now: RunPlan) -> list[str]:
+    energy = plan.energy
     rate, ours = plan.speed.tokens_per_second, now.speed.tokens_per_second
     memory = f"{format_bytes(plan.memory.peak_bytes)}{'' if plan.fits else ', does not fit'}"
     speed, loss = f"{rate.expected:,.0f}", f"{plan.loss.loss:.3f}"
@@ -192,6 +196,8 @@ def _effect(name: str, plan: RunPlan, now: RunPlan) -> list[str]:
         *([format_count(plan.epochs)] if plan.epochs else []),
         loss,
         "not known" if plan.cost is None else f"{plan.cost.expected:,.2f}",
+        "not known" if energy is None else format_amount(energy.kilowatt_hours.expected),
+        "not known" if energy is None else format_amount(energy.kilograms_co2e.expected),
     ]
 
 
@@ -245,6 +251,8 @@ def _verification(report: Report) -> list[str]:
 
 
 def _train_commands(report: Report) -> list[str]:
+    if not report.current.machine.has_bfloat16:
+        return []
     lines = ["## Training commands", ""]
     for name, plan in report.options.items():
         lines += [f"{name}:", "", "```console", f"$ {train_command(plan)}", "```", ""]
@@ -271,6 +279,9 @@ def _assumptions_of(plan: RunPlan) -> Iterator[str]:
         when = "" if machine.price.read_on is None else f", as of {machine.price.read_on}"
         dollars = f"${machine.price.low:g} to ${machine.price.high:g} per hour{when}"
         yield f"price: {dollars}: {machine.price.source}"
+    if plan.energy is not None:
+        power = f"{energy_assumptions(plan.energy)}; board power: {plan.energy.board_watts_source}"
+        yield f"energy: {power}; processors, disks and network are not counted"
     yield f"loss: {plan.loss.law.name}, {plan.loss.law.source}"
     text = plan.goal.unique_tokens
     yield "text: enough for every run" if text is None else f"text: {format_count(text)} tokens"

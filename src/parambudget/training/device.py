@@ -20,6 +20,8 @@ from parambudget.nn.attention import NO_KERNEL, prefer_flash_3
 from parambudget.training.config import TrainConfig
 
 MPS_NAME: Final = "Apple GPU (MPS)"
+_BFLOAT16_CAPABILITY: Final = (8, 0)
+"""Compute capability from which a GPU multiplies in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,12 @@ def select_device(name: str = "auto") -> Compute:
         raise InputError(
             f"device {name!r} was not found; torch sees {torch.cuda.device_count()}, from cuda:0 on"
         )
-    gpu = torch.cuda.get_device_name(device)
+    gpu, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+    if capability < _BFLOAT16_CAPABILITY:
+        raise InputError(
+            f"the {gpu} has compute capability {capability[0]}.{capability[1]} and no bfloat16, which this "
+            "trainer multiplies in (8.0 and newer have it); use another GPU, or `device=cpu`"
+        )
     accelerator = find_accelerator(gpu)
     prefer_flash_3(device)
     peak_flops = accelerator.bf16_flops if accelerator else None

@@ -14,7 +14,7 @@ from typing import Any, Final
 import platformdirs
 
 from parambudget._files import read_json, write_json
-from parambudget.cost.hardware import ACCELERATORS, Accelerator, find_accelerator
+from parambudget.cost.hardware import ACCELERATORS, GIVEN, Accelerator, find_accelerator
 from parambudget.errors import InputError
 
 BANDWIDTH_SHARE: Final = 0.88
@@ -73,7 +73,7 @@ class DeviceProfile:
     @property
     def element_size(self) -> int:
         """Bytes of an element of a matmul's operands."""
-        return 2 if self.dtype == "bfloat16" else 4
+        return 2 if self.dtype in ("bfloat16", "float16") else 4
 
     @property
     def runs_experts_at_once(self) -> bool:
@@ -106,24 +106,30 @@ achieves the smaller share in these data: at full load its clock drops."""
 _FITTED: Final = {
     "a100-40-sxm": AMPERE, "a100-80-sxm": AMPERE, "h100-sxm": HOPPER, "h200-sxm": HOPPER,
 }  # fmt: skip
-_AS_AMPERE: Final = frozenset({"a100-80-pcie", "l40s", "a10g", "rtx-3090", "rtx-4090", "rtx-5090"})
+_AS_AMPERE: Final = frozenset({"a100-80-pcie", "a10g", "a40", "l4", "l40", "l40s", "t4"})
+_AS_AMPERE_FAMILIES: Final = ("rtx-", "v100-")
 """Their matmuls are issued warp by warp, as on an A100; those of all others are assumed to be like
 Hopper's."""
-_GROUPED_MATMUL: Final = frozenset({"h100-sxm", "h100-pcie", "h100-nvl", "h200-sxm", "b200", "gb200"})
+_GROUPED_MATMUL: Final = frozenset(
+    {"h100-sxm", "h100-pcie", "h100-nvl", "h200-sxm", "gh200", "b200", "gb200"}
+)
 """Compute capability 9.0 and 10.0: see `nn.mlp.grouped_linear`."""
 
 
 def preset_profile(accelerator: Accelerator) -> DeviceProfile:
-    """What the bundled trainer should achieve there: compiled, with flash attention and bfloat16 autocast."""
-    fitted = accelerator.name in _FITTED
-    by_kind = AMPERE if accelerator.name in _AS_AMPERE else HOPPER
-    efficiency, peak = _FITTED.get(accelerator.name, by_kind), accelerator.bf16_flops
+    """What the bundled trainer should achieve there: compiled, with flash attention and autocast to the dtype
+    of the peak. One that a person described is taken to be like Hopper, which achieves the smaller share."""
+    name = "" if accelerator.source == GIVEN else accelerator.name
+    fitted = name in _FITTED
+    by_kind = AMPERE if name in _AS_AMPERE or name.startswith(_AS_AMPERE_FAMILIES) else HOPPER
+    efficiency, peak = _FITTED.get(name, by_kind), accelerator.bf16_flops
     kind = "Ampere" if efficiency is AMPERE else "Hopper"
     source = f"fitted to published runs on {kind}" if fitted else f"scaled from the constants of {kind}"
+    source = source if name else f"peak and bandwidth {GIVEN}, {source}"
     # Without published runs of that generation the interval is wider; by how much has not been measured.
     slowest, fastest = (0.75, 1.15) if fitted else (0.55, 1.25)
     return DeviceProfile(
-        device=accelerator.name, name=SOFTWARE, dtype="bfloat16", peak_flops=peak,
+        device=accelerator.name, name=SOFTWARE, dtype=accelerator.peak_dtype, peak_flops=peak,
         matmul_flops=efficiency.matmul * peak, matmul_traffic=MATMUL_TRAFFIC,
         attention_flops=efficiency.attention * peak,
         bandwidth_bytes=BANDWIDTH_SHARE * accelerator.bandwidth_bytes, element_bytes=ELEMENT_BYTES,

@@ -43,7 +43,7 @@ from parambudget.errors import InputError
 
 FLASH_BACKWARD: Final = 2.5
 """Of a flash attention's forward FLOPs. Dao et al. 2022, arXiv 2205.14135."""
-MASKED_SHARE: Final = {"bfloat16": 0.5, "float32": 1.6}
+MASKED_SHARE: Final = {"bfloat16": 0.5, "float16": 0.5, "float32": 1.6}
 """Speed per score with a mask, relative to that without one. On a GPU it is assumed: the kernels that take a
 mask are of the generation before FlashAttention 2, which is about twice as fast (Dao 2023, arXiv 2307.08691).
 On a CPU, whose causal kernel does not stop at the diagonal, 1.4 to 2.0 at 1024 and 256 tokens (torch 2.13,
@@ -163,7 +163,7 @@ def _attention_row_seconds(
         return products + runs / PASSES * moved / profile.bandwidth_bytes
     # Heads of two widths are computed as if both were the wider.
     width = row.copies * row.n_heads * 2 * largest((row.qk_dim, row.v_dim))
-    if mask_documents and profile.dtype == "bfloat16":
+    if mask_documents and profile.element_size == 2:
         seen = n_scores(length, row.window, "causal") / BLOCK_MASK_SHARE
     elif mask_documents or needs_mask(m, row.window):
         seen = whole / MASKED_SHARE[profile.dtype]
@@ -175,7 +175,7 @@ def _attention_row_seconds(
 
 def _n_softmax_kernels(m: Dims, profile: DeviceProfile) -> int:
     """Kernels between the two products; compiled, they are one."""
-    if profile.dtype == "bfloat16":
+    if profile.element_size == 2:
         return 1
     return 3 + (3 if m.attention_softcap is not None else 0) + (2 if m.attention_sinks else 0)
 
