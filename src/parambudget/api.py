@@ -171,17 +171,23 @@ def resize(
 
 
 def machine(
-    gpu: str | None = None, *, gpus: int = 1, gpus_per_node: int | None = None,
-    dollars_per_hour: float | None = None,
+    gpu: str | None = None, *, gpus: int = 1, gpus_per_node: int | None = None, network: str | None = None,
+    dollars_per_hour: float | None = None, stack: str | None = None, mfu: float | None = None,
 ) -> Machine:  # fmt: skip
     """What a run would be trained on: `machine("h100", gpus=8)`, "cpu", or without a name this machine.
 
-    More GPUs than `gpus_per_node` (8 unless given) are several nodes of so many, connected by a network.
-    `dollars_per_hour` is the price of one GPU, in place of a dated range.
+    More GPUs than `gpus_per_node` (8 unless given) are several nodes of so many, connected by a `network` of
+    so much per GPU: "400Gb/s" (gigabits) or "50GB/s" (gigabytes). `dollars_per_hour` is the price of one GPU,
+    in place of a dated range. Speeds are those of the bundled trainer; of other training software by `stack`
+    ("best", "typical", "eager", or the name of one, such as "torchtitan"), or by its model FLOPs utilization,
+    `mfu=0.35` (full convention, of the dense peak).
     """
     from parambudget.planning.machine import machine_for
 
-    return machine_for(gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=dollars_per_hour)
+    return machine_for(
+        gpu, gpus=gpus, gpus_per_node=gpus_per_node, network=network, dollars_per_hour=dollars_per_hour,
+        stack=stack, mfu=mfu,
+    )  # fmt: skip
 
 
 def plan(

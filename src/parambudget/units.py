@@ -73,6 +73,22 @@ def parse_bytes(text: str, what: str = "memory") -> int:
     return int(size)
 
 
+def parse_bandwidth(text: str, what: str = "bandwidth") -> float:
+    """Bytes per second, exact: `400Gb/s` is 50 * 10**9, `50GB/s` the same. A small b is a bit, a capital B a
+    byte; without either the unit is not clear."""
+    allowed = "use such as 400Gb/s (gigabits) or 50GB/s (gigabytes per second)"
+    if not isinstance(text, str):
+        raise InputError(f"{what} {shorten(repr(text))} is not a bandwidth; {allowed}")
+    match = re.fullmatch(r"([0-9.,_]+)\s*([KMGTkmgt])(b|B|bit)(?:/s|ps)", text.strip())
+    number = _rational(match[1]) if match else None
+    if match is None or number is None or number <= 0:
+        raise InputError(f"{what} {shorten(text)!r} is not a bandwidth; {allowed}")
+    per_second = number * 1000 ** ("KMGT".index(match[2].upper()) + 1) / (1 if match[3] == "B" else 8)
+    if not 1 <= per_second <= _LARGEST_COUNT:
+        raise InputError(f"{what} {shorten(text)!r} is out of range; {allowed}")
+    return float(per_second)
+
+
 def parse_tolerance(text: str | float | Fraction) -> Fraction:
     """An exact relative tolerance: `1%`, `0.01` or 0. A number of 1 or more without % is refused, as it could
     mean either."""
