@@ -1,16 +1,18 @@
-"""How far off is the throughput model? Published runs, each predicted by constants that never saw its model.
+"""How far off is the throughput model? Published runs, each predicted by constants that never saw its source.
 
     python benchmarks/throughput.py          # and whether the shipped constants are the fitted ones
     python benchmarks/throughput.py --all    # every row of llm-foundry's tables as well
 
-The points are in published_speeds.csv, their models and sources in published_speeds.json. Two questions:
+The points are in published_speeds.csv, their models and sources in published_speeds.json. Three questions:
 
-    the form      one software on one GPU, llm-foundry: constants fitted to each GPU's table
-    the presets   the constants of `cost.speed.profile`: the fastest training stacks, both generations at
-                  once, the software's constants in common
+    the form        one software on one GPU, llm-foundry: constants fitted to each GPU's table
+    the constants   of `cost.speed.profile`: the fastest stacks, both generations at once, the software's
+                    constants in common
+    the stacks      of `cost.speed.stacks`: what share of those rates others reach, and how many runs of a
+                    source that nothing was fitted to lie inside the interval
 
 A fit minimises the log of predicted over published tokens/s, with a loss that forgives outliers and a weak
-prior. Some 30 seconds.
+prior. About a minute.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -30,11 +33,11 @@ from parambudget.cost.hardware import parse_accelerator
 from parambudget.cost.speed import profile
 from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.cost.speed.roofline import tokens_per_second
+from parambudget.cost.speed.stacks import BEST, EAGER, TYPICAL, Stack, parse_stack
 from parambudget.cost.step import StepConfig
+from parambudget.planning.machine import Machine, machine_for
 
 HERE = Path(__file__).parent
-FITTED_TO = ("llm.c", "compiled")
-"""The software that the presets are fitted to: what the bundled trainer is built like, or faster."""
 PRIOR = {
     "matmul": (0.8, 0.15), "attention": (0.4, 0.5), "matmul_traffic": (2.0, 0.7), "element_bytes": (4.5, 0.5),
     "logit_bytes": (8.0, 0.5), "micro_seconds": (1e-3, 0.7),
@@ -52,6 +55,9 @@ class Point:
 
     source: str
     software: str
+    kind: Stack
+    left_out: bool
+    """Of every fit and every table: it says why in published_speeds.json."""
     name: str
     model: ModelConfig
     gpu: str
@@ -64,9 +70,13 @@ class Point:
         """What its hardware constants are shared with."""
         return {"a100": "ampere", "h100": "hopper", "rtx-": "ampere"}[self.gpu[:4]]
 
-    def predicted(self, stack: DeviceProfile) -> float:
+    def machine(self, stack: Stack) -> Machine:
+        """Its GPUs, with this software."""
+        return machine_for(self.gpu, gpus=self.work.world_size, stack=stack.name)
+
+    def predicted(self, profile: DeviceProfile) -> float:
         """Tokens per second and GPU."""
-        return float(tokens_per_second(self.model, self.work, stack)) / self.work.world_size
+        return float(tokens_per_second(self.model, self.work, profile)) / self.work.world_size
 
 
 Constants = dict[str, float]
@@ -77,25 +87,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Published against predicted tokens/s.")
     parser.add_argument("--all", action="store_true", help="every row of llm-foundry's tables")
     asked = parser.parse_args()
-    points = published()
-    foundry = [point for point in points if point.software == "llm-foundry"]
+    points = [point for point in published() if not point.left_out]
+    foundry = [point for point in points if point.source == "llm-foundry"]
     print("the form: llm-foundry, one fit per GPU, the model in question left out")
     for gpu in dict.fromkeys(point.gpu for point in foundry):
         report_table([point for point in foundry if point.gpu == gpu], gpu, rows=asked.all)
-    fitted = [point for point in points if point.software in FITTED_TO]
-    print("\nthe presets: published tokens/s per GPU, then predicted: shipped, and fitted without that model")
+    fitted = [point for point in points if point.kind is BEST]
+    print(
+        "\nthe constants: published tokens/s per GPU, then predicted: shipped, and fitted without that model"
+    )
     errors = left_out(fitted)
     for point, error in zip(fitted, errors, strict=True):
         line(point, shipped(point), error)
     summary("fitted without the model", errors)
     summary("shipped", [shipped(point) for point in fitted])
-    others = [point for point in points if point.software not in (*FITTED_TO, "llm-foundry")]
-    print("\nother software, predicted by the shipped presets: slower than the stacks that those are of")
-    for point in others:
-        line(point, shipped(point), None)
-    summary("other software", [shipped(point) for point in others])
-    summary("llm-foundry", [shipped(point) for point in foundry])
-    sys.exit(compare(fit(fitted)))
+    print("\nthe stacks: as shipped, and with constants that saw nothing of the same software")
+    held_out = hold_out(points)
+    for point, error in held_out:
+        if point.source != "llm-foundry" or asked.all:
+            line(point, shipped(point), error)
+    print()
+    for row in table(held_out):
+        print(row)
+    print("\nleft out of all of this:")
+    for point in published():
+        if point.left_out:
+            line(point, shipped(point), None)
+    sys.exit(compare(fit(fitted)) or compare_stacks(points))
 
 
 def published() -> list[Point]:
@@ -116,8 +134,10 @@ def point_of(row: dict[str, str], facts: dict[str, dict[str, dict[str, str]]]) -
         gradient_checkpointing=row["checkpointing"] == "yes", world_size=n_gpus,
         shard=row["sharded"] == "yes",
     )  # fmt: skip
+    source = facts["sources"][row["source"]]
+    kind = parse_stack(source.get("stack", source["software"]))
     return Point(
-        row["source"], facts["sources"][row["source"]]["software"], name,
+        row["source"], source["software"], kind, "left_out" in source, name,
         model.replace(context_length=context_length), row["gpu"], work,
         float(row["tokens_per_second_per_gpu"]),
     )  # fmt: skip
@@ -129,7 +149,7 @@ def stack_of(constants: Constants, point: Point) -> DeviceProfile:
     peak = parse_accelerator(point.gpu).bf16_flops
     software = {name: of[name] for name in PRIOR if name not in OF_A_GENERATION}
     return replace(
-        profile.preset_profile(parse_accelerator(point.gpu)), matmul_flops=of["matmul"] * peak,
+        point.machine(BEST).profile, matmul_flops=of["matmul"] * peak,
         newton_schulz_flops=of["matmul"] * peak, attention_flops=of["attention"] * peak, **software,
     )  # fmt: skip
 
@@ -180,7 +200,64 @@ def left_out(points: Sequence[Point]) -> list[float]:
 
 def shipped(point: Point) -> float:
     """The error of the preset."""
-    return point.predicted(profile.preset_profile(parse_accelerator(point.gpu))) / point.published - 1
+    return point.predicted(point.machine(point.kind).profile) / point.published - 1
+
+
+def hold_out(points: Sequence[Point]) -> list[tuple[Point, float]]:
+    """Every point with the error of constants, or of a share of them, that saw nothing of its software."""
+    found = []
+    of_all = fit([point for point in points if point.kind is BEST])
+    for software in dict.fromkeys(point.software for point in points):
+        own = [point for point in points if point.software == software]
+        others = [point for point in points if point.software != software]
+        seen = [point for point in others if point.kind is BEST]
+        fastest = fit(seen) if own[0].kind is BEST else of_all
+        for point in own:
+            share = 1.0 if point.kind is BEST else reached(others, point.kind)
+            expected = share * point.predicted(stack_of(fastest, point))
+            found.append((point, expected / point.published - 1))
+    return found
+
+
+def reached(points: Sequence[Point], kind: Stack) -> float:
+    """The median, over the software of a kind, of the share of the fastest stacks' speed that it reaches."""
+    shares: dict[str, list[float]] = {}
+    for point in points:
+        if point.kind is kind:
+            best = point.predicted(point.machine(BEST).profile)
+            shares.setdefault(point.software, []).append(point.published / best)
+    return median(median(of) for of in shares.values())
+
+
+def table(held_out: Sequence[tuple[Point, float]]) -> list[str]:
+    """The held-out points in groups: how many lie inside their interval, and how far off they are."""
+    groups: dict[str, list[tuple[Point, float]]] = {}
+    for point, error in held_out:
+        own_table = " (8 GPUs)" if point.source == "llm-foundry" else ""
+        for name in (f"{point.kind.name}: {point.software}{own_table}", point.kind.name + ", all", "all"):
+            groups.setdefault(name, []).append((point, error))
+        if point.source != "llm-foundry":
+            groups.setdefault("all without llm-foundry's table of 8 GPUs", []).append((point, error))
+        if point.work.world_size > 8:
+            groups.setdefault("several nodes", []).append((point, error))
+    rows = [
+        "| group | runs | inside | median error | median of published / expected |",
+        "|---|---|---|---|---|",
+    ]
+    for name in sorted(groups, key=lambda name: (name.startswith(("all", "several")), name)):
+        of = groups[name]
+        n_inside = sum(p.kind.slowest <= 1 / (1 + e) <= p.kind.fastest for p, e in of)
+        size, lean = median(abs(e) for _, e in of), median(1 / (1 + e) for _, e in of)
+        rows.append(f"| {name} | {len(of)} | {n_inside / len(of):.0%} | {size:.1%} | {lean:.2f} |")
+    return rows
+
+
+def compare_stacks(points: Sequence[Point]) -> int:
+    """Whether the shares in `cost.speed.stacks` are those of the points; 1 if not."""
+    found = {kind.name: round(reached(points, kind), 2) for kind in (TYPICAL, EAGER)}
+    differ = {kind.name: kind.reached for kind in (TYPICAL, EAGER) if kind.reached != found[kind.name]}
+    print("shares of the stacks:", found, "as shipped" if not differ else f"; shipped: {differ}")
+    return 1 if differ else 0
 
 
 def line(point: Point, of_preset: float, of_fit: float | None) -> None:

@@ -171,16 +171,21 @@ def resize(
 
 
 def machine(
-    gpu: str | None = None, *, gpus: int = 1, gpus_per_node: int | None = None,
+    gpu: str | None = None, *, gpus: int = 1, gpus_per_node: int | None = None, network: str | None = None,
     dollars_per_hour: float | None = None, gpu_memory: str | int | None = None,
     gpu_tflops: float | None = None, gpu_bandwidth: str | None = None,
-    grid_intensity: float | None = None,
+    grid_intensity: float | None = None, stack: str | None = None, mfu: float | None = None,
 ) -> Machine:  # fmt: skip
     """What a run would be trained on: `machine("h100", gpus=8)`, "cpu", or without a name this machine.
 
-    More GPUs than `gpus_per_node` (8 unless given) are several nodes of so many, connected by a network.
-    `dollars_per_hour` is the price of one GPU, in place of a dated range; `grid_intensity` is in grams of
-    CO2 equivalent per kWh, in place of the world's average.
+    More GPUs than `gpus_per_node` (8 unless given) are several nodes of so many, connected by a `network` of
+    so much per GPU: "400Gb/s" (bits) or "50GB/s" (bytes). `dollars_per_hour` is the price of one GPU, in
+    place of a dated range; `grid_intensity` is in grams of CO2 equivalent per kWh, in place of the world's
+    average.
+
+    Speeds are those of the bundled trainer; of other training software by `stack` ("best", "typical",
+    "eager", or the name of one, such as "torchtitan"), or by its model FLOPs utilization, `mfu=0.35` (full
+    convention, of the dense peak).
 
     A GPU that `ACCELERATORS` does not have is described by three figures: its memory (bytes or "24GB"), its
     dense TFLOP/s in bfloat16 with 32-bit accumulation, and the bandwidth of its memory ("1008GB/s"; Gb/s are
@@ -189,8 +194,9 @@ def machine(
     from parambudget.planning.machine import machine_for
 
     return machine_for(
-        gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=dollars_per_hour, gpu_memory=gpu_memory,
-        gpu_tflops=gpu_tflops, gpu_bandwidth=gpu_bandwidth, grid_intensity=grid_intensity,
+        gpu, gpus=gpus, gpus_per_node=gpus_per_node, network=network, dollars_per_hour=dollars_per_hour,
+        gpu_memory=gpu_memory, gpu_tflops=gpu_tflops, gpu_bandwidth=gpu_bandwidth,
+        grid_intensity=grid_intensity, stack=stack, mfu=mfu,
     )  # fmt: skip
 
 

@@ -29,8 +29,17 @@ def test_beyond_a_node_the_network_is_the_slowest_link():
     assert [m.n_nodes for m in (one, two, wide)] == [1, 2, 1]
     assert two.name == "16 x h100-sxm in 2 nodes"
     assert two.profile.link_bytes < one.profile.link_bytes == wide.profile.link_bytes
+    # Eight ports of 400 Gb/s, of which three quarters are reached.
+    assert two.profile.link_bytes == 0.75 * 8 * 50e9
+    assert machine_for("a100", gpus=16).profile.link_bytes == 0.75 * 8 * 25e9
     # A PCIe link is slower than the network: it stays the bottleneck.
     assert machine_for("4090", gpus=16).profile == machine_for("4090", gpus=8).profile
+
+
+def test_bits_and_bytes_of_a_network_are_told_apart():
+    bits, the_same = (machine_for("h100", gpus=16, network=text) for text in ("400Gb/s", "50GB/s"))
+    assert bits == the_same == machine_for("h100", gpus=16)
+    assert machine_for("h100", gpus=16, network="100Gbps").network_bytes == 12.5e9
 
 
 def test_with_whole_copies_tokens_per_second_and_gpu_never_rise_with_more_nodes():
@@ -45,7 +54,7 @@ def test_with_whole_copies_tokens_per_second_and_gpu_never_rise_with_more_nodes(
 
 def test_a_plan_over_nodes_says_what_it_assumes_and_starts_on_every_node():
     plan = pb.plan("gpt2", pb.machine("h100", gpus=16))
-    assert "between them gradients go over a network, assumed to be 400 Gb/s per GPU" in plan.warnings[0]
+    assert "between them gradients go over a network of 400 Gb/s per GPU (`network`)" in plan.warnings[0]
     assert "torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint FIRST_NODE:29500 --nproc-per-node 8 " in (
         train_command(plan)
     )

@@ -131,10 +131,10 @@ class TestKeeping:
     @pytest.mark.parametrize(
         "text",
         [
-            "{", "[]", "{}", '{"layout": 2, "stacks": []}', '{"layout": 1, "stacks": [{"device": "CPU"}]}',
-            json.dumps({"layout": 1, "stacks": [asdict(CPU) | {"micro_seconds": -1}]}),
-            json.dumps({"layout": 1, "stacks": [asdict(CPU) | {"matmul_flops": "fast"}]}),
-            json.dumps({"layout": 1, "stacks": [asdict(CPU) | {"name": None}]}),
+            "{", "[]", "{}", '{"layout": 1, "stacks": []}', '{"layout": 2, "stacks": [{"device": "CPU"}]}',
+            json.dumps({"layout": 2, "stacks": [asdict(CPU) | {"micro_seconds": -1}]}),
+            json.dumps({"layout": 2, "stacks": [asdict(CPU) | {"matmul_flops": "fast"}]}),
+            json.dumps({"layout": 2, "stacks": [asdict(CPU) | {"name": None}]}),
         ],
     )  # fmt: skip
     def test_a_file_that_is_damaged_is_one_line_with_the_way_out(self, own_folder, text):

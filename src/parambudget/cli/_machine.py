@@ -17,6 +17,9 @@ class MachineFigures(TypedDict, total=False):
     gpu_tflops: float
     gpu_bandwidth: str
     grid_intensity: float
+    network: str
+    stack: str
+    mfu: float
 
 
 def _flag(name: str, kind: type, metavar: str, text: str) -> inspect.Parameter:
@@ -31,6 +34,19 @@ _FIGURES: Final = [
     _flag("gpu_memory", str, "SIZE", "Your own GPU: its memory, such as 24GB; --gpu is then its name."),
     _flag("gpu_tflops", float, "N", "Your own GPU: dense bfloat16 TFLOP/s, with 32-bit accumulation."),
     _flag("gpu_bandwidth", str, "RATE", "Your own GPU: bandwidth of its memory, such as 1008GB/s."),
+    _flag(
+        "network",
+        str,
+        "RATE",
+        "Between nodes, per GPU, such as 400Gb/s; unless given, 400Gb/s, and 200Gb/s for A100 servers.",
+    ),
+    _flag(
+        "stack",
+        str,
+        "NAME",
+        "Speeds of other training software: best, typical, eager, or one such as torchtitan.",
+    ),
+    _flag("mfu", float, "SHARE", "The model FLOPs utilization of your trainer, such as 0.35."),
 ]
 
 

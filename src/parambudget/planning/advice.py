@@ -12,7 +12,7 @@ from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.speed.throughput import Throughput
 from parambudget.cost.step import MANY_CHUNKS, StepConfig, StepFields
 from parambudget.errors import InputError
-from parambudget.planning.machine import MAX_GPUS, NETWORK_BYTES, Machine, usable_bytes
+from parambudget.planning.machine import MAX_GPUS, Machine, usable_bytes
 from parambudget.planning.step_search import fastest_step
 from parambudget.units import format_byte_rate, format_bytes, format_share
 
@@ -213,7 +213,7 @@ def _network_warnings(machine: Machine) -> Iterator[str]:
     if machine.n_nodes > 1:
         yield (
             f"{machine.world_size} GPUs are {machine.n_nodes} nodes of {machine.gpus_per_node}: between them "
-            f"gradients go over a network, assumed to be {NETWORK_BYTES * 8 / 1e9:,.0f} Gb/s per GPU"
+            f"gradients go over a network of {machine.network_bytes * 8 / 1e9:,.4g} Gb/s per GPU (`network`)"
         )
 
 

@@ -20,18 +20,27 @@ from parambudget.cost.hardware import (
 )
 from parambudget.cost.memory.peak import largest_micro_batch
 from parambudget.cost.own_gpus import describe_gpu, find_own_gpu
-from parambudget.cost.speed.profile import LINK_SHARE, DeviceProfile, calibrated_profiles, profile_for
+from parambudget.cost.speed.profile import (
+    GPUS_PER_NODE,
+    LINK_SHARE,
+    DeviceProfile,
+    at_utilization,
+    calibrated_profiles,
+    profile_for,
+)
+from parambudget.cost.speed.stacks import BUNDLED, Stack, parse_stack
 from parambudget.cost.step import ON_CPU, ON_CUDA, Backend, StepConfig
 from parambudget.errors import InputError
-from parambudget.units import short_repr
+from parambudget.units import parse_byte_rate, short_repr
 
 CPU: Final = "CPU"
 """The processor's name in the trainer and in the calibration."""
 MAX_GPUS: Final = 1024
-GPUS_PER_NODE: Final = 8
-"""Of the usual servers for training, where nothing else is said."""
 NETWORK_BYTES: Final = 50e9
-"""Between nodes, per second, direction and GPU. Assumed: 400 Gb/s, one port per GPU, as in a DGX H100."""
+"""Between nodes, per second, direction and GPU, where nothing else is said: 400 Gb/s, one port per GPU, as in
+a DGX H100."""
+SLOWER_NETWORKS: Final = {"a100-40-sxm": 25e9, "a100-80-sxm": 25e9}
+"""The same of other usual servers: 200 Gb/s in a DGX A100."""
 USABLE_SHARE: Final = 0.94
 """Of a device's memory: a plan that needs more is refused. The rest is for what no plan foresees."""
 
@@ -43,7 +52,8 @@ class Machine:
     accelerator: Accelerator | None
     """None for a processor."""
     profile: DeviceProfile
-    """Its link is the slowest that gradients pass: that of the node, or between nodes the network."""
+    """Its link is the slowest of a ring through all accelerators: that of a node, or the ports of a node to
+    the network, all together."""
     world_size: int
     """Accelerators, each driven by a process of its own."""
     memory_bytes: int
@@ -54,6 +64,8 @@ class Machine:
     """The most accelerators of a node; more are equal nodes of so many."""
     grid_intensity: float | None = None
     """Grams of CO2 equivalent per kWh of its electricity; None for the world's average."""
+    network_bytes: float = NETWORK_BYTES
+    """Between nodes, per second, direction and accelerator."""
 
     @property
     def name(self) -> str:
@@ -77,8 +89,10 @@ class Machine:
             )
         link = self.profile.link_bytes
         if gpus > self.gpus_per_node:
-            link = min(link, LINK_SHARE * NETWORK_BYTES)
-        return replace(self, world_size=gpus, profile=replace(self.profile, link_bytes=link))
+            # A ring crosses from node to node once per port, with an equal share of the bytes on each.
+            link = min(link, LINK_SHARE * self.gpus_per_node * self.network_bytes)
+        profile = replace(self.profile, link_bytes=link, gpus_per_node=self.gpus_per_node)
+        return replace(self, world_size=gpus, profile=profile)
 
     @property
     def has_bfloat16(self) -> bool:
@@ -113,16 +127,18 @@ def usable_bytes(memory_bytes: int) -> int:
 
 
 def machine_for(
-    gpu: str | None = None, *, gpus: int = 1, gpus_per_node: int | None = None,
+    gpu: str | None = None, *, gpus: int = 1, gpus_per_node: int | None = None, network: str | None = None,
     dollars_per_hour: float | None = None, gpu_memory: str | int | None = None,
     gpu_tflops: float | None = None, gpu_bandwidth: str | None = None,
-    grid_intensity: float | None = None,
+    grid_intensity: float | None = None, stack: str | None = None, mfu: float | None = None,
 ) -> Machine:  # fmt: skip
     """The machine that a person means: `h100`, `cpu`, or without a name the one that this runs on.
 
     With `gpu_memory`, `gpu_tflops` and `gpu_bandwidth` it is the GPU that these describe, and its name is
-    only shown. Up to `gpus_per_node` the GPUs are connected by the link of their node, beyond by a network.
-    Raises `InputError` for an unknown name and, without a name, where there is nothing to detect.
+    only shown. Up to `gpus_per_node` the GPUs are connected by the link of their node, beyond by a network of
+    so much per GPU ("400Gb/s" or "50GB/s"). Speeds are those of the bundled trainer, of another `stack`
+    (`STACKS`), or follow from a model FLOPs utilization, as 0.35. Raises `InputError` for an unknown name
+    and, without a name, where there is nothing to detect.
     """
     if isinstance(gpus, bool) or not isinstance(gpus, int) or not 1 <= gpus <= MAX_GPUS:
         raise InputError(
@@ -134,6 +150,13 @@ def machine_for(
             f"`gpus_per_node` is {short_repr(per_node)}; use a whole number from 1 to {MAX_GPUS:,}"
         )
     price = None if dollars_per_hour is None else fixed_price(dollars_per_hour)
+    software = _software(stack, mfu)
+    network_bytes = None if network is None else parse_byte_rate(network, "network")
+    if network_bytes is not None and gpus <= per_node:
+        raise InputError(
+            f"`network={network}` has no effect: {gpus} GPUs are one node of up to {per_node}; give more "
+            "`gpus`, other `gpus_per_node`, or leave it out"
+        )
     figures = gpu_memory, gpu_tflops, gpu_bandwidth
     accelerator = _accelerator_for(gpu) if figures == (None, None, None) else _accelerator_of(gpu, *figures)
     grid = None if grid_intensity is None else check_grid_intensity(grid_intensity)
@@ -143,6 +166,12 @@ def machine_for(
             f"{accelerator.name if accelerator else CPU} is not known; leave it out"
         )
     if accelerator is None:
+        for name, value in (("stack", stack), ("mfu", mfu)):
+            if value is not None:
+                raise InputError(
+                    f"`{name}={value}` has no effect: the speeds of a processor are measured, with the "
+                    "bundled trainer; leave it out, or name a GPU with `machine`"
+                )
         if gpus > 1:
             raise InputError(f"`gpus={gpus}`, but no GPU was found on this machine; name one with `machine`")
         if gpus_per_node is not None:
@@ -152,8 +181,22 @@ def machine_for(
             )
         return Machine(None, profile_for(CPU), 1, main_memory_bytes(), price)
     price = price or known_price(accelerator)
-    one = Machine(accelerator, profile_for(accelerator), 1, accelerator.memory_bytes, price, per_node, grid)
+    between = network_bytes or SLOWER_NETWORKS.get(accelerator.name, NETWORK_BYTES)
+    profile = profile_for(accelerator, software)
+    if mfu is not None:
+        profile = at_utilization(profile, mfu)
+    one = Machine(accelerator, profile, 1, accelerator.memory_bytes, price, per_node, grid, between)
     return one.with_gpus(gpus)
+
+
+def _software(stack: str | None, mfu: float | None) -> Stack:
+    if stack is not None and mfu is not None:
+        raise InputError("`stack` and `mfu` each say how fast the training software is; give one of them")
+    if mfu is not None and (isinstance(mfu, bool) or not isinstance(mfu, int | float) or not 0 < mfu <= 1):
+        raise InputError(
+            f"`mfu` is {short_repr(mfu)}; it is a share of the dense peak: use a number such as 0.35"
+        )
+    return BUNDLED if stack is None else parse_stack(stack)
 
 
 def main_memory_bytes() -> int:

@@ -168,7 +168,9 @@ def _update(plan: RunPlan) -> list[str]:
 
 def _speed(plan: RunPlan) -> list[str]:
     speed, rate = plan.speed, plan.speed.tokens_per_second
-    lines = [f"{rate.expected:,.0f} tokens/s ({rate.low:,.0f} to {rate.high:,.0f})"]
+    best = speed.best_tokens_per_second
+    fastest = f"; the fastest stacks reach {best:,.0f}" if best is not None else ""
+    lines = [f"{rate.expected:,.0f} tokens/s ({rate.low:,.0f} to {rate.high:,.0f}){fastest}"]
     if speed.mfu is not None and speed.profile.peak_flops is not None:
         peak = speed.profile.peak_flops * speed.step.world_size
         lines.append(

@@ -22,8 +22,13 @@ from torch import Tensor, nn
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import with_defaults
 from parambudget.cost.hardware import find_accelerator
-from parambudget.cost.speed.profile import LINK_SHARE, SOFTWARE, DeviceProfile
-from parambudget.cost.speed.roofline import FLASH_BACKWARD, NEWTON_SCHULZ_STEPS, step_seconds
+from parambudget.cost.speed.profile import ATTENTION_HALF_WIDTH, LINK_SHARE, SOFTWARE, DeviceProfile
+from parambudget.cost.speed.roofline import (
+    FLASH_BACKWARD,
+    NEWTON_SCHULZ_STEPS,
+    attention_share,
+    step_seconds,
+)
 from parambudget.cost.step import StepConfig
 from parambudget.errors import InputError
 from parambudget.text.token_cache import TokenData
@@ -280,11 +285,15 @@ def _profile_of_kernels(compute: Compute, rates: MeasuredRates) -> DeviceProfile
     on_cpu, n_threads = compute.device.type == "cpu", torch.get_num_threads()
     known = find_accelerator(compute.name)
     threads = f"{n_threads} thread{'s' if n_threads > 1 else ''}"
+    half_width = 0.0 if on_cpu else ATTENTION_HALF_WIDTH
+    share = attention_share(ATTENTION[compute.device.type][-1], half_width)
+    rates = replace(rates, attention_flops=rates.attention_flops / float(share))
     where = f"{platform.machine()}, {threads}" if on_cpu else compute.name
     return DeviceProfile(
         device=compute.name, name=f"eager, {threads}" if on_cpu else SOFTWARE,
         dtype="bfloat16" if compute.bf16 else "float32", peak_flops=compute.peak_flops, **vars(rates),
         matmul_traffic=0.0, element_bytes=0.0, logit_bytes=0.0, micro_seconds=0.0, layer_seconds=0.0,
+        host_layer_seconds=0.0, attention_half_width=half_width,
         link_bytes=LINK_SHARE * known.link_bytes if known else 0.0, slowest=SLOWEST, fastest=FASTEST,
         source=f"measured on this machine ({where}), torch {torch.__version__}",
         measured_on=f"{datetime.now(UTC):%Y-%m-%d}",

@@ -2,12 +2,13 @@
 
 A constant is a property of the hardware (a rate) or of the software (how often its kernels move the same
 bytes). Those of the software are the same on every GPU, which is why a preset can stand for a GPU without
-published runs. `benchmarks/throughput.py` fits them to published runs and checks this table against its
-result.
+published runs. `benchmarks/throughput.py` fits them to published runs of the fastest stacks and checks this
+table against its result; other stacks reach a share of these rates (`cost.speed.stacks`).
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+import re
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import platformdirs
 
 from parambudget._files import read_json, write_json
 from parambudget.cost.hardware import ACCELERATORS, GIVEN, Accelerator, find_accelerator
+from parambudget.cost.speed.stacks import BEST, BUNDLED, Stack
 from parambudget.errors import InputError
 
 BANDWIDTH_SHARE: Final = 0.88
@@ -23,6 +25,16 @@ LINK_SHARE: Final = 0.75
 """Achieved of the link, in one direction: usual for NCCL's ring all-reduce within a machine. Not fitted."""
 LAUNCH_SECONDS: Final = 5e-6
 """From one small kernel to the next, where the host cannot run ahead. Not fitted."""
+LAUNCHES_PER_LAYER: Final = 35
+"""Of a compiled block in a micro-step, forward and backward: counted in the trainer (docs/benchmarks.md)."""
+ATTENTION_HALF_WIDTH: Final = 54.0
+"""The head_dim at which a fused kernel reaches half of what it would with infinitely wide heads: from 497,
+648 and 756 TFLOP/s at 64, 128 and 256 (Shah et al. 2024, arXiv 2407.08608, figure 5, forward without a mask,
+16k tokens on an H100; the first and the last recalled, not read again)."""
+ATTENTION_WIDTH: Final = 128
+"""The head_dim that `attention_flops` is of."""
+GPUS_PER_NODE: Final = 8
+"""Of the usual servers for training, where nothing else is said."""
 _NEWTON_SCHULZ_KERNELS: Final = 23
 """Of Muon for a stack of matrices: 15 products, and 8 around them."""
 
@@ -44,7 +56,9 @@ class DeviceProfile:
     matmul_traffic: float
     """Times that every operand of a matmul is moved between memory and chip."""
     attention_flops: float
-    """FLOP/s of the scores that a causal mask leaves."""
+    """FLOP/s of the scores that a causal mask leaves, with heads of `ATTENTION_WIDTH`."""
+    attention_half_width: float
+    """The head_dim at which attention reaches half of its greatest speed; 0 where all are equally fast."""
     bandwidth_bytes: float
     """Achieved, per second."""
     element_bytes: float
@@ -56,12 +70,15 @@ class DeviceProfile:
     """Of every micro-step, whatever its size: kernel launches and the host."""
     layer_seconds: float
     """The same, per layer."""
+    host_layer_seconds: float
+    """That the host takes to launch a layer's kernels, while the device computes: a micro-step takes at least
+    that."""
     newton_schulz_flops: float
     """FLOP/s of the bfloat16 products of Muon."""
     matrix_seconds: float
     """The least that Muon takes for the matrices of one kind, which it orthogonalizes together."""
     link_bytes: float
-    """Achieved between the accelerators of a machine, per second and direction; 0 where there is only one."""
+    """Achieved by a ring through all accelerators, per second and direction; 0 where there is only one."""
     slowest: float
     """The expected tokens per second times this is the low end of the interval; times `fastest`, the high
     end."""
@@ -69,6 +86,14 @@ class DeviceProfile:
     source: str
     measured_on: str | None = None
     """The day of a calibration; None for a preset."""
+    gpus_per_node: int = GPUS_PER_NODE
+    """What is shared out among processes is counted as if among those of one node: more have not been seen to
+    gain by it."""
+    mfu: float | None = None
+    """Model FLOPs utilization, full convention, that an update is known to have; its parts keep their
+    proportions."""
+    reached: float | None = None
+    """Share of the fastest stacks' rates that these are; None where they were measured or given."""
 
     @property
     def element_size(self) -> int:
@@ -83,10 +108,10 @@ class DeviceProfile:
 
 
 SOFTWARE: Final = "torch.compile, flash attention"
-MATMUL_TRAFFIC: Final = 1.66
-ELEMENT_BYTES: Final = 4.52
-LOGIT_BYTES: Final = 7.08
-MICRO_SECONDS: Final = 0.000997
+MATMUL_TRAFFIC: Final = 1.61
+ELEMENT_BYTES: Final = 4.47
+LOGIT_BYTES: Final = 7.31
+MICRO_SECONDS: Final = 0.001
 """The constants of the software in every preset: fitted together with those below. The last one is little
 more than the prior of the fit, 1 ms: the published runs have large micro-steps."""
 
@@ -99,15 +124,20 @@ class Efficiency:
     attention: float
 
 
-AMPERE: Final = Efficiency(matmul=0.889, attention=0.553)
-HOPPER: Final = Efficiency(matmul=0.729, attention=0.362)
-"""Fitted by benchmarks/throughput.py to ten runs of llm.c, modded-nanogpt and nanochat. The larger chip
+AMPERE: Final = Efficiency(matmul=0.908, attention=0.558)
+HOPPER: Final = Efficiency(matmul=0.75, attention=0.396)
+"""Fitted by benchmarks/throughput.py to twelve runs of llm.c, modded-nanogpt and nanochat. The larger chip
 achieves the smaller share in these data: at full load its clock drops."""
+GEFORCE: Final = Efficiency(matmul=0.97, attention=0.6)
+"""Not fitted. Accumulating in 32 bits at half the rate, these cards wait less for memory, and their clocks
+exceed the one that the peak is of: five published runs on a 3090 and 4090 are 10 to 50 % faster than Ampere's
+shares say, beside runs of the same software on an A100 or on other GPUs."""
 _FITTED: Final = {
     "a100-40-sxm": AMPERE, "a100-80-sxm": AMPERE, "h100-sxm": HOPPER, "h200-sxm": HOPPER,
 }  # fmt: skip
 _AS_AMPERE: Final = frozenset({"a100-80-pcie", "a10g", "a40", "l4", "l40", "l40s", "t4"})
 _AS_AMPERE_FAMILIES: Final = ("rtx-", "v100-")
+_GEFORCE_NAME: Final = re.compile("rtx-[0-9]{4}(-ti|-super)*(-[0-9]+)?")
 """Their matmuls are issued warp by warp, as on an A100; those of all others are assumed to be like
 Hopper's."""
 _GROUPED_MATMUL: Final = frozenset(
@@ -116,40 +146,67 @@ _GROUPED_MATMUL: Final = frozenset(
 """Compute capability 9.0 and 10.0: see `nn.mlp.grouped_linear`."""
 
 
-def preset_profile(accelerator: Accelerator) -> DeviceProfile:
-    """What the bundled trainer should achieve there: compiled, with flash attention and autocast to the dtype
-    of the peak. One that a person described is taken to be like Hopper, which achieves the smaller share."""
+def preset_profile(accelerator: Accelerator, stack: Stack = BUNDLED) -> DeviceProfile:
+    """What a stack should achieve there, with matmuls in the dtype of the peak. A GPU that a person described
+    is taken to be like Hopper, which achieves the smaller share."""
     name = "" if accelerator.source == GIVEN else accelerator.name
     fitted = name in _FITTED
     by_kind = AMPERE if name in _AS_AMPERE or name.startswith(_AS_AMPERE_FAMILIES) else HOPPER
+    by_kind = GEFORCE if _GEFORCE_NAME.fullmatch(name) else by_kind
     efficiency, peak = _FITTED.get(name, by_kind), accelerator.bf16_flops
-    kind = "Ampere" if efficiency is AMPERE else "Hopper"
+    kind = {AMPERE: "Ampere", HOPPER: "Hopper", GEFORCE: "GeForce cards"}[efficiency]
     source = f"fitted to published runs on {kind}" if fitted else f"scaled from the constants of {kind}"
     source = source if name else f"peak and bandwidth {GIVEN}, {source}"
-    # Without published runs of that generation the interval is wider; by how much has not been measured.
-    slowest, fastest = (0.75, 1.15) if fitted else (0.55, 1.25)
+    share = f"; {stack.reached:.0%} of those rates: {stack.source}" if stack is not BEST else ""
     return DeviceProfile(
-        device=accelerator.name, name=SOFTWARE, dtype=accelerator.peak_dtype, peak_flops=peak,
-        matmul_flops=efficiency.matmul * peak, matmul_traffic=MATMUL_TRAFFIC,
-        attention_flops=efficiency.attention * peak,
-        bandwidth_bytes=BANDWIDTH_SHARE * accelerator.bandwidth_bytes, element_bytes=ELEMENT_BYTES,
-        logit_bytes=LOGIT_BYTES, micro_seconds=MICRO_SECONDS, layer_seconds=0.0,
-        newton_schulz_flops=efficiency.matmul * peak, matrix_seconds=_NEWTON_SCHULZ_KERNELS * LAUNCH_SECONDS,
-        link_bytes=LINK_SHARE * accelerator.link_bytes, slowest=slowest, fastest=fastest, source=source,
+        device=accelerator.name, name=SOFTWARE if stack is BUNDLED else f"{stack.name} ({stack.what})",
+        dtype=accelerator.peak_dtype, peak_flops=peak, matmul_flops=stack.reached * efficiency.matmul * peak,
+        matmul_traffic=MATMUL_TRAFFIC, attention_flops=stack.reached * efficiency.attention * peak,
+        attention_half_width=ATTENTION_HALF_WIDTH,
+        bandwidth_bytes=stack.reached * BANDWIDTH_SHARE * accelerator.bandwidth_bytes,
+        element_bytes=ELEMENT_BYTES, logit_bytes=LOGIT_BYTES, micro_seconds=MICRO_SECONDS, layer_seconds=0.0,
+        host_layer_seconds=LAUNCHES_PER_LAYER * LAUNCH_SECONDS,
+        newton_schulz_flops=stack.reached * efficiency.matmul * peak,
+        matrix_seconds=_NEWTON_SCHULZ_KERNELS * LAUNCH_SECONDS,
+        link_bytes=LINK_SHARE * accelerator.link_bytes, slowest=stack.slowest,
+        fastest=stack.fastest, source=source + share, reached=stack.reached,
     )  # fmt: skip
 
 
-_LAYOUT: Final = 1
+def at_utilization(profile: DeviceProfile, mfu: float) -> DeviceProfile:
+    """The same device with updates of a given model FLOPs utilization (full convention, dense peak)."""
+    return replace(
+        profile, name="another trainer", mfu=mfu, slowest=_GIVEN_SLOWEST, fastest=1 / _GIVEN_SLOWEST,
+        source=f"a model FLOPs utilization of {mfu:.1%}, given", measured_on=None, reached=None,
+    )  # fmt: skip
+
+
+def fastest_stacks(profile: DeviceProfile) -> DeviceProfile | None:
+    """The same device with the rates of the fastest stacks; None where it is not known what share of them
+    its own rates are."""
+    if profile.reached is None:
+        return None
+    rates = ("matmul_flops", "attention_flops", "newton_schulz_flops", "bandwidth_bytes")
+    return replace(profile, **{name: getattr(profile, name) / profile.reached for name in rates}, reached=1.0)
+
+
+_GIVEN_SLOWEST: Final = 0.9
+"""Assumed: what is given is of some other model and batch."""
+
+
+_LAYOUT: Final = 2
 _TEXTS: Final = frozenset({"device", "name", "dtype", "source", "measured_on"})
-_OPTIONAL: Final = frozenset({"peak_flops", "measured_on"})
+_OPTIONAL: Final = frozenset({"peak_flops", "measured_on", "mfu", "reached"})
 
 
-def profile_for(device: Accelerator | str) -> DeviceProfile:
+def profile_for(device: Accelerator | str, stack: Stack = BUNDLED) -> DeviceProfile:
     """The constants to predict with: the newest measured on that device, else its preset.
 
     `device` is a row of the table of accelerators, or a name that torch gives one; the processor is "cpu",
-    and has no preset.
+    and has no preset. What was measured is the bundled trainer's.
     """
+    if stack is not BUNDLED and isinstance(device, Accelerator):
+        return preset_profile(device, stack)
     names = device.device_names if isinstance(device, Accelerator) else (device,)
     wanted = {name.lower() for name in names}
     measured = [profile for profile in calibrated_profiles() if profile.device.lower() in wanted]

@@ -1,16 +1,18 @@
 """How long an update of the bundled trainer takes: a roofline for every matmul and every memory-bound part.
 
     matmul         2 M K N / matmul_flops + traffic * (M K + K N + M N) elements / bandwidth, per pass
-    attention      the scores under the causal mask, backward 2.5 times forward, / attention_flops; with
-                   another mask all of them at another speed; eager attention: see `_attention_row_seconds`
+    attention      the scores under the causal mask, backward 2.5 times forward, / attention_flops, less with
+                   narrow heads; with another mask all of them at another speed; eager attention: see
+                   `_attention_row_seconds`
     elementwise    norms, residuals, activations, rotations: bytes per output of a layer's matmuls / bandwidth
     loss           softmax and its gradient: bytes per token and entry of the vocabulary / bandwidth
     weights        casts of the weights to bfloat16 and of their gradients back, and adding gradients up; one
                    process alone casts its weights once an update, several in every micro-step
     kernel_launch  seconds per micro-step and layer; those of experts that run in turn, unless their matmuls
-                   hide them
+                   hide them; and what the host takes longer to launch a layer's kernels than they run
     optimizer      the bytes of AdamW and of clipping; Muon's momentum and its Newton-Schulz products
-    communication  the all-reduce of gradients, or with shards the all-gathers and the reduce-scatter
+    communication  what is not hidden of the all-reduce of gradients, or with shards of the all-gathers and
+                   the reduce-scatter; each collective's wait for every process; Muon's exchange of updates
 
 What is recomputed within an activation memory budget is counted as in cost/memory/recompute.py: its matmuls,
 attention, and the elementwise work of a whole forward pass as soon as there is any. That is an estimate by
@@ -21,6 +23,7 @@ NumPy arrays, so that many models are evaluated in one call. Of experts every we
 is multiplied with those that it is routed to; all are assumed to get equally many tokens.
 """
 
+import math
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -33,11 +36,17 @@ from parambudget.arch.layers import (
     uses_eager_attention,
 )
 from parambudget.arch.tensors import Tensor, tensors
-from parambudget.cost.flops import PASSES, PASSES_WITH_RECOMPUTE, forward_equivalents, n_scores
+from parambudget.cost.flops import (
+    PASSES,
+    PASSES_WITH_RECOMPUTE,
+    flops_per_token,
+    forward_equivalents,
+    n_scores,
+)
 from parambudget.cost.memory.graph import largest
 from parambudget.cost.memory.recompute import NOTHING, Recomputation, recomputation
 from parambudget.cost.params import total
-from parambudget.cost.speed.profile import LAUNCH_SECONDS, DeviceProfile
+from parambudget.cost.speed.profile import ATTENTION_WIDTH, LAUNCH_SECONDS, DeviceProfile
 from parambudget.cost.step import StepConfig
 from parambudget.errors import InputError
 
@@ -73,6 +82,18 @@ PERMUTED_VALUES: Final = 3
 """Times that the values of every token and routed expert are moved: sorted, put back, and weighted."""
 
 
+COLLECTIVES_PER_LAYER: Final = 3
+"""Of shards: two all-gathers and a reduce-scatter."""
+COLLECTIVE_SECONDS: Final = 2.2e-6
+"""Per process that a collective of shards passes through, not hidden: from MPT-1B on 16, 128 and 512 H100s
+(46.0k, 44.1k and 39.8k tokens/s each; llm-foundry), whose update lengthens in proportion to the GPUs."""
+SHARD_BYTES: Final = 2 + 2 + 4
+BUCKET_BYTES: Final = 25 * 2**20
+"""Of DDP's buckets of gradients: torch's default."""
+BACKWARD_SHARE: Final = 2 / 3
+"""Of a micro-step: two of three passes."""
+
+
 def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str, Size]:
     """Expected seconds of one update, part by part; arrays where the sizes are."""
     n_tokens = step.batch_size * int(m.context_length)
@@ -89,15 +110,32 @@ def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str,
         "elementwise": _elementwise(m, step, profile, n_tokens, again),
         "loss": _loss(m, step, profile, n_tokens),
         "weights": _weights(m, step, profile),
-        "kernel_launch": profile.micro_seconds
-        + _n_layer_passes(step) / PASSES * profile.layer_seconds * m.n_layers
-        + _expert_kernel_launch(m, step, profile, n_tokens),
     }
+    passes = _n_layer_passes(step) / PASSES
+    not_hidden = passes * profile.host_layer_seconds * m.n_layers - sum(micro.values())
+    micro["kernel_launch"] = (
+        profile.micro_seconds
+        + passes * profile.layer_seconds * m.n_layers
+        + np.maximum(not_hidden, 0.0)
+        + _expert_kernel_launch(m, step, profile, n_tokens)
+    )
     once = {
         "optimizer": _optimizer(m, step, profile),
         "communication": _communication(m, step, profile, sum(micro.values())),
     }
-    return {name: step.micro_steps_per_device * seconds for name, seconds in micro.items()} | once
+    parts = {name: step.micro_steps_per_device * seconds for name, seconds in micro.items()} | once
+    if profile.mfu is None:
+        return parts
+    scale = _seconds_at(profile.mfu, m, step, profile) / sum(parts.values())
+    return {name: scale * seconds for name, seconds in parts.items()}
+
+
+def _seconds_at(mfu: float, m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
+    """Of an update at a given utilization of the dense peak."""
+    if profile.peak_flops is None:
+        raise InputError(f"`mfu={mfu:g}` is a share of the peak, and none is known for {profile.device}")
+    flops = flops_per_token(m) * step.tokens_per_update(m.context_length)
+    return flops / (mfu * profile.peak_flops * step.world_size)
 
 
 def tokens_per_second(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
@@ -162,7 +200,8 @@ def _attention_row_seconds(
         moved = _n_softmax_kernels(m, profile) * profile.logit_bytes * row.copies * row.n_heads * whole
         return products + runs / PASSES * moved / profile.bandwidth_bytes
     # Heads of two widths are computed as if both were the wider.
-    width = row.copies * row.n_heads * 2 * largest((row.qk_dim, row.v_dim))
+    head_dim = largest((row.qk_dim, row.v_dim))
+    width = row.copies * row.n_heads * 2 * head_dim
     if mask_documents and profile.element_size == 2:
         seen = n_scores(length, row.window, "causal") / BLOCK_MASK_SHARE
     elif mask_documents or needs_mask(m, row.window):
@@ -170,7 +209,14 @@ def _attention_row_seconds(
     else:
         seen = n_scores(length, None, "causal")
     forward = 2 if recompute else 1
-    return (forward + FLASH_BACKWARD) * 2.0 * width * seen / profile.attention_flops
+    flops = profile.attention_flops * attention_share(head_dim, profile.attention_half_width)
+    return (forward + FLASH_BACKWARD) * 2.0 * width * seen / flops
+
+
+def attention_share(head_dim: Size, half_width: float) -> Size:
+    """Speed of attention with such heads, relative to `ATTENTION_WIDTH`: narrow ones leave matmuls too short
+    to hide the softmax."""
+    return head_dim / (head_dim + half_width) * (ATTENTION_WIDTH + half_width) / ATTENTION_WIDTH
 
 
 def _n_softmax_kernels(m: Dims, profile: DeviceProfile) -> int:
@@ -269,19 +315,25 @@ def _optimizer(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
         hidden = []
     n_hidden = sum(matrix.row.elements for matrix in hidden)
     moved = (CLIP_BYTES + ADAMW_BYTES) * (total(m) - n_hidden) + (CLIP_BYTES + MUON_BYTES) * n_hidden
+    n_sharing = _n_sharing(step, profile)
     products = sum(
         np.maximum(
-            matrix.n_matrices * _newton_schulz(profile, matrix.out_dim, matrix.in_dim) / step.world_size,
+            matrix.n_matrices * _newton_schulz(profile, matrix.out_dim, matrix.in_dim) / n_sharing,
             profile.matrix_seconds,
         )
         for matrix in hidden
     )
-    return moved / (step.world_size if step.shard else 1) / profile.bandwidth_bytes + products
+    return moved / (n_sharing if step.shard else 1) / profile.bandwidth_bytes + products
+
+
+def _n_sharing(step: StepConfig, profile: DeviceProfile) -> int:
+    return min(step.world_size, profile.gpus_per_node)
 
 
 def clip_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
     """Of the optimizer's seconds in an update, those for the norm of the gradient and its scaling."""
-    return CLIP_BYTES * total(m) / profile.bandwidth_bytes / (step.world_size if step.shard else 1)
+    n_sharing = _n_sharing(step, profile) if step.shard else 1
+    return CLIP_BYTES * total(m) / profile.bandwidth_bytes / n_sharing
 
 
 def _newton_schulz(profile: DeviceProfile, out: Size, into: Size) -> Size:
@@ -296,9 +348,10 @@ def _newton_schulz(profile: DeviceProfile, out: Size, into: Size) -> Size:
 def _communication(m: Dims, step: StepConfig, profile: DeviceProfile, micro_seconds: Size) -> Size:
     """Seconds of an update that are spent waiting for other devices.
 
-    The all-reduce of float32 gradients counts as if it overlapped with nothing: an upper bound, as torch cuts
-    a compiled step at DDP's buckets and averages each while the next is computed. Shards travel in bfloat16,
-    gathered twice and reduced once per micro-step, overlapping with the arithmetic.
+    Shards travel as the trainer's do (gathered twice in bfloat16, reduced once in float32, per micro-step),
+    behind the arithmetic for as long as there is any. Float32 gradients are averaged bucket by bucket behind
+    the backward pass of the last micro-step, all but the last bucket; that they are hidden so far has not
+    been measured.
     """
     if step.world_size == 1:
         return 0.0
@@ -306,10 +359,26 @@ def _communication(m: Dims, step: StepConfig, profile: DeviceProfile, micro_seco
         raise InputError(
             f"the speed of the link between several {profile.device} is unknown; use world_size=1"
         )
-    ring = (step.world_size - 1) / step.world_size * total(m) / profile.link_bytes
-    if not step.shard:
-        return 2 * 4 * ring
-    return step.micro_steps_per_device * np.maximum(3 * 2 * ring - micro_seconds, 0.0)
+    n, others = step.world_size, (step.world_size - 1) / step.world_size
+    ring = others * total(m) / profile.link_bytes
+    muon = _muon_exchange(m, step, profile) if step.optimizer == "muon" else 0.0
+    if step.shard:
+        waiting = COLLECTIVES_PER_LAYER * (m.n_layers + 1) * n * COLLECTIVE_SECONDS
+        exposed = np.maximum(SHARD_BYTES * ring - micro_seconds, 0.0)
+        return step.micro_steps_per_device * (exposed + waiting) + muon
+    n_buckets = np.ceil(4 * total(m) / BUCKET_BYTES)
+    # A tree: twice its depth, up and down.
+    bucket_seconds = 2 * others * BUCKET_BYTES / profile.link_bytes + 2 * math.log2(n) * COLLECTIVE_SECONDS
+    hidden = BACKWARD_SHARE * micro_seconds
+    return bucket_seconds + np.maximum((n_buckets - 1) * bucket_seconds - hidden, 0.0) + muon
+
+
+def _muon_exchange(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
+    """Updates in bfloat16 that every process gathers; with shards the rows of a matrix travel to the process
+    that has it whole, and back. The products of the next stack hide none of it here."""
+    moved = 2 * sum(matrix.row.elements for matrix in matrices(m) if matrix.row.is_hidden_matrix)
+    others = (step.world_size - 1) / step.world_size
+    return others * moved * (2 / _n_sharing(step, profile) if step.shard else 1) / profile.link_bytes
 
 
 def _n_layer_passes(step: StepConfig) -> int:

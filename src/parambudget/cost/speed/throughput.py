@@ -9,8 +9,8 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Size
 from parambudget.cost.flops import Convention, flops_per_token
 from parambudget.cost.hardware import Price
-from parambudget.cost.speed.profile import DeviceProfile
-from parambudget.cost.speed.roofline import step_seconds
+from parambudget.cost.speed.profile import DeviceProfile, fastest_stacks
+from parambudget.cost.speed.roofline import step_seconds, tokens_per_second
 from parambudget.cost.step import StepConfig
 from parambudget.errors import InputError
 
@@ -55,7 +55,9 @@ class Throughput(Tabular):
     """Expected, of an update, part by part: `cost.speed.roofline`."""
     update_tokens: int
     tokens_per_second: Interval
-    """Of all devices together."""
+    """Of all devices together; expected is the middle of what such stacks reach."""
+    best_tokens_per_second: float | None
+    """What the fastest published stacks would reach; None where the constants are not a share of theirs."""
     limit_tokens_per_second: float | None
     """The hardware limit: the dense peak spent on nothing but the FLOPs under the causal mask; None where no
     peak is known."""
@@ -104,13 +106,14 @@ class Throughput(Tabular):
             "update_seconds": self.update_seconds,
             "update_tokens": self.update_tokens,
             "tokens_per_second": self.tokens_per_second._asdict(),
+            "best_tokens_per_second": self.best_tokens_per_second,
             "limit_tokens_per_second": self.limit_tokens_per_second,
             "mfu": self.mfu,
         }
 
 
 def throughput(model: ModelConfig, step: StepConfig, profile: DeviceProfile) -> Throughput:
-    """What is expected of the bundled trainer with this model, this step and this device."""
+    """What is expected with this model, this step and this device."""
     seconds = {name: float(value) for name, value in step_seconds(model, step, profile).items()}
     tokens = step.tokens_per_update(model.context_length)
     expected = tokens / sum(seconds.values())
@@ -120,8 +123,10 @@ def throughput(model: ModelConfig, step: StepConfig, profile: DeviceProfile) -> 
     mfu = None
     if peak:
         mfu = {name: expected * flops_per_token(model, name) / peak for name in conventions}
+    fastest = fastest_stacks(profile)
+    best = None if fastest is None else float(tokens_per_second(model, step, fastest))
     return Throughput(
         profile, step, seconds, tokens,
         Interval(profile.slowest * expected, expected, min(profile.fastest * expected, limit or math.inf)),
-        limit, mfu,
+        best, limit, mfu,
     )  # fmt: skip
