@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py          # and whether the shipped constants are the fitted ones
     python benchmarks/throughput.py --all    # every row of llm-foundry's tables as well
+    python benchmarks/throughput.py --write  # the table by group in docs/throughput.md as well
 
 The points are in published_speeds.csv, their models and sources in published_speeds.json. Three questions:
 
@@ -33,11 +34,13 @@ from parambudget.cost.hardware import parse_accelerator
 from parambudget.cost.speed import profile
 from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.cost.speed.roofline import tokens_per_second
-from parambudget.cost.speed.stacks import BEST, EAGER, TYPICAL, Stack, parse_stack
+from parambudget.cost.speed.stacks import BEST, BUNDLED, EAGER, TYPICAL, Stack, parse_stack
 from parambudget.cost.step import StepConfig
 from parambudget.planning.machine import Machine, machine_for
 
 HERE = Path(__file__).parent
+TABLE_BEGINS = "<!-- the next table is written by benchmarks/throughput.py --write -->"
+TABLE_ENDS = "<!-- end of the table -->"
 PRIOR = {
     "matmul": (0.8, 0.15), "attention": (0.4, 0.5), "matmul_traffic": (2.0, 0.7), "element_bytes": (4.5, 0.5),
     "logit_bytes": (8.0, 0.5), "micro_seconds": (1e-3, 0.7),
@@ -86,6 +89,7 @@ def main() -> None:
     """Fit, print and compare with what is shipped."""
     parser = argparse.ArgumentParser(description="Published against predicted tokens/s.")
     parser.add_argument("--all", action="store_true", help="every row of llm-foundry's tables")
+    parser.add_argument("--write", action="store_true", help="replace the table in docs/throughput.md")
     asked = parser.parse_args()
     points = [point for point in published() if not point.left_out]
     foundry = [point for point in points if point.source == "llm-foundry"]
@@ -107,8 +111,9 @@ def main() -> None:
         if point.source != "llm-foundry" or asked.all:
             line(point, shipped(point), error)
     print()
-    for row in table(held_out):
-        print(row)
+    print("\n".join(table(held_out)))
+    if asked.write:
+        write_table(table(held_out))
     print("\nleft out of all of this:")
     for point in published():
         if point.left_out:
@@ -238,18 +243,29 @@ def table(held_out: Sequence[tuple[Point, float]]) -> list[str]:
             groups.setdefault(name, []).append((point, error))
         if point.source != "llm-foundry":
             groups.setdefault("all without llm-foundry's table of 8 GPUs", []).append((point, error))
+            bundled = point.predicted(point.machine(BUNDLED).profile) / point.published - 1
+            in_its_place = replace(point, kind=BUNDLED)
+            groups.setdefault("these, as if by the bundled trainer", []).append((in_its_place, bundled))
         if point.work.world_size > 8:
             groups.setdefault("several nodes", []).append((point, error))
     rows = [
         "| group | runs | inside | median error | median of published / expected |",
         "|---|---|---|---|---|",
     ]
-    for name in sorted(groups, key=lambda name: (name.startswith(("all", "several")), name)):
+    for name in sorted(groups, key=lambda name: (name.startswith(("all", "several", "these")), name)):
         of = groups[name]
         n_inside = sum(p.kind.slowest <= 1 / (1 + e) <= p.kind.fastest for p, e in of)
         size, lean = median(abs(e) for _, e in of), median(1 / (1 + e) for _, e in of)
         rows.append(f"| {name} | {len(of)} | {n_inside / len(of):.0%} | {size:.1%} | {lean:.2f} |")
     return rows
+
+
+def write_table(rows: Sequence[str]) -> None:
+    """Put it in the place of the one in the docs."""
+    page = HERE.parent / "docs" / "throughput.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(TABLE_BEGINS)
+    after = rest.partition(TABLE_ENDS)[2]
+    page.write_text(f"{before}{TABLE_BEGINS}\n{chr(10).join(rows)}\n{TABLE_ENDS}{after}", encoding="utf-8")
 
 
 def compare_stacks(points: Sequence[Point]) -> int:
