@@ -30,7 +30,8 @@ _ARGUMENTS: Final = frozenset({
     *_OTHER_NAMES, *FIELDS,
     # of a search, a plan and a report
     "target", "active", "tolerance", "like", "style", "rank", "top", "gpus", "gpus_per_node", "hours",
-    "gpu_memory", "gpu_tflops", "gpu_bandwidth", "grid_intensity", "compare", "inference",
+    "gpu_memory", "gpu_tflops", "gpu_bandwidth", "grid_intensity", "network", "stack", "mfu", "compare",
+    "inference",
     "dollars", "flops", "memory", "law", "tokens", "unique_tokens", "bytes_per_token", "kv_groups",
     "ffn_ratio", "multiple", "counted",
     # of an update and a run

@@ -6,7 +6,7 @@ a prediction can tell, the one that needs less memory wins.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from typing import Final
 
@@ -140,7 +140,9 @@ def choose_last_that_fits(m: Dims, candidates: Sequence[StepConfig], memory_byte
 
 def _fastest_first(m: Dims, candidates: Sequence[StepConfig], machine: Machine) -> list[int]:
     """Indices of the candidates, the fastest first; of equally fast ones the least memory first."""
-    rates = [float(tokens_per_second(m, step, machine.profile)) for step in candidates]
+    # A utilization that is given says nothing about which way of an update is the fastest.
+    profile = replace(machine.profile, mfu=None)
+    rates = [float(tokens_per_second(m, step, profile)) for step in candidates]
     peaks = [float(peak_bytes(m, step)) for step in candidates]
     levels = [round(log(rate) / WORTH_MEMORY) for rate in rates]
     return sorted(range(len(candidates)), key=lambda i: (-levels[i], peaks[i]))

@@ -35,9 +35,10 @@ FASTEST: Final = 1.4
 """A factor of less than 2 apart: nine in ten published runs of a kind lie within."""
 BUNDLED: Final = Stack(
     "parambudget", 0.82, SLOWEST, FASTEST, "the bundled trainer: torch.compile, flash attention", (),
-    "from one measurement (H200, 2026-11-29, 140,615 tokens/s), times what its step has gained since by the "
-    "bound of its generated code, 197.3 / 179.4 (docs/benchmarks.md)",
+    "one measurement (docs/throughput.md)",
 )  # fmt: skip
+"""140,615 tokens/s of the planning note's model on an H200 on 2026-11-29, times what the step has gained since
+by the bound of its generated code, 197.3 / 179.4 (docs/benchmarks.md), over the 187,500 that the parts say."""
 BEST: Final = Stack(
     "best", 1.0, 0.75, 1.2, "the fastest there are: llm.c, modded-nanogpt, nanochat",
     ("llm.c", "modded-nanogpt", "nanochat"), "the constants are fitted to them",
