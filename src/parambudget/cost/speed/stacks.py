@@ -37,8 +37,9 @@ BUNDLED: Final = Stack(
     "parambudget", 0.82, SLOWEST, FASTEST, "the bundled trainer: torch.compile, flash attention", (),
     "one measurement (docs/throughput.md)",
 )  # fmt: skip
-"""140,615 tokens/s of the planning note's model on an H200 on 2026-11-29, times what the step has gained since
-by the bound of its generated code, 197.3 / 179.4 (docs/benchmarks.md), over the 187,500 that the parts say."""
+"""Its share: 140,615 tokens/s of the planning note's model on an H200 on 2026-11-29, times what the step has
+gained since by the bound of its generated code, 197.3 / 179.4 (docs/benchmarks.md), over the 187,500 that the
+parts say."""
 BEST: Final = Stack(
     "best", 1.0, 0.75, 1.2, "the fastest there are: llm.c, modded-nanogpt, nanochat",
     ("llm.c", "modded-nanogpt", "nanochat"), "the constants are fitted to them",
