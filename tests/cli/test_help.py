@@ -22,7 +22,7 @@ MODEL_COMMANDS = ("count", "solve", "plan", "verify", "export", "train")
 BARE = [line for line in [(), *LINES] if line[-1:] not in [("presets",), ("gpus",), ("calibrate",)]]
 
 
-ACTIONS = {"--json", "--formula", "--latex", "--verify", "--show", "--clear", "-i"}
+ACTIONS = {"--json", "--formula", "--latex", "--verify", "--show", "--clear", "--inference", "-i"}
 """What a command does instead or as well; every other flag without a value is a setting, on or off."""
 
 

@@ -44,8 +44,7 @@ def plan(
     ] = None,
     inference: Annotated[
         bool,
-        typer.Option("--inference", help="Plan generation, not training: weights and KV cache, at "
-                     "--batch-size and --context-length."),
+        typer.Option("--inference", help="Plan generation: weights and KV cache."),
     ] = False,
     as_json: JsonOption = False,
     gpu: Annotated[
