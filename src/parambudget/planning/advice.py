@@ -158,15 +158,21 @@ def warnings(model: ModelConfig, machine: Machine, speed: Throughput) -> Iterato
     yield from _attention_warnings(model, speed)
     if model.moe is None:
         return
-    yield (
-        "the expected loss is that of a dense model with the active parameters; with experts it is lower, "
-        "but this law does not say by how much"
-    )
+    yield from loss_warnings(model)
     n_matrices = model.n_moe_layers * model.moe.n_experts * (3 if model.gated else 2)
     yield (
         f"experts run one after another, {n_matrices:,} matrices in a micro-step, and are assumed to get "
         "equally many tokens; the slowdown of uneven routing is not modelled"
     )
+
+
+def loss_warnings(model: ModelConfig) -> Iterator[str]:
+    """What the expected loss of a model leaves out."""
+    if model.moe is not None:
+        yield (
+            "the expected loss is that of a dense model with the active parameters; with experts it is "
+            "lower, but this law does not say by how much"
+        )
 
 
 def _network_warnings(machine: Machine) -> Iterator[str]:

@@ -17,7 +17,7 @@ from parambudget.cost.memory.peak import largest_micro_batch
 from parambudget.cost.speed.profile import LINK_SHARE, DeviceProfile, calibrated_profiles, profile_for
 from parambudget.cost.step import ON_CPU, ON_CUDA, Backend, StepConfig
 from parambudget.errors import InputError
-from parambudget.units import short_repr
+from parambudget.units import format_bytes, short_repr
 
 CPU: Final = "CPU"
 """The processor's name in the trainer and in the calibration."""
@@ -71,6 +71,15 @@ class Machine:
         if gpus > self.gpus_per_node:
             link = min(link, LINK_SHARE * NETWORK_BYTES)
         return replace(self, world_size=gpus, profile=replace(self.profile, link_bytes=link))
+
+    def with_memory(self, memory_bytes: int) -> Self:
+        """The same with that part of each accelerator's memory; raises `InputError` where it has less."""
+        if memory_bytes > self.memory_bytes:
+            raise InputError(
+                f"`memory` is {format_bytes(memory_bytes)} and {self.name} has {format_bytes(self.memory_bytes)}; "
+                "use less, or name another machine"
+            )
+        return replace(self, memory_bytes=memory_bytes)
 
     @property
     def backend(self) -> Backend:

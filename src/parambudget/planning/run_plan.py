@@ -24,10 +24,10 @@ from parambudget.planning.advice import suggestions, warnings
 from parambudget.planning.budget import check_hours
 from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.step_search import NOTHING_GIVEN, fastest_step, least_memory_step
+from parambudget.planning.update import sequences_per_update
 from parambudget.scaling.hyperparameters import (
     peak_learning_rate,
     training_tokens,
-    update_tokens,
     whole_updates,
 )
 from parambudget.scaling.loss import (
@@ -250,12 +250,9 @@ def _choose_step(
     model: ModelConfig, machine: Machine, goal: Goal, given: StepFields
 ) -> tuple[StepConfig, str]:
     """How to execute an update, and why it has as many sequences."""
-    if "batch_size" in given and "gradient_accumulation_steps" in given:
-        sequences, why = given["batch_size"] * given["gradient_accumulation_steps"], "given"
-    else:
-        tokens = goal.tokens or training_tokens(model, goal.unique_tokens)[0]
-        update, why = update_tokens(model, tokens)
-        sequences = max(1, update // model.context_length)
+    sequences, why = sequences_per_update(
+        model, machine, given, hours=goal.hours, tokens=goal.tokens, unique_tokens=goal.unique_tokens
+    )
     try:
         return fastest_step(model, sequences, machine, given), why
     except InputError:

@@ -5,7 +5,7 @@ Every candidate is judged by its predicted memory and time. Among candidates tha
 a prediction can tell, the one that needs less memory wins.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Final
@@ -110,17 +110,14 @@ def step_candidates(
     ]  # fmt: skip
 
 
-def choose_fastest(
-    m: Dims, candidates: Sequence[StepConfig], machine: Machine, memory_bytes: int | None = None
-) -> StepChoice:
-    """The fastest candidate that fits in the usable part of `memory_bytes`, or else of the machine's memory.
+def choose_fastest(m: Dims, candidates: Sequence[StepConfig], machine: Machine) -> StepChoice:
+    """The fastest candidate that fits in the usable part of the machine's memory.
 
     For arrays of sizes, the order of speed is that of the model in the middle: it hardly depends on the
     model.
     """
-    most = machine.usable_bytes if memory_bytes is None else usable_bytes(memory_bytes)
     order = _fastest_first(_median_model(m), candidates, machine)
-    index, peak = _first_that_fits(m, candidates, order, most)
+    index, peak = _first_that_fits(m, candidates, order, machine.usable_bytes)
     rate = np.zeros(np.shape(index))
     for i in np.unique(index):
         if i != NOTHING_FITS:
@@ -138,12 +135,14 @@ def choose_last_that_fits(m: Dims, candidates: Sequence[StepConfig], memory_byte
     return StepChoice(index, np.zeros(np.shape(index)), peak)
 
 
-def _fastest_first(m: Dims, candidates: Sequence[StepConfig], machine: Machine) -> list[int]:
+def _fastest_first(m: Dims, candidates: Sequence[StepConfig], machine: Machine) -> Iterator[int]:
     """Indices of the candidates, the fastest first; of equally fast ones the least memory first."""
-    rates = [float(tokens_per_second(m, step, machine.profile)) for step in candidates]
-    peaks = [float(peak_bytes(m, step)) for step in candidates]
-    levels = [round(log(rate) / WORTH_MEMORY) for rate in rates]
-    return sorted(range(len(candidates)), key=lambda i: (-levels[i], peaks[i]))
+    levels: dict[int, list[int]] = {}
+    for i, step in enumerate(candidates):
+        level = round(log(float(tokens_per_second(m, step, machine.profile))) / WORTH_MEMORY)
+        levels.setdefault(level, []).append(i)
+    for level in sorted(levels, reverse=True):  # the first ones mostly fit, and peaks take the time
+        yield from sorted(levels[level], key=lambda i: float(peak_bytes(m, candidates[i])))
 
 
 def _median_model(m: Dims) -> Dims:

@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.sizes import with_sizes
-from parambudget.cost.flops import flops_per_token
+from parambudget.arch.dims import Dims, Size
+from parambudget.cost.flops import PASSES, flops_per_token, head_parameters
 from parambudget.cost.params import active, body
 from parambudget.cost.step import OptimizerName
 from parambudget.scaling.loss import FREE_EPOCHS
@@ -95,9 +97,17 @@ def batch_tokens(tokens: float, flops: float) -> BatchEstimates:
     """Tokens per update for `tokens` of training that take `flops` without those of the output head."""
     trained, compute = require_positive(tokens, "tokens"), require_positive(flops, "flops")
     return BatchEstimates(
-        STEP_LAW.suggestion(0.58 * trained**0.571, {"tokens": trained}),
-        DEEPSEEK.suggestion(0.2920 * compute**0.3271, {"FLOPs": compute}),
+        STEP_LAW.suggestion(_step_law_batch(trained), {"tokens": trained}),
+        DEEPSEEK.suggestion(_deepseek_batch(compute), {"FLOPs": compute}),
     )
+
+
+def _step_law_batch(tokens: float) -> float:
+    return 0.58 * tokens**0.571
+
+
+def _deepseek_batch(flops: float) -> float:
+    return 0.2920 * flops**0.3271
 
 
 TOKENS_PER_PARAMETER: Final = 20
@@ -131,9 +141,21 @@ def whole_updates(tokens: int, update_tokens: int, data_tokens: int | None) -> i
     return max(1, nearest)
 
 
+def update_sizes(m: Dims, tokens: Size) -> Size:
+    """Tokens per update for runs of `tokens`, as `update_tokens` has them; arrays where the sizes are."""
+    flops = _flops_without_head(m) * tokens
+    wished = np.sqrt(_step_law_batch(tokens) * _deepseek_batch(flops))
+    power = np.rint(np.log2(wished)).astype(np.int64)
+    return np.clip(2**power, FEWEST_BATCH_TOKENS, MOST_BATCH_TOKENS)
+
+
+def _flops_without_head(m: Dims) -> Size:
+    return flops_per_token(m) - PASSES * 2 * head_parameters(m)
+
+
 def update_tokens(model: ModelConfig, tokens: int, steps: int | None = None) -> tuple[int, str]:
     """Tokens per update for a run of `tokens`, or of `steps` updates, and why so many."""
-    flops = flops_per_token(with_sizes(model, vocab_size=0))
+    flops = _flops_without_head(model)
     wished = float(FEWEST_BATCH_TOKENS)
     # With given steps the number of tokens depends on the batch; the exponents are below 1, so this settles.
     for _ in range(50):
