@@ -27,7 +27,14 @@ from parambudget.search.lattice import Bools, Candidates, Floats, Index, candida
 from parambudget.search.nearest_miss import no_match_message
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank
 from parambudget.search.score import pick_diverse, rank_candidates, shape_score
-from parambudget.search.solutions import EQUAL_SHARE, BetterSize, Forecast, Solution, Solutions
+from parambudget.search.solutions import (
+    EQUAL_LOSS_SHARE,
+    EQUAL_SHARE,
+    BetterSize,
+    Forecast,
+    Solution,
+    Solutions,
+)
 from parambudget.search.solve import make_solutions, solve
 from parambudget.search.space import (
     SIZES,
@@ -132,11 +139,12 @@ def space_for_sizes(low: int, high: int, usual: int, fields: Mapping[str, object
     """The lattice of a range of sizes: boxes around the usual shapes of its ends, in larger steps.
 
     n_layers from half of the conventional depth of `low` to twice that of `high` and dim likewise, as in
-    `search.space.default_ranges`; dim and FFN widths in twice its steps; depths in steps of 2, 4 from 1B and
-    8 from 100B.
+    `search.space.default_ranges`; dim and FFN widths in twice its steps, from 100M in twice those of five
+    times the size; depths in steps of 2, 4 from 1B and 8 from 100B.
     """
     given = {name: value for name, value in fields.items() if value is not None}
-    multiple = parse_multiple(given.get("multiple", 2 * default_multiple(usual)))
+    coarse = usual if usual < 10**8 else 5 * usual
+    multiple = parse_multiple(given.get("multiple", 2 * default_multiple(coarse)))
     shallow, deep = conventional_depth(low) / 2, conventional_depth(high) * 2
     narrow, broad = conventional_width(low) / 2, conventional_width(high) * 2
     step = 2 if usual < 10**9 else 4 if usual < 10**11 else 8
@@ -156,8 +164,9 @@ LARGE_ENOUGH: Final = 0.1
 """A usual shape is worth this share of the size: the very largest that fits has an exotic one."""
 BANDS: Final = 4
 """How many of these beyond the best are kept to choose from."""
-SIZE_BANDS: Final = 16
-"""The same where models of different sizes are shown: so far, they are about a factor of 2 apart."""
+SIZE_BANDS: Final = 12
+"""The same where models of different sizes are shown: there, the sizes are about a factor of 2 from the best
+one."""
 BETTER_SHARE: Final = 0.05
 """Of compute: another size is named where it saves more than this."""
 _BEYOND_ANY_SCORE: Final = 1e6
@@ -183,7 +192,7 @@ class Objective:
     def band(self, best: float, law: LossLaw, n: int = 1) -> float:
         """The greatest value that is at most n bands from the best."""
         if self.name == "loss":
-            return best + n * law.gain(best, EQUAL_SHARE)
+            return best + n * EQUAL_LOSS_SHARE * max(best - law.E, 0.0)
         share = LARGE_ENOUGH if self.name == "size" else EQUAL_SHARE
         return best + n * share * abs(best)
 
@@ -252,9 +261,7 @@ def _search_target(
     if not certificate.within_tolerance:
         raise NoSolution(no_match_message(search, tolerance))
     swept = _run_sweep(search, [search.candidates_within(tolerance)], scenario, objective, BANDS)
-    points = _pick_best(
-        search, swept, objective, scenario.law, target, top, exact=objective.name == "size"
-    )
+    points = _pick_best(search, swept, objective, scenario.law, target, top, exact=objective.name == "size")
     solutions = add_forecasts(make_solutions(search, points, _usual_size(search, target), target), scenario)
     answer = Solutions(solutions, certificate, fields.get("tied") is None, rank=objective.name, top=top)
     if not scenario.limits_training:

@@ -20,14 +20,13 @@ from parambudget.planning.run_plan import Goal, RunPlan, plan_run
 from parambudget.planning.shape_price import ranked_loss
 from parambudget.planning.step_search import (
     NOTHING_FITS,
-    StepChoice,
     choose_fastest,
     choose_last_that_fits,
 )
 from parambudget.planning.update import settle_updates, usual_tokens
 from parambudget.scaling.hyperparameters import update_sizes
 from parambudget.scaling.loss import estimate_loss, law_parameters
-from parambudget.search.lattice import Floats, Ints
+from parambudget.search.lattice import Bools, Floats, Ints
 from parambudget.search.solutions import Forecast
 
 
@@ -51,16 +50,18 @@ def predict(m: Dims, scenario: Scenario) -> Predictions:
     What a plan of each model would say, but for rounding: the fastest step is searched among every second
     micro-batch, and in the order of the model in the middle of the arrays.
     """
-    choice = _choose_steps(m, scenario)
-    possible = np.asarray(m.dim * m.n_layers > 0) if choice is None else choice.index != NOTHING_FITS
-    rate = None if choice is None or scenario.machine is None else choice.tokens_per_second
+    chosen = _choose_steps(m, scenario)
+    possible = np.asarray(m.dim * m.n_layers > 0) if chosen is None else chosen.index != NOTHING_FITS
+    rate = None if chosen is None or scenario.machine is None else chosen.rate
     tokens = _tokens(m, scenario, rate)
     ranked = None
     if tokens is not None:
+        if chosen is not None:  # a run is at least one update
+            possible = possible & (tokens >= chosen.update_tokens / 2)
         trained = np.maximum(tokens, 1.0)  # those that do not fit train on none, and are not possible
         ranked = ranked_loss(m, scenario.law, trained, scenario.unique_tokens)
     return Predictions(
-        possible=possible, tokens_per_second=rate, peak_bytes=None if choice is None else choice.peak_bytes,
+        possible=possible, tokens_per_second=rate, peak_bytes=None if chosen is None else chosen.peak,
         tokens=tokens, ranked_loss=ranked,
     )  # fmt: skip
 
@@ -93,9 +94,7 @@ def forecast(model: ModelConfig, scenario: Scenario) -> Forecast:
 def plan_for(model: ModelConfig, scenario: Scenario, machine: Machine) -> RunPlan:
     """The plan of a run of the model with the budget."""
     tokens = None if scenario.flops is None else max(1, int(scenario.flops / flops_per_token(model)))
-    goal = Goal(
-        hours=scenario.hours, tokens=tokens, unique_tokens=scenario.unique_tokens, law=scenario.law
-    )
+    goal = Goal(hours=scenario.hours, tokens=tokens, unique_tokens=scenario.unique_tokens, law=scenario.law)
     return plan_run(model, machine, goal, scenario.step)
 
 
@@ -119,47 +118,57 @@ def forecast_of(plan: RunPlan, *, has_length: bool) -> Forecast:
     )  # fmt: skip
 
 
-def _choose_steps(m: Dims, scenario: Scenario) -> StepChoice | None:
+def _choose_steps(m: Dims, scenario: Scenario) -> "StepsChosen | None":
     """How updates are executed; None where neither a machine nor a memory decides it."""
     if scenario.memory_bytes is None:
         return None
+    n = np.size(m.dim * m.n_layers)
     if scenario.machine is None:
-        return choose_last_that_fits(
-            m, scenario.step_candidates(int(m.context_length)), scenario.memory_bytes
-        )
-    steps = _Steps(m, scenario, scenario.machine)
+        candidates = scenario.step_candidates(int(m.context_length))
+        last = choose_last_that_fits(m, candidates, scenario.memory_bytes)
+        return StepsChosen(last.index, last.tokens_per_second, last.peak_bytes, np.zeros(n))
+    chosen = StepsChosen(np.zeros(n, dtype=np.int64), np.zeros(n), np.zeros(n), np.zeros(n))
+    wished: Ints = np.zeros(n, dtype=np.int64)
+
+    def rates(update: Size) -> Size:
+        # Only what changes is looked at again, and never what does not fit.
+        changed = (update != wished) & (chosen.index != NOTHING_FITS)
+        for size in np.unique(update[changed]).tolist():
+            _choose_among(chosen, m, scenario, changed & (update == size), size)
+        wished[:] = update
+        return chosen.rate
+
     if scenario.hours is not None:
-        steps.choose(settle_updates(m, scenario.hours, scenario.machine, steps.choose))
+        rates(settle_updates(m, scenario.hours, scenario.machine, rates))
     else:
         tokens = usual_tokens(m) if scenario.flops is None else scenario.flops / flops_per_token(m)
-        steps.choose(update_sizes(m, tokens))
-    return StepChoice(steps.index, steps.rate, steps.peak)
+        rates(np.broadcast_to(update_sizes(m, tokens), (n,)))
+    return chosen
 
 
-class _Steps:
-    """The steps of models whose updates are of different sizes, and change."""
+def _choose_among(chosen: "StepsChosen", m: Dims, scenario: Scenario, here: Bools, update: int) -> None:
+    """Choose for the models at an index, whose updates have so many tokens."""
+    assert scenario.machine is not None
+    length = int(m.context_length)
+    candidates = scenario.step_candidates(length, max(1, update // length))
+    choice = choose_fastest(take_models(m, here), candidates, scenario.machine)
+    chosen.index[here], chosen.peak[here] = choice.index, choice.peak_bytes
+    chosen.rate[here] = choice.tokens_per_second
+    sizes = [step.tokens_per_update(length) for step in candidates]
+    chosen.update_tokens[here] = np.asarray(sizes)[choice.index]
 
-    def __init__(self, m: Dims, scenario: Scenario, machine: Machine) -> None:
-        self.m, self.scenario, self.machine = m, scenario, machine
-        n = np.size(m.dim * m.n_layers)
-        self.update: Ints = np.zeros(n, dtype=np.int64)
-        self.index: Ints = np.full(n, NOTHING_FITS)
-        self.rate: Floats = np.zeros(n)
-        self.peak: Floats = np.zeros(n)
 
-    def choose(self, update: Size) -> Size:
-        """Tokens per second with so many tokens per update; only what changes is looked at again."""
-        update = np.broadcast_to(np.asarray(update), self.update.shape)
-        changed = update != self.update
-        for size in np.unique(update[changed]).tolist():
-            here = changed & (update == size)
-            length = int(self.m.context_length)
-            candidates = self.scenario.step_candidates(length, max(1, size // length))
-            choice = choose_fastest(take_models(self.m, here), candidates, self.machine)
-            self.index[here], self.peak[here] = choice.index, choice.peak_bytes
-            self.rate[here] = choice.tokens_per_second
-        self.update = np.where(changed, update, self.update)
-        return self.rate
+@dataclass(frozen=True, eq=False)
+class StepsChosen:
+    """How the updates of some models are executed, an array entry each."""
+
+    index: Ints
+    """Into the candidates of an update of that size; `NOTHING_FITS` where none fits."""
+    rate: Floats
+    """Tokens per second; 0 where nothing fits."""
+    peak: Floats
+    update_tokens: Floats
+    """0 where there is no machine."""
 
 
 def _tokens(m: Dims, scenario: Scenario, tokens_per_second: Size | None) -> Size | None:

@@ -76,8 +76,8 @@ class Machine:
         """The same with that part of each accelerator's memory; raises `InputError` where it has less."""
         if memory_bytes > self.memory_bytes:
             raise InputError(
-                f"`memory` is {format_bytes(memory_bytes)} and {self.name} has {format_bytes(self.memory_bytes)}; "
-                "use less, or name another machine"
+                f"`memory` is {format_bytes(memory_bytes)} and {self.name} has "
+                f"{format_bytes(self.memory_bytes)}; use less, or name another machine"
             )
         return replace(self, memory_bytes=memory_bytes)
 

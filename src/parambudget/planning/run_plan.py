@@ -23,8 +23,8 @@ from parambudget.errors import InputError
 from parambudget.planning.advice import suggestions, warnings
 from parambudget.planning.budget import check_hours
 from parambudget.planning.machine import USABLE_SHARE, Machine
-from parambudget.planning.step_search import NOTHING_GIVEN, fastest_step, least_memory_step
-from parambudget.planning.update import sequences_per_update
+from parambudget.planning.step_search import NOTHING_GIVEN
+from parambudget.planning.update import choose_step
 from parambudget.scaling.hyperparameters import (
     peak_learning_rate,
     training_tokens,
@@ -217,7 +217,9 @@ def plan_run(
     machine.
     """
     fields = read_step_fields(given, world_size=machine.world_size)
-    step, why_batch = _choose_step(model, machine, goal, fields)
+    step, why_batch = choose_step(
+        model, machine, fields, hours=goal.hours, tokens=goal.tokens, unique_tokens=goal.unique_tokens
+    )
     speed, memory = throughput(model, step, machine.profile), training_memory(model, step)
     tokens, updates, why = _length(model, goal, speed)
     loss = _loss(model, goal, tokens)
@@ -244,19 +246,6 @@ def _chosen_fields(given: StepFields, machine: Machine) -> tuple[str, ...]:
     devices."""
     no_choice = {*NEVER_CHOSEN} | (set() if machine.world_size > 1 else {"shard"})
     return tuple(name for name in STEP_FIELDS if name not in {*given, *no_choice})
-
-
-def _choose_step(
-    model: ModelConfig, machine: Machine, goal: Goal, given: StepFields
-) -> tuple[StepConfig, str]:
-    """How to execute an update, and why it has as many sequences."""
-    sequences, why = sequences_per_update(
-        model, machine, given, hours=goal.hours, tokens=goal.tokens, unique_tokens=goal.unique_tokens
-    )
-    try:
-        return fastest_step(model, sequences, machine, given), why
-    except InputError:
-        return least_memory_step(model, sequences, machine, given), why
 
 
 def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int, str]:

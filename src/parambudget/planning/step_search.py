@@ -165,15 +165,24 @@ def _first_that_fits(
         models = take_models(m, some) if shape else m
         return np.atleast_1d(np.asarray(peak_bytes(models, candidates[i]), dtype=np.float64))
 
-    peak = peaks_of(np.ones(shape, dtype=bool), 0)
-    index, left = np.full(peak.shape, NOTHING_FITS), peak <= most
-    for i in order:
+    left = np.ones(shape or (1,), dtype=bool)
+    peak, index = np.zeros(left.shape), np.full(left.shape, NOTHING_FITS)
+    for n, i in enumerate(order):
+        if n == _HOPEFUL:  # what is left may not fit at all
+            peak[left] = peaks_of(left, 0)
+            left = left & (peak <= most)
         if not left.any():
             break
         peaks = peaks_of(left, i)
         fits = np.flatnonzero(left)[peaks <= most]
         peak[fits], index[fits], left[fits] = peaks[peaks <= most], i, False
+    if left.any():
+        peak[left] = peaks_of(left, 0)
     return index.reshape(shape), peak.reshape(shape)
+
+
+_HOPEFUL: Final = 2
+"""Candidates that are looked at before the one of least memory: mostly the first one fits."""
 
 
 def _remedy(machine: Machine, given: StepFields) -> str:

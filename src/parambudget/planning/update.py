@@ -6,6 +6,7 @@ long however many tokens there are. `settle_updates` finds the update that agree
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -16,7 +17,7 @@ from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active
 from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.speed.throughput import tokens_in_hours
-from parambudget.cost.step import StepFields
+from parambudget.cost.step import StepConfig, StepFields
 from parambudget.planning.machine import Machine
 from parambudget.planning.step_search import NOTHING_FITS, choose_fastest, step_candidates
 from parambudget.scaling.hyperparameters import (
@@ -33,31 +34,34 @@ _MOST_ROUNDS: Final = 8
 """Two or three are usual. Where two updates lead to each other, the smaller one is taken."""
 
 
-def sequences_per_update(
+def choose_step(
     model: ModelConfig, machine: Machine, given: StepFields, *, hours: float | None = None,
     tokens: int | None = None, unique_tokens: int | None = None,
-) -> tuple[int, str]:  # fmt: skip
-    """Sequences of an update of all devices together, and why so many.
+) -> tuple[StepConfig, str]:  # fmt: skip
+    """How an update is executed, and why it has as many sequences.
 
-    The run takes so many hours, or `tokens`, or with neither what `training_tokens` says. What is `given` of
-    the step limits how fast its updates are.
+    The run takes so many hours, or `tokens`, or with neither what `training_tokens` says. It is the fastest
+    way that fits, or where none does the one of least memory; what is `given` stays.
     """
+
+    @cache
+    def fastest(sequences: int) -> tuple[StepConfig, float]:
+        return _fastest(model, sequences, machine, given)
+
+    def rate(update: Size) -> float:
+        return fastest(max(1, int(update) // model.context_length))[1]
+
     if "batch_size" in given and "gradient_accumulation_steps" in given:
-        return given["batch_size"] * given["gradient_accumulation_steps"], "given"
-    length = model.context_length
+        return fastest(given["batch_size"] * given["gradient_accumulation_steps"])[0], "given"
     if hours is None:
-        trained = tokens or training_tokens(model, unique_tokens)[0]
+        update, why = update_tokens(model, tokens or training_tokens(model, unique_tokens)[0])
     else:
-
-        def rate(update: Size) -> Size:
-            return _fastest_rate(model, max(1, int(update) // length), machine, given)
-
-        update = settle_updates(model, hours, machine, rate)
+        update = int(settle_updates(model, hours, machine, rate))
         trained = max(1, int(tokens_in_hours(hours, rate(update))))
-        if update_tokens(model, trained)[0] != update:  # one of two that lead to each other
-            return max(1, int(update) // length), f"about {int(update):,} tokens an update"
-    batch, why = update_tokens(model, trained)
-    return max(1, batch // length), why
+        wished, why = update_tokens(model, trained)
+        if wished != update:  # they lead to each other
+            why = f"about {update:,} tokens an update: {wished:,} would do as well"
+    return fastest(max(1, update // model.context_length))[0], why
 
 
 def settle_updates(m: Dims, hours: float, machine: Machine, rates: Callable[[Size], Size]) -> Size:
@@ -85,12 +89,14 @@ def usual_tokens(m: Dims) -> Size:
     return TOKENS_PER_PARAMETER * active(m)
 
 
-def _fastest_rate(model: ModelConfig, sequences: int, machine: Machine, given: StepFields) -> float:
-    """Tokens per second of the fastest step that fits, or where none does of the one of least memory."""
+def _fastest(
+    model: ModelConfig, sequences: int, machine: Machine, given: StepFields
+) -> tuple[StepConfig, float]:
+    """The fastest step that fits, or where none does the one of least memory; and its tokens per second."""
     candidates = step_candidates(
         model.context_length, sequences, given, world_size=machine.world_size, backend=machine.backend
     )
     choice = choose_fastest(model, candidates, machine)
     if int(choice.index) == NOTHING_FITS:
-        return float(tokens_per_second(model, candidates[0], machine.profile))
-    return float(choice.tokens_per_second)
+        return candidates[0], float(tokens_per_second(model, candidates[0], machine.profile))
+    return candidates[int(choice.index)], float(choice.tokens_per_second)
