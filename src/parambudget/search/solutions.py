@@ -17,6 +17,7 @@ from parambudget.cost.step import StepConfig
 from parambudget.search.certificate import Certificate
 from parambudget.search.options import DEFAULT_TOP, Rank
 from parambudget.search.space import EXPERT_AXES, SIZES
+from parambudget.search.vocabulary import EmbeddingShare, embedding_share
 
 EQUAL_SHARE: Final = 0.01
 """Speeds and memories that differ by less are equal as far as a prediction can tell."""
@@ -227,6 +228,11 @@ class Solutions(Tabular, Sequence[Solution]):
         """Best first."""
         return iter(self.solutions)
 
+    @property
+    def embedding(self) -> EmbeddingShare | None:
+        """The part of the first model that its vocabulary takes, where that is more than a third."""
+        return embedding_share(self.solutions[0].model) if self.solutions else None
+
     def rows(self) -> list[dict[str, Any]]:
         """One dict per solution."""
         return [
@@ -251,7 +257,8 @@ class Solutions(Tabular, Sequence[Solution]):
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values: the certificate, the solutions and, where there is one, the current model."""
         solutions = [s.as_dict() for s in self.solutions]
-        better = {"better_size": self.better.as_dict()} if self.better else {}
+        better: dict[str, Any] = {"better_size": self.better.as_dict()} if self.better else {}
+        better |= {"embedding": self.embedding.as_dict()} if self.embedding else {}
         if self.current is None:
             return {"certificate": self.certificate.as_dict(), "solutions": solutions, **better}
         changes = [{"change": self.current.change(s.model)} for s in self.solutions]
