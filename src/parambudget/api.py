@@ -194,10 +194,10 @@ def plan(
 
     Without a machine, this one; `memory` is the part of it that the run may use, such as "24GB". `law` is one
     of `scaling.loss.LOSS_LAWS` or its name. `step` fixes how an update is executed: batch_size (sequences per
-    micro-step and device), gradient_accumulation_steps, gradient_checkpointing, loss_chunks, optimizer, shard;
-    the rest is chosen. Models to `compare` are planned in the same micro-steps and for the same context, so
-    that speed and memory are comparable, and stand in `compared` of the result. (A model with learned
-    positions keeps its context: they are parameters.)
+    micro-step and device), gradient_accumulation_steps, gradient_checkpointing, loss_chunks, optimizer,
+    shard; the rest is chosen. Models to `compare` are planned in the same micro-steps and for the same
+    context, so that speed and memory are comparable, and stand in `compared` of the result. (A model with
+    learned positions keeps its context: they are parameters.)
     """
     from parambudget.planning.budget import parse_memory
     from parambudget.planning.run_plan import Goal, plan_run

@@ -106,14 +106,10 @@ class Scenario:
         """The steps to choose from for an update of so many sequences, with what is decided."""
         if self.machine is None:
             return step_candidates(context_length, sequences, {"batch_size": 1, **self.step})
-        candidates = step_candidates(
+        return step_candidates(
             context_length, sequences, self.step, world_size=self.machine.world_size,
             backend=self.machine.backend,
         )  # fmt: skip
-        sizes = {step.batch_size for step in candidates}
-        # Every second power of two: a lattice is predicted once for each candidate.
-        fewer = {max(sizes) // 4**power for power in range(20)} if len(sizes) > 1 else sizes
-        return [step for step in candidates if step.batch_size in fewer]
 
     def _hours_for(self, dollars: float) -> float:
         assert self.machine is not None

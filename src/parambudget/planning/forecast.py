@@ -47,8 +47,8 @@ class Predictions:
 def predict(m: Dims, scenario: Scenario) -> Predictions:
     """The predictions for arrays of sizes.
 
-    What a plan of each model would say, but for rounding: the fastest step is searched among every second
-    micro-batch, and in the order of the model in the middle of the arrays.
+    What a plan of each model would say, but for whole updates, and for the order in which steps are fast:
+    that is of the model in the middle of those whose updates are equally large.
     """
     chosen = _choose_steps(m, scenario)
     possible = np.asarray(m.dim * m.n_layers > 0) if chosen is None else chosen.index != NOTHING_FITS

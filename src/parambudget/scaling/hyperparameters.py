@@ -102,11 +102,11 @@ def batch_tokens(tokens: float, flops: float) -> BatchEstimates:
     )
 
 
-def _step_law_batch(tokens: float) -> float:
+def _step_law_batch(tokens: Size) -> Size:
     return 0.58 * tokens**0.571
 
 
-def _deepseek_batch(flops: float) -> float:
+def _deepseek_batch(flops: Size) -> Size:
     return 0.2920 * flops**0.3271
 
 
@@ -143,8 +143,8 @@ def whole_updates(tokens: int, update_tokens: int, data_tokens: int | None) -> i
 
 def update_sizes(m: Dims, tokens: Size) -> Size:
     """Tokens per update for runs of `tokens`, as `update_tokens` has them; arrays where the sizes are."""
-    flops = _flops_without_head(m) * tokens
-    wished = np.sqrt(_step_law_batch(tokens) * _deepseek_batch(flops))
+    trained = np.asarray(tokens, dtype=np.float64)  # their product with FLOPs is beyond 64 bits
+    wished = np.sqrt(_step_law_batch(trained) * _deepseek_batch(_flops_without_head(m) * trained))
     power = np.rint(np.log2(wished)).astype(np.int64)
     return np.clip(2**power, FEWEST_BATCH_TOKENS, MOST_BATCH_TOKENS)
 
