@@ -406,8 +406,12 @@ def _record_best_by_size(bins: dict[int, float], points: Candidates, values: Flo
 def _run_sweep(
     search: Search, batches: Iterable[Candidates], scenario: Scenario, objective: Objective, bands: int
 ) -> SweepResult:
+    fits = False
+
     def measure(m: Dims) -> Measurement:
+        nonlocal fits
         counted, predictions = np.asarray(COUNTERS[search.counted](m)), predict(m, scenario)
+        fits = fits or bool(np.any(predictions.fits))
         value = np.asarray(objective.value(predictions, counted), dtype=np.float64)
         return Measurement(
             np.broadcast_to(value, counted.shape), np.broadcast_to(predictions.possible, counted.shape)
@@ -418,4 +422,9 @@ def _run_sweep(
             batches, search.space.choices, measure, lambda best: objective.band(best, scenario.law, bands)
         )
     except NoSolution as none:
-        raise NoSolution(f"{none}: {_memory_shortage(scenario)}") from None
+        if not fits:
+            raise NoSolution(f"{none}: {_memory_shortage(scenario)}") from None
+        raise NoSolution(
+            f"{none}: `hours={scenario.hours:g}` is too short for one update; give more time, a shorter "
+            "context_length or smaller sizes"
+        ) from None

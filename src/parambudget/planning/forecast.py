@@ -36,6 +36,8 @@ class Predictions:
     it."""
 
     possible: Size
+    """Whether a step fits in the memory, and an update in the time."""
+    fits: Size
     """Whether a step fits in the memory."""
     tokens_per_second: Size | None = None
     peak_bytes: Size | None = None
@@ -51,7 +53,7 @@ def predict(m: Dims, scenario: Scenario) -> Predictions:
     that is of the model in the middle of those whose updates are equally large.
     """
     chosen = _choose_steps(m, scenario)
-    possible = np.asarray(m.dim * m.n_layers > 0) if chosen is None else chosen.index != NOTHING_FITS
+    fits = possible = np.asarray(m.dim * m.n_layers > 0) if chosen is None else chosen.index != NOTHING_FITS
     rate = None if chosen is None or scenario.machine is None else chosen.rate
     tokens = _tokens(m, scenario, rate)
     ranked = None
@@ -61,8 +63,8 @@ def predict(m: Dims, scenario: Scenario) -> Predictions:
         trained = np.maximum(tokens, 1.0)  # those that do not fit train on none, and are not possible
         ranked = ranked_loss(m, scenario.law, trained, scenario.unique_tokens)
     return Predictions(
-        possible=possible, tokens_per_second=rate, peak_bytes=None if chosen is None else chosen.peak,
-        tokens=tokens, ranked_loss=ranked,
+        possible=possible, fits=fits, tokens_per_second=rate,
+        peak_bytes=None if chosen is None else chosen.peak, tokens=tokens, ranked_loss=ranked,
     )  # fmt: skip
 
 
