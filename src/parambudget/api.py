@@ -553,8 +553,6 @@ def _instead_of(verb: Callable[..., object], name: str, given: Mapping[str, obje
         return f"{start}; give `machine={_machine_in_words(given)}`"
     if ours in STEP_FIELDS and "step" in taken:
         return f"{start}: it is a setting of an update, which `step` fixes: give step={{{ours!r}: {value}}}"
-    if ours == "memory" and "machine" in taken:
-        return f"{start}: it is that of the machine; give `machine={_machine_in_words(given)}`"
     if ours in ("dollars", "flops") and "hours" in taken:
         return f"{start}; the length of the run is given by `hours` or `tokens`"
     for other in (train, solve, plan, generate):

@@ -56,7 +56,7 @@ def plan(
     memory: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Memory of one GPU to plan with, such as 24GB.",
-                     show_default="all of it", rich_help_panel=MACHINE_PANEL),
+                     show_default="all of it", rich_help_panel=MORE_PANEL),
     ] = None,
     price: Annotated[
         float | None,
