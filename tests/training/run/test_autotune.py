@@ -130,7 +130,7 @@ def test_hours_too_short_for_an_update_are_refused(data):
 
 @pytest.mark.parametrize("hours", [1e-4, 0.01, 1.0])
 def test_hours_have_the_step_of_their_plan(data, monkeypatch, hours):
-    monkeypatch.setattr(settings, "machine_of", lambda compute, world_size: pb.machine("h100"))
+    monkeypatch.setattr(settings, "machine_of", lambda *_: pb.machine("h100"))
     monkeypatch.setattr(autotune, "timed_update_seconds", lambda *_, **__: 1e-3)
     requested = RequestedSettings({}, frozenset())
     found = settings.resolve_settings(requested, small_model(), data, select_device("cpu"), None, hours)
