@@ -178,3 +178,12 @@ def test_muons_rate_is_the_best_one_of_the_small_runs_and_below_nanochats_at_sca
 def test_muons_rate_refuses_what_is_not_positive(quantities):
     with pytest.raises(InputError):
         muon_rate(*quantities)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-3.2-1b", "mixtral-8x7b-v0.1"])
+def test_the_updates_of_many_runs_are_those_of_each(name):
+    model = pb.model(name)
+    tokens = np.geomspace(1e5, 1e14, 40).astype(np.int64)
+    each = [update_tokens(model, int(n))[0] for n in tokens]
+    assert update_sizes(model, tokens).tolist() == each
+    assert len(set(each)) > 8
