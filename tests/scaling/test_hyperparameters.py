@@ -19,6 +19,8 @@ from parambudget.scaling.hyperparameters import (
     muon_rate,
     peak_learning_rate,
     step_law_rate,
+    update_sizes,
+    update_tokens,
     whole_updates,
 )
 from parambudget.scaling.loss import (
