@@ -258,7 +258,7 @@ def test_a_report_is_written(tmp_path):
         (lambda: pb.plan("gpt2", "h100", ranks=4), r'.ranks.; give `machine=pb.machine\("h100", gpus=4\)`'),
         (lambda: pb.memory("gpt2", "h100", gpus=2), r'give `machine=pb.machine\("h100", gpus=2\)`'),
         (lambda: pb.plan("gpt2", dollars=20), "length of the run is given by `hours` or `tokens`"),
-        (lambda: pb.plan("gpt2", memory="24GB"), "it is that of the machine"),
+        (lambda: pb.plan("gpt2", "h100", memory="24"), "memory '24' is not a size; use such as 24GB"),
         (lambda: pb.plan("gpt2", "h100", warmup_steps=9), "'warmup_steps'; it is a keyword of pb.train"),
         (lambda: pb.solve("9M", lr=0.1), "no 'lr'; learning_rate is a keyword of pb.train"),
         (lambda: pb.plan("gpt2", "h100", batchsize=4), "batchsize is not .*; did you mean 'batch_size'?"),

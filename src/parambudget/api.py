@@ -203,16 +203,19 @@ def machine(
 def plan(
     source: ModelLike, /, machine: Machine | str | None = None, *, hours: float | None = None,
     tokens: Count | None = None, law: LossLaw | str | None = None, unique_tokens: Count | None = None,
-    bytes_per_token: float | None = None, compare: Sequence[ModelLike] = (), **step: Unpack[StepFields],
+    bytes_per_token: float | None = None, memory: str | int | None = None,
+    compare: Sequence[ModelLike] = (), **step: Unpack[StepFields],
 ) -> RunPlan:  # fmt: skip
     """What a training run would take and give: `plan("gpt2", "h100", hours=1.5, batch_size=16)`.
 
-    Without a machine, this one. `law` is one of `scaling.loss.LOSS_LAWS` or its name. `step` fixes how an
-    update is executed: batch_size (sequences per micro-step and device), gradient_accumulation_steps,
-    gradient_checkpointing, loss_chunks, optimizer, shard; the rest is chosen. Models to `compare` are planned
-    in the same micro-steps and for the same context, so that speed and memory are comparable, and stand in
-    `compared` of the result. (A model with learned positions keeps its context: they are parameters.)
+    Without a machine, this one; `memory` is the part of it that the run may use, such as "24GB". `law` is one
+    of `scaling.loss.LOSS_LAWS` or its name. `step` fixes how an update is executed: batch_size (sequences per
+    micro-step and device), gradient_accumulation_steps, gradient_checkpointing, loss_chunks, optimizer,
+    shard; the rest is chosen. Models to `compare` are planned in the same micro-steps and for the same
+    context, so that speed and memory are comparable, and stand in `compared` of the result. (A model with
+    learned positions keeps its context: they are parameters.)
     """
+    from parambudget.planning.budget import parse_memory
     from parambudget.planning.run_plan import Goal, plan_run
 
     fields = _own_step_names(plan, step)
@@ -224,7 +227,7 @@ def plan(
         _parse_count(unique_tokens, "unique_tokens"), bytes_per_token,
         _loss_law(law),
     )  # fmt: skip
-    on = _machine(machine)
+    on = _machine(machine) if memory is None else _machine(machine).with_memory(parse_memory(memory))
     first = plan_run(as_model(source, {}), on, goal, fields)
     others = [_with_context(as_model(other, {}), first.model.context_length) for other in compare]
     same = first.step.step_fields
@@ -560,8 +563,6 @@ def _instead_of(verb: Callable[..., object], name: str, given: Mapping[str, obje
         return f"{start}; give `machine={_machine_in_words(given)}`"
     if ours in STEP_FIELDS and "step" in taken:
         return f"{start}: it is a setting of an update, which `step` fixes: give step={{{ours!r}: {value}}}"
-    if ours == "memory" and "machine" in taken:
-        return f"{start}: it is that of the machine; give `machine={_machine_in_words(given)}`"
     if ours in ("dollars", "flops") and "hours" in taken:
         return f"{start}; the length of the run is given by `hours` or `tokens`"
     for other in (train, solve, plan, generate):

@@ -115,6 +115,66 @@ def test_hours_choose_width_depth_and_size_together(run):
     assert "--hours 1.5 --gpu h100" in out.splitlines()[-1]
 
 
+def step_flags(command: str) -> list[str]:
+    """Of a printed `train` command, the flags of the step."""
+    words = command.split()
+    return words[words.index("--batch-size") : words.index("--hours")]
+
+
+def test_a_model_that_was_chosen_for_a_memory_is_planned_and_trained_in_it(run, tmp_path):
+    chosen, most = tmp_path / "chosen.json", 0.94 * 24e9
+    search = [
+        "solve",
+        "--hours",
+        24,
+        "--gpu",
+        "h100",
+        "--memory",
+        "24GB",
+        "--dim",
+        "1024:1536:256",
+        "--top",
+        1,
+    ]
+    document = json.loads(run(*search, "--json")[1])
+    forecast = document["solutions"][0]["forecast"]
+    assert forecast["peak_bytes"] <= most
+    told = run(*search, "-o", chosen)[1].splitlines()[-1]
+    assert step_flags(told) == step_flags(document["solutions"][0]["train"])
+
+    plan = ["plan", chosen, "--gpu", "h100", "--hours", 24]
+    planned = json.loads(run(*plan, "--memory", "24GB", "--json")[1])
+    assert planned["memory"]["peak_bytes"] == forecast["peak_bytes"]
+    assert planned["speed"]["tokens_per_second"]["expected"] == forecast["tokens_per_second"]
+    assert (planned["tokens"], planned["loss"]["expected"]) == (forecast["tokens"], forecast["loss"])
+    screen = run(*plan, "--memory", "24GB")[1]
+    assert "h100-sxm, 989.4 TFLOP/s dense bfloat16, 22.4 GiB of its 79.6 GiB\n" in screen
+    assert step_flags(screen.splitlines()[-1]) == step_flags(told)
+    # With all of the memory another step is faster; the printed flags are the ones of the smaller one.
+    assert json.loads(run(*plan, "--json")[1])["memory"]["peak_bytes"] > most
+    trained = json.loads(run(*plan, *step_flags(told), "--json")[1])
+    assert trained["memory"]["peak_bytes"] == forecast["peak_bytes"]
+
+
+def test_a_search_prints_the_run_of_its_first_model_and_what_plan_warns_of(run):
+    ask = ["--hours", 0.1, "--gpu", "4090", "--price", 0.5, "--unique-tokens", "10M"]
+    out = run("solve", *ask, "--law", "muennighoff-2023", "--top", 1)[1]
+    said = " ".join(out.split())
+    assert re.search(r"the run of model 1: [\d.]+M tokens, [\d.]+ per parameter, [\d.]+ epochs of the text, "
+                     r"6\.0 min, \$0\.05 ", said)  # fmt: skip
+    for warning in ("outside the law's range (50M to 9B)", "epochs: the run reads", "not a multiple of 64"):
+        assert f"warning: {warning}" in said or warning in said
+    assert "note: " in said
+    assert "--price 0.5 --law muennighoff-2023 --unique-tokens 10M" in out.splitlines()[-1]
+    document = json.loads(run("solve", *ask, "--top", 2, "--json")[1])
+    for entry in document["solutions"]:
+        forecast = entry["forecast"]
+        assert forecast["epochs"] == forecast["tokens"] / 10**7
+        assert forecast["tokens_per_parameter"] == forecast["tokens"] / entry["total"]
+        assert forecast["dollars"] == pytest.approx(0.05)
+        assert any("epochs" in warning for warning in forecast["warnings"])
+
+
 def test_the_lattice_of_a_budget_gives_the_same_answer_again(run):
     for asked in (["--flops", "1e18"], ["--target", "350M", "--hours", "1.5", "--gpu", "h100"]):
         out = run("solve", *asked)[1]

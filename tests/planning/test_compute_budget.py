@@ -4,7 +4,6 @@ import inspect
 from dataclasses import FrozenInstanceError, replace
 from typing import Any, get_args
 
-import numpy as np
 import pytest
 
 import parambudget as pb
@@ -16,14 +15,15 @@ from parambudget.cost.speed.throughput import TIME_OVERHEAD
 from parambudget.errors import InputError, NoSolution, ParambudgetError
 from parambudget.planning.budget import Budget, Scenario
 from parambudget.planning.compute_budget import LEAST_STATE_BYTES, better_size, size_range, solve_for_budget
-from parambudget.planning.forecast import ASPECT_PENALTY, forecast, predict
+from parambudget.planning.forecast import forecast, predict
 from parambudget.planning.machine import USABLE_SHARE, machine_for
 from parambudget.planning.run_plan import Goal, plan_run
+from parambudget.planning.shape_price import ranked_loss
 from parambudget.scaling.loss import DEFAULT_LAW, LOSS_LAWS, expected_loss, law_parameters
 from parambudget.search.engine import Search
+from parambudget.search.lattice import candidate_models
 from parambudget.search.options import Rank
-from parambudget.search.score import usual_aspect
-from parambudget.search.solutions import EQUAL_NATS
+from parambudget.search.solutions import EQUAL_LOSS_SHARE
 from parambudget.search.space import SearchSpace
 
 H100 = machine_for("h100")
@@ -40,9 +40,12 @@ def every_model() -> list[pb.ModelConfig]:
     ]
 
 
-def penalised(model: pb.ModelConfig, loss: float) -> float:
-    strayed = np.log(model.dim / model.n_layers / usual_aspect(float(pb.count(model).body)))
-    return loss * (1 + ASPECT_PENALTY * strayed**2)
+def ranked_after(model: pb.ModelConfig, tokens: float) -> float:
+    return float(ranked_loss(model, DEFAULT_LAW, tokens, None))
+
+
+def equal_to(best: float) -> float:
+    return best + EQUAL_LOSS_SHARE * (best - DEFAULT_LAW.E)
 
 
 def loss_after(model: pb.ModelConfig, tokens: float) -> float:
@@ -50,13 +53,13 @@ def loss_after(model: pb.ModelConfig, tokens: float) -> float:
 
 
 def test_flops_choose_the_model_with_the_lowest_expected_loss():
-    ranked = {m: penalised(m, loss_after(m, 1e18 / flops_per_token(m))) for m in every_model()}
+    ranked = {m: ranked_after(m, 1e18 / flops_per_token(m)) for m in every_model()}
     found = solve_for_budget(Scenario(Budget(flops=1e18)), None, LATTICE, top=3)
     certificate = found.certificate
     assert certificate.target is None
     assert certificate.best == pytest.approx(min(ranked.values()), rel=1e-12)
     assert certificate.lattice_points == certificate.feasible == len(ranked)
-    assert ranked[found[0].model] <= certificate.best + EQUAL_NATS
+    assert ranked[found[0].model] <= equal_to(certificate.best)
     assert found[0].forecast is not None
     assert found[0].forecast.loss == pytest.approx(
         loss_after(found[0].model, 1e18 / flops_per_token(found[0].model))
@@ -64,18 +67,15 @@ def test_flops_choose_the_model_with_the_lowest_expected_loss():
 
 
 def test_hours_choose_by_what_each_model_sees_in_them():
-    step = {"batch_size": 8, "loss_chunks": 1, "gradient_checkpointing": False}
-    asked = Scenario(Budget(hours=0.5), H100, step=step)
-    work = asked.step_candidates(1024)
-    assert len(work) == 1
+    asked = Scenario(Budget(hours=0.5), H100, step={
+        "batch_size": 8, "gradient_accumulation_steps": 8, "loss_chunks": 1, "gradient_checkpointing": False,
+    })  # fmt: skip
+    (work,) = asked.step_candidates(1024)
     seconds = 0.5 * 3600 * (1 - TIME_OVERHEAD)
-    ranked = {
-        m: penalised(m, loss_after(m, seconds * tokens_per_second(m, work[0], H100.profile)))
-        for m in every_model()
-    }
+    ranked = {m: ranked_after(m, seconds * tokens_per_second(m, work, H100.profile)) for m in every_model()}
     found = solve_for_budget(asked, None, LATTICE)
     assert found.certificate.best == pytest.approx(min(ranked.values()), rel=1e-12)
-    assert ranked[found[0].model] <= found.certificate.best + EQUAL_NATS
+    assert ranked[found[0].model] <= equal_to(found.certificate.best)
 
 
 def test_memory_chooses_the_largest_that_fits():
@@ -93,14 +93,23 @@ def test_memory_chooses_the_largest_that_fits():
 
 
 def test_a_lattice_is_measured_as_each_of_its_models_is():
-    limits = (Budget(hours=1), H100), (Budget(flops=1e18), None), (Budget(memory=8 * 10**9), None)
-    for budget, machine in limits:
+    limits = (
+        (Budget(hours=1), H100, 0.01), (Budget(flops=1e18), None, 1e-9), (Budget(flops=1e18), H100, 0.002),
+        (Budget(memory=8 * 10**9), None, 1e-9), (Budget(hours=1, memory=8 * 10**9), H100, 0.01),
+    )  # fmt: skip
+    search = Search(SearchSpace.declare(10**8, LATTICE), 10**8)
+    points = next(search.all_points(1_000))
+    for budget, machine, off in limits:
         asked = Scenario(budget, machine)
-        for model in every_model()[:5]:
-            one = forecast(model, asked)
-            many = predict(model.replace(), asked)
-            assert one.loss is None or one.loss == float(many.loss)
-            assert (one.batch_size is not None) == (many.step is not None)
+        (here, m), *none = candidate_models(search.space.choices, points)
+        many = predict(m, asked)
+        assert (here, none) == (slice(None), [])
+        for i in range(0, len(points), 3):
+            one = forecast(search.space.choices.replace(**points.sizes(i)), asked)
+            assert (one.step is not None or machine is None) == many.possible[i]
+            if one.tokens is not None:
+                assert one.tokens == pytest.approx(float(many.tokens[i]), rel=off)
+                assert one.ranked_loss == pytest.approx(float(many.ranked_loss[i]), rel=off / 5)
 
 
 def test_hours_with_a_target_rank_the_models_of_that_size_and_say_which_size_is_better():
@@ -111,8 +120,8 @@ def test_hours_with_a_target_rank_the_models_of_that_size_and_say_which_size_is_
     assert len(losses) == 3
     assert found.better is not None
     assert found.better.counted < 300e6
-    assert found.better.loss < min(losses) - EQUAL_NATS
-    assert found.better.loss < found.better.baseline_loss - EQUAL_NATS
+    assert found.better.loss < min(losses)
+    assert equal_to(found.better.loss) < found.better.baseline_loss
 
 
 def test_a_size_that_is_right_for_its_budget_is_left_in_peace():

@@ -29,6 +29,7 @@ from parambudget.scaling.hyperparameters import (
     muon_rate,
     peak_learning_rate,
     step_law_rate,
+    update_sizes,
     update_tokens,
     whole_updates,
 )
@@ -369,3 +370,12 @@ class TestMuonsWarning:
         )
         assert found.rate == 0.02
         assert found.why.endswith("; never more than 0.02")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-3.2-1b", "mixtral-8x7b-v0.1"])
+def test_the_updates_of_many_runs_are_those_of_each(name):
+    model = pb.model(name)
+    tokens = np.geomspace(1e5, 1e14, 40).astype(np.int64)
+    each = [update_tokens(model, int(n)).tokens for n in tokens]
+    assert update_sizes(model, tokens).tolist() == each
+    assert len(set(each)) > 8

@@ -60,6 +60,11 @@ def plan(
         typer.Option(metavar="N", help="GPUs of a node; more than these are several nodes.",
                      show_default="8", rich_help_panel=MORE_PANEL),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory of one GPU to plan with, such as 24GB.",
+                     show_default="all of it", rich_help_panel=MORE_PANEL),
+    ] = None,
     price: Annotated[
         float | None,
         typer.Option(metavar="USD", help="Dollars per GPU and hour.", show_default="a dated range",
@@ -122,7 +127,8 @@ def plan(
     others = {name: one.model for name, one in compared.items()}
     first = api.plan(
         completed.model, machine, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
-        bytes_per_token=bytes_per_token, compare=list(others.values()), **cast("StepFields", given),
+        bytes_per_token=bytes_per_token, memory=memory, compare=list(others.values()),
+        **cast("StepFields", given),
     )  # fmt: skip
     plans = [
         replace(each, suggestions=tuple(map(arguments_as_flags, each.suggestions)))

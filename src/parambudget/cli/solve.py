@@ -26,7 +26,6 @@ from parambudget.cli._options import (
 from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.errors import ConfigError, NoSolution
 from parambudget.formats.source import config_document
-from parambudget.render.commands import data_flag, runnable_command
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank
 from parambudget.units import format_tolerance
 
@@ -120,6 +119,33 @@ def solve(
         int | None,
         typer.Option(metavar="N", help="Number of GPUs.", show_default="1", rich_help_panel=MORE_PANEL),
     ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            metavar="USD",
+            help="Dollars per GPU and hour.",
+            show_default="a dated range",
+            rich_help_panel=MORE_PANEL,
+        ),
+    ] = None,
+    law: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Loss law: besiroglu-2024, hoffmann-2022, muennighoff-2023.",
+            show_default="besiroglu-2024",
+            rich_help_panel=MORE_PANEL,
+        ),
+    ] = None,
+    unique_tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Tokens in the text; a longer run repeats them.",
+            show_default="unlimited",
+            rich_help_panel=MORE_PANEL,
+        ),
+    ] = None,
     kv_groups: Annotated[
         str | None,
         typer.Option(
@@ -161,14 +187,19 @@ def solve(
     """
     if current is not None:
         with_style(style, {}, complete=current)
+    if current is not None and (law is not None or unique_tokens is not None):
+        raise ConfigError(
+            "--from resizes a model to a --target, and --law and --unique-tokens are for a budget of hours, "
+            "dollars or FLOPs; leave them out"
+        )
     if current is not None and (like is not None or top is not None or rank is not None):
         raise ConfigError(
             "--from gives one answer per direction from that model; leave out --like, --top and --rank"
         )
     step = cast("StepFields", settings) or None
     machine = None
-    if gpu is not None or gpus is not None or figures:
-        machine = api.machine(gpu, gpus=1 if gpus is None else gpus, **figures)
+    if any(value is not None for value in (gpu, gpus, price)) or figures:
+        machine = api.machine(gpu, gpus=1 if gpus is None else gpus, dollars_per_hour=price, **figures)
     lattice = {"kv_groups": kv_groups, "ffn_ratio": ffn_ratio, "multiple": multiple}
     axes = cast("SearchFields", fields | {name: v for name, v in lattice.items() if v is not None})
     limits: dict[str, object] = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory}
@@ -176,7 +207,8 @@ def solve(
         if current is None:
             found = api.solve(
                 target, budget=_budget(hours, dollars, flops, memory), machine=machine, step=step,
-                active=active, counted=counted, tolerance=tolerance, rank=rank,
+                law=law, unique_tokens=unique_tokens, active=active, counted=counted, tolerance=tolerance,
+                rank=rank,
                 top=DEFAULT_TOP if top is None else top, like=like, style=style, **axes,
             )  # fmt: skip
         elif target is None or any(value is not None for value in limits.values()):
@@ -199,13 +231,13 @@ def solve(
     if out:
         _write_config(found, pick, out)
     given = {name: value for name, value in limits.items() if value is not None}
-    given |= {name: v for name, v in {"gpu": gpu, "gpus": gpus}.items() if v is not None}
-    given |= {**figures, **settings}
-    length = f"--hours {hours:g}" if hours is not None else ""
+    beside = {"gpu": gpu, "gpus": gpus, "price": price, "law": law, "unique_tokens": unique_tokens}
+    given |= {name: v for name, v in beside.items() if v is not None} | {**figures, **settings}
+    by_time = hours is not None or dollars is not None
     if as_json:
-        print_json(_document(found, given, current, length))
+        print_json(_document(found, given, current, machine, by_time=by_time))
         return
-    from parambudget.render.solutions import next_commands, solutions_screen, style_note
+    from parambudget.render.solutions import next_commands, solutions_screen, style_note, train_command
     from parambudget.render.terminal import dim, terminal_width
 
     notes = style_note(found, terminal_width()) if like is None and style is None else []
@@ -214,7 +246,7 @@ def solve(
     if out:
         typer.echo(
             f"wrote model {pick} of the list to {out}; next: "
-            f"{runnable_command('train', shlex.quote(str(out)), data_flag(), length)}"
+            f"{train_command(found[pick - 1], machine, by_time=by_time, source=shlex.quote(str(out)))}"
         )
 
 
@@ -257,13 +289,17 @@ def _write_config(found: "Solutions", pick: int, out: Path) -> None:
 
 
 def _document(
-    found: "Solutions", given: Mapping[str, object], current: str | None, length: str
+    found: "Solutions",
+    given: Mapping[str, object],
+    current: str | None,
+    machine: "Machine | None",
+    *,
+    by_time: bool,
 ) -> dict[str, object]:
     """The answers as one JSON document, with the commands to repeat the search and to train each model."""
-    from parambudget.render.model import flags
-    from parambudget.render.solutions import rerun_command
+    from parambudget.render.solutions import rerun_command, train_command
 
     document = found.as_dict()
     for entry, solution in zip(document["solutions"], found, strict=True):
-        entry["train"] = runnable_command("train", flags(solution.model), data_flag(), length)
+        entry["train"] = train_command(solution, machine, by_time=by_time)
     return document | {"command": rerun_command(found, given, current)}

@@ -180,14 +180,14 @@ def warnings(model: ModelConfig, machine: Machine, speed: Throughput) -> Iterato
     yield from _attention_warnings(model, speed)
     if model.moe is None:
         return
+    yield from loss_warnings(model)
+    in_turn = ""
+    if not machine.profile.runs_experts_at_once:
+        n_matrices = model.n_moe_layers * model.moe.n_experts * (3 if model.gated else 2)
+        in_turn = f"run one after another, {n_matrices:,} matrices in a micro-step, and "
     yield (
-        "the expected loss is that of a dense model with the active parameters; with experts it is lower, "
-        "but this law does not say by how much"
-    )
-    n_matrices = model.n_moe_layers * model.moe.n_experts * (3 if model.gated else 2)
-    yield (
-        f"experts run one after another, {n_matrices:,} matrices in a micro-step, and are assumed to get "
-        "equally many tokens; the slowdown of uneven routing is not modelled"
+        f"experts {in_turn}are assumed to get equally many tokens; the slowdown of uneven routing is not "
+        "modelled"
     )
 
 
@@ -206,6 +206,15 @@ def hardware_warnings(machine: Machine) -> Iterator[str]:
         yield (
             f"the link from one of these GPUs to another carries {format_byte_rate(gpu.link_bytes)} in each "
             f"direction{assumed}"
+        )
+
+
+def loss_warnings(model: ModelConfig) -> Iterator[str]:
+    """What the expected loss of a model leaves out."""
+    if model.moe is not None:
+        yield (
+            "the expected loss is that of a dense model with the active parameters; with experts it is "
+            "lower, but this law does not say by how much"
         )
 
 

@@ -13,8 +13,6 @@ from parambudget.scaling.loss import DEFAULT_LAW, LossLaw
 from parambudget.units import parse_bytes, shorten
 
 MOST_HOURS: Final = 1e6
-USUAL_UPDATE_TOKENS: Final = 2**19
-"""Tokens of the update by which a lattice is timed, where no batch is given: it hardly matters."""
 
 
 @dataclass(frozen=True, init=False)
@@ -46,7 +44,7 @@ class Budget:
         object.__setattr__(self, "hours", hours)
         object.__setattr__(self, "dollars", dollars)
         object.__setattr__(self, "flops", None if flops is None else _parse_flops(flops))
-        object.__setattr__(self, "memory_bytes", None if memory is None else _parse_memory(memory))
+        object.__setattr__(self, "memory_bytes", None if memory is None else parse_memory(memory))
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,7 @@ class Scenario:
 
     budget: Budget = field(default_factory=Budget)
     machine: Machine | None = None
+    """With no more memory than the budget allows."""
     law: LossLaw = DEFAULT_LAW
     unique_tokens: int | None = None
     """Tokens of the text, which is read again when they are used up; None for text without end."""
@@ -62,6 +61,8 @@ class Scenario:
     """What is decided of how an update is executed."""
 
     def __post_init__(self) -> None:
+        if self.machine is not None and self.budget.memory_bytes is not None:
+            object.__setattr__(self, "machine", self.machine.with_memory(self.budget.memory_bytes))
         if self.machine is None and (self.budget.hours is not None or self.budget.dollars is not None):
             raise InputError("`hours` and `dollars` need a machine to be spent on; give `machine` as well")
         if self.budget.dollars is not None:
@@ -89,9 +90,7 @@ class Scenario:
     @property
     def memory_bytes(self) -> int | None:
         """Of one accelerator: as given, or the machine's; None where neither is."""
-        if self.budget.memory_bytes is not None:
-            return self.budget.memory_bytes
-        return None if self.machine is None else self.machine.memory_bytes
+        return self.budget.memory_bytes if self.machine is None else self.machine.memory_bytes
 
     @property
     def limits_training(self) -> bool:
@@ -103,19 +102,14 @@ class Scenario:
         """Whether it says anything about what a model would do."""
         return self.memory_bytes is not None or self.limits_training
 
-    def step_candidates(self, context_length: int) -> list[StepConfig]:
-        """The steps to choose from: how an update can be executed, with what is decided."""
+    def step_candidates(self, context_length: int, sequences: int = 1) -> list[StepConfig]:
+        """The steps to choose from for an update of so many sequences, with what is decided."""
         if self.machine is None:
-            return step_candidates(context_length, 1, {"batch_size": 1, **self.step})
-        sequences = max(1, USUAL_UPDATE_TOKENS // context_length)
-        candidates = step_candidates(
+            return step_candidates(context_length, sequences, {"batch_size": 1, **self.step})
+        return step_candidates(
             context_length, sequences, self.step, world_size=self.machine.world_size,
             backend=self.machine.backend,
         )  # fmt: skip
-        sizes = {step.batch_size for step in candidates}
-        # Every second power of two: a lattice is predicted once for each candidate.
-        fewer = {4**power for power in range(20)} if len(sizes) > 1 else sizes
-        return [step for step in candidates if step.batch_size in fewer]
 
     def _hours_for(self, dollars: float) -> float:
         assert self.machine is not None
@@ -154,7 +148,8 @@ def _parse_flops(given: str | float) -> float:
     return flops
 
 
-def _parse_memory(given: str | int) -> int:
+def parse_memory(given: str | int) -> int:
+    """Bytes of one device's memory, from a number or text such as '24GB'."""
     if isinstance(given, str):
         return parse_bytes(given)
     if type(given) is not int or given <= 0:

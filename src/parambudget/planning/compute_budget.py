@@ -18,7 +18,9 @@ from parambudget.planning.budget import Budget, Scenario
 from parambudget.planning.forecast import Predictions, forecast, predict
 from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.run_plan import Goal, RunPlan
+from parambudget.planning.update import usual_flops
 from parambudget.scaling.compute_optimal import compute_optimal
+from parambudget.scaling.loss import LossLaw
 from parambudget.search.certificate import Certificate
 from parambudget.search.engine import COUNTERS, Search
 from parambudget.search.lattice import Bools, Candidates, Floats, Index, candidate_models
@@ -26,7 +28,7 @@ from parambudget.search.nearest_miss import no_match_message
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank
 from parambudget.search.score import pick_diverse, rank_candidates, shape_score
 from parambudget.search.solutions import (
-    EQUAL_NATS,
+    EQUAL_LOSS_SHARE,
     EQUAL_SHARE,
     BetterSize,
     Forecast,
@@ -52,8 +54,6 @@ LEAST_PARAMETERS: Final = 1_000_000
 LEAST_STATE_BYTES: Final = 12
 """Per parameter, of weights, gradients and optimizer state in float32 under Muon: no larger model fits."""
 _SMALLEST_SHARE: Final = 16
-_USUAL_SHARE: Final = 0.6
-"""Of the speed of matmuls, that whole updates reach: only the sizes to search follow from it."""
 
 
 def solve_for_budget(
@@ -132,22 +132,24 @@ def _approximate_flops(scenario: Scenario) -> float | None:
         return scenario.flops
     if scenario.hours is None or scenario.machine is None:
         return None
-    rate = _USUAL_SHARE * scenario.machine.profile.matmul_flops
-    return scenario.hours * 3600 * rate * scenario.machine.world_size
+    return usual_flops(scenario.hours, scenario.machine)
 
 
 def space_for_sizes(low: int, high: int, usual: int, fields: Mapping[str, object]) -> SearchSpace:
     """The lattice of a range of sizes: boxes around the usual shapes of its ends, in larger steps.
 
     n_layers from half of the conventional depth of `low` to twice that of `high` and dim likewise, as in
-    `search.space.default_ranges`; even depths, dim and FFN widths in twice its steps.
+    `search.space.default_ranges`; dim and FFN widths in twice its steps, from 100M in twice those of five
+    times the size; depths in steps of 2, 4 from 1B and 8 from 100B.
     """
     given = {name: value for name, value in fields.items() if value is not None}
-    multiple = parse_multiple(given.get("multiple", 2 * default_multiple(usual)))
+    coarse = usual if usual < 10**8 else 5 * usual
+    multiple = parse_multiple(given.get("multiple", 2 * default_multiple(coarse)))
     shallow, deep = conventional_depth(low) / 2, conventional_depth(high) * 2
     narrow, broad = conventional_width(low) / 2, conventional_width(high) * 2
+    step = 2 if usual < 10**9 else 4 if usual < 10**11 else 8
     ranges: dict[str, object] = {
-        "n_layers": range(max(2, 2 * floor(shallow / 2)), 2 * ceil(deep / 2) + 1, 2),
+        "n_layers": range(max(2, step * floor(shallow / step)), step * ceil(deep / step) + 1, step),
         "dim": range(
             max(1, floor(narrow / multiple)) * multiple, ceil(broad / multiple) * multiple + 1, multiple
         ),
@@ -162,6 +164,11 @@ LARGE_ENOUGH: Final = 0.1
 """A usual shape is worth this share of the size: the very largest that fits has an exotic one."""
 BANDS: Final = 4
 """How many of these beyond the best are kept to choose from."""
+SIZE_BANDS: Final = 12
+"""The same where models of different sizes are shown: there, the sizes are about a factor of 2 from the best
+one."""
+BETTER_SHARE: Final = 0.05
+"""Of compute: another size is named where it saves more than this."""
 _BEYOND_ANY_SCORE: Final = 1e6
 
 
@@ -182,10 +189,12 @@ class Objective:
         """From the quantity to what is minimised, or back."""
         return -value if self.is_maximised else value
 
-    def band(self, best: float, n: int = 1) -> float:
+    def band(self, best: float, law: LossLaw, n: int = 1) -> float:
         """The greatest value that is at most n bands from the best."""
+        if self.name == "loss":
+            return best + n * EQUAL_LOSS_SHARE * max(best - law.E, 0.0)
         share = LARGE_ENOUGH if self.name == "size" else EQUAL_SHARE
-        return best + n * (EQUAL_NATS if self.name == "loss" else share * abs(best))
+        return best + n * share * abs(best)
 
 
 OBJECTIVES: Final = {
@@ -229,14 +238,15 @@ def _search_any_size(
     # What is usual at the size that is looked for: the middle, or the largest.
     usual = high if objective.name == "size" else round((low * high) ** 0.5)
     search = Search(space_for_sizes(low, high, usual, fields), usual, counted)
-    swept = _run_sweep(search, search.all_points(AT_ONCE), scenario, objective)
+    bands = SIZE_BANDS if objective.name == "loss" else BANDS
+    swept = _run_sweep(search, search.all_points(AT_ONCE), scenario, objective, bands)
     best_count = int(swept.points.counted[np.argmin(swept.values)])
     certificate = Certificate(
         counted=counted, lattice=search.space.flags(), lattice_points=swept.n_points,
         objective=objective.name, feasible=swept.n_possible, best=objective.flip(swept.best),
         by_size={size: objective.flip(value) for size, value in swept.by_size.items()},
     )  # fmt: skip
-    points = _pick_best(search, swept, objective, best_count, top)
+    points = _pick_best(search, swept, objective, scenario.law, best_count, top, any_size=True)
     solutions = add_forecasts(make_solutions(search, points, _usual_size(search, best_count), None), scenario)
     return Solutions(solutions, certificate, fields.get("tied") is None, rank=objective.name, top=top)
 
@@ -250,8 +260,8 @@ def _search_target(
     certificate = search.certificate(tolerance)
     if not certificate.within_tolerance:
         raise NoSolution(no_match_message(search, tolerance))
-    swept = _run_sweep(search, [search.candidates_within(tolerance)], scenario, objective)
-    points = _pick_best(search, swept, objective, target, top, exact=objective.name == "size")
+    swept = _run_sweep(search, [search.candidates_within(tolerance)], scenario, objective, BANDS)
+    points = _pick_best(search, swept, objective, scenario.law, target, top, exact=objective.name == "size")
     solutions = add_forecasts(make_solutions(search, points, _usual_size(search, target), target), scenario)
     answer = Solutions(solutions, certificate, fields.get("tied") is None, rank=objective.name, top=top)
     if not scenario.limits_training:
@@ -282,7 +292,7 @@ def _better_size(
     """The best size for the budget, if it is expected to end lower than `loss`; both as they are ranked."""
     best = _search_any_size(scenario, OBJECTIVES["loss"], counted, 1, choices)[0]
     lower = _least_loss([best.forecast])
-    if loss is None or lower is None or lower >= loss - EQUAL_NATS:
+    if loss is None or lower is None or lower >= loss - scenario.law.gain(lower, BETTER_SHARE):
         return None
     return BetterSize(best.model, best.counted, lower, loss)
 
@@ -295,23 +305,28 @@ def _memory_shortage(scenario: Scenario) -> str:
 
 
 def _pick_best(
-    search: Search, swept: "SweepResult", objective: Objective, size: int, top: int, *, exact: bool = False
-) -> Candidates:
+    search: Search, swept: "SweepResult", objective: Objective, law: LossLaw, size: int, top: int, *,
+    exact: bool = False, any_size: bool = False,
+) -> Candidates:  # fmt: skip
     """The models to show: band by band of what is minimised, within each by the shape score. With `exact`,
-    only equal values share a band."""
+    only equal values share a band; losses of `any_size` are shown of sizes that differ."""
     points = swept.points
     terms = shape_score(search.space.choices, points, _usual_size(search, size))
     score = np.sum(list(terms.values()), axis=0)
-    width = objective.band(swept.best) - swept.best
+    width = objective.band(swept.best, law) - swept.best
     band = np.zeros(len(points))
     if exact:
         band = band + np.unique(swept.values, return_inverse=True)[1]
     elif width:
         band = np.floor((swept.values - swept.best) / width)
     ranked = rank_candidates(points, band * _BEYOND_ANY_SCORE + score, size, search.active, closest=False)
-    return points.select(pick_diverse(points, ranked, top))
+    apart = SIZES_APART if any_size and objective.name == "loss" else None
+    return points.select(pick_diverse(points, ranked, top, apart=apart))
 
 
+SIZES_APART: Final = 1.19
+"""The factor, a quarter of an octave, that sizes shown beside each other differ by: so the list shows how
+flat the optimum is."""
 AT_ONCE: Final = 2**17
 """Points that are predicted together: the arrays stay in the cache."""
 _BINS_PER_OCTAVE: Final = 2
@@ -389,16 +404,27 @@ def _record_best_by_size(bins: dict[int, float], points: Candidates, values: Flo
 
 
 def _run_sweep(
-    search: Search, batches: Iterable[Candidates], scenario: Scenario, objective: Objective
+    search: Search, batches: Iterable[Candidates], scenario: Scenario, objective: Objective, bands: int
 ) -> SweepResult:
+    fits = False
+
     def measure(m: Dims) -> Measurement:
+        nonlocal fits
         counted, predictions = np.asarray(COUNTERS[search.counted](m)), predict(m, scenario)
+        fits = fits or bool(np.any(predictions.fits))
         value = np.asarray(objective.value(predictions, counted), dtype=np.float64)
         return Measurement(
             np.broadcast_to(value, counted.shape), np.broadcast_to(predictions.possible, counted.shape)
         )
 
     try:
-        return sweep(batches, search.space.choices, measure, lambda best: objective.band(best, BANDS))
+        return sweep(
+            batches, search.space.choices, measure, lambda best: objective.band(best, scenario.law, bands)
+        )
     except NoSolution as none:
-        raise NoSolution(f"{none}: {_memory_shortage(scenario)}") from None
+        if not fits:
+            raise NoSolution(f"{none}: {_memory_shortage(scenario)}") from None
+        raise NoSolution(
+            f"{none}: `hours={scenario.hours:g}` is too short for one update; give more time, a shorter "
+            "context_length or smaller sizes"
+        ) from None

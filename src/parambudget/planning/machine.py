@@ -31,7 +31,7 @@ from parambudget.cost.speed.profile import (
 from parambudget.cost.speed.stacks import BUNDLED, Stack, parse_stack
 from parambudget.cost.step import ON_CPU, ON_CUDA, Backend, StepConfig
 from parambudget.errors import InputError
-from parambudget.units import parse_byte_rate, short_repr
+from parambudget.units import format_bytes, parse_byte_rate, short_repr
 
 CPU: Final = "CPU"
 """The processor's name in the trainer and in the calibration."""
@@ -98,6 +98,15 @@ class Machine:
     def has_bfloat16(self) -> bool:
         """Whether the bundled trainer runs there: on a GPU it multiplies in bfloat16, on a processor not."""
         return self.accelerator is None or self.accelerator.has_bfloat16
+
+    def with_memory(self, memory_bytes: int) -> Self:
+        """The same with that part of each accelerator's memory; raises `InputError` where it has less."""
+        if memory_bytes > self.memory_bytes:
+            raise InputError(
+                f"`memory` is {format_bytes(memory_bytes)} and {self.name} has "
+                f"{format_bytes(self.memory_bytes)}; use less, or name another machine"
+            )
+        return replace(self, memory_bytes=memory_bytes)
 
     @property
     def backend(self) -> Backend:

@@ -24,12 +24,11 @@ from parambudget.errors import InputError
 from parambudget.planning.advice import no_way_to_fit, suggestions, warnings
 from parambudget.planning.budget import check_hours
 from parambudget.planning.machine import USABLE_SHARE, Machine
-from parambudget.planning.step_search import NOTHING_GIVEN, fastest_step, least_memory_step
+from parambudget.planning.step_search import NOTHING_GIVEN
+from parambudget.planning.update import choose_step
 from parambudget.scaling.hyperparameters import (
-    executed_batch,
     peak_learning_rate,
     training_tokens,
-    update_tokens,
     whole_updates,
 )
 from parambudget.scaling.loss import (
@@ -225,7 +224,9 @@ def plan_run(
     machine.
     """
     fields = read_step_fields(given, world_size=machine.world_size)
-    step, why_batch, batch_warning = _choose_step(model, machine, goal, fields)
+    step, why_batch, batch_warning = choose_step(
+        model, machine, fields, hours=goal.hours, tokens=goal.tokens, unique_tokens=goal.unique_tokens
+    )
     speed, memory = throughput(model, step, machine.profile), training_memory(model, step)
     tokens, updates, why = _length(model, goal, speed)
     loss = _loss(model, goal, tokens)
@@ -259,25 +260,6 @@ def _chosen_fields(given: StepFields, machine: Machine) -> tuple[str, ...]:
     devices."""
     no_choice = {*NEVER_CHOSEN} | (set() if machine.world_size > 1 else {"shard"})
     return tuple(name for name in STEP_FIELDS if name not in {*given, *no_choice})
-
-
-def _choose_step(
-    model: ModelConfig, machine: Machine, goal: Goal, given: StepFields
-) -> tuple[StepConfig, str, str | None]:
-    """How to execute an update, why it has as many sequences, and where the laws behind that end."""
-    batch = None
-    if "batch_size" in given and "gradient_accumulation_steps" in given:
-        sequences = given["batch_size"] * given["gradient_accumulation_steps"]
-    else:
-        batch = update_tokens(model, goal.tokens or training_tokens(model, goal.unique_tokens)[0])
-        sequences = max(1, batch.tokens // model.context_length)
-    try:
-        step = fastest_step(model, sequences, machine, given)
-    except InputError:
-        step = least_memory_step(model, sequences, machine, given)
-    if batch is None:
-        return step, "given", None
-    return step, batch.why + executed_batch(batch.tokens, step, model.context_length), batch.warning
 
 
 def _length(model: ModelConfig, goal: Goal, speed: Throughput) -> tuple[int, int, str]:

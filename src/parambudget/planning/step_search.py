@@ -5,7 +5,7 @@ Every candidate is judged by its predicted memory and time. Among candidates tha
 a prediction can tell, the one that needs less memory wins.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import log
 from typing import Final
@@ -110,17 +110,14 @@ def step_candidates(
     ]  # fmt: skip
 
 
-def choose_fastest(
-    m: Dims, candidates: Sequence[StepConfig], machine: Machine, memory_bytes: int | None = None
-) -> StepChoice:
-    """The fastest candidate that fits in the usable part of `memory_bytes`, or else of the machine's memory.
+def choose_fastest(m: Dims, candidates: Sequence[StepConfig], machine: Machine) -> StepChoice:
+    """The fastest candidate that fits in the usable part of the machine's memory.
 
     For arrays of sizes, the order of speed is that of the model in the middle: it hardly depends on the
     model.
     """
-    most = machine.usable_bytes if memory_bytes is None else usable_bytes(memory_bytes)
     order = _fastest_first(_median_model(m), candidates, machine)
-    index, peak = _first_that_fits(m, candidates, order, most)
+    index, peak = _first_that_fits(m, candidates, order, machine.usable_bytes)
     rate = np.zeros(np.shape(index))
     for i in np.unique(index):
         if i != NOTHING_FITS:
@@ -138,14 +135,16 @@ def choose_last_that_fits(m: Dims, candidates: Sequence[StepConfig], memory_byte
     return StepChoice(index, np.zeros(np.shape(index)), peak)
 
 
-def _fastest_first(m: Dims, candidates: Sequence[StepConfig], machine: Machine) -> list[int]:
+def _fastest_first(m: Dims, candidates: Sequence[StepConfig], machine: Machine) -> Iterator[int]:
     """Indices of the candidates, the fastest first; of equally fast ones the least memory first."""
     # A utilization that is given says nothing about which way of an update is the fastest.
     profile = replace(machine.profile, mfu=None)
-    rates = [float(tokens_per_second(m, step, profile)) for step in candidates]
-    peaks = [float(peak_bytes(m, step)) for step in candidates]
-    levels = [round(log(rate) / WORTH_MEMORY) for rate in rates]
-    return sorted(range(len(candidates)), key=lambda i: (-levels[i], peaks[i]))
+    levels: dict[int, list[int]] = {}
+    for i, step in enumerate(candidates):
+        level = round(log(float(tokens_per_second(m, step, profile))) / WORTH_MEMORY)
+        levels.setdefault(level, []).append(i)
+    for level in sorted(levels, reverse=True):  # the first ones mostly fit, and peaks take the time
+        yield from sorted(levels[level], key=lambda i: float(peak_bytes(m, candidates[i])))
 
 
 def _median_model(m: Dims) -> Dims:
@@ -168,15 +167,24 @@ def _first_that_fits(
         models = take_models(m, some) if shape else m
         return np.atleast_1d(np.asarray(peak_bytes(models, candidates[i]), dtype=np.float64))
 
-    peak = peaks_of(np.ones(shape, dtype=bool), 0)
-    index, left = np.full(peak.shape, NOTHING_FITS), peak <= most
-    for i in order:
+    left = np.ones(shape or (1,), dtype=bool)
+    peak, index = np.zeros(left.shape), np.full(left.shape, NOTHING_FITS)
+    for n, i in enumerate(order):
+        if n == _HOPEFUL:  # what is left may not fit at all
+            peak[left] = peaks_of(left, 0)
+            left = left & (peak <= most)
         if not left.any():
             break
         peaks = peaks_of(left, i)
         fits = np.flatnonzero(left)[peaks <= most]
         peak[fits], index[fits], left[fits] = peaks[peaks <= most], i, False
+    if left.any():
+        peak[left] = peaks_of(left, 0)
     return index.reshape(shape), peak.reshape(shape)
+
+
+_HOPEFUL: Final = 2
+"""Candidates that are looked at before the one of least memory: mostly the first one fits."""
 
 
 def _remedy(machine: Machine, given: StepFields) -> str:

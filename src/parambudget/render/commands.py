@@ -5,6 +5,7 @@ import shlex
 from typing import Final
 
 from parambudget._install import is_run_by_uv, program
+from parambudget.cost.step import StepConfig
 
 _NEED_TORCH: Final = ("train", "sample", "verify", "calibrate", "data", "runs")
 _RENDEZVOUS: Final = "--rdzv-backend c10d --rdzv-endpoint FIRST_NODE:29500"
@@ -25,6 +26,20 @@ def runnable_command(command: str, *words: str, processes: int = 1, nodes: int =
     if is_run_by_uv():
         start = f"uv run --extra train {start}" if command.split()[0] in _NEED_TORCH else f"uv run {start}"
     return " ".join([start, command, *(word for word in words if word)])
+
+
+def step_flags(step: StepConfig) -> list[str]:
+    """The flags with which `train` executes its updates so."""
+    words = [
+        f"--batch-size {step.batch_size}",
+        f"--gradient-accumulation-steps {step.gradient_accumulation_steps}",
+        "--gradient-checkpointing" if step.gradient_checkpointing else "--no-gradient-checkpointing",
+    ]  # fmt: skip
+    budget = step.activation_memory_budget
+    words += [f"--activation-memory-budget {budget:g}"] if budget < 1 else []
+    words += ["--optimizer adamw"] if step.optimizer == "adamw" else []
+    words += [f"--loss-chunks {step.loss_chunks}"] if step.loss_chunks > 1 else []
+    return [*words, *(["--shard"] if step.shard else [])]
 
 
 _COMMAND: Final = re.compile("`parambudget ([a-z][^`]*)`")

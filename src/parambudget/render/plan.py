@@ -12,7 +12,7 @@ from parambudget.cost.params import ParameterCount
 from parambudget.cost.speed.throughput import TIME_OVERHEAD, Interval
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
-from parambudget.render.commands import data_flag, runnable_command
+from parambudget.render.commands import data_flag, runnable_command, step_flags
 from parambudget.render.model import flags, memory_part_in_words
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.units import (
@@ -72,15 +72,8 @@ def comparison(plans: Sequence[RunPlan], names: Sequence[str], width: int) -> li
 
 def train_command(plan: RunPlan) -> str:
     """The command that trains as planned."""
-    step, words = plan.step, [flags(plan.model), data_flag()]
-    words += [f"--batch-size {step.batch_size}"]
-    words += [f"--gradient-accumulation-steps {step.gradient_accumulation_steps}"]
-    words += ["--gradient-checkpointing" if step.gradient_checkpointing else "--no-gradient-checkpointing"]
-    budget = step.activation_memory_budget
-    words += [f"--activation-memory-budget {budget:g}"] if budget < 1 else []
-    words += ["--optimizer adamw"] if step.optimizer == "adamw" else []
-    words += [f"--loss-chunks {step.loss_chunks}"] if step.loss_chunks > 1 else []
-    words += ["--shard"] if step.shard else []
+    step = plan.step
+    words = [flags(plan.model), data_flag(), *step_flags(step)]
     words += [f"--hours {plan.goal.hours:g}" if plan.goal.hours else f"--steps {plan.updates}"]
     return runnable_command("train", *words, processes=step.world_size, nodes=plan.machine.n_nodes)
 
@@ -107,8 +100,11 @@ def _machine(plan: RunPlan) -> list[str]:
     machine, profile = plan.machine, plan.machine.profile
     peak = f", {format_flop_rate(profile.peak_flops)} dense {profile.dtype}" if profile.peak_flops else ""
     measured = f", measured on {profile.measured_on}" if profile.measured_on else ""
+    memory, whole = format_bytes(machine.memory_bytes), machine.accelerator
+    if whole is not None and machine.memory_bytes < whole.memory_bytes:
+        memory += f" of its {format_bytes(whole.memory_bytes)}"
     return [
-        f"{machine.name}{peak}, {format_bytes(machine.memory_bytes)}",
+        f"{machine.name}{peak}, {memory}",
         f"speeds: {profile.name}; {profile.source}{measured}",
     ]
 

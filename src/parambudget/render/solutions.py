@@ -9,14 +9,15 @@ from parambudget.arch.description import shape_in_words
 from parambudget.arch.style import STYLES
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
-from parambudget.render.commands import data_flag, runnable_command
+from parambudget.planning.machine import Machine
+from parambudget.render.commands import data_flag, runnable_command, step_flags
 from parambudget.render.model import as_flags, flags, switch_flags
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.scaling.loss import bound_in_words
 from parambudget.search.certificate import Certificate, Error
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP
 from parambudget.search.solutions import (
-    EQUAL_NATS,
+    EQUAL_LOSS_SHARE,
     EQUAL_SHARE,
     BetterSize,
     CurrentModel,
@@ -25,7 +26,14 @@ from parambudget.search.solutions import (
     Solutions,
 )
 from parambudget.search.space import AXES, LATENT_SIZES
-from parambudget.units import format_bytes, format_count, format_share, format_tolerance
+from parambudget.units import (
+    format_bytes,
+    format_count,
+    format_seconds,
+    format_share,
+    format_tolerance,
+    plural,
+)
 
 _HEADINGS = {
     "tokens_per_second": "tokens/s", "peak_bytes": "memory", "batch_size": "batch", "tokens": "tokens",
@@ -59,7 +67,8 @@ def solutions_screen(found: Solutions, width: int) -> list[str]:
     if current:
         missing = (f"no {name} model: {why}" for name, why in current.unavailable.items())
         lines += [dim(line) for text in missing for line in wrap_text(text, width)]
-    lines += ["", *wrap_text(_certificate(certificate), width)]
+    lines += ["", *(line for text in _first_run(found) for line in wrap_text(text, width))]
+    lines += wrap_text(_certificate(certificate), width)
     if found.better:
         lines += wrap_text(better_size_note(found.better), width)
     return lines + [dim(line) for text in _notes(found) for line in wrap_text(text, width)]
@@ -129,6 +138,44 @@ def _flag_with_value(name: str, value: object) -> str:
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+def train_command(
+    solution: Solution, machine: Machine | None, *, by_time: bool, source: str | None = None
+) -> str:
+    """The command that trains a model as it was predicted; `source` names its config file. With `by_time` the
+    trainer measures how many updates the hours are, else the run has so many tokens."""
+    forecast, words, processes, nodes = (
+        solution.forecast,
+        [source or flags(solution.model), data_flag()],
+        1,
+        1,
+    )
+    if forecast is not None and machine is not None and forecast.step is not None:
+        words += step_flags(forecast.step)
+        processes, nodes = machine.world_size, machine.n_nodes
+    if forecast is not None and forecast.tokens is not None:
+        words += [f"--hours {forecast.hours:.6g}" if by_time else f"--tokens {int(forecast.tokens)}"]
+    return runnable_command("train", *words, processes=processes, nodes=nodes)
+
+
+def _first_run(found: Solutions) -> Iterator[str]:
+    """The run of the first model, and what there is to know about it."""
+    forecast = found[0].forecast
+    if forecast is not None and forecast.tokens is not None:
+        parts = [f"{format_count(forecast.tokens)} tokens, {forecast.tokens_per_parameter:.3g} per parameter"]
+        if forecast.epochs is not None:
+            times = format_count(forecast.epochs)
+            parts.append(f"{times} {plural(times, 'epoch')} of the text")
+        if forecast.hours is not None:
+            parts.append(format_seconds(3600 * forecast.hours))
+        if forecast.dollars is not None:
+            parts.append(f"${forecast.dollars:,.2f}")
+        yield f"the run of model 1: {', '.join(parts)}"
+    if forecast is not None:
+        yield from (f"warning: {warning}" for warning in forecast.warnings)
+    if found.embedding is not None:
+        yield f"note: {found.embedding}; --vocab-size sets it"
 
 
 def better_size_note(better: BetterSize) -> str:
@@ -321,7 +368,7 @@ def _forecast_columns(found: Solutions) -> list[str]:
 
 def _forecast_cell(name: str, forecast: Forecast | None) -> str:
     value = getattr(forecast, name, None)
-    if value is None or (name == "tokens_per_second" and value == 0):  # it does not fit
+    if value is None:  # it does not fit
         return "-"
     if name == "batch_size" and forecast is not None:
         return f"{value}{' recomputed' if forecast.gradient_checkpointing else ''}"
@@ -342,8 +389,8 @@ def _notes(found: Solutions) -> Iterator[str]:
         yield _score_legend(found)
     if found.rank == "loss":
         yield (
-            "rows are ordered by loss+shape, the loss with a penalty for unusual proportions; rows within "
-            f"{EQUAL_NATS} nats of each other are ordered by score"
+            "rows are ordered by loss+shape, the loss of the usual shape that is as good; rows within "
+            f"{EQUAL_LOSS_SHARE:.1%} of what compute can still reduce are ordered by score"
         )
     if found.rank == "size" and found.certificate.target is not None:
         yield "rows are ordered by their parameters, the most first; equal ones by their shape score"

@@ -17,9 +17,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.sizes import with_sizes
-from parambudget.cost.flops import flops_per_token
+from parambudget.arch.dims import Dims, Size
+from parambudget.cost.flops import PASSES, flops_per_token, head_parameters
 from parambudget.cost.params import active, body
 from parambudget.cost.step import OptimizerName, StepConfig
 from parambudget.scaling.loss import FREE_EPOCHS
@@ -134,9 +136,17 @@ def batch_tokens(tokens: float, flops: float) -> BatchEstimates:
     """Tokens per update for `tokens` of training that take `flops` without those of the output head."""
     trained, compute = require_positive(tokens, "tokens"), require_positive(flops, "flops")
     return BatchEstimates(
-        STEP_LAW.suggestion(0.58 * trained**0.571, {"tokens": trained}),
-        DEEPSEEK.suggestion(0.2920 * compute**0.3271, {"FLOPs": compute}),
+        STEP_LAW.suggestion(_step_law_batch(trained), {"tokens": trained}),
+        DEEPSEEK.suggestion(_deepseek_batch(compute), {"FLOPs": compute}),
     )
+
+
+def _step_law_batch(tokens: Size) -> Size:
+    return 0.58 * tokens**0.571
+
+
+def _deepseek_batch(flops: Size) -> Size:
+    return 0.2920 * flops**0.3271
 
 
 TOKENS_PER_PARAMETER: Final = 20
@@ -170,6 +180,18 @@ def whole_updates(tokens: int, update_tokens: int, data_tokens: int | None) -> i
     return max(1, nearest)
 
 
+def update_sizes(m: Dims, tokens: Size) -> Size:
+    """Tokens per update for runs of `tokens`, as `update_tokens` has them; arrays where the sizes are."""
+    trained = np.asarray(tokens, dtype=np.float64)  # their product with FLOPs is beyond 64 bits
+    wished = np.sqrt(_step_law_batch(trained) * _deepseek_batch(_flops_without_head(m) * trained))
+    power = np.rint(np.log2(wished)).astype(np.int64)
+    return np.clip(2**power, FEWEST_BATCH_TOKENS, MOST_BATCH_TOKENS)
+
+
+def _flops_without_head(m: Dims) -> Size:
+    return flops_per_token(m) - PASSES * 2 * head_parameters(m)
+
+
 @dataclass(frozen=True)
 class SuggestedBatch:
     """How many tokens an update should have."""
@@ -183,7 +205,7 @@ class SuggestedBatch:
 
 def update_tokens(model: ModelConfig, tokens: int, steps: int | None = None) -> SuggestedBatch:
     """Tokens per update for a run of `tokens`, or of `steps` updates."""
-    flops = flops_per_token(with_sizes(model, vocab_size=0))
+    flops = _flops_without_head(model)
     wished = float(FEWEST_BATCH_TOKENS)
     # With given steps the number of tokens depends on the batch; the exponents are below 1, so this settles.
     for _ in range(50):

@@ -103,6 +103,12 @@ class LossLaw:
         """G = (alpha A / (beta B))^(1 / (alpha + beta)), which divides compute between model and text."""
         return float((self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta)))
 
+    def gain(self, loss: float, share: float) -> float:
+        """Nats that this share more compute buys where it is best divided between model and text: the loss
+        above E falls with compute to the power of alpha beta / (alpha + beta)."""
+        power = self.alpha * self.beta / (self.alpha + self.beta)
+        return max(loss - self.E, 0.0) * -float(np.expm1(-power * log(1 + share)))
+
     def parameters_for(self, tokens: Size) -> Size:
         """The N for which `tokens` are compute-optimal: G (G D)^(beta / alpha)."""
         fresh = require_all_positive(tokens, "tokens")

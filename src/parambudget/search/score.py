@@ -236,12 +236,15 @@ def rank_candidates(
     return ranking
 
 
-def pick_diverse(points: Candidates, ranked: Ints, n: int, labels: Strings | None = None) -> Ints:
+def pick_diverse(
+    points: Candidates, ranked: Ints, n: int, labels: Strings | None = None, *, apart: float | None = None
+) -> Ints:
     """n of the ranking that differ from each other, in the order of the ranking, its first always among them.
 
     Any two differ in at least two of layers, dim, kv heads and FFN class, and not only in kv heads and FFN
     class; where the lattice leaves fewer of these free, in all that are. With `labels`, the best of each
-    label is among them if n allows. The number of experts is one more trait, as good as layers or dim.
+    label is among them if n allows. The number of experts is one more trait, as good as layers or dim. Counts
+    are a factor of `apart` from each other, as long as there are such.
     """
     traits, free = _traits(points)[:, ranked], free_traits(points)
     of_shape = len(traits) - 2
@@ -250,11 +253,14 @@ def pick_diverse(points: Candidates, ranked: Ints, n: int, labels: Strings | Non
     wanted = (
         [] if labels is None else [labels[ranked] == name for name in dict.fromkeys(labels[ranked].tolist())]
     )
+    sizes = np.log(points.counted[ranked])
+    far = np.full(len(ranked), apart is not None)
     picked: list[int] = []
     while len(picked) < n and open_.any():
         within = next((here for here in wanted if not here[picked].any() and (here & open_).any()), True)
-        pick = int(np.argmax(open_ & within))
+        pick = int(np.argmax(open_ & far if (open_ & far).any() else open_ & within))
         picked.append(pick)
+        far &= np.abs(sizes - sizes[pick]) >= np.log(apart or 1)
         different = traits != traits[:, pick : pick + 1]
         open_ &= different.sum(axis=0) >= differ_in
         if shape_is_free:

@@ -13,37 +13,66 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.description import shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active, total
+from parambudget.cost.step import StepConfig
 from parambudget.search.certificate import Certificate
 from parambudget.search.options import DEFAULT_TOP, Rank
 from parambudget.search.space import EXPERT_AXES, SIZES
+from parambudget.search.vocabulary import EmbeddingShare, embedding_share
 
-EQUAL_NATS: Final = 0.005
-"""Losses that differ by less are equal as far as a law can tell: seeds alone differ by a few thousandths."""
 EQUAL_SHARE: Final = 0.01
-"""The same for speeds and memory, as a share."""
+"""Speeds and memories that differ by less are equal as far as a prediction can tell."""
+EQUAL_LOSS_SHARE: Final = 0.003
+"""Losses that differ by less are equal, as a share of the part that compute can still reduce: what 1.7 % more
+compute would buy, and at 1e18 FLOPs 0.005 nats. Seeds alone differ by a few thousandths."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
     """What is predicted for one model; None where it was not asked for."""
 
-    tokens_per_second: float | None
-    peak_bytes: float | None
-    batch_size: int | None
-    """Sequences per micro-step of the fastest step that fits."""
-    gradient_checkpointing: bool | None
-    tokens: float | None
+    step: StepConfig | None = None
+    """How its updates are executed: the fastest way that fits; None where none does."""
+    tokens_per_second: float | None = None
+    peak_bytes: float | None = None
+    tokens: float | None = None
     """Trained on within the budget."""
-    loss: float | None
+    tokens_per_parameter: float | None = None
+    epochs: float | None = None
+    """How often the text is read, where its size is given."""
+    hours: float | None = None
+    dollars: float | None = None
+    """Of all accelerators."""
+    loss: float | None = None
     """Expected after them, nats per token of the law's text: to compare, not to promise."""
-    ranked_loss: float | None
-    """The same with a penalty for unusual proportions: what `--rank loss` orders by."""
+    ranked_loss: float | None = None
+    """The same for the usual shape that is as good as this one: what `--rank loss` orders by."""
     loss_is_bound: bool | None = None
     """The law expects more than guessing uniformly, and `loss` is the loss of that: ln(vocab_size)."""
+    warnings: tuple[str, ...] = ()
+    """What lies outside the laws, what slows the run down and what is not modelled, a line each."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """Sequences per micro-step and device."""
+        return None if self.step is None else self.step.batch_size
+
+    @property
+    def gradient_checkpointing(self) -> bool | None:
+        """Whether blocks are recomputed in the backward pass."""
+        return None if self.step is None else self.step.gradient_checkpointing
+
+    @property
+    def figures(self) -> dict[str, object]:
+        """The numbers by name."""
+        apart = ("step", "warnings")
+        numbers = {name: value for name, value in vars(self).items() if name not in apart}
+        own = {"batch_size": self.batch_size, "gradient_checkpointing": self.gradient_checkpointing}
+        return own | numbers
 
     def as_dict(self) -> dict[str, object]:
         """Plain JSON values."""
-        return dict(vars(self))
+        step = None if self.step is None else {**self.step.step_fields, "world_size": self.step.world_size}
+        return self.figures | {"step": step, "warnings": list(self.warnings)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -199,6 +228,11 @@ class Solutions(Tabular, Sequence[Solution]):
         """Best first."""
         return iter(self.solutions)
 
+    @property
+    def embedding(self) -> EmbeddingShare | None:
+        """The part of the first model that its vocabulary takes, where that is more than a third."""
+        return embedding_share(self.solutions[0].model) if self.solutions else None
+
     def rows(self) -> list[dict[str, Any]]:
         """One dict per solution."""
         return [
@@ -216,14 +250,15 @@ class Solutions(Tabular, Sequence[Solution]):
                 "score": round(s.total_score, 3),
             }
             | ({f"change_of_{k}": v for k, v in self.current.change(s.model).items()} if self.current else {})
-            | (s.forecast.as_dict() if s.forecast else {})
+            | (s.forecast.figures if s.forecast else {})
             for s in self.solutions
         ]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values: the certificate, the solutions and, where there is one, the current model."""
         solutions = [s.as_dict() for s in self.solutions]
-        better = {"better_size": self.better.as_dict()} if self.better else {}
+        better: dict[str, Any] = {"better_size": self.better.as_dict()} if self.better else {}
+        better |= {"embedding": self.embedding.as_dict()} if self.embedding else {}
         if self.current is None:
             return {"certificate": self.certificate.as_dict(), "solutions": solutions, **better}
         changes = [{"change": self.current.change(s.model)} for s in self.solutions]

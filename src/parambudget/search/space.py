@@ -151,10 +151,12 @@ def default_ranges(
 
 
 def default_multiple(size: int) -> int:
-    """The step of dim and of FFN widths: 32 below 30M, 64, 128 from 1B, 256 from 10B, 512 from 100B and 1024
-    from 1T."""
-    steps = ((SMALL, 32), (10**9, 64), (10**10, 128), (10**11, 256), (10**12, 512))
-    return next((step for below, step in steps if size < below), 1024)
+    """The step of dim and of FFN widths: 32 below 30M, 64, 128 from 1B, 256 from 10B, 512 from 100B, 1024
+    from 1T, 2048 from 10T and 4096 from 100T."""
+    steps = (
+        (SMALL, 32), (10**9, 64), (10**10, 128), (10**11, 256), (10**12, 512), (10**13, 1024), (10**14, 2048)
+    )  # fmt: skip
+    return next((step for below, step in steps if size < below), 4096)
 
 
 def default_expert_multiple(active: int) -> int:
@@ -191,9 +193,14 @@ def conventional_depth(size: float) -> float:
     return float(0.225 * size**0.228)
 
 
+WIDTH_FIT: Final = (0.640, 0.382)
+"""d0 of N parameters is the first times N to the power of the second."""
+
+
 def conventional_width(size: float) -> float:
     """d0, the dim of published models of that size."""
-    return float(0.640 * size**0.382)
+    factor, power = WIDTH_FIT
+    return float(factor * size**power)
 
 
 def _set_depth_and_width(axes: dict[str, Axis], size: int, step: int) -> None:

@@ -12,9 +12,10 @@ from parambudget.cli.main import main
 from parambudget.cost.step import ON_CPU
 from parambudget.errors import InputError
 from parambudget.planning.step_search import fastest_step
+from parambudget.scaling.hyperparameters import update_tokens
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import explain_out_of_memory, select_device
-from parambudget.training.run import settings
+from parambudget.training.run import autotune, settings
 from parambudget.training.run.autotune import attempts, first_that_fits, settings_for_hours, settings_that_fit
 from parambudget.training.run.defaults import with_train_defaults
 from parambudget.training.run.requested import RequestedSettings
@@ -125,6 +126,33 @@ def test_hours_too_short_for_an_update_are_refused(data):
     first = with_train_defaults({}, small_model(), len(data.train), on_cpu=True)
     with pytest.raises(InputError, match=r"`hours=0.0001` .* one update"):
         settings_for_hours(first, {}, small_model(), data, select_device("cpu"), 1e-4, update_seconds=10.0)
+
+
+@pytest.mark.parametrize("hours", [1e-4, 0.01, 1.0])
+def test_hours_have_the_step_of_their_plan(data, monkeypatch, hours):
+    monkeypatch.setattr(settings, "machine_of", lambda *_: pb.machine("h100"))
+    monkeypatch.setattr(autotune, "timed_update_seconds", lambda *_, **__: 1e-3)
+    requested = RequestedSettings({}, frozenset())
+    found = settings.resolve_settings(requested, small_model(), data, select_device("cpu"), None, hours)
+    planned = pb.plan(small_model(), "h100", hours=hours).step
+    step = found.resolved.config.step
+    assert step.step_fields == planned.step_fields
+
+
+def test_the_update_of_a_device_that_nobody_knows_follows_from_the_time_it_takes(data, monkeypatch):
+    model, compute = small_model(), select_device("cpu")
+    seconds = []
+
+    def timed(model, config, *_, **__):
+        seconds.append(config.step.tokens_per_update(model.context_length) / 1e6)
+        return seconds[-1]
+
+    monkeypatch.setattr(autotune, "timed_update_seconds", timed)
+    requested = RequestedSettings({}, frozenset())
+    found = settings.resolve_settings(requested, model, data, compute, None, hours=10.0).resolved.config
+    update = found.step.tokens_per_update(model.context_length)
+    assert update == update_tokens(model, found.steps * update)[0] > seconds[0] * 1e6
+    assert len(seconds) == 2
 
 
 # On the command line

@@ -7,8 +7,17 @@ from typing import Any, Final, cast
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.memory.peak import peak_bytes
-from parambudget.cost.step import NEVER_CHOSEN, STEP_FIELDS, StepFields, accumulation_steps, micro_batch_size
+from parambudget.cost.step import (
+    NEVER_CHOSEN,
+    STEP_FIELDS,
+    StepConfig,
+    StepFields,
+    accumulation_steps,
+    micro_batch_size,
+)
+from parambudget.planning.machine import Machine
 from parambudget.planning.step_search import WORTH_MEMORY, fastest_step
+from parambudget.planning.update import choose_step
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
@@ -44,30 +53,41 @@ def resolve_settings(
     Trials take their state from `states`, and `on_status` is told of them.
     """
     states = states or ReusableState()
-    fields = requested.merged_fields
+    asked = requested.merged_fields
     if tokens is not None or hours is not None:
-        fields.pop("steps", None)
+        asked.pop("steps", None)
     on_cpu = compute.device.type != "cuda"  # MPS computes as a CPU does, and shares its memory
-
-    def resolve() -> ResolvedTrainConfig:
-        return with_train_defaults(fields, model, data.n_unique_tokens, on_cpu=on_cpu, tokens=tokens)
-
     if shard:
         group.require_several()
-    why: dict[str, str] = {}
-    resolved = resolve()
-    shard = _choose_shard(resolved.config, fields, model, compute, group) if shard is None else shard
-    if not requested.stored:
-        chosen, why = _choose_step_fields(resolved.config, fields, model, compute, group, shard=shard)
-        fields.update(chosen)
-        resolved = resolve()
-    resolved = replace(resolved, config=group.executed_config(resolved.config, compute, shard=shard))
-    step = resolved.config.step
-    require_room(model, step, compute)
-    if not on_cpu and not requested.stored and not has_ample_room(model, step, compute):
-        resolved = settings_that_fit(
-            resolved, model, data, compute, group, states=states, on_status=on_status
-        )
+
+    def resolve(length: int | None) -> tuple[ResolvedTrainConfig, dict[str, object], dict[str, str]]:
+        fields, why = dict(asked), dict[str, str]()
+
+        def with_defaults() -> ResolvedTrainConfig:
+            return with_train_defaults(fields, model, data.n_unique_tokens, on_cpu=on_cpu, tokens=length)
+
+        resolved = with_defaults()
+        search = _StepSearch(
+            resolved.config, fields, model, machine_of(compute, group.world_size),
+            None if requested.stored else hours, length, data.n_unique_tokens,
+        )  # fmt: skip
+        divided = search.chooses_shard() if shard is None else shard
+        if not requested.stored:
+            chosen, why = search.fields(group, shard=divided)
+            fields.update(chosen)
+            resolved = with_defaults()
+        executed = group.executed_config(resolved.config, compute, shard=divided)
+        return replace(resolved, config=executed), fields, why
+
+    def fit(resolved: ResolvedTrainConfig) -> ResolvedTrainConfig:
+        step = resolved.config.step
+        require_room(model, step, compute)
+        if on_cpu or requested.stored or has_ample_room(model, step, compute):
+            return resolved
+        return settings_that_fit(resolved, model, data, compute, group, states=states, on_status=on_status)
+
+    resolved, fields, why = resolve(tokens)
+    resolved = fit(resolved)
     planned: dict[str, Any] = {
         name: requested.provenance[name] for name in _PLANNED if name in requested.provenance
     }
@@ -79,10 +99,20 @@ def resolve_settings(
             )
             compiling = "compiling the model and " if compute.compiled and not ready else ""
             on_status(f"{compiling}timing updates: how many are {hours:g} h?")
-        resolved, seconds = settings_for_hours(
-            resolved, fields, model, data, compute, hours, timed, group, requested.require_length,
-            states=states,
-        )  # fmt: skip
+
+        def measure(first: ResolvedTrainConfig) -> tuple[ResolvedTrainConfig, float]:
+            return settings_for_hours(
+                first, fields, model, data, compute, hours, timed, group, requested.require_length,
+                states=states,
+            )  # fmt: skip
+
+        resolved, seconds = measure(resolved)
+        if timed is None and not requested.stored and machine_of(compute, group.world_size) is None:
+            # Nobody could say before how many tokens the hours are, and updates follow from those.
+            trained = resolved.config.steps * resolved.config.step.tokens_per_update(model.context_length)
+            again, fields, why = resolve(trained)
+            if again.config.step != resolved.config.step:
+                resolved, seconds = measure(fit(again))
         planned = {"hours": hours, "update_seconds": seconds}
     resolved = replace(
         resolved, given=requested.given, reasons=_reasons(requested, why, resolved),
@@ -100,38 +130,56 @@ def _reasons(
     return {**reasons, **why, **resolved.reasons}
 
 
-def _choose_step_fields(
-    config: TrainConfig, fields: Mapping[str, object], model: ModelConfig, compute: Compute,
-    group: ProcessGroup, *, shard: bool,
-) -> tuple[StepFields, dict[str, str]]:  # fmt: skip
-    """How to execute the update, as far as it is open, and why: the planner's choice where the device is
+@dataclass(frozen=True)
+class _StepSearch:
+    """What decides how updates are executed, as far as it is open: the planner's choice where the device is
     known, else micro-steps that can be divided evenly."""
-    machine, given = machine_of(compute, group.world_size), _step_fields(config, fields)
-    if machine is None:
-        is_open = group.world_size > 1 and not {"batch_size", "gradient_accumulation_steps"} & given.keys()
-        return (_divided_evenly(config, group) if is_open else {}), {}
-    step = fastest_step(model, config.step.sequences_per_update, machine, {**given, "shard": shard})
-    chosen = {name: value for name, value in step.step_fields.items() if name not in {*given, "shard"}}
-    peak = format_bytes(peak_bytes(model, step))
-    reason = (
-        f"as planned for {machine.name}: of what fits and is at most {WORTH_MEMORY:.0%} slower than the "
-        f"fastest, the least memory, {peak} at the peak"
-    )
-    return cast(StepFields, chosen), dict.fromkeys(chosen, reason)
 
+    config: TrainConfig
+    given: Mapping[str, object]
+    model: ModelConfig
+    machine: Machine | None
+    hours: float | None
+    tokens: int | None
+    unique_tokens: int
 
-def _choose_shard(
-    config: TrainConfig,
-    fields: Mapping[str, object],
-    model: ModelConfig,
-    compute: Compute,
-    group: ProcessGroup,
-) -> bool:
-    """Whether to divide the model among the processes, where nobody has said: as the fastest step does."""
-    machine = machine_of(compute, group.world_size)
-    if machine is None or group.world_size == 1:
-        return False
-    return fastest_step(model, config.step.sequences_per_update, machine, _step_fields(config, fields)).shard
+    def chooses_shard(self) -> bool:
+        """Whether the fastest step divides the model among the processes."""
+        machine = self.machine
+        if machine is None or machine.world_size == 1:
+            return False
+        return self._step(machine, _step_fields(self.config, self.given)).shard
+
+    def fields(self, group: ProcessGroup, *, shard: bool) -> tuple[StepFields, dict[str, str]]:
+        """The fields that are open, and why they are so."""
+        given = _step_fields(self.config, self.given)
+        if self.machine is None:
+            is_open = (
+                group.world_size > 1 and not {"batch_size", "gradient_accumulation_steps"} & given.keys()
+            )
+            return (_divided_evenly(self.config, group) if is_open else {}), {}
+        step = self._step(self.machine, cast(StepFields, {**given, "shard": shard}))
+        chosen = {name: value for name, value in step.step_fields.items() if name not in {*given, "shard"}}
+        peak = format_bytes(peak_bytes(self.model, step))
+        reason = (
+            f"as planned for {self.machine.name}: of what fits and is at most {WORTH_MEMORY:.0%} slower than "
+            f"the fastest, the least memory, {peak} at the peak"
+        )
+        return cast(StepFields, chosen), dict.fromkeys(chosen, reason)
+
+    def _step(self, machine: Machine, given: StepFields) -> StepConfig:
+        """The step of a plan of this run; with given `steps`, as many sequences as they are for. Raises
+        `InputError` where none fits."""
+        sequences = self.config.step.sequences_per_update
+        if "steps" not in self.given:
+            step, *_ = choose_step(
+                self.model, machine, given, hours=self.hours, tokens=self.tokens,
+                unique_tokens=self.unique_tokens,
+            )  # fmt: skip
+            if machine.fits(int(peak_bytes(self.model, step))):
+                return step
+            sequences = step.sequences_per_update
+        return fastest_step(self.model, sequences, machine, given)
 
 
 def _step_fields(config: TrainConfig, fields: Mapping[str, object]) -> StepFields:
