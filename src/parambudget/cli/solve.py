@@ -220,7 +220,7 @@ def solve(
                 current, target, active=active, counted=counted, tolerance=tolerance, machine=machine,
                 step=step, **axes,
             )  # fmt: skip
-    if machine is not None:
+    if machine is not None and found[0].forecast is None:
         _print_hardware_warnings(machine)
     if not 1 <= pick <= len(found):
         raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")
