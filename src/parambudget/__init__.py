@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from parambudget.nn.verify import Difference, Verification
     from parambudget.planning.budget import Budget
     from parambudget.planning.machine import Machine
+    from parambudget.planning.measured_run import MeasuredRun
     from parambudget.planning.run_plan import Goal, RunPlan
     from parambudget.render.figures import plot
     from parambudget.render.report import Report, report
@@ -103,6 +104,7 @@ __all__ = [
     "LossEstimate",
     "LossLaw",
     "Machine",
+    "MeasuredRun",
     "MemoryBreakdown",
     "MissingExtra",
     "ModelConfig",
@@ -179,6 +181,7 @@ _LAZY: Final = {
     "LossEstimate": "scaling.loss",
     "LossLaw": "scaling.loss",
     "Machine": "planning.machine",
+    "MeasuredRun": "planning.measured_run",
     "MemoryBreakdown": "cost.memory.peak",
     "ModelConfig": "arch.config",
     "ModelFields": "arch.fields",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from parambudget.nn.verify import Verification
     from parambudget.planning.budget import Budget, Scenario
     from parambudget.planning.machine import Machine
+    from parambudget.planning.measured_run import MeasuredRun
     from parambudget.planning.run_plan import RunPlan
     from parambudget.scaling.loss import LossLaw
     from parambudget.search.fields import SearchFields
@@ -94,9 +95,10 @@ def verify(
 
 def solve(
     target: Count | None = None, *, budget: Budget | None = None, machine: Machine | str | None = None,
-    law: LossLaw | str | None = None, unique_tokens: Count | None = None,
-    step: StepConfig | StepFields | None = None, active: Count | None = None, counted: CountKind = "total",
-    tolerance: str | float | Fraction = DEFAULT_TOLERANCE, rank: Rank | None = None, top: int = DEFAULT_TOP,
+    law: LossLaw | str | None = None, anchor: MeasuredRun | str | PathLike[str] | None = None,
+    unique_tokens: Count | None = None, step: StepConfig | StepFields | None = None, active: Count | None = None,
+    counted: CountKind = "total", tolerance: str | float | Fraction = DEFAULT_TOLERANCE,
+    rank: Rank | None = None, top: int = DEFAULT_TOP,
     like: ModelLike | None = None, style: StyleName | None = None, **axes: Unpack[SearchFields],
 ) -> Solutions:  # fmt: skip
     """The best models of a size or for a budget, from a complete search of a declared lattice.
@@ -106,7 +108,8 @@ def solve(
     `budget` stands in the place of a target or beside it: `solve(budget=pb.Budget(hours=1.5),
     machine="h100")`, with `law` and `unique_tokens` for the expected loss. A machine alone adds predictions
     to each answer. `step` fixes how the update is executed that they are made for: a whole `StepConfig`, or
-    some of its fields as a dict, `step={"batch_size": 16}`; the rest is chosen.
+    some of its fields as a dict, `step={"batch_size": 16}`; the rest is chosen. `anchor` is a run that was
+    measured, as in `plan`: expected losses and speeds are then at its level.
 
     Axes are a value, a list, or a range "lo:hi" or "lo:hi:step" (n_layers, dim, head_dim, n_heads, n_kv_heads
     or kv_groups, intermediate_size; n_experts, n_experts_per_token, n_shared_experts,
@@ -122,7 +125,7 @@ def solve(
     check_options(counted, rank, top)
     n, second = _parse_count(target, "target"), _parse_count(active, "active")
     share, fields = parse_tolerance(tolerance), _search_fields(named, like, style)
-    predicts = any(each is not None for each in (budget, machine, law, unique_tokens, step))
+    predicts = any(each is not None for each in (budget, machine, law, anchor, unique_tokens, step))
     if not predicts and rank in (None, "shape", "closest"):
         if n is None:
             raise ConfigError(
@@ -138,7 +141,7 @@ def solve(
     from parambudget.planning.compute_budget import solve_for_budget
 
     return solve_for_budget(
-        _scenario(budget, machine, law, unique_tokens, step), n, fields, active=second, counted=counted,
+        _scenario(budget, machine, law, unique_tokens, step, anchor), n, fields, active=second, counted=counted,
         tolerance=share, rank=rank, top=top,
     )  # fmt: skip
 
@@ -204,6 +207,7 @@ def plan(
     source: ModelLike, /, machine: Machine | str | None = None, *, hours: float | None = None,
     tokens: Count | None = None, law: LossLaw | str | None = None, unique_tokens: Count | None = None,
     bytes_per_token: float | None = None, memory: str | int | None = None,
+    anchor: MeasuredRun | str | PathLike[str] | None = None, target_loss: float | None = None,
     compare: Sequence[ModelLike] = (), **step: Unpack[StepFields],
 ) -> RunPlan:  # fmt: skip
     """What a training run would take and give: `plan("gpt2", "h100", hours=1.5, batch_size=16)`.
@@ -214,7 +218,13 @@ def plan(
     shard; the rest is chosen. Models to `compare` are planned in the same micro-steps and for the same
     context, so that speed and memory are comparable, and stand in `compared` of the result. (A model with
     learned positions keeps its context: they are parameters.)
+
+    `anchor` is a run that was measured, from which losses take their level and speeds too, where it ran on
+    the machine: the folder of a finished run of `train`, text such as "loss=3.21,tokens=400M,model=gpt2" or
+    "tokens-per-second=140000" (of this plan, or with a model of that), or a `MeasuredRun`. With `target_loss`
+    in nats per token the plan says when the model reaches it, and without an anchor which run would tell.
     """
+    from parambudget.cost.step import read_step_fields
     from parambudget.planning.budget import parse_memory
     from parambudget.planning.run_plan import Goal, plan_run
 
@@ -222,13 +232,19 @@ def plan(
     if isinstance(compare, str | PathLike | ModelConfig):
         raise ConfigError("`compare` is one model; give a list of models")
 
+    whole, measured = as_model(source, {}), _measured_run(anchor)
     goal = Goal(
         hours, _parse_count(tokens, "tokens"),
         _parse_count(unique_tokens, "unique_tokens"), bytes_per_token,
-        _loss_law(law),
+        _law_at_its_level(_loss_law(law), measured), target_loss,
     )  # fmt: skip
     on = _machine(machine) if memory is None else _machine(machine).with_memory(parse_memory(memory))
-    first = plan_run(as_model(source, {}), on, goal, fields)
+    if measured is not None:
+        on = measured.machine_for(
+            on, whole, read_step_fields(fields, world_size=on.world_size), hours=goal.hours,
+            tokens=goal.tokens, unique_tokens=goal.unique_tokens,
+        )  # fmt: skip
+    first = plan_run(whole, on, goal, fields)
     others = [_with_context(as_model(other, {}), first.model.context_length) for other in compare]
     same = first.step.step_fields
     return replace(first, compared=tuple(plan_run(other, on, goal, same) for other in others))
@@ -608,14 +624,20 @@ def _hint(verb: Callable[..., object], name: str, known: Iterable[str], otherwis
 def _scenario(
     budget: Budget | None, machine: Machine | str | None, law: LossLaw | str | None,
     unique_tokens: Count | None, step: StepConfig | StepFields | None,
+    anchor: MeasuredRun | str | PathLike[str] | None = None,
 ) -> Scenario:  # fmt: skip
     from parambudget.planning.budget import Budget, Scenario
 
     spent = budget or Budget()
     on_machine = machine is not None or spent.hours is not None or spent.dollars is not None
     on = _machine(machine) if on_machine else None
+    measured = _measured_run(anchor)
+    if measured is not None and on is not None:
+        on = measured.machine_at_its_speed(on)
+    elif measured is not None and measured.loss is None:
+        raise InputError("the anchor has tokens per second alone, which are of a machine; give `machine` too")
     return Scenario(
-        spent, on, _loss_law(law), _parse_count(unique_tokens, "unique_tokens"),
+        spent, on, _law_at_its_level(_loss_law(law), measured), _parse_count(unique_tokens, "unique_tokens"),
         _step_fields(step, 1 if on is None else on.world_size),
     )  # fmt: skip
 
@@ -646,3 +668,15 @@ def _loss_law(given: LossLaw | str | None) -> LossLaw:
     if given is None:
         return DEFAULT_LAW
     return loss_law(given) if isinstance(given, str) else given
+
+
+def _measured_run(given: MeasuredRun | str | PathLike[str] | None) -> MeasuredRun | None:
+    if not isinstance(given, str | PathLike):
+        return given
+    from parambudget.training.measured_run import read_measured_run
+
+    return read_measured_run(fspath(given))
+
+
+def _law_at_its_level(law: LossLaw, measured: MeasuredRun | None) -> LossLaw:
+    return law if measured is None else measured.law_at_its_level(law)

@@ -16,7 +16,7 @@ from parambudget._install import TRAINING, require_packages
 from parambudget.arch.config import BLOCKS, FIELDS
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS
 from parambudget.arch.style import StyleName
-from parambudget.cli._help import BLOCK_PANELS, CHOICE_PANEL, SIZE_PANEL
+from parambudget.cli._help import BLOCK_PANELS, CHOICE_PANEL, MORE_PANEL, SIZE_PANEL
 from parambudget.errors import ConfigError
 from parambudget.render.commands import runnable_command, with_runnable_commands
 from parambudget.render.model import switch_flags
@@ -32,7 +32,7 @@ _ARGUMENTS: Final = frozenset({
     "target", "active", "tolerance", "like", "style", "rank", "top", "gpus", "gpus_per_node", "hours",
     "gpu_memory", "gpu_tflops", "gpu_bandwidth", "grid_intensity", "network", "stack", "mfu", "compare",
     "inference",
-    "dollars", "flops", "memory", "law", "tokens", "unique_tokens", "bytes_per_token", "kv_groups",
+    "dollars", "flops", "memory", "law", "tokens", "unique_tokens", "bytes_per_token", "anchor", "target_loss", "kv_groups",
     "ffn_ratio", "multiple", "counted",
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "activation_memory_budget",
@@ -244,6 +244,15 @@ StyleOption = Annotated[
     typer.Option(
         help="modern: QK-norm, ReLU^2 without a gate, capped logits, untied head.",
         show_default="llama",
+    ),
+]
+AnchorOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="A measured run that losses and speed take their level from: its folder, or "
+        "loss=3.21,tokens=400M,model=FILE or tokens-per-second=140000.",
+        rich_help_panel=MORE_PANEL,
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N, or mps (untried).")]

@@ -1,5 +1,6 @@
 """`parambudget plan`: does a run fit, how fast, how long, how much, how good? Before anything is trained."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -11,12 +12,14 @@ from parambudget.arch.style import with_style
 from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._machine import MachineFigures, with_machine_figures
 from parambudget.cli._options import (
+    AnchorOption,
     JsonOption,
     SourceArgument,
     StyleOption,
     arguments_as_flags,
     print_json,
     print_lines,
+    print_notice,
     require_model,
     with_model_fields,
 )
@@ -26,6 +29,7 @@ from parambudget.formats.source import load, read_source
 if TYPE_CHECKING:
     from parambudget.arch.style import StyleName
     from parambudget.cost.step import StepFields
+    from parambudget.planning.run_plan import RunPlan
 
 MACHINE_PANEL = "The machine, its price and the text"
 
@@ -85,6 +89,12 @@ def plan(
         typer.Option(metavar="B", help="Mean bytes per token; shows the loss in bits per byte too.",
                      rich_help_panel=MACHINE_PANEL),
     ] = None,
+    anchor: AnchorOption = None,
+    target_loss: Annotated[
+        float | None,
+        typer.Option(metavar="NATS", help="When the model reaches this loss; with --anchor, or which run "
+                     "would tell.", rich_help_panel=MORE_PANEL),
+    ] = None,
     *,
     fields: dict[str, Any],
     figures: MachineFigures,
@@ -105,6 +115,7 @@ def plan(
         asked = {
             "hours": hours, "tokens": tokens, "law": law, "unique_tokens": unique_tokens,
             "bytes_per_token": bytes_per_token, "dollars_per_hour": price, "gpus_per_node": gpus_per_node,
+            "anchor": anchor, "target_loss": target_loss,
             "gpus": None if gpus == 1 else gpus, "compare": " ".join(compare or []) or None,
             **figures, **settings,
         }  # fmt: skip
@@ -127,7 +138,7 @@ def plan(
     others = {name: one.model for name, one in compared.items()}
     first = api.plan(
         completed.model, machine, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
-        bytes_per_token=bytes_per_token, memory=memory, compare=list(others.values()),
+        bytes_per_token=bytes_per_token, memory=memory, anchor=anchor, target_loss=target_loss, compare=list(others.values()),
         **cast("StepFields", given),
     )  # fmt: skip
     plans = [
@@ -142,6 +153,8 @@ def plan(
     from parambudget.render.terminal import terminal_width
 
     print_lines(plan_screen(plans[0], terminal_width()))
+    if anchor is None:
+        _offer_finished_run(plans[0])
     if others:
         names = ["this model" if source is None else _display_name(source), *others]
         print_lines(["", *comparison(plans, names, terminal_width())])
@@ -170,6 +183,20 @@ def _plan_inference(
     shown = replace(plan, suggestions=tuple(map(arguments_as_flags, plan.suggestions)))
     print_json(shown.as_dict()) if as_json else print_lines(inference_screen(shown, terminal_width()))
     raise typer.Exit(not plan.fits)
+
+
+def _offer_finished_run(plan: "RunPlan") -> None:
+    """Name a run of the same vocabulary that the plan can take its level from, where one lies where `train`
+    puts them."""
+    from parambudget.training.measured_run import newest_finished_run
+    from parambudget.training.run.request import RUNS
+
+    folder = newest_finished_run(RUNS, plan.model.vocab_size)
+    if folder is not None:
+        print_notice(
+            f"the finished run {folder} has the same vocabulary: with --anchor {shlex.quote(str(folder))} the "
+            "losses are at the level of its text"
+        )
 
 
 def _display_name(source: str) -> str:

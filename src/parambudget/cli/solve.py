@@ -16,6 +16,7 @@ from parambudget.arch.style import with_style
 from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._machine import MachineFigures, with_machine_figures
 from parambudget.cli._options import (
+    AnchorOption,
     JsonOption,
     StyleOption,
     print_json,
@@ -146,6 +147,7 @@ def solve(
             rich_help_panel=MORE_PANEL,
         ),
     ] = None,
+    anchor: AnchorOption = None,
     kv_groups: Annotated[
         str | None,
         typer.Option(
@@ -187,9 +189,9 @@ def solve(
     """
     if current is not None:
         with_style(style, {}, complete=current)
-    if current is not None and (law is not None or unique_tokens is not None):
+    if current is not None and any(value is not None for value in (law, unique_tokens, anchor)):
         raise ConfigError(
-            "--from resizes a model to a --target, and --law and --unique-tokens are for a budget of hours, "
+            "--from resizes a model to a --target, and --law, --unique-tokens and --anchor are for a budget of hours, "
             "dollars or FLOPs; leave them out"
         )
     if current is not None and (like is not None or top is not None or rank is not None):
@@ -207,7 +209,7 @@ def solve(
         if current is None:
             found = api.solve(
                 target, budget=_budget(hours, dollars, flops, memory), machine=machine, step=step,
-                law=law, unique_tokens=unique_tokens, active=active, counted=counted, tolerance=tolerance,
+                law=law, anchor=anchor, unique_tokens=unique_tokens, active=active, counted=counted, tolerance=tolerance,
                 rank=rank,
                 top=DEFAULT_TOP if top is None else top, like=like, style=style, **axes,
             )  # fmt: skip
@@ -231,7 +233,14 @@ def solve(
     if out:
         _write_config(found, pick, out)
     given = {name: value for name, value in limits.items() if value is not None}
-    beside = {"gpu": gpu, "gpus": gpus, "price": price, "law": law, "unique_tokens": unique_tokens}
+    beside = {
+        "gpu": gpu,
+        "gpus": gpus,
+        "price": price,
+        "law": law,
+        "unique_tokens": unique_tokens,
+        "anchor": anchor,
+    }
     given |= {name: v for name, v in beside.items() if v is not None} | {**figures, **settings}
     by_time = hours is not None or dollars is not None
     if as_json:

@@ -193,6 +193,7 @@ def warnings(model: ModelConfig, machine: Machine, speed: Throughput) -> Iterato
 
 def hardware_warnings(machine: Machine) -> Iterator[str]:
     """What the accelerators lack, and what was not said of them."""
+    yield from machine.notes
     gpu = machine.accelerator
     if gpu is None:
         return

@@ -68,7 +68,10 @@ class Scenario:
         if self.budget.dollars is not None:
             check_hours(self._hours_for(self.budget.dollars))
         given: dict[str, object] = {}
-        given |= {} if self.law == DEFAULT_LAW else {"law": self.law.name}
+        anchor = self.law.anchor
+        unchosen = self.law == DEFAULT_LAW if anchor is None else self.law.name == DEFAULT_LAW.name
+        given |= {} if unchosen else {"law": self.law.name}
+        given |= {} if anchor is None else {"anchor": anchor.source}
         given |= {} if self.unique_tokens is None else {"unique_tokens": self.unique_tokens}
         for sentence in without_effect(_NO_EFFECT, given, self):
             raise InputError(f"{sentence}; give hours, dollars or FLOPs, or leave it out")
@@ -121,7 +124,7 @@ class Scenario:
 
 _NO_EFFECT: Final[tuple[NoEffect[Scenario], ...]] = (
     NoEffect(
-        ("law", "unique_tokens"),
+        ("anchor", "law", "unique_tokens"),
         lambda scenario: not scenario.limits_training,
         "a loss is expected only where the budget says how long the run is",
     ),

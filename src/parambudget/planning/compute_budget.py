@@ -20,7 +20,7 @@ from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.run_plan import Goal, RunPlan
 from parambudget.planning.update import usual_flops
 from parambudget.scaling.compute_optimal import compute_optimal
-from parambudget.scaling.loss import LossLaw
+from parambudget.scaling.loss import LossLaw, require_vocabulary
 from parambudget.search.certificate import Certificate
 from parambudget.search.engine import COUNTERS, Search
 from parambudget.search.lattice import Bools, Candidates, Floats, Index, candidate_models
@@ -406,6 +406,7 @@ def _record_best_by_size(bins: dict[int, float], points: Candidates, values: Flo
 def _run_sweep(
     search: Search, batches: Iterable[Candidates], scenario: Scenario, objective: Objective, bands: int
 ) -> SweepResult:
+    require_vocabulary(scenario.law, search.space.choices.vocab_size)
     fits = False
 
     def measure(m: Dims) -> Measurement:

@@ -25,7 +25,7 @@ from parambudget.planning.step_search import (
 )
 from parambudget.planning.update import settle_updates, usual_tokens
 from parambudget.scaling.hyperparameters import update_sizes
-from parambudget.scaling.loss import estimate_loss, law_parameters
+from parambudget.scaling.loss import LossLaw, estimate_loss, law_parameters, require_vocabulary
 from parambudget.search.lattice import Bools, Floats, Ints
 from parambudget.search.solutions import Forecast
 
@@ -81,13 +81,14 @@ def forecast(model: ModelConfig, scenario: Scenario) -> Forecast:
         step = None if int(choice.index) == NOTHING_FITS else candidates[int(choice.index)]
     if tokens is None:
         return Forecast(step=step, peak_bytes=peak)
+    require_vocabulary(scenario.law, model.vocab_size)
     estimate = estimate_loss(
         scenario.law, law_parameters(model), tokens, scenario.unique_tokens, vocab_size=model.vocab_size
     )
     return Forecast(
         step=step, peak_bytes=peak, tokens=tokens, tokens_per_parameter=tokens / total(model),
         epochs=None if scenario.unique_tokens is None else tokens / scenario.unique_tokens,
-        loss=estimate.loss, loss_is_bound=estimate.is_bound,
+        loss=estimate.loss, loss_is_bound=estimate.is_bound, loss_level=_level(scenario.law),
         ranked_loss=float(ranked_loss(model, scenario.law, tokens, scenario.unique_tokens)),
         warnings=(*estimate.warnings, *loss_warnings(model)),
     )  # fmt: skip
@@ -114,10 +115,14 @@ def forecast_of(plan: RunPlan, *, has_length: bool) -> Forecast:
         step=step, tokens_per_second=speed, peak_bytes=plan.memory.peak_bytes, tokens=plan.tokens,
         tokens_per_parameter=plan.tokens_per_parameter, epochs=plan.epochs, hours=plan.hours.expected,
         dollars=None if plan.cost is None else plan.cost.expected,
-        loss=plan.loss.loss, loss_is_bound=plan.loss.is_bound,
+        loss=plan.loss.loss, loss_is_bound=plan.loss.is_bound, loss_level=_level(goal.law),
         ranked_loss=float(ranked_loss(plan.model, goal.law, plan.tokens, goal.unique_tokens)),
         warnings=plan.warnings,
     )  # fmt: skip
+
+
+def _level(law: LossLaw) -> str | None:
+    return None if law.anchor is None else law.anchor.source
 
 
 def _choose_steps(m: Dims, scenario: Scenario) -> "StepsChosen | None":

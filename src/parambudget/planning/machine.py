@@ -66,6 +66,8 @@ class Machine:
     """Grams of CO2 equivalent per kWh of its electricity; None for the world's average."""
     network_bytes: float = NETWORK_BYTES
     """Between nodes, per second, direction and accelerator."""
+    notes: tuple[str, ...] = ()
+    """What else is to be said of its speeds, a line each."""
 
     @property
     def name(self) -> str:

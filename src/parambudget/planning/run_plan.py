@@ -1,7 +1,7 @@
 """A training run before it begins: whether it fits, its speed, length, cost and expected loss."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from parambudget._tabular import Tabular
@@ -25,6 +25,7 @@ from parambudget.planning.advice import no_way_to_fit, suggestions, warnings
 from parambudget.planning.budget import check_hours
 from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.step_search import NOTHING_GIVEN
+from parambudget.planning.target_loss import TargetLoss, answer_target
 from parambudget.planning.update import choose_step
 from parambudget.scaling.hyperparameters import (
     peak_learning_rate,
@@ -33,12 +34,15 @@ from parambudget.scaling.hyperparameters import (
 )
 from parambudget.scaling.loss import (
     DEFAULT_LAW,
+    SEED_NOISE,
     LossEstimate,
     LossLaw,
     estimate_loss,
     expected_loss,
     law_parameters,
+    laws_beside,
     repetition_warning,
+    require_vocabulary,
 )
 from parambudget.scaling.numbers import require_positive
 from parambudget.units import format_count
@@ -57,6 +61,8 @@ class Goal:
     bytes_per_token: float | None = None
     """Of the text under its tokenizer; with it, losses are given in bits per byte too."""
     law: LossLaw = DEFAULT_LAW
+    target_loss: float | None = None
+    """Nats per token that the run should reach."""
 
     def __post_init__(self) -> None:
         if self.hours is not None and self.tokens is not None:
@@ -96,7 +102,10 @@ class RunPlan(Tabular):
     """Electricity and emissions; None where the power of the board is not known."""
     loss: LossEstimate
     loss_range: tuple[float, float]
-    """Expected loss at both ends of the speed's interval, where the time is given."""
+    """Expected loss at both ends of the speed's interval, where the time is given; where the law is anchored,
+    the lowest and the highest that any law through that run expects there, and what seeds differ by."""
+    target: TargetLoss | None
+    """Where and whether the goal's target is reached; None without one."""
     learning_rate: float
     why_learning_rate: str
     why_batch: str
@@ -206,8 +215,10 @@ class RunPlan(Tabular):
                 "expected": self.loss.loss, "best": self.loss_range[0], "worst": self.loss_range[1],
                 "bits_per_byte": self.loss.bits_per_byte, "law": self.loss.law.name,
                 "is_bound": self.loss.is_bound,
+                "anchor": None if self.loss.law.anchor is None else asdict(self.loss.law.anchor),
                 "meaning": self.loss.meaning,
             },
+            "target": None if self.target is None else self.target.as_dict(),
             "learning_rate": self.learning_rate, "why_learning_rate": self.why_learning_rate,
             "why_batch": self.why_batch,
             "warnings": list(self.warnings),
@@ -223,6 +234,7 @@ def plan_run(
     suggestions that would make it fit. Raises `InputError` for a field that is unknown or cannot be on this
     machine.
     """
+    require_vocabulary(goal.law, model.vocab_size)
     fields = read_step_fields(given, world_size=machine.world_size)
     step, why_batch, batch_warning = choose_step(
         model, machine, fields, hours=goal.hours, tokens=goal.tokens, unique_tokens=goal.unique_tokens
@@ -247,6 +259,7 @@ def plan_run(
         energy=training_energy(hours, machine.accelerator, machine.world_size, machine.grid_intensity),
         loss=loss,
         loss_range=_loss_range(model, goal, speed, tokens),
+        target=_target(model, goal, machine, speed, updates),
         learning_rate=suggested.rate, why_learning_rate=suggested.why, why_batch=why_batch,
         warnings=(
             *(() if fits or would_fit else [no_way_to_fit(model, step, machine)]),
@@ -292,10 +305,22 @@ def _loss(model: ModelConfig, goal: Goal, tokens: float) -> LossEstimate:
 
 
 def _loss_range(model: ModelConfig, goal: Goal, speed: Throughput, tokens: int) -> tuple[float, float]:
-    """Expected loss at the fast and at the slow end of the speed's interval."""
-    if goal.hours is None:
-        loss = _loss(model, goal, tokens).loss
-        return loss, loss
-    ends = (speed.tokens_per_second.high, speed.tokens_per_second.low)
-    fast, slow = (_loss(model, goal, max(1, int(tokens_in_hours(goal.hours, rate)))).loss for rate in ends)
-    return fast, slow
+    """The lowest and the highest loss at the fast and the slow end of the speed's interval, by all laws where
+    there is a run to anchor them at."""
+    ends = [tokens]
+    if goal.hours is not None:
+        rates = (speed.tokens_per_second.high, speed.tokens_per_second.low)
+        ends = [max(1, int(tokens_in_hours(goal.hours, rate))) for rate in rates]
+    of_laws = [replace(goal, law=law) for law in laws_beside(goal.law)]
+    losses = [_loss(model, each, end).loss for each in of_laws for end in ends]
+    # Both the measured and the planned run are one seed each.
+    noise = 0.0 if goal.law.anchor is None else (1 + SEED_NOISE) ** 2 - 1
+    return min(losses) * (1 - noise), max(losses) * (1 + noise)
+
+
+def _target(
+    model: ModelConfig, goal: Goal, machine: Machine, speed: Throughput, updates: int
+) -> TargetLoss | None:
+    if goal.target_loss is None:
+        return None
+    return answer_target(goal.target_loss, goal.law, model, speed, updates, goal.unique_tokens, machine.price)

@@ -1,6 +1,7 @@
 """The plan of a run as a screen: every figure with its interval, its convention and its assumptions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import isinf
 from typing import Final
 
 from parambudget.arch.description import ffn_in_words, shape_in_words
@@ -12,6 +13,7 @@ from parambudget.cost.params import ParameterCount
 from parambudget.cost.speed.throughput import TIME_OVERHEAD, Interval
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
+from parambudget.planning.target_loss import Reach
 from parambudget.render.commands import data_flag, runnable_command, step_flags
 from parambudget.render.model import flags, memory_part_in_words
 from parambudget.render.terminal import bold, dim, table, wrap_text
@@ -37,7 +39,7 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
     if plan.fits:  # the speed of what cannot run is no answer
         answers |= {
             "speed": _speed(plan), "run": _run(plan), "cost": _cost(plan),
-            "energy": _energy(plan), "loss": _loss(plan),
+            "energy": _energy(plan), "loss": _loss(plan), "target": _target(plan), "first run": _first_run(plan),
             "settings": [
                 f"learning rate {plan.learning_rate:g}: {plan.why_learning_rate}", f"batch: {plan.why_batch}",
             ],
@@ -53,7 +55,7 @@ def labelled_lines(answers: Mapping[str, Iterable[str]], width: int) -> list[str
     for name, paragraphs in answers.items():
         for i, text in enumerate(paragraphs):
             # A command stays on one line, however long: it is there to be pasted.
-            wrapped = [text] if name == "next" else wrap_text(text, max(40, width - 10))
+            wrapped = [text] if name in ("next", "first run") else wrap_text(text, max(40, width - 10))
             for j, line in enumerate(wrapped):
                 head = name if i == j == 0 else ""
                 lines.append(f"{bold(head.ljust(9)) if head else ' ' * 9} {'  ' * (j > 0)}{line}".rstrip())
@@ -70,11 +72,12 @@ def comparison(plans: Sequence[RunPlan], names: Sequence[str], width: int) -> li
     return [bold(lines[0]), *lines[1:]]
 
 
-def train_command(plan: RunPlan) -> str:
-    """The command that trains as planned."""
+def train_command(plan: RunPlan, updates: int | None = None) -> str:
+    """The command that trains as planned; with `updates` a run of so many of its updates."""
     step = plan.step
     words = [flags(plan.model), data_flag(), *step_flags(step)]
-    words += [f"--hours {plan.goal.hours:g}" if plan.goal.hours else f"--steps {plan.updates}"]
+    by_time = plan.goal.hours if updates is None else None
+    words += [f"--hours {by_time:g}" if by_time else f"--steps {updates or plan.updates}"]
     return runnable_command("train", *words, processes=step.world_size, nodes=plan.machine.n_nodes)
 
 
@@ -191,7 +194,8 @@ def _times(hours: Interval) -> str:
     expected = format_seconds(3600 * hours.expected)
     if hours.low == hours.high:
         return expected
-    return f"{expected} ({format_seconds(3600 * hours.low)} to {format_seconds(3600 * hours.high)})"
+    high = "never" if isinf(hours.high) else format_seconds(3600 * hours.high)
+    return f"{expected} ({format_seconds(3600 * hours.low)} to {high})"
 
 
 def _cost(plan: RunPlan) -> list[str]:
@@ -233,16 +237,62 @@ def _amount(amount: Interval, unit: str) -> str:
 def _dollars(cost: Interval) -> str:
     if cost.low == cost.high:
         return f"${cost.expected:,.2f}"
-    return f"${cost.expected:,.2f} (${cost.low:,.2f} to ${cost.high:,.2f})"
+    high = "never" if isinf(cost.high) else f"${cost.high:,.2f}"
+    return f"${cost.expected:,.2f} (${cost.low:,.2f} to {high})"
 
 
 def _loss(plan: RunPlan) -> list[str]:
     best, worst = plan.loss_range
-    interval = f" ({best:.3f} to {worst:.3f} over the range of speeds)" if best != worst else ""
+    over = "the laws through that run, seeds" if plan.goal.law.anchor else ""
+    if plan.goal.hours is not None:
+        over = f"{over} and speeds" if over else "the range of speeds"
+    interval = f" ({best:.3f} to {worst:.3f} over {over})" if best != worst else ""
     bits = plan.loss.bits_per_byte
     expected = f"at most, the bound ln {plan.model.vocab_size:,}" if plan.loss.is_bound else "expected"
     text = f"{plan.loss.loss:.3f} nats per token {expected}{interval}"
     return [text + (f", {bits:.4f} bits per byte" if bits is not None else ""), dim(plan.loss.meaning)]
+
+
+def _target(plan: RunPlan) -> list[str]:
+    target = plan.target
+    if target is None:
+        return []
+    if (first := target.first_run) is not None:
+        part = "all of this run" if first.share == 1 else f"1/{round(1 / first.share)} of this run"
+        dollars = "" if first.cost is None else f", {_dollars(first.cost)}"
+        return [
+            f"{target.loss:g} nats per token cannot be told for this text and tokenizer without one run; the "
+            f"cheapest that would tell is {part}: {format_count(first.tokens)} tokens, {_times(first.hours)}"
+            f"{dollars}. Then plan again with --anchor and its folder"
+        ]
+    assert target.reach is not None
+    return [f"{target.loss:g} nats per token: {_reach_in_words(plan, target.reach)}"]
+
+
+def _reach_in_words(plan: RunPlan, reach: Reach) -> str:
+    low, expected, high = reach.limit
+    limit = f"its limit is {expected:.3f} ({low:.3f} to {high:.3f} over the laws through that run)"
+    if isinf(reach.tokens.expected):
+        some = (
+            ""
+            if isinf(reach.tokens.low)
+            else f"; one of the laws expects it at {format_count(reach.tokens.low)}"
+        )
+        return f"not reached by this model, however long it trains: {limit}{some}"
+    n, dollars = reach.tokens, "" if reach.cost is None else f", {_dollars(reach.cost)}"
+    upper = "never" if isinf(n.high) else format_count(n.high)
+    where = "within" if reach.within_plan else "beyond"
+    return (
+        f"reached after {format_count(n.expected)} tokens ({format_count(n.low)} to {upper} over the laws "
+        f"through that run), {_times(reach.hours)}{dollars}: {where} the planned run of "
+        f"{format_count(plan.tokens)}; {limit}"
+    )
+
+
+def _first_run(plan: RunPlan) -> list[str]:
+    if plan.target is None or plan.target.first_run is None or not plan.machine.has_bfloat16:
+        return []
+    return [train_command(plan, plan.target.first_run.updates)]
 
 
 def _comparison_rows(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, list[str]]]:

@@ -398,7 +398,12 @@ def _notes(found: Solutions) -> Iterator[str]:
         what = "tokens/s" if found.rank == "speed" else "memory"
         yield f"rows are ordered by {what}; rows within {EQUAL_SHARE:.0%} of each other are ordered by score"
     if found[0].forecast is not None and found[0].forecast.loss is not None:
-        yield "losses are for comparison only: they depend on text and tokenizer; see docs/laws.md"
+        level = found[0].forecast.loss_level
+        yield (
+            "losses are for comparison only: they depend on text and tokenizer; see docs/laws.md"
+            if level is None
+            else f"losses are at the level of {level}: of its text and tokenizer; see docs/planning.md"
+        )
     if any(s.forecast is not None and s.forecast.loss_is_bound for s in found):
         yield f"losses: {bound_in_words(found[0].model.vocab_size)}"
     if found.tying_was_assumed:

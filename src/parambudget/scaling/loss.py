@@ -8,7 +8,7 @@ Left out on purpose: the rounded constants in the body text of Hoffmann et al. 2
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 from types import MappingProxyType
 from typing import Final
@@ -18,6 +18,7 @@ import numpy as np
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import tensors
 from parambudget.errors import InputError, suggest
+from parambudget.scaling.anchor import Anchor
 from parambudget.scaling.numbers import FittedRange, as_float, require_all_positive, require_positive
 from parambudget.units import format_count, shorten
 
@@ -78,7 +79,7 @@ TOKENS_PER_PARAMETER_RANGE: Final = FittedRange(1, 500)
 
 @dataclass(frozen=True)
 class LossLaw:
-    """One fit of L(N, D) = E + A / N^alpha + B / D^beta."""
+    """One fit of L(N, D) = E + A / N^alpha + B / D^beta; where it is anchored, at another level."""
 
     name: str
     E: float
@@ -97,6 +98,8 @@ class LossLaw:
     source: str
     evidence: str
     """Where the constants were read, and what was only recalled."""
+    anchor: Anchor | None = None
+    """The measured run that E, A and B have their level from; None for that of the law's own text."""
 
     @property
     def balance(self) -> float:
@@ -151,6 +154,9 @@ LOSS_LAWS: Final[Mapping[str, LossLaw]] = MappingProxyType(
 """By name, the default first."""
 DEFAULT_LAW: Final = BESIROGLU_2024
 
+SEED_NOISE: Final = 0.006
+"""Five runs that differ in the seed alone end within this share of their mean (docs/training.md)."""
+
 
 def loss_law(name: str) -> LossLaw:
     """The law of that name; an unknown one lists all, the nearest first."""
@@ -196,6 +202,37 @@ def expected_loss(
     return as_float(loss if vocab_size is None else np.minimum(loss, uniform_loss(vocab_size)))
 
 
+def anchored(law: LossLaw, anchor: Anchor) -> LossLaw:
+    """The law with E, A and B times one factor, with which it passes through a measured run.
+
+    A factor and no shift: nats per token are proportional to the bytes of a token, in which tokenizers
+    differ, and a law that is shifted down would promise losses below 0. Exponents stay, and so does how
+    compute is divided between model and text.
+    """
+    unanchored = expected_loss(law, anchor.n_parameters, anchor.tokens, anchor.unique_tokens)
+    level = anchor.loss / unanchored
+    return replace(law, E=level * law.E, A=level * law.A, B=level * law.B, anchor=anchor)
+
+
+def laws_beside(law: LossLaw) -> tuple[LossLaw, ...]:
+    """The law, and where it is anchored every other one of the table through the same run: how far they
+    lie apart elsewhere is the error that no measurement of one run removes."""
+    if law.anchor is None:
+        return (law,)
+    return (law, *(anchored(other, law.anchor) for other in LOSS_LAWS.values() if other.name != law.name))
+
+
+def require_vocabulary(law: LossLaw, vocab_size: int) -> None:
+    """Raise `InputError` where the law is anchored at a run with another vocabulary: its nats per token are
+    of another tokenizer."""
+    if law.anchor is not None and law.anchor.vocab_size != vocab_size:
+        raise InputError(
+            f"the anchor {law.anchor.source} has a vocabulary of {law.anchor.vocab_size:,} and the model one "
+            f"of {vocab_size:,}: losses per token of another tokenizer; use a model with "
+            f"`vocab_size={law.anchor.vocab_size}`, or another `anchor`"
+        )
+
+
 def uniform_loss(vocab_size: Size) -> Size:
     """Nats per token of guessing uniformly among the entries of a vocabulary: ln(vocab_size)."""
     return as_float(np.log(require_all_positive(vocab_size, "vocab_size")))
@@ -221,7 +258,7 @@ class LossEstimate:
     """An expected loss with what it does and does not mean."""
 
     loss: float
-    """Nats per token of the law's text."""
+    """Nats per token of the law's text, or of its anchor's."""
     law: LossLaw
     warnings: tuple[str, ...]
     """One line each; empty within the range of the law."""
@@ -237,6 +274,11 @@ class LossEstimate:
     @property
     def meaning(self) -> str:
         """The line that stands beside every absolute value."""
+        if (at := self.law.anchor) is not None:
+            return (
+                f"{self.law.name} at the level of {at.source} ({at.loss:.4g} nats per token after "
+                f"{format_count(at.tokens)} tokens): absolute losses are those of its text and tokenizer"
+            )
         return (
             f"{self.law.name}, fitted on {self.law.fitted_on}: absolute losses depend on text and tokenizer; "
             "only differences are comparable"

@@ -43,11 +43,13 @@ class Forecast:
     dollars: float | None = None
     """Of all accelerators."""
     loss: float | None = None
-    """Expected after them, nats per token of the law's text: to compare, not to promise."""
+    """Expected after them, in nats per token: to compare, not to promise."""
     ranked_loss: float | None = None
     """The same for the usual shape that is as good as this one: what `--rank loss` orders by."""
     loss_is_bound: bool | None = None
     """The law expects more than guessing uniformly, and `loss` is the loss of that: ln(vocab_size)."""
+    loss_level: str | None = None
+    """The measured run whose text and tokenizer `loss` is of; None where it is of the law's."""
     warnings: tuple[str, ...] = ()
     """What lies outside the laws, what slows the run down and what is not modelled, a line each."""
 
@@ -64,7 +66,7 @@ class Forecast:
     @property
     def figures(self) -> dict[str, object]:
         """The numbers by name."""
-        apart = ("step", "warnings")
+        apart = ("step", "loss_level", "warnings")
         numbers = {name: value for name, value in vars(self).items() if name not in apart}
         own = {"batch_size": self.batch_size, "gradient_checkpointing": self.gradient_checkpointing}
         return own | numbers
@@ -72,7 +74,8 @@ class Forecast:
     def as_dict(self) -> dict[str, object]:
         """Plain JSON values."""
         step = None if self.step is None else {**self.step.step_fields, "world_size": self.step.world_size}
-        return self.figures | {"step": step, "warnings": list(self.warnings)}
+        texts = {"loss_level": self.loss_level}
+        return self.figures | texts | {"step": step, "warnings": list(self.warnings)}
 
 
 @dataclass(frozen=True, repr=False)

@@ -365,11 +365,21 @@ class _RunProvenance:
     update_seconds: Positive | None = None
     data: str | None = None
     mixture: tuple[MixedSet, ...] = ()
+    train_tokens: Annotated[int, Field(ge=1, le=2**62)] | None = None
     token_dtype: TokenDtype | None = None
     tokenizer: str | None = None
     end_of_text: str | None = None
     init: str | None = None
     init_sha256: str | None = None
+
+
+def unique_tokens_read(document: RunConfigDocument, path: Path, tokens: int) -> int | None:
+    """Different tokens that a run has read when it has read so many in all; None where its config file, which
+    is at `path`, does not say how long its text is."""
+    origin = _read_provenance(document, path)
+    if origin.mixture:
+        return sum(min(each.train_tokens, int(Fraction(each.share) * tokens)) for each in origin.mixture)
+    return None if origin.train_tokens is None else min(origin.train_tokens, tokens)
 
 
 def read_run(folder: Path) -> Run:

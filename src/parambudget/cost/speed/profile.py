@@ -181,6 +181,28 @@ def at_utilization(profile: DeviceProfile, mfu: float) -> DeviceProfile:
     )  # fmt: skip
 
 
+def at_measured_speed(profile: DeviceProfile, factor: float, source: str) -> DeviceProfile:
+    """The same device so many times as fast in everything, as a measured run was; `source` says which.
+
+    One run cannot tell which part of an update is faster, so all of them get the factor, and for other models
+    and steps the interval is wider than what repeated runs differ by.
+    """
+    rates = (
+        "matmul_flops", "attention_flops", "newton_schulz_flops", "bandwidth_bytes", "link_bytes",
+    )  # fmt: skip
+    times = ("micro_seconds", "layer_seconds", "host_layer_seconds", "matrix_seconds")
+    scaled = {name: getattr(profile, name) * factor for name in rates}
+    scaled |= {name: getattr(profile, name) / factor for name in times}
+    return replace(
+        profile, **scaled, slowest=1 - _MEASURED_MARGIN, fastest=1 + _MEASURED_MARGIN, source=source,
+        reached=None,
+    )  # fmt: skip
+
+
+_MEASURED_MARGIN: Final = 0.15
+"""Assumed: for a model or batch unlike the measured one."""
+
+
 def fastest_stacks(profile: DeviceProfile) -> DeviceProfile | None:
     """The same device with the rates of the fastest stacks; None where it is not known what share of them
     its own rates are."""

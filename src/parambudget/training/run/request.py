@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from parambudget.text.token_cache import TokenData
     from parambudget.training.run.defaults import ResolvedTrainConfig
     from parambudget.training.run.forecast import Prediction
+
+RUNS: Final = Path("runs")
+"""Where runs are kept for which nobody names a folder."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ def _read_source(source: str | Path, resumed: Path | None) -> Source:
 def next_folder(name: str) -> Path:
     """The first of runs/NAME-1, runs/NAME-2, ... that does not exist."""
     n = 1
-    while (folder := Path("runs") / f"{name}-{n}").exists():
+    while (folder := RUNS / f"{name}-{n}").exists():
         n += 1
     return folder
 

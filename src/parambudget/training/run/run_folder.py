@@ -64,7 +64,9 @@ def run_config_document(
         "tokenizer_entries": data.entries,
         END_OF_TEXT: None if data.end_of_text is None else data.end_of_text.token,
     }
-    if data.parts:
+    if not data.parts:
+        origin["train_tokens"] = len(data.train)
+    else:
         origin["mixture"] = [
             {"name": part.name, "share": str(part.share), "train_tokens": len(part.data.train)}
             for part in data.parts
