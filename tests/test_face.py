@@ -151,6 +151,17 @@ def test_a_run_reads_back_as_what_train_returned(trained):
     assert list(result.to_pandas()["step"]) == [1, 2, 3]
 
 
+def test_a_run_of_the_trainer_is_an_anchor(trained):
+    result, _ = trained
+    plan = pb.plan(pb.model(**SIZES), "h100", tokens=result.tokens, anchor=result, batch_size=2,
+                   gradient_accumulation_steps=1)  # fmt: skip
+    assert plan.loss.loss == pytest.approx(result.val_loss)
+    anchor = plan.loss.law.anchor
+    assert (anchor.tokens, anchor.unique_tokens) == (192, 192)
+    said = f"the speed of {result.folder} is not taken: it ran on CPU, and this is a plan for h100-sxm"
+    assert said in plan.warnings
+
+
 def test_a_run_that_goes_on_has_the_figures_of_its_newest_update(trained, tmp_path):
     result, seen = trained
     (tmp_path / "metrics.jsonl").write_bytes((result.folder / "metrics.jsonl").read_bytes())

@@ -96,9 +96,9 @@ def verify(
 def solve(
     target: Count | None = None, *, budget: Budget | None = None, machine: Machine | str | None = None,
     law: LossLaw | str | None = None, anchor: MeasuredRun | str | PathLike[str] | None = None,
-    unique_tokens: Count | None = None, step: StepConfig | StepFields | None = None, active: Count | None = None,
-    counted: CountKind = "total", tolerance: str | float | Fraction = DEFAULT_TOLERANCE,
-    rank: Rank | None = None, top: int = DEFAULT_TOP,
+    unique_tokens: Count | None = None, step: StepConfig | StepFields | None = None,
+    active: Count | None = None, counted: CountKind = "total",
+    tolerance: str | float | Fraction = DEFAULT_TOLERANCE, rank: Rank | None = None, top: int = DEFAULT_TOP,
     like: ModelLike | None = None, style: StyleName | None = None, **axes: Unpack[SearchFields],
 ) -> Solutions:  # fmt: skip
     """The best models of a size or for a budget, from a complete search of a declared lattice.
@@ -141,8 +141,8 @@ def solve(
     from parambudget.planning.compute_budget import solve_for_budget
 
     return solve_for_budget(
-        _scenario(budget, machine, law, unique_tokens, step, anchor), n, fields, active=second, counted=counted,
-        tolerance=share, rank=rank, top=top,
+        _scenario(budget, machine, law, unique_tokens, step, anchor), n, fields, active=second,
+        counted=counted, tolerance=share, rank=rank, top=top,
     )  # fmt: skip
 
 
@@ -671,9 +671,18 @@ def _loss_law(given: LossLaw | str | None) -> LossLaw:
 
 
 def _measured_run(given: MeasuredRun | str | PathLike[str] | None) -> MeasuredRun | None:
-    if not isinstance(given, str | PathLike):
-        return given
+    if given is None:
+        return None
+    from parambudget.planning.measured_run import MeasuredRun
     from parambudget.training.measured_run import read_measured_run
+
+    if isinstance(given, MeasuredRun):
+        return given
+    if not isinstance(given, str | PathLike):
+        raise ConfigError(
+            f"`anchor` is {short_repr(given)}; give the folder of a run, text such as "
+            "'loss=3.21,tokens=400M,model=gpt2', or a MeasuredRun"
+        )
 
     return read_measured_run(fspath(given))
 

@@ -32,8 +32,8 @@ _ARGUMENTS: Final = frozenset({
     "target", "active", "tolerance", "like", "style", "rank", "top", "gpus", "gpus_per_node", "hours",
     "gpu_memory", "gpu_tflops", "gpu_bandwidth", "grid_intensity", "network", "stack", "mfu", "compare",
     "inference",
-    "dollars", "flops", "memory", "law", "tokens", "unique_tokens", "bytes_per_token", "anchor", "target_loss", "kv_groups",
-    "ffn_ratio", "multiple", "counted",
+    "dollars", "flops", "memory", "law", "tokens", "unique_tokens", "bytes_per_token", "anchor",
+    "target_loss", "kv_groups", "ffn_ratio", "multiple", "counted",
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "activation_memory_budget",
     "optimizer", "loss_chunks", "shard",

@@ -138,8 +138,8 @@ def plan(
     others = {name: one.model for name, one in compared.items()}
     first = api.plan(
         completed.model, machine, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
-        bytes_per_token=bytes_per_token, memory=memory, anchor=anchor, target_loss=target_loss, compare=list(others.values()),
-        **cast("StepFields", given),
+        bytes_per_token=bytes_per_token, memory=memory, anchor=anchor, target_loss=target_loss,
+        compare=list(others.values()), **cast("StepFields", given),
     )  # fmt: skip
     plans = [
         replace(each, suggestions=tuple(map(arguments_as_flags, each.suggestions)))
@@ -188,13 +188,13 @@ def _plan_inference(
 def _offer_finished_run(plan: "RunPlan") -> None:
     """Name a run of the same vocabulary that the plan can take its level from, where one lies where `train`
     puts them."""
-    from parambudget.training.measured_run import newest_finished_run
-    from parambudget.training.run.request import RUNS
+    from parambudget.planning.finished_runs import newest_finished_run
+    from parambudget.training.config import RUNS
 
     folder = newest_finished_run(RUNS, plan.model.vocab_size)
     if folder is not None:
         print_notice(
-            f"the finished run {folder} has the same vocabulary: with --anchor {shlex.quote(str(folder))} the "
+            f"the finished run {folder} has the same vocabulary; with --anchor {shlex.quote(str(folder))} "
             "losses are at the level of its text"
         )
 

@@ -191,8 +191,8 @@ def solve(
         with_style(style, {}, complete=current)
     if current is not None and any(value is not None for value in (law, unique_tokens, anchor)):
         raise ConfigError(
-            "--from resizes a model to a --target, and --law, --unique-tokens and --anchor are for a budget of hours, "
-            "dollars or FLOPs; leave them out"
+            "--from resizes a model to a --target, and --law, --unique-tokens and --anchor are for a budget "
+            "of hours, dollars or FLOPs; leave them out"
         )
     if current is not None and (like is not None or top is not None or rank is not None):
         raise ConfigError(
@@ -209,8 +209,8 @@ def solve(
         if current is None:
             found = api.solve(
                 target, budget=_budget(hours, dollars, flops, memory), machine=machine, step=step,
-                law=law, anchor=anchor, unique_tokens=unique_tokens, active=active, counted=counted, tolerance=tolerance,
-                rank=rank,
+                law=law, anchor=anchor, unique_tokens=unique_tokens, active=active, counted=counted,
+                tolerance=tolerance, rank=rank,
                 top=DEFAULT_TOP if top is None else top, like=like, style=style, **axes,
             )  # fmt: skip
         elif target is None or any(value is not None for value in limits.values()):

@@ -16,7 +16,7 @@ from parambudget.planning.update import choose_step
 from parambudget.scaling.anchor import Anchor
 from parambudget.scaling.loss import LossLaw, anchored, law_parameters, uniform_loss
 from parambudget.scaling.numbers import require_positive
-from parambudget.units import format_count
+from parambudget.units import format_count, short_repr
 
 NEEDED_FOR_A_LOSS: Final = "a loss is one of a model after some tokens: give loss, tokens and model together"
 
@@ -48,6 +48,10 @@ class MeasuredRun:
         for name, value in zip(names, numbers, strict=True):
             if value is not None:
                 require_positive(value, name)
+        if self.model is not None and not isinstance(self.model, ModelConfig):
+            raise InputError(
+                f"the model of {self.source} is {short_repr(self.model)}; give what pb.model returns"
+            )
         if self.loss is None and self.tokens_per_second is None:
             raise InputError(
                 f"{self.source} has neither a loss nor tokens per second, so nothing was measured; give loss "

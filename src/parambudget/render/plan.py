@@ -39,7 +39,8 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
     if plan.fits:  # the speed of what cannot run is no answer
         answers |= {
             "speed": _speed(plan), "run": _run(plan), "cost": _cost(plan),
-            "energy": _energy(plan), "loss": _loss(plan), "target": _target(plan), "first run": _first_run(plan),
+            "energy": _energy(plan), "loss": _loss(plan), "target": _target(plan),
+            "first run": _first_run(plan),
             "settings": [
                 f"learning rate {plan.learning_rate:g}: {plan.why_learning_rate}", f"batch: {plan.why_batch}",
             ],

@@ -7,7 +7,7 @@ Left out on purpose: the rounded constants in the body text of Hoffmann et al. 2
 0.28). Rounding alone biases them: they want 26 tokens per parameter at 1e18 FLOPs and 93 at 5.76e23.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import exp, log
 from types import MappingProxyType
@@ -298,6 +298,8 @@ def estimate_loss(
     if bytes_per_token is not None:
         require_positive(bytes_per_token, "bytes_per_token")
     warnings = range_warnings(law, size, trained)
+    if law.anchor is not None:
+        warnings += tuple(_anchor_warnings(law, law.anchor, size))
     if unique_tokens is not None:
         warnings += _repetition_warnings(law, size, trained, require_positive(unique_tokens, "unique_tokens"))
     loss = expected_loss(law, size, trained, unique_tokens)
@@ -318,6 +320,16 @@ def range_warnings(law: LossLaw, n_parameters: float, tokens: float) -> tuple[st
         TOKENS_PER_PARAMETER_RANGE.warning(tokens / n_parameters, "tokens per parameter"),
     )
     return tuple(warning for warning in found if warning)
+
+
+def _anchor_warnings(law: LossLaw, anchor: Anchor, n_parameters: float) -> Iterator[str]:
+    """Where the run behind the level lies outside the law, if that is not said of the model itself."""
+    if anchor.n_parameters != n_parameters and (
+        size := law.parameters.warning(anchor.n_parameters, "parameters")
+    ):
+        yield f"{anchor.source}: {size}"
+    if tokens := law.tokens.warning(anchor.tokens, "tokens"):
+        yield f"{anchor.source}: {tokens}"
 
 
 def _repetition_warnings(law: LossLaw, size: float, trained: float, unique: float) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, cast
 
 from pydantic import (
@@ -19,6 +20,8 @@ from parambudget.arch.validation import NonNegativeFloat, PositiveFloat, format_
 from parambudget.cost.step import SETTINGS, PositiveInt, StepConfig, StepFields
 from parambudget.errors import ConfigError
 
+RUNS: Final = Path("runs")
+"""Where runs are kept for which nobody names a folder."""
 DecayRate = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 ScheduleName = Literal["linear", "cosine", "wsd"]
 WeightDecaySchedule = Literal["constant", "proportional"]

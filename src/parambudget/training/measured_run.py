@@ -1,5 +1,6 @@
 """Runs that others are predicted from: a finished one in its folder, or one that a person describes."""
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -11,13 +12,12 @@ from parambudget.formats.source import as_model
 from parambudget.planning.measured_run import MeasuredRun
 from parambudget.training.metrics import (
     TrainResult,
-    read_document,
     read_run_config,
     unique_tokens_read,
 )
 from parambudget.units import parse_count, short_repr, shorten
 
-FORM: Final = "loss=3.21,tokens=400M,model=CONFIG_OR_PRESET, tokens-per-second=140000, or both"
+FORM: Final = "loss=3.21,tokens=400M,model=CONFIG_OR_PRESET and/or tokens-per-second=140000"
 _KEYS: Final = ("loss", "tokens", "model", "unique-tokens", "tokens-per-second")
 
 
@@ -26,40 +26,25 @@ def read_measured_run(source: str) -> MeasuredRun:
 
     Raises `InputError` where there is no such run, it has not finished, or it has no validation loss.
     """
-    if "=" in source and not Path(source).exists():
+    if not source.strip():
+        raise InputError(f"`anchor` is empty; give the folder of a finished run, or {FORM}")
+    if "=" in source and not os.path.exists(source):
         return _described_run(source)
     return _finished_run(Path(source))
 
 
-def newest_finished_run(runs: Path, vocab_size: int) -> Path | None:
-    """The folder in `runs` of the run that finished last and can be an anchor for models of that vocabulary;
-    None where there is none."""
-    summaries = sorted(runs.glob("*/summary.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in summaries[:_MOST_LOOKED_AT]:
-        try:
-            run = _finished_run(path.parent)
-        except InputError:
-            continue
-        if run.model is not None and run.model.vocab_size == vocab_size:
-            return path.parent
-    return None
-
-
-_MOST_LOOKED_AT: Final = 8
-"""Of the newest runs: each takes about a millisecond, and nobody asked for it."""
-
-
 def _finished_run(folder: Path) -> MeasuredRun:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises an error for a name that is too long
         raise InputError(
             f"`anchor={shorten(str(folder), 100)}` is no folder; give that of a finished run, or {FORM}"
         )
-    if read_run_config(folder) is None or not (folder / "summary.json").is_file():
+    document = read_run_config(folder)
+    if document is None or not (folder / "summary.json").is_file():
         raise InputError(
             f"{folder} holds no run that has been saved; give the folder of a finished run as `anchor`, or "
             f"{FORM}"
         )
-    document, result = read_document(folder / "config.json"), TrainResult.read(folder)
+    result = TrainResult.read(folder)
     if not result.finished:
         raise InputError(
             f"the run in {folder} has not finished: it stands at {result.steps:,} updates, before its "
@@ -72,8 +57,8 @@ def _finished_run(folder: Path) -> MeasuredRun:
         )
     if document["provenance"].get("init") is not None:
         raise InputError(
-            f"the run in {folder} has started from other weights, so its tokens do not tell how its loss came "
-            "about; use another run as `anchor`"
+            f"the run in {folder} has started from other weights, so its loss is not that of its tokens; use "
+            "another run as `anchor`"
         )
     return MeasuredRun(
         loss=result.val_loss, tokens=result.tokens, model=ModelConfig.read(document["model"]),
@@ -106,7 +91,6 @@ def _described_run(text: str) -> MeasuredRun:
         if key in given:
             raise InputError(f"`anchor` has {key} twice; give it once")
         given[key] = value
-    described = f"the run with {shorten(text, 120)}"
     counts = {
         name: parse_count(given[name], f"{name} of the anchor") if name in given else None
         for name in ("tokens", "unique-tokens")
@@ -115,7 +99,7 @@ def _described_run(text: str) -> MeasuredRun:
         loss=_number(given, "loss"), tokens=counts["tokens"],
         model=as_model(given["model"], {}) if "model" in given else None,
         unique_tokens=counts["unique-tokens"],
-        tokens_per_second=_number(given, "tokens-per-second"), source=described,
+        tokens_per_second=_number(given, "tokens-per-second"), source="the given run",
     )  # fmt: skip
 
 

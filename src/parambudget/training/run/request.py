@@ -5,13 +5,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.errors import InputError, without_advice
 from parambudget.formats.source import Source, load_whole_function, read_source
 from parambudget.formats.unread import require_readable
+from parambudget.training.config import RUNS
 from parambudget.training.evaluation.results import Evaluation
 from parambudget.training.metrics import StepMetrics, TrainResult, read_run_config, run_config_path
 from parambudget.training.profiling.update_profile import MOST_UPDATES, UpdateProfile
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from parambudget.text.token_cache import TokenData
     from parambudget.training.run.defaults import ResolvedTrainConfig
     from parambudget.training.run.forecast import Prediction
-
-RUNS: Final = Path("runs")
-"""Where runs are kept for which nobody names a folder."""
 
 
 @dataclass(frozen=True)
