@@ -674,7 +674,7 @@ def _measured_run(given: MeasuredRun | str | PathLike[str] | None) -> MeasuredRu
     if given is None:
         return None
     from parambudget.planning.measured_run import MeasuredRun
-    from parambudget.training.measured_run import read_measured_run
+    from parambudget.training.anchor_source import read_measured_run
 
     if isinstance(given, MeasuredRun):
         return given

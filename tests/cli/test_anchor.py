@@ -8,7 +8,7 @@ import pytest
 
 import parambudget as pb
 from parambudget.planning.finished_runs import newest_finished_run
-from parambudget.training.measured_run import read_measured_run
+from parambudget.training.anchor_source import read_measured_run
 
 MODEL = pb.model(dim=64, n_layers=2, n_heads=2, vocab_size=400, context_length=64)
 TOKENS = 4096 * 500

@@ -11,7 +11,7 @@ from parambudget.errors import InputError
 from parambudget.planning.machine import machine_for
 from parambudget.planning.measured_run import MeasuredRun
 from parambudget.planning.target_loss import AGREED, FEWEST_UPDATES, disagreement
-from parambudget.scaling.loss import LOSS_LAWS, SEED_NOISE, anchored, expected_loss, law_parameters
+from parambudget.scaling.loss import LOSS_LAWS, SEED_NOISE, anchor_law, expected_loss, law_parameters
 
 GPT2 = pb.model("gpt2")
 H100 = machine_for("h100")
@@ -149,7 +149,7 @@ def test_far_from_the_run_the_interval_holds_what_the_laws_differ_by():
         for rate in (plan.speed.tokens_per_second.high, plan.speed.tokens_per_second.low)
     ]
     losses = [
-        expected_loss(anchored(law, RUN.anchor), law_parameters(GPT2), tokens)
+        expected_loss(anchor_law(law, RUN.anchor), law_parameters(GPT2), tokens)
         for law in LOSS_LAWS.values() for tokens in ends
     ]  # fmt: skip
     noise = (1 + SEED_NOISE) ** 2 - 1

@@ -22,12 +22,12 @@ def newest_finished_run(runs: Path, vocab_size: int) -> Path | None:
         with suppress(OSError):  # a run that was just removed
             saved.append((path.stat().st_mtime, path.parent))
     for _, folder in sorted(saved, reverse=True)[:_MOST_READ]:
-        if _vocabulary_of_finished(folder) == vocab_size:
+        if _vocabulary_of_finished_run(folder) == vocab_size:
             return folder
     return None
 
 
-def _vocabulary_of_finished(folder: Path) -> object:
+def _vocabulary_of_finished_run(folder: Path) -> object:
     """Of the model of a finished run with a validation loss, as it stands in the file; None for others."""
     try:
         summary, config = (read_json(folder / name) for name in ("summary.json", "config.json"))

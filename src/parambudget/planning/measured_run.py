@@ -14,7 +14,7 @@ from parambudget.planning.machine import Machine
 from parambudget.planning.step_search import NOTHING_GIVEN
 from parambudget.planning.update import choose_step
 from parambudget.scaling.anchor import Anchor
-from parambudget.scaling.loss import LossLaw, anchored, law_parameters, uniform_loss
+from parambudget.scaling.loss import LossLaw, anchor_law, law_parameters, uniform_loss
 from parambudget.scaling.numbers import require_positive
 from parambudget.units import format_count, short_repr
 
@@ -83,7 +83,7 @@ class MeasuredRun:
 
     def law_at_its_level(self, law: LossLaw) -> LossLaw:
         """The law through its loss; as it is where none was measured."""
-        return law if self.anchor is None else anchored(law, self.anchor)
+        return law if self.anchor is None else anchor_law(law, self.anchor)
 
     def machine_at_its_speed(self, machine: Machine) -> Machine:
         """The machine as fast as its model was on it; as it is, with a note, where that was another one."""
@@ -100,7 +100,7 @@ class MeasuredRun:
         step = self.step
         if step is None:
             step = choose_step(self.model, machine, NOTHING_GIVEN, tokens=self.tokens)[0]
-        return self._scaled(machine, self.model, step)
+        return self._at_speed(machine, self.model, step)
 
     def machine_for(
         self, machine: Machine, model: ModelConfig, given: StepFields, *, hours: float | None = None,
@@ -118,7 +118,7 @@ class MeasuredRun:
             )
             if step == before:
                 break
-            scaled = self._scaled(machine, model, step)
+            scaled = self._at_speed(machine, model, step)
         return scaled
 
     def _why_not(self, machine: Machine) -> str | None:
@@ -131,7 +131,7 @@ class MeasuredRun:
             return f"it ran on {self.step.world_size} devices, and its summary does not say how they shared"
         return None
 
-    def _scaled(self, machine: Machine, model: ModelConfig, step: StepConfig) -> Machine:
+    def _at_speed(self, machine: Machine, model: ModelConfig, step: StepConfig) -> Machine:
         assert self.tokens_per_second is not None
         profile = machine.profile
         if profile.mfu is not None:

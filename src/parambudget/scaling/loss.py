@@ -202,7 +202,7 @@ def expected_loss(
     return as_float(loss if vocab_size is None else np.minimum(loss, uniform_loss(vocab_size)))
 
 
-def anchored(law: LossLaw, anchor: Anchor) -> LossLaw:
+def anchor_law(law: LossLaw, anchor: Anchor) -> LossLaw:
     """The law with E, A and B times one factor, with which it passes through a measured run.
 
     A factor and no shift: nats per token are proportional to the bytes of a token, in which tokenizers
@@ -219,7 +219,7 @@ def laws_beside(law: LossLaw) -> tuple[LossLaw, ...]:
     lie apart elsewhere is the error that no measurement of one run removes."""
     if law.anchor is None:
         return (law,)
-    return (law, *(anchored(other, law.anchor) for other in LOSS_LAWS.values() if other.name != law.name))
+    return (law, *(anchor_law(other, law.anchor) for other in LOSS_LAWS.values() if other.name != law.name))
 
 
 def require_vocabulary(law: LossLaw, vocab_size: int) -> None:
