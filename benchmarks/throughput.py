@@ -34,7 +34,7 @@ from parambudget.cost.hardware import parse_accelerator
 from parambudget.cost.speed import profile
 from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.cost.speed.roofline import tokens_per_second
-from parambudget.cost.speed.stacks import BEST, BUNDLED, EAGER, TYPICAL, Stack, parse_stack
+from parambudget.cost.speed.stacks import BEST, BUNDLED, EAGER, TYPICAL, TrainingStack, parse_stack
 from parambudget.cost.step import StepConfig
 from parambudget.planning.machine import Machine, machine_for
 
@@ -58,7 +58,7 @@ class Point:
 
     source: str
     software: str
-    kind: Stack
+    kind: TrainingStack
     left_out: bool
     """Of every fit and every table: it says why in published_speeds.json."""
     name: str
@@ -73,7 +73,7 @@ class Point:
         """What its hardware constants are shared with."""
         return {"a100": "ampere", "h100": "hopper", "rtx-": "ampere"}[self.gpu[:4]]
 
-    def machine(self, stack: Stack) -> Machine:
+    def machine(self, stack: TrainingStack) -> Machine:
         """Its GPUs, with this software."""
         return machine_for(self.gpu, gpus=self.work.world_size, stack=stack.name)
 
@@ -224,7 +224,7 @@ def hold_out(points: Sequence[Point]) -> list[tuple[Point, float]]:
     return found
 
 
-def reached(points: Sequence[Point], kind: Stack) -> float:
+def reached(points: Sequence[Point], kind: TrainingStack) -> float:
     """The median, over the software of a kind, of the share of the fastest stacks' speed that it reaches."""
     shares: dict[str, list[float]] = {}
     for point in points:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from parambudget.cost.hardware import ACCELERATORS
 from parambudget.cost.own_gpus import (
     ASSUMED_LINK_BYTES,
     describe_gpu,
@@ -37,11 +36,9 @@ def test_bits_are_an_eighth_of_bytes():
     assert describe_gpu(None, "24GB", 82, "8064Gb/s").bandwidth_bytes == 1008e9
 
 
-def test_its_speeds_have_the_wide_interval_and_say_that_the_figures_were_given():
+def test_its_speeds_say_that_the_figures_were_given():
     profile = preset_profile(describe_gpu("h100-sxm", "80GB", 989.4, "3.35TB/s"))
-    h100, l40 = (preset_profile(ACCELERATORS[name]) for name in ("h100-sxm", "l40"))
-    assert (profile.slowest, profile.fastest) == (l40.slowest, l40.fastest) != (h100.slowest, h100.fastest)
-    assert profile.source == "peak and bandwidth given, scaled from the constants of Hopper"
+    assert profile.source.startswith("peak and bandwidth given, scaled from the constants of Hopper; 82% of")
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_updates_are_what_the_laws_say_for_the_tokens_of_the_hours(asked: Asked)
     found, model = forecast(asked), answer(asked)[0].model
     # Next to a boundary two updates lead to each other; and every GPU has at least one sequence.
     near = update_sizes(model, found.tokens * np.array([0.97, 1.0, 1.03])).tolist()
-    assert near[1] == update_tokens(model, int(found.tokens))[0]
+    assert near[1] == update_tokens(model, int(found.tokens)).tokens
     least = asked.gpus * model.context_length
     assert found.step.tokens_per_update(model.context_length) in [max(each, least) for each in near]
 

@@ -94,8 +94,8 @@ def test_memory_chooses_the_largest_that_fits():
 
 def test_a_lattice_is_measured_as_each_of_its_models_is():
     limits = (
-        (Budget(hours=1), H100, 0.01), (Budget(flops=1e18), None, 1e-9), (Budget(flops=1e18), H100, 0.002),
-        (Budget(memory=8 * 10**9), None, 1e-9), (Budget(hours=1, memory=8 * 10**9), H100, 0.01),
+        (Budget(hours=1), H100, 0.02), (Budget(flops=1e18), None, 1e-9), (Budget(flops=1e18), H100, 0.002),
+        (Budget(memory=8 * 10**9), None, 1e-9), (Budget(hours=1, memory=8 * 10**9), H100, 0.02),
     )  # fmt: skip
     search = Search(SearchSpace.declare(10**8, LATTICE), 10**8)
     points = next(search.all_points(1_000))

@@ -248,7 +248,9 @@ def test_experts_are_planned_and_their_loss_is_that_of_the_active_parameters():
     assert plan.speed.tokens_per_second.expected < dense.speed.tokens_per_second.expected
     warnings = "\n".join(plan.warnings)
     assert "the expected loss is that of a dense model with the active parameters" in warnings
-    assert f"{24 * 8 * 3} matrices in a micro-step" in warnings
+    assert "experts are assumed to get equally many tokens" in warnings
+    in_turn = "\n".join(plan_run(MANY, machine_for("a100"), Goal(), GIVEN).warnings)
+    assert f"experts run one after another, {24 * 8 * 3} matrices in a micro-step, and are" in in_turn
     assert "experts" not in "\n".join(dense.warnings)
 
 

@@ -28,7 +28,7 @@ from parambudget.cost.speed.profile import (
     calibrated_profiles,
     profile_for,
 )
-from parambudget.cost.speed.stacks import BUNDLED, Stack, parse_stack
+from parambudget.cost.speed.stacks import BUNDLED, TrainingStack, parse_stack
 from parambudget.cost.step import ON_CPU, ON_CUDA, Backend, StepConfig
 from parambudget.errors import InputError
 from parambudget.units import format_bytes, parse_byte_rate, short_repr
@@ -200,7 +200,7 @@ def machine_for(
     return one.with_gpus(gpus)
 
 
-def _software(stack: str | None, mfu: float | None) -> Stack:
+def _software(stack: str | None, mfu: float | None) -> TrainingStack:
     if stack is not None and mfu is not None:
         raise InputError("`stack` and `mfu` each say how fast the training software is; give one of them")
     if mfu is not None and (isinstance(mfu, bool) or not isinstance(mfu, int | float) or not 0 < mfu <= 1):

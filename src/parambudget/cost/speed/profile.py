@@ -16,7 +16,7 @@ import platformdirs
 
 from parambudget._files import read_json, write_json
 from parambudget.cost.hardware import ACCELERATORS, GIVEN, Accelerator, find_accelerator
-from parambudget.cost.speed.stacks import BEST, BUNDLED, Stack
+from parambudget.cost.speed.stacks import BEST, BUNDLED, TrainingStack
 from parambudget.errors import InputError
 
 BANDWIDTH_SHARE: Final = 0.88
@@ -146,7 +146,7 @@ _GROUPED_MATMUL: Final = frozenset(
 """Compute capability 9.0 and 10.0: see `nn.mlp.grouped_linear`."""
 
 
-def preset_profile(accelerator: Accelerator, stack: Stack = BUNDLED) -> DeviceProfile:
+def preset_profile(accelerator: Accelerator, stack: TrainingStack = BUNDLED) -> DeviceProfile:
     """What a stack should achieve there, with matmuls in the dtype of the peak. A GPU that a person described
     is taken to be like Hopper, which achieves the smaller share."""
     name = "" if accelerator.source == GIVEN else accelerator.name
@@ -221,7 +221,7 @@ _TEXTS: Final = frozenset({"device", "name", "dtype", "source", "measured_on"})
 _OPTIONAL: Final = frozenset({"peak_flops", "measured_on", "mfu", "reached"})
 
 
-def profile_for(device: Accelerator | str, stack: Stack = BUNDLED) -> DeviceProfile:
+def profile_for(device: Accelerator | str, stack: TrainingStack = BUNDLED) -> DeviceProfile:
     """The constants to predict with: the newest measured on that device, else its preset.
 
     `device` is a row of the table of accelerators, or a name that torch gives one; the processor is "cpu",
