@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -190,3 +192,27 @@ def test_what_is_damaged_is_not_offered(tmp_path):
         (tmp_path / "runs" / name / "config.json").write_text("{")
     assert newest_finished_run(tmp_path / "runs", 400) is None
     assert newest_finished_run(tmp_path / "nowhere", 400) is None
+
+
+@pytest.mark.parametrize(("flag", "said"), [("--anchor", "runs/a"), ("--target-loss", "3")])
+def test_inference_reaches_no_loss(run, flag, said):
+    code, out, err = run("plan", "gpt2", "--inference", "--gpu", "h100", flag, said)
+    assert (code, out) == (2, "")
+    assert f"{flag} {said} has no effect: nothing is trained" in err
+
+
+def test_a_model_to_resize_has_no_loss_to_anchor(run):
+    code, _, err = run("solve", "--from", "gpt2", "--target", "100M", "--anchor", "runs/a")
+    assert (code, "--law, --unique-tokens and --anchor are for a budget" in err) == (2, True)
+
+
+def test_an_anchor_is_read_without_torch(tmp_path):
+    code = (
+        "import sys, parambudget as pb\n"
+        "model = pb.model(dim=64, n_layers=2, n_heads=2, vocab_size=400)\n"
+        f"pb.plan(model, 'h100', anchor={str(tmp_path / 'a')!r})\n"
+        "print('torch' in sys.modules)"
+    )
+    write_run(tmp_path / "a")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

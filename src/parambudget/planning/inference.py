@@ -119,7 +119,7 @@ def check_context(model: ModelConfig, context: int) -> None:
 
 _NO_EFFECT: Final[tuple[NoEffect[None], ...]] = (
     NoEffect(
-        ("hours", "tokens", "law", "unique_tokens", "bytes_per_token"),
+        ("hours", "tokens", "law", "unique_tokens", "bytes_per_token", "anchor", "target_loss"),
         lambda _: True, "nothing is trained",
     ),
     NoEffect(("dollars_per_hour", "grid_intensity"), lambda _: True, "how long it runs is not planned"),
