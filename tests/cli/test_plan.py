@@ -369,6 +369,13 @@ def test_a_plan_of_inference_is_a_screen_and_a_document(run):
     assert (code, "DOES NOT FIT" in out, "would fit: --batch-size 27\n" in out) == (1, True, True)
 
 
+def test_a_plan_of_inference_keeps_to_a_memory(run):
+    asked = ("plan", "gpt2", "--inference", "--gpu", "h100", "--json")
+    whole, part = (json.loads(run(*asked, *memory)[1]) for memory in ((), ("--memory", "24GB")))
+    assert part["machine"]["memory_bytes"] == 24 * 10**9 < whole["machine"]["memory_bytes"]
+    assert part["largest_batch_size"] < whole["largest_batch_size"]
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -379,6 +386,9 @@ def test_a_plan_of_inference_is_a_screen_and_a_document(run):
         (["--optimizer", "adamw"], "--optimizer adamw has no effect: it is how an update of training"),
         (["--shard"], "--shard has no effect"),
         (["--grid-intensity", "30"], "--grid-intensity 30 has no effect"),
+        (["--stack", "best"], "--stack best has no effect: the speed of generating is not planned"),
+        (["--mfu", "0.3"], "--mfu 0.3 has no effect"),
+        (["--network", "400Gb/s"], "--network 400Gb/s has no effect: a model generates on one GPU"),
         (["--context-length", "2000"], "--context-length is 2000; use a whole number above 0, at most 1,024"),
     ],
 )

@@ -120,7 +120,7 @@ def plan(
             **figures, **settings,
         }  # fmt: skip
         require_inference = {name: value for name, value in asked.items() if value is not None}
-        _plan_inference(source, style, fields, gpu, figures, require_inference, as_json=as_json)
+        _plan_inference(source, style, fields, gpu, memory, figures, require_inference, as_json=as_json)
     in_file = read_source(source).train if source is not None else {}
     require_valid(in_file)
     completed = load(source, with_style(style, fields, complete=source))
@@ -163,9 +163,10 @@ def plan(
 
 def _plan_inference(
     source: str | None, style: "StyleName | None", fields: dict[str, Any], gpu: str | None,
-    figures: MachineFigures, asked: dict[str, object], *, as_json: bool,
+    memory: str | None, figures: MachineFigures, asked: dict[str, object], *, as_json: bool,
 ) -> None:  # fmt: skip
     """Plan generation instead, and exit."""
+    from parambudget.planning.budget import parse_memory
     from parambudget.planning.inference import plan_inference, require_effect
     from parambudget.render.inference import inference_screen
     from parambudget.render.terminal import terminal_width
@@ -176,9 +177,10 @@ def _plan_inference(
     completed = load(source, with_style(style, fields, complete=source))
     for note in completed.notes:
         typer.echo(f"note: {note}", err=True)
+    machine = api.machine(gpu, **figures)
     plan = plan_inference(
-        completed.model, api.machine(gpu, **figures), batch_size=cast("int", asked.get("batch_size", 1)),
-        context=context,
+        completed.model, machine if memory is None else machine.with_memory(parse_memory(memory)),
+        batch_size=cast("int", asked.get("batch_size", 1)), context=context,
     )  # fmt: skip
     shown = replace(plan, suggestions=tuple(map(arguments_as_flags, plan.suggestions)))
     print_json(shown.as_dict()) if as_json else print_lines(inference_screen(shown, terminal_width()))

@@ -123,7 +123,8 @@ _NO_EFFECT: Final[tuple[NoEffect[None], ...]] = (
         lambda _: True, "nothing is trained",
     ),
     NoEffect(("dollars_per_hour", "grid_intensity"), lambda _: True, "how long it runs is not planned"),
-    NoEffect(("gpus", "gpus_per_node"), lambda _: True, "a model generates on one GPU"),
+    NoEffect(("gpus", "gpus_per_node", "network"), lambda _: True, "a model generates on one GPU"),
+    NoEffect(("stack", "mfu"), lambda _: True, "the speed of generating is not planned"),
     NoEffect(("compare",), lambda _: True, "one model is planned at a time"),
     NoEffect(
         tuple(name for name in STEP_FIELDS if name != "batch_size"),
