@@ -274,8 +274,10 @@ BEFORE = {
 }  # fmt: skip
 """The default before there were groups: Step Law's rate for all of them."""
 ADAMW_RATES = {"tiny": (1e-3, 2e-3, 4e-3), "1M": (1.25e-3, 2.5e-3, 5e-3)}
+RATES = {"rate x2": 2.0, "rate x0.5": 0.5}
+"""Arms of other rates than the default's."""
 RATES_WITH_EVERY_SEED = {"tiny", "1M"}
-"""Sizes of which twice and half the default's rate are made with every seed."""
+"""Sizes of which these are made with every seed."""
 SEEDS = {"tiny": 2, "1M": 5, "10M": 5}
 LARGEST_LOSS_OVER_NANOCHAT = 0.02
 """Nats: a modern model with the default recipe may end so much higher."""
@@ -291,7 +293,7 @@ def confirming_arms(size: str) -> list[Arm]:
     return [
         Arm("default"), Arm("before", BEFORE), *adamw_arms(size),
         Arm("default, modern", {}, MODERN), *nanochat_arms(size),
-        Arm("rate x2", {"rate_factor": 2.0}), Arm("rate x0.5", {"rate_factor": 0.5}),
+        *(Arm(name, {"rate_factor": factor}) for name, factor in RATES.items()),
     ]  # fmt: skip
 
 
@@ -314,8 +316,11 @@ def tuned_on_first(sweep: Sweep, size: str, arms: list[Arm]) -> Arm:
 
 
 def confirm(sweep: Sweep, sizes: list[str]) -> None:
-    """The first seed of every size, which also tunes the rates of the others' recipes; then the pairs."""
-    sweep.make(Run(size, arm) for size in sizes for arm in confirming_arms(size))
+    """The first seed of every size, which also tunes the rates of the others' recipes; then the pairs; last
+    what no pair needs."""
+    first = [Run(size, arm) for size in sizes for arm in confirming_arms(size)]
+    in_no_pair = [run for run in first if run.arm.name in RATES and run.size not in RATES_WITH_EVERY_SEED]
+    sweep.make(run for run in first if run not in in_no_pair)
     sweep.make(
         Run(size, arm, seed)
         for seed in range(2, 1 + max(SEEDS.values()))
@@ -323,6 +328,7 @@ def confirm(sweep: Sweep, sizes: list[str]) -> None:
         if seed <= SEEDS.get(size, 2)
         for arm in pairs_of(sweep, size)
     )
+    sweep.make(in_no_pair)
 
 
 def pairs_of(sweep: Sweep, size: str) -> list[Arm]:
@@ -331,7 +337,7 @@ def pairs_of(sweep: Sweep, size: str) -> list[Arm]:
     tuned_away = {arm.name for arms in (adamw_arms, nanochat_arms) for arm in arms(size)}
     tuned_away -= {arm.name for arm in chosen}
     if size not in RATES_WITH_EVERY_SEED:
-        tuned_away |= {"rate x2", "rate x0.5"}
+        tuned_away |= RATES.keys()
     return [arm for arm in confirming_arms(size) if arm.name not in tuned_away]
 
 
