@@ -597,7 +597,7 @@ _MACHINE_KEYWORDS: Final = {
     "gpus": "gpus", "world_size": "gpus", "ranks": "gpus", "gpus_per_node": "gpus_per_node",
     "dollars_per_hour": "dollars_per_hour", "price": "dollars_per_hour", "gpu_memory": "gpu_memory",
     "gpu_tflops": "gpu_tflops", "gpu_bandwidth": "gpu_bandwidth",
-    "grid_intensity": "grid_intensity",
+    "grid_intensity": "grid_intensity", "network": "network", "stack": "stack", "mfu": "mfu",
 }  # fmt: skip
 """What `machine` takes, by the names that people give a verb for it."""
 

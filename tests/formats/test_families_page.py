@@ -1,10 +1,10 @@
 """docs/families.md lists what is supported, and what was checked."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+from support.benchmark_scripts import load_benchmark
 
 from parambudget.formats.hf.families.registry import FAMILIES
 
@@ -17,10 +17,7 @@ ROWS = {row[0]: row for row in re.findall(r"^\| (\S+) \| (\w+) \| (\d+) \| (\d+)
 @pytest.fixture(scope="module")
 def benchmark():
     pytest.importorskip("transformers")
-    spec = importlib.util.spec_from_file_location("families_of_the_page", ROOT / "benchmarks" / "families.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("families")
 
 
 def test_the_page_has_a_row_for_every_supported_type():

@@ -1,15 +1,13 @@
 """Repetition, learning rate and batch: published figures and properties."""
 
-import importlib.util
 import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from support.benchmark_scripts import load_benchmark
 from support.steps import step_of
 
 import parambudget as pb
@@ -271,13 +269,7 @@ class TestAdamwsRate:
 @pytest.fixture(scope="module")
 def script():
     """The script that holds the suggestions against published runs."""
-    path = Path(__file__).parents[2] / "benchmarks" / "rates.py"
-    spec = importlib.util.spec_from_file_location("rates_benchmark", path)
-    script = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, spec.name, script)  # its dataclasses look themselves up
-        spec.loader.exec_module(script)
-        yield script
+    return load_benchmark("rates")
 
 
 class TestPublishedRates:

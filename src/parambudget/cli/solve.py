@@ -21,7 +21,6 @@ from parambudget.cli._options import (
     StyleOption,
     print_json,
     print_lines,
-    print_notice,
     with_model_fields,
 )
 from parambudget.cli._settings import STEP_FLAGS, with_settings
@@ -222,8 +221,6 @@ def solve(
                 current, target, active=active, counted=counted, tolerance=tolerance, machine=machine,
                 step=step, **axes,
             )  # fmt: skip
-    if machine is not None and found[0].forecast is None:
-        _print_hardware_warnings(machine)
     if not 1 <= pick <= len(found):
         raise ConfigError(f"--pick {pick} is not in the list of {len(found)}; use 1 to {len(found)}")
     if pick != 1 and out is None:
@@ -257,13 +254,6 @@ def solve(
             f"wrote model {pick} of the list to {out}; next: "
             f"{train_command(found[pick - 1], machine, by_time=by_time, source=shlex.quote(str(out)))}"
         )
-
-
-def _print_hardware_warnings(machine: "Machine") -> None:
-    from parambudget.planning.advice import hardware_warnings
-
-    for warning in hardware_warnings(machine):
-        print_notice(warning)
 
 
 @contextmanager

@@ -223,7 +223,7 @@ def _network_warnings(machine: Machine) -> Iterator[str]:
     if machine.n_nodes > 1:
         yield (
             f"{machine.world_size} GPUs are {machine.n_nodes} nodes of {machine.gpus_per_node}: between them "
-            f"gradients go over a network of {machine.network_bytes * 8 / 1e9:,.4g} Gb/s per GPU (`network`)"
+            f"gradients go over a network of {machine.network_bytes * 8 / 1e9:,.4g} Gb/s per GPU"
         )
 
 

@@ -145,12 +145,8 @@ def train_command(
 ) -> str:
     """The command that trains a model as it was predicted; `source` names its config file. With `by_time` the
     trainer measures how many updates the hours are, else the run has so many tokens."""
-    forecast, words, processes, nodes = (
-        solution.forecast,
-        [source or flags(solution.model), data_flag()],
-        1,
-        1,
-    )
+    forecast, processes, nodes = solution.forecast, 1, 1
+    words = [source or flags(solution.model), data_flag()]
     if forecast is not None and machine is not None and forecast.step is not None:
         words += step_flags(forecast.step)
         processes, nodes = machine.world_size, machine.n_nodes

@@ -1,12 +1,11 @@
 """The throughput model against published runs: constants, stacks, nodes."""
 
-import importlib.util
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 import pytest
+from support.benchmark_scripts import load_benchmark
 
 import parambudget as pb
 from parambudget.cost.hardware import ACCELERATORS
@@ -21,13 +20,7 @@ H100 = preset_profile(ACCELERATORS["h100-sxm"])
 @pytest.fixture(scope="module")
 def benchmark():
     """The script that fits the presets."""
-    path = Path(__file__).parents[3] / "benchmarks" / "throughput.py"
-    spec = importlib.util.spec_from_file_location("throughput_benchmark", path)
-    script = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(__import__("sys").modules, spec.name, script)  # its dataclasses look themselves up
-        spec.loader.exec_module(script)
-        yield script
+    return load_benchmark("throughput")
 
 
 class TestPublishedRuns:

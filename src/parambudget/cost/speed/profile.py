@@ -137,9 +137,9 @@ _FITTED: Final = {
 }  # fmt: skip
 _AS_AMPERE: Final = frozenset({"a100-80-pcie", "a10g", "a40", "l4", "l40", "l40s", "t4"})
 _AS_AMPERE_FAMILIES: Final = ("rtx-", "v100-")
-_GEFORCE_NAME: Final = re.compile("rtx-[0-9]{4}(-ti|-super)*(-[0-9]+)?")
 """Their matmuls are issued warp by warp, as on an A100; those of all others are assumed to be like
 Hopper's."""
+_GEFORCE_NAME: Final = re.compile("rtx-[0-9]{4}(-ti|-super)*(-[0-9]+)?")
 _GROUPED_MATMUL: Final = frozenset(
     {"h100-sxm", "h100-pcie", "h100-nvl", "h200-sxm", "gh200", "b200", "gb200"}
 )
@@ -151,9 +151,7 @@ def preset_profile(accelerator: Accelerator, stack: TrainingStack = BUNDLED) -> 
     is taken to be like Hopper, which achieves the smaller share."""
     name = "" if accelerator.source == GIVEN else accelerator.name
     fitted = name in _FITTED
-    by_kind = AMPERE if name in _AS_AMPERE or name.startswith(_AS_AMPERE_FAMILIES) else HOPPER
-    by_kind = GEFORCE if _GEFORCE_NAME.fullmatch(name) else by_kind
-    efficiency, peak = _FITTED.get(name, by_kind), accelerator.bf16_flops
+    efficiency, peak = _efficiency_of(name), accelerator.bf16_flops
     kind = {AMPERE: "Ampere", HOPPER: "Hopper", GEFORCE: "GeForce cards"}[efficiency]
     source = f"fitted to published runs on {kind}" if fitted else f"scaled from the constants of {kind}"
     source = source if name else f"peak and bandwidth {GIVEN}, {source}"
@@ -173,6 +171,19 @@ def preset_profile(accelerator: Accelerator, stack: TrainingStack = BUNDLED) -> 
     )  # fmt: skip
 
 
+def _efficiency_of(name: str) -> Efficiency:
+    """What a row of the table is taken to achieve."""
+    if name in _FITTED:
+        return _FITTED[name]
+    if _GEFORCE_NAME.fullmatch(name):
+        return GEFORCE
+    return AMPERE if name in _AS_AMPERE or name.startswith(_AS_AMPERE_FAMILIES) else HOPPER
+
+
+_RATES: Final = ("matmul_flops", "attention_flops", "newton_schulz_flops", "bandwidth_bytes")
+"""Of one device: a stack reaches the same share of each."""
+
+
 def at_utilization(profile: DeviceProfile, mfu: float) -> DeviceProfile:
     """The same device with updates of a given model FLOPs utilization (full convention, dense peak)."""
     return replace(
@@ -187,11 +198,8 @@ def at_measured_speed(profile: DeviceProfile, factor: float, source: str) -> Dev
     One run cannot tell which part of an update is faster, so all of them get the factor, and for other models
     and steps the interval is wider than what repeated runs differ by.
     """
-    rates = (
-        "matmul_flops", "attention_flops", "newton_schulz_flops", "bandwidth_bytes", "link_bytes",
-    )  # fmt: skip
     times = ("micro_seconds", "layer_seconds", "host_layer_seconds", "matrix_seconds")
-    scaled = {name: getattr(profile, name) * factor for name in rates}
+    scaled = {name: getattr(profile, name) * factor for name in (*_RATES, "link_bytes")}
     scaled |= {name: getattr(profile, name) / factor for name in times}
     return replace(
         profile, **scaled, slowest=1 - _MEASURED_MARGIN, fastest=1 + _MEASURED_MARGIN, source=source,
@@ -208,8 +216,8 @@ def fastest_stacks(profile: DeviceProfile) -> DeviceProfile | None:
     its own rates are."""
     if profile.reached is None:
         return None
-    rates = ("matmul_flops", "attention_flops", "newton_schulz_flops", "bandwidth_bytes")
-    return replace(profile, **{name: getattr(profile, name) / profile.reached for name in rates}, reached=1.0)
+    of_the_fastest = {name: getattr(profile, name) / profile.reached for name in _RATES}
+    return replace(profile, **of_the_fastest, reached=1.0)
 
 
 _GIVEN_SLOWEST: Final = 0.9

@@ -80,14 +80,13 @@ KERNELS_PER_EXPERT_MATRIX: Final = 3
 measured."""
 PERMUTED_VALUES: Final = 3
 """Times that the values of every token and routed expert are moved: sorted, put back, and weighted."""
-
-
 COLLECTIVES_PER_LAYER: Final = 3
 """Of shards: two all-gathers and a reduce-scatter."""
 COLLECTIVE_SECONDS: Final = 2.2e-6
 """Per process that a collective of shards passes through, not hidden: from MPT-1B on 16, 128 and 512 H100s
 (46.0k, 44.1k and 39.8k tokens/s each; llm-foundry), whose update lengthens in proportion to the GPUs."""
 SHARD_BYTES: Final = 2 + 2 + 4
+"""Per parameter and micro-step: gathered twice in bfloat16, and its gradient reduced in float32."""
 BUCKET_BYTES: Final = 25 * 2**20
 """Of DDP's buckets of gradients: torch's default."""
 BACKWARD_SHARE: Final = 2 / 3
@@ -327,6 +326,7 @@ def _optimizer(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
 
 
 def _n_sharing(step: StepConfig, profile: DeviceProfile) -> int:
+    """Processes among which work is counted as shared out: see `DeviceProfile.gpus_per_node`."""
     return min(step.world_size, profile.gpus_per_node)
 
 
