@@ -312,6 +312,13 @@ def test_no_training_is_proposed_where_the_trainer_refuses_the_gpu(run, tmp_path
     assert "parambudget train" not in out
     code, out, err = run("solve", "--hours", 1, "--gpu", "t4", "--top", 1)
     assert (code, out.count("no bfloat16"), err) == (0, 1, "")
+    asked = ("solve", "--target", "100M", "--top", 1, "--gpu")
+    refused, trained = (json.loads(run(*asked, gpu, "--json")[1])["solutions"][0] for gpu in ("t4", "h100"))
+    assert refused["train"] is None
+    assert "parambudget train" in trained["train"]
+    written = run(*asked, "t4", "-o", tmp_path / "t4.json")[1]
+    assert "wrote model 1 of the list" in written
+    assert "parambudget train" not in written
     run("count", *NOTE, "-o", tmp_path / "now.json")
     plan = tmp_path / "plan.md"
     run("report", tmp_path / "now.json", "--target", "300M", "--gpu", "v100", "--hours", 1, "-o", plan)

@@ -250,10 +250,14 @@ def solve(
     commands = next_commands(found, given, current)
     print_lines([*solutions_screen(found, terminal_width()), *map(dim, [*notes, *commands])])
     if out:
-        typer.echo(
-            f"wrote model {pick} of the list to {out}; next: "
-            f"{train_command(found[pick - 1], machine, by_time=by_time, source=shlex.quote(str(out)))}"
-        )
+        command = train_command(found[pick - 1], machine, by_time=by_time, source=shlex.quote(str(out)))
+        after = f"; next: {command}" if _can_train_on(machine) else ""
+        typer.echo(f"wrote model {pick} of the list to {out}{after}")
+
+
+def _can_train_on(machine: "Machine | None") -> bool:
+    """Whether a command to train is worth printing: the trainer refuses GPUs without bfloat16."""
+    return machine is None or machine.has_bfloat16
 
 
 @contextmanager
@@ -300,5 +304,6 @@ def _document(
 
     document = found.as_dict()
     for entry, solution in zip(document["solutions"], found, strict=True):
-        entry["train"] = train_command(solution, machine, by_time=by_time)
+        command = train_command(solution, machine, by_time=by_time)
+        entry["train"] = command if _can_train_on(machine) else None
     return document | {"command": rerun_command(found, given, current)}
