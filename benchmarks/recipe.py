@@ -273,7 +273,10 @@ BEFORE = {
     "weight_decay_schedule": "constant", "beta1": 0.9,
 }  # fmt: skip
 """The default before there were groups: Step Law's rate for all of them."""
-ADAMW_RATES = {"tiny": (1e-3, 2e-3, 4e-3), "1M": (1.25e-3, 2.5e-3, 5e-3)}
+ADAMW_RATES = {
+    "tiny": (1e-3, 2e-3, 4e-3), "1M": (1.25e-3, 2.5e-3, 5e-3),
+    "10M short": (3.125e-4, 6.25e-4, 1.25e-3, 2.5e-3),
+}  # fmt: skip
 RATES = {"rate x2": 2.0, "rate x0.5": 0.5}
 """Arms of other rates than the default's."""
 RATES_WITH_EVERY_SEED = {"tiny", "1M"}
@@ -298,7 +301,7 @@ def confirming_arms(size: str) -> list[Arm]:
 
 
 def adamw_arms(size: str) -> list[Arm]:
-    """AdamW at three rates."""
+    """AdamW at several rates."""
     return [*map(adamw, ADAMW_RATES.get(size, (6.25e-4, 1.25e-3, 2.5e-3)))]
 
 

@@ -21,6 +21,7 @@ import torch.multiprocessing as multiprocessing
 
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
+from parambudget.cost.step import Sharding
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute, select_device
 from parambudget.training.distributed import ProcessGroup, join_process_group
@@ -97,7 +98,7 @@ def trained(
         }
     )  # fmt: skip
     before_bytes = held_bytes(compute, "VmRSS")
-    config = group.executed_config(config, compute, shard=shard)
+    config = group.executed_config(config, compute, sharding=Sharding(shard))
     state = init_train_state(model, config, compute, group)
     draw, seconds = torch.Generator().manual_seed(0), []
     for _ in range(config.steps):

@@ -151,7 +151,7 @@ def point_of(row: dict[str, str], facts: dict[str, dict[str, dict[str, str]]]) -
 def stack_of(constants: Constants, point: Point) -> DeviceProfile:
     """The stack of a point's GPU with these constants in it."""
     of = {name: constants.get(f"{name}, {point.generation}", constants.get(name, 0.0)) for name in PRIOR}
-    peak = parse_accelerator(point.gpu).bf16_flops
+    peak = parse_accelerator(point.gpu).peak_flops
     software = {name: of[name] for name in PRIOR if name not in OF_A_GENERATION}
     return replace(
         point.machine(BEST).profile, matmul_flops=of["matmul"] * peak,

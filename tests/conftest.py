@@ -5,6 +5,9 @@ import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.optional_packages import ModuleOfTests, skip_without
+
+from parambudget.errors import MissingExtra
 
 # torch's profiler reads it once a process, whichever test is the first that profiles; as in `--profile`.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -14,6 +17,31 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.register_profile("random", deadline=None)
 settings.load_profile("suite")
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    """A file whose optional packages are missing is skipped, not an error."""
+    return ModuleOfTests.from_parent(parent, path=module_path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup():
+    """A test whose fixtures need a missing package is skipped."""
+    return (yield from _skip_without_packages())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call():
+    """A test that needs a missing package itself is skipped."""
+    return (yield from _skip_without_packages())
+
+
+def _skip_without_packages():
+    try:
+        return (yield)
+    except (ModuleNotFoundError, MissingExtra) as error:
+        skip_without(error)
+        raise
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,6 +98,7 @@ def run(monkeypatch, capsys):
         with pytest.raises(SystemExit) as end:
             main()
         printed = capsys.readouterr()
+        skip_without(printed.err)
         return end.value.code, printed.out, printed.err
 
     return run_command

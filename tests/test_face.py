@@ -46,7 +46,7 @@ def deep_imports(text: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "page",
-    [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").iterdir())],
+    [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").iterdir())],
     ids=lambda page: page.name,
 )
 def test_pages_and_examples_import_the_package_and_nothing_inside_it(page):
@@ -220,7 +220,7 @@ def test_a_run_is_exported_with_its_weights(trained, tmp_path):
     loaded = pb.load_pretrained(tmp_path / "hf")
     assert made.document["hidden_size"] == SIZES["dim"]
     assert pb.count(loaded.model).total == result.parameters
-    with pytest.raises(pb.ConfigError, match="into a new folder; use to='hf' and `out`"):
+    with pytest.raises(pb.ConfigError, match="into a new folder; use to='hf' or 'gguf', and `out`"):
         pb.export(weights=result.folder)
 
 
@@ -228,7 +228,9 @@ def test_configs_are_exported_for_other_tools(tmp_path):
     assert pb.export("gpt2", "megatron").document["--num-layers"] == 12
     pb.export("pythia-160m", "litgpt", out=tmp_path)
     assert (tmp_path / "model_config.yaml").exists()
-    with pytest.raises(pb.ConfigError, match="`to` is 'jax'; use 'hf', 'litgpt' or 'megatron'"):
+    with pytest.raises(
+        pb.ConfigError, match="`to` is 'jax'; use 'hf', 'gguf', 'litgpt', 'megatron' or 'torchtitan'"
+    ):
         pb.export("gpt2", "jax")
 
 

@@ -79,13 +79,29 @@ def test_elsewhere_the_packages_are_named(monkeypatch):
         (lambda: pb.train("gpt2", "out"), "train needs torch, safetensors, tokenizers, not installed here"),
         (lambda: pb.generate("out", "a"), "generate needs torch"),
         (lambda: pb.calibrate(), "calibrate needs torch"),
+        (lambda: pb.count_class("gpt2"), "count_class needs torch, transformers"),
         (lambda: pb.export(weights="run", out="hf"), "`weights` needs torch"),
+        (lambda: pb.plan_ladder(out="ladder"), "plan_ladder needs tokenizers"),
+        (lambda: pb.Ladder(Path("ladder")).fit(), "ladder fit needs scipy"),
     ],
 )  # fmt: skip
 def test_a_verb_without_torch_says_what_to_install(monkeypatch, call, what):
     installer(monkeypatch, has_pip=False)
     with pytest.raises(pb.MissingExtra, match=what):
         call()
+
+
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import parambudget as pb; pb.Ladder", {"torch", "tokenizers", "scipy"}),
+        ("import parambudget.render.ladder", {"torch", "scipy"}),  # what `ladder plan` prints with
+    ],
+)
+def test_a_ladder_is_opened_and_planned_without_the_packages_that_run_it(code, heavy):
+    code = f"import sys; {code}; print({heavy} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize(("name", "package"), [("load_pretrained", "torch"), ("plot", "matplotlib")])
@@ -109,5 +125,5 @@ def test_a_name_that_needs_a_missing_package_says_so_when_it_is_used(name, packa
 
 
 def test_no_message_or_page_advises_to_install_what_is_not_published():
-    texts = [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    texts = [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
     assert [str(path) for path in texts if "pip install 'parambudget" in path.read_text()] == []

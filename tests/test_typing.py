@@ -97,6 +97,7 @@ def test_the_wheel_says_that_it_is_typed_and_has_all_of_the_package(wheel):
 @pytest.fixture(scope="module")
 def checked(wheel, tmp_path_factory):
     """What mypy --strict says of the user's file, line by line, with the wheel installed."""
+    pytest.importorskip("mypy")
     folder = tmp_path_factory.mktemp("user")
     venv.create(folder / "venv", with_pip=False)
     python = folder / "venv" / "bin" / "python"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from parambudget.api import (
         calibrate,
         count,
+        count_class,
         evaluate,
         export,
         formula,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         memory,
         model,
         plan,
+        plan_ladder,
         resize,
         run,
         solve,
@@ -51,12 +53,16 @@ if TYPE_CHECKING:
     from parambudget.cost.speed.throughput import Interval, Throughput
     from parambudget.cost.step import StepConfig, StepFields
     from parambudget.formats.equivalence import Export
+    from parambudget.formats.hf.class_count import ClassCount
     from parambudget.formats.hf.weights import load_pretrained
     from parambudget.formats.source import ModelLike
+    from parambudget.ladders.ladder import Ladder
+    from parambudget.ladders.ladder_fit import LadderFit
     from parambudget.nn.verify import Difference, Verification
     from parambudget.planning.budget import Budget
     from parambudget.planning.machine import Machine
     from parambudget.planning.measured_run import MeasuredRun
+    from parambudget.planning.recommendation import Recommendation
     from parambudget.planning.run_plan import Goal, RunPlan
     from parambudget.render.figures import plot
     from parambudget.render.report import Report, report
@@ -85,6 +91,7 @@ __all__ = [
     "Budget",
     "Certificate",
     "CheckFailed",
+    "ClassCount",
     "ConfigError",
     "Count",
     "CountKind",
@@ -101,6 +108,8 @@ __all__ = [
     "InferenceMemory",
     "InputError",
     "Interval",
+    "Ladder",
+    "LadderFit",
     "LossEstimate",
     "LossLaw",
     "Machine",
@@ -116,6 +125,7 @@ __all__ = [
     "ParameterCount",
     "Preset",
     "Rank",
+    "Recommendation",
     "Report",
     "RunPlan",
     "RunStart",
@@ -134,6 +144,7 @@ __all__ = [
     "calibrate",
     "compute_optimal",
     "count",
+    "count_class",
     "estimate_loss",
     "evaluate",
     "export",
@@ -144,6 +155,7 @@ __all__ = [
     "memory",
     "model",
     "plan",
+    "plan_ladder",
     "plot",
     "preset",
     "report",
@@ -163,6 +175,7 @@ _LAZY: Final = {
     "BetterSize": "search.solutions",
     "Budget": "planning.budget",
     "Certificate": "search.certificate",
+    "ClassCount": "formats.hf.class_count",
     "Count": "units",
     "CountKind": "search.options",
     "CurrentModel": "search.solutions",
@@ -178,6 +191,8 @@ _LAZY: Final = {
     "InferenceMemory": "cost.memory.state",
     "Interval": "cost.speed.throughput",
     "LOSS_LAWS": "scaling.loss",
+    "Ladder": "ladders.ladder",
+    "LadderFit": "ladders.ladder_fit",
     "LossEstimate": "scaling.loss",
     "LossLaw": "scaling.loss",
     "Machine": "planning.machine",
@@ -191,6 +206,7 @@ _LAZY: Final = {
     "ParameterCount": "cost.params",
     "Preset": "arch.presets.row",
     "Rank": "search.options",
+    "Recommendation": "planning.recommendation",
     "Report": "render.report",
     "RunPlan": "planning.run_plan",
     "RunStart": "training.run.request",
@@ -209,6 +225,7 @@ _LAZY: Final = {
     "calibrate": "api",
     "compute_optimal": "scaling.compute_optimal",
     "count": "api",
+    "count_class": "api",
     "estimate_loss": "scaling.loss",
     "evaluate": "api",
     "export": "api",
@@ -219,6 +236,7 @@ _LAZY: Final = {
     "memory": "api",
     "model": "api",
     "plan": "api",
+    "plan_ladder": "api",
     "plot": "render.figures",
     "preset": "arch.presets.registry",
     "report": "render.report",

@@ -126,8 +126,8 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(os.path.abspath(path))
     temporary = _temporary_name(path)
-    if not overwrite and os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
-        raise InputError(f"{path} already exists; choose another folder, or remove it")
+    if not overwrite:
+        require_new_folder(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -137,6 +137,12 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         publish_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def require_new_folder(path: Path) -> None:
+    """Refuse what exists, except an empty folder, as the place of a new folder."""
+    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise InputError(f"{path} already exists; choose another folder, or remove it")
 
 
 def publish_folder(temporary: Path, path: Path) -> None:

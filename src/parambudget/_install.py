@@ -11,10 +11,14 @@ from typing import Final, Literal
 
 from parambudget.errors import MissingExtra
 
-Extra = Literal["data", "tensorboard", "trackio", "train", "wandb"]
+Extra = Literal[
+    "data", "gguf", "hub", "ladder", "mcp", "tensorboard", "trackio", "train", "transformers", "wandb", "web"
+]
 
 TRAINING: Final = ("torch", "safetensors", "tokenizers")
 """Packages that training, and whatever builds a model or reads weights, needs of the extra `train`."""
+CLASS_PACKAGES: Final = ("torch", "transformers")
+"""Packages that counting a class of transformers needs, of the extra of that name."""
 _CLONE: Final = Path(__file__).parents[2]
 """The folder of `pyproject.toml`, where this is a clone."""
 _LONGEST_COMMAND: Final = 250

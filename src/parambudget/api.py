@@ -14,8 +14,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast, overload
 
-from parambudget._install import TRAINING, require_packages
-from parambudget.arch.config import FIELDS, KEYWORDS, ModelConfig
+from parambudget._install import CLASS_PACKAGES, TRAINING, require_packages
+from parambudget.arch.config import FIELDS, KEYWORDS, MIXERS, ModelConfig
 from parambudget.arch.style import with_style
 from parambudget.arch.synonyms import SYNONYMS, hint_for, with_our_names
 from parambudget.cost.params import ParameterCount
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from parambudget.cost.speed.profile import DeviceProfile
     from parambudget.cost.step import StepConfig, StepFields
     from parambudget.formats.equivalence import Export
-    from parambudget.formats.targets import ExportTarget
+    from parambudget.formats.hf.class_count import ClassCount
+    from parambudget.formats.targets import ExportTarget, GGUFDtype
+    from parambudget.ladders.ladder import Ladder
     from parambudget.nn.verify import Verification
     from parambudget.planning.budget import Budget, Scenario
     from parambudget.planning.machine import Machine
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from parambudget.training.evaluation.results import Evaluation
     from parambudget.training.generate import Generation
     from parambudget.training.metrics import TrainResult
+    from parambudget.training.run.end_loss import ForecastRequest
     from parambudget.training.run.request import TrainEvents
 
 
@@ -71,6 +74,15 @@ def count(
     """Parameters, exactly: `count("gpt2")`, `count(config)`, `count(dim=896, n_layers=24)`. A `style` is that
     of `model`."""
     return count_parameters(as_model(source, fields, style))
+
+
+def count_class(source: str | PathLike[str], /) -> ClassCount:
+    """Parameters of the class that the installed transformers has for a config.json, or a folder with one, of
+    any kind: for types that `count` does not read. Needs torch and transformers; allocates no weights."""
+    require_packages("count_class", CLASS_PACKAGES, ["transformers"])
+    from parambudget.formats.hf.from_class import count_class as count_from_class
+
+    return count_from_class(source)
 
 
 def formula(
@@ -95,7 +107,7 @@ def verify(
 
 def solve(
     target: Count | None = None, *, budget: Budget | None = None, machine: Machine | str | None = None,
-    law: LossLaw | str | None = None, anchor: MeasuredRun | str | PathLike[str] | None = None,
+    law: LossLaw | str | PathLike[str] | None = None, anchor: MeasuredRun | str | PathLike[str] | None = None,
     unique_tokens: Count | None = None, step: StepConfig | StepFields | None = None,
     active: Count | None = None, counted: CountKind = "total",
     tolerance: str | float | Fraction = DEFAULT_TOLERANCE, rank: Rank | None = None, top: int = DEFAULT_TOP,
@@ -140,8 +152,13 @@ def solve(
         )  # fmt: skip
     from parambudget.planning.compute_budget import solve_for_budget
 
+    scenario = _scenario(budget, machine, law, unique_tokens, step, anchor)
+    if like is None and scenario.law.fit is not None:
+        # Its losses are of one vocabulary and context alone, so without others these are meant.
+        fit = scenario.law.fit
+        fields = {"vocab_size": fit.vocab_size, "context_length": fit.context_length} | fields
     return solve_for_budget(
-        _scenario(budget, machine, law, unique_tokens, step, anchor), n, fields, active=second,
+        scenario, n, fields, active=second,
         counted=counted, tolerance=share, rank=rank, top=top,
     )  # fmt: skip
 
@@ -205,7 +222,8 @@ def machine(
 
 def plan(
     source: ModelLike, /, machine: Machine | str | None = None, *, hours: float | None = None,
-    tokens: Count | None = None, law: LossLaw | str | None = None, unique_tokens: Count | None = None,
+    tokens: Count | None = None, law: LossLaw | str | PathLike[str] | None = None,
+    unique_tokens: Count | None = None,
     bytes_per_token: float | None = None, memory: str | int | None = None,
     anchor: MeasuredRun | str | PathLike[str] | None = None, target_loss: float | None = None,
     compare: Sequence[ModelLike] = (), **step: Unpack[StepFields],
@@ -236,7 +254,7 @@ def plan(
     goal = Goal(
         hours, _parse_count(tokens, "tokens"),
         _parse_count(unique_tokens, "unique_tokens"), bytes_per_token,
-        _law_at_its_level(_loss_law(law), measured), target_loss,
+        _law_at_its_level(law, measured), target_loss,
     )  # fmt: skip
     on = _machine(machine) if memory is None else _machine(machine).with_memory(parse_memory(memory))
     if measured is not None:
@@ -317,7 +335,8 @@ def train(
     token_dtype: TokenDtype | None = None, tokenizer: str | None = None, tokens: Count | None = None,
     hours: float | None = None, resume: bool = False, init: str | PathLike[str] | None = None,
     device: str = "auto", events: TrainEvents | None = None, eval_choices: str | PathLike[str] | None = None,
-    eval_text: str | PathLike[str] | None = None, **settings: Unpack[TrainFields],
+    eval_text: str | PathLike[str] | None = None,
+    forecast: LossLaw | str | PathLike[str] | bool = False, **settings: Unpack[TrainFields],
 ) -> TrainResult:  # fmt: skip
     """Train a model and keep the run in `out`: `train("config.json", "runs/mine", hours=1.5)`.
 
@@ -328,34 +347,48 @@ def train(
     `out` is resumed if there is one. `init` is a checkpoint or a Hugging Face folder whose weights a new run
     starts from. `eval_choices` and `eval_text` are what the finished run is evaluated on, as by `evaluate`.
 
+    With `forecast=True` the run says what its loss should end at, by its own curve and schedule: in
+    `RunStart.forecast` while it goes on, and in `forecast` of the result. With the law of a ladder, or its
+    file, it is compared with what that law says of the run.
+
     A dict as `data`, {"web": 0.7, "books": 0.3}, is a mixture of several by weight.
 
     Without `data`, the text is that of the run to resume, else the source of Python's standard library, which
     is then read at most 20 times; `data="builtin"` names it for a longer run.
     """
     require_packages("train", TRAINING, ["train"])
+    from parambudget.cost.step import SHARDING_FIELDS, Sharding
     from parambudget.training.config import TRAIN_FIELDS
     from parambudget.training.run.orchestration import run
     from parambudget.training.run.request import RunOptions, build_request
 
-    shard = settings.get("shard")
-    own = {name: value for name, value in settings.items() if name != "shard"}
+    sharding = Sharding.given_by(settings.get("shard"), settings.get("shard_degree"))
+    own = {name: value for name, value in settings.items() if name not in SHARDING_FIELDS}
     fixed = with_our_names(own, TRAIN_FIELDS)
     for name in fixed:
         if name == "style":
             raise ConfigError(_style_elsewhere(train, fixed[name]))
         if name not in TRAIN_FIELDS:
-            hint = _hint(train, name, {*TRAIN_FIELDS, "shard"}, "see `help(pb.TrainConfig)`")
+            hint = _hint(train, name, {*TRAIN_FIELDS, *SHARDING_FIELDS}, "see `help(pb.TrainConfig)`")
             raise ConfigError(f"{shorten(name)} is not a setting of a run; {hint}")
     options = RunOptions(
         out=Path(out), data=_data_source(data), token_dtype=token_dtype,
         tokenizer=tokenizer, tokens=_parse_count(tokens, "tokens"),
-        hours=hours, resume=resume, init=None if init is None else Path(init), shard=shard,
+        hours=hours, resume=resume, init=None if init is None else Path(init), sharding=sharding,
         eval_choices=None if eval_choices is None else Path(eval_choices),
-        eval_text=None if eval_text is None else Path(eval_text),
+        eval_text=None if eval_text is None else Path(eval_text), forecast=_forecast_request(forecast),
     )  # fmt: skip
     named = fspath(source) if isinstance(source, str | PathLike) else as_model(source, {})
     return run(lambda: build_request(named, {}, fixed, options), device=device, events=events)
+
+
+def _forecast_request(given: LossLaw | str | PathLike[str] | bool) -> ForecastRequest | None:
+    from parambudget.scaling.law_file import find_law
+    from parambudget.training.run.end_loss import ForecastRequest
+
+    if isinstance(given, bool):
+        return ForecastRequest() if given else None
+    return ForecastRequest(find_law(given))
 
 
 def _data_source(data: str | PathLike[str] | Mapping[str, float] | None) -> Path | None:
@@ -434,34 +467,49 @@ def generate(
 
 def export(
     source: ModelLike | None = None, to: ExportTarget = "hf", *, out: str | PathLike[str] | None = None,
-    weights: str | PathLike[str] | None = None, model_type: str | None = None,
+    weights: str | PathLike[str] | None = None, model_type: str | None = None, dtype: GGUFDtype | None = None,
 ) -> Export:  # fmt: skip
     """The model as another tool's config: `export("config.json", "litgpt", out="folder")`.
 
-    Tools are "hf" (transformers), "litgpt" and "megatron"; what one cannot express is refused, with the
-    reason. With `out`, the file is written into that folder. `weights` is a run or checkpoint, whose weights
-    and tokenizer are written as well ("hf" only; its model is exported, and `source` may be left out).
-    `model_type` asks for one class of transformers.
+    Tools are "hf" (transformers), "gguf" (llama.cpp), "litgpt", "megatron" and "torchtitan" (with the
+    settings of a run's config file); what one cannot express is refused, with the reason. With `out`, the
+    file and a model card are written into that folder. `weights` is a run, a checkpoint or a Hugging Face
+    folder, whose weights and tokenizer are written as well ("hf" and "gguf"; its model is exported, and
+    `source` may be left out). `model_type` asks for one class of
+    transformers, `dtype` for the numbers of a GGUF file ("f32" by default).
     """
-    from parambudget.formats.equivalence import write_into
-    from parambudget.formats.targets import export_config
+    from parambudget.formats.targets import GGUF_DTYPES, WITH_WEIGHTS
 
+    if dtype is not None and dtype not in GGUF_DTYPES:
+        raise ConfigError(f"`dtype` is {dtype!r}; use {', '.join(map(repr, GGUF_DTYPES))}")
+    if dtype is not None and to != "gguf":
+        raise ConfigError(f"`dtype` is how a GGUF file stores matrices, and `to` is {to!r}; leave it out")
     if weights is None:
-        made = export_config(_whole_function(source), to, model_type)
-        if out is not None:
-            write_into(Path(out), made)
-        return made
-    if to != "hf" or out is None:
-        raise ConfigError("`weights` are written for transformers into a new folder; use to='hf' and `out`")
+        from parambudget.training.exports.configs import export_for, write_config
+
+        model = _whole_function(source)
+        settings = fspath(source) if isinstance(source, str | PathLike) else None
+        made = export_for(model, to, model_type, settings)
+        if out is None:
+            return made
+        _, kept = write_config(Path(out), made, model, to)
+        return replace(made, notes=(*made.notes, *kept))
+    if to not in WITH_WEIGHTS or out is None:
+        raise ConfigError(
+            "`weights` are written for transformers or llama.cpp into a new folder; use to='hf' or 'gguf', "
+            "and `out`"
+        )
     require_packages("`weights`", TRAINING, ["train"])
+    if to == "gguf":
+        require_packages("to='gguf'", ["gguf"], ["gguf"])
     from parambudget.training.device import select_device
-    from parambudget.training.export import export_weights, require_same_model
+    from parambudget.training.exports.weights import export_weights, require_same_model
     from parambudget.training.generate import load_checkpoint
 
     loaded = load_checkpoint(Path(weights), select_device("cpu"))
     if source is not None:
         require_same_model(_whole_function(source), loaded)
-    exported = export_weights(loaded, Path(out), model_type)
+    exported = export_weights(loaded, Path(out), to, model_type, dtype or "f32")
     return replace(exported.made, notes=exported.notes)
 
 
@@ -497,6 +545,51 @@ def evaluate(
     )  # fmt: skip
 
 
+def plan_ladder(
+    budget: Budget | None = None, machine: Machine | str | None = None, *,
+    data: str | PathLike[str] = "builtin", out: str | PathLike[str], target: ModelLike | None = None,
+    tokens: Count | None = None, share: str | float = "10%", sizes: int = 5, seeds: int = 2,
+    ratios: Sequence[float] | None = None, style: StyleName | None = None, **axes: Unpack[SearchFields],
+) -> Ladder:  # fmt: skip
+    """Small runs that tell what a large one will reach, planned into the folder `out`:
+    `plan_ladder(pb.Budget(hours=1.5), "h100", data="text", out="ladder").run()`.
+
+    The large run is the best one for the budget on the machine (unless given, this one), with the choices and
+    axes of `solve`; or that of a `target` for the budget or for so many `tokens`. The small ones are `sizes`
+    models of its family, each at some `ratios` of tokens per parameter (unless given, half and one and a half
+    times that of the large run) with so many `seeds`, for at most a `share` of its FLOPs. `run()` trains
+    them, and `fit()` gives the law.
+    """
+    require_packages("plan_ladder", ["tokenizers"], ["train"])
+    from parambudget.ladders.design import LadderRequest
+    from parambudget.ladders.ladder import Ladder
+    from parambudget.ladders.ladder_file import require_free_ladder_folder
+    from parambudget.ladders.ladder_plan import choose_target, design_ladder, parse_share, require_length
+    from parambudget.planning.budget import Budget, Scenario
+    from parambudget.text.dataset import data_for
+
+    fields = _search_fields(_own_search_names(plan_ladder, axes), style=style)
+    model = None if target is None else _whole_function(target)
+    if model is not None and fields:
+        raise ConfigError(f"`{min(fields)}` is for a search, and `target` is a complete model; leave one out")
+    n_tokens, folder, spent = _parse_count(tokens, "tokens"), Path(out), budget or Budget()
+    require_length(spent, model, n_tokens)
+    request = LadderRequest(
+        parse_share(share), sizes, seeds, None if ratios is None else tuple(map(float, ratios))
+    )
+    on = _machine_or_none(machine, spent)
+    require_free_ladder_folder(folder)
+    vocab_size = (
+        model.vocab_size if model is not None else fields.get("vocab_size", FIELDS["vocab_size"].default)
+    )
+    text = data_for(_data_source(data), cast("int", vocab_size))
+    scenario = Scenario(spent, on, unique_tokens=None if n_tokens is not None else text.n_unique_tokens)
+    large = choose_target(scenario, text, model, n_tokens, fields)
+    plan = design_ladder(large, request, on, text, Path(data))
+    plan.write(folder)
+    return Ladder(folder, plan)
+
+
 def _parse_count(given: Count | None, name: str) -> int | None:
     return None if given is None else parse_count(given, name)
 
@@ -511,9 +604,12 @@ def _search_fields(
     given = {name: v for name, v in with_style(style, stated, complete=complete).items() if v is not None}
     if like is None:
         return given
-    from parambudget.search.space import choices_of
+    from parambudget.search.space import MIXER_DIM, choices_of
 
-    return choices_of(as_model(like, {})) | given
+    choices = choices_of(as_model(like, {}))
+    if any(name in block.model_fields for block in MIXERS.values() for name in given):
+        choices.pop(MIXER_DIM, None)
+    return choices | given
 
 
 def _may_be_absent(name: str) -> bool:
@@ -622,7 +718,7 @@ def _hint(verb: Callable[..., object], name: str, known: Iterable[str], otherwis
 
 
 def _scenario(
-    budget: Budget | None, machine: Machine | str | None, law: LossLaw | str | None,
+    budget: Budget | None, machine: Machine | str | None, law: LossLaw | str | PathLike[str] | None,
     unique_tokens: Count | None, step: StepConfig | StepFields | None,
     anchor: MeasuredRun | str | PathLike[str] | None = None,
 ) -> Scenario:  # fmt: skip
@@ -637,7 +733,7 @@ def _scenario(
     elif measured is not None and measured.loss is None:
         raise InputError("the anchor has tokens per second alone, which are of a machine; give `machine` too")
     return Scenario(
-        spent, on, _law_at_its_level(_loss_law(law), measured), _parse_count(unique_tokens, "unique_tokens"),
+        spent, on, _law_at_its_level(law, measured), _parse_count(unique_tokens, "unique_tokens"),
         _step_fields(step, 1 if on is None else on.world_size),
     )  # fmt: skip
 
@@ -662,30 +758,27 @@ def _machine(given: Machine | str | None) -> Machine:
     return machine(given) if given is None or isinstance(given, str) else given
 
 
-def _loss_law(given: LossLaw | str | None) -> LossLaw:
-    from parambudget.scaling.loss import DEFAULT_LAW, loss_law
-
-    if given is None:
-        return DEFAULT_LAW
-    return loss_law(given) if isinstance(given, str) else given
+def _machine_or_none(given: Machine | str | None, budget: Budget) -> Machine | None:
+    """The machine, or this one; None where nobody knows how fast this one is, and nothing depends on it."""
+    needs_speed = budget.hours is not None or budget.dollars is not None
+    try:
+        return _machine(given)
+    except InputError:
+        if given is not None or needs_speed:
+            raise
+        return None
 
 
 def _measured_run(given: MeasuredRun | str | PathLike[str] | None) -> MeasuredRun | None:
-    if given is None:
+    if given is None:  # without one, nothing that reads runs is imported
         return None
-    from parambudget.planning.measured_run import MeasuredRun
-    from parambudget.training.anchor_source import read_measured_run
+    from parambudget.training.anchor_source import measured_run
 
-    if isinstance(given, MeasuredRun):
-        return given
-    if not isinstance(given, str | PathLike):
-        raise ConfigError(
-            f"`anchor` is {short_repr(given)}; give the folder of a run, text such as "
-            "'loss=3.21,tokens=400M,model=gpt2', or a MeasuredRun"
-        )
-
-    return read_measured_run(fspath(given))
+    return measured_run(given)
 
 
-def _law_at_its_level(law: LossLaw, measured: MeasuredRun | None) -> LossLaw:
+def _law_at_its_level(given: LossLaw | str | PathLike[str] | None, measured: MeasuredRun | None) -> LossLaw:
+    from parambudget.scaling.law_file import find_law
+
+    law = find_law(given)
     return law if measured is None else measured.law_at_its_level(law)

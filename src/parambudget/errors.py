@@ -8,7 +8,8 @@
     ├── CheckFailed                  a check ran and failed (`--expect`, `verify`); exit 1
     └── ReportedElsewhere            another process reports the error; this one exits with the same code
 
-The command line catches the root once, prints the message on stderr and exits with `exit_code`.
+The command line catches the root once, prints the message on stderr and exits with `exit_code`. What is no
+error is a note: an `UnsupportedWarning` in Python, a line on stderr on the command line.
 """
 
 import re
@@ -56,6 +57,10 @@ class ReportedElsewhere(ParambudgetError):
     def __init__(self, exit_code: int) -> None:
         super().__init__(f"another process reports why this one exits with {exit_code}")
         self.exit_code = exit_code
+
+
+class UnsupportedWarning(UserWarning):
+    """A model here computes less than what its source names; the count is the same."""
 
 
 def without_advice(error: ParambudgetError) -> str:

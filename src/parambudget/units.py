@@ -171,6 +171,11 @@ def format_bytes(size_bytes: float) -> str:
     return f"{gib(size_bytes):.1f} GiB"
 
 
+def format_exact_bytes(size_bytes: int) -> str:
+    """Memory as a flag takes it, to the byte: 24 * 10**9 is "24GB"."""
+    return f"{size_bytes // 10**9}.{size_bytes % 10**9:09d}".rstrip("0").rstrip(".") + "GB"
+
+
 def format_amount(amount: float) -> str:
     """An estimate in three digits, or in whole numbers from 100 on: "0.35", "3.93", "12,345"."""
     return f"{amount:,.0f}" if amount >= 100 else f"{amount:.3g}"

@@ -7,6 +7,7 @@ from support.strategies import models
 from support.tiny_model import SMALL
 
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import chooses_keys
 from parambudget.arch.layers import layer_kind, layer_kind_counts, peak_layer_candidates
 from parambudget.arch.sizes import with_sizes
 from parambudget.nn.attention import attention_mask
@@ -34,7 +35,8 @@ def test_a_layer_takes_a_mask_where_the_module_gives_it_one(model):
     like = Transformer(model).embed.weight
     for layer in range(model.n_layers):
         mask = attention_mask(model, model.context_length, 0, local=model.is_local(layer), like=like)
-        assert layer_kind(model, layer).needs_mask == (mask is not None)
+        own = chooses_keys(model)  # an indexer makes one
+        assert layer_kind(model, layer).needs_mask == (own or mask is not None)
 
 
 @given(deep)

@@ -4,7 +4,7 @@ import pytest
 
 from parambudget.arch.presets.registry import PRESETS, TABLE, Preset, preset, preset_row
 from parambudget.cost.params import count
-from parambudget.errors import ConfigError
+from parambudget.errors import ConfigError, UnsupportedWarning
 
 
 @pytest.mark.parametrize("row", PRESETS.values(), ids=lambda row: row.name)
@@ -37,6 +37,14 @@ def test_no_row_was_lost_to_another_of_the_same_name():
 def test_a_preset_is_its_model():
     assert preset("gpt2").dim == 768
     assert preset("llama-3-8b") == preset_row("llama-3-8b").model
+
+
+def test_a_preset_whose_publication_computes_more_says_so():
+    assert PRESETS["gpt2"].notes == ()
+    with pytest.warns(UnsupportedWarning, match="phi-3.5-moe: counted exactly, but built without rescal"):
+        assert preset("phi-3.5-moe") == PRESETS["phi-3.5-moe"].model
+    with pytest.warns(UnsupportedWarning, match="gemma-3n-e2b: counted exactly, and not built, because of"):
+        preset("gemma-3n-e2b")
 
 
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", "qwen3_0.6b", "QWEN3-0.6B"])

@@ -10,6 +10,7 @@ import pytest
 from parambudget import cli
 from parambudget._version import __version__
 from parambudget.arch.config import FIELDS
+from parambudget.arch.presets.registry import PRESETS
 from parambudget.cli.main import COMMANDS
 
 OPTION_1 = ["--dim", "896", "--n_layers", "24", "--n_heads", "14", "--head_dim", "64"]
@@ -157,6 +158,13 @@ class TestSolve:
         assert {s["model"]["qk_norm"] for s in found["solutions"]} == {"head"}
         assert {s["model"]["vocab_size"] for s in found["solutions"]} == {151_936}
 
+    @pytest.mark.filterwarnings("default")
+    def test_what_the_model_of_like_computes_beyond_the_fields_is_a_note(self, run):
+        code, out, err = run("solve", "--target", "350M", "--like", "phi-3.5-moe")
+        assert (code, "Checked all" in out) == (0, True)
+        assert err.startswith("parambudget: note: phi-3.5-moe: counted exactly, but built without rescal")
+        assert err.count("\n") == 1
+
     @pytest.mark.parametrize("columns", [80, 160])
     def test_the_table_fits_the_terminal(self, run, monkeypatch, columns):
         monkeypatch.setattr("parambudget.render.terminal.PIPED_WIDTH", columns)
@@ -184,6 +192,26 @@ class TestOthers:
         code, out, _ = run("verify", current)
         counted = "218 tensors, 454,166,528 parameters"
         assert (code, out) == (0, f"verified: {counted}; the built model matches the count\n")
+
+    def test_verify_holds_what_is_not_built_against_its_class(self, run, tmp_path, monkeypatch):
+        code, out, _ = run("verify", "gemma-3n-e2b")
+        assert (code, out.startswith("counted and not built: 4,435,182,688 parameters, as many as")) == (
+            0,
+            True,
+        )
+        config = {
+            "model_type": "jetmoe", "num_hidden_layers": 2, "hidden_size": 64, "num_key_value_heads": 2,
+            "kv_channels": 16, "intermediate_size": 48, "num_local_experts": 4, "vocab_size": 100,
+        }  # fmt: skip
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        code, out, _ = run("verify", str(tmp_path / "config.json"))
+        assert (code, "as many as the class JetMoeForCausalLM of transformers" in out) == (0, True)
+        monkeypatch.setattr("parambudget.cost.params.total", lambda _: 5)
+        code, out, err = run("verify", str(tmp_path / "config.json"))
+        assert (code, out) == (1, "")
+        assert "the count differs from the class JetMoeForCausalLM" in err
+        assert "total: the table has 5, the class has 122,688" in err
+        assert run("verify", "gemma-3n-e2b", "--dim", "64")[0] == 2
 
     def test_verify_names_the_difference_and_exits_1(self, run, current, monkeypatch):
         from parambudget.nn import verify as witness
@@ -215,7 +243,8 @@ class TestOthers:
     def test_no_preset_of_that_name_ends_in_one_line(self, run):
         code, out, err = run("presets", "no", "such")
         assert (code, out) == (2, "")
-        assert "no preset has 'no such' in its name or source; run `parambudget presets` for all 150" in err
+        advice = f"run `parambudget presets` for all {len(PRESETS)}"
+        assert f"no preset has 'no such' in its name or source; {advice}" in err
 
     def test_version_is_printed(self, run):
         assert run("--version")[:2] == (0, f"{__version__}\n")
@@ -282,7 +311,7 @@ WRONG = {
     ),
     "unknown choice": (
         "count --dim 64 --n-layers 2 --position relative",
-        "'rotary', 'learned', 'alibi', 'none'",
+        "'rotary', 'learned', 'sinusoidal', 'alibi', 'none'",
     ),
     "unknown flag": ("count --dims 64", "--dim"),
     "unknown command": ("slove --target 350M", "Did you mean 'solve'"),

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import pytest
 
@@ -171,12 +172,28 @@ class TestTheLineOfSolve:
     def test_it_is_not_there_where_a_model_is_resized(self, run):
         assert "--style" not in run("solve", "--target", "100M", "--from", "gpt2")[1]
 
-    def test_a_gain_is_printed_with_its_setting_and_date(self, run, monkeypatch):
-        gain = MeasuredGain(0.0312, "10M body, 2 seeds", date(2026, 11, 30))
-        styles = {**STYLES, "modern": replace(STYLES["modern"], gain=gain)}
+    def test_the_gains_are_printed_with_their_setting_and_date(self, run, monkeypatch):
+        gains = (
+            MeasuredGain(0.0312, "10M body, 2 seeds", date(2026, 11, 30)),
+            MeasuredGain(-0.2, "1B body, 1 seed", date(2026, 12, 1)),
+        )
+        styles = {**STYLES, "modern": replace(STYLES["modern"], gains=gains)}
         monkeypatch.setattr(solutions, "STYLES", styles)
         words = " ".join(run(*self.SEARCH)[1].split())
         assert (
-            "; it ended 0.031 nats lower at the same tokens (10M body, 2 seeds; measured on 2026-11-30, see "
-            "docs/training.md) To repeat this search: "
+            "after as many tokens it ended 0.031 nats lower (10M body, 2 seeds) and -0.200 nats lower (1B "
+            "body, 1 seed): measured on 2026-12-01, see docs/recipe.md To repeat this search: "
         ) in words
+
+    def test_the_gains_are_those_of_the_recorded_runs(self):
+        """Mean of the pairs of seeds, from the file that benchmarks/recipe.py writes."""
+        file = Path(__file__).parents[2] / "benchmarks/recipe_runs/results.jsonl"
+        lines = map(json.loads, file.read_text().splitlines())  # the last one of a run counts
+        rows = {(row["size"], row["arm"], row["seed"]): row["val_loss"] for row in lines}
+        for gain, (size, n_seeds) in zip(STYLES["modern"].gains, [("1M", 5), ("10M short", 2)], strict=True):
+            pairs = [
+                rows[size, "default", seed] - rows[size, "default, modern", seed]
+                for seed in range(1, n_seeds + 1)
+            ]
+            assert gain.nats == pytest.approx(sum(pairs) / n_seeds, abs=5e-4)
+            assert f"{n_seeds} seeds" in gain.setting

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from support.outcomes import without_status
 from support.training_data import small_config, small_model, write_text
 
@@ -18,6 +19,7 @@ from parambudget._documents import write_with_seal
 from parambudget._files import sha256_of_file
 from parambudget.cli._options import arguments_as_flags
 from parambudget.cli.main import main
+from parambudget.cli.schema import command_schema
 from parambudget.errors import ConfigError, InputError
 from parambudget.text.tokenizer import train_bpe
 from parambudget.training.checkpoint import files
@@ -174,15 +176,16 @@ def test_a_run_of_a_version_without_these_settings_is_trained_as_it_was(here, pa
     assert found["momentum"] == 0.9
 
 
-@pytest.mark.parametrize(("steps", "tenth"), [("60", 6), ("2", 1)])
-def test_another_length_chooses_again_what_no_person_gave(here, parambudget, steps, tenth):
+@pytest.mark.parametrize(("steps", "tenth", "fiftieth"), [("60", 6, 2), ("2", 1, 1)])
+def test_another_length_chooses_again_what_no_person_gave(here, parambudget, steps, tenth, fiftieth):
     flags = ["--steps", "30", *SETTINGS[2:], "--save-every", "2", "--learning-rate"]
     parambudget("train", "config.json", "--data", "text", "--out", "one", *flags, "0.002")
-    assert settings_of(here / "one")["momentum_warmup_steps"] == 30
+    first = settings_of(here / "one")
+    assert (first["warmup_steps"], first["eval_every"]) == (1, 3)
     again = ["train", "one/config.json", "--out", "two", "--steps", steps, "--device", "cpu"]
     assert parambudget(*again)[::2] == (0, "")
     found = settings_of(here / "two")
-    assert (found["momentum_warmup_steps"], found["eval_every"]) == (int(steps), tenth)
+    assert (found["warmup_steps"], found["eval_every"]) == (fiftieth, tenth)
     assert (found["batch_size"], found["save_every"], found["learning_rate"]) == (2, 2, 0.002)
 
 
@@ -548,3 +551,34 @@ def test_a_model_with_experts_and_latents_is_trained_sampled_from_and_trained_on
     code, out, _ = parambudget("train", *again)
     assert code == 0
     assert "step 3/3  loss" in out
+
+
+def test_a_forecast_needs_no_value_and_stands_in_the_lines_and_in_the_json(parambudget):
+    command = ["train", "config.json", "--data", "text", "--out", "run", *SETTINGS[2:]]
+    length = ["--steps", "30", "--eval-every", "3"]
+    code, out, err = parambudget(*command, "--forecast", *length)
+    assert (code, without_status(err)) == (0, "")
+    lines = [line for line in out.splitlines() if line.startswith("step ")]
+    assert re.search(r"  ends at \d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\)", lines[-2])
+    assert "ends at" not in lines[0] + lines[-1]
+    halfway = re.compile(r"forecast +halfway \S+ \(\S+ to \S+\): off by [+-]\S+ %, \S+ is (in|out)side")
+    assert halfway.search(out)
+    code, out, err = parambudget("runs", "show", "run")
+    assert halfway.search(out)
+    document = json.loads(parambudget("runs", "show", "run", "--json")[1])
+    Draft202012Validator(command_schema("runs show")).validate(document)
+    forecast = document["forecast"]
+    assert forecast["planned"] is forecast["in_planned"] is forecast["law"] is None
+    assert forecast["in_halfway"] == (
+        forecast["halfway"]["low"] <= document["val_loss"] <= forecast["halfway"]["high"]
+    )
+    code, out, _ = parambudget(*command, "--steps", "32", "--resume", "--json", "--forecast")
+    Draft202012Validator(command_schema("train")).validate(json.loads(out))
+    for wrong, problem in (
+        ([*command, "--forecast", "config.json", "--steps", "2"], "config.json"),
+        (["train", "--forecast", "config.json"], "config.json is taken as the law of --forecast"),
+    ):
+        code, out, err = parambudget(*wrong)
+        assert (code, out) == (2, "")
+        assert problem in err
+        assert err.count("\n") == 1

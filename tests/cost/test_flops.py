@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.flops_oracle import hardware_flops_per_token, sequence_flops
+from support.flops_oracle import hardware_flops_per_token, indexer_flops, sequence_flops
 from support.strategies import models
 from support.tiny_model import SMALL, built, random_tokens
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -37,6 +37,14 @@ def zeros(model):
     return model.n_layers * model.n_heads * (2 * max(qk, v) - qk - v)
 
 
+def left_out(model, n_tokens):
+    """Multiply-adds per query of pairs that an indexer leaves out and the module masks."""
+    if model.indexer is None:
+        return 0
+    width = model.n_layers * model.n_heads * (model.head_dim + model.mla.v_head_dim)
+    return width * max(n_tokens - model.indexer.index_top_k, 0)
+
+
 @some
 @given(models())
 def test_training_costs_the_flops_that_the_table_says(model):
@@ -45,6 +53,7 @@ def test_training_costs_the_flops_that_the_table_says(model):
     with sdpa_kernel(SDPBackend.MATH), counted() as counter:
         module(tokens).sum().backward()
     of_one = flops_per_token(seeing_all(model)) + 6 * zeros(model) * tokens.shape[1]
+    of_one += 6 * left_out(model, tokens.shape[1])
     assert counter.get_total_flops() == of_one * tokens.numel()
 
 
@@ -64,6 +73,7 @@ def test_a_forward_pass_of_any_length_costs_the_flops_that_the_table_says(model)
         built(model)(tokens)
     n = tokens.shape[1]
     of_one = sequence_flops(seeing_all(model), n_tokens=n) + 2 * zeros(model) * n * n
+    of_one += 2 * left_out(model, n) * n
     assert counter.get_total_flops() == len(tokens) * of_one
 
 
@@ -109,11 +119,10 @@ def test_causal_counting_halves_the_scores_and_nothing_else():
 
 @given(models(), st.sampled_from(["full", "causal"]))
 def test_a_token_costs_a_sequences_share(model, convention):
-    whole, of_one = (
-        flops.PASSES * sequence_flops(model, convention),
-        flops_per_token(model, convention),
-    )
-    if model.window is None or convention == "full":
+    # An indexer runs forward only.
+    whole = flops.PASSES * sequence_flops(model, convention) - 2 * indexer_flops(model, convention)
+    of_one = flops_per_token(model, convention)
+    if (model.window is None and model.indexer is None) or convention == "full":
         assert of_one * model.context_length == whole
         assert isinstance(of_one, int)
     else:

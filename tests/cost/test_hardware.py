@@ -47,7 +47,7 @@ from parambudget.errors import InputError
 def test_a_device_is_found_by_the_name_that_torch_gives_it(device_name, name, teraflops):
     found = find_accelerator(device_name)
     assert found is not None
-    assert (found.name, int(found.bf16_flops / 1e12)) == (name, teraflops)
+    assert (found.name, int(found.peak_flops / 1e12)) == (name, teraflops)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_geforce_peaks_are_those_with_32_bit_accumulation():
         "rtx-5080": (10_752, 2.617e9),
     }
     for name, (cores, clock) in cores_and_clock.items():
-        assert ACCELERATORS[name].bf16_flops == pytest.approx(4 * cores * clock, rel=0.005), name
+        assert ACCELERATORS[name].peak_flops == pytest.approx(4 * cores * clock, rel=0.005), name
 
 
 def test_what_is_older_than_bfloat16_has_its_float16_peak_and_says_so():
@@ -108,7 +108,7 @@ def test_the_h100_has_the_bytes_that_its_driver_reports():
 def test_no_row_has_the_sparse_figure():
     """A byte of bandwidth goes with 70 to 420 dense FLOPs on all of these; sparse ones are twice that."""
     for row in ACCELERATORS.values():
-        assert 70 < row.bf16_flops / row.bandwidth_bytes < 420, row.name
+        assert 70 < row.peak_flops / row.bandwidth_bytes < 420, row.name
 
 
 @pytest.mark.parametrize(

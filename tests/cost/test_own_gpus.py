@@ -27,7 +27,7 @@ def gpus_toml(tmp_path, monkeypatch):
 
 def test_three_figures_are_a_gpu():
     gpu = describe_gpu("my card", "24GB", 82, "1008GB/s")
-    assert (gpu.name, gpu.memory_bytes, gpu.bf16_flops) == ("my card", 24 * 10**9, 82e12)
+    assert (gpu.name, gpu.memory_bytes, gpu.peak_flops) == ("my card", 24 * 10**9, 82e12)
     assert (gpu.bandwidth_bytes, gpu.link_bytes, gpu.source) == (1008e9, ASSUMED_LINK_BYTES, "given")
     assert (gpu.read_on, gpu.board_watts) == (None, None)
 
@@ -74,7 +74,7 @@ def test_a_row_is_a_gpu_with_link_and_power_where_they_are_given(gpus_toml):
         '["NVIDIA H20"]\nmemory = "96GB"\ntflops = 148\nbandwidth = "4TB/s"\n'
     )
     mine, h20 = find_own_gpu("frankenstein 4"), find_own_gpu("h20")
-    assert (mine.name, mine.memory_bytes, mine.bf16_flops) == ("Frankenstein-4", 48 * 2**30, 91.5e12)
+    assert (mine.name, mine.memory_bytes, mine.peak_flops) == ("Frankenstein-4", 48 * 2**30, 91.5e12)
     assert (mine.link_bytes, mine.board_watts, mine.board_watts_source) == (12.5e9, 350, "given")
     assert (h20.device_names, h20.link_bytes, h20.board_watts) == (("NVIDIA H20",), ASSUMED_LINK_BYTES, None)
     assert read_own_gpus().problems == {}

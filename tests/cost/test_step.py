@@ -12,6 +12,7 @@ from parambudget.cost.step import (
     ON_CPU,
     SETTINGS,
     STEP_FIELDS,
+    Sharding,
     StepConfig,
     accumulation_steps,
     micro_batch_size,
@@ -27,8 +28,55 @@ def test_what_a_person_can_decide_are_fields_of_a_step():
 
 
 def test_where_an_update_is_executed_is_not_a_setting_of_a_run():
-    assert StepConfig.model_fields.keys() - SETTINGS.keys() == {"shard", "world_size", "backend", "overhead"}
+    executed = {"shard", "shard_degree", "world_size", "backend", "overhead"}
+    assert StepConfig.model_fields.keys() - SETTINGS.keys() == executed
     assert step_of(4, 8, world_size=2, shard=True).model_dump() == step_of(4, 8).model_dump()
+
+
+def test_shards_and_replicas_make_up_all_processes():
+    whole, shared, within = (
+        step_of(4, 8, world_size=8, **sharding)
+        for sharding in ({}, {"shard": True}, {"shard": True, "shard_degree": 2})
+    )
+    assert [(step.n_shards, step.n_replicas) for step in (whole, shared, within)] == [(1, 8), (8, 1), (2, 4)]
+    assert [step.n_sharing_muon for step in (whole, shared, within)] == [8, 8, 2]
+    assert step_of(4, 8, world_size=8, shard=True, shard_degree=8).n_replicas == 1
+
+
+def test_who_gives_a_shard_degree_wants_shards():
+    assert read_step_fields({"shard_degree": 4}, world_size=8) == {"shard": True, "shard_degree": 4}
+    assert Sharding.given_by(None, 4) == Sharding(True, 4)
+    assert Sharding.given_by(False, 4) == Sharding(False, 4)
+    assert Sharding.given_by(None, None) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "world_size", "message"),
+    [
+        (
+            {"shard_degree": 3},
+            8,
+            "shard_degree=3 does not divide 8 processes into equal groups of at least 2; use 2 or 4 or 8",
+        ),
+        ({"shard_degree": 1}, 8, "shard_degree=1 does not divide"),
+        ({"shard": True}, 1, "shard=True divides a model among processes, and world_size=1"),
+        (
+            {"shard_degree": 4},
+            1,
+            "`shard_degree=4` divides a model among processes, and there is one; use several `gpus`",
+        ),
+        (
+            {"shard_degree": 2, "shard": False},
+            8,
+            "`shard_degree=2` needs `shard=True`; leave one of them out",
+        ),
+    ],
+)
+def test_a_shard_degree_that_cannot_be_is_a_line(given, world_size, message):
+    with pytest.raises(ConfigError) as error:
+        read_step_fields(given, world_size=world_size)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
 
 
 def test_a_training_config_holds_a_step_and_its_json_is_flat():

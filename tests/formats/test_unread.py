@@ -162,7 +162,7 @@ def test_counting_goes_on_where_the_function_cannot_be_expressed(bidirectional):
     assert (
         load(bidirectional, {}).notes[0].startswith("counted exactly, but built without attention to later")
     )
-    with pytest.warns(UserWarning, match="counted exactly, but without attention to later tokens"):
+    with pytest.warns(UserWarning, match="counted exactly, but built without attention to later tokens"):
         assert pb.count(bidirectional).total == 124_439_808
 
 

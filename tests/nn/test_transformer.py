@@ -20,7 +20,8 @@ def loss_of(module: Transformer, *, checkpoint: bool = False) -> torch.Tensor:
 
 
 def gradients(module: Transformer) -> dict[str, torch.Tensor]:
-    return {name: parameter.grad for name, parameter in module.named_parameters()}
+    trained = ((name, each) for name, each in module.named_parameters() if each.requires_grad)
+    return {name: parameter.grad for name, parameter in trained}
 
 
 @some

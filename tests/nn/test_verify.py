@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import sympy
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.strategies import models
+from support.strategies import hybrids, models
 from torch import nn
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.sizes import sizes_of, with_sizes
-from parambudget.arch.tensors import COMPONENTS, tensors
+from parambudget.arch.table import COMPONENTS
+from parambudget.arch.tensors import tensors
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active, body, count, total
 from parambudget.errors import CheckFailed
@@ -32,25 +33,35 @@ SMALL = ModelConfig(
 )  # fmt: skip
 
 
+def counted_tensors(model):
+    """The parameters of the module, and the corrections of its routers where the classes count them."""
+    module = Transformer(model, device="meta")
+    yield from module.named_parameters()
+    if model.moe and model.moe.correction_counted:
+        yield from ((name, one) for name, one in module.named_buffers() if name.endswith(".correction"))
+
+
 @hundreds
-@given(models())
+@given(models(rare=True) | hybrids())
 def test_every_tensor_of_the_built_model_is_in_the_table(model):
     built = Counter(
-        (re.sub(r"\.\d+\.", ".*.", name), tuple(parameter.shape))
-        for name, parameter in Transformer(model, device="meta").named_parameters()
+        (re.sub(r"\.\d+\.", ".*.", name), tuple(tensor.shape)) for name, tensor in counted_tensors(model)
     )
-    rows = [row for row in tensors(model) if row.shared_with is None and row.copies]
-    assert built == {(row.name, row.shape): row.copies for row in rows}
+    expected = Counter()
+    for row in tensors(model):
+        if row.shared_with is None:
+            expected[row.name, row.shape] += row.copies
+    assert built == +expected
 
 
 @a_hundred
-@given(models())
+@given(models(rare=True) | hybrids())
 def test_the_count_is_the_number_of_parameters_of_the_built_model(model):
-    assert sum(p.numel() for p in Transformer(model, device="meta").parameters()) == count(model).total
+    assert sum(tensor.numel() for _, tensor in counted_tensors(model)) == count(model).total
 
 
 @hundreds
-@given(models())
+@given(models(rare=True) | hybrids())
 def test_verify_finds_no_difference_in_any_architecture(model):
     assert verify(model).differences == ()
 
@@ -180,8 +191,15 @@ def test_a_count_over_arrays_is_the_count_of_every_element(model, data, reading)
     assert at_once.tolist() == one_by_one
 
 
+LEADING = SMALL.replace(
+    window=4, window_pattern=("local", "global"), n_experts=4, n_experts_per_token=2,
+    expert_intermediate_size=16, n_first_dense=2,
+)  # fmt: skip
+
+
 @a_hundred
-@given(models())
+@given(models(rare=True) | hybrids())
+@example(LEADING)
 def test_the_formula_with_numbers_put_in_is_the_count_of_every_component(model):
     symbols = {name: sympy.Symbol(name) for name in sizes_of(model)}
     numbers = {symbol: sizes_of(model)[name] for name, symbol in symbols.items()}
@@ -189,7 +207,7 @@ def test_the_formula_with_numbers_put_in_is_the_count_of_every_component(model):
     for row in tensors(with_sizes(model, **symbols)):
         formulas[row.component] += row.parameters
     counted = count(model).by_component
-    assert {name: formula.subs(numbers) for name, formula in formulas.items()} == counted
+    assert {name: formula.subs(numbers) for name, formula in formulas.items()} == {"mixer": 0} | counted
 
 
 @hundreds

@@ -1,5 +1,6 @@
 """What a query sees and how positions enter: windows, ALiBi, layers without positions, sinks, soft caps."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -8,8 +9,9 @@ from support.published_counts import PUBLISHED
 from support.tiny_model import SMALL, built, random_tokens
 
 import parambudget as pb
-from parambudget.arch.dims import pattern_at, pattern_count
+from parambudget.arch.dims import pattern_at
 from parambudget.arch.layers import AttentionKind, attention_kinds
+from parambudget.arch.sizes import with_sizes
 from parambudget.errors import ConfigError
 from parambudget.nn.attention import alibi_bias, visible_keys
 
@@ -17,11 +19,25 @@ CPU = torch.device("cpu")
 GEMMA_3 = dict(window=512, window_pattern=(*["local"] * 5, "global"))
 
 
-@given(st.lists(st.sampled_from("ab"), min_size=1), st.integers(0, 100))
-def test_layers_of_a_word_are_those_that_the_pattern_gives_it(pattern: list[str], n_layers: int):
-    words = [pattern_at(pattern, layer) for layer in range(n_layers)]
-    assert pattern_count(pattern, "a", n_layers) == words.count("a")
-    assert words == (pattern * (n_layers + 1))[:n_layers]
+@given(
+    st.lists(st.sampled_from(("local", "global")), min_size=1, max_size=7),
+    st.lists(st.sampled_from(("dense", "experts")), min_size=1, max_size=5), st.integers(0, 9),
+)  # fmt: skip
+def test_layers_of_a_kind_are_those_that_the_patterns_give_it(windows, experts, n_first_dense):
+    depths = np.arange(1, 60)
+    model = pb.model(
+        dim=64, n_layers=60, window=4, window_pattern=windows, n_experts=2, n_experts_per_token=1,
+        n_first_dense=n_first_dense, moe_pattern=[*experts, "experts"],
+    )  # fmt: skip
+    counted = with_sizes(model, n_layers=depths)
+    local, sparse = (
+        np.array([[has(layer) for layer in range(60)]] * 59) & (np.arange(60) < depths[:, None])
+        for has in (model.is_local, model.has_experts)
+    )
+    assert np.array_equal(np.broadcast_to(counted.n_local_layers, 59), local.sum(1))
+    assert np.array_equal(np.broadcast_to(counted.n_moe_layers, 59), sparse.sum(1))
+    words = [pattern_at(windows, layer) for layer in range(60)]
+    assert words == (windows * 60)[:60]
 
 
 def test_gemma_3_has_four_global_layers_of_26():
@@ -173,7 +189,7 @@ def test_logits_are_scaled_before_they_are_capped():
         ({"rope_theta_local": 1e4}, "rope_theta_local is for rotary positions in local layers, and there "),
         ({"rotary_pattern": ["none"]}, "rotary_pattern has no rotary layer; set position='none' instead"),
         ({"rotary_pattern": ["none", "rotary"], "position": "alibi"}, "rotary_pattern=none,rotary needs pos"),
-        ({"position_offset": 2}, "position_offset=2 needs position='learned', not 'rotary'"),
+        ({"position_offset": 2}, "position_offset=2 needs position='learned' or 'sinusoidal', not 'rotary'"),
         ({"embedding_dim": 256}, "embedding_dim=256 equals dim, so nothing is projected; leave it out"),
         ({"ffn_clamp": 7.0, "gated": False}, "ffn_clamp clamps the gate, and gated=false has none; leave "),
         ({"qk_norm_bias": True, "qk_norm": "head"}, "qk_norm_bias=true needs a qk_norm with norm='layern"),

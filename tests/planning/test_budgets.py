@@ -53,6 +53,10 @@ GPUS = [
     Asked(hours=24.0, gpu="h100", gpus=gpus, price=2, axes=(("dim", "1024:4096:512"),))
     for gpus in (1, 8, 64, 512)
 ]
+SHORT = [
+    Asked(hours=3.0, gpu="h100", gpus=gpus, price=2, axes=(("dim", "1024:4096:512"),))
+    for gpus in (8, 64, 512)
+]
 DOLLARS = [Asked(dollars=dollars, gpu="a100") for dollars in (1, 10, 100, 10_000)]
 MEMORY = [Asked(hours=2.0, gpu="h100", memory=memory) for memory in ("6GB", "12GB", "24GB")]
 SIZES_OF_MEMORY = [Asked(memory=memory) for memory in ("2GB", "8GB", "32GB")]
@@ -71,7 +75,7 @@ EXPERTS = [
         axes=(("n_experts", 8), ("n_experts_per_token", 2), ("dim", "512:1024:256")),
     ),
 ]  # fmt: skip
-EVERY = [*FLOPS, *HOURS, *GPUS, *DOLLARS, *MEMORY, *SIZES_OF_MEMORY, *OTHERS, *EXPERTS]
+EVERY = [*FLOPS, *HOURS, *GPUS, *SHORT, *DOLLARS, *MEMORY, *SIZES_OF_MEMORY, *OTHERS, *EXPERTS]
 OF_A_RUN = [asked for asked in EVERY if asked not in SIZES_OF_MEMORY]
 ON_A_MACHINE = [asked for asked in EVERY if asked.gpu is not None]
 
@@ -126,8 +130,11 @@ def test_no_shape_is_absurd(asked: Asked):
     assert 0.5 <= model.n_heads * model.head_dim / model.dim <= 2.5
 
 
-@pytest.mark.parametrize("sequence", [FLOPS, HOURS, GPUS, DOLLARS, MEMORY, SIZES_OF_MEMORY],
-                         ids=["flops", "hours", "gpus", "dollars", "memory", "memory alone"])  # fmt: skip
+@pytest.mark.parametrize(
+    "sequence",
+    [FLOPS, HOURS, GPUS, SHORT, DOLLARS, MEMORY, SIZES_OF_MEMORY],
+    ids=["flops", "hours", "gpus", "gpus for 3 hours", "dollars", "memory", "memory alone"],
+)
 def test_more_of_a_budget_is_for_larger_models(sequence: list[Asked]):
     sizes = [answer(asked)[0].total for asked in sequence]
     assert sizes == sorted(sizes)

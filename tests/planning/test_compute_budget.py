@@ -326,7 +326,7 @@ def test_the_sizes_searched_follow_from_the_budget():
 def test_a_plan_is_told_of_a_better_size_for_its_hours():
     model = pb.solve("1.5B", tied=True)[0].model
     goal = Goal(hours=1.0)
-    better = better_size(H100, goal, [plan_run(model, H100, goal)])
+    better = better_size(H100, goal, [plan_run(model, H100, goal)], {})
     assert better is not None
     assert better.counted < 10**9
     assert better.model.tied

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 import parambudget as pb
@@ -5,7 +7,7 @@ from parambudget.cost.hardware import find_accelerator
 from parambudget.cost.own_gpus import own_gpus_file
 from parambudget.errors import InputError
 from parambudget.planning import machine as machine_module
-from parambudget.planning.machine import machine_for
+from parambudget.planning.machine import machine_for, machine_keywords
 from parambudget.render.plan import train_command
 
 
@@ -28,12 +30,14 @@ def test_beyond_a_node_the_network_is_the_slowest_link():
     wide = machine_for("h100", gpus=16, gpus_per_node=16)
     assert [m.n_nodes for m in (one, two, wide)] == [1, 2, 1]
     assert two.name == "16 x h100-sxm in 2 nodes"
-    assert two.profile.link_bytes < one.profile.link_bytes == wide.profile.link_bytes
-    # Eight ports of 400 Gb/s, of which three quarters are reached.
-    assert two.profile.link_bytes == 0.75 * 8 * 50e9
-    assert machine_for("a100", gpus=16).profile.link_bytes == 0.75 * 8 * 25e9
+    assert two.profile.ring_bytes(16) < one.profile.ring_bytes(8) == wide.profile.ring_bytes(16)
+    # Eight ports of 400 Gb/s, of which three quarters are reached; within a node its link is.
+    assert two.profile.ring_bytes(16) == 0.75 * 8 * 50e9
+    assert two.profile.ring_bytes(8) == one.profile.link_bytes
+    assert machine_for("a100", gpus=16).profile.ring_bytes(16) == 0.75 * 8 * 25e9
     # A PCIe link is slower than the network: it stays the bottleneck.
-    assert machine_for("4090", gpus=16).profile == machine_for("4090", gpus=8).profile
+    assert machine_for("4090", gpus=16).profile.ring_bytes(16) == machine_for("4090").profile.link_bytes
+    assert two.with_gpus(8).profile == one.profile
 
 
 def test_bits_and_bytes_of_a_network_are_told_apart():
@@ -172,3 +176,27 @@ def test_nothing_that_the_trainer_refuses_is_suggested():
     plan = pb.plan("llama-3.2-1b", "rtx-3060", batch_size=2, shard=False)
     assert not plan.fits
     assert not any("v100" in line or "t4" in line for line in plan.suggestions)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"gpu": "h100"},
+        {"gpu": "a100", "gpus": 16},
+        {"gpu": "h100", "gpus": 64, "network": "200Gb/s", "stack": "torchtitan"},
+        {"gpu": "h100", "gpus": 8, "gpus_per_node": 4, "grid_intensity": 30, "dollars_per_hour": 2.5},
+        {"gpu": "4090", "mfu": 0.35},
+        {"gpu": "my card", "gpu_memory": "24GiB", "gpu_tflops": 82.6, "gpu_bandwidth": "1008GB/s"},
+        {"gpu_memory": "24GB", "gpu_tflops": 82, "gpu_bandwidth": "1Tb/s", "stack": "eager", "gpus": 2},
+    ],
+)
+def test_the_arguments_of_a_machine_make_it_again(asked):
+    machine = machine_for(**asked)
+    assert machine_for(**machine_keywords(machine)) == machine
+    assert machine_keywords(machine.with_memory(10**9)) == machine_keywords(machine)
+
+
+def test_a_machine_at_other_speeds_has_no_arguments():
+    h100 = machine_for("h100")
+    slower = replace(h100, profile=replace(h100.profile, matmul_flops=1e14))
+    assert machine_keywords(slower) is None

@@ -63,6 +63,32 @@ def test_what_is_not_given_is_chosen_and_named():
     assert two.chosen == ("optimizer", "gradient_checkpointing", "loss_chunks", "shard")
 
 
+def test_a_plan_for_many_nodes_replicates_shards_between_them_where_that_is_the_fastest():
+    machine = machine_for("h100", gpus=256)
+    chosen, among_all, copied = (
+        pb.plan("llama-3-8b", machine, hours=24, **sharding)
+        for sharding in ({}, {"shard": True}, {"shard": False})
+    )
+    assert (chosen.step.n_shards, chosen.step.n_replicas) == (8, 32)
+    assert {"shard", "shard_degree"} <= {*chosen.chosen}
+    assert "shard_degree" not in among_all.chosen
+    assert among_all.memory.peak_bytes < chosen.memory.peak_bytes < copied.memory.peak_bytes
+    rates = [plan.speed.tokens_per_second.expected for plan in (chosen, among_all, copied)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 1.01 * rates[1]
+
+
+def test_an_update_that_is_small_for_so_many_gpus_is_said():
+    few, many = (pb.plan("llama-3-8b", machine_for("h100", gpus=gpus), hours=3) for gpus in (8, 1024))
+    (said,) = [warning for warning in many.warnings if "do not shrink with the batch" in warning]
+    seconds = many.speed.seconds
+    share = (seconds["optimizer"] + seconds["communication"]) / sum(seconds.values())
+    assert said.startswith(f"{share:.0%} of the time")
+    assert f"tokens leave {many.step.batch_size} sequence" in said
+    assert "to each of 1024 GPUs" in said
+    assert not any("do not shrink with the batch" in warning for warning in few.warnings)
+
+
 def test_the_largest_micro_batch_fits_and_one_more_does_not():
     plan = planned(given=GIVEN | {"gradient_checkpointing": False, "loss_chunks": 1})
     most = plan.largest_batch_size

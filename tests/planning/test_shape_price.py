@@ -1,9 +1,13 @@
 """The price of a shape: nothing for the usual one, more for wider than for deeper ones, and only a rank."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from support.finished_ladder import write_finished_ladder
 
 import parambudget as pb
+from parambudget.ladders.ladder import Ladder
 from parambudget.planning.shape_price import DEEP_PRICE, WIDE_PRICE, ranked_loss, shape_worth
 from parambudget.scaling.loss import DEFAULT_LAW, expected_loss, law_parameters
 from parambudget.search.score import usual_aspect
@@ -59,3 +63,13 @@ def test_a_rank_is_the_loss_of_the_parameters_that_a_shape_is_worth():
     less = expected_loss(DEFAULT_LAW, law_parameters(shape) * shape_worth(shape), 1e9)
     assert ranked_loss(shape, DEFAULT_LAW, 1e9, None) == less
     assert less > expected_loss(DEFAULT_LAW, law_parameters(shape), 1e9)
+
+
+def test_under_a_fitted_law_the_usual_share_of_the_embedding_is_that_of_its_vocabulary(tmp_path):
+    law = Ladder(write_finished_ladder(tmp_path / "ladder")).fit().law
+    shape = model(4, 1024, vocab_size=law.fit.vocab_size)
+    usual = shape_worth(shape, law) / shape_worth(shape)
+    counted = float(law_parameters(shape))
+    shares = [vocabulary * 0.640 * counted**0.382 / counted for vocabulary in (32_000, law.fit.vocab_size)]
+    assert usual == pytest.approx((1 - 0.3 * shares[0]) / (1 - 0.3 * shares[1]))
+    assert ranked_loss(shape, law, 1e9, None) > ranked_loss(shape, replace(law, fit=None), 1e9, None)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
-from math import exp
+from math import exp, log
 
 import numpy as np
 import pytest
@@ -12,14 +12,17 @@ import parambudget as pb
 from parambudget.arch.sizes import with_sizes
 from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.speed.roofline import tokens_per_second
+from parambudget.cost.step import Sharding
 from parambudget.errors import InputError
 from parambudget.planning.machine import Machine, machine_for
 from parambudget.planning.step_search import (
     MAX_MICRO_TOKENS,
     NOTHING_FITS,
     WORTH_MEMORY,
+    _fastest_first,
     choose_fastest,
     fastest_step,
+    machine_step_candidates,
     step_candidates,
 )
 
@@ -43,6 +46,37 @@ def test_several_gpus_share_the_sequences_evenly():
     found = step_candidates(1024, 512, world_size=8)
     assert all(work.gradient_accumulation_steps % 8 == 0 for work in found)
     assert {work.shard for work in found} == {False, True}
+
+
+def test_on_several_nodes_shards_may_stay_within_each():
+    found = step_candidates(1024, 512, world_size=16, gpus_per_node=4)
+    assert {work.sharding for work in found} == {Sharding(False), Sharding(True), Sharding(True, 4)}
+    assert [work.n_shards for work in found] == sorted((work.n_shards for work in found), reverse=True)
+    given = step_candidates(1024, 512, {"shard": True}, world_size=16, gpus_per_node=4)
+    assert {work.sharding for work in given} == {Sharding(True)}
+    given = step_candidates(1024, 512, {"shard": True, "shard_degree": 2}, world_size=16, gpus_per_node=4)
+    assert {work.sharding for work in given} == {Sharding(True, 2)}
+    one_each = step_candidates(1024, 512, world_size=16, gpus_per_node=1)
+    assert {work.sharding for work in one_each} == {Sharding(False), Sharding(True)}
+
+
+@pytest.mark.parametrize("machine", [H100, machine_for("h100", gpus=16), machine_for("4090", gpus=2)])
+def test_the_order_of_ways_is_that_of_their_speeds(machine):
+    """Although those that recompute are timed only when the order has come to those that do not."""
+    candidates = machine_step_candidates(1024, 64, machine)
+    levels = [
+        round(log(float(tokens_per_second(MODEL, step, machine.profile))) / WORTH_MEMORY)
+        for step in candidates
+    ]
+    found = list(_fastest_first(MODEL, candidates, machine))
+    expected = sorted(
+        range(len(candidates)), key=lambda i: (-levels[i], float(peak_bytes(MODEL, candidates[i])))
+    )
+    assert sorted(found) == list(range(len(candidates)))
+    assert [levels[i] for i in found] == [levels[i] for i in expected]
+    assert [peak_bytes(MODEL, candidates[i]) for i in found] == [
+        peak_bytes(MODEL, candidates[i]) for i in expected
+    ]
 
 
 def test_within_a_budget_of_activations_no_block_is_recomputed():

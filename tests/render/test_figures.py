@@ -1,10 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.image import imread
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
 
 import parambudget as pb
 from parambudget.errors import InputError
-from parambudget.render.figures import landscape, proportional_counts, save_png
+from parambudget.render.figures import landscape, loss_differences, save_png
+from parambudget.search.landscape import equal_count_curve, proportional_counts
 
 CURRENT = pb.model(dim=1024, n_layers=24, n_heads=16, intermediate_size=4096)
 
@@ -45,3 +51,112 @@ def test_the_legend_of_the_memory_lies_below_the_axis_label():
     figure.draw_without_rendering()
     axes = figure.axes[0]
     assert axes.get_legend().get_window_extent().y1 < axes.xaxis.label.get_window_extent().y0
+
+
+SHAPES = {
+    "narrower": (896, 24, 3520), "shallower": (1024, 18, 4032), "thinner": (1024, 24, 2688),
+    "balanced": (896, 22, 3968), "fatter": (1024, 24, 5000), "small": (768, 10, 2816),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {
+        name: pb.model(dim=dim, n_layers=n_layers, n_heads=dim // 64, intermediate_size=ffn)
+        for name, (dim, n_layers, ffn) in SHAPES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def plans(models):
+    asked = {"hours": 1.5, "batch_size": 16, "gradient_accumulation_steps": 8}
+    return {name: pb.plan(m, "h100", **asked) for name, m in {"current": CURRENT, **models}.items()}
+
+
+def overlaps(boxes):
+    return [(i, j) for i, one in enumerate(boxes) for j, other in enumerate(boxes[:i]) if one.overlaps(other)]
+
+
+def text_boxes(figure):
+    """Where the labels beside the axes stand, once the figure is laid out."""
+    figure.draw_without_rendering()
+    return [Text.get_window_extent(text) for text in figure.axes[0].texts if isinstance(text, Annotation)]
+
+
+def test_models_of_one_depth_and_width_stand_apart_and_no_label_covers_another(models):
+    figure = landscape(models, CURRENT, 350_000_000)
+    boxes = text_boxes(figure)
+    assert len(boxes) == 7
+    assert overlaps(boxes) == []
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    axes = figure.axes[0]
+    points = [
+        each.get_offset_transform().transform(each.get_offsets())[0]
+        for each in axes.collections
+        if isinstance(each, PathCollection) and len(each.get_offsets()) == 1
+    ]
+    assert len(points) == 7
+    apart = [np.hypot(*(a - b)) for i, a in enumerate(points) for b in points[:i]]
+    assert min(apart) > 20  # pixels of a figure of 1,200
+
+
+def test_the_check_of_labels_can_fail():
+    one, other = Bbox([[0, 0], [2, 2]]), Bbox([[1, 1], [3, 3]])
+    assert overlaps([one, other]) == [(1, 0)]
+
+
+def test_the_curves_are_the_differences_and_each_has_its_own_looks(plans):
+    figure = loss_differences(plans, 0.02)
+    axes = figure.axes[0]
+    curves = [line for line in axes.lines if len(line.get_xdata()) > 2]
+    for line, plan in zip(curves, list(plans.values())[1:], strict=True):
+        hours = line.get_xdata()
+        assert line.get_ydata() == pytest.approx(plan.loss_after(hours) - plans["current"].loss_after(hours))
+    for looks in ("get_color", "get_marker"):
+        assert len({str(getattr(line, looks)()) for line in curves[:5]}) == 5, looks
+    assert overlaps(text_boxes(figure)) == []
+    assert {text.get_text() for text in axes.texts} == {*plans}
+
+
+def test_the_interval_of_the_speed_is_a_range_of_hours(plans):
+    first = plans["current"]
+    axes = loss_differences(plans, 0.02).axes[0]
+    span = next(each for each in axes.patches if "worth" in each.get_label())
+    rates = first.speed.tokens_per_second
+    ends = span.get_x(), span.get_x() + span.get_width()
+    assert ends == pytest.approx((1.5 * rates.low / rates.expected, 1.5 * rates.high / rates.expected))
+    # So long at the expected speed is as good as the planned hours at the slow one.
+    assert first.loss_after(ends[0]) == pytest.approx(first.loss_after(1.5, rates.low))
+
+
+def test_a_model_that_does_not_fit_is_labelled_so(plans):
+    small = replace(plans["small"], machine=plans["small"].machine.with_memory(10**9))
+    axes = loss_differences({"current": plans["current"], "small": small}, 0.02).axes[0]
+    assert "small (does not fit)" in [text.get_text() for text in axes.texts]
+
+
+def test_a_curve_of_equal_count_has_models_of_that_count():
+    curve = equal_count_curve(CURRENT, 350e6, 60, (512.0, 2048.0))
+    assert len(curve) > 40
+    assert [width for _, width in curve] == sorted((width for _, width in curve), reverse=True)
+    for layers, width in curve:
+        assert abs(proportional_counts(CURRENT, layers, width) / 350e6 - 1) < 1e-6
+
+
+def test_no_curve_is_drawn_where_no_depth_has_the_count():
+    assert equal_count_curve(CURRENT, 1e12, 60, (512.0, 2048.0)) == []
+
+
+def test_dollar_signs_in_names_are_no_formula(plans):
+    odd, machine = "a$b_$c^", plans["small"].machine
+    machine = replace(machine, accelerator=replace(machine.accelerator, name="my$gpu_$^"))
+    named = {"current": replace(plans["current"], machine=machine), odd: plans["small"]}
+    figures = [
+        loss_differences(named, 0.02),
+        landscape({odd: plans["small"].model}, CURRENT, 10**8),
+        pb.plot(named["current"]),
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()  # matplotlib raises for what is no formula
+    texts = [text for text in figures[0].axes[0].texts if "a" in text.get_text()]
+    assert r"a\$b_\$c^" in [text.get_text() for text in texts]

@@ -3,7 +3,7 @@
 import pytest
 
 from parambudget.render import terminal
-from parambudget.render.terminal import bold, dim, table, terminal_width, wrap_text
+from parambudget.render.terminal import bold, dim, table, terminal_width, without_style, wrap_text
 
 ROWS = [["name", "formula", "n"], ["head", "2 × 768 + 3072 + 768", "12"], ["a", "b", "3"]]
 
@@ -37,6 +37,7 @@ def test_text_is_wrapped_between_words_and_no_word_is_cut():
 def test_a_style_ends_where_its_line_does(style, code):
     assert style("text") == f"{code}text\033[0m"
     assert style("") == ""
+    assert without_style(f"a {style('text')} b") == "a text b"
 
 
 def test_piped_output_has_room_for_any_table(monkeypatch):

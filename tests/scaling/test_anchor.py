@@ -19,7 +19,7 @@ from parambudget.scaling.loss import (
     estimate_loss,
     expected_loss,
     laws_beside,
-    require_vocabulary,
+    require_comparable,
 )
 from parambudget.scaling.numbers import FittedRange
 
@@ -91,7 +91,7 @@ def test_an_anchor_outside_the_range_of_the_law_is_said_once():
 
 def test_losses_of_another_tokenizer_are_refused_in_one_line():
     law = anchor_law(SIMPLE, RUN)
-    require_vocabulary(law, 50_257)
-    require_vocabulary(SIMPLE, 300)
+    require_comparable(law, 50_257, 1024)
+    require_comparable(SIMPLE, 300, 1024)
     with pytest.raises(InputError, match=r"a vocabulary of 50,257 and the model one of 300: .* tokenizer; "):
-        require_vocabulary(law, 300)
+        require_comparable(law, 300, 1024)

@@ -213,7 +213,7 @@ class TestAdamwsRate:
 
     def test_below_its_range_the_end_of_step_law_is_held(self):
         """308M parameters and 831M tokens; for a millionth of both AdamW's best rate is 2.5e-3, measured in
-        steps of a factor of 2 (docs/training.md)."""
+        steps of a factor of 2 (docs/recipe.md)."""
         found = adamw_rate(308.3e6, 830.9e6)
         assert found.rate == pytest.approx(step_law_rate(308.3e6, 4e9).value, rel=5e-3)
         assert found.why == (

@@ -12,7 +12,7 @@ from support.strategies import models
 from parambudget.arch.presets.registry import preset
 from parambudget.cost.params import count
 from parambudget.errors import InputError
-from parambudget.scaling.compute_optimal import compute_optimal
+from parambudget.scaling.compute_optimal import compute_optimal, optimal_size
 from parambudget.scaling.loss import (
     BESIROGLU_2024,
     DEFAULT_LAW,
@@ -137,6 +137,19 @@ def test_on_the_line_of_equal_flops_the_optimum_is_the_minimum(law, flops, per_p
 def test_the_parameters_for_the_optimal_tokens_are_the_optimal_parameters(law, flops):
     best = compute_optimal(law, flops)
     assert law.parameters_for(best.tokens) == pytest.approx(best.n_parameters, rel=1e-12)
+
+
+def test_the_best_size_on_the_grid_is_the_minimum_with_and_without_repeated_text():
+    best = compute_optimal(BESIROGLU_2024, 6 * 1e8 * 4e9)
+    found = optimal_size(BESIROGLU_2024, 1e8, 4e9)
+    assert found.expected == pytest.approx(best.n_parameters, rel=0.013)  # half a step of the grid
+    assert (found.low, found.high) == (found.expected, found.expected)
+    repeated = optimal_size(BESIROGLU_2024, 1e8, 4e9, 1e9).expected
+    beside = [
+        float(expected_loss(BESIROGLU_2024, n, 1e8 * 4e9 / n, 1e9))
+        for n in (repeated / 1.05, repeated * 1.05)
+    ]
+    assert expected_loss(BESIROGLU_2024, repeated, 1e8 * 4e9 / repeated, 1e9) < min(beside)
 
 
 @given(laws, st.lists(st.tuples(sizes, tokens_of), min_size=1, max_size=5), st.none() | tokens_of)

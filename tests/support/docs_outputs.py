@@ -1,4 +1,4 @@
-"""The blocks of the README and the docs: run them, compare what they print, write it into the page.
+"""The blocks of the README, docs and skill: run them, compare what they print, write it into the page.
 
 A ```console block has commands after `$`, each with its whole output. A ```bash block has commands that
 succeed. A ```python block runs, as a doctest if it has `>>>`. All blocks of a page run in order in one
@@ -28,8 +28,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from parambudget.errors import MissingExtra
+
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SKILL = ROOT / "skills" / "parambudget" / "SKILL.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), SKILL]
 BLOCK = re.compile(
     r"(?:^<!-- (?P<check>measured|sampled|not run): [^\n]+ -->\n)?"
     r"^```(?P<kind>console|bash|python)\n(?P<body>.*?)^```$",
@@ -43,6 +46,7 @@ NUMBER = re.compile(
 COUNTED = re.compile(r" (?:parameters|tensors|layers|updates|rows)\b")
 EXACT_AFTER = re.compile(r"(?:parameters|step) +$")
 LOSS_AFTER = re.compile(r"(?:loss|smoothed|val|validation|bits/byte) +$")
+STILL_WAITING = re.compile(r"^.* so far\n", re.MULTILINE)  # printed once a minute, on a slow machine only
 LOSS_TOLERANCE = 0.1  # other versions of Python have other sources, and the built-in text is those
 
 
@@ -143,6 +147,8 @@ def run_command(command: str, folder: Path) -> tuple[str, int]:
         without_uv, shell=True, cwd=folder, env=environment, check=False,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+    if "not installed here" in done.stdout:
+        raise MissingExtra(done.stdout)
     return done.stdout, done.returncode
 
 
@@ -153,8 +159,9 @@ def prompt_of(command: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Without what no reader sees: blank lines around it and spaces at the ends of lines."""
-    lines = [line.rstrip() for line in text.splitlines()]
+    """Without what no page shows: blank lines around it, spaces at the ends of lines, and how long a slow
+    machine has been waiting."""
+    lines = [line.rstrip() for line in STILL_WAITING.sub("", text).splitlines()]
     return "\n".join(lines).strip("\n") + "\n"
 
 

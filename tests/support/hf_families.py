@@ -1,13 +1,14 @@
 """Architectures as Hugging Face names them: our config as theirs."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import transformers as hf
 from support.published_counts import PUBLISHED
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.presets.registry import preset
+from parambudget.arch.presets.registry import PRESETS, preset
+from parambudget.formats.hf.exporter import EXPORTABLE, to_hf
 
 
 class Family(NamedTuple):
@@ -23,6 +24,8 @@ class Family(NamedTuple):
     """Heads may share keys and values, and need not add up to the width."""
     free_eps: bool = True
     """The config says what is added to a variance."""
+    free_tie: bool = True
+    """The head may be tied."""
     ffn_ratio: int | None = None
     """Width of the FFN over the width of the model, where the class leaves no choice."""
 
@@ -231,6 +234,395 @@ FAMILIES_OF_EXPERTS = {
 }
 
 
+def exported(model_type: str) -> Callable[[ModelConfig], hf.PreTrainedConfig]:
+    """The config that an export to the type writes, as its class reads it."""
+
+    def read(m: ModelConfig) -> hf.PreTrainedConfig:
+        document = to_hf(m, model_type).document
+        return hf.AutoConfig.for_model(
+            **document, attn_implementation="eager", experts_implementation="eager"
+        )
+
+    return read
+
+
+def kin(
+    model_type: str, like: str, *, grouped: bool = True, free_eps: bool = True, free_tie: bool = True,
+    **choices: Any,
+) -> Family:  # fmt: skip
+    """A class whose models have the choices of a preset, but for some."""
+    model_class = EXPORTABLE[model_type].model_class
+    assert model_class is not None
+    example = PRESETS[like].model.replace(**choices)
+    if example.moe:
+        example = example.replace(fused_experts=True)
+    return Family(
+        getattr(hf, model_class), exported(model_type), example, grouped=grouped, free_eps=free_eps,
+        free_tie=free_tie,
+    )  # fmt: skip
+
+
+_PLAIN_GLM: Final = {"qkv_bias": False, "rotary_fraction": 1.0}
+_HYBRID: Final = {
+    "window": 4, "window_pattern": ("local", "global"), "rotary_pattern": ("rotary", "none"),
+}  # fmt: skip
+FAMILIES_BY_EXPORT = {
+    "apertus": kin("apertus", "llama-3-8b", gated=False, activation="xielu", qk_norm="head", grouped=False),
+    "aria_text": kin("aria_text", "mixtral-8x7b-v0.1", n_shared_experts=2, ffn_bias=True),
+    "cohere2_moe": kin(
+        "cohere2_moe",
+        "mixtral-8x7b-v0.1",
+        norm="layernorm",
+        block="parallel_shared_norm",
+        rotary_interleaved=True,
+        logit_multiplier=0.25,
+        window=4,
+        window_pattern=("local", "global"),
+        rotary_pattern=("rotary", "none"),
+        router_scores="sigmoid",
+        n_shared_experts=2,
+    ),
+    "cwm": kin("cwm", "llama-3-8b", window=4, window_pattern=("global", "local")),
+    "dbrx": kin(
+        "dbrx",
+        "mixtral-8x7b-v0.1",
+        norm="layernorm",
+        qkv_clip=0.5,
+        grouped=False,
+        free_eps=False,
+        free_tie=False,
+    ),
+    "dots1": kin("dots1", "glm-4.5", **_PLAIN_GLM, n_shared_experts=2),
+    "ernie4_5": kin("ernie4_5", "llama-3-8b", rotary_interleaved=True),
+    "exaone": kin("exaone", "llama-3-8b", grouped=False),
+    "exaone4": kin("exaone4", "qwen3-0.6b", norm_placement="reordered", **_HYBRID),
+    "exaone_moe": kin(
+        "exaone_moe",
+        "glm-4.5",
+        **_PLAIN_GLM,
+        window=4,
+        window_pattern=("local", "global"),
+        rotary_pattern=("rotary", "none"),
+    ),
+    "ernie4_5_moe": kin(
+        "ernie4_5_moe",
+        "mixtral-8x7b-v0.1",
+        qkv_bias=True,
+        attention_out_bias=True,
+        ffn_bias=True,
+        head_bias=True,
+        tied=True,
+        rotary_interleaved=True,
+        n_shared_experts=2,
+        n_first_dense=1,
+        correction_bias=True,
+        correction_counted=True,
+    ),
+    "flint": kin(
+        "flint",
+        "qwen3-30b-a3b",
+        attention_sinks=True,
+        window=4,
+        window_pattern=("local", "global"),
+        rotary_pattern=("rotary", "none"),
+        router_scores="sigmoid",
+        n_shared_experts=1,
+        shared_intermediate_size=12,
+    ),
+    "flex_olmo": kin("flex_olmo", "olmoe-1b-7b", norm_placement="reordered"),
+    "glm4_moe_lite": kin("glm4_moe_lite", "deepseek-v3", latent_norm_eps=1e-6),
+    "granite_swa": kin(
+        "granite_swa", "granite-3.1-2b", attention_sinks=True, rope_theta_local=500.0, **_HYBRID
+    ),
+    "granitemoe_swa": kin(
+        "granitemoe_swa",
+        "granite-3.0-1b-a400m",
+        attention_sinks=True,
+        window=4,
+        window_pattern=("local", "global"),
+        rotary_pattern=("rotary", "none", "rotary"),
+        rope_theta_local=500.0,
+        n_shared_experts=1,
+        shared_intermediate_size=12,
+    ),
+    "granitemoeshared": kin(
+        "granitemoeshared", "granite-3.0-1b-a400m", n_shared_experts=1, shared_intermediate_size=12
+    ),
+    "helium": kin("helium", "llama-3-8b", rotary_interleaved=True, grouped=False),
+    "hyperclovax": kin(
+        "hyperclovax", "granite-3.1-2b", norm_placement="sandwich", logit_multiplier=0.25, grouped=False
+    ),
+    "hy_v3": kin("hy_v3", "glm-4.5", **_PLAIN_GLM),
+    "internlm3": kin("internlm3", "llama-3-8b", grouped=False),
+    "iquestcoder": kin("iquestcoder", "llama-3-8b", grouped=False),
+    "jais2": kin(
+        "jais2",
+        "llama-3-8b",
+        norm="layernorm",
+        norm_bias=True,
+        gated=False,
+        activation="relu2",
+        qkv_bias=True,
+        attention_out_bias=True,
+        ffn_bias=True,
+        grouped=False,
+    ),
+    "ministral": kin("ministral", "mistral-7b-v0.1", window_pattern=("local", "local", "global")),
+    "biogpt": kin("biogpt", "gpt2", position_offset=2, activation="gelu", grouped=False, free_eps=False),
+    "nanochat": kin(
+        "nanochat",
+        "llama-3-8b",
+        norm_weight=False,
+        embedding_norm=True,
+        qk_norm="head",
+        gated=False,
+        activation="relu2",
+        logit_softcap=15.0,
+        grouped=False,
+    ),
+    "persimmon": kin(
+        "persimmon",
+        "pythia-70m",
+        block="sequential",
+        qk_norm="head",
+        activation="relu2",
+        rotary_fraction=0.5,
+        grouped=False,
+    ),
+    "minimax_m2": kin(
+        "minimax_m2",
+        "olmoe-1b-7b",
+        norm_expert_weights=True,
+        rotary_fraction=0.5,
+        router_scores="sigmoid",
+        correction_bias=True,
+    ),
+    "mellum": kin(
+        "mellum", "qwen3-30b-a3b", window=4, window_pattern=("local", "global"), rope_theta_local=500.0
+    ),
+    "olmo3": kin("olmo3", "olmo-2-7b", window=4, window_pattern=("local", "global"), rope_theta_local=500.0),
+    "sarvam_mla": kin("sarvam_mla", "deepseek-v3", free_eps=False),
+    "sarvam_moe": kin("sarvam_moe", "glm-4.5", **_PLAIN_GLM),
+    "solar_open": kin("solar_open", "glm-4.5-air", rotary_fraction=1.0, n_first_dense=0),
+    "afmoe": kin(
+        "afmoe",
+        "glm-4.5",
+        **_PLAIN_GLM,
+        norm_placement="sandwich",
+        attention_gate="element",
+        window=4,
+        window_pattern=("local", "global"),
+        rotary_pattern=("rotary", "none"),
+        correction_counted=True,
+    ),
+    "axk1": kin("axk1", "deepseek-v3", experts_out_norm=True, latent_norm_eps=1e-6),
+    "bitnet": kin("bitnet", "llama-3-8b", activation="relu2", sub_norms=True, grouped=False),
+    "ctrl": kin(
+        "ctrl",
+        "gpt2",
+        position="sinusoidal",
+        activation="relu",
+        head_bias=True,
+        grouped=False,
+        norm_eps=1e-6,
+        embedding_multiplier=768**0.5,
+        free_eps=False,
+    ),
+    "gemma4_text": kin(
+        "gemma4_text",
+        "gemma-4-26b-a4b",
+        rope_theta_local=500.0,
+        window_pattern=("local", "global"),
+    ),
+    "gemma4_e2b": kin(
+        "gemma4_text", "gemma-4-e2b", n_layers=6, n_kv_shared_layers=3, window_pattern=("local", "global")
+    ),
+    "gemma4_unified_text": kin("gemma4_unified_text", "gemma-4-12b", window_pattern=("local", "global")),
+    "hunyuan_v1_dense": kin("hunyuan_v1_dense", "qwen3-0.6b", qk_norm_after_rotation=True),
+    "hunyuan_v1_moe": kin("hunyuan_v1_moe", "qwen3-30b-a3b", qk_norm_after_rotation=True, n_shared_experts=1),
+    "diffllama": kin("diffllama", "llama-3-8b", differential_attention=True),
+    "laguna": kin(
+        "laguna",
+        "glm-4.5",
+        **_PLAIN_GLM,
+        attention_gate="head",
+        attention_gate_activation="softplus",
+        window=4,
+        window_pattern=("global", "local"),
+        rotary_fraction_local=0.5,
+        rope_theta_local=500.0,
+        correction_counted=True,
+    ),
+    "kolibri1": kin(
+        "kolibri1",
+        "qwen3-30b-a3b",
+        norm_placement="sandwich",
+        router_scores="sigmoid",
+        correction_bias=True,
+        correction_on_logits=True,
+        n_shared_experts=1,
+        shared_intermediate_size=12,
+        window=4,
+        window_pattern=("local", "global"),
+        rotary_pattern=("rotary", "none"),
+    ),
+    "llama4_text": kin("llama4_text", "llama-4-scout", query_scale_length=4),
+    "llama4_text_with_dense_layers": kin("llama4_text", "llama-4-maverick", query_scale_length=4),
+    "mimo_v2_flash": kin(
+        "mimo_v2_flash",
+        "mimo-v2-flash",
+        window_pattern=("global", "local"),
+        rotary_fraction=0.5,
+        rotary_fraction_local=0.25,
+    ),
+    "phimoe": kin("phimoe", "phi-3.5-moe", window_pattern=("local",)),
+    "xglm": kin(
+        "xglm",
+        "gpt2",
+        position="sinusoidal",
+        position_offset=2,
+        activation="gelu",
+        grouped=False,
+        free_eps=False,
+    ),
+    "deepseek_v32": kin(
+        "deepseek_v32", "deepseek-v3", free_eps=False, n_index_heads=16, index_head_dim=64, index_top_k=5
+    ),
+    "glm_moe_dsa": kin(
+        "glm_moe_dsa",
+        "deepseek-v3",
+        latent_norm_eps=1e-6,
+        n_index_heads=16,
+        index_head_dim=64,
+        index_top_k=5,
+        index_rotary_interleaved=True,
+        indexer_pattern=("own", "shared"),
+    ),
+    "vaultgemma": kin("vaultgemma", "gemma-2-2b", norm_placement="pre", grouped=False),
+    "youtu": kin("youtu", "deepseek-v3", moe=None, latent_norm_eps=1e-6),
+}
+_DELTA: Final = {
+    "mixer_pattern": ("attention", "gated_delta_net"), "delta_n_key_heads": 2, "delta_n_value_heads": 4,
+    "delta_key_dim": 6, "delta_value_dim": 10, "delta_conv_width": 3, "attention_gate": "element",
+    "rotary_fraction": 0.5,
+}  # fmt: skip
+_CONVOLUTIONS: Final = {
+    "mixer_pattern": ("attention", "short_convolution"), "short_conv_width": 3, "short_conv_bias": True,
+}  # fmt: skip
+FAMILIES_BY_EXPORT |= {
+    "bailing_hybrid": kin(
+        "bailing_hybrid",
+        "moonlight-16b-a3b",
+        free_eps=False,
+        free_tie=False,
+        attention_gate="head",
+        rotary_interleaved=True,
+        mixer_pattern=("attention", "gated_delta_net"),
+        delta_n_key_heads=16,
+        delta_n_value_heads=16,
+        delta_key_dim=6,
+        delta_value_dim=6,
+        delta_channel_decay=True,
+        delta_gate_activation="sigmoid",
+        delta_decay_bound=4.0,
+    ),
+    "kimi_linear": kin(
+        "kimi_linear",
+        "moonlight-16b-a3b",
+        free_eps=False,
+        free_tie=False,
+        position="none",
+        rope_theta=10_000.0,
+        rotary_interleaved=False,
+        mixer_pattern=("attention", "gated_delta_net"),
+        delta_n_key_heads=3,
+        delta_n_value_heads=3,
+        delta_key_dim=6,
+        delta_value_dim=6,
+        delta_gate_rank=6,
+        delta_channel_decay=True,
+        delta_gate_activation="sigmoid",
+    ),
+    "lfm2": kin("lfm2", "qwen3-0.6b", **_CONVOLUTIONS),
+    "lfm2_moe": kin(
+        "lfm2_moe",
+        "qwen3-30b-a3b",
+        **_CONVOLUTIONS,
+        router_scores="sigmoid",
+        correction_bias=True,
+        n_first_dense=1,
+        routing_multiplier=2.0,
+    ),
+    "lfm3": kin(
+        "lfm3",
+        "qwen3-0.6b",
+        mixer_pattern=("attention", "short_convolution", "attention"),
+        short_conv_width=4,
+        norm_placement="sandwich",
+        attention_gate="head",
+        window=4,
+        window_pattern=("local", "global", "global"),
+        rope_theta_local=500.0,
+    ),
+    "minimax": kin(
+        "minimax",
+        "mixtral-8x7b-v0.1",
+        mixer_pattern=("attention", "lightning_attention"),
+        lightning_n_heads=2,
+        lightning_norm_eps=1e-6,
+        norm_placement="stream",
+        stream_multiplier=1.5,
+        residual_multiplier=0.5,
+    ),
+    "olmo_hybrid": kin(
+        "olmo_hybrid",
+        "olmo-2-7b",
+        mixer_pattern=("attention", "gated_delta_net"),
+        # Transformers splits the joined convolution into three equal parts when it saves.
+        delta_n_key_heads=2,
+        delta_n_value_heads=4,
+        delta_key_dim=6,
+        delta_value_dim=3,
+        delta_negative_eigenvalues=True,
+        delta_norm_eps=1e-5,
+        mixer_pre_norm=True,
+    ),
+    "qwen3_5_moe_text": kin(
+        "qwen3_5_moe_text",
+        "qwen3-30b-a3b",
+        **_DELTA,
+        n_shared_experts=1,
+        shared_intermediate_size=12,
+        shared_expert_gate=True,
+    ),
+    "qwen3_5_text": kin("qwen3_5_text", "qwen3-0.6b", **_DELTA),
+    "qwen3_next": kin(
+        "qwen3_next",
+        "qwen3-30b-a3b",
+        **_DELTA,
+        n_shared_experts=1,
+        shared_intermediate_size=12,
+        shared_expert_gate=True,
+        norm_expert_weights=False,
+    ),
+    "recurrent_gemma": kin(
+        "recurrent_gemma",
+        "gemma-2b",
+        mixer_pattern=("attention", "rg_lru"),
+        lru_n_blocks=2,
+        lru_block_width=4,
+        qkv_bias=True,
+        attention_out_bias=True,
+        ffn_bias=True,
+        rotary_fraction=0.5,
+        logit_softcap=5.0,
+        window=4,
+        context_length=8192,
+    ),
+}
+"""The class's config is the one that an export writes, so that these tests hold exports too."""
+
+
 def windows(m: ModelConfig) -> dict[str, object]:
     kinds = {True: "sliding_attention", False: "full_attention"}
     return {
@@ -367,12 +759,6 @@ def cohere2(m: ModelConfig) -> hf.PreTrainedConfig:
     return config(hf.Cohere2Config, m, **own)
 
 
-def phimoe(m: ModelConfig) -> hf.PreTrainedConfig:
-    return every_layer(
-        hf.PhimoeConfig, sliding_window=m.window, lm_head_bias=m.head_bias, attention_bias=m.qkv_bias
-    )(m)
-
-
 FAMILIES_OF_KIN = {
     "qwen2": Family(
         hf.Qwen2ForCausalLM,
@@ -410,12 +796,36 @@ FAMILIES_OF_KIN = {
         preset("starcoderbase-1b"),
     ),
 }
+
+
+def gemma3n(m: ModelConfig) -> hf.PreTrainedConfig:
+    """Its positions change no count."""
+    parts = m.counted_parts
+    assert parts is not None
+    return hf.Gemma3nTextConfig(
+        hidden_size=m.dim,
+        num_hidden_layers=m.n_layers,
+        num_attention_heads=m.n_heads,
+        num_key_value_heads=m.n_kv_heads,
+        head_dim=m.head_dim,
+        intermediate_size=m.intermediate_size,
+        vocab_size=m.vocab_size,
+        tie_word_embeddings=m.tied,
+        num_kv_shared_layers=m.n_kv_shared_layers,
+        hidden_size_per_layer_input=m.per_layer_embedding_dim or 0,
+        vocab_size_per_layer_input=m.per_layer_vocab_size or m.vocab_size,
+        altup_num_inputs=parts.n_altup_streams,
+        laurel_rank=parts.laurel_rank,
+        **windows(m),
+    )
+
+
 COUNTED_ALONE = {
+    "Gemma3nForCausalLM": gemma3n,
     "CodeGenForCausalLM": lambda m: gpt(hf.CodeGenConfig, m, n_inner=m.intermediate_size),
-    "PhimoeForCausalLM": phimoe,
 }
 """Classes whose presets are counted, and whose logits are held against ours elsewhere (CodeGen, in
-test_weights), or differ: Phi mixes experts in a way of its own."""
+test_weights), or which have no module of ours."""
 
 
 def opt(m: ModelConfig) -> hf.PreTrainedConfig:

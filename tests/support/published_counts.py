@@ -7,7 +7,7 @@ those what one token meets (all but the routed experts that are not chosen), and
 from typing import NamedTuple
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.presets.registry import preset
+from parambudget.arch.presets.registry import PRESETS
 
 
 class Published(NamedTuple):
@@ -37,4 +37,4 @@ COUNTS = (
     ("deepseek-v3", 671_026_404_352, 37_552_282_624, 106_430_464),
     ("kimi-k2", 1_026_408_209_408, 32_861_477_888, 165_150_720),
 )
-PUBLISHED = {name: Published(preset(name), *counts) for name, *counts in COUNTS}
+PUBLISHED = {name: Published(PRESETS[name].model, *counts) for name, *counts in COUNTS}

@@ -10,7 +10,7 @@ import numpy as np
 
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.layers import layer_kind_counts, uses_eager_attention
-from parambudget.cost.memory.forward import LAYER, Segment, forward, masks
+from parambudget.cost.memory.forward import LAYER, Segment, forward, masks, shared_choices_bytes
 from parambudget.cost.memory.recompute import Recomputed, recomputing_pass
 from parambudget.cost.step import BFLOAT16, INT64, Backend
 
@@ -56,6 +56,8 @@ def saved_activations(
             )
         else:
             rows += _rows(layer, n_layers)
+    if checkpointing and (shared := shared_choices_bytes(m, backend, m.n_indexed_layers)):
+        rows.append(SavedActivation("chosen_keys", shared // backend.matmul_bytes, backend.matmul_bytes))
     n_masks, elements = masks(m)
     if np.any(n_masks) and (checkpointing or not uses_eager_attention(m)):
         name = "mask" if checkpointing else f"{LAYER}.attention.mask"

@@ -18,5 +18,5 @@ def built(model: ModelConfig, seed: int = 0) -> Transformer:
 
 
 def random_tokens(model: ModelConfig) -> torch.Tensor:
-    shape = (2, model.context_length)
+    shape = (2, min(32, model.context_length))
     return torch.randint(model.vocab_size, shape, generator=torch.Generator().manual_seed(1))

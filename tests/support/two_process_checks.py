@@ -1,4 +1,5 @@
-"""What is true of two processes that compute together: called by each of them, raising where it is not."""
+"""What is true of two processes that compute together, and of four that hold two copies of a model: called by
+each of them, raising where it is not."""
 
 from dataclasses import replace
 from itertools import islice
@@ -8,14 +9,15 @@ import torch
 import torch.distributed as dist
 from support.training_data import small_config, small_data, small_model
 from torch import Tensor, nn
-from torch.distributed.tensor import Shard, distribute_tensor
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.testing import assert_close
 
+from parambudget.cost.step import Sharding
 from parambudget.training.calibrate import random_text
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute, select_device
 from parambudget.training.distributed import ProcessGroup
-from parambudget.training.fsdp import ShardedMuon
+from parambudget.training.fsdp import ShardedMuon, sharing_group
 from parambudget.training.loop import Clock, TrainJob, accumulate_gradients, train, train_steps
 from parambudget.training.optimization.muon import Muon
 from parambudget.training.optimization.optimizer import clip_grad_norm
@@ -31,14 +33,18 @@ UNEVEN = small_model(
 """Two processes can share out evenly neither its rows nor its heads."""
 
 
+TWO_SHARDS = Sharding(True, 2)
+WAYS = (Sharding(False), TWO_SHARDS)
+
+
 def sharded(config: TrainConfig, group: ProcessGroup, compute: Compute = CPU) -> TrainConfig:
-    """The settings of a model that is divided among the processes."""
-    return group.executed_config(config, compute, shard=True)
+    """The settings of a model that is divided among two processes."""
+    return group.executed_config(config, compute, sharding=TWO_SHARDS)
 
 
 def weights_drawn_in_pieces_are_those_of_one_process(group: ProcessGroup, _: Path) -> None:
     for model in (UNEVEN, UNEVEN.replace(tied=False, head_bias=True, zero_init_out=True)):
-        config = small_config(gradient_accumulation_steps=2)
+        config = small_config(gradient_accumulation_steps=4)
         whole = init_train_state(model, config, CPU).module
         shared = init_train_state(model, sharded(config, group), CPU, group).module
         for (name, expected), parameter in zip(whole.named_parameters(), shared.parameters(), strict=True):
@@ -50,7 +56,7 @@ def weights_drawn_in_pieces_are_those_of_one_process(group: ProcessGroup, _: Pat
 def every_choice_gives_the_gradient_of_one_process(group: ProcessGroup, _: Path) -> None:
     for model in (UNEVEN, UNEVEN.replace(tied=False)):
         for choices in ({}, {"z_loss": 0.1, "loss_chunks": 3, "gradient_checkpointing": True}):
-            config = small_config(batch_size=2, gradient_accumulation_steps=4, **choices)
+            config = small_config(batch_size=2, gradient_accumulation_steps=8, **choices)
             whole, shared = (
                 init_train_state(model, config, CPU),
                 init_train_state(model, sharded(config, group), CPU, group),
@@ -73,8 +79,9 @@ def experts_learn_as_in_one_process(group: ProcessGroup, _: Path) -> None:
     loss, norm = accumulated(whole, config)
     busiest = whole.balancer.busiest_expert()
     whole.balancer.update_router_bias(torch.tensor(0.0))
-    for shard in (False, True):
-        shared = init_train_state(model, group.executed_config(config, CPU, shard=shard), CPU, group)
+    for sharding in WAYS:
+        executed = group.executed_config(config, CPU, sharding=sharding)
+        shared = init_train_state(model, executed, CPU, group)
         own_loss, shared_norm = accumulated(shared, config)
         assert_close(group.all_reduce_mean(own_loss), loss)
         assert_close(shared_norm, norm)
@@ -88,8 +95,9 @@ def experts_learn_as_in_one_process(group: ProcessGroup, _: Path) -> None:
 def buffers_stay_the_same_although_they_are_never_sent(group: ProcessGroup, _: Path) -> None:
     """The corrections of routers, after updates in which each process has seen tokens of its own."""
     model = small_model(n_experts=4, n_experts_per_token=2, expert_intermediate_size=18, correction_bias=True)
-    for shard in (False, True):
-        config = group.executed_config(small_config(gradient_accumulation_steps=2), CPU, shard=shard)
+    for sharding in WAYS:
+        config = small_config(gradient_accumulation_steps=4)
+        config = group.executed_config(config, CPU, sharding=sharding)
         state = init_train_state(model, config, CPU, group)
         data = random_text(model, 2_000)
         for _step in islice(train_steps(state, model, config, data, 0, Clock(1, 1, None)), 3):
@@ -133,7 +141,8 @@ def layers_that_travel_in_bfloat16_give_nearly_the_loss_of_one_process(group: Pr
 
 def accumulated(state: TrainState, config: TrainConfig) -> tuple[Tensor, Tensor]:
     """An update's loss, of this process's micro-steps, and the norm of its whole gradient."""
-    tokens = torch.randint(300, (4, 2, 17), generator=torch.Generator().manual_seed(1))
+    n_micro_steps = config.step.gradient_accumulation_steps
+    tokens = torch.randint(300, (n_micro_steps, 2, 17), generator=torch.Generator().manual_seed(1))
     own = [tokens[i] for i in state.group.own_micro_steps(config)]
     loss = accumulate_gradients(state.loss_fn, own, config, state.compute, state.group)
     return loss, clip_grad_norm(state.module.parameters(), 1.0)
@@ -142,24 +151,25 @@ def accumulated(state: TrainState, config: TrainConfig) -> tuple[Tensor, Tensor]
 def muon_makes_the_update_of_whole_matrices(group: ProcessGroup, _: Path) -> None:
     """Tall, wide and square ones, more and fewer than processes, one with a single row, and experts in one
     tensor; with a step that is skipped. Processes that hold all of them have the same bits."""
-    draw, mesh = torch.Generator().manual_seed(0), group.device_mesh(torch.device("cpu"))
+    draw, mesh = torch.Generator().manual_seed(0), group.device_mesh(torch.device("cpu"), 2)
+    placements = [*[Replicate()] * (mesh.ndim - 1), Shard(0)]
     shapes = [(31, 20)] * 5 + [(20, 31)] * 2 + [(16, 16)] * 3 + [(1, 8), (3, 31, 20), (1, 20, 31)]
     first = [torch.randn(shape, generator=draw) for shape in shapes]
     alone, each, shared = (
         [nn.Parameter(make(matrix)) for matrix in first]
-        for make in (Tensor.clone, Tensor.clone, lambda matrix: distribute_tensor(matrix, mesh, [Shard(0)]))
+        for make in (Tensor.clone, Tensor.clone, lambda matrix: distribute_tensor(matrix, mesh, placements))
     )
     settings = {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.95}
     optimizers = (
         Muon(alone, **settings), Muon(each, **settings, group=group),
-        ShardedMuon(shared, **settings, group=group),
+        ShardedMuon(shared, **settings, group=sharing_group(shared[0])),
     )  # fmt: skip
     for skipped in (0.0, 1.0, 0.0, 0.0):
         for *whole, piece in zip(alone, each, shared, strict=True):
             gradient = torch.randn(piece.shape, generator=draw) + (torch.nan if skipped else 0)
             for matrix in whole:
                 matrix.grad = gradient.clone()
-            piece.grad = distribute_tensor(gradient, mesh, [Shard(0)])
+            piece.grad = distribute_tensor(gradient, mesh, placements)
         for optimizer in optimizers:
             optimizer.found_inf = torch.tensor(skipped)
             optimizer.step()
@@ -174,7 +184,7 @@ def muon_makes_the_update_of_whole_matrices(group: ProcessGroup, _: Path) -> Non
 def settings_that_fit_are_agreed_on(group: ProcessGroup, folder: Path) -> None:
     """Only the second process has too little memory, in the middle of what the other one goes on trying."""
     model, data = small_model(), group.main_process_first(lambda: small_data(folder))
-    config = small_config(batch_size=8, gradient_accumulation_steps=2)
+    config = small_config(batch_size=8, gradient_accumulation_steps=4)
     tried = []
 
     def try_one(config: TrainConfig) -> None:
@@ -183,11 +193,11 @@ def settings_that_fit_are_agreed_on(group: ProcessGroup, folder: Path) -> None:
         if group.rank == 1 and config.step.batch_size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    for shard in (False, True):
-        executed = group.executed_config(config, CPU, shard=shard)
+    for sharding in WAYS:
+        executed = group.executed_config(config, CPU, sharding=sharding)
         sizes = attempts(executed, {"loss_chunks", "gradient_checkpointing"}, 1024)
         assert first_that_fits(sizes, try_one, group).step.batch_size == 2
     assert tried == [8, 4, 2, 8, 4, 2]
-    found = with_train_defaults({"gradient_accumulation_steps": 2}, model, len(data.train), on_cpu=True)
+    found = with_train_defaults({"gradient_accumulation_steps": 4}, model, len(data.train), on_cpu=True)
     found = replace(found, config=sharded(found.config, group))
     assert settings_that_fit(found, model, data, CPU, group).config == found.config

@@ -15,7 +15,12 @@ from parambudget.text.token_cache import token_data
 from parambudget.training.config import TrainConfig
 from parambudget.training.dataloader import TokenWindows, permuted_index
 from parambudget.training.optimization.schedule import learning_rate
-from parambudget.training.run.defaults import law_warnings, with_train_defaults
+from parambudget.training.run.defaults import (
+    head_rate_ratio,
+    law_warnings,
+    tied_embedding_rate_ratio,
+    with_train_defaults,
+)
 
 
 def texts(documents: tuple[Document, ...]) -> list[str]:
@@ -281,9 +286,21 @@ def test_the_learning_rate_of_muon_lies_between_published_recipes():
     assert 1.65e-3 < config.learning_rate < 5e-3
     assert (config.warmup_steps, config.momentum_warmup_steps) == (500, 300)
     assert config.beta1 == 0.8
-    assert config.embedding_learning_rate == pytest.approx(4 * config.learning_rate, rel=0.01)
+    assert (config.embedding_learning_rate, config.head_learning_rate) == (
+        pytest.approx(1.5 * config.learning_rate, rel=0.01), None
+    )  # fmt: skip
     untied = with_train_defaults(RUN_350M, model.replace(tied=False), 10**12, on_cpu=False).config
     assert untied.embedding_learning_rate == pytest.approx(20 * untied.learning_rate, rel=0.01)
+    assert untied.head_learning_rate == pytest.approx(0.5 * untied.learning_rate, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("dim", "tied_embedding", "head"),
+    [(64, 4, 1), (128, 4, 1), (256, 2, 0.7071), (384, 1.5, 0.5774), (4096, 1.5, 0.5)],
+)
+def test_what_is_tied_to_the_head_and_the_head_have_cooler_rates_in_wider_models(dim, tied_embedding, head):
+    assert tied_embedding_rate_ratio(dim) == pytest.approx(tied_embedding)
+    assert head_rate_ratio(dim) == pytest.approx(head, rel=1e-3)
 
 
 def test_the_embeddings_rate_follows_a_rate_that_was_given():

@@ -21,6 +21,7 @@ from support.processes import PATIENCE_SECONDS, Together, ended, in_step, run_co
 from support.training_data import small_config, small_model, write_text
 from torch.testing import assert_close
 
+from parambudget.cost.step import Sharding
 from parambudget.errors import InputError
 from parambudget.training.checkpoint.files import read_state
 from parambudget.training.distributed import SINGLE_PROCESS
@@ -99,7 +100,7 @@ def test_a_run_goes_on_with_another_number_of_processes(two, alone, together, n_
     assert two.train(n_processes, out.name, "--resume", *more) == [0] * n_processes, two.said()
     assert_same_within_float32(out, alone)
     there, here = 3 - n_processes, n_processes
-    change = f", shard {n_processes == 1} there and {n_processes == 2} here" if shard else ""
+    change = f", shards {there} there and {here} here" if shard else ""
     told = f"the run continues, but not bit for bit: processes {there} there and {here} here{change}"
     assert two.said() == f"parambudget: {told}\n"
 
@@ -117,9 +118,10 @@ def test_muon_has_nearly_the_losses_of_one_process(two):
     """Its iteration rounds to 8 bits, and turns the last bits of a gradient into other ones."""
     assert two.train(1, "muon", "--optimizer", "muon") == [0]
     expected = [row["loss"] for row in rows_of(two.folder / "muon")]
-    for more in ([], ["--shard"]):
+    for n_processes, *more in ((2,), (2, "--shard"), (4, "--shard-degree", "2")):
         out = f"muon-{len(more)}"
-        assert two.train(2, out, "--optimizer", "muon", *more) == [0, 0], two.said()
+        codes = two.train(n_processes, out, "--optimizer", "muon", *more)
+        assert codes == [0] * n_processes, two.said()
         assert [row["loss"] for row in rows_of(two.folder / out)] == pytest.approx(expected, rel=1e-3)
 
 
@@ -303,7 +305,7 @@ def test_there_is_nobody_to_share_with_in_one_process(two):
     assert "and there is only one; start it with torchrun" in two.said()
     assert not (two.folder / "lonely").exists()
     with pytest.raises(InputError, match="`shard=True` splits the model among several processes"):
-        SINGLE_PROCESS.require_several()
+        SINGLE_PROCESS.require_possible(Sharding(True))
 
 
 @pytest.mark.parametrize(
@@ -322,3 +324,74 @@ def test_there_is_nobody_to_share_with_in_one_process(two):
 )
 def test_in_step(two, check):
     assert ended(two.begin(2, in_step, [check])) == [0, 0], two.said() + two.said(1)
+
+
+# Four processes, of which two hold one copy of the model
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(checks.weights_drawn_in_pieces_are_those_of_one_process, marks=pytest.mark.slow),
+        checks.every_choice_gives_the_gradient_of_one_process,
+        pytest.param(checks.experts_learn_as_in_one_process, marks=pytest.mark.slow),
+        checks.muon_makes_the_update_of_whole_matrices,
+        pytest.param(checks.settings_that_fit_are_agreed_on, marks=pytest.mark.slow),
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_four_in_step(two, check):
+    assert ended(two.begin(4, in_step, [check])) == [0] * 4, "".join(map(two.said, range(4)))
+
+
+@pytest.fixture(scope="module")
+def replicated(two) -> Path:
+    """The same run of four processes with two copies of the model, each divided between two."""
+    assert two.train(4, "replicated", "--shard-degree", "2") == [0] * 4, two.said()
+    return two.folder / "replicated"
+
+
+def test_two_copies_on_four_processes_have_the_losses_of_one_process(replicated, alone):
+    assert_same_within_float32(replicated, alone)
+    kept = {path.relative_to(alone) for path in alone.rglob("*")}
+    assert {path.relative_to(replicated) for path in replicated.rglob("*")} == kept
+    stored = json.loads((replicated / "config.json").read_text())["train"]
+    assert stored == json.loads((alone / "config.json").read_text())["train"]
+
+
+@pytest.mark.parametrize(
+    ("n_processes", "more", "changed"),
+    [
+        (2, ["--shard"], "processes 4 there and 2 here"),
+        (1, [], "processes 4 there and 1 here, shards 2 there and 1 here"),
+    ],
+)
+def test_a_run_with_replicas_goes_on_without_them(two, replicated, alone, n_processes, more, changed):
+    out = two.folder / f"from-replicas-{n_processes}"
+    shutil.copytree(replicated, out)
+    shutil.rmtree(out / "checkpoints/step-8")
+    assert two.train(n_processes, out.name, "--resume", *more) == [0] * n_processes, two.said()
+    assert_same_within_float32(out, alone)
+    assert two.said() == f"parambudget: the run continues, but not bit for bit: {changed}\n"
+
+
+def test_a_run_goes_on_with_replicas(two, together, alone):
+    out = two.folder / "to-replicas"
+    shutil.copytree(together[True], out)
+    shutil.rmtree(out / "checkpoints/step-8")
+    assert two.train(4, out.name, "--resume", "--shard-degree", "2") == [0] * 4, two.said()
+    assert_same_within_float32(out, alone)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--shard-degree", "3"], "does not divide 2 processes into equal groups of at least 2; use 2"),
+        (["--shard-degree", "2", "--no-shard"], "--shard-degree 2 needs --shard; leave one of them out"),
+    ],
+)
+def test_a_shard_degree_that_cannot_be_is_a_line(two, more, message):
+    assert two.train(2, "degree", *more) == [2, 2]
+    assert message in two.said()
+    assert two.said().count("\n") == 1
+    assert not (two.folder / "degree").exists()

@@ -40,8 +40,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = select_device("cpu")
 OPTIMIZERS = ("muon", "adamw")
-ATTENTION = r"(q|k|v|out|q_down|q_up|kv_down|kv_up)"
-FFN = r"ffn\.((shared|experts(\.\d+)?)\.)?(gate|up|down)"
+ATTENTION = r"(q|k|v|out|gate|q_down|q_up|kv_down|kv_up)"
+FFN = r"ffn\.(((shared|experts(\.\d+)?)\.)?(gate|up|down)|latent_(in|out))"
 HIDDEN = re.compile(rf"(layers\.\d+\.(attention\.{ATTENTION}|{FFN})|project_(in|out))\.weight")
 HEAD = re.compile(r"(lm_head|layers\.\d+\.ffn\.(router|shared_gate))\.weight")
 EMBEDDINGS = re.compile(r"(embed|position)\.weight")
@@ -67,7 +67,7 @@ def test_every_parameter_is_in_one_group_and_its_role_says_which(model):
     module = Transformer(model, device="meta")
     found = group_parameters(module, model)
     group_of = {id(parameter): kind for kind, members in vars(found).items() for parameter in members}
-    named = dict(module.named_parameters())
+    named = {name: each for name, each in module.named_parameters() if each.requires_grad}
     assert sum(map(len, vars(found).values())) == len(group_of) == len(named)
     for name, parameter in named.items():
         patterns = {"matrices": HIDDEN, "head": HEAD, "embeddings": EMBEDDINGS}
@@ -405,11 +405,19 @@ def test_every_setting_that_was_filled_in_has_its_reason(given):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "chosen"),
-    [("adamw", {"optimizer"}), ("muon", {"momentum_warmup_steps", "embedding_learning_rate", "beta1"})],
-)
-def test_what_is_filled_in_is_what_a_config_has_by_itself_but_for_the_recipe_of_muon(optimizer, chosen):
-    completed = with_train_defaults({"optimizer": optimizer}, small_model(), 10**6, on_cpu=True).config
+    ("optimizer", "tied", "chosen"),
+    [
+        ("adamw", False, {"optimizer"}),
+        ("muon", True, {"momentum_warmup_steps", "embedding_learning_rate", "beta1"}),
+        (
+            "muon", False,
+            {"momentum_warmup_steps", "embedding_learning_rate", "head_learning_rate", "beta1"},
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_filled_in_is_what_a_config_has_by_itself_but_for_the_recipe_of_muon(optimizer, tied, chosen):
+    model = small_model(tied=tied)
+    completed = with_train_defaults({"optimizer": optimizer}, model, 10**6, on_cpu=True).config
     fields, values = TRAIN_FIELDS.items(), completed.model_dump()
     others = {name for name, field in fields if not field.is_required() and values[name] != field.default}
     assert others == chosen

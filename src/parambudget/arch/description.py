@@ -27,6 +27,8 @@ def ffn_in_words(m: ModelConfig, name: str = "FFN") -> list[str]:
     if moe.n_shared_experts:
         width = moe.shared_intermediate_size or moe.expert_intermediate_size
         experts += f" and {moe.n_shared_experts} shared of {width}"
+    if moe.experts_beside_ffn:
+        return [f"{name} {m.intermediate_size}", f"beside it {experts}"]
     if not m.n_dense_layers:
         return [experts]
     return [experts, f"{name} {m.intermediate_size} in {count_phrase(m.n_dense_layers, 'dense layer')}"]

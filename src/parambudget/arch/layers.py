@@ -1,12 +1,34 @@
 """Which layers are alike, how many there are of each kind, and which way their attention is computed."""
 
-from dataclasses import dataclass
-from math import lcm
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 import numpy as np
 
-from parambudget.arch.dims import Dims, Size, has_experts, is_local, is_rotary
+from parambudget.arch.dims import (
+    Dims,
+    LayerMixer,
+    PartsDims,
+    Size,
+    chooses_keys,
+    has_attention,
+    has_attention_layers,
+    has_experts,
+    has_ffn,
+    has_global_layers,
+    has_indexer,
+    has_local_layers,
+    has_own_global_tensors,
+    heads_of,
+    is_local,
+    is_rotary,
+    layer_period,
+    n_leading_layers,
+    pattern_at,
+    scales_queries,
+    shares_keys,
+    value_width,
+)
 
 AttentionPath = Literal["flash", "masked", "eager"]
 """flash: a fused kernel with its causal flag; masked: a fused kernel with a mask; eager: no kernel of torch's
@@ -21,12 +43,32 @@ class LayerKind:
     """Their attention takes a mask, because a causal flag cannot say what a query sees."""
     rotates: bool
     experts: bool
+    mixer: LayerMixer = "attention"
+    has_ffn: bool = True
+    has_indexer: bool = False
+    """They have an indexer of their own."""
+    local: bool = False
+    """Whether they have the heads of layers with a window, in models whose other layers have their own."""
+    shares_keys: bool = False
+    """Whether they use the keys and values of an earlier layer."""
+    scales_queries: bool = False
 
 
 def layer_kind(m: Dims, layer: int) -> LayerKind:
     """The kind of that layer, counted from 0."""
+    word, fed = pattern_at(m.mixer_pattern, layer), has_ffn(m, layer)
+    if not has_attention(m, layer):
+        kind = cast(LayerMixer, word)
+        return LayerKind(
+            needs_mask=False, rotates=False, experts=has_experts(m, layer), mixer=kind, has_ffn=fed
+        )
     window = m.window if is_local(m, layer) else None
-    return LayerKind(needs_mask(m, window), is_rotary(m, layer), has_experts(m.moe, layer))
+    return LayerKind(
+        needs_mask(m, window), is_rotary(m, layer), has_experts(m, layer), mixer=cast(LayerMixer, word),
+        has_ffn=fed, has_indexer=has_indexer(m, layer),
+        local=is_local(m, layer) and has_own_global_tensors(m), shares_keys=shares_keys(m, layer),
+        scales_queries=scales_queries(m, layer),
+    )  # fmt: skip
 
 
 def attention_path(m: Dims, window: int | None) -> AttentionPath:
@@ -34,7 +76,7 @@ def attention_path(m: Dims, window: int | None) -> AttentionPath:
     if uses_eager_attention(m):
         return "eager"
     is_narrow = window is not None and window < int(m.context_length)
-    return "masked" if is_narrow or m.position == "alibi" else "flash"
+    return "masked" if is_narrow or m.position == "alibi" or chooses_keys(m) else "flash"
 
 
 def needs_mask(m: Dims, window: int | None) -> bool:
@@ -44,12 +86,14 @@ def needs_mask(m: Dims, window: int | None) -> bool:
 
 def uses_eager_attention(m: Dims) -> bool:
     """Whether the scores have a soft cap or sinks, which are in no kernel of torch's."""
-    return m.attention_softcap is not None or m.attention_sinks
+    return m.attention_softcap is not None or m.attention_sinks or m.local_sinks
 
 
 def layer_kind_counts(m: Dims) -> dict[LayerKind, Size]:
     """How many layers there are of each kind, in the order in which the kinds first appear."""
-    first, period = _n_leading_layers(m), _period(m)
+    if m.n_kv_shared_layers:  # the last layers are of kinds of their own
+        return dict(_count_kinds([layer_kind(m, layer) for layer in range(int(m.n_layers))]))
+    first, period = n_leading_layers(m), layer_period(m)
     if len({layer_kind(m, layer) for layer in range(first + period)}) == 1:
         return {layer_kind(m, 0): m.n_layers}
     counts: dict[LayerKind, Size] = {}
@@ -86,7 +130,7 @@ def peak_layer_candidates(m: Dims) -> list[LayerPosition]:
             LayerPosition(last, kind, {kind: last}, {kind: 0}),
             LayerPosition(0, kind, {kind: 0}, {kind: last}),
         ]
-    first, period, n_layers = _n_leading_layers(m), _period(m), int(m.n_layers)
+    first, period, n_layers = n_leading_layers(m), layer_period(m), int(m.n_layers)
     order = [layer_kind(m, layer) for layer in range(n_layers)]
     alike: dict[tuple[bool, int, LayerKind], list[int]] = {}
     for layer, kind in enumerate(order):
@@ -114,6 +158,18 @@ class AttentionKind:
     """Elements that one layer caches per token during generation."""
     window: int | None = None
     """Keys that a query sees at most, its own included; None: all up to its own."""
+    chunked: bool = False
+    """Whether they are those since the last multiple of the window."""
+    top_k: int | None = None
+    """Keys that a query attends to at most, chosen among those that it sees; None: all of them."""
+    trained: bool = True
+    """Whether gradients pass through it; an indexer runs forward only, where the context has more keys than
+    it chooses."""
+
+    @property
+    def most_keys(self) -> int | None:
+        """Keys that a query is scored against at most; None: all up to its own."""
+        return self.window if self.top_k is None else self.top_k
 
     @property
     def score_width(self) -> Size:
@@ -124,30 +180,57 @@ class AttentionKind:
 def attention_kinds(m: Dims) -> list[AttentionKind]:
     """The kinds of attention in `m`. Layers with and without positions are one kind: a rotation is not a
     matmul and caches nothing."""
-    if m.mla is not None:
-        name, v_dim = "latent attention", m.mla.v_head_dim
-        qk_dim = m.mla.qk_nope_head_dim + m.mla.qk_rope_head_dim
-        cached = m.mla.kv_lora_rank + m.mla.qk_rope_head_dim
-    else:
-        name, qk_dim, v_dim = "attention", m.head_dim, m.head_dim
-        cached = 2 * m.n_kv_heads * m.head_dim
-    rows = []
-    if m.window is not None and "local" in m.window_pattern:
-        sizes = (m.n_heads, qk_dim, v_dim, cached, m.window)
-        rows.append(AttentionKind(f"local {name}", m.n_local_layers, *sizes))
-    if m.window is None or "global" in m.window_pattern:
-        rows.append(AttentionKind(name, m.n_global_layers, m.n_heads, qk_dim, v_dim, cached))
+    rows: list[AttentionKind] = []
+    if not has_attention_layers(m):
+        return rows
+    if m.indexer is not None:
+        # What a pair takes in each head: the product of query and key, and its share in the sum over heads.
+        of_heads = (m.indexer.n_index_heads, m.indexer.index_head_dim, 1, m.indexer.index_head_dim)
+        rows.append(AttentionKind("indexer", m.n_indexed_layers, *of_heads, trained=False))
+    parts = m.counted_parts
+    if parts is not None and parts.n_block_index_heads is not None:
+        return rows + _kinds_with_blocks(m, parts)
+    if has_local_layers(m):
+        rows += _attention_kind(m, m.n_local_layers, m.n_kv_shared_local_layers, m.window)
+    if has_global_layers(m):
+        rows += _attention_kind(m, m.n_global_layers, m.n_kv_shared_global_layers, None)
     return rows
 
 
-def _n_leading_layers(m: Dims) -> int:
-    """Layers before the first from which on the kinds repeat."""
-    return 0 if m.moe is None else int(m.moe.n_first_dense)
+def _kinds_with_blocks(m: Dims, parts: PartsDims) -> list[AttentionKind]:
+    """An indexer of blocks, attention to the keys in the blocks that it chooses, and attention to all keys.
+    The block of the query itself, which is chosen always, counts as if it were full."""
+    sparse, width = m.n_block_indexed_layers, parts.block_index_head_dim
+    indexer = AttentionKind(
+        "block indexer", sparse, parts.n_block_index_heads, width, 0, width, trained=False
+    )
+    (kind,) = _attention_kind(m, m.n_global_layers, m.n_kv_shared_global_layers, None)
+    chosen = replace(kind, name="sparse attention", copies=sparse, top_k=parts.block_index_keys)
+    return [indexer, chosen, replace(kind, copies=kind.copies - sparse)]
 
 
-def _period(m: Dims) -> int:
-    """After how many layers the kinds repeat."""
-    return lcm(len(m.window_pattern), len(m.rotary_pattern), len(m.moe.moe_pattern) if m.moe else 1)
+def _attention_kind(m: Dims, copies: Size, n_shared: Size, window: int | None) -> list[AttentionKind]:
+    """The attention of layers with that window, and apart from it that of those among them that use the keys
+    of earlier layers, and cache none."""
+    n_heads, n_kv_heads, head_dim = heads_of(m, local=window is not None)
+    if m.mla is not None:
+        name, v_dim = "latent attention", m.mla.v_head_dim
+        head_dim = m.mla.qk_nope_head_dim + m.mla.qk_rope_head_dim
+        cached = m.mla.kv_lora_rank + m.mla.qk_rope_head_dim
+    else:
+        name, v_dim = "attention", value_width(m, head_dim)
+        cached = n_kv_heads * (head_dim + v_dim)
+        if m.differential_attention:
+            v_dim = 2 * v_dim  # each head has the values of two
+    chunked = window is not None and m.window_kind == "chunked"
+    name = name if window is None else f"local {name}"
+    if not m.n_kv_shared_layers:
+        top_k = None if m.indexer is None else m.indexer.index_top_k
+        return [AttentionKind(name, copies, n_heads, head_dim, v_dim, cached, window, chunked, top_k)]
+    return [
+        AttentionKind(name, copies - n_shared, n_heads, head_dim, v_dim, cached, window, chunked),
+        AttentionKind(f"{name} with earlier keys", n_shared, n_heads, head_dim, v_dim, 0, window, chunked),
+    ]
 
 
 def _count_kinds(order: list[LayerKind]) -> dict[LayerKind, Size]:

@@ -7,7 +7,7 @@ flag is which follows from the panel that it stands in. Names are never cut: the
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
@@ -17,7 +17,12 @@ from parambudget.render.commands import runnable_command, with_runnable_commands
 SIZE_PANEL: Final = "Model sizes"
 CHOICE_PANEL: Final = "Model choices"
 BLOCK_PANELS: Final = {
-    "moe": "Mixture of experts", "mla": "Latent attention", "rope_scaling": "Rescaled rotary positions",
+    "moe": "Mixture of experts", "mla": "Latent attention", "indexer": "Sparse attention with an indexer",
+    "rope_scaling": "Rescaled rotary positions",
+    "multipliers": "Factors on branches", "counted_parts": "Parts that are counted and not built",
+    "gated_delta_net": "Gated delta nets", "mamba": "Mamba", "mamba2": "Mamba-2",
+    "short_convolution": "Short convolutions", "lightning_attention": "Lightning attention",
+    "rg_lru": "Gated linear recurrences (RG-LRU)",
 }  # fmt: skip
 MORE_PANEL: Final = "More settings"
 MODEL_PANELS: Final = (SIZE_PANEL, CHOICE_PANEL, *BLOCK_PANELS.values())
@@ -28,6 +33,10 @@ _HELP_PANEL: Final = "Help"
 _WIDTH: Final = 80
 _NAME_WIDTH: Final = 26
 """Columns for the names of flags; a longer one has a line of its own."""
+
+FORECAST_ALONE: Final = "curve"
+_OPTIONAL_VALUES: Final = {"--forecast": FORECAST_ALONE}
+"""Flags that may stand without a value, and the value that they then have."""
 
 HelpLevel = Literal["usual", "all", "model"]
 """Which flags a help text shows."""
@@ -61,7 +70,7 @@ class Command(TyperCommand):
             typer.echo(ctx.get_help(), err=True)
             ctx.exit(2)
         if not ctx.resilient_parsing:
-            args = _translate_synonyms(args, self.get_params(ctx))
+            args = _translate_synonyms(_with_optional_values(args), self.get_params(ctx))
         try:
             return super().parse_args(ctx, list(args))
         except typer.TyperException as error:
@@ -122,25 +131,43 @@ def _arguments(parameters: Iterable[object]) -> list[TyperArgument]:
     return [each for each in parameters if isinstance(each, TyperArgument) and not each.hidden]
 
 
+class HelpSection(NamedTuple):
+    """A heading of a help text, and the names below it with what they mean."""
+
+    title: str
+    rows: list[tuple[str, str]]
+
+
+def help_sections(
+    command: TyperCommand | TyperGroup, ctx: typer.Context, level: HelpLevel
+) -> list[HelpSection]:
+    """The arguments and flags of a command that a level shows, panel by panel."""
+    parameters = command.get_params(ctx)
+    sections = []
+    if (arguments := _arguments(parameters)) and level != "model":
+        rows = [(argument.display_name_raw, argument.help or "") for argument in arguments]
+        sections.append(HelpSection("Arguments", rows))
+    panels: dict[str, list[tuple[str, str]]] = {}
+    for option in _options(parameters):
+        panel = option.rich_help_panel or "Options"
+        if level == "all" or (panel in MODEL_PANELS if level == "model" else panel not in RARE_PANELS):
+            panels.setdefault(panel, []).append(_option_row(option, ctx))
+    return sections + [HelpSection(panel, rows) for panel, rows in panels.items()]
+
+
 def _help_lines(command: TyperCommand | TyperGroup, ctx: typer.Context, level: HelpLevel) -> list[str]:
     """The help of a command at a level, no line longer than the width."""
     lines = _wrap(f"Usage: {ctx.command_path} {' '.join(command.collect_usage_pieces(ctx))}", indent=7)
     if level != "model":
         lines += ["", *_text_lines(command.help or "")]
-    parameters = command.get_params(ctx)
-    if (arguments := _arguments(parameters)) and level != "model":
-        rows = [(argument.display_name_raw, argument.help or "") for argument in arguments]
-        lines += ["", "Arguments:", *_definitions(rows)]
-    panels: dict[str, list[TyperOption]] = {}
-    for option in _options(parameters):
-        panels.setdefault(option.rich_help_panel or "Options", []).append(option)
-    for panel, options in panels.items():
-        if level == "all" or (panel in MODEL_PANELS if level == "model" else panel not in RARE_PANELS):
-            lines += ["", f"{panel}:", *_definitions([_option_row(option, ctx) for option in options])]
-    if level == "usual" and MODEL_PANELS[0] in panels:
-        sizes = ", ".join(option.opts[0] for option in panels[SIZE_PANEL])
-        others = sum(len(panels.get(panel, ())) for panel in MODEL_PANELS) - len(panels[SIZE_PANEL])
-        lines += ["", *_wrap(f"Model: {sizes}, and {others} more flags, see --help-model.", indent=2)]
+    for title, rows in help_sections(command, ctx, level):
+        lines += ["", f"{title}:", *_definitions(rows)]
+    model = [option for option in _options(command.params) if option.rich_help_panel in MODEL_PANELS]
+    if level == "usual" and model:
+        sizes = [option.opts[0] for option in model if option.rich_help_panel == SIZE_PANEL]
+        others = len(model) - len(sizes)
+        text = f"Model: {', '.join(sizes)}, and {others} more flags, see --help-model."
+        lines += ["", *_wrap(text, indent=2)]
     return lines
 
 
@@ -217,6 +244,17 @@ def _flags_by_name(parameters: Iterable[object]) -> dict[str, TyperOption]:
         for flag in (*parameter.opts, *parameter.secondary_opts)
         if flag.startswith("--")
     }
+
+
+def _with_optional_values(args: Sequence[str]) -> list[str]:
+    """The arguments with a value after each flag that stands without the one that it may have."""
+    filled: list[str] = []
+    for i, word in enumerate(args):
+        filled.append(word)
+        following = args[i + 1] if i + 1 < len(args) else "--"
+        if word in _OPTIONAL_VALUES and following.startswith("-"):
+            filled.append(_OPTIONAL_VALUES[word])
+    return filled
 
 
 def _translate_synonyms(args: list[str], parameters: Sequence[object]) -> list[str]:

@@ -17,6 +17,7 @@ class MachineFigures(TypedDict, total=False):
     gpu_tflops: float
     gpu_bandwidth: str
     grid_intensity: float
+    gpus_per_node: int
     network: str
     stack: str
     mfu: float
@@ -34,6 +35,7 @@ _FIGURES: Final = [
     _flag("gpu_memory", str, "SIZE", "Your own GPU: its memory, such as 24GB; --gpu is then its name."),
     _flag("gpu_tflops", float, "N", "Your own GPU: dense bfloat16 TFLOP/s, with 32-bit accumulation."),
     _flag("gpu_bandwidth", str, "RATE", "Your own GPU: bandwidth of its memory, such as 1008GB/s."),
+    _flag("gpus_per_node", int, "N", "GPUs of a node, 8 unless given; more than these are several nodes."),
     _flag(
         "network",
         str,

@@ -3,10 +3,12 @@ share."""
 
 import inspect
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from pydantic.fields import FieldInfo
@@ -15,12 +17,15 @@ from parambudget._files import json_text
 from parambudget._install import TRAINING, require_packages
 from parambudget.arch.config import BLOCKS, FIELDS
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS
+from parambudget.arch.field_text import field_kind, parse_field
 from parambudget.arch.style import StyleName
 from parambudget.cli._help import BLOCK_PANELS, CHOICE_PANEL, MORE_PANEL, SIZE_PANEL
 from parambudget.errors import ConfigError
 from parambudget.render.commands import runnable_command, with_runnable_commands
 from parambudget.render.model import switch_flags
-from parambudget.units import parse_size
+
+if TYPE_CHECKING:
+    from parambudget.planning.run_plan import RunPlan
 
 _OTHER_NAMES: Final = {
     "machine": "gpu", "max_tokens": "max-tokens", "dollars_per_hour": "price", "context": "context-length",
@@ -36,13 +41,18 @@ _ARGUMENTS: Final = frozenset({
     "target_loss", "kv_groups", "ffn_ratio", "multiple", "counted",
     # of an update and a run
     "batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "activation_memory_budget",
-    "optimizer", "loss_chunks", "shard",
+    "optimizer", "loss_chunks", "shard", "shard_degree",
     "data", "token_dtype", "out", "resume", "init", "steps", "device", "wandb", "profile",
-    "tensorboard", "trackio", "save_every", "keep", "eval_every", "eval_tokens", "final_learning_rate",
+    "tensorboard", "trackio", "forecast", "save_every", "keep", "eval_every", "eval_tokens",
+    "final_learning_rate",
     "scalar_learning_rate", "schedule", "decay_share", "weight_decay_schedule", "momentum",
     "momentum_warmup_steps",
     # of preparing text
     "tokenizer", "validation", "end_of_text", "workers", "field", "separator", "skip_bad_lines",
+    # of the page
+    "host", "port",
+    # of a ladder
+    "share", "sizes", "seeds", "ratios", "only",
     # of an evaluation
     "choices", "text", "eval_choices", "eval_text",
     # of a generation and an export
@@ -57,7 +67,8 @@ _ASSIGNMENT: Final = re.compile(r"([a-z_]+)(?:=([^,\s]+))?")
 _HELP: Final = {
     "help(pb.ModelConfig)": ("count", "--help-model"), "help(pb.StepConfig)": ("plan", "--help-all"),
     "help(pb.TrainConfig)": ("train", "--help-all"),
-    "pb.calibrate()": ("calibrate",), "pb.ACCELERATORS": ("gpus",), "pb.PRESETS": ("presets",),
+    "pb.calibrate()": ("calibrate",), "pb.count_class()": ("count", "--class"),
+    "pb.ACCELERATORS": ("gpus",), "pb.PRESETS": ("presets",),
 }  # fmt: skip
 """The command that does or shows what the library does or shows there."""
 
@@ -96,7 +107,6 @@ _SIZES: Final = (
 _AXES: Final = (
     *_SIZES[:6], "n_experts", "n_experts_per_token", "n_shared_experts", "expert_intermediate_size"
 )  # fmt: skip
-FieldKind = Literal["size", "list", "switch", "choice", "number"]
 Command = Callable[..., None]
 
 
@@ -116,7 +126,7 @@ def with_model_fields(*, as_axes: bool = False) -> Callable[[Command], Command]:
 
     def parse(used: dict[str, object]) -> dict[str, object]:
         return {
-            name: value if name in axes else field_value(name, value, FIELDS[name])
+            name: value if name in axes else parse_field(name, value, FIELDS[name])
             for name, value in used.items()
         }
 
@@ -151,7 +161,7 @@ def flag_parameter(
     name: str, info: FieldInfo, *, panel: str | None, default: str | bool, is_axis: bool = False
 ) -> inspect.Parameter:
     """The field as a parameter that typer turns into an option."""
-    kind = _kind(info)
+    kind = field_kind(info)
     hint: Any = {"switch": bool, "choice": info.annotation}.get(kind, str)
     option = typer.Option(
         *(_switch_declarations(name) if kind == "switch" else [f"--{name.replace('_', '-')}"]),
@@ -193,46 +203,7 @@ def plain_default(info: FieldInfo) -> str | bool:
         return False
     if isinstance(info.default, bool):
         return "on" if info.default else "off"
-    return ",".join(info.default) if isinstance(info.default, tuple) else str(info.default)
-
-
-def field_value(name: str, value: object, info: FieldInfo) -> object:
-    """The value of a field from what typer read."""
-    if not isinstance(value, str):
-        return value
-    kind = _kind(info)
-    if value == "none" and type(None) in get_args(info.annotation):
-        return None
-    if kind == "list":
-        words = value.split(",")
-        return tuple(_parse_number(name, word) for word in words) if _holds_numbers(info) else tuple(words)
-    if kind == "size":
-        return parse_size(value, name)
-    return _parse_number(name, value) if kind == "number" else value
-
-
-def _parse_number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"{name} {text!r} is not a number") from None
-
-
-def _holds_numbers(info: FieldInfo) -> bool:
-    """Whether a list is one of numbers, not of words."""
-    return "float" in str(info.annotation)
-
-
-def _kind(info: FieldInfo) -> FieldKind:
-    """What a field holds. A field that may be absent is of the kind of its value."""
-    annotation = info.annotation
-    # A bounded type is an alias; what it bounds is its origin.
-    types = {getattr(each, "__origin__", each) for each in (annotation, *get_args(annotation))}
-    if tuple in types or any(get_origin(each) is tuple for each in types):
-        return "list"
-    if get_origin(annotation) is Literal:
-        return "choice"
-    return "size" if int in types else "switch" if bool in types else "number"
+    return ",".join(map(str, info.default)) if isinstance(info.default, tuple) else str(info.default)
 
 
 SourceArgument = Annotated[
@@ -255,8 +226,34 @@ AnchorOption = Annotated[
         rich_help_panel=MORE_PANEL,
     ),
 ]
+TargetLossOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NATS",
+        help="When the model reaches this loss; with --anchor, or which run would tell.",
+        rich_help_panel=MORE_PANEL,
+    ),
+]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory of one GPU to plan with, such as 24GB.",
+        show_default="all of it",
+        rich_help_panel=MORE_PANEL,
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:N, or mps (untried).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def law_option(panel: str) -> Any:
+    """The option of the law that losses are expected by, in a panel of the help."""
+    return typer.Option(
+        metavar="LAW",
+        help="besiroglu-2024, hoffmann-2022, muennighoff-2023, or a law.json.",
+        show_default="besiroglu-2024", rich_help_panel=panel,
+    )  # fmt: skip
 
 
 def parse_path(text: str) -> Path:
@@ -295,3 +292,22 @@ def print_json(value: object) -> None:
 def print_notice(notice: str) -> None:
     """Print one line on standard error, beside the results."""
     typer.echo(f"parambudget: {arguments_as_flags(notice)}", err=True)
+
+
+def offer_finished_run(vocab_size: int) -> None:
+    """Name a run of that vocabulary which predictions can take their level from, where one lies where `train`
+    puts them."""
+    from parambudget.planning.finished_runs import newest_finished_run
+    from parambudget.training.config import RUNS
+
+    folder = newest_finished_run(RUNS, vocab_size)
+    if folder is not None:
+        print_notice(
+            f"the finished run {folder} has the same vocabulary; with --anchor {shlex.quote(str(folder))} "
+            "losses are at the level of its text"
+        )
+
+
+def with_flags_in_suggestions(plan: "RunPlan") -> "RunPlan":
+    """The plan with flags in place of the arguments that its suggestions name."""
+    return replace(plan, suggestions=tuple(map(arguments_as_flags, plan.suggestions)))

@@ -1,16 +1,34 @@
 """`parambudget calibrate`: how fast is this machine?"""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typing_extensions import TypedDict
 
+from parambudget._json_types import SchemaOf
 from parambudget.cli._options import JsonOption, print_json, print_lines, require_torch
 from parambudget.cost.speed import profile
 from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.errors import ConfigError
 from parambudget.render.commands import runnable_command
 from parambudget.render.runs import profile_screen
+
+
+class CalibrationDocument(TypedDict):
+    """What was measured of this machine."""
+
+    file: str
+    """Where it is kept."""
+    stacks: list[Annotated[dict[str, Any], SchemaOf(DeviceProfile)]]
+    """One entry per device and software; with --show all that are kept."""
+
+
+class ClearedDocument(TypedDict):
+    """What --clear did."""
+
+    cleared: bool
+    """Whether there was anything to delete."""
 
 
 def calibrate(
@@ -31,13 +49,15 @@ def calibrate(
     path = profile.calibration_file()
     if clear:
         removed = profile.clear_profiles()
-        print_json({"cleared": removed}) if as_json else typer.echo(
+        cleared: ClearedDocument = {"cleared": removed}
+        print_json(cleared) if as_json else typer.echo(
             f"removed {path}" if removed else f"nothing to remove: {path} does not exist"
         )
         return
     stacks = profile.calibrated_profiles() if show else [_measure(device, quiet=as_json)]
     if as_json:
-        print_json({"file": str(path), "stacks": [asdict(stack) for stack in stacks]})
+        document: CalibrationDocument = {"file": str(path), "stacks": [asdict(stack) for stack in stacks]}
+        print_json(document)
         return
     for stack in stacks:
         print_lines([*profile_screen(stack), ""])

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from parambudget._files import write_json
+from parambudget._install import CLASS_PACKAGES, require_packages
 from parambudget._version import __version__
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.style import with_style
@@ -20,7 +21,7 @@ from parambudget.cli._options import (
     with_model_fields,
 )
 from parambudget.cost.params import count as count_parameters
-from parambudget.errors import CheckFailed
+from parambudget.errors import CheckFailed, ConfigError
 from parambudget.formats.source import config_document, load
 from parambudget.units import format_share, format_tolerance, parse_count, parse_tolerance
 
@@ -35,6 +36,13 @@ def count(
     latex: Annotated[bool, typer.Option("--latex", help="Print the formula as LaTeX.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check the count against the model built in torch.")
+    ] = False,
+    of_class: Annotated[
+        bool,
+        typer.Option(
+            "--class",
+            help="Count any config.json from its class in the installed transformers.",
+        ),
     ] = False,
     expect: Annotated[
         str | None,
@@ -56,6 +64,13 @@ def count(
 
     parambudget count --dim 896 --n-layers 24 --n-heads 14
     """
+    if of_class:
+        others: dict[str, object] = {
+            "--style": style, "--formula": formula, "--latex": latex, "--verify": verify, "--out": out,
+            **{f"--{name.replace('_', '-')}": True for name in fields},
+        }  # fmt: skip
+        _count_class(source, [flag for flag, value in others.items() if value], expect, tolerance, as_json)
+        return
     require_model("count", source, fields)
     completed = load(source, with_style(style, fields, complete=source))
     counted = count_parameters(completed.model)
@@ -71,9 +86,16 @@ def count(
         )
         confirmations.append(f"wrote {out}")
     if as_json:
-        document = counted.as_dict() | {"filled": list(completed.defaulted), "notes": list(completed.notes)}
-        document |= {"verified": True} if verify else {}
-        print_json(document | (_formula_as_dict(completed.model) if formula or latex else {}))
+        from parambudget.render.model import count_document
+
+        document = count_document(counted, completed)
+        if verify:
+            document["verified"] = True
+        if formula or latex:
+            from parambudget.cost.formula import formula as closed_form
+
+            document["formula"] = closed_form(completed.model).as_dict()
+        print_json(document)
         return
     if latex or formula:
         _print_formula(completed.model, as_latex=latex)
@@ -84,6 +106,32 @@ def count(
         print_lines(count_screen(counted, completed, terminal_width()))
     for line in confirmations:
         typer.echo(line)
+
+
+def _count_class(
+    source: str | None, others: list[str], expect: str | None, tolerance: str, as_json: bool
+) -> None:
+    """Count a config.json from its class. There is no model of ours that other flags could be about."""
+    if source is None:
+        raise ConfigError("--class counts a config.json of Hugging Face; give its path or its folder")
+    if others:
+        raise ConfigError(
+            f"--class counts what transformers builds of the config, so it takes no {others[0]}; leave it out"
+        )
+    require_packages("count --class", CLASS_PACKAGES, ["transformers"])
+    from parambudget.formats.hf.from_class import count_class
+
+    counted = count_class(source)
+    confirmation = None if expect is None else _check_expectation(counted.total, expect, tolerance)
+    if as_json:
+        print_json(counted.as_dict())
+    elif confirmation is not None:
+        typer.echo(f"{confirmation}; counted from {counted.counted_from}")
+    else:
+        from parambudget.render.model import class_count_screen
+        from parambudget.render.terminal import terminal_width
+
+        print_lines(class_count_screen(counted, terminal_width()))
 
 
 def _check_expectation(true: int, expect: str, tolerance: str) -> str:
@@ -106,9 +154,3 @@ def _print_formula(model: ModelConfig, *, as_latex: bool) -> None:
         typer.echo(closed.latex())
     else:
         print_lines(formula_lines(closed))
-
-
-def _formula_as_dict(model: ModelConfig) -> dict[str, object]:
-    from parambudget.cost.formula import formula
-
-    return {"formula": formula(model).as_dict()}

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from typing_extensions import TypedDict
 
 from parambudget.cli._options import JsonOption, print_json, print_lines, print_notice
 from parambudget.cost.hardware import ACCELERATORS, GIVEN, Accelerator
@@ -13,6 +14,33 @@ from parambudget.units import format_byte_rate, format_bytes, format_flop_rate
 _HEADINGS = ("name", "memory", "dense peak", "bandwidth", "link", "as of")
 
 _NO_BFLOAT16 = "* in float16: it has no bfloat16, and the bundled trainer refuses it"
+
+
+class GpuDocument(TypedDict):
+    """A GPU that can be named, with its figures and where they were read."""
+
+    name: str
+    """What to name it by."""
+    memory_bytes: int
+    """As the driver reports it, or the label where the source says so."""
+    peak_flops: float
+    """Dense FLOP/s of matmuls in `peak_dtype`, with 32-bit accumulation."""
+    peak_dtype: str
+    """bfloat16, or float16 for a GPU that has no bfloat16."""
+    bandwidth_bytes_per_second: float
+    """Of its memory."""
+    link_bytes_per_second: float
+    """To the other GPUs of the node, per direction."""
+    board_watts: float | None
+    """The most that the whole board draws; null where it is not known."""
+    board_watts_source: str | None
+    """Where that was read; null where it is not known."""
+    source: str
+    """Where the other figures were read."""
+    read_on: str | None
+    """The day on which they were read; null for a GPU of your own."""
+    device_names: list[str]
+    """What torch calls it."""
 
 
 def gpus(
@@ -68,16 +96,17 @@ def _source(one: Accelerator) -> str:
 def _cells(one: Accelerator) -> list[str]:
     mark = " " if one.has_bfloat16 else "*"
     return [
-        one.name, format_bytes(one.memory_bytes), format_flop_rate(one.bf16_flops) + mark,
+        one.name, format_bytes(one.memory_bytes), format_flop_rate(one.peak_flops) + mark,
         format_byte_rate(one.bandwidth_bytes), format_byte_rate(one.link_bytes), str(one.read_on or GIVEN),
     ]  # fmt: skip
 
 
-def _as_dict(one: Accelerator) -> dict[str, object]:
+def _as_dict(one: Accelerator) -> GpuDocument:
     return {
-        "name": one.name, "memory_bytes": one.memory_bytes, "bf16_flops": one.bf16_flops,
+        "name": one.name, "memory_bytes": one.memory_bytes, "peak_flops": one.peak_flops,
         "peak_dtype": one.peak_dtype, "bandwidth_bytes_per_second": one.bandwidth_bytes,
         "link_bytes_per_second": one.link_bytes, "board_watts": one.board_watts,
         "board_watts_source": one.board_watts_source, "source": _source(one),
-        "read_on": one.read_on and one.read_on.isoformat(), "device_names": list(one.device_names),
+        "read_on": None if one.read_on is None else one.read_on.isoformat(),
+        "device_names": list(one.device_names),
     }  # fmt: skip

@@ -3,18 +3,19 @@
 import gc
 import os
 import sys
+import warnings
 from contextlib import nullcontext, suppress
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Annotated, Final
+from typing import Annotated, Final, TextIO
 
 import typer
 
 from parambudget._version import __version__
 from parambudget.cli._help import Command, CommandWithDefaults, Group
-from parambudget.cli._options import arguments_as_flags
+from parambudget.cli._options import arguments_as_flags, print_notice
 from parambudget.cli._streams import discard_unwritten, lossy_output, replace_closed_streams
-from parambudget.errors import ConfigError, ParambudgetError, ReportedElsewhere, one_line
+from parambudget.errors import ConfigError, ParambudgetError, ReportedElsewhere, UnsupportedWarning, one_line
 
 # Start-up makes many objects and hardly any garbage: a collection at every 700th costs 3 %.
 gc.set_threshold(100_000)
@@ -23,6 +24,9 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
 
 _LONGEST_LINE: Final = 480
 """Characters of an error after the name of the program."""
+
+
+_show_other_warning: Final = warnings.showwarning
 
 
 def _print_version(requested: bool) -> None:
@@ -36,14 +40,14 @@ VersionOption = Annotated[
     typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
 ]
 COMMANDS: Final = (
-    "count", "solve", "plan", "report", "verify", "export", "data", "train", "runs", "sample", "eval",
-    "presets", "gpus", "calibrate",
+    "count", "solve", "plan", "report", "verify", "export", "data", "train", "runs", "ladder", "sample",
+    "eval", "explore", "presets", "gpus", "calibrate", "schema", "mcp",
 )  # fmt: skip
-_WITHOUT_ARGUMENTS: Final = ("presets", "gpus", "calibrate")
+_WITHOUT_ARGUMENTS: Final = ("explore", "presets", "gpus", "calibrate", "schema", "mcp")
 """Commands that do something without any."""
-_WITHOUT_MATRICES: Final = ("solve", "plan")
+_WITHOUT_MATRICES: Final = ("solve", "plan", "explore")
 """Commands that compute with numpy and multiply no matrices."""
-_LONG: Final = ("train", "data", "calibrate")
+_LONG: Final = ("train", "data", "ladder", "calibrate")
 """Commands whose work goes on whatever becomes of the terminal or the log: their results are in files."""
 
 
@@ -78,6 +82,7 @@ def parambudget(version: VersionOption = False) -> None:
 def main() -> None:
     """Run the command line. Every error a user can cause ends in one line on stderr and an exit code."""
     replace_closed_streams()
+    warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show × still shows the figures
@@ -112,6 +117,17 @@ def main() -> None:
         discard_unwritten(sys.stdout)
         code = _print_error(f"{error}; check the free space and the permissions", 2)
     sys.exit(code or 0)
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
+    """Print what a verb says about a model as a note; it has no place in the code of a person here."""
+    if issubclass(category, UnsupportedWarning):
+        print_notice(f"note: {message}")
+    else:
+        _show_other_warning(message, category, filename, lineno, file, line)
 
 
 def _require_utf8(arguments: list[str]) -> None:

@@ -1,6 +1,5 @@
 """`parambudget plan`: does a run fit, how fast, how long, how much, how good? Before anything is trained."""
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -9,34 +8,35 @@ import typer
 
 from parambudget import api
 from parambudget.arch.style import with_style
-from parambudget.cli._help import MORE_PANEL
 from parambudget.cli._machine import MachineFigures, with_machine_figures
 from parambudget.cli._options import (
     AnchorOption,
     JsonOption,
+    MemoryOption,
     SourceArgument,
     StyleOption,
+    TargetLossOption,
     arguments_as_flags,
+    law_option,
+    offer_finished_run,
     print_json,
     print_lines,
-    print_notice,
     require_model,
+    with_flags_in_suggestions,
     with_model_fields,
 )
-from parambudget.cli._settings import STEP_FLAGS, with_settings
-from parambudget.formats.source import load, read_source
+from parambudget.cli._settings import STEP_FLAGS, STEP_PANELS, step_settings, with_settings
+from parambudget.formats.source import load
 
 if TYPE_CHECKING:
     from parambudget.arch.style import StyleName
-    from parambudget.cost.step import StepFields
-    from parambudget.planning.run_plan import RunPlan
 
 MACHINE_PANEL = "The machine, its price and the text"
 
 
 @with_model_fields()
 @with_machine_figures(energy=True)
-@with_settings(STEP_FLAGS, dict.fromkeys(STEP_FLAGS.keys() - {"z_loss", "activation_memory_budget"}))
+@with_settings(STEP_FLAGS, STEP_PANELS)
 def plan(
     source: SourceArgument = None,
     style: StyleOption = None,
@@ -59,26 +59,13 @@ def plan(
     gpus: Annotated[
         int, typer.Option(metavar="N", help="Number of GPUs.", rich_help_panel=MACHINE_PANEL)
     ] = 1,
-    gpus_per_node: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="GPUs of a node; more than these are several nodes.",
-                     show_default="8", rich_help_panel=MORE_PANEL),
-    ] = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Memory of one GPU to plan with, such as 24GB.",
-                     show_default="all of it", rich_help_panel=MORE_PANEL),
-    ] = None,
+    memory: MemoryOption = None,
     price: Annotated[
         float | None,
         typer.Option(metavar="USD", help="Dollars per GPU and hour.", show_default="a dated range",
                      rich_help_panel=MACHINE_PANEL),
     ] = None,
-    law: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Loss law: besiroglu-2024, hoffmann-2022, muennighoff-2023.",
-                     show_default="besiroglu-2024", rich_help_panel=MACHINE_PANEL),
-    ] = None,
+    law: Annotated[str | None, law_option(MACHINE_PANEL)] = None,
     unique_tokens: Annotated[
         str | None,
         typer.Option(metavar="N", help="Tokens in the text; a longer run repeats them.",
@@ -90,11 +77,7 @@ def plan(
                      rich_help_panel=MACHINE_PANEL),
     ] = None,
     anchor: AnchorOption = None,
-    target_loss: Annotated[
-        float | None,
-        typer.Option(metavar="NATS", help="When the model reaches this loss; with --anchor, or which run "
-                     "would tell.", rich_help_panel=MORE_PANEL),
-    ] = None,
+    target_loss: TargetLossOption = None,
     *,
     fields: dict[str, Any],
     figures: MachineFigures,
@@ -108,27 +91,21 @@ def plan(
 
     parambudget plan llama-3.2-1b --gpu h100 --gpus 8 --tokens 20B --compare qwen3-0.6b
     """
-    from parambudget.training.run.defaults import require_valid
-
     require_model("plan", source, fields)
     if inference:
         asked = {
             "hours": hours, "tokens": tokens, "law": law, "unique_tokens": unique_tokens,
-            "bytes_per_token": bytes_per_token, "dollars_per_hour": price, "gpus_per_node": gpus_per_node,
+            "bytes_per_token": bytes_per_token, "dollars_per_hour": price,
             "anchor": anchor, "target_loss": target_loss,
             "gpus": None if gpus == 1 else gpus, "compare": " ".join(compare or []) or None,
             **figures, **settings,
         }  # fmt: skip
         require_inference = {name: value for name, value in asked.items() if value is not None}
         _plan_inference(source, style, fields, gpu, memory, figures, require_inference, as_json=as_json)
-    in_file = read_source(source).train if source is not None else {}
-    require_valid(in_file)
+    given = step_settings(source, settings)
     completed = load(source, with_style(style, fields, complete=source))
-    machine = api.machine(
-        gpu, gpus=gpus, gpus_per_node=gpus_per_node, dollars_per_hour=price, **figures
-    )  # fmt: skip
+    machine = api.machine(gpu, gpus=gpus, dollars_per_hour=price, **figures)
 
-    given = {name: in_file[name] for name in STEP_FLAGS if name in in_file} | settings
     # Speed and memory are comparable only at the same context.
     same = {name: fields[name] for name in ("context_length",) if name in fields}
     compared = {_display_name(name): load(name, same) for name in compare or []}
@@ -139,12 +116,9 @@ def plan(
     first = api.plan(
         completed.model, machine, hours=hours, tokens=tokens, law=law, unique_tokens=unique_tokens,
         bytes_per_token=bytes_per_token, memory=memory, anchor=anchor, target_loss=target_loss,
-        compare=list(others.values()), **cast("StepFields", given),
+        compare=list(others.values()), **given,
     )  # fmt: skip
-    plans = [
-        replace(each, suggestions=tuple(map(arguments_as_flags, each.suggestions)))
-        for each in (first, *first.compared)
-    ]
+    plans = [with_flags_in_suggestions(each) for each in (first, *first.compared)]
     if as_json:
         documents = [each.as_dict() for each in plans]
         print_json(documents[0] if not others else {"plan": documents[0], "compared": documents[1:]})
@@ -153,8 +127,8 @@ def plan(
     from parambudget.render.terminal import terminal_width
 
     print_lines(plan_screen(plans[0], terminal_width()))
-    if anchor is None:
-        _offer_finished_run(plans[0])
+    if not plans[0].goal.law.is_measured:
+        offer_finished_run(first.model.vocab_size)
     if others:
         names = ["this model" if source is None else _display_name(source), *others]
         print_lines(["", *comparison(plans, names, terminal_width())])
@@ -185,20 +159,6 @@ def _plan_inference(
     shown = replace(plan, suggestions=tuple(map(arguments_as_flags, plan.suggestions)))
     print_json(shown.as_dict()) if as_json else print_lines(inference_screen(shown, terminal_width()))
     raise typer.Exit(not plan.fits)
-
-
-def _offer_finished_run(plan: "RunPlan") -> None:
-    """Name a run of the same vocabulary that the plan can take its level from, where one lies where `train`
-    puts them."""
-    from parambudget.planning.finished_runs import newest_finished_run
-    from parambudget.training.config import RUNS
-
-    folder = newest_finished_run(RUNS, plan.model.vocab_size)
-    if folder is not None:
-        print_notice(
-            f"the finished run {folder} has the same vocabulary; with --anchor {shlex.quote(str(folder))} "
-            "losses are at the level of its text"
-        )
 
 
 def _display_name(source: str) -> str:

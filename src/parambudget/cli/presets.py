@@ -3,6 +3,7 @@
 from typing import Annotated, Final
 
 import typer
+from typing_extensions import TypedDict
 
 from parambudget.arch.presets.registry import PRESETS
 from parambudget.cli._options import JsonOption, print_json, print_lines
@@ -14,7 +15,28 @@ _OPTIONAL: Final = ("source", "body", "context", "active")
 _LEAST_SOURCE: Final = 40
 """Columns of the terminal that a source gets at least; it is wrapped in them."""
 
-Row = dict[str, int | str]
+
+class PresetDocument(TypedDict):
+    """A published model that can be named in place of a config file."""
+
+    name: str
+    """What to name it by."""
+    total: int
+    """Parameters, exactly."""
+    body: int
+    """Parameters without embeddings and output head."""
+    active: int
+    """Parameters used per token."""
+    dim: int
+    """Model width."""
+    layers: int
+    """Transformer blocks."""
+    heads: str
+    """Query heads / key/value heads."""
+    context: int
+    """Longest sequence, in tokens."""
+    source: str
+    """Where its sizes and its count were read."""
 
 
 def presets(
@@ -43,7 +65,7 @@ def presets(
 
     width = terminal_width()
     columns = _columns_that_fit(rows, width)
-    cells = [columns, *([_cell(row[name]) for name in columns] for row in rows)]
+    cells = [columns, *([row[name] for name in columns] for row in map(_cells, rows))]
     left = [i for i, name in enumerate(columns) if name in ("name", "source")]
     fluid = columns.index("source") if "source" in columns else None
     print_lines(table(cells, left=left, head=True, fluid=fluid, width=width))
@@ -54,7 +76,7 @@ def _searched_text(name: str) -> str:
     return f"{name} {PRESETS[name].source}".lower()
 
 
-def _row(name: str) -> Row:
+def _row(name: str) -> PresetDocument:
     row, model = PRESETS[name], PRESETS[name].model
     counted = count(model)
     return {
@@ -70,9 +92,10 @@ def _row(name: str) -> Row:
     }
 
 
-def _columns_that_fit(rows: list[Row], width: int) -> list[str]:
+def _columns_that_fit(rows: list[PresetDocument], width: int) -> list[str]:
     """The columns that there is room for, two spaces apart."""
-    widths = {name: max(len(name), *(len(_cell(row[name])) for row in rows)) for name in rows[0]}
+    cells = [_cells(row) for row in rows]
+    widths = {name: max(len(name), *(len(row[name]) for row in cells)) for name in rows[0]}
     widths["source"] = min(widths["source"], _LEAST_SOURCE)
     for name in _OPTIONAL:
         if sum(widths.values()) + 2 * len(widths) > width:
@@ -80,5 +103,5 @@ def _columns_that_fit(rows: list[Row], width: int) -> list[str]:
     return list(widths)
 
 
-def _cell(value: int | str) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def _cells(row: PresetDocument) -> dict[str, str]:
+    return {name: f"{value:,}" if isinstance(value, int) else str(value) for name, value in row.items()}

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,11 +10,17 @@ from parambudget._install import install_advice, require_packages
 from parambudget.cli._help import Command, Group
 from parambudget.cli._options import JsonOption, print_json, print_lines, print_notice
 from parambudget.errors import ConfigError, InputError
-
-if TYPE_CHECKING:
-    from parambudget.training.metrics import Run
+from parambudget.training.evaluation.results import EvaluationDocument, read_evaluations
+from parambudget.training.metrics import Run, RunDocument, read_run
 
 runs = typer.Typer(name="runs", help="Inspect training runs.", cls=Group, rich_markup_mode=None)
+
+
+class ShownRunDocument(RunDocument):
+    """A training run, finished or not, and what it was evaluated on."""
+
+    eval: list[EvaluationDocument]
+    """What `eval` measured of it, in the order of measuring."""
 
 
 @runs.callback()
@@ -43,8 +49,6 @@ def show(
 
     parambudget runs show runs/a runs/b --figure both.png
     """
-    from parambudget.training.metrics import read_run
-
     if figure is not None and figure.suffix != ".png":
         raise ConfigError(f"--figure {figure} is not a PNG; use a name that ends in .png")
     if figure is not None:
@@ -71,13 +75,11 @@ def show(
         raise typer.Exit(InputError.exit_code)
 
 
-def _document(run: "Run") -> dict[str, object]:
-    from parambudget.training.evaluation.results import read_evaluations
-
+def _document(run: Run) -> ShownRunDocument:
     return {**run.as_dict(), "eval": [each.as_dict() for each in read_evaluations(run.folder)]}
 
 
-def _show_runs(readable: "list[Run]", figure: Path | None, *, beside: bool) -> None:
+def _show_runs(readable: list[Run], figure: Path | None, *, beside: bool) -> None:
     from parambudget.render.runs import evaluations_screen, runs_screen
 
     print_lines(runs_screen(readable))
@@ -92,7 +94,7 @@ def _show_runs(readable: "list[Run]", figure: Path | None, *, beside: bool) -> N
         _show_profile(readable[0])
 
 
-def _show_profile(run: "Run") -> None:
+def _show_profile(run: Run) -> None:
     """Where the time of its updates went, if some were profiled."""
     from parambudget.render.runs import update_profile_screen
     from parambudget.training.profiling.update_profile import PROFILE, UpdateProfile
@@ -105,13 +107,13 @@ def _show_profile(run: "Run") -> None:
         print_notice(f"no profile is shown: {error}")
 
 
-def _draw_loss(runs: "list[Run]", figure: Path) -> None:
+def _draw_loss(runs: list[Run], figure: Path) -> None:
     from parambudget.render.figures import loss_curve, save_png
 
     save_png(loss_curve(runs), figure)
 
 
-def _draw_loss_beside(run: "Run") -> None:
+def _draw_loss_beside(run: Run) -> None:
     """Draw the curve into the run's folder. Nobody asked for it: where that fails, say so and go on."""
     if find_spec("matplotlib") is None:
         advice = install_advice(["matplotlib"], ["train"])

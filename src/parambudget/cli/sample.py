@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,7 +108,7 @@ def sample(
     context = loaded.module.model.longest_generation
     if as_json:
         prompts = _read_prompts(asking=False) if interactive else [prompt or ""]
-        texts = [asdict(made) for made in generate_texts(loaded, prompts, params, num_samples or 1)]
+        texts = [made.as_dict() for made in generate_texts(loaded, prompts, params, num_samples or 1)]
         print_json(texts[0] if not interactive and num_samples is None else texts)
         return
     asking = interactive and sys.stdin is not None and sys.stdin.isatty()

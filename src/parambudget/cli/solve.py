@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -19,6 +19,7 @@ from parambudget.cli._options import (
     AnchorOption,
     JsonOption,
     StyleOption,
+    law_option,
     print_json,
     print_lines,
     with_model_fields,
@@ -32,7 +33,6 @@ from parambudget.units import format_tolerance
 if TYPE_CHECKING:
     from parambudget.cost.step import StepFields
     from parambudget.planning.budget import Budget
-    from parambudget.planning.machine import Machine
     from parambudget.search.fields import SearchFields
     from parambudget.search.solutions import Solutions
 
@@ -128,15 +128,7 @@ def solve(
             rich_help_panel=MORE_PANEL,
         ),
     ] = None,
-    law: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Loss law: besiroglu-2024, hoffmann-2022, muennighoff-2023.",
-            show_default="besiroglu-2024",
-            rich_help_panel=MORE_PANEL,
-        ),
-    ] = None,
+    law: Annotated[str | None, law_option(MORE_PANEL)] = None,
     unique_tokens: Annotated[
         str | None,
         typer.Option(
@@ -239,25 +231,28 @@ def solve(
         "anchor": anchor,
     }
     given |= {name: v for name, v in beside.items() if v is not None} | {**figures, **settings}
-    by_time = hours is not None or dollars is not None
     if as_json:
-        print_json(_document(found, given, current, machine, by_time=by_time))
+        from parambudget.render.solutions import solve_document
+
+        print_json(solve_document(found, given, machine, current=current))
         return
-    from parambudget.render.solutions import next_commands, solutions_screen, style_note, train_command
+    from parambudget.render.solutions import (
+        can_train_on,
+        next_commands,
+        solutions_screen,
+        style_note,
+        train_command,
+    )
     from parambudget.render.terminal import dim, terminal_width
 
     notes = style_note(found, terminal_width()) if like is None and style is None else []
     commands = next_commands(found, given, current)
     print_lines([*solutions_screen(found, terminal_width()), *map(dim, [*notes, *commands])])
     if out:
+        by_time = hours is not None or dollars is not None
         command = train_command(found[pick - 1], machine, by_time=by_time, source=shlex.quote(str(out)))
-        after = f"; next: {command}" if _can_train_on(machine) else ""
+        after = f"; next: {command}" if can_train_on(machine) else ""
         typer.echo(f"wrote model {pick} of the list to {out}{after}")
-
-
-def _can_train_on(machine: "Machine | None") -> bool:
-    """Whether a command to train is worth printing: the trainer refuses GPUs without bfloat16."""
-    return machine is None or machine.has_bfloat16
 
 
 @contextmanager
@@ -289,21 +284,3 @@ def _write_config(found: "Solutions", pick: int, out: Path) -> None:
     origin = {"certificate": found.certificate.as_dict(), "version": __version__}
     provenance = {"solution": pick} | solution.provenance() | origin
     write_json(out, config_document(solution.model, provenance))
-
-
-def _document(
-    found: "Solutions",
-    given: Mapping[str, object],
-    current: str | None,
-    machine: "Machine | None",
-    *,
-    by_time: bool,
-) -> dict[str, object]:
-    """The answers as one JSON document, with the commands to repeat the search and to train each model."""
-    from parambudget.render.solutions import rerun_command, train_command
-
-    document = found.as_dict()
-    for entry, solution in zip(document["solutions"], found, strict=True):
-        command = train_command(solution, machine, by_time=by_time)
-        entry["train"] = command if _can_train_on(machine) else None
-    return document | {"command": rerun_command(found, given, current)}

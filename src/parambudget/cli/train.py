@@ -5,12 +5,14 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NotRequired, cast
 
 import typer
+from typing_extensions import TypedDict
 
+from parambudget._json_types import SchemaOf
 from parambudget.arch.style import with_style
-from parambudget.cli._help import MORE_PANEL
+from parambudget.cli._help import FORECAST_ALONE, MORE_PANEL
 from parambudget.cli._options import (
     DeviceOption,
     JsonOption,
@@ -25,13 +27,16 @@ from parambudget.cli._options import (
     with_model_fields,
 )
 from parambudget.cli._settings import STEP_FLAGS, with_settings
+from parambudget.cost.step import SHARDING_FIELDS, Sharding
 from parambudget.errors import ConfigError
 from parambudget.render.commands import data_flag, runnable_command
+from parambudget.scaling.law_file import find_law
 from parambudget.text.forms import TokenDtype
 from parambudget.training.config import TRAIN_FIELDS
-from parambudget.training.evaluation.results import Evaluation
+from parambudget.training.evaluation.results import Evaluation, EvaluationDocument
 from parambudget.training.launch import launched_processes
 from parambudget.training.metrics import TrainResult
+from parambudget.training.run.end_loss import ForecastRequest
 from parambudget.training.run.request import (
     RunOptions,
     RunRequest,
@@ -40,6 +45,16 @@ from parambudget.training.run.request import (
 )
 from parambudget.training.run.signals import StopRequest, StopSignal, handle_stop_signals
 from parambudget.units import parse_count
+
+
+class RunEvaluationDocument(TypedDict):
+    """What `train` prints beside the state of its run."""
+
+    eval: NotRequired[EvaluationDocument]
+    """What the finished run was evaluated on; absent where nothing was asked for."""
+
+
+TrainDocument = Annotated[dict[str, Any], SchemaOf(TrainResult, RunEvaluationDocument, without=("folder",))]
 
 RUN_PANEL = "Length, checkpoints and resuming"
 _PANELS: dict[str, str | None] = {
@@ -51,7 +66,7 @@ _PANELS: dict[str, str | None] = {
 
 
 @with_model_fields()
-@with_settings({**TRAIN_FIELDS, "shard": STEP_FLAGS["shard"]}, _PANELS)
+@with_settings({**TRAIN_FIELDS, **{name: STEP_FLAGS[name] for name in SHARDING_FIELDS}}, _PANELS)
 def train(
     source: SourceArgument = None,
     style: StyleOption = None,
@@ -123,6 +138,14 @@ def train(
             rich_help_panel=RUN_PANEL,
         ),
     ] = None,
+    forecast: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[LAW]",
+            help="Forecast the loss at the end (LAW: a law.json).",
+            rich_help_panel=RUN_PANEL,
+        ),
+    ] = None,
     wandb: Annotated[
         str | None,
         typer.Option(
@@ -186,6 +209,11 @@ def train(
     """
     require_torch("train")
     if not resume and init is None:
+        if source is None and not fields and forecast not in (None, FORECAST_ALONE):
+            raise ConfigError(
+                f"no model is given: {forecast} is taken as the law of --forecast; name the model before "
+                "that flag"
+            )
         require_model("train", source, fields, data_flag(data))
     if source is not None and data is None and Path(source).is_file() and Path(source).suffix != ".json":
         raise ConfigError(
@@ -196,14 +224,15 @@ def train(
     complete = source if source is not None or fields or taken is None else str(taken)
     fields = with_style(style, fields, complete=complete)
     settings = dict(settings)
-    shard = cast("bool | None", settings.pop("shard", None))
+    shard, degree = cast("bool | None", settings.pop("shard", None)), settings.pop("shard_degree", None)
+    sharding = Sharding.given_by(shard, cast("int | None", degree))
 
     def build() -> RunRequest:
         n_tokens = parse_count(tokens, "--tokens") if tokens is not None else None
         options = RunOptions(
-            out, data, token_dtype, tokenizer, n_tokens, hours, resume, init, shard, wandb=wandb,
+            out, data, token_dtype, tokenizer, n_tokens, hours, resume, init, sharding, wandb=wandb,
             profile=profile, tensorboard=tensorboard, trackio=trackio, eval_choices=eval_choices,
-            eval_text=eval_text,
+            eval_text=eval_text, forecast=_forecast_request(forecast),
         )  # fmt: skip
         return build_request(source, fields, settings, options)
 
@@ -220,6 +249,12 @@ def train(
     except StopSignal as signal:
         command = runnable_command("train", shlex.join(sys.argv[2:]))
         print_notice(f"stopped by {signal} before the first update; start it with: {command}")
+
+
+def _forecast_request(given: str | None) -> ForecastRequest | None:
+    if given in (None, FORECAST_ALONE):
+        return None if given is None else ForecastRequest()
+    return ForecastRequest(find_law(given))
 
 
 def _run(
@@ -264,8 +299,8 @@ def _run(
         finally:  # a run that cannot be evaluated has finished all the same
             if as_json:
                 for result in results:
-                    found = evaluations[0].as_dict() if evaluations else None
-                    print_json(result.as_dict() | ({"eval": found} if found else {}))
+                    found = {"eval": evaluations[0].as_dict()} if evaluations else {}
+                    print_json(result.as_dict() | found)
     if not as_json:
         for evaluation in evaluations:
             print_lines(evaluation_screen(evaluation))

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from math import nan
-from typing import Any, Final
+from typing import Final
+
+from typing_extensions import TypedDict
 
 from parambudget.cost.hardware import GIVEN, Accelerator
-from parambudget.cost.speed.throughput import Interval
+from parambudget.cost.speed.throughput import Interval, IntervalDocument
 from parambudget.errors import InputError
 from parambudget.units import short_repr
 
@@ -19,6 +21,28 @@ WORLD_GRID_INTENSITY: Final = 473.0
 """Grams of CO2 equivalent per kWh, of the whole life cycle of the power plants."""
 WORLD_GRID_SOURCE: Final = "world average of 2024, Ember's Global Electricity Review 2025"
 _HIGHEST_GRID_INTENSITY: Final = 5_000
+
+
+class EnergyDocument(TypedDict):
+    """Electricity and emissions of all accelerators of a run, an estimate; processors, disks and network are
+    left out."""
+
+    kilowatt_hours: IntervalDocument
+    """Electricity."""
+    kilograms_co2e: IntervalDocument
+    """CO2 equivalent."""
+    board_watts: float
+    """Of one accelerator at full load."""
+    board_watts_source: str
+    """Where the power was read."""
+    load_share: float
+    """Share of the board power that is drawn while training; assumed."""
+    pue: float
+    """Power that the data center draws over what its computers do; assumed."""
+    grid_intensity: float
+    """Grams of CO2 equivalent per kWh."""
+    grid_source: str
+    """Where the intensity of the grid was read."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +59,11 @@ class Energy:
     """Grams of CO2 equivalent per kWh."""
     grid_source: str
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> EnergyDocument:
         """Plain JSON values."""
         return {
-            "kilowatt_hours": self.kilowatt_hours._asdict(),
-            "kilograms_co2e": self.kilograms_co2e._asdict(),
+            "kilowatt_hours": self.kilowatt_hours.as_dict(),
+            "kilograms_co2e": self.kilograms_co2e.as_dict(),
             "board_watts": self.board_watts, "board_watts_source": self.board_watts_source,
             "load_share": LOAD_SHARE, "pue": PUE,
             "grid_intensity": self.grid_intensity, "grid_source": self.grid_source,

@@ -30,8 +30,8 @@ class Accelerator:
 
     name: str
     memory_bytes: int
-    bf16_flops: float
-    """Dense FLOP/s, in bfloat16 unless `peak_dtype` says otherwise."""
+    peak_flops: float
+    """Dense FLOP/s in `peak_dtype`, with 32-bit accumulation."""
     bandwidth_bytes: float
     """Of its memory, per second."""
     link_bytes: float

@@ -4,12 +4,43 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from typing_extensions import TypedDict
+
 from parambudget._tabular import Tabular
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import ModelConfig, ModelDocument
 from parambudget.arch.dims import Dims, Size
-from parambudget.arch.tensors import COMPONENTS, Tensor, tensors
+from parambudget.arch.table import COMPONENTS, Component, Tensor
+from parambudget.arch.tensors import tensors
 
 OUTSIDE_BODY: Final = frozenset({"token_embedding", "position_embedding", "lm_head"})
+
+
+class ParameterCountDocument(TypedDict):
+    """The exact parameters of a model. The output is accepted wherever a config file is."""
+
+    model: ModelDocument
+    total: int
+    """Unique learned parameters: a tied head once, no buffers."""
+    body: int
+    """Total without token and position embeddings and the output head with its bias."""
+    active: int
+    """Parameters used per token: the total, embeddings counted fully, without the experts that a token
+    skips."""
+    components: dict[Component, int]
+    """Parameters by component; they sum to the total."""
+
+
+class FormulaDocument(TypedDict):
+    """The closed formula of a parameter count."""
+
+    total: str
+    """The whole formula on one line, in SymPy's notation."""
+    components: dict[Component, str]
+    """The factored formula of each component that has parameters."""
+    legend: dict[str, str]
+    """The field of the model that each letter stands for."""
+    latex: str
+    """One display equation, every component under its brace."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,8 +56,9 @@ class ParameterCount(Tabular):
     active: int
     """Parameters used per token: the total, embeddings counted fully, without the experts that a token
     skips."""
-    by_component: Mapping[str, int]
-    """Sums to the total; every model has the same keys."""
+    by_component: Mapping[Component, int]
+    """Sums to the total; every model has the same keys, and one with other mixers than attention `mixer`
+    too."""
 
     def rows(self) -> list[dict[str, Any]]:
         """One dict per component that has parameters, and the total."""
@@ -37,7 +69,7 @@ class ParameterCount(Tabular):
         ]
         return [*rows, {"component": "total", "parameters": self.total, "share": 1.0}]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ParameterCountDocument:
         """Plain JSON values; a file of this is accepted wherever a config file is."""
         return {
             "model": self.model.model_dump(),
@@ -52,9 +84,11 @@ def count(model: ModelConfig) -> ParameterCount:
     """The exact parameter count of a model, with its breakdown. Needs no torch; `nn.verify` checks it against
     a module."""
     rows = tuple(tensors(model))
-    components: dict[str, int] = {name: 0 for name in COMPONENTS}
+    names = COMPONENTS if model.n_mixer_layers else (name for name in COMPONENTS if name != "mixer")
+    components: dict[Component, int] = dict.fromkeys(names, 0)
     for row in rows:
-        components[row.component] += row.parameters
+        if row.parameters or row.component in components:
+            components[row.component] += row.parameters
     whole = sum(components.values())
     return ParameterCount(
         model, rows, total=whole, body=body(model), active=active(model),

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypedDict, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from parambudget._json_types import SchemaOf
 from parambudget.arch.dims import Size
 from parambudget.arch.synonyms import hint_for
 from parambudget.arch.validation import NonNegativeFloat, format_validation_error
@@ -88,12 +89,31 @@ CUDA_OVERHEAD: Final = Overhead(
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Sharding:
+    """Whether the model's state is divided among processes, and among how many."""
+
+    shard: bool
+    shard_degree: int | None = None
+    """Processes that hold one copy of the state; None for all of them."""
+
+    @classmethod
+    def given_by(cls, shard: bool | None, shard_degree: int | None) -> Self | None:
+        """The sharding that these ask for, where a degree alone is enough; None if neither is given."""
+        if shard is None and shard_degree is None:
+            return None
+        return cls(shard is None or shard, shard_degree)
+
+
+SHARDING_FIELDS: Final = tuple(Sharding.__annotations__)
+
+
 class StepConfig(BaseModel):
     """How one update is executed.
 
     Frozen, strict and closed. The settings come first: a run's config file holds them. Where the update is
-    executed comes last (`shard`, `world_size`, `backend`): a run may be resumed with other values of these,
-    so they are not dumped.
+    executed comes last (`shard`, `shard_degree`, `world_size`, `backend`): a run may be resumed with other
+    values of these, so they are not dumped.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -135,6 +155,13 @@ class StepConfig(BaseModel):
         exclude=True,
         description="Shard weights, gradients and optimizer state across processes (FSDP2, ZeRO-3).",
     )
+    shard_degree: PositiveInt | None = Field(
+        default=None,
+        exclude=True,
+        description=(
+            "Shard within groups of N processes, and replicate between them (HSDP); unless given, across all."
+        ),
+    )
     world_size: PositiveInt = Field(
         default=1, exclude=True, description="Processes, each with a device of its own."
     )
@@ -147,10 +174,16 @@ class StepConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_world_size(self) -> Self:
+        if self.shard and self.world_size == 1 and self.shard_degree is not None:
+            raise ValueError(
+                f"`shard_degree={self.shard_degree}` divides a model among processes, and there is one; use "
+                "several `gpus`, in training one process for each"
+            )
         if self.shard and self.world_size == 1:
             raise ValueError("shard=True divides a model among processes, and world_size=1; use 2 or more")
         if self.shard and self.mask_documents:
             raise ValueError("mask_documents=True cannot be used with shard=True; leave one of them out")
+        self._check_shard_degree()
         self._check_activation_memory_budget()
         whole, left = divmod(self.gradient_accumulation_steps, self.world_size)
         if left:
@@ -159,6 +192,19 @@ class StepConfig(BaseModel):
                 f"among {self.world_size} processes; use {(whole + 1) * self.world_size}"
             )
         return self
+
+    def _check_shard_degree(self) -> None:
+        degree = self.shard_degree
+        if degree is None:
+            return
+        if not self.shard:
+            raise ValueError(f"`shard_degree={degree}` needs `shard=True`; leave one of them out")
+        if degree == 1 or self.world_size % degree:
+            fits = [n for n in range(2, self.world_size + 1) if self.world_size % n == 0]
+            raise ValueError(
+                f"shard_degree={degree} does not divide {self.world_size} processes into equal groups of at "
+                f"least 2; use {' or '.join(map(str, fits))}"
+            )
 
     def _check_activation_memory_budget(self) -> None:
         budget = f"activation_memory_budget={self.activation_memory_budget:g}"
@@ -189,6 +235,28 @@ class StepConfig(BaseModel):
     def replace(self, **changes: object) -> Self:
         """A validated copy."""
         return type(self).read(vars(self) | changes)
+
+    @property
+    def sharding(self) -> Sharding:
+        """Whether the state is divided, and among how many processes."""
+        return Sharding(self.shard, self.shard_degree)
+
+    @property
+    def n_shards(self) -> int:
+        """Processes among which one copy of the model's state is divided; 1 where each has all of it."""
+        if not self.shard:
+            return 1
+        return self.world_size if self.shard_degree is None else self.shard_degree
+
+    @property
+    def n_replicas(self) -> int:
+        """Copies of the model's state that all processes together hold."""
+        return self.world_size // self.n_shards
+
+    @property
+    def n_sharing_muon(self) -> int:
+        """Processes among which Muon's matrices are shared out: those of one copy where it is sharded."""
+        return self.n_shards if self.shard else self.world_size
 
     @property
     def matmul_weights(self) -> MatmulWeights:
@@ -233,6 +301,14 @@ class StepConfig(BaseModel):
         """Every field that a person can decide, as it is here."""
         return cast(StepFields, {name: getattr(self, name) for name in STEP_FIELDS})
 
+    def as_dict(self) -> "StepDocument":
+        """Plain JSON values: what a person can decide, and the number of processes."""
+        return {**self.step_fields, "world_size": self.world_size}
+
+
+StepDocument = Annotated[dict[str, Any], SchemaOf(StepConfig, without=("backend", "overhead"))]
+"""How an update is executed."""
+
 
 SETTINGS: Final[dict[str, FieldInfo]] = {
     name: info for name, info in StepConfig.model_fields.items() if not info.exclude
@@ -252,6 +328,7 @@ class StepFields(TypedDict, total=False):
     z_loss: float
     mask_documents: bool
     shard: bool
+    shard_degree: int
 
 
 STEP_FIELDS: Final = tuple(StepFields.__annotations__)
@@ -261,9 +338,14 @@ one whose other values are a person's to try."""
 
 
 def read_step_fields(given: Mapping[str, object], *, world_size: int = 1) -> StepFields:
-    """The fields that are given, if a step of so many processes can have them; None stands for not given."""
+    """The fields that are given, if a step of so many processes can have them; None stands for not given.
+
+    Who gives a `shard_degree` wants the model sharded.
+    """
     fields = {name: value for name, value in given.items() if value is not None}
     require_step_names(fields)
+    if "shard_degree" in fields:  # it says that, too
+        fields = {"shard": True} | fields
     StepConfig.read(
         {"batch_size": 1, "gradient_accumulation_steps": world_size, "world_size": world_size} | fields
     )

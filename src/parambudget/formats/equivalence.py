@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from parambudget._files import atomic_write
-from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
+from parambudget.arch.blocks import BranchMultipliers
+from parambudget.arch.config import FIELDS, ModelConfig, flat_fields, require_module
+from parambudget.arch.dims import pattern_at
 from parambudget.arch.rope_scaling import RopeScaling
 from parambudget.errors import ConfigError, InputError
 from parambudget.units import LONGEST_VALUE, shorten
@@ -21,7 +23,16 @@ _INITIALISATION_FIELDS: Final = ("init_std", "zero_init_out")
 """Fields that matter for the initial weights only."""
 _LAYOUT_FIELDS: Final = ("fused_experts", "n_first_dense")
 """Fields that are redundant, or that decide how tensors are laid out."""
-_ROTARY_FIELDS: Final = ("rope_theta", "rotary_fraction", "rotary_interleaved", "rotary_pattern")
+_ROTARY_FIELDS: Final = (
+    "rope_theta", "rotary_fraction", "rotary_fraction_local", "rotary_interleaved", "rotary_pattern",
+)  # fmt: skip
+_ATTENTION_FIELDS: Final = (
+    "n_heads", "n_kv_heads", "head_dim", "qkv_bias", "attention_out_bias", "attention_multiplier",
+    "attention_softcap", "attention_gate", "attention_sinks", "qk_norm", "qk_norm_bias", "qkv_clip",
+    *_ROTARY_FIELDS,
+)  # fmt: skip
+"""Fields without effect where no layer has attention."""
+_FFN_FIELDS: Final = ("gated", "activation", "ffn_bias", "ffn_clamp")
 _TOLERANCE: Final = 1e-9
 """Relative difference of floats that count as equal: a square root, squared and written as text."""
 
@@ -47,6 +58,9 @@ def differences(wanted: ModelConfig, got: ModelConfig) -> list[FieldDifference]:
     elif ours["rope_type"] != theirs["rope_type"]:
         names = ("rope_theta_local", *RopeScaling.model_fields)
         ours |= {name: theirs.get(name) for name in names if name != "rope_type"}
+    if (ours["window"] is None) != (theirs["window"] is None):
+        names = ("window_pattern", "window_kind", "rope_theta_local", "rotary_fraction_local")
+        ours |= {name: theirs.get(name) for name in names}
     our_fields, their_fields = flat_fields(wanted), flat_fields(got)
     found = []
     for field in FIELDS:
@@ -66,11 +80,17 @@ def canonical_fields(m: ModelConfig) -> dict[str, Any]:
     for name in (*_INITIALISATION_FIELDS, *_LAYOUT_FIELDS):
         fields.pop(name, None)
     layers = range(m.n_layers)
-    local = tuple(m.is_local(layer) for layer in layers)
+    fields["mixer_pattern"] = tuple(pattern_at(m.mixer_pattern, layer) for layer in layers)
+    fields["ffn_pattern"] = tuple(pattern_at(m.ffn_pattern, layer) for layer in layers)
+    for name in ("delta_norm_eps", "lightning_norm_eps"):
+        if fields.get(name, 0) is None:
+            fields[name] = m.norm_eps
+    local = tuple(m.is_local(layer) and m.has_attention(layer) for layer in layers)
     fields["window"] = m.window if any(local) else None
     fields["window_pattern"] = local
     if m.position == "rotary":
-        fields["rotary_fraction"] = m.rotary_dim
+        fields["rotary_fraction"] = m.rotary_width(local=all(local))
+        fields["rotary_fraction_local"] = m.rotary_width(local=True) if any(local) else None
         fields["rotary_pattern"] = tuple(m.rotates(layer) for layer in layers)
         # Without a base of their own, local layers have the rescaled angles of the others.
         shared = m.rope_theta if m.rope_scaling is None else None
@@ -83,18 +103,52 @@ def canonical_fields(m: ModelConfig) -> dict[str, Any]:
         fields["rope_attention_factor"] = m.rotary_scale
     if m.attention_multiplier is None:
         fields["attention_multiplier"] = m.head_dim**-0.5
+    fields |= _canonical_heads(m, local)
+    if m.mla is not None:
+        fields["latent_norm_eps"] = m.norm_eps if m.mla.latent_norm_eps is None else m.mla.latent_norm_eps
+    if m.indexer is not None:
+        fields["indexer_pattern"] = tuple(m.has_indexer(layer) for layer in layers)
     fields["qk_norm_bias"] = m.qk_norm != "none" and (
         m.norm_bias if m.qk_norm_bias is None else m.qk_norm_bias
     )
+    fields["mixer_pattern"] = tuple(m.mixer_pattern[layer % len(m.mixer_pattern)] for layer in layers)
+    fields["ffn_pattern"] = tuple(m.has_ffn(layer) for layer in layers)
+    if m.mamba is not None and m.mamba.mamba_norm != "none":
+        fields["mamba_norm_eps"] = m.norm_eps if m.mamba.mamba_norm_eps is None else m.mamba.mamba_norm_eps
+    fields |= dict(BranchMultipliers() if m.multipliers is None else m.multipliers)
+    if not m.n_attention_layers:
+        fields |= dict.fromkeys(_ATTENTION_FIELDS)
+        if m.position != "learned":
+            fields |= {"position": "none", "context_length": None}
     return fields | _canonical_ffn_fields(m)
+
+
+def _canonical_heads(m: ModelConfig, local: Sequence[bool]) -> dict[str, Any]:
+    """The heads of layers without a window, and what else few models have."""
+    fields: dict[str, Any] = {}
+    heads = m.heads(local.index(False)) if any(local) and not all(local) else (None, None, None)
+    fields |= zip(("global_n_heads", "global_n_kv_heads", "global_head_dim"), heads, strict=True)
+    if m.value_head_dim is None and m.mla is None:
+        widths = {m.heads(layer)[2] for layer in range(m.n_layers)}
+        fields["value_head_dim"] = m.head_dim if widths == {m.head_dim} else None
+    if m.per_layer_embedding_dim is not None:
+        fields["per_layer_vocab_size"] = m.per_layer_vocab_size or m.vocab_size
+    fields["window_kind"] = m.window_kind if any(local) else None
+    if not any(m.scales_queries(layer) for layer in range(m.n_layers)):
+        fields |= {"query_scale": "none", "query_scale_strength": None, "query_scale_length": None}
+    if m.position != "sinusoidal":
+        fields["sinusoidal_theta"] = None
+    return fields
 
 
 def _canonical_ffn_fields(m: ModelConfig) -> dict[str, Any]:
     moe = m.moe
     fields: dict[str, Any] = {} if m.n_dense_layers else {"intermediate_size": None}
+    if not m.n_ffn_layers:
+        fields |= dict.fromkeys(_FFN_FIELDS)
     if moe is None:
         return fields
-    if not m.n_dense_layers and not moe.n_shared_experts:
+    if not m.n_dense_layers and not moe.n_shared_experts and moe.expert_latent_size is None:
         fields["ffn_bias"] = False
     shared = moe.shared_expert_width
     fields |= {"n_shared_experts": int(shared > 0), "shared_intermediate_size": shared}
@@ -134,6 +188,8 @@ class Export:
     """What the tool computes beyond the model: the count is the same, the logits are not."""
     file: str = "config.json"
     """The tool's name for the file."""
+    text: str | None = None
+    """The content of the file, where it is not the document in a common form."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +204,10 @@ def first_equivalent(model: ModelConfig, attempts: Iterable[Callable[[], Attempt
     """The first attempt that is the model when it is read back; if there is none, the first that differs only
     in what a `ModelConfig` cannot express; otherwise `ConfigError` with what the closest one lacks.
 
-    `scope` is what the message says was tried, such as "no class of transformers".
+    `scope` is what the message says was tried, such as "no class of transformers". Raises `ConfigError` too
+    for a model that is counted and not built.
     """
+    require_module(model)
     misses: list[tuple[list[FieldDifference], Export]] = []
     same_fields: list[Export] = []
     errors: list[str] = []
@@ -201,7 +259,7 @@ def _format_value(value: object) -> str:
 
 def text_of(export: Export) -> str:
     """The content of the tool's file."""
-    return _FORMATTERS[export.file](export.document)
+    return export.text if export.text is not None else _FORMATTERS[export.file](export.document)
 
 
 def write_into(folder: Path, export: Export, *, force: bool = False) -> Path:

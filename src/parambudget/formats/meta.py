@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
+from parambudget.arch.defaults import unsupported_note
 from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError
 from parambudget.formats.imported import Imported
@@ -71,7 +72,7 @@ def from_params_json(document: Mapping[str, Any], name: str) -> Imported:
     unsupported = (_SCALED_ROPE,) if given.get("use_scaled_rope") else ()
     notes = []
     if unsupported:
-        notes.append(f"counted exactly, but built without {unsupported[0]}, so its logits differ")
+        notes.append(unsupported_note(unsupported, is_built=True))
     if "tied_embeddings" not in given:
         notes.append(
             "the head counts apart from the embedding, as in Meta's files; Llama 3.2 1B and 3B are tied"

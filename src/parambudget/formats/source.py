@@ -9,12 +9,18 @@ from typing import Any, Final, Protocol, cast
 from warnings import warn
 
 from parambudget._files import read_json
-from parambudget.arch.config import FIELDS, KEYWORDS, ModelConfig, flat_fields
-from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS, ResolvedModel, with_defaults
+from parambudget.arch.config import BLOCKS, FIELDS, KEYWORDS, ModelConfig, flat_fields, require_module
+from parambudget.arch.defaults import (
+    DERIVED,
+    DERIVED_IN_BLOCKS,
+    ResolvedModel,
+    unsupported_note,
+    with_defaults,
+)
 from parambudget.arch.fields import ModelFields
 from parambudget.arch.style import StyleName, with_style
 from parambudget.arch.synonyms import with_our_names
-from parambudget.errors import ConfigError
+from parambudget.errors import ConfigError, UnsupportedWarning
 from parambudget.formats import unread
 from parambudget.formats.imported import Imported
 from parambudget.formats.meta import FILES as PARAMS_FILES
@@ -72,19 +78,22 @@ def read_source(source: str | Path) -> Source:
     unread.require_readable(str(path))
     document = read_json(path, finite=False)
     if not (isinstance(document, dict) and "model_type" in document):
+        if isinstance(document, dict) and (reason := unread.explain_document(document, str(path))):
+            raise ConfigError(reason)
         document = read_json(path)  # only Hugging Face's own writes numbers that are not finite
     return interpret(document, str(path))
 
 
 def _named_source(name: str) -> Source:
     """The preset of that name."""
-    from parambudget.arch.presets.registry import preset  # not needed by a model that is given by flags
+    from parambudget.arch.presets.registry import preset_row  # not needed by a model that is given by flags
 
     try:
-        return Source(preset(name).model_dump())
+        row = preset_row(name)
     except ConfigError:
         unread.require_readable(name)
         raise
+    return Source(row.model.model_dump(), notes=row.notes, unsupported=row.unsupported)
 
 
 def interpret(document: object, name: str) -> Source:
@@ -142,8 +151,8 @@ def as_model(source: ModelLike | None, changes: ModelFields, style: StyleName | 
     if source is None or isinstance(source, str | PathLike):
         resolved = load(None if source is None else os.fspath(source), fields)
         if resolved.unsupported:
-            without = ", ".join(resolved.unsupported)
-            warn(f"{source}: counted exactly, but without {without}, so its logits differ", stacklevel=3)
+            note = unsupported_note(resolved.unsupported, is_built=resolved.model.counted_parts is None)
+            warn(f"{source}: {note}", UnsupportedWarning, stacklevel=3)
         return resolved.model
     model = source if isinstance(source, ModelConfig) else getattr(source, "model", None)
     if not isinstance(model, ModelConfig):
@@ -163,20 +172,25 @@ def load(source: str | Path | None, changes: Mapping[str, object]) -> ResolvedMo
     """The model of a source with some fields changed, or without a source the model of the fields alone."""
     if source is None:
         return with_defaults(dict(changes))
-    read = read_source(source)
+    return resolve(read_source(source), changes, str(source))
+
+
+def resolve(source: Source, changes: Mapping[str, object], name: str) -> ResolvedModel:
+    """The model of what was read with some fields changed; `name` stands for the source in messages."""
     try:
-        for name, reason in read.missing.items():
-            if name not in changes:
+        for field_name, reason in source.missing.items():
+            if field_name not in changes:
                 raise ConfigError(reason)
-        resolved = with_defaults(read.fields | dict(changes))
-        return replace(resolved, notes=read.notes, unsupported=read.unsupported)
+        resolved = with_defaults(source.fields | dict(changes))
+        return replace(resolved, notes=source.notes, unsupported=source.unsupported)
     except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from None
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def load_whole_function(source: str | Path | None, changes: Mapping[str, object]) -> ResolvedModel:
     """The same for what trains or exports the model: it must compute what the source says."""
     resolved = load(source, changes)
+    require_module(resolved.model)
     require_whole_function(resolved.unsupported, str(source))
     return resolved
 
@@ -186,7 +200,7 @@ def require_whole_function(unsupported: Sequence[str], name: str) -> None:
     if unsupported:
         raise ConfigError(
             f"{name}: a model here cannot express {shorten(', '.join(unsupported), 200)}, so it would "
-            "compute something else than the config says; count and plan take it, and the output of "
+            "compute something else than the original; count and plan take it, and the output of "
             "count --json is a model without that"
         )
 
@@ -201,7 +215,12 @@ def config_document(
 
 def changed_fields(model: ModelConfig) -> dict[str, Any]:
     """The fewest fields that `with_defaults` turns back into this model, in the order of the config."""
-    given = {name: value for name, value in flat_fields(model).items() if not _is_default(name, value)}
+    whole = flat_fields(model)
+    given = {name: value for name, value in whole.items() if not _is_default(name, value)}
+    for block, kind in BLOCKS.items():
+        names = tuple(kind.model_fields)
+        if getattr(model, block) is not None and not given.keys() & set(names):
+            given[names[0]] = whole[names[0]]  # a block is there because one of its fields is
     for name in (*DERIVED[1:], *DERIVED_IN_BLOCKS):
         without = {key: value for key, value in given.items() if key != name}
         if name in given and _describes(without, model):

@@ -110,7 +110,11 @@ def explain_document(document: Mapping[str, Any], name: str) -> str | None:
 
     architectures = document.get("architectures")
     wanted = architectures[0] if isinstance(architectures, list) and architectures else None
-    model_type = next((kind for kind, one in FAMILIES.items() if wanted and one.model_class == wanted), None)
+    kinds = [kind for kind, one in FAMILIES.items() if wanted and one.model_class == wanted]
+    # Several types may have a class; it is named after one of them.
+    first = str(wanted).lower()
+    own = (kind for kind in kinds if first.startswith(kind.replace("_", "").replace("-", "")))
+    model_type = next(own, kinds[0] if kinds else None)
     example = f', it is "{model_type}" for {wanted}' if model_type else ""
     return (
         f"{name} is a Hugging Face config ({shorten(found[0], 40)}) without model_type, which says how it is "

@@ -7,7 +7,7 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.layers import uses_eager_attention
 from parambudget.nn.linear import JoinedLinear, Linear
 from parambudget.nn.norms import Norm, qk_norm
-from parambudget.nn.rotary import Rotation, apply_rotary
+from parambudget.nn.rotary import Rotation, apply_rotary, scale_queries
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -34,9 +34,12 @@ def attention_mask(m: ModelConfig, n_new: int, start: int, *, local: bool, like:
     in every layer again, and keep each result for the backward pass.
     """
     window = m.window if local else None
-    if window is not None:
+    if window is not None and m.window_kind == "chunked":
+        visible = visible_keys_of_chunk(n_new, start, window, like.device)
         start = min(start, window - 1)
-    visible = visible_keys(n_new, start, window, like.device)
+    else:
+        start = start if window is None else min(start, window - 1)
+        visible = visible_keys(n_new, start, window, like.device)
     if visible is None and m.position != "alibi" and not (uses_eager_attention(m) and n_new > 1):
         return None
     if visible is None:
@@ -58,6 +61,17 @@ def visible_keys(n_new: int, start: int, window: int | None, device: torch.devic
         return None
     visible = torch.ones(n_new, start + n_new, dtype=torch.bool, device=device).tril(start)
     return visible.triu(start - window + 1) if window is not None and narrow else visible
+
+
+def visible_keys_of_chunk(n_new: int, start: int, chunk: int, device: torch.device) -> Tensor | None:
+    """The same where a query sees the tokens since the last multiple of `chunk`. The keys are those of the
+    new tokens and of up to chunk - 1 before them."""
+    n_before = min(start, chunk - 1)
+    if start + n_new <= chunk:
+        return visible_keys(n_new, start, None, device)
+    keys = torch.arange(start - n_before, start + n_new, device=device)
+    queries = keys[n_before:].unsqueeze(1)
+    return (keys <= queries) & (keys // chunk == queries // chunk)
 
 
 def alibi_bias(n_heads: int, n_new: int, start: int, device: torch.device) -> Tensor:
@@ -228,59 +242,185 @@ CachedKV = tuple[Tensor, Tensor]
 attention the latents and the rotary part of the keys."""
 
 
-class Attention(nn.Module):
-    """Causal self-attention; each key/value head serves H / G query heads."""
+class AttentionOfHeads(nn.Module):
+    """What every attention over heads has: queries, the norms and the projection behind the values."""
 
-    def __init__(self, m: ModelConfig) -> None:
-        super().__init__()
-        self.head_dim, self.qkv_clip = m.head_dim, m.qkv_clip
-        self.q = Linear(m.dim, m.n_heads * m.head_dim, bias=m.qkv_bias)
-        self.k = Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
-        self.v = Linear(m.dim, m.n_kv_heads * m.head_dim, bias=m.qkv_bias)
-        self.n_heads_each = (m.n_heads, m.n_kv_heads)
-        # Rotated together too, so that nothing is copied. Values would be copied out of a product with them,
-        # and their gradients into its own; so would the gradients of two norms.
-        self.qk = JoinedLinear(self.q, self.k) if m.qk_norm == "none" else None
-        self.out = Linear(m.n_heads * m.head_dim, m.dim, bias=m.attention_out_bias)
+    q: Linear
+    out: Linear
+
+    def _init_queries(self, m: ModelConfig, layer: int) -> None:
+        n_heads, n_kv_heads, self.head_dim = m.heads(layer)
+        self.value_dim, self.qkv_clip = m.value_head_dim or self.head_dim, m.qkv_clip
         self.norm_before_split = m.qk_norm == "full"
-        self.q_norm = qk_norm(m, m.n_heads)
-        self.k_norm = qk_norm(m, m.n_kv_heads)
-        self.sinks = nn.Parameter(torch.zeros(m.n_heads)) if m.attention_sinks else None
-        self.options = ScoreOptions(
-            m.attention_multiplier, m.kv_group, m.attention_softcap, uses_eager_attention(m)
-        )
+        self.norm_after_rotation = m.qk_norm_after_rotation or m.qk_norm == "l2"
+        self.q = Linear(m.dim, n_heads * self.head_dim, bias=m.qkv_bias)
+        eager = uses_eager_attention(m)
+        self.options = ScoreOptions(m.attention_multiplier, n_heads // n_kv_heads, m.attention_softcap, eager)
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask = None) -> Tensor:
-        """The attention output of every token, (B, T, D)."""
-        q_BHTK, kv = self.project_qkv(x_BTD, rotation)
-        return self.attend_to(q_BHTK, kv, mask)
+    def _init_output(self, m: ModelConfig, layer: int) -> None:
+        n_heads, _, _ = m.heads(layer)
+        width = n_heads * self.value_dim
+        self.sub_norm = Norm(m, width) if m.sub_norms else nn.Identity()
+        self.out = Linear(width, m.dim, bias=m.attention_out_bias)
+        self.q_norm = qk_norm(m, n_heads, self.head_dim, rotates=m.rotates(layer))
+        self.gate = AttentionGates.of(m, n_heads, width)
 
-    def project_qkv(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, CachedKV]:
-        """Queries, and keys and values, with norm and rotary positions applied."""
-        v_BTGK = self._clip(self.v(x_BTD)).unflatten(-1, (-1, self.head_dim))
-        if self.qk is not None and self.qk.is_joined:
-            heads = self._clip(self.qk.product(x_BTD)).unflatten(-1, (-1, self.head_dim))
-            heads = apply_rotary(heads, rotation).to(v_BTGK.dtype)
-            q_BTHK, k_BTGK = heads.split(self.n_heads_each, dim=2)
-        else:
-            q_BTHK = self._split_heads(self._clip(self.q(x_BTD)), self.q_norm)
-            q_BTHK = apply_rotary(q_BTHK, rotation).to(v_BTGK.dtype)
-            k_BTGK = self._split_heads(self._clip(self.k(x_BTD)), self.k_norm)
-            k_BTGK = apply_rotary(k_BTGK, rotation).to(v_BTGK.dtype)
-        return q_BTHK.transpose(1, 2), (k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2))
+    def _init_sinks(self, m: ModelConfig, layer: int) -> None:
+        n_heads, _, _ = m.heads(layer)
+        has_sinks = m.attention_sinks or (m.local_sinks and m.is_local(layer))
+        self.sinks = nn.Parameter(torch.zeros(n_heads)) if has_sinks else None
 
-    def attend_to(self, q_BHTK: Tensor, kv: CachedKV, mask: AttentionMask) -> Tensor:
+    def attend_to(
+        self, q_BHTK: Tensor, kv: CachedKV, mask: AttentionMask, gates: Tensor | None = None
+    ) -> Tensor:
         """The attention output of the queries over the keys and values of all tokens so far."""
-        y_BHTK = attend(q_BHTK, *kv, mask, self.options, self.sinks)
-        return self.out(y_BHTK.transpose(1, 2).flatten(2))
+        y_BTHV = attend(q_BHTK, *kv, mask, self.options, self.sinks).transpose(1, 2)
+        y_BTHV = y_BTHV if gates is None else y_BTHV * gates
+        return self.out(self.sub_norm(y_BTHV.flatten(2)))
 
-    def _split_heads(self, flat: Tensor, norm: nn.Module) -> Tensor:
+    def gates(self, x_BTD: Tensor) -> Tensor | None:
+        """What the heads' outputs are multiplied by, (B, T, H, 1) or (B, T, H, V), if anything."""
+        return None if self.gate is None else self.gate(x_BTD)
+
+    def _project_queries(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
+        flat = self._clip(self.q(x_BTD))
+        return self._norm_and_rotate(flat, self.q_norm, rotation).transpose(1, 2)
+
+    def _norm_and_rotate(self, flat: Tensor, norm: nn.Module, rotation: Rotation) -> Tensor:
+        """The heads of a projection, (B, T, heads, K), in its dtype."""
+        dtype = flat.dtype
         if self.norm_before_split:
-            return norm(flat).unflatten(-1, (-1, self.head_dim))
-        return norm(flat.unflatten(-1, (-1, self.head_dim)))
+            return apply_rotary(norm(flat).unflatten(-1, (-1, self.head_dim)), rotation).to(dtype)
+        heads = flat.unflatten(-1, (-1, self.head_dim))
+        if self.norm_after_rotation:
+            return norm(apply_rotary(heads, rotation)).to(dtype)
+        return apply_rotary(norm(heads), rotation).to(dtype)
 
     def _clip(self, flat: Tensor) -> Tensor:
         return flat if self.qkv_clip is None else flat.clamp(-self.qkv_clip, self.qkv_clip)
+
+
+class AttentionGates(Linear):
+    """What the outputs of heads are multiplied by: one number for each head, or for each element."""
+
+    def __init__(self, m: ModelConfig, n_heads: int, n_gates: int) -> None:
+        super().__init__(m.dim, n_gates, bias=m.attention_gate_biased)
+        self.n_heads = n_heads
+        self.activation = F.softplus if m.attention_gate_activation == "softplus" else torch.sigmoid
+
+    @classmethod
+    def of(cls, m: ModelConfig, n_heads: int, width: int) -> Self | None:
+        """The gates of heads that are `width` wide together, if the model has some."""
+        if m.attention_gate == "none":
+            return None
+        return cls(m, n_heads, width if m.attention_gate == "element" else n_heads)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, H, 1) or (B, T, H, V)."""
+        logits = super().forward(x_BTD)
+        # Autocast has softplus in float32 on a GPU.
+        return self.activation(logits).to(logits.dtype).unflatten(-1, (self.n_heads, -1))
+
+
+class Attention(AttentionOfHeads):
+    """Causal self-attention; each key/value head serves H / G query heads."""
+
+    def __init__(self, m: ModelConfig, layer: int = 0) -> None:
+        super().__init__()
+        n_heads, n_kv_heads, head_dim = m.heads(layer)
+        self._init_queries(m, layer)
+        self.k = Linear(m.dim, n_kv_heads * head_dim, bias=m.qkv_bias)
+        keys_as_values = m.global_keys_as_values and not m.is_local(layer)
+        self.v = None if keys_as_values else Linear(m.dim, n_kv_heads * self.value_dim, bias=m.qkv_bias)
+        self.n_heads_each = (n_heads, n_kv_heads)
+        # Rotated together too, so that nothing is copied. Values would be copied out of a product with them,
+        # and their gradients into its own; so would the gradients of two norms.
+        joins = m.qk_norm == "none" and not keys_as_values
+        self.qk = JoinedLinear(self.q, self.k) if joins else None
+        self._init_output(m, layer)
+        self.k_norm = qk_norm(m, n_kv_heads, head_dim, rotates=m.rotates(layer))
+        self.v_norm = Norm(m, self.value_dim, weight=False, bias=False) if m.value_norm else nn.Identity()
+        self.value_multiplier = m.value_multiplier
+        self._init_sinks(m, layer)
+
+    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask = None) -> Tensor:
+        """The attention output of every token, (B, T, D)."""
+        return self.forward_with_kv(x_BTD, rotation, mask)[0]
+
+    def forward_with_kv(
+        self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask
+    ) -> tuple[Tensor, CachedKV]:
+        """The same, and the keys and values."""
+        q_BHTK, kv = self.project_qkv(x_BTD, rotation)
+        return self.attend_to(q_BHTK, kv, mask, self.gates(x_BTD)), kv
+
+    def project_qkv(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, CachedKV]:
+        """Queries, and keys and values, with norms and rotary positions applied."""
+        values = None if self.v is None else self._clip(self.v(x_BTD))
+        if self.qk is not None and self.qk.is_joined:
+            heads = self._clip(self.qk.product(x_BTD))
+            heads = apply_rotary(heads.unflatten(-1, (-1, self.head_dim)), rotation).to(heads.dtype)
+            q_BTHK, k_BTGK = heads.split(self.n_heads_each, dim=2)
+            q_BHTK = q_BTHK.transpose(1, 2)
+        else:
+            q_BHTK, keys = self._project_queries(x_BTD, rotation), self._clip(self.k(x_BTD))
+            values = keys if values is None else values
+            k_BTGK = self._norm_and_rotate(keys, self.k_norm, rotation)
+        assert values is not None  # keys that are values too are not joined with the queries
+        kv = k_BTGK.transpose(1, 2), self._split_values(values).transpose(1, 2)
+        return scale_queries(q_BHTK, rotation), kv
+
+    def _split_values(self, flat: Tensor) -> Tensor:
+        v_BTGV = self.v_norm(flat.unflatten(-1, (-1, self.value_dim)))
+        return v_BTGV if self.value_multiplier == 1 else v_BTGV * self.value_multiplier
+
+
+class DifferentialAttention(Attention):
+    """Attention in which each head of the first half has one of the second half subtracted from it.
+
+    A pair of heads has the values of two key/value heads side by side. Source: Ye et al. 2024, arXiv
+    2410.05258, as in the class DiffLlamaAttention of Hugging Face transformers.
+    """
+
+    def __init__(self, m: ModelConfig, layer: int) -> None:
+        super().__init__(m, layer)
+        self.lambda_q1, self.lambda_k1 = (nn.Parameter(torch.zeros(self.head_dim)) for _ in range(2))
+        self.lambda_q2, self.lambda_k2 = (nn.Parameter(torch.zeros(self.head_dim)) for _ in range(2))
+        self.lambda_start = 0.8 - 0.6 * math.exp(-0.3 * layer)
+        self.pair_norm = Norm(m, 2 * self.value_dim, weight=False, bias=False)
+
+    def attend_to(
+        self, q_BHTK: Tensor, kv: CachedKV, mask: AttentionMask, gates: Tensor | None = None
+    ) -> Tensor:
+        """The attention output of the queries over the keys and values of all tokens so far."""
+        k_BGSK, v_BGSV = kv
+        halves = [
+            attend(q_BHTK, k_BGSK, half.repeat(1, 2, 1, 1), mask, self.options, self.sinks)
+            for half in v_BGSV.chunk(2, dim=1)
+        ]
+        first, second = torch.cat(halves, dim=-1).transpose(1, 2).chunk(2, dim=2)
+        pairs = self.pair_norm(first - self._factor().to(first.dtype) * second) * (1 - self.lambda_start)
+        y_BTHV = pairs.flatten(2).unflatten(-1, (-1, self.value_dim))
+        return self.out(self.sub_norm((y_BTHV if gates is None else y_BTHV * gates).flatten(2)))
+
+    def _factor(self) -> Tensor:
+        one, other = (self.lambda_q1 * self.lambda_k1).sum(), (self.lambda_q2 * self.lambda_k2).sum()
+        return one.exp() - other.exp() + self.lambda_start
+
+
+class SharedKeysAttention(AttentionOfHeads):
+    """Attention of a layer that has no keys and values of its own: they are those of an earlier layer."""
+
+    def __init__(self, m: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self._init_queries(m, layer)
+        self._init_output(m, layer)
+        self._init_sinks(m, layer)
+
+    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask, kv: CachedKV) -> Tensor:
+        """The attention output of every token, (B, T, D)."""
+        q_BHTK = scale_queries(self._project_queries(x_BTD, rotation), rotation)
+        return self.attend_to(q_BHTK, kv, mask, self.gates(x_BTD))
 
 
 class LatentAttention(nn.Module):
@@ -301,40 +441,52 @@ class LatentAttention(nn.Module):
             self.q = Linear(m.dim, queries, bias=False)
         else:
             self.q_down = Linear(m.dim, mla.q_lora_rank, bias=m.qkv_bias)
-            self.q_latent_norm = Norm(m, mla.q_lora_rank)
+            self.q_latent_norm = Norm(m, mla.q_lora_rank, eps=mla.latent_norm_eps)
             self.q_up = Linear(mla.q_lora_rank, queries, bias=False)
         self.kv_down = Linear(m.dim, mla.kv_lora_rank + mla.qk_rope_head_dim, bias=m.qkv_bias)
-        self.kv_latent_norm = Norm(m, mla.kv_lora_rank)
+        self.kv_latent_norm = Norm(m, mla.kv_lora_rank, eps=mla.latent_norm_eps)
         self.kv_up = Linear(mla.kv_lora_rank, m.n_heads * sum(self.kv_split), bias=False)
         self.out = Linear(m.n_heads * mla.v_head_dim, m.dim, bias=m.attention_out_bias)
         self.sinks = nn.Parameter(torch.zeros(m.n_heads)) if m.attention_sinks else None
+        self.gate = AttentionGates.of(m, m.n_heads, m.n_heads * mla.v_head_dim)
         self.options = ScoreOptions(m.attention_multiplier, 1, m.attention_softcap, uses_eager_attention(m))
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask = None) -> Tensor:
-        """The attention output of every token, (B, T, D)."""
-        q_BHTK, kv = self.project_qkv(x_BTD, rotation)
-        return self.attend_to(q_BHTK, kv, mask)
+    def forward(
+        self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask = None, latent: Tensor | None = None
+    ) -> Tensor:
+        """The attention output of every token, (B, T, D); `latent` is that of its queries, if it is there."""
+        q_BHTK, kv = self.project_qkv(x_BTD, rotation, latent)
+        return self.attend_to(q_BHTK, kv, mask, self.gates(x_BTD))
 
-    def project_qkv(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, CachedKV]:
+    def query_latent(self, x_BTD: Tensor) -> Tensor:
+        """What queries are projected from."""
+        return self.q_latent_norm(self.q_down(x_BTD)) if self.has_query_latent else x_BTD
+
+    def project_qkv(
+        self, x_BTD: Tensor, rotation: Rotation, latent: Tensor | None = None
+    ) -> tuple[Tensor, CachedKV]:
         """Queries, and what is cached per token: the latents, and the rotary part of the keys."""
         down_BTL = self.kv_down(x_BTD)
         latent_BTL, key_BTR = down_BTL.split((self.mla.kv_lora_rank, self.mla.qk_rope_head_dim), dim=-1)
         key_BT1R = apply_rotary(key_BTR.unsqueeze(2), rotation).to(down_BTL.dtype)
         latent_BTL = self.kv_latent_norm(latent_BTL)
-        q_nope, q_rope = self._project_queries(x_BTD).split(self.q_split, dim=-1)
+        latent = self.query_latent(x_BTD) if latent is None else latent
+        flat = self.q_up(latent) if self.has_query_latent else self.q(latent)
+        q_nope, q_rope = flat.unflatten(-1, (-1, sum(self.q_split))).split(self.q_split, dim=-1)
         q_BTHK = torch.cat((q_nope, apply_rotary(q_rope, rotation).to(q_nope.dtype)), dim=-1)
         return q_BTHK.transpose(1, 2), (latent_BTL.unsqueeze(1), key_BT1R.transpose(1, 2))
 
-    def attend_to(self, q_BHTK: Tensor, kv: CachedKV, mask: AttentionMask) -> Tensor:
+    def gates(self, x_BTD: Tensor) -> Tensor | None:
+        """What the heads' outputs are multiplied by, (B, T, H, 1) or (B, T, H, V), if anything."""
+        return None if self.gate is None else self.gate(x_BTD)
+
+    def attend_to(
+        self, q_BHTK: Tensor, kv: CachedKV, mask: AttentionMask, gates: Tensor | None = None
+    ) -> Tensor:
         """The attention output of the queries over the keys and values that the latents are expanded to."""
         latent_B1SL, key_B1SR = kv
         expanded = self.kv_up(latent_B1SL.squeeze(1)).unflatten(-1, (-1, sum(self.kv_split)))
         k_nope, v_BHSV = expanded.transpose(1, 2).split(self.kv_split, dim=-1)
         k_BHSK = torch.cat((k_nope, key_B1SR.expand(-1, k_nope.shape[1], -1, -1)), dim=-1)
-        y_BHTV = attend(q_BHTK, k_BHSK, v_BHSV, mask, self.options, self.sinks)
-        return self.out(y_BHTV.transpose(1, 2).flatten(2))
-
-    def _project_queries(self, x_BTD: Tensor) -> Tensor:
-        latent = self.has_query_latent
-        flat = self.q_up(self.q_latent_norm(self.q_down(x_BTD))) if latent else self.q(x_BTD)
-        return flat.unflatten(-1, (-1, sum(self.q_split)))
+        y_BTHV = attend(q_BHTK, k_BHSK, v_BHSV, mask, self.options, self.sinks).transpose(1, 2)
+        return self.out((y_BTHV if gates is None else y_BTHV * gates).flatten(2))

@@ -32,24 +32,30 @@ def document_mask(m: ModelConfig, documents_BT: Tensor, *, local: bool, like: Te
 
     Source: Dong et al. 2024 (FlexAttention), arXiv 2412.05496.
     """
-    window = m.window if local else None
+    window, chunked = m.window if local else None, m.window_kind == "chunked"
     n_sequences, n_tokens = documents_BT.shape
     if takes_block_mask(m, like.device.type, like.dtype):
         from torch.nn.attention.flex_attention import create_block_mask  # slow to import
 
         def is_visible(sequence: Tensor, _: Tensor, query: Tensor, key: Tensor) -> Tensor:
             visible = (query >= key) & (documents_BT[sequence, query] == documents_BT[sequence, key])
-            return visible if window is None else visible & (query - key < window)
+            if window is None:
+                return visible
+            return visible & (query // window == key // window if chunked else query - key < window)
 
         return create_block_mask(is_visible, n_sequences, None, n_tokens, n_tokens, str(like.device))
     visible_BTT = (documents_BT.unsqueeze(2) == documents_BT.unsqueeze(1)).tril()
-    if window is not None:
+    if window is not None and chunked:
+        chunks = torch.arange(n_tokens, device=like.device) // window
+        visible_BTT = visible_BTT & (chunks.unsqueeze(1) == chunks)
+    elif window is not None:
         visible_BTT = visible_BTT.triu(1 - window)
     bias = torch.zeros(visible_BTT.shape, dtype=like.dtype, device=like.device)
     return bias.masked_fill(~visible_BTT, -torch.inf).unsqueeze(1)
 
 
 def takes_block_mask(m: ModelConfig, device_type: str, dtype: torch.dtype) -> bool:
-    """Whether FlexAttention computes these scores; it is slow where it is not compiled for a GPU."""
+    """Whether FlexAttention computes these scores; it is slow where it is not compiled for a GPU. An indexer
+    chooses single keys, not blocks."""
     half = dtype in (torch.bfloat16, torch.float16)
-    return device_type == "cuda" and half and not uses_eager_attention(m)
+    return device_type == "cuda" and half and not uses_eager_attention(m) and m.indexer is None

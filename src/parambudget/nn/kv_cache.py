@@ -14,10 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from parambudget.arch.rope_scaling import RopeScaling
-from parambudget.nn.attention import Attention, AttentionMask, CachedKV, LatentAttention
+from parambudget.nn.attention import (
+    Attention,
+    AttentionMask,
+    CachedKV,
+    LatentAttention,
+)
+from parambudget.nn.indexer import Indexer
+from parambudget.nn.mixers.mixer import Mixer, MixerState
 from parambudget.nn.rope_scaling import is_long
 from parambudget.nn.rotary import Rotation
-from parambudget.nn.transformer import Transformer
+from parambudget.nn.transformer import Block, Transformer
 
 
 @contextmanager
@@ -29,7 +36,10 @@ def kv_cache(module: Transformer, capacity: int) -> Iterator[Callable[[Tensor], 
     angles that they were cached with, unless the model has its cache computed anew: `rope_recompute_cache`.
     """
     m, seen_BT = module.model, torch.empty(0)
-    uncached = [cast(Attention | LatentAttention, layer.attention) for layer in module.layers]
+    layers = [cast(Block, layer) for layer in module.layers]
+    uncached = [(layer.attention, layer.mixer) for layer in layers]
+    indexed = [layer for layer in layers if layer.has_indexer]
+    indexers = [layer.indexer for layer in indexed]
 
     def hidden_states(tokens_BT: Tensor) -> Tensor:
         nonlocal seen_BT
@@ -37,18 +47,28 @@ def kv_cache(module: Transformer, capacity: int) -> Iterator[Callable[[Tensor], 
         seen_BT = torch.cat((seen_BT, tokens_BT), dim=1) if start else tokens_BT
         if not passes_original_context(m.rope_scaling, start, start + n_new):
             return module.hidden_states(tokens_BT, start=start)
-        for layer in module.layers:
-            cast(CachedAttention, layer.attention).n_cached = 0
+        for layer in layers:
+            for cached in (layer.attention, layer.mixer, getattr(layer, "indexer", None)):
+                if isinstance(cached, CachedAttention | CachedMixer | CachedIndexer):
+                    cached.forget()
         return module.hidden_states(seen_BT)[:, -n_new:]
 
     try:
-        for i, (layer, attention) in enumerate(zip(module.layers, uncached, strict=True)):
+        for i, (layer, (attention, mixer)) in enumerate(zip(layers, uncached, strict=True)):
             window = m.window if m.is_local(i) else None
-            layer.attention = CachedAttention(attention, capacity, window)
+            # One that shares keys sees what an earlier layer has cached.
+            if isinstance(attention, Attention | LatentAttention):
+                layer.attention = CachedAttention(attention, capacity, window)
+            if mixer is not None:
+                layer.mixer = CachedMixer(cast(Mixer, mixer))
+        for layer, indexer in zip(indexed, indexers, strict=True):
+            layer.indexer = CachedIndexer(cast(Indexer, indexer), capacity)
         yield hidden_states
     finally:
-        for layer, attention in zip(module.layers, uncached, strict=True):
-            layer.attention = attention
+        for layer, indexer in zip(indexed, indexers, strict=True):
+            layer.indexer = indexer
+        for layer, (attention, mixer) in zip(layers, uncached, strict=True):
+            layer.attention, layer.mixer = attention, mixer
 
 
 def passes_original_context(scaling: RopeScaling | None, before: int, after: int) -> bool:
@@ -69,10 +89,31 @@ class CachedAttention(nn.Module):
         self.capacity = capacity if window is None else min(capacity, window)
         self.cache: CachedKV | None = None
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask = None) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask = None, latent: Tensor | None = None
+    ) -> Tensor:
         """The attention output of every new token, (B, T, D)."""
+        if latent is not None:
+            assert isinstance(self.attention, LatentAttention)
+            q_BHTK, new = self.attention.project_qkv(x_BTD, rotation, latent)
+            return self.attention.attend_to(q_BHTK, self._update(new), mask, self.attention.gates(x_BTD))
+        return self.forward_with_kv(x_BTD, rotation, mask)[0]
+
+    def forward_with_kv(
+        self, x_BTD: Tensor, rotation: Rotation, mask: AttentionMask
+    ) -> tuple[Tensor, CachedKV]:
+        """The same, and the entries of all tokens that they see."""
         q_BHTK, new = self.attention.project_qkv(x_BTD, rotation)
-        return self.attention.attend_to(q_BHTK, self._update(new), mask)
+        kv, gates = self._update(new), self.attention.gates(x_BTD)
+        return self.attention.attend_to(q_BHTK, kv, mask, gates), kv
+
+    def forget(self) -> None:
+        """Start anew, before the first token."""
+        self.n_cached = 0
+
+    def query_latent(self, x_BTD: Tensor) -> Tensor:
+        """What queries of latent attention are projected from."""
+        return cast(LatentAttention, self.attention).query_latent(x_BTD)
 
     def _update(self, new: CachedKV) -> CachedKV:
         """Cache the new tokens; returns the entries of all tokens that they see, their own at the end."""
@@ -98,3 +139,45 @@ class CachedAttention(nn.Module):
         for cached, x in zip(cache, (first, second), strict=True):
             cached[:, :, : self.n_cached] = x[:, :, -self.n_cached :]
         return first, second
+
+
+class CachedMixer(nn.Module):
+    """A mixer that goes on from the state after the tokens of earlier calls."""
+
+    def __init__(self, mixer: Mixer) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.state: MixerState | None = None
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """The output for every new token, (B, T, D)."""
+        y_BTD, self.state = self.mixer.advance(x_BTD, self.state)
+        return y_BTD
+
+    def forget(self) -> None:
+        """Start anew, before the first token."""
+        self.state = None
+
+
+class CachedIndexer(nn.Module):
+    """An indexer that also scores the keys of earlier calls."""
+
+    def __init__(self, indexer: Indexer, capacity: int) -> None:
+        super().__init__()
+        self.indexer, self.capacity, self.n_cached = indexer, capacity, 0
+        self.cache: Tensor | None = None
+
+    def forget(self) -> None:
+        """Start anew, before the first token."""
+        self.n_cached = 0
+
+    def forward(
+        self, x_BTD: Tensor, latent_BTL: Tensor, rotation: Rotation, mask: Tensor | None = None
+    ) -> Tensor | None:
+        """What is added to the attention scores of the new tokens, (B, 1, T, S); see `Indexer`."""
+        new_BTK = self.indexer.keys(x_BTD, rotation)
+        if self.cache is None:
+            self.cache = new_BTK.new_empty(len(new_BTK), self.capacity, new_BTK.shape[-1])
+        start, self.n_cached = self.n_cached, self.n_cached + new_BTK.shape[1]
+        self.cache[:, start : self.n_cached] = new_BTK
+        return self.indexer.choose(x_BTD, latent_BTL, rotation, mask, self.cache[:, : self.n_cached])

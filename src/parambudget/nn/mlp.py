@@ -5,6 +5,7 @@ N tokens of all sequences   E experts   K experts per token
 M rows, one for each token and expert of it   I, O columns into and out of a matrix
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Self, cast
 
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 
 from parambudget.arch.blocks import MoEConfig
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import expert_dim
 from parambudget.nn.linear import JoinedLinear, Linear
+from parambudget.nn.norms import Norm
 
 ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "silu": F.silu,
@@ -24,6 +27,9 @@ ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "relu": F.relu,
     "relu2": lambda x: F.relu(x).square(),
 }
+SPARSE_MIXER_JITTER: Final = 0.01
+"""Half the relative distance from the best logit up to which others count, as in Phi-3.5-MoE."""
+_XIELU_BETA: Final = 0.5
 _ROW_MULTIPLE: Final = 8
 """Elements of bfloat16 in 16 bytes."""
 
@@ -31,20 +37,22 @@ _ROW_MULTIPLE: Final = 8
 class FeedForward(nn.Module):
     """Two matrices around an activation, or three with a gate."""
 
-    def __init__(self, m: ModelConfig, width: int, *, bias: bool) -> None:
+    def __init__(self, m: ModelConfig, width: int, *, bias: bool, dim: int | None = None) -> None:
         super().__init__()
-        self.activation = FFNActivation(m)
-        self.gate = Linear(m.dim, width, bias=bias) if m.gated else None
-        self.up = Linear(m.dim, width, bias=bias)
-        self.down = Linear(width, m.dim, bias=bias)
+        dim = m.dim if dim is None else dim
+        self.activation = XIELU() if m.activation == "xielu" else FFNActivation(m)
+        self.gate = Linear(dim, width, bias=bias) if m.gated else None
+        self.up = Linear(dim, width, bias=bias)
+        self.sub_norm = Norm(m, width) if m.sub_norms else nn.Identity()
+        self.down = Linear(width, dim, bias=bias)
         self.gate_up = JoinedLinear(self.gate, self.up) if self.gate is not None else None
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Each token on its own, (B, T, D)."""
         if self.gate_up is None:
-            return self.down(self.activation(None, self.up(x_BTD)))
+            return self.down(self.sub_norm(self.activation(None, self.up(x_BTD))))
         gate_BTF, up_BTF = self.gate_up(x_BTD)
-        return self.down(self.activation(gate_BTF, up_BTF))
+        return self.down(self.sub_norm(self.activation(gate_BTF, up_BTF)))
 
 
 class FFNActivation:
@@ -52,14 +60,50 @@ class FFNActivation:
 
     def __init__(self, m: ModelConfig) -> None:
         self.activation, self.clamp = ACTIVATIONS[m.activation], m.ffn_clamp
+        self.gate_multiplier = m.multipliers.ffn_gate_multiplier if m.multipliers else 1.0
 
     def __call__(self, gate: Tensor | None, up: Tensor) -> Tensor:
         """The activation of `up`; with a gate `up` times the activation of the gate."""
         if gate is None:
             return self.activation(up)
+        if self.gate_multiplier != 1:
+            gate = gate * self.gate_multiplier
         if self.clamp is not None:
             gate, up = gate.clamp(max=self.clamp), up.clamp(-self.clamp, self.clamp) + 1
         return self.activation(gate) * up
+
+
+class XIELU(nn.Module):
+    """xIELU: quadratic above zero and exponential below, with a learned strength each, plus beta * x.
+
+    Source: Huang and Schlag 2024, arXiv 2411.13010. As in its class in transformers, constants are buffers.
+    """
+
+    beta: Tensor
+    eps: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha_p, self.alpha_n = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
+        self.register_buffer("beta", torch.empty(()))
+        self.register_buffer("eps", torch.empty(()))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Strengths of 0.8 on both sides."""
+        self.beta.fill_(_XIELU_BETA)
+        self.eps.fill_(-1e-6)
+        for parameter, strength in ((self.alpha_p, 0.8), (self.alpha_n, 0.8 - _XIELU_BETA)):
+            parameter.fill_(math.log(math.expm1(strength)))
+
+    def forward(self, _: None, x: Tensor) -> Tensor:
+        """The activation of an FFN without gate, in the dtype of `x`."""
+        above = F.softplus(self.alpha_p.squeeze())
+        below = self.beta + F.softplus(self.alpha_n.squeeze())
+        positive = above.to(x.dtype) * x.square()
+        negative = below.to(x.dtype) * (torch.expm1(torch.minimum(x, self.eps.to(x.dtype))) - x)
+        return torch.where(x > 0, positive, negative) + self.beta.to(x.dtype) * x
 
 
 class Routing(NamedTuple):
@@ -87,13 +131,16 @@ class MixtureOfExperts(nn.Module):
         # A buffer, as in the Hugging Face classes: no gradient reaches it.
         self.register_buffer("correction", torch.zeros(moe.n_experts) if moe.correction_bias else None)
         self.experts = FusedExperts(m, moe) if moe.fused_experts else SeparateExperts(m, moe)
-        width = moe.shared_expert_width
+        latent, width = moe.expert_latent_size, moe.shared_expert_width
+        self.latent_in = Linear(m.dim, latent, bias=m.ffn_bias) if latent else nn.Identity()
+        self.latent_out = Linear(latent, m.dim, bias=m.ffn_bias) if latent else nn.Identity()
         self.shared = FeedForward(m, width, bias=m.ffn_bias) if width else None
         self.shared_gate = nn.Linear(m.dim, 1, bias=False) if moe.shared_expert_gate else None
+        self.out_norm = Norm(m, m.dim) if moe.experts_out_norm else nn.Identity()
 
-    def forward(self, x_BTD: Tensor) -> tuple[Tensor, Routing | None]:
+    def forward(self, x_BTD: Tensor, router_BTD: Tensor | None = None) -> tuple[Tensor, Routing | None]:
         """Each token through its own experts, (B, T, D), and where the tokens were sent if they are to be
-        counted.
+        counted. The router reads what its experts read, unless it is given something else.
 
         The caller counts them, with `count`: this runs twice where a layer is recomputed.
         """
@@ -101,16 +148,25 @@ class MixtureOfExperts(nn.Module):
         if shared_BTD is not None and self.shared_gate is not None:
             shared_BTD = torch.sigmoid(self.shared_gate(x_BTD)) * shared_BTD
         x_ND = x_BTD.flatten(0, 1)
-        scores_NE = router_scores(self.logits(x_ND), self.moe)
-        weights_NK, experts_NK = select_experts(scores_NE, self.correction, self.moe)
+        logits_NE = self.logits(x_ND if router_BTD is None else router_BTD.flatten(0, 1))
+        scores_NE = router_scores(logits_NE, self.moe)
+        weights_NK, experts_NK = self.select(logits_NE, scores_NE)
         order, routing = ExpertOrder.of(experts_NK, self.moe.n_experts), None
         if self.load is not None and torch.is_grad_enabled():
             load_E = order.tokens_per_expert().to(self.load.dtype)
             routing = Routing(load_E, load_balancing_loss(scores_NE, load_E))
         at_once = runs_at_once(x_ND.device.type, x_ND.dtype, experts_NK.numel(), self.moe.n_experts)
         run = self._run_at_once if at_once else self._run_in_turn
-        routed_BTD = run(x_ND, weights_NK, order).view_as(x_BTD)
-        return routed_BTD if shared_BTD is None else routed_BTD + shared_BTD, routing
+        routed_BTD = self.latent_out(run(self.latent_in(x_ND), weights_NK, order)).view_as(x_BTD)
+        summed_BTD = routed_BTD if shared_BTD is None else routed_BTD + shared_BTD
+        return self.out_norm(summed_BTD), routing
+
+    def select(self, logits_NE: Tensor, scores_NE: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights of each token's experts, and which experts they are, (N, K) each."""
+        if self.moe.router_scores == "sparsemixer":
+            return sparse_mixer(logits_NE, self.moe)
+        choice_NE = logits_NE if self.moe.correction_on_logits else scores_NE
+        return select_experts(scores_NE, self.correction, self.moe, choice_NE)
 
     def count(self, routing: Routing) -> None:
         """Add a forward pass to what is counted."""
@@ -129,11 +185,14 @@ class MixtureOfExperts(nn.Module):
         """The weighted sum of the outputs of each token's experts. The host waits for nothing: all shapes are
         known before it is known how many tokens an expert gets."""
         n_per_token = weights_NK.shape[1]
-        by_token_MD = x_ND.unsqueeze(1).expand(-1, n_per_token, -1).flatten(0, 1)
+        by_token_MD = x_ND.unsqueeze(1).expand(-1, n_per_token, -1)
+        if self.moe.weights_on_inputs:
+            by_token_MD = by_token_MD * weights_NK.unsqueeze(-1).to(x_ND.dtype)
+        by_token_MD = by_token_MD.flatten(0, 1)
         by_expert_MD = permute_rows(by_token_MD, order.by_expert, order.by_token)
         outputs_MD = self.experts.run_at_once(by_expert_MD, order.ends)
         outputs_MD = permute_rows(outputs_MD, order.by_token, order.by_expert)
-        return _weighted_sum(outputs_MD, weights_NK)
+        return self._sum_of_outputs(outputs_MD, weights_NK)
 
     # How many tokens an expert gets is known only at run time: compiled, each number would be a new program.
     @torch.compiler.disable
@@ -142,8 +201,38 @@ class MixtureOfExperts(nn.Module):
         # An expert without tokens runs on an empty part, so that its weights get a gradient of 0 and not
         # None.
         rows_MD = x_ND[order.by_expert // weights_NK.shape[1]]
+        if self.moe.weights_on_inputs:
+            rows_MD = rows_MD * weights_NK.flatten()[order.by_expert].unsqueeze(-1).to(rows_MD.dtype)
         outputs = torch.cat(self.experts(rows_MD.split(order.tokens_per_expert().tolist())))
-        return _weighted_sum(outputs[order.by_token], weights_NK)
+        return self._sum_of_outputs(outputs[order.by_token], weights_NK)
+
+    def _sum_of_outputs(self, outputs_MD: Tensor, weights_NK: Tensor) -> Tensor:
+        """Of each token's experts; weighted, unless their inputs were."""
+        outputs_NKD = outputs_MD.unflatten(0, weights_NK.shape)
+        if self.moe.weights_on_inputs:
+            return outputs_NKD.sum(1)
+        return (outputs_NKD * weights_NK.unsqueeze(-1).to(outputs_NKD.dtype)).sum(1)
+
+
+class ExpertsBesideFFN(MixtureOfExperts):
+    """Experts beside a dense FFN: their router reads the residual stream itself, normalized and with a
+    learned scale, and each expert has a learned factor."""
+
+    def __init__(self, m: ModelConfig, moe: MoEConfig) -> None:
+        super().__init__(m, moe)
+        self.input_norm = Norm(m, m.dim, weight=False, bias=False)
+        self.input_scale = nn.Parameter(torch.ones(m.dim))
+        self.expert_scale = nn.Parameter(torch.ones(moe.n_experts))
+
+    def logits(self, x_ND: Tensor) -> Tensor:
+        """The router's logits of the residual stream."""
+        width = x_ND.shape[-1]
+        return super().logits(self.input_norm(x_ND) * self.input_scale * width**-0.5)
+
+    def select(self, logits_NE: Tensor, scores_NE: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights of each token's experts, and which experts they are, (N, K) each."""
+        weights_NK, experts_NK = super().select(logits_NE, scores_NE)
+        return weights_NK * self.expert_scale[experts_NK], experts_NK
 
 
 def runs_at_once(device_type: str, dtype: torch.dtype, n_rows: int, n_experts: int) -> bool:
@@ -153,11 +242,6 @@ def runs_at_once(device_type: str, dtype: torch.dtype, n_rows: int, n_experts: i
     do, and the weights of all would be cast for it.
     """
     return device_type == "cuda" and dtype is torch.bfloat16 and n_rows >= n_experts
-
-
-def _weighted_sum(outputs_MD: Tensor, weights_NK: Tensor) -> Tensor:
-    outputs_NKD = outputs_MD.unflatten(0, weights_NK.shape)
-    return (outputs_NKD * weights_NK.unsqueeze(-1).to(outputs_NKD.dtype)).sum(1)
 
 
 class ExpertOrder(NamedTuple):
@@ -249,7 +333,8 @@ class SeparateExperts(nn.ModuleList):
 
     def __init__(self, m: ModelConfig, moe: MoEConfig) -> None:
         width, bias = moe.expert_intermediate_size, moe.expert_bias
-        experts = [FeedForward(m, width, bias=bias) for _ in range(moe.n_experts)]
+        dim = moe.expert_latent_size
+        experts = [FeedForward(m, width, bias=bias, dim=dim) for _ in range(moe.n_experts)]
         super().__init__(experts)
         self.activation, self.is_gated = FFNActivation(m), m.gated
         into = [part for expert in experts for part in (expert.gate, expert.up) if part is not None]
@@ -274,9 +359,10 @@ class FusedExperts(nn.Module):
         super().__init__()
         width, bias = moe.expert_intermediate_size, moe.expert_bias
         self.activation = FFNActivation(m)
-        self.gate = StackedLinear(moe.n_experts, m.dim, width, bias=bias) if m.gated else None
-        self.up = StackedLinear(moe.n_experts, m.dim, width, bias=bias)
-        self.down = StackedLinear(moe.n_experts, width, m.dim, bias=bias)
+        dim = expert_dim(m)
+        self.gate = StackedLinear(moe.n_experts, dim, width, bias=bias) if m.gated else None
+        self.up = StackedLinear(moe.n_experts, dim, width, bias=bias)
+        self.down = StackedLinear(moe.n_experts, width, dim, bias=bias)
 
     def forward(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Each expert's output for its own tokens, (n, D) each."""
@@ -313,13 +399,17 @@ class StackedLinear(nn.Module):
         return grouped_linear(x_MI, weight, None if self.bias is None else self.bias.to(x_MI.dtype), ends)
 
 
-def select_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoEConfig) -> tuple[Tensor, Tensor]:
-    """The weights of each token's experts, and which experts they are, (N, K) each.
+def select_experts(
+    scores_NE: Tensor, correction_E: Tensor | None, moe: MoEConfig, choice_NE: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The weights of each token's experts, and which experts they are, (N, K) each. They are chosen by their
+    scores, or by what is given in place of those.
 
     Sources: Jiang et al. 2024 (Mixtral), arXiv 2401.04088, section 2.1; DeepSeek-AI 2024 (V2 and V3), arXiv
     2405.04434, section 2.2, and 2412.19437, section 2.1.2, for expert groups and the correction.
     """
-    choice_NE = scores_NE.detach() if correction_E is None else scores_NE.detach() + correction_E
+    choice_NE = (scores_NE if choice_NE is None else choice_NE).detach()
+    choice_NE = choice_NE if correction_E is None else choice_NE + correction_E
     if moe.n_groups_per_token < moe.n_expert_groups:
         choice_NE = _restrict_to_best_groups(choice_NE, moe)
     experts_NK = choice_NE.topk(moe.n_experts_per_token, sorted=False).indices
@@ -327,6 +417,25 @@ def select_experts(scores_NE: Tensor, correction_E: Tensor | None, moe: MoEConfi
     if moe.norm_expert_weights:
         weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
     return weights_NK * moe.routing_multiplier, experts_NK
+
+
+def sparse_mixer(logits_NE: Tensor, moe: MoEConfig) -> tuple[Tensor, Tensor]:
+    """The same by the sparse mixer: one expert after another, each with its share of a softmax over those
+    experts not chosen before it whose logits are close to its own.
+
+    The best is chosen in training too, where the class of Phi-3.5-MoE draws one. Source: Liu et al. 2023,
+    arXiv 2310.00811, as in the class PhimoeTopKRouter of Hugging Face transformers.
+    """
+    left_NE = logits_NE
+    weights, experts = [], []
+    for _ in range(moe.n_experts_per_token):
+        best_N1, expert_N1 = left_NE.max(-1, keepdim=True)
+        scale_NE = logits_NE.abs().clamp(min=best_N1)
+        far_NE = (best_N1 - left_NE) / scale_NE > 2 * SPARSE_MIXER_JITTER
+        weights.append(left_NE.masked_fill(far_NE, -torch.inf).softmax(-1).gather(-1, expert_N1))
+        experts.append(expert_N1)
+        left_NE = left_NE.scatter(-1, expert_N1, -torch.inf)
+    return torch.cat(weights, dim=-1) * moe.routing_multiplier, torch.cat(experts, dim=-1)
 
 
 def router_scores(logits_NE: Tensor, moe: MoEConfig) -> Tensor:

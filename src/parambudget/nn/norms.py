@@ -10,10 +10,15 @@ from parambudget.arch.config import ModelConfig
 class Norm(nn.Module):
     """RMSNorm or LayerNorm over the last axis; a scale of two axes, (H, K), is one per head."""
 
-    def __init__(self, m: ModelConfig, *shape: int, bias: bool | None = None) -> None:
+    def __init__(
+        self, m: ModelConfig, *shape: int, weight: bool | None = None, bias: bool | None = None,
+        eps: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.rms, self.eps, self.width = m.norm == "rmsnorm", m.norm_eps, shape[-1]
-        self.weight = nn.Parameter(torch.ones(shape)) if m.norm_weight else None
+        self.rms, self.width = m.norm == "rmsnorm", shape[-1]
+        self.eps = m.norm_eps if eps is None else eps
+        weight = m.norm_weight if weight is None else weight
+        self.weight = nn.Parameter(torch.ones(shape)) if weight else None
         self.bias = nn.Parameter(torch.zeros(shape)) if (m.norm_bias if bias is None else bias) else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,13 +47,16 @@ class Norm(nn.Module):
         return F.layer_norm(x, (self.width,), weight, bias, self.eps)
 
 
-def qk_norm(m: ModelConfig, n_heads: int) -> nn.Module:
-    """The norm on queries or keys: one scale for all heads, one per head, or over the whole width."""
-    if m.qk_norm == "none":
+def qk_norm(m: ModelConfig, n_heads: int, head_dim: int, *, rotates: bool = True) -> nn.Module:
+    """The norm on queries or keys: one scale for all heads, one per head, or over the whole width; l2 has
+    none, in layers that rotate."""
+    if m.qk_norm == "none" or (m.qk_norm == "l2" and not rotates):
         return nn.Identity()
+    if m.qk_norm == "l2":
+        return Norm(m, head_dim, weight=False, bias=False)
     if m.qk_norm == "full":
-        return Norm(m, n_heads * m.head_dim, bias=m.qk_norm_bias)
-    shape = (n_heads, m.head_dim) if m.qk_norm == "per_head" else (m.head_dim,)
+        return Norm(m, n_heads * head_dim, bias=m.qk_norm_bias)
+    shape = (n_heads, head_dim) if m.qk_norm == "per_head" else (head_dim,)
     return Norm(m, *shape, bias=m.qk_norm_bias)
 
 

@@ -22,8 +22,15 @@ class RotaryAngles(NamedTuple):
     interleaved: bool
 
 
-Rotation = RotaryAngles | None
-"""None in layers without rotary positions."""
+class ScaledQueries(NamedTuple):
+    """The angles of a layer whose queries are scaled by their positions, and the factors, (T, 1)."""
+
+    angles: RotaryAngles | None
+    factors: Tensor
+
+
+Rotation = RotaryAngles | ScaledQueries | None
+"""How positions enter queries and keys; None in layers without rotary positions."""
 
 
 class Rotary(nn.Module):
@@ -33,16 +40,17 @@ class Rotary(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, m: ModelConfig, theta: float | None = None) -> None:
-        """The angles of global layers, or of local ones, which have plain angles with a base of their own."""
+    def __init__(self, m: ModelConfig, *, local: bool = False) -> None:
+        """The angles of global layers, or of local ones; plain ones if those have a base of their own."""
         super().__init__()
-        self.n_pairs, self.theta = m.rotary_dim // 2, m.rope_theta if theta is None else theta
-        self.scaling, self.scale = (m.rope_scaling, m.rotary_scale) if theta is None else (None, 1.0)
+        own = m.rope_theta_local if local else None
+        self.n_pairs, self.theta = m.rotary_width(local=local) // 2, m.rope_theta if own is None else own
+        self.scaling, self.scale = (m.rope_scaling, m.rotary_scale) if own is None else (None, 1.0)
         self.context_length = m.context_length
         self.interleaved = m.rotary_interleaved
         self._compute_tables(None)
 
-    def forward(self, n_tokens: int, start: int = 0) -> Rotation:
+    def forward(self, n_tokens: int, start: int = 0) -> RotaryAngles:
         """The tables for `n_tokens` positions from `start` on.
 
         Where angles depend on the length of the sequence, it is taken to end with these tokens.
@@ -87,9 +95,10 @@ def apply_rotary(x_BTHK: Tensor, rotation: Rotation) -> Tensor:
 
     Interleaved pairs come out half the rotated width apart; queries and keys alike, so no score changes.
     """
-    if rotation is None:
+    angles = rotation.angles if isinstance(rotation, ScaledQueries) else rotation
+    if angles is None:
         return x_BTHK
-    cos, sin, interleaved = rotation
+    cos, sin, interleaved = angles
     n_pairs = cos.shape[-1]
     if interleaved:
         rotated, rest = x_BTHK.split((2 * n_pairs, x_BTHK.shape[-1] - 2 * n_pairs), dim=-1)
@@ -97,3 +106,48 @@ def apply_rotary(x_BTHK: Tensor, rotation: Rotation) -> Tensor:
     else:
         first, second, rest = x_BTHK.split((n_pairs, n_pairs, x_BTHK.shape[-1] - 2 * n_pairs), dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
+
+
+def scale_queries(q_BHTK: Tensor, rotation: Rotation) -> Tensor:
+    """The queries times the factors of their positions, in layers that have such factors."""
+    return (q_BHTK * rotation.factors).to(q_BHTK.dtype) if isinstance(rotation, ScaledQueries) else q_BHTK
+
+
+def query_factors(m: ModelConfig, n_tokens: int, start: int, device: torch.device) -> Tensor:
+    """What `query_scale` makes of the positions from `start` on, (T, 1), in float32."""
+    positions = torch.arange(start, start + n_tokens, dtype=torch.float32, device=device).unsqueeze(1)
+    strength, length = m.query_scale_strength, m.query_scale_length
+    if m.query_scale == "power":
+        return (1 + positions / length) ** strength
+    steps = torch.floor((positions + (m.query_scale == "log_next")) / length)
+    return 1 + strength * torch.log1p(steps)
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed vectors of the positions: the sines of all angles, then their cosines, in float32.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5, where sines and cosines alternate.
+    """
+
+    table: Tensor
+
+    def __init__(self, m: ModelConfig) -> None:
+        super().__init__()
+        self.n_positions, self.n_pairs = m.context_length + m.position_offset, m.dim // 2
+        self.theta = m.sinusoidal_theta
+        self._compute_table(None)
+
+    @property
+    def weight(self) -> Tensor:
+        """The vectors, (positions, D)."""
+        return self.table
+
+    def _compute_table(self, device: torch.device | None) -> None:
+        positions = torch.arange(self.n_positions, dtype=torch.float32, device=device)
+        angles = torch.outer(positions, plain_frequencies(self.theta, self.n_pairs, device))
+        self.register_buffer("table", torch.cat((angles.sin(), angles.cos()), dim=-1), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._compute_table(self.table.device)  # as in `Rotary`
+        return self

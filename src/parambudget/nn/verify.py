@@ -5,13 +5,15 @@ right. The meta device holds shapes and no numbers: a 70B model is verified in a
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.tensors import Tensor, tensors
+from parambudget.arch.table import Tensor
+from parambudget.arch.tensors import is_in_group, tensors
 from parambudget.cost.params import total
 from parambudget.errors import CheckFailed
 from parambudget.nn.transformer import Transformer
@@ -68,17 +70,22 @@ def verify(model: ModelConfig) -> Verification:
 
 def verify_module(module: nn.Module, model: ModelConfig) -> Verification:
     """Compare a built module, on any device, with the table of `model`."""
-    groups, rows = _group_tensors(module), tensors(model)
-    differences = [
-        difference
-        for row in rows
-        for difference in _compare(row, tensor_indices(row, model), groups.pop(row.name, None))
-    ]
+    rows = tensors(model)
+    counted = {row.name for row in rows if row.is_buffer}
+    buffers = {name: one for name, one in module.named_buffers() if _table_name(name) in counted}
+    groups = _group_tensors(module, buffers)
+    differences: list[Difference] = []
+    by_name: dict[str, list[Tensor]] = defaultdict(list)
+    for row in rows:
+        by_name[row.name].append(row)
+    for name, alike in by_name.items():
+        shapes = {place: row.shape for row in alike for place in tensor_indices(row, model)}
+        differences += _compare(alike[0], shapes, groups.pop(name, None))
     differences += [
         Difference(name, "none", _describe_shapes(group.shapes) + _describe_layers(group.shapes))
         for name, group in groups.items()
     ]
-    parameters = list(module.parameters())
+    parameters = [*module.parameters(), *buffers.values()]
     in_module, in_table = sum(parameter.numel() for parameter in parameters), total(model)
     if in_module != in_table:
         differences.append(Difference("total", f"{in_table:,} parameters", f"{in_module:,}"))
@@ -93,13 +100,18 @@ class _Group:
     shared_with: dict[Indices, str] = field(default_factory=dict)
 
 
-def _group_tensors(module: nn.Module) -> dict[str, _Group]:
+def _table_name(name: str) -> str:
+    """The name with * for its numbers."""
+    return ".".join("*" if part.isdecimal() else part for part in name.split("."))
+
+
+def _group_tensors(module: nn.Module, buffers: Mapping[str, torch.Tensor]) -> dict[str, _Group]:
+    """The parameters of the module, and those of its buffers that the table counts."""
     groups: dict[str, _Group] = defaultdict(_Group)
     first_names: dict[int, str] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        parts = name.split(".")
-        index = tuple(int(part) for part in parts if part.isdecimal())
-        group = groups[".".join("*" if part.isdecimal() else part for part in parts)]
+    for name, parameter in (*module.named_parameters(remove_duplicate=False), *buffers.items()):
+        index = tuple(int(part) for part in name.split(".") if part.isdecimal())
+        group = groups[_table_name(name)]
         group.shapes[index] = tuple(parameter.shape)
         first_name = first_names.setdefault(id(parameter), name)
         if first_name != name:
@@ -112,15 +124,14 @@ def tensor_indices(row: Tensor, model: ModelConfig) -> list[Indices]:
     n_wildcards = row.name.count("*")
     if not n_wildcards:
         return [()]
-    kinds = {"all": (True, False), "dense": (False,), "experts": (True,)}[row.layers]
-    layers = [layer for layer in range(model.n_layers) if model.has_experts(layer) in kinds]
+    layers = [layer for layer in range(model.n_layers) if is_in_group(model, row.layers, layer)]
     if n_wildcards == 1 or model.moe is None:
         return [(layer,) for layer in layers]
     return [(layer, expert) for layer in layers for expert in range(model.moe.n_experts)]
 
 
-def _compare(row: Tensor, indices: list[Indices], group: _Group | None) -> Iterator[Difference]:
-    expected = dict.fromkeys(indices, row.shape)
+def _compare(row: Tensor, expected: dict[Indices, Shape], group: _Group | None) -> Iterator[Difference]:
+    """`row` is one of those with this name, which are alike but for their shapes."""
     if not expected and group is None:
         return  # a kind of layer that a model of this depth does not have
     if group is None:
@@ -131,17 +142,18 @@ def _compare(row: Tensor, indices: list[Indices], group: _Group | None) -> Itera
         yield Difference(row.name, _describe_shapes(expected), f"none{_describe_layers(missing)}")
     if surplus:
         yield Difference(row.name, _describe_shapes(expected), f"more{_describe_layers(surplus)}")
-    for shape in sorted(set(group.shapes.values()) - {row.shape}):
-        differing = [index for index, built in group.shapes.items() if built == shape]
+    differing: dict[tuple[Shape, Shape], list[Indices]] = defaultdict(list)
+    for index in expected.keys() & group.shapes.keys():
+        if group.shapes[index] != expected[index]:
+            differing[expected[index], group.shapes[index]].append(index)
+    for (shape, built_shape), places in sorted(differing.items()):
         yield Difference(
-            row.name, _format_shape(row.shape), f"{_format_shape(shape)}{_describe_layers(differing)}"
+            row.name, _format_shape(shape), f"{_format_shape(built_shape)}{_describe_layers(places)}"
         )
     owner = row.shared_with
     for built in sorted({group.shared_with.get(index, "") for index in group.shapes} - {owner or ""}):
-        differing = [index for index in group.shapes if group.shared_with.get(index, "") == built]
-        yield Difference(
-            row.name, _describe_tie(owner), f"{_describe_tie(built)}{_describe_layers(differing)}"
-        )
+        tied = [index for index in group.shapes if group.shared_with.get(index, "") == built]
+        yield Difference(row.name, _describe_tie(owner), f"{_describe_tie(built)}{_describe_layers(tied)}")
 
 
 def _describe_shapes(shapes: dict[Indices, Shape]) -> str:

@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from typing import Final
 
+from parambudget.arch.blocks import IndexerConfig
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import chooses_keys
 from parambudget.arch.layers import needs_mask, uses_eager_attention
+from parambudget.arch.mixers.rows import model_mixer
 from parambudget.cost.hardware import ACCELERATORS, GIVEN
 from parambudget.cost.memory.peak import peak_bytes, training_memory
 from parambudget.cost.own_gpus import ASSUMED_LINK_BYTES
@@ -14,11 +17,13 @@ from parambudget.cost.step import MANY_CHUNKS, StepConfig, StepFields
 from parambudget.errors import InputError
 from parambudget.planning.machine import MAX_GPUS, Machine, usable_bytes
 from parambudget.planning.step_search import fastest_step
-from parambudget.units import format_byte_rate, format_bytes, format_share
+from parambudget.units import count_phrase, format_byte_rate, format_bytes, format_share
 
 _MOST_GPUS: Final = 8
 _BUDGETS: Final = (0.75, 0.5, 0.25)
 """Shares of the activations that are suggested."""
+_MUCH_FIXED: Final = 0.1
+"""Of an update's time, that is worth a warning."""
 _MOST_DOUBLINGS: Final = 3
 """Of the nodes: a run that needs more than eight is planned as one on purpose."""
 
@@ -107,6 +112,7 @@ def _arguments(step: StepConfig) -> str:
     """The settings of a step that differ from the simplest one, as arguments of a call."""
     words = [_batch_arguments(step)]
     words += ["gradient_checkpointing=True"] * step.gradient_checkpointing + ["shard=True"] * step.shard
+    words += [] if step.shard_degree is None else [f"shard_degree={step.shard_degree}"]
     budget = step.activation_memory_budget
     words += [f"activation_memory_budget={budget:g}"] if budget < 1 else []
     words += [f"loss_chunks={step.loss_chunks}"] if step.loss_chunks > 1 else []
@@ -176,11 +182,13 @@ def warnings(model: ModelConfig, machine: Machine, speed: Throughput) -> Iterato
     """What slows the run down, and what is not modelled, a line each."""
     yield from hardware_warnings(machine)
     yield from _network_warnings(machine)
+    yield from _scaling_warnings(speed)
     yield from _vocabulary_warnings(model, machine)
     yield from _attention_warnings(model, speed)
+    yield from _mixer_warnings(model)
+    yield from loss_warnings(model)
     if model.moe is None:
         return
-    yield from loss_warnings(model)
     in_turn = ""
     if not machine.profile.runs_experts_at_once:
         n_matrices = model.n_moe_layers * model.moe.n_experts * (3 if model.gated else 2)
@@ -217,6 +225,8 @@ def loss_warnings(model: ModelConfig) -> Iterator[str]:
             "the expected loss is that of a dense model with the active parameters; with experts it is "
             "lower, but this law does not say by how much"
         )
+    if model.n_mixer_layers:
+        yield "the expected loss is that of a model with attention in every layer: the law knows no others"
 
 
 def _network_warnings(machine: Machine) -> Iterator[str]:
@@ -224,6 +234,19 @@ def _network_warnings(machine: Machine) -> Iterator[str]:
         yield (
             f"{machine.world_size} GPUs are {machine.n_nodes} nodes of {machine.gpus_per_node}: between them "
             f"gradients go over a network of {machine.network_bytes * 8 / 1e9:,.4g} Gb/s per GPU"
+        )
+
+
+def _scaling_warnings(speed: Throughput) -> Iterator[str]:
+    """That an update is too small for so many accelerators, where each has a single micro-step left."""
+    step = speed.step
+    fixed = (speed.seconds["optimizer"] + speed.seconds["communication"]) / speed.update_seconds
+    if step.world_size > 1 and step.micro_steps_per_device == 1 and fixed > _MUCH_FIXED:
+        yield (
+            f"{fixed:.0%} of the time goes to the optimizer and to communication, which do not shrink with "
+            f"the batch: updates of {speed.update_tokens:,} tokens leave "
+            f"{count_phrase(step.batch_size, 'sequence')} to each of {step.world_size} GPUs. Fewer GPUs for "
+            "longer train on more tokens for the same money, and can train a larger model"
         )
 
 
@@ -238,6 +261,17 @@ def _vocabulary_warnings(model: ModelConfig, machine: Machine) -> Iterator[str]:
         )
 
 
+def _mixer_warnings(model: ModelConfig) -> Iterator[str]:
+    """What is not known of layers with another mixer than attention."""
+    kind = model_mixer(model)
+    if kind is not None:
+        yield (
+            f"{count_phrase(model.n_mixer_layers, 'layer')} with a {kind.replace('_', ' ')} run a scan in "
+            "plain torch: its memory is measured on a CPU, and its time, counted with attention, is assumed "
+            "and measured on no GPU"
+        )
+
+
 def _attention_warnings(model: ModelConfig, speed: Throughput) -> Iterator[str]:
     share = f"{speed.seconds['attention'] / speed.update_seconds:.0%}"
     if uses_eager_attention(model):
@@ -248,9 +282,26 @@ def _attention_warnings(model: ModelConfig, speed: Throughput) -> Iterator[str]:
         )
         return
     windows = {model.window} if model.n_local_layers else set()
-    if needs_mask(model, None) or any(needs_mask(model, window) for window in windows):
+    if model.indexer is not None:
+        yield from _indexer_warnings(model, model.indexer, share)
+    elif needs_mask(model, None) or any(needs_mask(model, window) for window in windows):
         what = "ALiBi" if model.position == "alibi" else f"a window of {model.window:,}"
         yield (
             f"{what} needs a mask, which rules out the fastest attention kernels, and masked scores are "
             f"computed anyway: attention takes {share} of the time"
         )
+
+
+def _indexer_warnings(model: ModelConfig, indexer: IndexerConfig, share: str) -> Iterator[str]:
+    """What the bundled trainer does with an indexer, and that its time and scratch memory are estimates."""
+    if not chooses_keys(model):
+        return
+    yield (
+        f"the trainer computes all {model.context_length:,} scores of a query and masks those beyond the "
+        f"{indexer.index_top_k:,} that the indexer chose: attention takes {share} of the time, and the "
+        "indexer's own scores about 1 GiB for a moment, which is not in the plan"
+    )
+    yield (
+        "no gradient reaches an indexer, so from scratch it chooses keys at random; start from weights whose "
+        f"indexer is trained, or train with at most {indexer.index_top_k:,} tokens, where nothing is chosen"
+    )

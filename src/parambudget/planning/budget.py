@@ -8,7 +8,7 @@ from parambudget._no_effect import NoEffect, without_effect
 from parambudget.cost.step import StepConfig, StepFields
 from parambudget.errors import InputError
 from parambudget.planning.machine import Machine
-from parambudget.planning.step_search import step_candidates
+from parambudget.planning.step_search import machine_step_candidates, step_candidates
 from parambudget.scaling.loss import DEFAULT_LAW, LossLaw
 from parambudget.units import parse_bytes, shorten
 
@@ -109,10 +109,7 @@ class Scenario:
         """The steps to choose from for an update of so many sequences, with what is decided."""
         if self.machine is None:
             return step_candidates(context_length, sequences, {"batch_size": 1, **self.step})
-        return step_candidates(
-            context_length, sequences, self.step, world_size=self.machine.world_size,
-            backend=self.machine.backend,
-        )  # fmt: skip
+        return machine_step_candidates(context_length, sequences, self.machine, self.step)
 
     def _hours_for(self, dollars: float) -> float:
         assert self.machine is not None

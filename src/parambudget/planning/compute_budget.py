@@ -13,14 +13,15 @@ import numpy as np
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size
+from parambudget.cost.step import StepFields
 from parambudget.errors import ConfigError, InputError, NoSolution
 from parambudget.planning.budget import Budget, Scenario
 from parambudget.planning.forecast import Predictions, forecast, predict
 from parambudget.planning.machine import USABLE_SHARE, Machine
 from parambudget.planning.run_plan import Goal, RunPlan
 from parambudget.planning.update import usual_flops
-from parambudget.scaling.compute_optimal import compute_optimal
-from parambudget.scaling.loss import LossLaw, require_vocabulary
+from parambudget.scaling.compute_optimal import compute_optimal, optimal_size
+from parambudget.scaling.loss import LossLaw, law_parameters, require_comparable
 from parambudget.search.certificate import Certificate
 from parambudget.search.engine import COUNTERS, Search
 from parambudget.search.lattice import Bools, Candidates, Floats, Index, candidate_models
@@ -50,7 +51,8 @@ from parambudget.units import format_bytes, format_count, format_tolerance
 AROUND: Final = 5
 """How far from the law's own choice sizes are searched, as a factor."""
 LEAST_PARAMETERS: Final = 1_000_000
-"""Parameters below which there is nothing to choose by a loss law."""
+"""Parameters below which there is nothing to choose by a published law; by one of one's own, its smallest
+run."""
 LEAST_STATE_BYTES: Final = 12
 """Per parameter, of weights, gradients and optimizer state in float32 under Muon: no larger model fits."""
 _SMALLEST_SHARE: Final = 16
@@ -99,10 +101,14 @@ def add_forecasts(solutions: Iterable[Solution], scenario: Scenario) -> tuple[So
     return tuple(replace(solution, forecast=forecast(solution.model, scenario)) for solution in solutions)
 
 
-def better_size(machine: Machine, goal: Goal, than: Sequence[RunPlan]) -> BetterSize | None:
+def better_size(machine: Machine, goal: Goal, than: Sequence[RunPlan], step: StepFields) -> BetterSize | None:
     """The size that the hours of some plans are better spent on than on any of them, if there is one; its
-    choices are those of the first."""
-    scenario = Scenario(Budget(hours=goal.hours), machine, goal.law, goal.unique_tokens)
+    choices are those of the first. Of the step so much is given; the rest is the fastest for each model."""
+    scenario = Scenario(Budget(hours=goal.hours), machine, goal.law, goal.unique_tokens, step)
+    try:
+        size_range(scenario)
+    except InputError:  # too few hours to choose a size by the law
+        return None
     loss = _least_loss(forecast(plan.model, scenario) for plan in than)
     return _better_size(scenario, loss, "total", choices_of(than[0].model))
 
@@ -118,12 +124,13 @@ def size_range(scenario: Scenario) -> tuple[int, int]:
         most = scenario.memory_bytes * world_size / LEAST_STATE_BYTES
         low, high = (most / _SMALLEST_SHARE, most) if high is None else (min(low, most), min(high, most))
     assert high is not None
-    if high < LEAST_PARAMETERS:
+    least = LEAST_PARAMETERS if scenario.law.fit is None else int(scenario.law.parameters.low)
+    if high < least:
         raise InputError(
-            f"the budget is enough for about {format_count(high)} parameters, fewer than "
-            f"{LEAST_PARAMETERS:,}; give more `hours`, `flops` or `memory`"
+            f"the budget is enough for about {format_count(high)} parameters, fewer than {least:,}; "
+            "give more `hours`, `flops` or `memory`"
         )
-    return max(int(low), LEAST_PARAMETERS // AROUND), int(high)
+    return max(int(low), least // AROUND), int(high)
 
 
 def _approximate_flops(scenario: Scenario) -> float | None:
@@ -248,7 +255,19 @@ def _search_any_size(
     )  # fmt: skip
     points = _pick_best(search, swept, objective, scenario.law, best_count, top, any_size=True)
     solutions = add_forecasts(make_solutions(search, points, _usual_size(search, best_count), None), scenario)
-    return Solutions(solutions, certificate, fields.get("tied") is None, rank=objective.name, top=top)
+    return Solutions(
+        solutions, certificate, fields.get("tied") is None, rank=objective.name, top=top,
+        size_interval=_size_interval(solutions[0], scenario),
+    )  # fmt: skip
+
+
+def _size_interval(best: Solution, scenario: Scenario) -> tuple[float, float] | None:
+    """The sizes that the samples of a fitted law find best for the compute that the first model would use."""
+    if scenario.law.fit is None or best.forecast is None or best.forecast.tokens is None:
+        return None
+    n_parameters = float(law_parameters(best.model))
+    found = optimal_size(scenario.law, n_parameters, best.forecast.tokens, scenario.unique_tokens)
+    return found.low, found.high
 
 
 def _search_target(
@@ -406,7 +425,8 @@ def _record_best_by_size(bins: dict[int, float], points: Candidates, values: Flo
 def _run_sweep(
     search: Search, batches: Iterable[Candidates], scenario: Scenario, objective: Objective, bands: int
 ) -> SweepResult:
-    require_vocabulary(scenario.law, search.space.choices.vocab_size)
+    choices = search.space.choices
+    require_comparable(scenario.law, choices.vocab_size, choices.context_length)
     fits = False
 
     def measure(m: Dims) -> Measurement:

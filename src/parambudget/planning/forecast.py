@@ -25,7 +25,7 @@ from parambudget.planning.step_search import (
 )
 from parambudget.planning.update import settle_updates, usual_tokens
 from parambudget.scaling.hyperparameters import update_sizes
-from parambudget.scaling.loss import LossLaw, estimate_loss, law_parameters, require_vocabulary
+from parambudget.scaling.loss import LossLaw, estimate_loss, law_parameters, require_comparable
 from parambudget.search.lattice import Bools, Floats, Ints
 from parambudget.search.solutions import Forecast
 
@@ -81,7 +81,7 @@ def forecast(model: ModelConfig, scenario: Scenario) -> Forecast:
         step = None if int(choice.index) == NOTHING_FITS else candidates[int(choice.index)]
     if tokens is None:
         return Forecast(step=step, peak_bytes=peak)
-    require_vocabulary(scenario.law, model.vocab_size)
+    require_comparable(scenario.law, model.vocab_size, model.context_length)
     estimate = estimate_loss(
         scenario.law, law_parameters(model), tokens, scenario.unique_tokens, vocab_size=model.vocab_size
     )
@@ -116,12 +116,15 @@ def forecast_of(plan: RunPlan, *, has_length: bool) -> Forecast:
         tokens_per_parameter=plan.tokens_per_parameter, epochs=plan.epochs, hours=plan.hours.expected,
         dollars=None if plan.cost is None else plan.cost.expected,
         loss=plan.loss.loss, loss_is_bound=plan.loss.is_bound, loss_level=_level(goal.law),
-        ranked_loss=float(ranked_loss(plan.model, goal.law, plan.tokens, goal.unique_tokens)),
+        ranked_loss=plan.ranked_loss,
         warnings=plan.warnings,
     )  # fmt: skip
 
 
 def _level(law: LossLaw) -> str | None:
+    """Whose level its losses are at; None for that of a published law's own text."""
+    if law.fit is not None:
+        return f"the ladder of {law.name}"
     return None if law.anchor is None else law.anchor.source
 
 

@@ -2,21 +2,73 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+from typing_extensions import TypedDict
 
 from parambudget._no_effect import NoEffect, without_effect
 from parambudget._tabular import Tabular
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import ModelConfig, ModelDocument
 from parambudget.cost.hardware import ACCELERATORS
-from parambudget.cost.memory.state import InferenceMemory, inference_memory
+from parambudget.cost.memory.state import InferenceMemory, InferenceMemoryDocument, inference_memory
 from parambudget.cost.params import ParameterCount, count
 from parambudget.cost.step import CUDA_OVERHEAD, MAX_COUNT, STEP_FIELDS
 from parambudget.errors import ConfigError, InputError
 from parambudget.planning.machine import USABLE_SHARE, Machine, usable_bytes
 from parambudget.units import format_bytes, shorten
 
-CACHE_DTYPE: Final = "bfloat16"
+CACHE_DTYPE: Final[Literal["bfloat16"]] = "bfloat16"
 """Of weights and cache, 2 bytes an element; float16 takes as much."""
+
+
+class InferenceMachineDocument(TypedDict):
+    """What text is generated on: one device."""
+
+    name: str
+    """Of the device."""
+    memory_bytes: int
+    """Of the device."""
+    usable_share: float
+    """Share of the memory that a plan may fill."""
+
+
+class NeededMemoryDocument(InferenceMemoryDocument):
+    """Memory of generating text on a device, in bytes."""
+
+    overhead_bytes: int
+    """Of the device's context beside the tensors: assumed."""
+    needed_bytes: int
+    """The sum of all that."""
+
+
+class InferencePlanDocument(TypedDict):
+    """Whether a model generates so many sequences at once on a device."""
+
+    mode: Literal["inference"]
+    """What tells this plan from one of training."""
+    model: ModelDocument
+    total: int
+    """Parameters."""
+    body: int
+    """Parameters without embeddings and output head."""
+    active: int
+    """Parameters used per token."""
+    machine: InferenceMachineDocument
+    batch_size: int
+    """Sequences at once."""
+    context_length: int
+    """Tokens of each sequence, the prompt included."""
+    dtype: Literal["bfloat16"]
+    """Of weights and cache."""
+    fits: bool
+    """Whether what is needed is within the usable part of the memory."""
+    memory: NeededMemoryDocument
+    largest_batch_size: int
+    """Sequences of that length that fit at once; 0 where not even one does."""
+    suggestions: list[str]
+    """Where it does not fit, what would."""
+    warnings: list[str]
+    """What differs from what was asked."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,7 +123,7 @@ class InferencePlan(Tabular):
             {"part": "needed", "bytes": self.needed_bytes},
         ]  # fmt: skip
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> InferencePlanDocument:
         """Plain JSON values."""
         return {
             "mode": "inference", "model": self.model.model_dump(),

@@ -1,8 +1,9 @@
 """What a run would be trained on: accelerators with their software, their memory and their price."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Final, Self, TypedDict
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.energy import check_grid_intensity
@@ -28,10 +29,10 @@ from parambudget.cost.speed.profile import (
     calibrated_profiles,
     profile_for,
 )
-from parambudget.cost.speed.stacks import BUNDLED, TrainingStack, parse_stack
+from parambudget.cost.speed.stacks import BUNDLED, STACKS, TrainingStack, parse_stack
 from parambudget.cost.step import ON_CPU, ON_CUDA, Backend, StepConfig
 from parambudget.errors import InputError
-from parambudget.units import format_bytes, parse_byte_rate, short_repr
+from parambudget.units import format_bytes, format_exact_bytes, parse_byte_rate, short_repr
 
 CPU: Final = "CPU"
 """The processor's name in the trainer and in the calibration."""
@@ -52,8 +53,7 @@ class Machine:
     accelerator: Accelerator | None
     """None for a processor."""
     profile: DeviceProfile
-    """Its link is the slowest of a ring through all accelerators: that of a node, or the ports of a node to
-    the network, all together."""
+    """It knows the nodes, and how fast they are connected, where there are several."""
     world_size: int
     """Accelerators, each driven by a process of its own."""
     memory_bytes: int
@@ -89,11 +89,8 @@ class Machine:
                 f"`gpus={gpus}` is no whole number of nodes of {self.gpus_per_node}; use {whole} or "
                 f"{whole + self.gpus_per_node}, or other `gpus_per_node`"
             )
-        link = self.profile.link_bytes
-        if gpus > self.gpus_per_node:
-            # A ring crosses from node to node once per port, with an equal share of the bytes on each.
-            link = min(link, LINK_SHARE * self.gpus_per_node * self.network_bytes)
-        profile = replace(self.profile, link_bytes=link, gpus_per_node=self.gpus_per_node)
+        ports = LINK_SHARE * self.gpus_per_node * self.network_bytes if gpus > self.gpus_per_node else None
+        profile = replace(self.profile, network_bytes=ports, gpus_per_node=self.gpus_per_node)
         return replace(self, world_size=gpus, profile=profile)
 
     @property
@@ -192,12 +189,65 @@ def machine_for(
             )
         return Machine(None, profile_for(CPU), 1, main_memory_bytes(), price)
     price = price or known_price(accelerator)
-    between = network_bytes or SLOWER_NETWORKS.get(accelerator.name, NETWORK_BYTES)
+    between = network_bytes or _usual_network(accelerator)
     profile = profile_for(accelerator, software)
     if mfu is not None:
         profile = at_utilization(profile, mfu)
     one = Machine(accelerator, profile, 1, accelerator.memory_bytes, price, per_node, grid, between)
     return one.with_gpus(gpus)
+
+
+class MachineKeywords(TypedDict, total=False):
+    """What `machine_for` takes by name."""
+
+    gpu: str
+    gpus: int
+    gpus_per_node: int
+    network: str
+    dollars_per_hour: float
+    gpu_memory: str
+    gpu_tflops: float
+    gpu_bandwidth: str
+    grid_intensity: float
+    stack: str
+    mfu: float
+
+
+def machine_keywords(machine: Machine) -> MachineKeywords | None:
+    """The fewest arguments with which `machine_for` makes this machine again, with all of its memory; None
+    where no arguments do, as for one whose speeds were changed."""
+    gpu = machine.accelerator
+    whole = main_memory_bytes() if gpu is None else gpu.memory_bytes
+    machine = replace(machine, memory_bytes=whole)
+    given: MachineKeywords = {"gpu": CPU.lower() if gpu is None else gpu.name}
+    if machine.world_size > 1:
+        given["gpus"] = machine.world_size
+    if machine.gpus_per_node != GPUS_PER_NODE:
+        given["gpus_per_node"] = machine.gpus_per_node
+    if machine.n_nodes > 1 and machine.network_bytes != _usual_network(gpu):
+        given["network"] = f"{machine.network_bytes / 1e9:.15g}GB/s"
+    if machine.price is not None and machine.price.read_on is None:
+        given["dollars_per_hour"] = machine.price.low
+    if machine.grid_intensity is not None:
+        given["grid_intensity"] = machine.grid_intensity
+    if machine.profile.mfu is not None:
+        given["mfu"] = machine.profile.mfu
+    figures: MachineKeywords = {} if gpu is None else {
+        "gpu_memory": format_exact_bytes(gpu.memory_bytes), "gpu_tflops": gpu.peak_flops / 1e12,
+        "gpu_bandwidth": f"{gpu.bandwidth_bytes / 1e9:.15g}GB/s",
+    }  # fmt: skip
+    for described in (given, given | figures):
+        for stack in (None, *STACKS):
+            keywords = described if stack is None else described | MachineKeywords(stack=stack)
+            with suppress(InputError):
+                if machine_for(**keywords) == machine:
+                    return keywords
+    return None
+
+
+def _usual_network(accelerator: Accelerator | None) -> float:
+    """Between nodes of it, where nothing else is said."""
+    return SLOWER_NETWORKS.get(accelerator.name, NETWORK_BYTES) if accelerator else NETWORK_BYTES
 
 
 def _software(stack: str | None, mfu: float | None) -> TrainingStack:

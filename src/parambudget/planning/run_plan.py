@@ -2,19 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Annotated, Any
 
+from typing_extensions import TypedDict
+
+from parambudget._json_types import SchemaOf
 from parambudget._tabular import Tabular
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import ModelConfig, ModelDocument
 from parambudget.arch.dims import Size
-from parambudget.cost.energy import Energy, training_energy
-from parambudget.cost.flops import flops_per_token, training_flops
-from parambudget.cost.memory.peak import MemoryBreakdown, training_memory
+from parambudget.cost.energy import Energy, EnergyDocument, training_energy
+from parambudget.cost.flops import Convention, flops_per_token, training_flops
+from parambudget.cost.memory.peak import MemoryBreakdown, MemoryDocument, training_memory
 from parambudget.cost.params import ParameterCount, count
 from parambudget.cost.speed.throughput import (
     TIME_OVERHEAD,
     Interval,
+    IntervalDocument,
     Throughput,
+    ThroughputDocument,
     rental_cost,
     throughput,
     tokens_in_hours,
@@ -24,9 +30,11 @@ from parambudget.errors import InputError
 from parambudget.planning.advice import no_way_to_fit, suggestions, warnings
 from parambudget.planning.budget import check_hours
 from parambudget.planning.machine import USABLE_SHARE, Machine
+from parambudget.planning.shape_price import ranked_loss
 from parambudget.planning.step_search import NOTHING_GIVEN
-from parambudget.planning.target_loss import TargetLoss, answer_target
+from parambudget.planning.target_loss import TargetLoss, TargetLossDocument, answer_target
 from parambudget.planning.update import choose_step
+from parambudget.scaling.anchor import Anchor
 from parambudget.scaling.hyperparameters import (
     peak_learning_rate,
     training_tokens,
@@ -41,8 +49,9 @@ from parambudget.scaling.loss import (
     expected_loss,
     law_parameters,
     laws_beside,
+    range_over_laws,
     repetition_warning,
-    require_vocabulary,
+    require_comparable,
 )
 from parambudget.scaling.numbers import require_positive
 from parambudget.units import format_count
@@ -75,6 +84,118 @@ class Goal:
             require_positive(self.bytes_per_token, "bytes_per_token")
 
 
+class MachineDocument(TypedDict):
+    """What a run is planned on."""
+
+    name: str
+    """Of the GPU, or cpu."""
+    gpus: int
+    """Devices; 1 for a CPU."""
+    gpus_per_node: int
+    """More GPUs than these are several nodes."""
+    gpu_source: str | None
+    """Where the figures of the GPU were read; null where it is not of the list."""
+    memory_bytes: int
+    """Of one device."""
+    usable_share: float
+    """Share of the memory that a plan may fill."""
+    dollars_per_hour: tuple[float, float] | None
+    """Lowest and highest price of one GPU; null where none is known."""
+    price_source: str | None
+    """Where the price was read; null where none is known."""
+    price_read_on: str | None
+    """The day of the price; null where it was given."""
+
+
+class ExpectedLossDocument(TypedDict):
+    """The expected loss at the end of the run. Without an anchor it is good for comparing models, not as an
+    absolute value: the level is that of the law's own text and tokenizer."""
+
+    expected: float
+    """Nats per token."""
+    best: float
+    """The low end of its interval, nats per token."""
+    worst: float
+    """The high end of its interval, nats per token."""
+    bits_per_byte: float | None
+    """null where the bytes per token of the text are not given."""
+    law: str
+    """The law that expects it."""
+    is_bound: bool
+    """The law expects more than guessing uniformly, and the loss is that of guessing."""
+    anchor: Annotated[dict[str, Any], SchemaOf(Anchor)] | None
+    """The measured run that the loss takes its level from; null without one."""
+    meaning: str
+    """What the figure may be used for, in words."""
+
+
+class RunPlanDocument(TypedDict):
+    """What a training run is expected to cost and achieve, with everything that is assumed."""
+
+    model: ModelDocument
+    total: int
+    """Parameters."""
+    body: int
+    """Parameters without embeddings and output head."""
+    active: int
+    """Parameters used per token."""
+    machine: MachineDocument
+    chosen: list[str]
+    """Settings of the update that nobody gave."""
+    fits: bool
+    """Whether the predicted peak is within the usable part of the memory."""
+    memory: MemoryDocument
+    largest_batch_size: int
+    """Sequences per micro-step that fit with all else as it is; 0 where not even one does."""
+    suggestions: list[str]
+    """Where it does not fit, what would make it fit."""
+    speed: ThroughputDocument
+    flops_per_token: dict[Convention, int]
+    """Of training on one token, forward and backward, by convention."""
+    flops: int
+    """Of the whole run, full convention."""
+    tokens: int
+    """Trained on."""
+    updates: int
+    """Optimizer steps."""
+    why_tokens: str
+    """Why the run has this length."""
+    tokens_per_parameter: float
+    """Training tokens per parameter, embeddings included."""
+    unique_tokens: int | None
+    """Tokens of the text; null for unlimited text."""
+    epochs: float | None
+    """How often the text is read; null where its size is not given."""
+    hours: IntervalDocument
+    """Wall time; the given hours, where they are given."""
+    time_overhead: float
+    """Share of the time beside updates (evaluation, saving, data); assumed."""
+    dollars: IntervalDocument | None
+    """US dollars of all devices; null where no price is known."""
+    energy: EnergyDocument | None
+    """null where the power of the board is not known."""
+    loss: ExpectedLossDocument
+    target: TargetLossDocument | None
+    """What can be told about the loss that was asked for; null where none was."""
+    learning_rate: float
+    """Peak learning rate that is suggested."""
+    why_learning_rate: str
+    """Where the learning rate comes from."""
+    why_batch: str
+    """Why the update has this size."""
+    warnings: list[str]
+    """What lies outside the laws, what slows the run down and what is not modelled."""
+
+
+class ComparisonDocument(TypedDict):
+    """Plans of several models for the same run, in the same micro-steps and for the same context."""
+
+    plan: RunPlanDocument
+    """That of the first model."""
+    compared: list[RunPlanDocument]
+    """Those of the others, in their order."""
+
+
 @dataclass(frozen=True, repr=False)
 class RunPlan(Tabular):
     """What a run is expected to cost and achieve; every assumption is a field."""
@@ -86,8 +207,6 @@ class RunPlan(Tabular):
     chosen: tuple[str, ...]
     """Fields of the step that nobody gave."""
     memory: MemoryBreakdown
-    largest_batch_size: int
-    """Sequences per micro-step that fit with everything else as it is; 0 where not even one does."""
     suggestions: tuple[str, ...]
     """Where it does not fit, what would make it fit."""
     speed: Throughput
@@ -123,6 +242,11 @@ class RunPlan(Tabular):
         """Whether the predicted peak lies within the usable part of the memory."""
         return self.machine.fits(self.memory.peak_bytes)
 
+    @cached_property
+    def largest_batch_size(self) -> int:
+        """Sequences per micro-step that fit with everything else as it is; 0 where not even one does."""
+        return self.machine.largest_batch_size(self.model, self.step)
+
     @property
     def tokens_per_parameter(self) -> float:
         """Training tokens per parameter, embeddings included."""
@@ -138,12 +262,17 @@ class RunPlan(Tabular):
     def repetition(self) -> str | None:
         """The one of `warnings` that says the text is read more than 4 times; None where it is not."""
         unique = self.goal.unique_tokens
-        return None if unique is None else repetition_warning(self.tokens, unique)
+        return None if unique is None else repetition_warning(self.tokens, unique, self.goal.law)
 
     @property
     def flops(self) -> int:
         """Of the whole run, full convention."""
         return training_flops(self.model, self.tokens)
+
+    @property
+    def ranked_loss(self) -> float:
+        """Expected loss of a model of the usual shape that is as good: what `solve` orders models by."""
+        return float(ranked_loss(self.model, self.goal.law, self.tokens, self.goal.unique_tokens))
 
     def loss_after(self, hours: Size, tokens_per_second: float | None = None) -> Size:
         """Expected loss after so much wall time, at the expected speed or another one; takes arrays too."""
@@ -182,7 +311,7 @@ class RunPlan(Tabular):
             if r is not None
         ]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> RunPlanDocument:
         """Plain JSON values."""
         m, price = self.machine, self.machine.price
         return {
@@ -193,7 +322,7 @@ class RunPlan(Tabular):
                 "gpu_source": None if m.accelerator is None else m.accelerator.source,
                 "memory_bytes": m.memory_bytes,
                 "usable_share": USABLE_SHARE,
-                "dollars_per_hour": None if price is None else [price.low, price.high],
+                "dollars_per_hour": None if price is None else (price.low, price.high),
                 "price_source": None if price is None else price.source,
                 "price_read_on": None if price is None or price.read_on is None else str(price.read_on),
             },
@@ -208,8 +337,8 @@ class RunPlan(Tabular):
             "tokens": self.tokens, "updates": self.updates, "why_tokens": self.why_tokens,
             "tokens_per_parameter": self.tokens_per_parameter,
             "unique_tokens": self.goal.unique_tokens, "epochs": self.epochs,
-            "hours": self.hours._asdict(), "time_overhead": TIME_OVERHEAD,
-            "dollars": None if self.cost is None else self.cost._asdict(),
+            "hours": self.hours.as_dict(), "time_overhead": TIME_OVERHEAD,
+            "dollars": None if self.cost is None else self.cost.as_dict(),
             "energy": None if self.energy is None else self.energy.as_dict(),
             "loss": {
                 "expected": self.loss.loss, "best": self.loss_range[0], "worst": self.loss_range[1],
@@ -234,7 +363,7 @@ def plan_run(
     suggestions that would make it fit. Raises `InputError` for a field that is unknown or cannot be on this
     machine.
     """
-    require_vocabulary(goal.law, model.vocab_size)
+    require_comparable(goal.law, model.vocab_size, model.context_length)
     fields = read_step_fields(given, world_size=machine.world_size)
     step, why_batch, batch_warning = choose_step(
         model, machine, fields, hours=goal.hours, tokens=goal.tokens, unique_tokens=goal.unique_tokens
@@ -252,8 +381,7 @@ def plan_run(
     return RunPlan(
         breakdown=count(model), machine=machine, goal=goal, step=step,
         chosen=_chosen_fields(fields, machine),
-        memory=memory, largest_batch_size=machine.largest_batch_size(model, step),
-        suggestions=would_fit,
+        memory=memory, suggestions=would_fit,
         speed=speed, tokens=tokens, updates=updates, why_tokens=why, hours=hours,
         cost=None if machine.price is None else rental_cost(hours, machine.price, machine.world_size),
         energy=training_energy(hours, machine.accelerator, machine.world_size, machine.grid_intensity),
@@ -269,9 +397,11 @@ def plan_run(
 
 
 def _chosen_fields(given: StepFields, machine: Machine) -> tuple[str, ...]:
-    """What was chosen of a step: some fields never are, and sharding only where there are several
-    devices."""
-    no_choice = {*NEVER_CHOSEN} | (set() if machine.world_size > 1 else {"shard"})
+    """What was chosen of a step: some fields never are, sharding only where there are several devices, and
+    among how many of them only where these stand in several nodes and nobody gave `shard`."""
+    no_choice = {*NEVER_CHOSEN}
+    no_choice |= set() if machine.world_size > 1 else {"shard"}
+    no_choice |= set() if machine.n_nodes > 1 and "shard" not in given else {"shard_degree"}
     return tuple(name for name in STEP_FIELDS if name not in {*given, *no_choice})
 
 
@@ -307,15 +437,17 @@ def _loss(model: ModelConfig, goal: Goal, tokens: float) -> LossEstimate:
 def _loss_range(model: ModelConfig, goal: Goal, speed: Throughput, tokens: int) -> tuple[float, float]:
     """The lowest and the highest loss at the fast and the slow end of the speed's interval, by all laws where
     there is a run to anchor them at."""
-    ends = [tokens]
+    fast = slow = tokens
     if goal.hours is not None:
         rates = (speed.tokens_per_second.high, speed.tokens_per_second.low)
-        ends = [max(1, int(tokens_in_hours(goal.hours, rate))) for rate in rates]
+        fast, slow = (max(1, int(tokens_in_hours(goal.hours, rate))) for rate in rates)
     of_laws = [replace(goal, law=law) for law in laws_beside(goal.law)]
-    losses = [_loss(model, each, end).loss for each in of_laws for end in ends]
+    low, high = range_over_laws(
+        goal.law, *([_loss(model, each, end).loss for each in of_laws] for end in (fast, slow))
+    )
     # Both the measured and the planned run are one seed each.
     noise = 0.0 if goal.law.anchor is None else (1 + SEED_NOISE) ** 2 - 1
-    return min(losses) * (1 - noise), max(losses) * (1 + noise)
+    return low * (1 - noise), high * (1 + noise)
 
 
 def _target(

@@ -4,8 +4,9 @@
 
 aspect is dim / n_layers and usual that of published models of the size (`search.score`); the price of a
 shape that is wider than usual is another than that of a deeper one. s is the share of the embedding in the
-parameters that the laws count, and s0 what it was in the runs that they were fitted to. A law counts every
-parameter alike, so at a fixed count it sees neither.
+parameters that the laws count, and s0 what it was in the runs that they were fitted to: of a law of one's own
+runs, that of a usual model with their vocabulary. A law counts every parameter alike, so at a fixed count it
+sees neither.
 
 The constants are fitted (`benchmarks/shape_price.py`) to the losses that McLeish et al. 2025 (Gemstones,
 arXiv 2502.06857) publish in their repository, mcleish7/gemstone-scaling-laws: 20 models of 48M to 2B
@@ -24,7 +25,7 @@ import numpy as np
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import tensors
 from parambudget.cost.params import active_body, body
-from parambudget.scaling.loss import LossLaw, expected_loss, law_parameters
+from parambudget.scaling.loss import DEFAULT_LAW, LossLaw, expected_loss, law_parameters
 from parambudget.search.score import usual_aspect, usual_expert_aspect
 from parambudget.search.space import WIDTH_FIT
 
@@ -35,14 +36,14 @@ DEEP_PRICE: Final = 0.035
 EMBEDDING_WORTH: Final = 0.7
 """A parameter of the embedding, in those of the body."""
 LAW_VOCABULARY: Final = 32_000
-"""Of the runs behind the default law."""
+"""Of the runs behind the default law; a law of one's own runs has theirs."""
 _LARGEST_SHARE: Final = 0.6
 """Of an embedding, among those runs: smaller models than theirs have no usual shape."""
 
 
-def shape_worth(m: Dims) -> Size:
+def shape_worth(m: Dims, law: LossLaw = DEFAULT_LAW) -> Size:
     """The share of a model's parameters that one of the usual shape needs to be as good; arrays where the
-    sizes are. Above 1 where its embedding is smaller than in the runs behind the laws."""
+    sizes are. Above 1 where its embedding is smaller than in the runs behind the law."""
     counted = np.asarray(law_parameters(m), dtype=np.float64)
     if m.moe is None:
         usual = usual_aspect(np.asarray(body(m), dtype=np.float64))
@@ -51,12 +52,18 @@ def shape_worth(m: Dims) -> Size:
     strayed = np.log(m.dim / m.n_layers / usual)
     embedding = sum(row.elements for row in tensors(m) if row.role == "lookup") / counted
     factor, power = WIDTH_FIT
-    expected = np.minimum(LAW_VOCABULARY * factor * counted ** (power - 1), _LARGEST_SHARE)
+    vocabulary = LAW_VOCABULARY if law.fit is None else law.fit.vocab_size
+    expected = np.minimum(vocabulary * factor * counted ** (power - 1), _LARGEST_SHARE)
     discount = 1 - EMBEDDING_WORTH
     price = np.where(strayed > 0, WIDE_PRICE, DEEP_PRICE)
     return np.exp(-price * strayed**2) * (1 - discount * embedding) / (1 - discount * expected)
 
 
+def as_good_parameters(m: Dims, law: LossLaw = DEFAULT_LAW) -> Size:
+    """Parameters of a model of the usual shape that is as good."""
+    return law_parameters(m) * shape_worth(m, law)
+
+
 def ranked_loss(m: Dims, law: LossLaw, tokens: Size, unique_tokens: int | None) -> Size:
     """The loss expected of a model of the usual shape that is as good: what shapes are ranked by."""
-    return expected_loss(law, law_parameters(m) * shape_worth(m), tokens, unique_tokens)
+    return expected_loss(law, as_good_parameters(m, law), tokens, unique_tokens)

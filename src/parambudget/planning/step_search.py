@@ -1,5 +1,6 @@
 """The fastest way to execute an update that fits: micro-batch size, gradient checkpointing, chunks of the
-logits and sharding, chosen together.
+logits and sharding, chosen together. A model is sharded among all processes or, where there are several
+nodes, within each node and replicated between them.
 
 Every candidate is judged by its predicted memory and time. Among candidates that are equally fast, as far as
 a prediction can tell, the one that needs less memory wins.
@@ -16,11 +17,13 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.sizes import take_models
 from parambudget.cost.memory.peak import peak_bytes
+from parambudget.cost.speed.profile import GPUS_PER_NODE
 from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.step import (
     MANY_CHUNKS,
     ON_CUDA,
     Backend,
+    Sharding,
     StepConfig,
     StepFields,
     accumulation_steps,
@@ -59,9 +62,7 @@ def fastest_step(
 
     Raises `InputError` with what is needed where none fits.
     """
-    candidates = step_candidates(
-        model.context_length, sequences, given, world_size=machine.world_size, backend=machine.backend
-    )
+    candidates = machine_step_candidates(model.context_length, sequences, machine, given)
     choice = choose_fastest(model, candidates, machine)
     if int(choice.index) == NOTHING_FITS:
         raise InputError(
@@ -72,18 +73,19 @@ def fastest_step(
     return candidates[int(choice.index)]
 
 
-def least_memory_step(
-    model: ModelConfig, sequences: int, machine: Machine, given: StepFields = NOTHING_GIVEN
-) -> StepConfig:
-    """The candidate that needs the least memory, whether or not it fits."""
+def machine_step_candidates(
+    context_length: int, sequences: int, machine: Machine, given: StepFields = NOTHING_GIVEN
+) -> list[StepConfig]:
+    """Ways to execute such an update on the machine, those that need less memory first."""
     return step_candidates(
-        model.context_length, sequences, given, world_size=machine.world_size, backend=machine.backend
-    )[0]
+        context_length, sequences, given, world_size=machine.world_size,
+        gpus_per_node=machine.gpus_per_node, backend=machine.backend,
+    )  # fmt: skip
 
 
 def step_candidates(
     context_length: int, sequences: int, given: StepFields = NOTHING_GIVEN, *, world_size: int = 1,
-    backend: Backend = ON_CUDA,
+    gpus_per_node: int = GPUS_PER_NODE, backend: Backend = ON_CUDA,
 ) -> list[StepConfig]:  # fmt: skip
     """Ways to execute an update of so many sequences, those that need less memory first.
 
@@ -92,7 +94,6 @@ def step_candidates(
     """
     steps, size = given.get("gradient_accumulation_steps"), given.get("batch_size")
     sizes = [size] if size else _batch_sizes(context_length, sequences, world_size, steps)
-    shards = [given["shard"]] if "shard" in given else [True, False] if world_size > 1 else [False]
     recompute = [True, False] if given.get("activation_memory_budget", 1) == 1 else [False]
     recompute = [given["gradient_checkpointing"]] if "gradient_checkpointing" in given else recompute
     chunks = [given["loss_chunks"]] if "loss_chunks" in given else [MANY_CHUNKS, 1]
@@ -101,13 +102,24 @@ def step_candidates(
         StepConfig.read({
             **base, "batch_size": batch_size,
             "gradient_accumulation_steps": steps or accumulation_steps(sequences, batch_size, world_size),
-            "gradient_checkpointing": checkpointing, "loss_chunks": loss_chunks, "shard": shard,
+            "gradient_checkpointing": checkpointing, "loss_chunks": loss_chunks, **vars(sharding),
         })
-        for shard in shards
+        for sharding in _shardings(given, world_size, gpus_per_node)
         for checkpointing in recompute
         for loss_chunks in chunks
         for batch_size in sizes
     ]  # fmt: skip
+
+
+def _shardings(given: StepFields, world_size: int, gpus_per_node: int) -> list[Sharding]:
+    """Ways to shard the state, those that need less memory first: among all processes, within each of several
+    nodes, not at all."""
+    if (only := Sharding.given_by(given.get("shard"), given.get("shard_degree"))) is not None:
+        return [only]
+    if world_size == 1:
+        return [Sharding(False)]
+    within_nodes = [Sharding(True, gpus_per_node)] if 1 < gpus_per_node < world_size else []
+    return [Sharding(True), *within_nodes, Sharding(False)]
 
 
 def choose_fastest(m: Dims, candidates: Sequence[StepConfig], machine: Machine) -> StepChoice:
@@ -136,15 +148,41 @@ def choose_last_that_fits(m: Dims, candidates: Sequence[StepConfig], memory_byte
 
 
 def _fastest_first(m: Dims, candidates: Sequence[StepConfig], machine: Machine) -> Iterator[int]:
-    """Indices of the candidates, the fastest first; of equally fast ones the least memory first."""
+    """Indices of the candidates, the fastest first; of equally fast ones the least memory first.
+
+    Whatever is recomputed makes an update slower, so where the same micro-batches recompute is timed only
+    when the order has come to those that do not.
+    """
     # A utilization that is given says nothing about which way of an update is the fastest.
     profile = replace(machine.profile, mfu=None)
     levels: dict[int, list[int]] = {}
-    for i, step in enumerate(candidates):
-        level = round(log(float(tokens_per_second(m, step, profile))) / WORTH_MEMORY)
+
+    def time(i: int) -> None:
+        level = round(log(float(tokens_per_second(m, candidates[i], profile))) / WORTH_MEMORY)
         levels.setdefault(level, []).append(i)
-    for level in sorted(levels, reverse=True):  # the first ones mostly fit, and peaks take the time
-        yield from sorted(levels[level], key=lambda i: float(peak_bytes(m, candidates[i])))
+
+    recomputing: dict[int, list[int]] = {}
+    for alike in _alike_but_for_recomputing(candidates):
+        recomputing[alike[0]] = alike[1:]
+        time(alike[0])
+    while levels:  # the first ones mostly fit, and peaks take the time
+        fastest = max(levels)
+        for i in levels[fastest]:  # grows meanwhile, by those that are as fast
+            for slower in recomputing.pop(i, []):
+                time(slower)
+        equal = levels.pop(fastest)
+        yield from sorted(equal, key=lambda i: float(peak_bytes(m, candidates[i]))) if equal[1:] else equal
+
+
+def _alike_but_for_recomputing(candidates: Sequence[StepConfig]) -> Iterable[list[int]]:
+    """Indices of the candidates in groups that differ in what they recompute alone; first the one of a group
+    that recomputes the least, if it is among them."""
+    groups: dict[tuple[int, Sharding], list[int]] = {}
+    for i, step in enumerate(candidates):
+        groups.setdefault((step.batch_size, step.sharding), []).append(i)
+    for group in groups.values():
+        group.sort(key=lambda i: (candidates[i].gradient_checkpointing, candidates[i].loss_chunks))
+    return groups.values()
 
 
 def _median_model(m: Dims) -> Dims:
@@ -188,7 +226,7 @@ _HOPEFUL: Final = 2
 
 
 def _remedy(machine: Machine, given: StepFields) -> str:
-    open_to_choice = {"batch_size", "gradient_checkpointing", "loss_chunks", "shard"}
+    open_to_choice = {"batch_size", "gradient_checkpointing", "loss_chunks", "shard", "shard_degree"}
     if fixed := sorted(open_to_choice & given.keys()):
         return f"leave out {', '.join(f'`{name}`' for name in fixed)}, or use a smaller model or more memory"
     more = "more GPUs (`gpus`)" if machine.accelerator else "a GPU"

@@ -5,13 +5,21 @@ absolute loss, but how short a run is enough can: laws that are anchored at it m
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from math import exp, inf, isinf, log
-from typing import Any, Final
+from dataclasses import dataclass
+from math import exp, inf, isfinite, log
+from typing import Final
+
+from typing_extensions import TypedDict
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.hardware import Price
-from parambudget.cost.speed.throughput import Interval, Throughput, hours_for_tokens, rental_cost
+from parambudget.cost.speed.throughput import (
+    Interval,
+    IntervalDocument,
+    Throughput,
+    hours_for_tokens,
+    rental_cost,
+)
 from parambudget.errors import InputError
 from parambudget.scaling.loss import (
     LOSS_LAWS,
@@ -19,6 +27,7 @@ from parambudget.scaling.loss import (
     expected_loss,
     law_parameters,
     laws_beside,
+    range_over_laws,
     uniform_loss,
 )
 from parambudget.scaling.numbers import require_positive
@@ -29,6 +38,56 @@ FEWEST_UPDATES: Final = 100
 """Of a run that tells anything: a shorter one has hardly left its warm-up."""
 _WITHOUT_END: Final = 1e30
 """Tokens, beyond which no law falls any more."""
+
+
+class FirstRunDocument(TypedDict):
+    """The shortest run that would tell whether a loss is reached: the beginning of the planned one."""
+
+    share: float
+    """Of the planned run."""
+    updates: int
+    """Of that run."""
+    tokens: int
+    """Trained on."""
+    hours: IntervalDocument
+    """Wall time."""
+    cost: IntervalDocument | None
+    """US dollars; null where no price is known."""
+
+
+class OpenIntervalDocument(TypedDict):
+    """An expected value, and the interval that it should lie in; null for what is never reached."""
+
+    low: float | None
+    """The low end."""
+    expected: float | None
+    """The middle of what is expected."""
+    high: float | None
+    """The high end."""
+
+
+class ReachDocument(TypedDict):
+    """Where a model reaches a loss, by all laws through a measured run."""
+
+    tokens: OpenIntervalDocument
+    hours: OpenIntervalDocument
+    cost: OpenIntervalDocument | None
+    """US dollars; null where no price is known."""
+    limit: OpenIntervalDocument
+    """The loss after text without end, or after endless repetition of the text that there is."""
+    within_plan: bool
+    """Whether the expected tokens are at most those of the planned run."""
+
+
+class TargetLossDocument(TypedDict):
+    """What can be told about a loss that the run should reach."""
+
+    loss: float
+    """Nats per token."""
+    first_run: FirstRunDocument | None
+    """The run that would tell; null where a measured run is given."""
+    reach: ReachDocument | None
+    """null without a measured run."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +103,13 @@ class FirstRun:
     cost: Interval | None
     """US dollars; None where no price is known."""
 
+    def as_dict(self) -> FirstRunDocument:
+        """Plain JSON values."""
+        return {
+            "share": self.share, "updates": self.updates, "tokens": self.tokens,
+            "hours": self.hours.as_dict(), "cost": None if self.cost is None else self.cost.as_dict(),
+        }  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -58,6 +124,14 @@ class Reach:
     within_plan: bool
     """The expected tokens are at most those of the planned run."""
 
+    def as_dict(self) -> ReachDocument:
+        """Plain JSON values: null for what is never reached."""
+        return {
+            "tokens": _open_interval(self.tokens), "hours": _open_interval(self.hours),
+            "cost": None if self.cost is None else _open_interval(self.cost),
+            "limit": _open_interval(self.limit), "within_plan": self.within_plan,
+        }  # fmt: skip
+
 
 @dataclass(frozen=True)
 class TargetLoss:
@@ -69,22 +143,18 @@ class TargetLoss:
     reach: Reach | None
     """None without a measured run."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> TargetLossDocument:
         """Plain JSON values: null for what is never reached."""
         return {
             "loss": self.loss,
-            "first_run": None if self.first_run is None else _finite(asdict(self.first_run)),
-            "reach": None if self.reach is None else _finite(asdict(self.reach)),
+            "first_run": None if self.first_run is None else self.first_run.as_dict(),
+            "reach": None if self.reach is None else self.reach.as_dict(),
         }
 
 
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        if isinstance(value, Interval):
-            return {name: plain(each) for name, each in value._asdict().items()}
-        return None if isinstance(value, float) and isinf(value) else value
-
-    return {name: plain(value) for name, value in values.items()}
+def _open_interval(interval: Interval) -> OpenIntervalDocument:
+    low, expected, high = (value if isfinite(value) else None for value in interval)
+    return {"low": low, "expected": expected, "high": high}
 
 
 def answer_target(
@@ -101,7 +171,7 @@ def answer_target(
             f"`target_loss={target:g}` is not below ln {model.vocab_size:,} = {guessing:.4g} nats per token, "
             "that of guessing uniformly; give a lower one"
         )
-    if law.anchor is None:
+    if not law.is_measured:
         return TargetLoss(target, _first_run(model, speed, updates, unique_tokens, price), None)
     return TargetLoss(target, None, _reach(target, law, model, speed, updates, unique_tokens, price))
 
@@ -140,7 +210,7 @@ def _reach(
     n = float(law_parameters(model))
     laws = laws_beside(law)
     losses = [_loss_of(each, n, unique_tokens) for each in laws]
-    tokens = _over_laws([_tokens_until(target, loss) for loss in losses])
+    tokens = _over_laws(law, [_tokens_until(target, loss) for loss in losses])
     rate = speed.tokens_per_second
     hours = Interval(
         hours_for_tokens(tokens.low, rate.high), hours_for_tokens(tokens.expected, rate.expected),
@@ -148,7 +218,7 @@ def _reach(
     )  # fmt: skip
     return Reach(
         tokens, hours, None if price is None else rental_cost(hours, price, speed.step.world_size),
-        _over_laws([loss(_WITHOUT_END) for loss in losses]),
+        _over_laws(law, [loss(_WITHOUT_END) for loss in losses]),
         within_plan=tokens.expected <= updates * speed.update_tokens,
     )  # fmt: skip
 
@@ -157,9 +227,10 @@ def _loss_of(law: LossLaw, n_parameters: float, unique_tokens: int | None) -> Ca
     return lambda tokens: float(expected_loss(law, n_parameters, tokens, unique_tokens))
 
 
-def _over_laws(values: list[float]) -> Interval:
+def _over_laws(law: LossLaw, values: list[float]) -> Interval:
     """The range of what several laws say, of which the first is the expected one."""
-    return Interval(min(values), values[0], max(values))
+    low, high = range_over_laws(law, values, values)
+    return Interval(low, values[0], high)
 
 
 def _tokens_until(target: float, loss: Callable[[float], float]) -> float:

@@ -19,7 +19,7 @@ from parambudget.cost.speed.roofline import tokens_per_second
 from parambudget.cost.speed.throughput import tokens_in_hours
 from parambudget.cost.step import StepConfig, StepFields
 from parambudget.planning.machine import Machine
-from parambudget.planning.step_search import NOTHING_FITS, choose_fastest, step_candidates
+from parambudget.planning.step_search import NOTHING_FITS, choose_fastest, machine_step_candidates
 from parambudget.scaling.hyperparameters import (
     TOKENS_PER_PARAMETER,
     executed_batch,
@@ -96,9 +96,7 @@ def _fastest(
     model: ModelConfig, sequences: int, machine: Machine, given: StepFields
 ) -> tuple[StepConfig, float]:
     """The fastest step that fits, or where none does the one of least memory; and its tokens per second."""
-    candidates = step_candidates(
-        model.context_length, sequences, given, world_size=machine.world_size, backend=machine.backend
-    )
+    candidates = machine_step_candidates(model.context_length, sequences, machine, given)
     choice = choose_fastest(model, candidates, machine)
     if int(choice.index) == NOTHING_FITS:
         return candidates[0], float(tokens_per_second(model, candidates[0], machine.profile))

@@ -7,7 +7,7 @@ from typing import Final
 from parambudget._install import is_run_by_uv, program
 from parambudget.cost.step import StepConfig
 
-_NEED_TORCH: Final = ("train", "sample", "verify", "calibrate", "data", "runs")
+_NEED_TORCH: Final = ("train", "sample", "verify", "calibrate", "data", "runs", "ladder")
 _RENDEZVOUS: Final = "--rdzv-backend c10d --rdzv-endpoint FIRST_NODE:29500"
 YOUR_TEXT: Final = "YOUR_TEXT"
 """Stands in a command for the text to train on where none was named."""
@@ -39,7 +39,18 @@ def step_flags(step: StepConfig) -> list[str]:
     words += [f"--activation-memory-budget {budget:g}"] if budget < 1 else []
     words += ["--optimizer adamw"] if step.optimizer == "adamw" else []
     words += [f"--loss-chunks {step.loss_chunks}"] if step.loss_chunks > 1 else []
-    return [*words, *(["--shard"] if step.shard else [])]
+    words += ["--shard"] if step.shard else []
+    return [*words, *([] if step.shard_degree is None else [f"--shard-degree {step.shard_degree}"])]
+
+
+def flag(name: str) -> str:
+    """The flag of a field or an argument."""
+    return f"--{name.replace('_', '-')}"
+
+
+def value_flag(name: str, value: object) -> str:
+    """A flag with its value, as the shell reads it."""
+    return f"{flag(name)} {shlex.quote(str(value))}"
 
 
 _COMMAND: Final = re.compile("`parambudget ([a-z][^`]*)`")

@@ -11,11 +11,12 @@ from parambudget.cost.memory.peak import Phase
 from parambudget.cost.memory.recompute import recomputation
 from parambudget.cost.params import ParameterCount
 from parambudget.cost.speed.throughput import TIME_OVERHEAD, Interval
+from parambudget.cost.step import NEVER_CHOSEN, StepConfig
 from parambudget.planning.machine import USABLE_SHARE
 from parambudget.planning.run_plan import RunPlan
-from parambudget.planning.target_loss import Reach
+from parambudget.planning.target_loss import FirstRun, Reach
 from parambudget.render.commands import data_flag, runnable_command, step_flags
-from parambudget.render.model import flags, memory_part_in_words
+from parambudget.render.model import as_flags, flags, memory_part_in_words
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.units import (
     count_phrase,
@@ -32,9 +33,14 @@ from parambudget.units import (
 
 def plan_screen(plan: RunPlan, width: int) -> list[str]:
     """The screen of `plan`: a line or two per question."""
+    return labelled_lines(plan_answers(plan), width)
+
+
+def plan_answers(plan: RunPlan) -> dict[str, list[str]]:
+    """What a plan says, in a paragraph or more per question."""
     answers = {
-        "model": _model(plan), "machine": _machine(plan), "memory": _memory(plan), "update": _update(plan),
-        "warnings": list(plan.warnings),
+        "model": _model(plan), "machine": _machine(plan), "memory": list(_memory(plan)),
+        "update": _update(plan), "warnings": list(plan.warnings),
     }  # fmt: skip
     if plan.fits:  # the speed of what cannot run is no answer
         answers |= {
@@ -47,7 +53,7 @@ def plan_screen(plan: RunPlan, width: int) -> list[str]:
             "warnings": answers.pop("warnings"),
             "next": [train_command(plan)] if plan.machine.has_bfloat16 else [],
         }  # fmt: skip
-    return labelled_lines(answers, width)
+    return answers
 
 
 def labelled_lines(answers: Mapping[str, Iterable[str]], width: int) -> list[str]:
@@ -65,12 +71,13 @@ def labelled_lines(answers: Mapping[str, Iterable[str]], width: int) -> list[str
 
 def comparison(plans: Sequence[RunPlan], names: Sequence[str], width: int) -> list[str]:
     """Plans side by side, each figure relative to the first plan's."""
-    first = plans[0]
-    rows = [["", *names]]
-    for what, cells in _comparison_rows(plans, first):
-        rows.append([what, *cells])
-    lines = table(rows, left=(0,), width=width)
+    lines = table(comparison_rows(plans, names), left=(0,), width=width)
     return [bold(lines[0]), *lines[1:]]
+
+
+def comparison_rows(plans: Sequence[RunPlan], names: Sequence[str]) -> list[list[str]]:
+    """The names as headings, and a row of cells for each figure."""
+    return [["", *names], *([what, *cells] for what, cells in _compared_figures(plans, plans[0]))]
 
 
 def train_command(plan: RunPlan, updates: int | None = None) -> str:
@@ -80,6 +87,16 @@ def train_command(plan: RunPlan, updates: int | None = None) -> str:
     by_time = plan.goal.hours if updates is None else None
     words += [f"--hours {by_time:g}" if by_time else f"--steps {updates or plan.updates}"]
     return runnable_command("train", *words, processes=step.world_size, nodes=plan.machine.n_nodes)
+
+
+def plan_command(plan: RunPlan, beside: str) -> str:
+    """The command of `plan` that gives this plan again: what was chosen is left to it, every other field of
+    the step is given. `beside` are the flags of everything but the model and the step."""
+    step = plan.step
+    left = {*plan.chosen, *(["shard"] if step.world_size == 1 else [])}
+    left |= {name for name in NEVER_CHOSEN if getattr(step, name) == StepConfig.model_fields[name].default}
+    given = {name: value for name, value in step.step_fields.items() if name not in left}
+    return runnable_command("plan", flags(plan.model), beside, as_flags(given))
 
 
 def parameters_in_words(counts: ParameterCount) -> str:
@@ -155,7 +172,7 @@ def _update(plan: RunPlan) -> list[str]:
             f"{step.activation_memory_budget:.0%} of the activations kept ({recomputation(plan.model, step)})"
         ]
     settings += [f"logits in {step.loss_chunks} chunks"] if step.loss_chunks > 1 else []
-    settings += ["sharded"] if step.shard else []
+    settings += [_sharding(step)] if step.shard else []
     chosen = f" (chosen here: {', '.join(plan.chosen)})" if plan.chosen else ""
     sequences = count_phrase(step.batch_size, "sequence")
     micro_steps = count_phrase(step.gradient_accumulation_steps, "micro-step")
@@ -164,6 +181,12 @@ def _update(plan: RunPlan) -> list[str]:
         f"{plan.speed.update_tokens:,} tokens in {format_seconds(plan.speed.update_seconds)}; "
         f"{', '.join(settings)}{chosen}"
     ]
+
+
+def _sharding(step: StepConfig) -> str:
+    if step.n_replicas == 1:
+        return "sharded"
+    return f"sharded within {step.n_shards} GPUs, replicated {step.n_replicas} times"
 
 
 def _speed(plan: RunPlan) -> list[str]:
@@ -187,11 +210,12 @@ def _run(plan: RunPlan) -> list[str]:
         f"{format_count(plan.tokens)} tokens ({plan.why_tokens}), {times}"
         f"{plan.tokens_per_parameter:.3g} tokens per parameter, {count_phrase(plan.updates, 'update')}, "
         f"{plan.flops:.3g} FLOPs",
-        f"{_times(plan.hours)}, {TIME_OVERHEAD:.0%} of it for evaluations, checkpoints and data",
+        f"{times_in_words(plan.hours)}, {TIME_OVERHEAD:.0%} of it for evaluations, checkpoints and data",
     ]
 
 
-def _times(hours: Interval) -> str:
+def times_in_words(hours: Interval) -> str:
+    """A duration with the ends of its interval."""
     expected = format_seconds(3600 * hours.expected)
     if hours.low == hours.high:
         return expected
@@ -204,9 +228,9 @@ def _cost(plan: RunPlan) -> list[str]:
     if plan.cost is None or price is None:
         return ["no price is known; set one with --price"]
     if price.read_on is None:
-        return [f"{_dollars(plan.cost)} at ${price.low:g} an hour"]
+        return [f"{dollars_in_words(plan.cost)} at ${price.low:g} an hour"]
     return [
-        f"{_dollars(plan.cost)} at ${price.middle:.2f} an hour (${price.low:g} to ${price.high:g} "
+        f"{dollars_in_words(plan.cost)} at ${price.middle:.2f} an hour (${price.low:g} to ${price.high:g} "
         f"on {price.read_on}: {price.source})"
     ]
 
@@ -235,7 +259,8 @@ def _amount(amount: Interval, unit: str) -> str:
     return f"{expected} ({format_amount(amount.low)} to {format_amount(amount.high)})"
 
 
-def _dollars(cost: Interval) -> str:
+def dollars_in_words(cost: Interval) -> str:
+    """Dollars with the ends of their interval."""
     if cost.low == cost.high:
         return f"${cost.expected:,.2f}"
     high = "never" if isinf(cost.high) else f"${cost.high:,.2f}"
@@ -244,7 +269,9 @@ def _dollars(cost: Interval) -> str:
 
 def _loss(plan: RunPlan) -> list[str]:
     best, worst = plan.loss_range
-    over = "the laws through that run, seeds" if plan.goal.law.anchor else ""
+    law = plan.goal.law
+    seeds = ", with seeds" if law.fit is not None else ", seeds"
+    over = f"{law.beside_in_words}{seeds}" if law.is_measured else ""
     if plan.goal.hours is not None:
         over = f"{over} and speeds" if over else "the range of speeds"
     interval = f" ({best:.3f} to {worst:.3f} over {over})" if best != worst else ""
@@ -258,21 +285,28 @@ def _target(plan: RunPlan) -> list[str]:
     target = plan.target
     if target is None:
         return []
-    if (first := target.first_run) is not None:
-        part = "all of this run" if first.share == 1 else f"1/{round(1 / first.share)} of this run"
-        dollars = "" if first.cost is None else f", {_dollars(first.cost)}"
+    if target.first_run is not None:
+        first = first_run_in_words(target.first_run, "this run")
         return [
             f"{target.loss:g} nats per token cannot be told for this text and tokenizer without one run; the "
-            f"cheapest that would tell is {part}: {format_count(first.tokens)} tokens, {_times(first.hours)}"
-            f"{dollars}. Then plan again with --anchor and its folder"
+            f"cheapest that would tell is {first}. Then plan again with --anchor and its folder"
         ]
     assert target.reach is not None
     return [f"{target.loss:g} nats per token: {_reach_in_words(plan, target.reach)}"]
 
 
+def first_run_in_words(first: FirstRun, whole: str) -> str:
+    """How long the run is that would tell, as a part of a `whole` one, and what it costs."""
+    part = "all" if first.share == 1 else f"1/{round(1 / first.share)}"
+    dollars = "" if first.cost is None else f", {dollars_in_words(first.cost)}"
+    tokens = format_count(first.tokens)
+    return f"{part} of {whole}: {tokens} tokens, {times_in_words(first.hours)}{dollars}"
+
+
 def _reach_in_words(plan: RunPlan, reach: Reach) -> str:
     low, expected, high = reach.limit
-    limit = f"its limit is {expected:.3f} ({low:.3f} to {high:.3f} over the laws through that run)"
+    laws = plan.goal.law.beside_in_words
+    limit = f"its limit is {expected:.3f} ({low:.3f} to {high:.3f} over {laws})"
     if isinf(reach.tokens.expected):
         some = (
             ""
@@ -280,13 +314,13 @@ def _reach_in_words(plan: RunPlan, reach: Reach) -> str:
             else f"; one of the laws expects it at {format_count(reach.tokens.low)}"
         )
         return f"not reached by this model, however long it trains: {limit}{some}"
-    n, dollars = reach.tokens, "" if reach.cost is None else f", {_dollars(reach.cost)}"
+    n, dollars = reach.tokens, "" if reach.cost is None else f", {dollars_in_words(reach.cost)}"
     upper = "never" if isinf(n.high) else format_count(n.high)
     where = "within" if reach.within_plan else "beyond"
     return (
-        f"reached after {format_count(n.expected)} tokens ({format_count(n.low)} to {upper} over the laws "
-        f"through that run), {_times(reach.hours)}{dollars}: {where} the planned run of "
-        f"{format_count(plan.tokens)}; {limit}"
+        f"reached after {format_count(n.expected)} tokens ({format_count(n.low)} to {upper} over {laws}), "
+        f"{times_in_words(reach.hours)}{dollars}: {where} the planned run of {format_count(plan.tokens)}; "
+        f"{limit}"
     )
 
 
@@ -296,7 +330,7 @@ def _first_run(plan: RunPlan) -> list[str]:
     return [train_command(plan, plan.target.first_run.updates)]
 
 
-def _comparison_rows(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, list[str]]]:
+def _compared_figures(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tuple[str, list[str]]]:
     def against(name: str, values: Sequence[float], form: Callable[[float], str]) -> tuple[str, list[str]]:
         cells = [form(value) for value in values]
         return name, [

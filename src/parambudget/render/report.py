@@ -1,60 +1,140 @@
-"""A plan from a current model to a budget as a Markdown document."""
+"""A plan from a current model to a budget: what is recommended, the options, and the document about it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from os import PathLike
+from math import inf
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Unpack
 
+from typing_extensions import TypedDict
+
 from parambudget._files import atomic_write
 from parambudget._version import __version__
-from parambudget.arch.config import ModelConfig, flat_fields
-from parambudget.arch.description import shape_in_words
-from parambudget.cost.flops import flops_per_token
+from parambudget.arch.config import ModelConfig
 from parambudget.cost.formula import Formula, formula
-from parambudget.cost.params import ParameterCount
-from parambudget.cost.speed.throughput import TIME_OVERHEAD
-from parambudget.cost.step import StepFields
+from parambudget.cost.memory.peak import training_memory
+from parambudget.cost.step import StepFields, read_step_fields
 from parambudget.errors import ConfigError, InputError
 from parambudget.formats.source import ModelLike, as_model
+from parambudget.planning.budget import parse_memory
 from parambudget.planning.compute_budget import better_size
-from parambudget.planning.machine import USABLE_SHARE, Machine, machine_for
-from parambudget.planning.run_plan import Goal, RunPlan, plan_run
-from parambudget.render.commands import runnable_command
-from parambudget.render.model import component_name, flags, products
-from parambudget.render.plan import energy_assumptions, train_command
-from parambudget.render.solutions import better_size_note
-from parambudget.search.resize import resize
-from parambudget.search.solutions import BetterSize, Solutions
-from parambudget.units import (
-    Count,
-    format_amount,
-    format_bytes,
-    format_count,
-    format_flop_rate,
-    format_seconds,
-    format_share,
-    parse_count,
+from parambudget.planning.machine import Machine, machine_for, machine_keywords
+from parambudget.planning.measured_run import MeasuredRun
+from parambudget.planning.recommendation import (
+    ANOTHER_SIZE,
+    Option,
+    Recommendation,
+    RecommendationDocument,
+    recommend,
 )
+from parambudget.planning.run_plan import Goal, RunPlan, RunPlanDocument, plan_run
+from parambudget.render.commands import value_flag
+from parambudget.render.plan import plan_command, train_command
+from parambudget.render.report_document import markdown
+from parambudget.scaling.law_file import find_law
+from parambudget.scaling.loss import DEFAULT_LAW, LOSS_LAWS, LossLaw
+from parambudget.search.certificate import CertificateDocument
+from parambudget.search.resize import resize
+from parambudget.search.solutions import Solutions
+from parambudget.training.anchor_source import measured_run
+from parambudget.units import Count, format_bytes, format_exact_bytes, parse_count
+
+AnchorLike = MeasuredRun | str | PathLike[str]
+"""A measured run, or what it can be read from."""
+
+
+class ReportedModelDocument(TypedDict):
+    """What is expected of one model."""
+
+    ranked_loss: float
+    """Expected loss of a model of the usual shape that is as good, in nats per token: what solve ranks by."""
+    plan: RunPlanDocument
+    """What plan --json prints of it."""
+    command: str | None
+    """The plan command that has these figures; null where no flags stand for the machine, law or anchor."""
+    train: str | None
+    """The command that trains it as planned; null where it does not fit or the trainer refuses the GPU."""
+
+
+class ReportedOptionDocument(ReportedModelDocument):
+    """What is expected of one option."""
+
+    label: str
+    """The direction in which the current model was resized."""
+    error: int
+    """Parameters beyond the target."""
+    score: float
+    """How unusual the shape is for its size; 0 is the most usual."""
+
+
+class TellingRunDocument(TypedDict):
+    """The cheapest run that would tell whether the target loss is reached."""
+
+    label: str
+    """Of the model whose run it begins."""
+    train: str | None
+    """The command that trains it; null where the trainer refuses the GPU."""
+
+
+class ReportDocument(TypedDict):
+    """The current model and the options, planned for the same run, and what follows from it."""
+
+    name: str
+    """Of the current model."""
+    version: str
+    """Of parambudget."""
+    target: int
+    """Parameters that are wanted."""
+    recommendation: RecommendationDocument
+    """What to train, and why."""
+    current: ReportedModelDocument
+    """The current model."""
+    options: list[ReportedOptionDocument]
+    """The models of the target's size."""
+    unavailable: dict[str, str]
+    """Directions in which there is no option, with the reason."""
+    another_size: ReportedModelDocument | None
+    """The size that suits the hours best, in its own micro-steps; null where it is not expected to end below
+    all options."""
+    first_run: TellingRunDocument | None
+    """null without a target loss, and where a measured run is there."""
+    certificate: CertificateDocument
+    """What the search behind the options proves."""
+    formula: str
+    """The closed form of the parameters of the best option."""
+    verified: str | None
+    """The result of checking the best option against its built module; null where torch is not installed."""
+    figures: dict[str, str]
+    """File names of the pictures by what they show."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the document is made of."""
+    """The current model and the options, planned for the same run, and what follows from it."""
 
     name: str
     """Of the current model."""
+    recommendation: Recommendation
     current: RunPlan
     found: Solutions
     options: Mapping[str, RunPlan]
     """By the label of the solution, in the order of `found`."""
     formula: Formula
+    """Of the best option."""
     verified: str | None
-    """The result of checking the first option against its built module; None where torch is not installed."""
-    better: BetterSize | None
+    """The result of checking the best option against its built module; None where torch is not installed."""
+    other: RunPlan | None
+    """Of the size that suits the hours best, in its own micro-steps; None where it is not expected to end
+    below all options."""
+    hours_are_chosen: bool
+    """Nobody gave hours: they are those of 20 tokens per parameter, or 4 epochs."""
+    flags: str | None
+    """What the command of each plan has in common; None where the machine, the law or the anchor is a value
+    that no flags stand for."""
     figures: Mapping[str, str]
-    """File names of the pictures by what they show; none where matplotlib is not installed."""
+    """File names of the pictures by what they show; none where there are no files, or no matplotlib."""
     version: str
 
     @property
@@ -64,252 +144,98 @@ class Report:
         assert target is not None, "a search for a parameter count"
         return target
 
+    @property
+    def plans(self) -> dict[str, RunPlan]:
+        """All plans by label: of the current model, the options, and the other size."""
+        other = {} if self.other is None else {ANOTHER_SIZE: self.other}
+        return {"current": self.current, **self.options, **other}
 
-def markdown(report: Report) -> str:
-    """The document."""
-    sections = [
-        _heading(report), _current_model(report), _options(report), _effects(report), _pictures(report),
-        _formula(report), _verification(report), _train_commands(report), _assumptions(report),
-    ]  # fmt: skip
-    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+    @property
+    def best_option(self) -> str:
+        """The label of the best option; of the first one where none fits."""
+        return self.recommendation.option or self.found[0].label
 
+    @property
+    def first_run(self) -> str | None:
+        """The label of the plan whose beginning is the cheapest run that would tell the target loss; None
+        without one, and where a measured run is there."""
+        shares = {
+            label: plan.target.first_run.share
+            for label, plan in {"current": self.current, **self.options}.items()
+            if plan.fits and plan.target is not None and plan.target.first_run is not None
+        }
+        # That of the best option, if no other is shorter.
+        return min(shares, key=lambda label: (shares[label], label != self.best_option), default=None)
 
-def _heading(report: Report) -> list[str]:
-    total, target = report.current.breakdown.total, report.target
-    return [
-        f"# From {format_count(total)} to {format_count(target)} parameters",
-        "",
-        f"Written by parambudget {report.version} for {report.current.machine.name}. Counts are exact; "
-        "speeds, memory, cost and losses are predictions; their assumptions are listed at the end.",
-    ]
+    def plan_command(self, plan: RunPlan) -> str | None:
+        """The command of `plan` that has the figures of one of the plans; None where no flags stand for
+        them."""
+        return None if self.flags is None else plan_command(plan, self.flags)
 
-
-def _current_model(report: Report) -> list[str]:
-    plan, target = report.current, report.target
-    off = format_share(plan.breakdown.total / target - 1, 2)
-    return [
-        "## The current model",
-        "",
-        f"`{report.name}`: {shape_in_words(plan.model)}, vocabulary {plan.model.vocab_size:,}, context "
-        f"{plan.model.context_length:,}.",
-        "",
-        *_counts(plan.breakdown),
-        "",
-        f"That is {off} from the target of {target:,} {report.found.certificate.counted} parameters.",
-    ]
-
-
-def _counts(counted: ParameterCount) -> list[str]:
-    rows = []
-    for component, parameters in counted.by_component.items():
-        tensors = [row for row in counted.tensors if row.component == component]
-        if parameters:
-            share = f"{parameters / counted.total:.2%}"
-            rows.append([component_name(component), products(tensors), f"{parameters:,}", share])
-    rows.append(["**total**", "", f"**{counted.total:,}**", ""])
-    return _markdown_table(["component", "tensors", "parameters", "share"], rows)
-
-
-def _options(report: Report) -> list[str]:
-    c = report.found.certificate
-    rows = [_option("current", report.current, report)]
-    rows += [_option(name, plan, report) for name, plan in report.options.items()]
-    lines = [
-        "## The options",
-        "",
-        *_markdown_table(
-            ["option", "shape", "parameters", "off target", "FLOPs per token", "largest micro-batch"],
-            rows,
-        ),
-        "",
-        f"The options come from a search that checked all {c.lattice_points:,} shapes in the search space; "
-        f"{c.within_tolerance:,} are within {float(c.tolerance or 0):.2%} of the target, and the closest is "
-        f"{c.best_error:,} parameters off.",
-    ]
-    unavailable = report.found.current.unavailable if report.found.current else {}
-    return lines + [f"\nNo {name} option: {why}." for name, why in unavailable.items()]
-
-
-def _option(name: str, plan: RunPlan, report: Report) -> list[str]:
-    off = plan.breakdown.total / report.target - 1
-    return [
-        name, shape_in_words(plan.model), f"{plan.breakdown.total:,}",
-        format_share(off, 2), format_count(flops_per_token(plan.model)),
-        f"{plan.largest_batch_size:,}",
-    ]  # fmt: skip
-
-
-def _effects(report: Report) -> list[str]:
-    """Memory, speed and loss of each option against the current model."""
-    now = report.current
-    rows = [_effect("current", now, now)]
-    rows += [_effect(name, plan, now) for name, plan in report.options.items()]
-    step = now.step
-    lines = [
-        "## What to expect",
-        "",
-        f"On {now.machine.name}, {step.optimizer}, {now.speed.update_tokens:,} tokens per update, for "
-        f"{format_seconds(3600 * now.hours.expected)}:",
-        "",
-        *_markdown_table(
-            [
-                "option",
-                "memory",
-                "tokens/s",
-                "range",
-                "tokens seen",
-                *(["epochs"] if now.epochs else []),
-                "expected loss",
-                "dollars",
-                "kWh",
-                "kg CO2e",
+    def as_dict(self) -> ReportDocument:
+        """Plain JSON values; `plan` of each model is what `plan --json` prints."""
+        first = self.first_run
+        return {
+            "name": self.name, "version": self.version, "target": self.target,
+            "recommendation": self.recommendation.as_dict(),
+            "current": self._entry(self.current),
+            "options": [
+                {
+                    "label": s.label, "error": self.options[s.label].breakdown.total - self.target,
+                    "score": s.total_score,
+                    **self._entry(self.options[s.label]),
+                }
+                for s in self.found
             ],
-            rows,
-        ),
-        "",
-        f"{now.loss.meaning[0].upper()}{now.loss.meaning[1:]}.",
-    ]
-    most, plan = max({"current": now, **report.options}.items(), key=lambda named: named[1].tokens)
-    lines += ["", f"**Note:** {most}: {plan.repetition}."] if plan.repetition else []
-    if report.better is not None:
-        lines += ["", f"**Note:** {better_size_note(report.better)}."]
-    return lines
+            "unavailable": dict(self.found.current.unavailable) if self.found.current else {},
+            "another_size": None if self.other is None else self._entry(self.other),
+            "first_run": None if first is None else {"label": first, "train": self._first_run_command(first)},
+            "certificate": self.found.certificate.as_dict(),
+            "formula": str(self.formula), "verified": self.verified, "figures": dict(self.figures),
+        }  # fmt: skip
 
+    def _entry(self, plan: RunPlan) -> ReportedModelDocument:
+        return {
+            "ranked_loss": plan.ranked_loss, "plan": plan.as_dict(), "command": self.plan_command(plan),
+            "train": train_command(plan) if plan.machine.has_bfloat16 and plan.fits else None,
+        }  # fmt: skip
 
-def _effect(name: str, plan: RunPlan, now: RunPlan) -> list[str]:
-    energy = plan.energy
-    rate, ours = plan.speed.tokens_per_second, now.speed.tokens_per_second
-    memory = f"{format_bytes(plan.memory.peak_bytes)}{'' if plan.fits else ', does not fit'}"
-    speed, loss = f"{rate.expected:,.0f}", f"{plan.loss.loss:.3f}"
-    if plan is not now:
-        memory += f" ({format_share(plan.memory.peak_bytes / now.memory.peak_bytes - 1, 1)})"
-        speed += f" ({format_share(rate.expected / ours.expected - 1, 1)})"
-        loss += f" ({plan.loss.loss - now.loss.loss:+.3f})"
-    if plan.loss.is_bound:
-        loss += f", the bound ln {plan.model.vocab_size:,}"
-    return [
-        name,
-        memory,
-        speed,
-        f"{rate.low:,.0f} to {rate.high:,.0f}",
-        format_count(plan.tokens),
-        *([format_count(plan.epochs)] if plan.epochs else []),
-        loss,
-        "not known" if plan.cost is None else f"{plan.cost.expected:,.2f}",
-        "not known" if energy is None else format_amount(energy.kilowatt_hours.expected),
-        "not known" if energy is None else format_amount(energy.kilograms_co2e.expected),
-    ]
-
-
-def _pictures(report: Report) -> list[str]:
-    return [line for what, file in report.figures.items() for line in (f"![{what}]({file})", "")][:-1]
-
-
-def _formula(report: Report) -> list[str]:
-    name, plan = next(iter(report.options.items()))
-    formula = report.formula
-    sizes = flat_fields(plan.model)
-    letters = ", ".join(
-        f"{letter} = {sizes.get(field, getattr(plan.model, field, None)):,} ({field})"
-        for letter, field in formula.legend.items()
-    )
-    terms = [
-        f"- {component_name(component)}: `{expression}`"
-        for component, expression in formula.components.items()
-    ]
-    return [
-        "## The formula",
-        "",
-        f"Derived from the same table of tensors as every count here. For the {name} option, {letters}:",
-        "",
-        "```",
-        f"total = {formula}",
-        f"      = {formula.evaluate():,}",
-        "```",
-        "",
-        *terms,
-        "",
-        f"$$ {formula.latex()} $$",
-    ]
-
-
-def _verification(report: Report) -> list[str]:
-    name, plan = next(iter(report.options.items()))
-    command = runnable_command("verify", flags(plan.model))
-    if report.verified is None:
-        text = (
-            "torch is not installed here, so the module was not built. To check the count against it, tensor "
-            "by tensor:"
-        )
-    else:
-        result = report.verified.removeprefix("verified: ")
-        text = (
-            f"The {name} option was built in torch and checked against the count, tensor by tensor: "
-            f"{result}. To repeat the check:"
-        )
-    return ["## How it was verified", "", text, "", "```console", f"$ {command}", "```"]
-
-
-def _train_commands(report: Report) -> list[str]:
-    if not report.current.machine.has_bfloat16:
-        return []
-    lines = ["## Training commands", ""]
-    for name, plan in report.options.items():
-        lines += [f"{name}:", "", "```console", f"$ {train_command(plan)}", "```", ""]
-    return lines[:-1]
-
-
-def _assumptions(report: Report) -> list[str]:
-    return ["## Assumptions", "", *(f"- {line}" for line in _assumptions_of(report.current))]
-
-
-def _assumptions_of(plan: RunPlan) -> Iterator[str]:
-    machine, profile = plan.machine, plan.machine.profile
-    peak = (
-        f"{format_flop_rate(profile.peak_flops)} dense {profile.dtype}"
-        if profile.peak_flops
-        else "no published peak"
-    )
-    memory = f"{format_bytes(machine.memory_bytes)}, of which {USABLE_SHARE:.0%} can be used"
-    yield f"machine: {machine.name}, {peak}, {memory}"
-    interval = f"{profile.slowest:.2f} to {profile.fastest:.2f} of expected"
-    yield f"speeds: {profile.name}, {profile.source}; tokens/s within {interval}"
-    yield f"{TIME_OVERHEAD:.0%} of the time goes to evaluations, saves and data"
-    if machine.price is not None:
-        when = "" if machine.price.read_on is None else f", as of {machine.price.read_on}"
-        dollars = f"${machine.price.low:g} to ${machine.price.high:g} per hour{when}"
-        yield f"price: {dollars}: {machine.price.source}"
-    if plan.energy is not None:
-        power = f"{energy_assumptions(plan.energy)}; board power: {plan.energy.board_watts_source}"
-        yield f"energy: {power}; processors, disks and network are not counted"
-    yield f"loss: {plan.loss.law.name}, {plan.loss.law.source}"
-    text = plan.goal.unique_tokens
-    yield "text: enough for every run" if text is None else f"text: {format_count(text)} tokens"
-    # How often it is read differs between the options: that stands with what they are expected to reach.
-    yield from (warning for warning in plan.warnings if warning != plan.repetition)
-
-
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    def _first_run_command(self, label: str) -> str | None:
+        plan = self.plans[label]
+        assert plan.target is not None and plan.target.first_run is not None  # noqa: PT018
+        return train_command(plan, plan.target.first_run.updates) if plan.machine.has_bfloat16 else None
 
 
 def report(
-    current: ModelLike, target: Count, out: str | PathLike[str], *, machine: Machine | str | None = None,
-    hours: float | None = None, unique_tokens: Count | None = None, **step: Unpack[StepFields],
+    current: ModelLike, target: Count, out: str | PathLike[str] | None = None, *,
+    machine: Machine | str | None = None, hours: float | None = None,
+    law: LossLaw | str | PathLike[str] | None = None, unique_tokens: Count | None = None,
+    memory: str | int | None = None, anchor: AnchorLike | None = None, target_loss: float | None = None,
+    **step: Unpack[StepFields],
 ) -> Report:  # fmt: skip
-    """Write a report on resizing a model: counts, predictions, pictures, verification, commands.
+    """Decide how to resize a model: a recommendation, predictions, pictures, verification, commands.
 
-    A Markdown document at `out`, with pictures beside it where matplotlib is installed. Without a machine,
-    for this one; without `hours`, for those that the first option takes for 20 tokens per parameter. The text
-    has `unique_tokens`: a run that reads more of them repeats it.
+    A Markdown document at `out`, with pictures beside it where matplotlib is installed; without `out` nothing
+    is written. Without a machine, for this one; without `hours`, for those that the first option takes for 20
+    tokens per parameter. The text has `unique_tokens`: a run that reads more of them repeats it. `law`,
+    `memory`, `anchor`, `target_loss` and `step` are those of `plan`.
     """
+    if out is not None:
+        check_report_path(Path(out))
     name = Path(current).name if isinstance(current, str | PathLike) else "current model"
     there = machine if isinstance(machine, Machine) else machine_for(machine)
-    built = build_report(
-        name, as_model(current, {}), target, there,
-        hours=hours, unique_tokens=unique_tokens, step=step, verify=_verify if find_spec("torch") else None,
+    goal = Goal(
+        hours, unique_tokens=None if unique_tokens is None else parse_count(unique_tokens, "unique_tokens"),
+        law=find_law(law), target_loss=target_loss,
     )  # fmt: skip
-    write_report(built, Path(out))
+    if memory is not None:
+        there = there.with_memory(parse_memory(memory))
+    built = build_report(
+        name, as_model(current, {}), target, there, goal,
+        step=step, anchor=anchor, verify=_verify if find_spec("torch") else None,
+    )  # fmt: skip
+    if out is not None:
+        built, _ = write_report(built, Path(out))
     return built
 
 
@@ -322,59 +248,125 @@ def _verify(model: ModelConfig) -> str:
 
 
 def build_report(
-    name: str, current: ModelConfig, target: int | str, machine: Machine, *, hours: float | None,
-    unique_tokens: int | str | None, step: StepFields, verify: Callable[[ModelConfig], str] | None,
+    name: str, current: ModelConfig, target: int | str, machine: Machine, goal: Goal, *, step: StepFields,
+    anchor: AnchorLike | None, verify: Callable[[ModelConfig], str] | None,
 ) -> Report:  # fmt: skip
-    """The current model and the options, planned for the same machine, batch and training time. `given` are
-    fields of the step.
+    """The current model and the options, planned for the same machine, update and training time. `step` has
+    the fields of the update that are given.
 
-    Without `hours`, those that the first option takes for 20 tokens per parameter, or 4 epochs of the text.
+    Without hours in the goal, they are those that the first option takes for 20 tokens per parameter, or 4
+    epochs of the text. Raises `InputError` where nothing fits.
     """
+    step = read_step_fields(step, world_size=machine.world_size)
     found = resize(current, parse_count(target, "target"), {})
-    text = None if unique_tokens is None else parse_count(unique_tokens, "unique_tokens")
-    if hours is None:
-        hours = plan_run(found[0].model, machine, Goal(unique_tokens=text), step).hours.expected
-    goal = Goal(hours=float(f"{hours:.3g}"), unique_tokens=text)
-    now = plan_run(current, machine, goal, step)
-    # In the same micro-steps, so that memory and speed compare; the largest that fits is a column.
-    options = {option.label: plan_run(option.model, machine, goal, now.step.step_fields) for option in found}
-    first = next(iter(options.values()))
-    if not any(plan.fits for plan in (now, *options.values())):
-        peak = format_bytes(min(plan.memory.peak_bytes for plan in options.values()))
-        raise InputError(
-            f"none of the models fits on {machine.name} in micro-steps of {now.step.batch_size} sequences: "
-            f"at least {peak} are needed; give a smaller `batch_size`, more `gpus` or another `machine`"
-        )
+    flags = _flags_beside_model(machine, goal.law, anchor)
+    if (measured := measured_run(anchor)) is not None:
+        machine = measured.machine_at_its_speed(machine)
+        goal = replace(goal, law=measured.law_at_its_level(goal.law))
+    hours_are_chosen = goal.hours is None
+    if hours_are_chosen:
+        hours = plan_run(found[0].model, machine, goal, step).hours.expected
+        goal = replace(goal, hours=float(f"{hours:.3g}"))
+    now, options = _comparable_plans(current, [each.model for each in found], machine, goal, step)
+    plans = {solution.label: plan for solution, plan in zip(found, options, strict=True)}
+    better = better_size(machine, goal, options, step)
+    other = None if better is None else plan_run(better.model, machine, goal, step)
+    least = min((each.loss.loss for each in options if each.fits), default=inf)
+    if other is not None and other.loss.loss >= least:
+        other = None
+    scored = [Option(s.label, plans[s.label], s.total_score, s.error or 0) for s in found]
+    best = recommend(now, scored, other)
+    shown = found[0].model if best.option is None else plans[best.option].model
     return Report(
-        name=name, current=now, found=found, options=options,
-        formula=formula(first.model), verified=verify(first.model) if verify else None,
-        better=better_size(machine, goal, list(options.values())), figures={}, version=__version__,
+        name=name, recommendation=best, current=now, found=found, options=plans,
+        formula=formula(shown), verified=verify(shown) if verify else None, other=other,
+        hours_are_chosen=hours_are_chosen,
+        flags=None if flags is None else " ".join([*flags, *_goal_flags(goal)]),
+        figures={}, version=__version__,
     )  # fmt: skip
 
 
-def write_report(report: Report, out: Path) -> list[Path]:
-    """Write the document to `out` and its pictures beside it. Returns the files that were written.
+def _comparable_plans(
+    current: ModelConfig, others: Sequence[ModelConfig], machine: Machine, goal: Goal, step: StepFields
+) -> tuple[RunPlan, list[RunPlan]]:
+    """The plans of the current and the other models in the same micro-steps, so that memory and speed
+    compare: of those chosen for models that fit, the first in which all fit, or else most of them."""
+    models = [current, *others]
+    reference, most = None, 0
+    for model in models:
+        plan = plan_run(model, machine, goal, step)
+        if not plan.fits:
+            continue
+        n = sum(machine.fits(training_memory(each, plan.step).peak_bytes) for each in models)
+        if n > most:
+            reference, most = plan, n
+        if most == len(models):
+            break
+    if reference is None:
+        peak = format_bytes(min(plan_run(each, machine, goal, step).memory.peak_bytes for each in others))
+        raise InputError(
+            f"none of the models fits on {machine.name}: at least {peak} are needed; give a smaller "
+            "`batch_size`, more `gpus` or another `machine`"
+        )
+    same = reference.step.step_fields
+    now = reference if reference.model == current else plan_run(current, machine, goal, same)
+    return now, [plan_run(model, machine, goal, same) for model in others]
+
+
+def _flags_beside_model(machine: Machine, law: LossLaw, anchor: AnchorLike | None) -> list[str] | None:
+    """The flags of the machine, the law and the measured run; None where one of them has none."""
+    keywords = machine_keywords(machine)
+    is_named = law.fit is not None or law in LOSS_LAWS.values()
+    if keywords is None or not is_named or isinstance(anchor, MeasuredRun):
+        return None
+    other_names = {"dollars_per_hour": "price"}
+    words = [value_flag(other_names.get(name, name), value) for name, value in keywords.items()]
+    if machine.memory_bytes != machine_for(**keywords).memory_bytes:
+        words.append(value_flag("memory", format_exact_bytes(machine.memory_bytes)))
+    words += [value_flag("law", law.name)] if law != DEFAULT_LAW else []
+    return words + ([value_flag("anchor", fspath(anchor))] if anchor is not None else [])
+
+
+def _goal_flags(goal: Goal) -> Iterator[str]:
+    for name in ("hours", "unique_tokens", "target_loss"):
+        if (value := getattr(goal, name)) is not None:
+            yield value_flag(name, value)
+
+
+def check_report_path(out: Path) -> None:
+    """Refuse a path that no document can be written to, before anything is computed for it."""
+    if out.suffix != ".md":
+        raise ConfigError(f"{out} is not a Markdown file; use a name that ends in .md")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out.parent} is not a folder; create it first, or write to another one")
+
+
+def write_report(report: Report, out: Path) -> tuple[Report, list[Path]]:
+    """Write the document to `out` and its pictures beside it; the report that names them, and the files that
+    were written.
 
     Without matplotlib there are no pictures, and the document does not mention them.
     """
-    if out.suffix != ".md":
-        raise ConfigError(f"{out} is not a Markdown file; use a name that ends in .md")
+    check_report_path(out)
     pictures = _draw_figures(report, out) if find_spec("matplotlib") else {}
-    figures = {what: path.name for what, path in pictures.items()}
-    atomic_write(out, markdown(replace(report, figures=figures)))
-    return [out, *pictures.values()]
+    report = replace(report, figures={what: path.name for what, path in pictures.items()})
+    atomic_write(out, markdown(report))
+    return report, [out, *pictures.values()]
 
 
 def _draw_figures(report: Report, out: Path) -> dict[str, Path]:
-    from parambudget.render.figures import landscape, loss_over_hours, memory_by_part, save_png
+    from parambudget.render.figures import landscape, loss_differences, memory_by_part, save_png
 
-    plans: dict[str, RunPlan] = {"current": report.current, **report.options}
-    models = {name: plan.model for name, plan in report.options.items()}
-    sizes, memory, hours = (out.with_name(f"{out.stem}-{what}.png") for what in ("sizes", "memory", "hours"))
-    save_png(landscape(models, report.current.model, report.target), sizes)
-    save_png(memory_by_part(plans), memory)
-    save_png(loss_over_hours(plans), hours)
-    return {
-        "Parameters over depth and width": sizes, "Peak memory by part": memory,
-        "Expected loss over time": hours,
-    }  # fmt: skip
+    models = {name: plan.model for name, plan in report.plans.items() if plan is not report.current}
+    paths = [out.with_name(f"{out.stem}-{what}.png") for what in ("hours", "sizes", "memory")]
+    figures = {
+        # Of the other size the difference is much larger, and these could not be told apart beside it.
+        "Expected loss over time, minus that of the current model": loss_differences(
+            {"current": report.current, **report.options}, report.recommendation.seed_nats
+        ),
+        "Parameters over depth and width": landscape(models, report.current.model, report.target),
+        "Peak memory by part": memory_by_part(report.plans),
+    }
+    for figure, path in zip(figures.values(), paths, strict=True):
+        save_png(figure, path)
+    return dict(zip(figures, paths, strict=True))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from parambudget.cost.speed.profile import DeviceProfile
 from parambudget.render.commands import data_flag, runnable_command
 from parambudget.render.terminal import dim, table
+from parambudget.scaling.loss_interval import LossInterval
 from parambudget.text.forms import describe_left_out
 from parambudget.training.evaluation.results import Evaluation, read_evaluations
-from parambudget.training.metrics import Run
+from parambudget.training.metrics import LossForecast, Run
 from parambudget.training.profiling.kernels import Part
 from parambudget.training.profiling.update_profile import TRACE, UpdateProfile
 from parambudget.units import (
@@ -31,15 +32,21 @@ if TYPE_CHECKING:
 def runs_screen(runs: Sequence[Run]) -> list[str]:
     """The screen of `runs show`: the figures of each run, one run a column; rows that no run has are left
     out."""
-    columns = [_figures(run.as_dict()) for run in runs]
+    rows = run_rows(runs)
+    lines = table(rows, left=(0, 1) if len(runs) == 1 else (0,), head=True)
+    has_mfu = any("convention" in cell for row in rows for cell in row if row[0] == "MFU")
+    return lines + ([dim(f"MFU is in the {FULL_CONVENTION}")] if has_mfu else [])
+
+
+def run_rows(runs: Sequence[Run]) -> list[list[str]]:
+    """The names of the runs as headings, and a row of cells for each figure that any of them has."""
+    columns = [_figures(run.as_dict()) | _forecast_figures(run) for run in runs]
     rows = [["run", *(run.name for run in runs)]]
     for name in columns[0]:
         cells = [column[name] for column in columns]
         if any(cells):
             rows.append([name, *(cell or "-" for cell in cells)])
-    lines = table(rows, left=(0, 1) if len(runs) == 1 else (0,), head=True)
-    has_mfu = any("convention" in column["MFU"] for column in columns)
-    return lines + ([dim(f"MFU is in the {FULL_CONVENTION}")] if has_mfu else [])
+    return rows
 
 
 def _figures(figures: Mapping[str, Any]) -> dict[str, str]:
@@ -83,6 +90,54 @@ def _figures(figures: Mapping[str, Any]) -> dict[str, str]:
         + _value_or(figures["best_step"], "{:,}", ""),
         "updates skipped": f"{figures['skipped']:,}",
     }
+
+
+_FORECASTS: Final = ("planned loss", "forecast")
+
+
+def _forecast_figures(run: Run) -> dict[str, str]:
+    summary, rows = run.summary, dict.fromkeys(_FORECASTS, "")
+    if summary is None or summary.forecast is None:
+        return rows
+    return rows | forecast_rows(summary.forecast, summary.val_loss if summary.finished else None)
+
+
+def loss_range(loss: LossInterval) -> str:
+    """`3.08 (3.05 to 3.11)`."""
+    return f"{loss.expected:.2f} ({loss.low:.2f} to {loss.high:.2f})"
+
+
+def forecast_in_words(forecast: LossForecast) -> str:
+    """`ends at 3.08 (3.05 to 3.11), on course` with a law, without the last words if there is none; empty
+    where the curve does not say yet."""
+    ends_at, planned = forecast.ends_at, forecast.planned
+    if ends_at is None:
+        return ""
+    text = f"ends at {loss_range(ends_at)}"
+    if planned is None:
+        return text
+    if ends_at.overlaps(planned):
+        return f"{text}, on course"
+    off = ends_at.expected - planned.expected
+    return f"{text}, {abs(off):.2f} {'above' if off > 0 else 'below'} the plan"
+
+
+def forecast_rows(forecast: LossForecast, measured: float | None) -> dict[str, str]:
+    """What was planned and forecast of the end, beside what was `measured` there if it is."""
+    rows = {"forecast": forecast_in_words(forecast)}
+    if forecast.planned is not None:
+        rows["planned loss"] = f"by {forecast.law} {_against(forecast.planned, measured)}"
+    if measured is not None and forecast.halfway is not None:
+        rows["forecast"] = f"halfway {_against(forecast.halfway, measured)}"
+    return {name: text for name, text in rows.items() if text}
+
+
+def _against(predicted: LossInterval, measured: float | None) -> str:
+    if measured is None:
+        return loss_range(predicted)
+    off = format_share(predicted.expected / measured - 1, 1)
+    inside = "inside" if predicted.contains(measured) else "outside"
+    return f"{loss_range(predicted)}: off by {off}, {measured:.2f} is {inside}"
 
 
 def _beside_plan(value: float | None, form: Callable[[float], str]) -> str:

@@ -10,7 +10,7 @@ from parambudget.arch.style import STYLES
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
 from parambudget.planning.machine import Machine
-from parambudget.render.commands import data_flag, runnable_command, step_flags
+from parambudget.render.commands import data_flag, flag, runnable_command, step_flags, value_flag
 from parambudget.render.model import as_flags, flags, switch_flags
 from parambudget.render.terminal import bold, dim, table, wrap_text
 from parambudget.scaling.loss import bound_in_words
@@ -23,7 +23,9 @@ from parambudget.search.solutions import (
     CurrentModel,
     Forecast,
     Solution,
+    SolutionDocument,
     Solutions,
+    SolutionsDocument,
 )
 from parambudget.search.space import AXES, LATENT_SIZES
 from parambudget.units import (
@@ -67,11 +69,25 @@ def solutions_screen(found: Solutions, width: int) -> list[str]:
     if current:
         missing = (f"no {name} model: {why}" for name, why in current.unavailable.items())
         lines += [dim(line) for text in missing for line in wrap_text(text, width)]
-    lines += ["", *(line for text in _first_run(found) for line in wrap_text(text, width))]
-    lines += wrap_text(_certificate(certificate), width)
-    if found.better:
-        lines += wrap_text(better_size_note(found.better), width)
-    return lines + [dim(line) for text in _notes(found) for line in wrap_text(text, width)]
+    lines += ["", *(line for text in search_remarks(found) for line in wrap_text(text, width))]
+    return lines + [dim(line) for text in solution_notes(found) for line in wrap_text(text, width)]
+
+
+def search_remarks(found: Solutions) -> list[str]:
+    """The run of the first model, what the search has shown, and whether another size is a better one."""
+    better = [better_size_note(found.better)] if found.better else []
+    return [*_first_run(found), _certificate(found.certificate), *better, *_size_interval(found)]
+
+
+def _size_interval(found: Solutions) -> list[str]:
+    """Which sizes a fitted law cannot tell apart."""
+    if found.size_interval is None:
+        return []
+    low, high = (format_count(round(size)) for size in found.size_interval)
+    return [
+        f"The law cannot tell sizes from {low} to {high} apart: nine of ten laws that fit its runs as well "
+        "have their best size between"
+    ]
 
 
 def next_commands(found: Solutions, given: Mapping[str, object], current: str | None) -> list[str]:
@@ -95,15 +111,49 @@ def style_note(found: Solutions, width: int) -> list[str]:
         getattr(choices, name) != FIELDS[name].default for name in modern.fields if name != "tied"
     ):
         return []
-    if modern.gain is None:
-        gain = "see docs/solving.md"
-    else:
-        gain = (
-            f"it ended {modern.gain.nats:.3f} nats lower at the same tokens ({modern.gain.setting}; measured "
-            f"on {modern.gain.measured_on}, see {modern.gain.source})"
-        )
-    note = f"--style modern searches models with {modern.in_words}, which export knows no class for; {gain}"
+    gains = " and ".join(f"{gain.nats:.3f} nats lower ({gain.setting})" for gain in modern.gains)
+    last = modern.gains[-1]
+    note = (
+        f"--style modern searches models with {modern.in_words}, which export knows no class for; after as "
+        f"many tokens it ended {gains}: measured on {last.measured_on}, see {last.source}"
+    )
     return wrap_text(note, width)
+
+
+class TrainableSolutionDocument(SolutionDocument):
+    """One model that meets the target or the budget, and how to train it."""
+
+    train: str | None
+    """The command that trains it as predicted; null where the trainer refuses the GPU."""
+
+
+class SolveDocument(SolutionsDocument):
+    """What a complete search has found, best first, and the certificate of what that proves."""
+
+    solutions: list[TrainableSolutionDocument]  # type: ignore[misc]  # with a key more
+    """Best first."""
+    command: str
+    """The command that repeats this search, every size and choice spelled out."""
+
+
+def solve_document(
+    found: Solutions, given: Mapping[str, object], machine: Machine | None, *, current: str | None = None
+) -> SolveDocument:
+    """The answers of a search, with the commands to repeat it and to train each model.
+
+    `given` are the flags beside the target, by their names with underscores; `current` is the model that was
+    resized.
+    """
+    by_time = not {"hours", "dollars"}.isdisjoint(given)
+    document = found.as_dict()
+    solutions: list[TrainableSolutionDocument] = [
+        {
+            **entry,
+            "train": train_command(solution, machine, by_time=by_time) if can_train_on(machine) else None,
+        }
+        for entry, solution in zip(document["solutions"], found, strict=True)
+    ]
+    return {**document, "solutions": solutions, "command": rerun_command(found, given, current)}
 
 
 def rerun_command(found: Solutions, given: Mapping[str, object], current: str | None) -> str:
@@ -114,7 +164,7 @@ def rerun_command(found: Solutions, given: Mapping[str, object], current: str | 
     words += [f"--target {c.target}"] if c.target is not None else []
     words += [_flag_with_value(name, value) for name, value in given.items()]
     words += [f"--from {shlex.quote(current)}"] if current else []
-    words += [f"{_flag(name)} {text}" for name, text in c.lattice.items()]
+    words += [f"{flag(name)} {text}" for name, text in c.lattice.items()]
     fields = changed_fields(model)
     choices = {name: value for name, value in fields.items() if name not in (*AXES, *LATENT_SIZES)}
     words.append(as_flags({"vocab_size": model.vocab_size, "tied": model.tied} | choices))
@@ -133,11 +183,12 @@ def rerun_command(found: Solutions, given: Mapping[str, object], current: str | 
 def _flag_with_value(name: str, value: object) -> str:
     if isinstance(value, bool):
         return switch_flags(name)[not value]
-    return f"{_flag(name)} {shlex.quote(str(value))}"
+    return value_flag(name, value)
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+def can_train_on(machine: Machine | None) -> bool:
+    """Whether a command to train is worth printing: the trainer refuses GPUs without bfloat16."""
+    return machine is None or machine.has_bfloat16
 
 
 def train_command(
@@ -195,6 +246,14 @@ def _models(found: Solutions, width: int, *, wide: bool) -> list[str]:
 
 
 def _table(found: Solutions, wide: bool, left_out: frozenset[str]) -> list[str]:
+    rows = solution_rows(found, wide=wide)
+    columns = [i for i, name in enumerate(rows[0]) if name not in left_out]
+    left = (columns.index(1),)
+    return table([[row[i] for i in columns] for row in rows], left=left, gap=2 if wide else 1)
+
+
+def solution_rows(found: Solutions, *, wide: bool) -> list[list[str]]:
+    """Headings, and a row of cells for each model; `wide` ones have the terms of the score."""
     shape = [
         "#",
         "direction" if found.current else "shape",
@@ -209,10 +268,7 @@ def _table(found: Solutions, wide: bool, left_out: frozenset[str]) -> list[str]:
     answer = ["change", "FLOPs", "depth"] if found.current else ["score", *terms]
     error = ["error"] if found.certificate.target is not None else []
     names = [*shape, found.certificate.counted, *error, *_active_headings(found), *predicted, *answer]
-    columns = [i for i, name in enumerate(names) if name not in left_out]
-    rows = [names, *(_cells(number, solution, found, wide) for number, solution in enumerate(found, 1))]
-    left = (columns.index(1),)
-    return table([[row[i] for i in columns] for row in rows], left=left, gap=2 if wide else 1)
+    return [names, *(_cells(number, solution, found, wide) for number, solution in enumerate(found, 1))]
 
 
 def _cells(number: int, solution: Solution, found: Solutions, wide: bool) -> list[str]:
@@ -376,7 +432,7 @@ def _forecast_cell(name: str, forecast: Forecast | None) -> str:
     return format_count(value) if name == "tokens" else f"{value:,.0f}"
 
 
-def _notes(found: Solutions) -> Iterator[str]:
+def solution_notes(found: Solutions) -> Iterator[str]:
     """What the score is, what orders the rows, what the losses are good for, and what was assumed."""
     if found.current:
         known = (label for s in found if (label := s.label) in _DIRECTIONS)

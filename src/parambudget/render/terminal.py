@@ -4,6 +4,7 @@ Not rich: importing it and laying out a table takes about as long as a count or 
 it, see `render.progress`.
 """
 
+import re
 import shutil
 import sys
 from collections.abc import Collection, Sequence
@@ -27,6 +28,11 @@ def bold(line: str) -> str:
 def dim(line: str) -> str:
     """The line in a fainter colour, if it reaches a terminal."""
     return f"\033[2m{line}\033[0m" if line else line
+
+
+def without_style(text: str) -> str:
+    """The text as it was before `bold` and `dim`."""
+    return re.sub("\033\\[[0-9]m", "", text)
 
 
 def wrap_text(text: str, width: int) -> list[str]:

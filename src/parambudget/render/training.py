@@ -19,11 +19,18 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.render.commands import runnable_command
 from parambudget.render.progress import StatusLine, make_console
-from parambudget.render.runs import describe_loss, update_profile_screen
+from parambudget.render.runs import (
+    describe_loss,
+    forecast_in_words,
+    forecast_rows,
+    loss_range,
+    update_profile_screen,
+)
 from parambudget.text.token_cache import TokenData
-from parambudget.training.metrics import StepMetrics, TrainResult
+from parambudget.training.metrics import LossForecast, StepMetrics, TrainResult
 from parambudget.training.profiling.update_profile import UpdateProfile
 from parambudget.training.run.defaults import ResolvedTrainConfig
+from parambudget.training.run.end_loss import RunForecast
 from parambudget.training.run.forecast import Prediction
 from parambudget.training.run.request import RunStart
 from parambudget.units import (
@@ -76,7 +83,8 @@ class RunDisplay:
     def show_start(self, run: RunStart) -> None:
         """Model, text and settings; then what the first update waits for."""
         self._run = run
-        self._console.print(introduction(run.model, run.device, run.data, run.out, run.peak_flops))
+        forecast = None if run.forecast is None else run.forecast.newest
+        self._console.print(introduction(run.model, run.device, run.data, run.out, run.peak_flops, forecast))
         self._console.print(settings_table(run.settings, run.model))
         if run.data.parts:
             self._console.print(mixture_table(run.data, run.settings, run.model))
@@ -94,6 +102,7 @@ class RunDisplay:
                     run.peak_flops,
                     run.peak_memory_bytes,
                     run.planned,
+                    run.forecast,
                 )
             )
         self._show_step(step)
@@ -128,9 +137,11 @@ _COMPILING: Final = (
 
 
 def introduction(
-    model: ModelConfig, device: str, data: TokenData, out: Path, peak_flops: float | None
-) -> Table:
-    """What will be trained, on which text, where the run is kept, and what the MFU is a share of."""
+    model: ModelConfig, device: str, data: TokenData, out: Path, peak_flops: float | None,
+    forecast: LossForecast | None = None,
+) -> Table:  # fmt: skip
+    """What will be trained, on which text, where the run is kept, what the MFU is a share of, and what was
+    planned of its end."""
     table = Table.grid(padding=(0, 2))
     table.add_row("model", f"{total(model):,} parameters, on {device}")
     table.add_row("text", f"{data.name}: {_documents(data)}sha256 {data.sha256[:16]}")
@@ -145,6 +156,8 @@ def introduction(
     table.add_row("out", str(out))
     if peak_flops is not None:
         table.add_row("MFU", f"share of {format_flop_rate(peak_flops)} dense; {FULL_CONVENTION}")
+    if forecast is not None and forecast.planned is not None:
+        table.add_row("plan", f"ends at {loss_range(forecast.planned)} nats per token, by {forecast.law}")
     return table
 
 
@@ -241,6 +254,9 @@ def conclusion(result: TrainResult, model: ModelConfig, profile: UpdateProfile |
         bits = result.val_bits_per_byte
         per_byte = "" if bits is None else f", {bits:.4f} bits per byte"
         table.add_row("validation", f"{result.val_loss:.4f} nats per token{per_byte}")
+        if result.finished and result.forecast is not None:
+            for name, text in forecast_rows(result.forecast, result.val_loss).items():
+                table.add_row(name, text)
     if result.checkpoint is not None:
         table.add_row("checkpoint", str(result.checkpoint))
     return table
@@ -265,14 +281,14 @@ SMOOTHING: Final = 0.95
 @contextmanager
 def live_progress(
     console: Console, n_steps: int, peak_flops: float | None, peak_memory: Callable[[], int | None],
-    planned: Prediction | None = None,
+    planned: Prediction | None = None, forecast: RunForecast | None = None,
 ) -> Iterator[Callable[[StepMetrics], None]]:  # fmt: skip
     """Yield what to call after each update: it keeps a progress bar and the latest metrics on the terminal.
 
     `peak_memory` returns the most bytes used so far, if known. What was `planned` is shown beside the
-    metrics.
+    metrics, and the `forecast` of the end.
     """
-    line = StepLine(n_steps, peak_flops, peak_memory, planned)
+    line = StepLine(n_steps, peak_flops, peak_memory, planned, forecast)
     if not console.is_terminal:
         yield _plain_progress(console, line)
         return
@@ -305,6 +321,8 @@ class StepLine:
     """What the MFU is a share of."""
     peak_memory: Callable[[], int | None]
     planned: Prediction | None = None
+    forecast: RunForecast | None = None
+    """Of the run's end."""
     _sum: float = 0.0
     _weight: float = 0.0
     _last_step: int = -1
@@ -334,6 +352,8 @@ class StepLine:
             parts.append(f"peak {format_bytes(used)}{_in_plan(peak)}")
         if step.skipped:
             parts.append("update skipped")
+        if self.forecast is not None and (end := forecast_in_words(self.forecast.newest)):
+            parts.append(end)
         return "  ".join(parts)
 
     def add(self, step: StepMetrics) -> None:

@@ -14,6 +14,7 @@ class Anchor:
     n_parameters: float
     """N of its model, as `loss.law_parameters` counts."""
     vocab_size: int
+    """Of its model."""
     source: str
     """Where it was measured, in words."""
     unique_tokens: float | None = None

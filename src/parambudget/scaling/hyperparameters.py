@@ -184,8 +184,9 @@ def update_sizes(m: Dims, tokens: Size) -> Size:
     """Tokens per update for runs of `tokens`, as `update_tokens` has them; arrays where the sizes are."""
     trained = np.asarray(tokens, dtype=np.float64)  # their product with FLOPs is beyond 64 bits
     wished = np.sqrt(_step_law_batch(trained) * _deepseek_batch(_flops_without_head(m) * trained))
-    power = np.rint(np.log2(wished)).astype(np.int64)
-    return np.clip(2**power, FEWEST_BATCH_TOKENS, MOST_BATCH_TOKENS)
+    # Both bounds are powers of 2, so the order is free, and this way there is a logarithm of any number.
+    bounded = np.clip(wished, FEWEST_BATCH_TOKENS, MOST_BATCH_TOKENS)
+    return 2 ** np.rint(np.log2(bounded)).astype(np.int64)
 
 
 def _flops_without_head(m: Dims) -> Size:
@@ -201,6 +202,11 @@ class SuggestedBatch:
     """The laws, and the bound that was applied."""
     warning: str | None
     """One line where a law was asked outside its range."""
+
+
+def law_update_tokens(model: ModelConfig, tokens: int) -> float:
+    """Tokens per update that both laws together give a run of `tokens`, neither rounded nor bounded."""
+    return batch_tokens(tokens, _flops_without_head(model) * tokens).middle
 
 
 def update_tokens(model: ModelConfig, tokens: int, steps: int | None = None) -> SuggestedBatch:
@@ -254,7 +260,7 @@ an update and 0.5B parameters), and Step Law, for AdamW, a little less than this
 MUON_ANCHOR_TOKENS: Final = 1.3e10
 MUON_EXPONENT: Final = 0.16
 """How much hotter shorter runs are: from there to the best rate for 1M body parameters and 1M tokens, 0.02
-(docs/training.md)."""
+(docs/recipe.md)."""
 
 
 def muon_rate(dim: int, tokens: float, batch_tokens: float, usual_batch_tokens: float) -> float:

@@ -19,6 +19,7 @@ from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import tensors
 from parambudget.errors import InputError, suggest
 from parambudget.scaling.anchor import Anchor
+from parambudget.scaling.law_fit import LawFit, LawSample
 from parambudget.scaling.numbers import FittedRange, as_float, require_all_positive, require_positive
 from parambudget.units import format_count, shorten
 
@@ -37,37 +38,41 @@ def epochs(tokens: Size, unique_tokens: Size) -> Size:
     return require_all_positive(tokens, "tokens") / require_all_positive(unique_tokens, "unique_tokens")
 
 
-def effective_tokens(tokens: Size, unique_tokens: Size) -> Size:
-    """Fresh tokens that would teach as much: D' = U + U R* (1 - exp(-(D / U - 1) / R*)); D itself up to one
-    epoch."""
+def effective_tokens(tokens: Size, unique_tokens: Size, repetitions: Size = REPETITIONS) -> Size:
+    """Fresh tokens that would teach as much: D' = U + U R* (1 - exp(-(D / U - 1) / R*)), R* being
+    `repetitions`; D itself up to one epoch."""
     trained, unique = (
         require_all_positive(tokens, "tokens"),
         require_all_positive(unique_tokens, "unique_tokens"),
     )
     read = np.minimum(unique, trained)
-    worth = read - read * REPETITIONS * np.expm1(-(trained / read - 1) / REPETITIONS)
+    worth = read - read * repetitions * np.expm1(-(trained / read - 1) / repetitions)
     return as_float(np.minimum(worth, trained))  # rounding alone may be above
 
 
-def worth_of_next_token(tokens: Size, unique_tokens: Size) -> Size:
+def worth_of_next_token(tokens: Size, unique_tokens: Size, repetitions: Size = REPETITIONS) -> Size:
     """The share of a fresh token that the next one read is worth: exp(-(D / U - 1) / R*), 1 up to one
     epoch."""
-    return as_float(np.exp(-np.maximum(epochs(tokens, unique_tokens) - 1, 0) / REPETITIONS))
+    return as_float(np.exp(-np.maximum(epochs(tokens, unique_tokens) - 1, 0) / repetitions))
 
 
-def repetition_warning(tokens: float, unique_tokens: float) -> str | None:
-    """The line that every run of more than 4 epochs gets, in plans, reports and training; None up to 4."""
+def repetition_warning(tokens: float, unique_tokens: float, law: "LossLaw | None" = None) -> str | None:
+    """The line that every run of more than 4 epochs gets, in plans, reports and training; None up to 4. What
+    repeated text is worth is the law's; without a law, that of Muennighoff et al."""
     trained, unique = require_positive(tokens, "tokens"), require_positive(unique_tokens, "unique_tokens")
     times = trained / unique
     if times <= FREE_EPOCHS:
         return None
     few = f"{FREE_EPOCHS}, repeated text is worth less"
     rule = few if times <= LAST_EPOCHS else f"{LAST_EPOCHS}, little is gained"
+    worth, source = REPETITIONS, REPETITION_SOURCE
+    if law is not None and law.repetitions != REPETITIONS:
+        worth, source = law.repetitions, f"R* = {law.repetitions:.3g} of {law.name}"
     return (
         f"{format_count(times)} epochs: the run reads {format_count(trained)} tokens from a text of "
         f"{format_count(unique)}; above {rule}: all of it teaches as much as "
-        f"{format_count(effective_tokens(trained, unique))} fresh tokens, and the next token is worth "
-        f"{worth_of_next_token(trained, unique):.0%} of a fresh one ({REPETITION_SOURCE})"
+        f"{format_count(effective_tokens(trained, unique, worth))} fresh tokens, and the next token is worth "
+        f"{worth_of_next_token(trained, unique, worth):.0%} of a fresh one ({source})"
     )
 
 
@@ -100,6 +105,22 @@ class LossLaw:
     """Where the constants were read, and what was only recalled."""
     anchor: Anchor | None = None
     """The measured run that E, A and B have their level from; None for that of the law's own text."""
+    repetitions: float = REPETITIONS
+    """R*, of repeated text."""
+    fit: LawFit | None = None
+    """The runs of one's own that the law was fitted to: its losses are claims; None for a published law."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether its losses are of a text that was measured, by an anchor or by a fit."""
+        return self.anchor is not None or self.fit is not None
+
+    @property
+    def beside_in_words(self) -> str:
+        """What `laws_beside` gives, as it is said of a range over them."""
+        if self.fit is not None:
+            return "nine of ten laws that fit as well"
+        return "the published laws" if self.anchor is None else "the laws through that run"
 
     @property
     def balance(self) -> float:
@@ -155,7 +176,7 @@ LOSS_LAWS: Final[Mapping[str, LossLaw]] = MappingProxyType(
 DEFAULT_LAW: Final = BESIROGLU_2024
 
 SEED_NOISE: Final = 0.006
-"""Five runs that differ in the seed alone end within this share of their mean (docs/training.md)."""
+"""Five runs that differ in the seed alone end within this share of their mean (docs/recipe.md)."""
 
 
 def loss_law(name: str) -> LossLaw:
@@ -163,7 +184,9 @@ def loss_law(name: str) -> LossLaw:
     if name in LOSS_LAWS:
         return LOSS_LAWS[name]
     near = suggest(str(name), LOSS_LAWS, most=len(LOSS_LAWS), cutoff=0)
-    raise InputError(f"unknown loss law {shorten(repr(name))}; use {', '.join(near)}")
+    raise InputError(
+        f"unknown loss law {shorten(repr(name))}; use {', '.join(near)}, or the law.json of a ladder"
+    )
 
 
 def law_parameters(m: Dims) -> Size:
@@ -195,7 +218,8 @@ def expected_loss(
     fresh = trained
     if unique_tokens is not None:
         unique = require_all_positive(unique_tokens, "unique_tokens")
-        fresh, trained = np.minimum(unique, trained), effective_tokens(trained, unique)
+        fresh = np.minimum(unique, trained)
+        trained = effective_tokens(trained, unique, law.repetitions)
     if law.excess_parameters is not None:
         size = _effective_parameters(size, law.parameters_for(fresh), law.excess_parameters)
     loss = law.E + law.A / size**law.alpha + law.B / trained**law.beta
@@ -207,24 +231,68 @@ def anchor_law(law: LossLaw, anchor: Anchor) -> LossLaw:
 
     A factor and no shift: nats per token are proportional to the bytes of a token, in which tokenizers
     differ, and a law that is shifted down would promise losses below 0. Exponents stay, and so does how
-    compute is divided between model and text.
+    compute is divided between model and text. Raises `InputError` for a fitted law, which has its level from
+    its own runs.
     """
+    if law.fit is not None:
+        raise InputError(
+            f"{law.name} was fitted to runs of its own, so it takes no level from {anchor.source}; leave out "
+            "`anchor`, or use a published `law`"
+        )
     unanchored = expected_loss(law, anchor.n_parameters, anchor.tokens, anchor.unique_tokens)
     level = anchor.loss / unanchored
     return replace(law, E=level * law.E, A=level * law.A, B=level * law.B, anchor=anchor)
 
 
 def laws_beside(law: LossLaw) -> tuple[LossLaw, ...]:
-    """The law, and where it is anchored every other one of the table through the same run: how far they
-    lie apart elsewhere is the error that no measurement of one run removes."""
+    """The law, and those that what was measured cannot tell from it.
+
+    For a fitted law, the samples of its constants, each at the level of one run as far as runs lie from their
+    law. For an anchored one, every other law of the table through the same run: how far they lie apart
+    elsewhere is the error that no measurement of one run removes.
+    """
+    if law.fit is not None:
+        return (law, *(_sampled_law(law, sample) for sample in law.fit.samples))
     if law.anchor is None:
         return (law,)
     return (law, *(anchor_law(other, law.anchor) for other in LOSS_LAWS.values() if other.name != law.name))
 
 
-def require_vocabulary(law: LossLaw, vocab_size: int) -> None:
-    """Raise `InputError` where the law is anchored at a run with another vocabulary: its nats per token are
-    of another tokenizer."""
+def _sampled_law(law: LossLaw, sample: LawSample) -> LossLaw:
+    """The law with these constants, at the level of a run that lies so far from it."""
+    level = exp(sample.scatter)
+    return replace(
+        law, E=level * sample.E, A=level * sample.A, B=level * sample.B, alpha=sample.alpha,
+        beta=sample.beta, repetitions=sample.repetitions, fit=None,
+    )  # fmt: skip
+
+
+INTERVAL: Final = (5, 95)
+"""Percentiles among the samples of a fitted law: nine of ten runs lie between."""
+
+
+def range_over_laws(law: LossLaw, lows: list[float], highs: list[float]) -> tuple[float, float]:
+    """The ends of an interval from what each of `laws_beside` says of its lower and of its upper end: of a
+    fitted law the 5th and the 95th percentile of its samples, else the lowest and the highest."""
+    if law.fit is None:
+        return min(lows), max(highs)
+    # Of samples, not of what lies between two: some losses are never reached, at infinitely many tokens.
+    low = np.percentile(lows[1:], INTERVAL[0], method="inverted_cdf")
+    high = np.percentile(highs[1:], INTERVAL[1], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def require_comparable(law: LossLaw, vocab_size: int, context_length: int, *, argument: str = "law") -> None:
+    """Raise `InputError` where the law is of runs with another vocabulary or context: its nats per token are
+    of another tokenizer, or of tokens with more or less before them. It was given as that `argument`."""
+    fit = law.fit
+    if fit is not None and (fit.vocab_size, fit.context_length) != (vocab_size, context_length):
+        raise InputError(
+            f"{law.name} was fitted to runs with a vocabulary of {fit.vocab_size:,} and a context of "
+            f"{fit.context_length:,}, and the model has {vocab_size:,} and {context_length:,}: their losses "
+            f"do not compare; use a model with `vocab_size={fit.vocab_size}, "
+            f"context_length={fit.context_length}`, or another `{argument}`"
+        )
     if law.anchor is not None and law.anchor.vocab_size != vocab_size:
         raise InputError(
             f"the anchor {law.anchor.source} has a vocabulary of {law.anchor.vocab_size:,} and the model one "
@@ -274,6 +342,11 @@ class LossEstimate:
     @property
     def meaning(self) -> str:
         """The line that stands beside every absolute value."""
+        if (fit := self.law.fit) is not None:
+            return (
+                f"{self.law.name}, fitted to {fit.n_runs} runs on {fit.corpus} (vocabulary "
+                f"{fit.vocab_size:,}, context {fit.context_length:,}): losses are of that text and tokenizer"
+            )
         if (at := self.law.anchor) is not None:
             return (
                 f"{self.law.name} at the level of {at.source} ({at.loss:.4g} nats per token after "
@@ -312,12 +385,13 @@ def estimate_loss(
 def range_warnings(law: LossLaw, n_parameters: float, tokens: float) -> tuple[str, ...]:
     """One line for each of N, D and D / N that lies outside the runs behind the law."""
     size = law.parameters.warning(n_parameters, "parameters")
-    if size and n_parameters < FEWEST_PARAMETERS:
+    if size and law.fit is None and n_parameters < FEWEST_PARAMETERS:
         size += " (embeddings dominate)"
     found = (
         size,
         law.tokens.warning(tokens, "tokens"),
         TOKENS_PER_PARAMETER_RANGE.warning(tokens / n_parameters, "tokens per parameter"),
+        None if law.fit is None else law.fit.far_warning(n_parameters, tokens),
     )
     return tuple(warning for warning in found if warning)
 
@@ -333,7 +407,7 @@ def _anchor_warnings(law: LossLaw, anchor: Anchor, n_parameters: float) -> Itera
 
 
 def _repetition_warnings(law: LossLaw, size: float, trained: float, unique: float) -> tuple[str, ...]:
-    found = [repetition_warning(trained, unique)]
+    found = [repetition_warning(trained, unique, law)]
     supported = law.parameters_for(unique)
     if law.excess_parameters is None and unique < trained and size > supported:
         found.append(

@@ -3,14 +3,63 @@
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NotRequired
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from parambudget.search.lattice import Bools, Floats, Ints
 from parambudget.search.options import CountKind, Rank
 
 Error = int | Fraction
 """A distance from a target in parameters; with two targets the larger relative error."""
+
+
+class TargetCertificateDocument(TypedDict):
+    """What a complete search has shown of how near a model can come to a target."""
+
+    target: int
+    """Parameters that were asked for."""
+    active: NotRequired[int]
+    """The second target, for the parameters used per token."""
+    counted: CountKind
+    """What the target counts: all parameters, those of the body, or those used per token."""
+    tolerance: float
+    """How far off the target a model may be, as a share of it."""
+    lattice: dict[str, str]
+    """Every size that was searched, as the text of its flag."""
+    lattice_points: int
+    """Models that were counted: all there are in the lattice."""
+    within_tolerance: int
+    """Models within the tolerance."""
+    best_error: float
+    """Of the nearest model, in parameters; with two targets the larger of the two relative errors."""
+    ties: int
+    """Models at that error."""
+    next_best_error: float | None
+    """The next larger error; null where all models have the same."""
+
+
+class BudgetCertificateDocument(TypedDict):
+    """What a complete search has shown where a budget alone was given."""
+
+    objective: Rank
+    """What was ranked by: loss has the least first, size the greatest."""
+    counted: CountKind
+    """What `by_size` counts."""
+    lattice: dict[str, str]
+    """Every size that was searched, as the text of its flag."""
+    lattice_points: int
+    """Models that were counted: all there are in the lattice."""
+    feasible: int | None
+    """Models that fit in the memory; null where no memory limits them."""
+    best: float | None
+    """The best value of the objective. A loss includes the penalty of unusual aspect ratios."""
+    by_size: dict[int, float] | None
+    """The best loss by number of parameters, two sizes an octave."""
+
+
+CertificateDocument = TargetCertificateDocument | BudgetCertificateDocument
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -52,21 +101,27 @@ class Certificate:
         fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if value is not None)
         return f"Certificate({fields})"
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> CertificateDocument:
         """Plain JSON values; the tolerance and errors of two targets as floats."""
         if self.target is None:
+            assert self.objective is not None
             return {
                 "objective": self.objective, "counted": self.counted, "lattice": self.lattice,
                 "lattice_points": self.lattice_points, "feasible": self.feasible, "best": self.best,
                 "by_size": self.by_size,
             }  # fmt: skip
-        document: dict[str, object] = {
+        assert self.tolerance is not None
+        assert self.within_tolerance is not None
+        assert self.best_error is not None
+        assert self.ties is not None
+        document: TargetCertificateDocument = {
             "target": self.target, "counted": self.counted, "tolerance": _as_json(self.tolerance),
             "lattice": self.lattice, "lattice_points": self.lattice_points,
             "within_tolerance": self.within_tolerance, "best_error": _as_json(self.best_error),
-            "ties": self.ties, "next_best_error": _as_json(self.next_best_error),
+            "ties": self.ties,
+            "next_best_error": None if self.next_best_error is None else _as_json(self.next_best_error),
         }  # fmt: skip
-        return document if self.active is None else document | {"active": self.active}
+        return document if self.active is None else {**document, "active": self.active}
 
 
 def two_least_errors(
@@ -100,5 +155,5 @@ def _exact_shares(where: Bools, counts: list[Ints], targets: list[int]) -> list[
     return sorted(shares.items())
 
 
-def _as_json(value: Error | None) -> int | float | None:
+def _as_json(value: Error) -> int | float:
     return float(value) if isinstance(value, Fraction) else value

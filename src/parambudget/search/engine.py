@@ -15,7 +15,15 @@ from typing import Final, TypeVar
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Dims, Size, active_expert_width, has_dense_layers, n_moe_layers
+from parambudget.arch.dims import (
+    Dims,
+    LayerTensors,
+    Size,
+    active_expert_width,
+    count_layers,
+    layer_tensors,
+    repetition,
+)
 from parambudget.arch.sizes import with_sizes
 from parambudget.cost.params import active as count_active
 from parambudget.cost.params import body, total
@@ -246,8 +254,8 @@ class AffineCount:
     def depths(self, columns: slice, low: int, high: int) -> tuple[Ints, Ints]:
         """For some columns the first and the end of the depths at which they can count low..high.
 
-        Deeper counts more, so these are consecutive. With two groups of layers they are all depths: only the
-        widths then tell.
+        Deeper counts more, so these are consecutive. With several groups of layers they are all depths: only
+        the widths then tell.
         """
         depths = self.groups[0].n_layers
         if len(self.groups) > 1:
@@ -270,12 +278,19 @@ class AffineCount:
 
 def _layer_groups(choices: ModelConfig, depths: Floats) -> list[tuple[Floats, dict[str, Size]]]:
     """Every group of layers: how many at each depth, and the layers of its three evaluations."""
-    if choices.moe is None or not has_dense_layers(choices.moe):
+    kinds = [layer_tensors(choices, layer) for layer in repetition(choices)]
+    if len(set(kinds)) == 1:
         return [(depths, {"n_layers": _LAYERS})]
-    experts = np.asarray(n_moe_layers(choices.moe, depths))
+
+    def how_many(kind: LayerTensors) -> Floats:
+        return np.asarray(count_layers(choices, depths, lambda layer: layer_tensors(choices, layer) == kind))
+
     return [
-        (depths - experts, {"n_layers": _LAYERS, "n_dense_layers": _LAYERS, "n_moe_layers": 0.0}),
-        (experts, {"n_layers": _LAYERS, "n_dense_layers": 0.0, "n_moe_layers": _LAYERS}),
+        (
+            how_many(kind),
+            {"n_layers": _LAYERS, **{name: has * _LAYERS for name, has in kind._asdict().items()}},
+        )
+        for kind in dict.fromkeys(kinds)
     ]
 
 
@@ -338,10 +353,8 @@ class _Rows:
             )
             sizes.setdefault("intermediate_size", active_width)
         counted, *active = self.counts()
-        return Candidates(
-            n_layers=self.lattice.n_layers[self.depth[row]], counted=counted,
-            active=active[0] if active else None, **sizes,
-        )  # fmt: skip
+        sizes |= {"n_layers": self.lattice.n_layers[self.depth[row]], "counted": counted}
+        return Candidates.of(sizes | ({"active": active[0]} if active else {}))
 
 
 def _unroll(start: Numbers, lengths: Ints) -> tuple[Ints, Numbers]:

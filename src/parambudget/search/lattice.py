@@ -1,7 +1,7 @@
 """The points of a search space as arrays: columns of (dim, heads, experts, widths), each under all depths."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from itertools import product
 from math import prod
@@ -12,6 +12,7 @@ import numpy as np
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Dims, Size, active_expert_width, can_route
 from parambudget.arch.fields import ModelFields
+from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.arch.sizes import with_sizes
 from parambudget.arch.validation import LARGEST_SIZE
 from parambudget.errors import InputError
@@ -77,6 +78,8 @@ def build_lattice(space: SearchSpace) -> Lattice:
     n_kv_heads = n_heads // kv if space.kv_groups else kv
     sizes = {"dim": dim, "head_dim": head_dim, "n_heads": n_heads, "n_kv_heads": n_kv_heads}
     sizes |= {name: values[mix_at] for name, values in mix.sizes.items()}
+    if space.mixer_follows_dim:
+        sizes |= mixer_sizes_at(space.choices, dim)
     at = (run_at, mix_at, column)
     return Lattice(_int_array(space.n_layers.values), sizes, first[at], many[at], runs[0].step)
 
@@ -167,13 +170,15 @@ class Candidates:
     shared_intermediate_size: Ints | None = None
     active: Ints | None = None
     """Active parameters, where they have a target of their own; None elsewhere."""
+    mixer: dict[str, Ints] | None = None
+    """Sizes of a mixer that follows dim, by name."""
 
     def __len__(self) -> int:
         return len(self.counted)
 
     def select(self, index: Index) -> "Candidates":
         """The points at an index array, a mask or a slice."""
-        return Candidates(**{name: values[index] for name, values in self._arrays().items()})
+        return Candidates.of({name: values[index] for name, values in self._arrays().items()})
 
     def columns(self) -> dict[str, Ints]:
         """The sizes by name, for `with_sizes`."""
@@ -194,13 +199,22 @@ class Candidates:
         return width
 
     def _arrays(self) -> dict[str, Ints]:
-        return {name: values for name, values in self.__dict__.items() if values is not None}
+        own = {name: v for name, v in vars(self).items() if v is not None and name != "mixer"}
+        return own | (self.mixer or {})
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Ints]) -> "Candidates":
+        """The points with these sizes by name; those that every model has no field for are its mixer's."""
+        known = {field.name for field in fields(cls)}
+        mixer = {name: values for name, values in arrays.items() if name not in known}
+        own = {name: values for name, values in arrays.items() if name in known}
+        return cls(**own, mixer=mixer or None)
 
     @classmethod
     def concatenate(cls, parts: "Sequence[Candidates]") -> "Candidates":
         """The points of all parts, one or more."""
         arrays = [part._arrays() for part in parts]
-        return cls(**{name: np.concatenate([part[name] for part in arrays]) for name in arrays[0]})
+        return cls.of({name: np.concatenate([part[name] for part in arrays]) for name in arrays[0]})
 
 
 def candidate_models(choices: ModelConfig, points: Candidates) -> Iterator[tuple[Index, Dims]]:

@@ -4,26 +4,144 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final, overload
+from typing import Any, Final, NotRequired, overload
+
+from typing_extensions import TypedDict
 
 from parambudget._files import write_json
 from parambudget._tabular import Tabular
 from parambudget._version import __version__
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import ModelConfig, ModelDocument
 from parambudget.arch.description import shape_in_words
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import active, total
-from parambudget.cost.step import StepConfig
-from parambudget.search.certificate import Certificate
+from parambudget.cost.step import StepConfig, StepDocument
+from parambudget.search.certificate import Certificate, CertificateDocument
 from parambudget.search.options import DEFAULT_TOP, Rank
 from parambudget.search.space import EXPERT_AXES, SIZES
-from parambudget.search.vocabulary import EmbeddingShare, embedding_share
+from parambudget.search.vocabulary import EmbeddingShare, EmbeddingShareDocument, embedding_share
 
 EQUAL_SHARE: Final = 0.01
 """Speeds and memories that differ by less are equal as far as a prediction can tell."""
 EQUAL_LOSS_SHARE: Final = 0.003
 """Losses that differ by less are equal, as a share of the part that compute can still reduce: what 1.7 % more
 compute would buy, and at 1e18 FLOPs 0.005 nats. Seeds alone differ by a few thousandths."""
+
+
+class ForecastDocument(TypedDict):
+    """What is predicted for one model; null where it was not asked for."""
+
+    batch_size: int | None
+    """Sequences per micro-step and device."""
+    gradient_checkpointing: bool | None
+    """Whether blocks are recomputed in the backward pass."""
+    tokens_per_second: float | None
+    """Expected, of all devices together."""
+    peak_bytes: float | None
+    """Predicted peak memory of one device."""
+    tokens: float | None
+    """Trained on within the budget."""
+    tokens_per_parameter: float | None
+    """Training tokens per parameter, embeddings included."""
+    epochs: float | None
+    """How often the text is read, where its size is given."""
+    hours: float | None
+    """Expected wall time."""
+    dollars: float | None
+    """Expected US dollars of all devices."""
+    loss: float | None
+    """Expected at the end, nats per token: to compare models, not to promise, unless it is anchored."""
+    ranked_loss: float | None
+    """The same for the usual shape that is as good as this one: what a ranking by loss orders by."""
+    loss_is_bound: bool | None
+    """The law expects more than guessing uniformly, and the loss is that of guessing."""
+    loss_level: str | None
+    """The measured run whose text and tokenizer the loss is of; null where it is of the law's."""
+    step: StepDocument | None
+    """How an update is executed; null where nothing fits."""
+    warnings: list[str]
+    """What lies outside the laws, what slows the run down and what is not modelled."""
+
+
+class ChangeDocument(TypedDict):
+    """What a resized model changes: its figure less that of the current model."""
+
+    total: int
+    """Parameters."""
+    flops_per_token: int
+    """Of training, full convention."""
+    n_layers: int
+    """Layers."""
+
+
+class SolutionDocument(TypedDict):
+    """One model that meets the target or the budget."""
+
+    label: str
+    """deep, balanced or wide; of a resized model the direction, such as narrower."""
+    model: ModelDocument
+    counted: int
+    """Parameters as the search counts them (total, body or active)."""
+    total: int
+    """All parameters."""
+    active: int
+    """Parameters used per token."""
+    error: NotRequired[int]
+    """counted - target, in parameters; absent without a target."""
+    active_error: NotRequired[int]
+    """active - the target for it; absent without one."""
+    score: float
+    """How unusual the shape is for its size; 0 is the most usual."""
+    score_terms: dict[str, float]
+    """What the score is the sum of."""
+    forecast: NotRequired[ForecastDocument]
+    """Absent where neither a machine nor a budget was given."""
+    change: NotRequired[ChangeDocument]
+    """Absent unless a model was resized."""
+
+
+class BetterSizeDocument(TypedDict):
+    """A model of another size that is expected to end at a lower loss with the same budget."""
+
+    counted: int
+    """Its parameters."""
+    loss: float
+    """Expected, nats per token."""
+    baseline_loss: float
+    """Expected of the best model of the size that was asked for."""
+    model: ModelDocument
+
+
+class CurrentModelDocument(TypedDict):
+    """The model that was resized."""
+
+    model: ModelDocument
+    counted: int
+    """Parameters as the search counts them."""
+    total: int
+    """All parameters."""
+    flops_per_token: int
+    """Of training, full convention."""
+    unavailable: dict[str, str]
+    """Directions in which there is no model of the target size, each with the reason."""
+
+
+class SolutionsDocument(TypedDict):
+    """What a search has found, and what that proves."""
+
+    certificate: CertificateDocument
+    """What the search has shown."""
+    solutions: list[SolutionDocument]
+    """Best first."""
+    current: NotRequired[CurrentModelDocument]
+    """Absent unless a model was resized."""
+    better_size: NotRequired[BetterSizeDocument]
+    """Absent where no other size is expected to be better for the same budget."""
+    embedding: NotRequired[EmbeddingShareDocument]
+    """How much of the first model its vocabulary takes; absent up to a third."""
+    size_interval: NotRequired[list[float]]
+    """The least and the most parameters that a fitted law cannot tell from the best, nine times in ten;
+    absent for other laws."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +189,17 @@ class Forecast:
         own = {"batch_size": self.batch_size, "gradient_checkpointing": self.gradient_checkpointing}
         return own | numbers
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> ForecastDocument:
         """Plain JSON values."""
-        step = None if self.step is None else {**self.step.step_fields, "world_size": self.step.world_size}
-        texts = {"loss_level": self.loss_level}
-        return self.figures | texts | {"step": step, "warnings": list(self.warnings)}
+        return {
+            "batch_size": self.batch_size, "gradient_checkpointing": self.gradient_checkpointing,
+            "tokens_per_second": self.tokens_per_second, "peak_bytes": self.peak_bytes,
+            "tokens": self.tokens, "tokens_per_parameter": self.tokens_per_parameter, "epochs": self.epochs,
+            "hours": self.hours, "dollars": self.dollars, "loss": self.loss,
+            "ranked_loss": self.ranked_loss, "loss_is_bound": self.loss_is_bound,
+            "loss_level": self.loss_level, "step": None if self.step is None else self.step.as_dict(),
+            "warnings": list(self.warnings),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)
@@ -135,19 +259,24 @@ class Solution:
             ),
         }
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> SolutionDocument:
         """Plain JSON values."""
-        return {
+        document: SolutionDocument = {
             "label": self.label,
             "model": self.model.model_dump(),
             "counted": self.counted,
             "total": self.total,
             "active": self.active,
-            **({} if self.error is None else {"error": self.error}),
-            **({} if self.active_error is None else {"active_error": self.active_error}),
             "score": round(self.total_score, 6),
             "score_terms": {name: round(value, 6) for name, value in self.score.items()},
-        } | ({"forecast": self.forecast.as_dict()} if self.forecast else {})
+        }
+        if self.error is not None:
+            document["error"] = self.error
+        if self.active_error is not None:
+            document["active_error"] = self.active_error
+        if self.forecast is not None:
+            document["forecast"] = self.forecast.as_dict()
+        return document
 
 
 @dataclass(frozen=True)
@@ -160,7 +289,7 @@ class BetterSize:
     baseline_loss: float
     """Expected loss of the best model of the size that was asked for."""
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> BetterSizeDocument:
         """Plain JSON values."""
         return {
             "counted": self.counted,
@@ -179,7 +308,7 @@ class CurrentModel:
     unavailable: dict[str, str] = field(default_factory=dict)
     """Directions in which the lattice has no model of the target size, each with the reason."""
 
-    def change(self, other: ModelConfig) -> dict[str, int]:
+    def change(self, other: ModelConfig) -> ChangeDocument:
         """Differences other - current in total parameters, FLOPs per token (full convention) and layers."""
         return {
             "total": total(other) - total(self.model),
@@ -187,7 +316,7 @@ class CurrentModel:
             "n_layers": other.n_layers - self.model.n_layers,
         }
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> CurrentModelDocument:
         """Plain JSON values."""
         return {
             "model": self.model.model_dump(),
@@ -212,6 +341,9 @@ class Solutions(Tabular, Sequence[Solution]):
     """How many were asked for."""
     better: BetterSize | None = None
     """A size that the same budget is better spent on."""
+    size_interval: tuple[float, float] | None = None
+    """N of the models that a fitted law cannot tell from the best one, nine times in ten; None for other
+    laws."""
 
     @overload
     def __getitem__(self, index: int) -> Solution: ...
@@ -257,20 +389,21 @@ class Solutions(Tabular, Sequence[Solution]):
             for s in self.solutions
         ]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> SolutionsDocument:
         """Plain JSON values: the certificate, the solutions and, where there is one, the current model."""
-        solutions = [s.as_dict() for s in self.solutions]
-        better: dict[str, Any] = {"better_size": self.better.as_dict()} if self.better else {}
-        better |= {"embedding": self.embedding.as_dict()} if self.embedding else {}
-        if self.current is None:
-            return {"certificate": self.certificate.as_dict(), "solutions": solutions, **better}
-        changes = [{"change": self.current.change(s.model)} for s in self.solutions]
-        solutions = [solution | change for solution, change in zip(solutions, changes, strict=True)]
-        return {
-            "certificate": self.certificate.as_dict(),
-            "current": self.current.as_dict(),
-            "solutions": solutions,
-        }
+        certificate, solutions = self.certificate.as_dict(), [s.as_dict() for s in self.solutions]
+        if self.current is not None:
+            for solution, document in zip(self.solutions, solutions, strict=True):
+                document["change"] = self.current.change(solution.model)
+            return {"certificate": certificate, "current": self.current.as_dict(), "solutions": solutions}
+        found: SolutionsDocument = {"certificate": certificate, "solutions": solutions}
+        if self.better is not None:
+            found["better_size"] = self.better.as_dict()
+        if self.embedding is not None:
+            found["embedding"] = self.embedding.as_dict()
+        if self.size_interval is not None:
+            found["size_interval"] = list(self.size_interval)
+        return found
 
 
 def _width_columns(m: ModelConfig) -> dict[str, int]:

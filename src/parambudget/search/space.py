@@ -11,14 +11,19 @@ from itertools import product
 from math import ceil, floor
 from typing import Final, TypeGuard, cast
 
-from parambudget.arch.blocks import MLAConfig, MoEConfig
+from pydantic import BaseModel
+
+from parambudget.arch.blocks import CountedParts, MLAConfig, MoEConfig
 from parambudget.arch.config import BLOCKS, ModelConfig, flat_fields
 from parambudget.arch.defaults import with_defaults
 from parambudget.arch.dims import can_route, has_dense_layers
+from parambudget.arch.fields import ModelFields
+from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError
 from parambudget.search.axis import Axis, AxisLike, RatioLike, parse_ratio
 from parambudget.search.options import CountKind
+from parambudget.units import short_repr
 
 SIZES: Final = (
     "n_layers", "dim", "head_dim", "n_heads", "n_kv_heads", "kv_groups", "intermediate_size",
@@ -30,6 +35,8 @@ EXPERT_AXES: Final = ("n_experts", "n_experts_per_token", "n_shared_experts")
 AXES: Final = (*SIZES[:-1], *EXPERT_AXES, SIZES[-1])
 LATENT_SIZES: Final = tuple(MLAConfig.model_fields)
 """Sizes of latent attention: one value each."""
+MIXER_DIM: Final = "mixer_dim"
+"""No field of a model: the width at which a mixer has the sizes given; elsewhere they are in proportion."""
 AXIS_SETTINGS: Final = ("kv_groups", "ffn_ratio", "multiple")
 """What describes axes without being a field of a model."""
 
@@ -67,6 +74,9 @@ class SearchSpace:
     n_experts_per_token: Axis | None = None
     n_shared_experts: Axis | None = None
     expert_intermediate_size: Axis | None = None
+    mixer_follows_dim: bool = False
+    """Whether the sizes of the choices' mixer are those at their dim, and at others in proportion; else they
+    are the same at every dim."""
 
     @classmethod
     def declare(
@@ -103,8 +113,10 @@ class SearchSpace:
 
 def choices_of(model: ModelConfig) -> dict[str, object]:
     """A model's choices, vocabulary and context, its numbers of experts and the widths of its latents,
-    without the sizes that a lattice searches."""
-    return {name: value for name, value in flat_fields(model).items() if name not in SIZES}
+    without the sizes that a lattice searches. With a mixer other than attention, `MIXER_DIM` says at which
+    width it has the sizes that it has."""
+    choices = {name: value for name, value in flat_fields(model).items() if name not in SIZES}
+    return choices | ({MIXER_DIM: model.dim} if model.n_mixer_layers else {})
 
 
 SMALL: Final = 30_000_000
@@ -253,6 +265,7 @@ class SpaceBuilder:
     ) -> None:
         _check_active(target, active, counted)
         self.given = _named_fields(fields)
+        self.mixer_dim = cast(int | None, self.given.pop(MIXER_DIM, None))
         self.with_experts = active is not None or not self.given.keys().isdisjoint(MoEConfig.model_fields)
         self.is_latent = not self.given.keys().isdisjoint(LATENT_SIZES)
         self.fields = dict(self.given)
@@ -302,6 +315,7 @@ class SpaceBuilder:
             n_experts_per_token=axes.get("n_experts_per_token"),
             n_shared_experts=axes.get("n_shared_experts"),
             expert_intermediate_size=axes.get("expert_intermediate_size"),
+            mixer_follows_dim=self.mixer_dim is not None,
         )
 
     def _parse_axis(self, name: str, step: int | None = None, least: int = 1) -> Axis:
@@ -371,23 +385,44 @@ class SpaceBuilder:
 
     def _choices(self) -> ModelConfig:
         """The fields that are not an axis as a validated model, of any possible sizes on the axes."""
+        parts = CountedParts.model_fields.items()
+        if counted_only := [
+            name for name, info in parts if self.fields.get(name, info.default) != info.default
+        ]:
+            raise ConfigError(
+                f"a model with {', '.join(counted_only)} is counted and not built, so it is not searched; "
+                "leave them out, or start from another model"
+            )
         axes, fields = self.axes, self.fields
         sizes: dict[str, object] = {name: axes[name].values[-1] for name in ("dim", "n_layers")}
         sizes |= {"head_dim": axes["head_dim"].values[-1]} if "head_dim" in axes else {}
         sizes |= {"n_heads": 1, "intermediate_size": 1}
         if not self.with_experts:
-            return with_defaults(sizes | fields).model
+            return self._with_mixer(with_defaults(sizes | fields).model)
         sizes |= {"expert_intermediate_size": 1, **self._routable_experts()}
         *others, last = axes["n_shared_experts"].values
-        model = with_defaults(sizes | fields | {"n_shared_experts": last}).model
+        model = self._with_mixer(with_defaults(sizes | fields | {"n_shared_experts": last}).model)
         for n_shared in others:
             model.replace(n_shared_experts=n_shared)  # refuses a gate for shared experts that do not exist
-        if "intermediate_size" in axes and not has_dense_layers(model.moe):
+        if "intermediate_size" in axes and not has_dense_layers(model):
             raise ConfigError(
                 "`intermediate_size` is the width of dense layers, but every layer has experts; give "
                 "`expert_intermediate_size` instead, or `n_first_dense` or `moe_pattern` for dense layers"
             )
         return model
+
+    def _with_mixer(self, model: ModelConfig) -> ModelConfig:
+        """The model with its mixer in proportion to its dim, if the mixer's sizes are those of another."""
+        if "ffn" not in model.ffn_pattern:
+            raise ConfigError(
+                "a search varies the width of the FFN, and with ffn_pattern=none no layer has one; use a "
+                "model with an FFN in some layers, or count sizes of your own with `count`"
+            )
+        if self.mixer_dim is None:
+            return model
+        return model.replace(
+            **cast(ModelFields, mixer_sizes_at(model.replace(dim=self.mixer_dim), model.dim))
+        )
 
     def _routable_experts(self) -> dict[str, int]:
         """Numbers of experts on the axes that the groups allow; the first ones where none are."""
@@ -426,6 +461,9 @@ def _check_active(target: int, active: int | None, counted: CountKind) -> None:
 def _named_fields(fields: Mapping[str, object]) -> dict[str, object]:
     """The fields that are given, those of blocks by their own names."""
     blocks = {name: fields[name] for name in BLOCKS if fields.get(name) is not None}
+    for name, block in blocks.items():
+        if not isinstance(block, Mapping | BaseModel):
+            raise ConfigError(f"{name} is {short_repr(block)}; give a {BLOCKS[name].__name__} or its fields")
     own = flat_fields((name, value) for name, value in fields.items() if name not in BLOCKS)
     in_blocks = {
         name: value

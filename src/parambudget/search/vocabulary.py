@@ -1,8 +1,9 @@
 """Where a vocabulary takes most of a small model, and what a smaller one would leave for its layers."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from parambudget._json_types import SchemaOf
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.sizes import with_sizes
 from parambudget.cost.params import body, total
@@ -18,6 +19,7 @@ class SmallerVocabulary:
     """What a model would be with fewer entries."""
 
     vocab_size: int
+    """Entries of the vocabulary."""
     share: float
     """Of its embedding and head, in a model of the same layers and dim."""
     n_layers: int
@@ -29,10 +31,13 @@ class EmbeddingShare:
     """The part of a model that its vocabulary takes."""
 
     vocab_size: int
+    """Entries of the vocabulary."""
     share: float
+    """Of the parameters, that are embedding and output head."""
     smaller: tuple[SmallerVocabulary, ...]
+    """The same shape with fewer entries."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> "EmbeddingShareDocument":
         """Plain JSON values."""
         return asdict(self)
 
@@ -47,6 +52,9 @@ class EmbeddingShare:
             f"{_percent(self.share)} of the parameters are the embedding of {self.vocab_size:,} entries"
             + (f"; the same shape with {others}" if others else "")
         )
+
+
+EmbeddingShareDocument = Annotated[dict[str, Any], SchemaOf(EmbeddingShare)]
 
 
 def embedding_share(model: ModelConfig) -> EmbeddingShare | None:

@@ -34,6 +34,8 @@ from parambudget.text.records import (
 from parambudget.units import count_phrase
 
 Form = Literal["text", "jsonl", "json", "parquet", "llm.c", "megatron"]
+HUB_PREFIX: Final = "hf:"
+"""Begins the name of what is on the Hugging Face hub."""
 FORM_NAMES: Final[dict[Form, str]] = {
     "text": "plain text", "jsonl": "JSON lines", "json": "JSON", "parquet": "parquet",
     "llm.c": "llm.c's tokens", "megatron": "Megatron's tokens",
@@ -91,7 +93,9 @@ class LeftOut:
     """Files that are not read, and why."""
 
     reason: str
+    """Why they were not read."""
     n_files: int
+    """How many there are."""
     examples: tuple[str, ...]
     """The first names, relative to the source."""
 

@@ -18,9 +18,11 @@ from typing import Annotated, Any, Final, Self
 import numpy as np
 from pydantic import Field
 from tokenizers import Tokenizer
+from typing_extensions import TypedDict
 
 from parambudget._documents import CLOSED, Count, Sha256, parse_document, sealed_fields, unsealed_fields
 from parambudget._files import read_json, require_regular, sha256_of_file, write_json
+from parambudget._json_types import SchemaOf
 from parambudget.errors import InputError
 from parambudget.text.forms import LeftOut
 from parambudget.text.token_cache import TokenData, Tokens, memory_map
@@ -46,11 +48,15 @@ class Shard:
     __pydantic_config__ = CLOSED
 
     file: Annotated[str, Field(pattern=r"^(train-[0-9]{5,9}|validation)\.bin$")]
+    """Its name in the folder."""
     n_tokens: Count
+    """Ids in it."""
     n_documents: Count
+    """Documents that end in it."""
     n_bytes: Count
     """Of text, in UTF-8."""
     sha256: Sha256
+    """Of the file."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +66,19 @@ class Manifest:
     __pydantic_config__ = CLOSED
 
     source: str
+    """What was prepared."""
     text_sha256: str
+    """Of the text."""
     made_from: str
     """Hash of everything that decides the tokens: the same request gives the same value."""
     tokenizer: str
+    """What has made the tokens."""
     tokenizer_sha256: Sha256
     """Of tokenizer.json."""
     entries: Annotated[int, Field(ge=1, le=2**31)]
+    """Of the tokenizer."""
     end_of_text: str
+    """The token that ends a document."""
     exact_bytes: bool
     """Every id has a known number of bytes; otherwise bits per byte use the mean."""
     end_of_text_reason: str
@@ -87,7 +98,9 @@ class Manifest:
     notes: tuple[str, ...]
     """What else the person who asked for this should know."""
     dtype: IdType
+    """Of the ids."""
     train: tuple[Shard, ...]
+    """Files of ids to train on."""
     validation: Shard
     version: str
     """Of parambudget."""
@@ -117,7 +130,7 @@ class Manifest:
         """Every file of ids."""
         return (*self.train, self.validation)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> "ManifestDocument":
         """Plain JSON values, as in manifest.json."""
         return sealed_fields({"format": FORMAT, "n_tokens": self.n_tokens, **asdict(self)})
 
@@ -154,6 +167,21 @@ class Manifest:
                     "data again"
                 )
         return manifest
+
+
+class ManifestSealDocument(TypedDict):
+    """What manifest.json has beside the fields of a `Manifest`."""
+
+    format: int
+    """Of the file; another one is not read."""
+    n_tokens: int
+    """Tokens to train on."""
+    seal: str
+    """SHA-256 of all other content."""
+
+
+ManifestDocument = Annotated[dict[str, Any], SchemaOf(Manifest, ManifestSealDocument)]
+"""What a prepared folder contains, as in manifest.json."""
 
 
 class Shards:

@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from parambudget._files import read_json
 from parambudget.errors import ConfigError, InputError
+from parambudget.text.forms import HUB_PREFIX
 from parambudget.units import shorten
 
 TokenIds = npt.NDArray[np.integer]
@@ -34,7 +35,6 @@ SAMPLE_BYTES: Final = 64_000_000
 """Bytes of text that a tokenizer is trained on."""
 LONGEST_WORD: Final = 500
 """Characters of a word that a tokenizer is trained on: the work grows with the square of it."""
-HUB_PREFIX: Final = "hf:"
 AS_GIVEN: Final = "as given"
 _CONFIG: Final = "tokenizer_config.json"
 _LONG_WORD: Final = re.compile(rf"\S{{{LONGEST_WORD}}}|\s{{{LONGEST_WORD}}}")

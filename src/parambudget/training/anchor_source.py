@@ -1,13 +1,14 @@
 """Runs that others are predicted from: a finished one in its folder, or one that a person describes."""
 
 import os
+from os import PathLike
 from pathlib import Path
 from typing import Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.hardware import find_accelerator
 from parambudget.cost.step import SETTINGS, StepConfig
-from parambudget.errors import InputError, suggest
+from parambudget.errors import ConfigError, InputError, suggest
 from parambudget.formats.source import as_model
 from parambudget.planning.measured_run import MeasuredRun
 from parambudget.training.metrics import (
@@ -19,6 +20,18 @@ from parambudget.units import parse_count, short_repr, shorten
 
 FORM: Final = "loss=3.21,tokens=400M,model=CONFIG_OR_PRESET and/or tokens-per-second=140000"
 _KEYS: Final = ("loss", "tokens", "model", "unique-tokens", "tokens-per-second")
+
+
+def measured_run(given: MeasuredRun | str | PathLike[str] | None) -> MeasuredRun | None:
+    """The run that is given as an `anchor`, read if it is not read yet; None where there is none."""
+    if given is None or isinstance(given, MeasuredRun):
+        return given
+    if not isinstance(given, str | PathLike):
+        raise ConfigError(
+            f"`anchor` is {short_repr(given)}; give the folder of a run, text such as "
+            "'loss=3.21,tokens=400M,model=gpt2', or a MeasuredRun"
+        )
+    return read_measured_run(os.fspath(given))
 
 
 def read_measured_run(source: str) -> MeasuredRun:
@@ -73,7 +86,7 @@ def _step(train: dict[str, object], result: TrainResult) -> StepConfig:
     accelerator = find_accelerator(result.device)
     n = 1
     if accelerator is not None and result.peak_flops is not None:
-        n = max(1, round(result.peak_flops / accelerator.bf16_flops))
+        n = max(1, round(result.peak_flops / accelerator.peak_flops))
     settings = {name: train[name] for name in SETTINGS if name in train}
     return StepConfig.read({**settings, "world_size": n})
 

@@ -164,7 +164,7 @@ def select_device(name: str = "auto") -> Compute:
         )
     accelerator = find_accelerator(gpu)
     prefer_flash_3(device)
-    peak_flops = accelerator.bf16_flops if accelerator else None
+    peak_flops = accelerator.peak_flops if accelerator else None
     return Compute(device, gpu, bf16=True, compiled=True, peak_flops=peak_flops)
 
 
@@ -216,7 +216,8 @@ class Environment:
 
     device: str
     world_size: int = 1
-    shard: bool = False
+    n_shards: int = 1
+    """Into which the state of one copy of the model is divided."""
     threads: int = field(default_factory=torch.get_num_threads)
     parambudget: str = __version__
     torch_version: str = torch.__version__
@@ -226,5 +227,5 @@ class Environment:
 
     def as_dict(self) -> dict[str, str | int]:
         """Plain JSON values, under the names in a checkpoint's state.json."""
-        names = {"world_size": "processes", "torch_version": "torch"}
+        names = {"world_size": "processes", "n_shards": "shards", "torch_version": "torch"}
         return {names.get(name, name): value for name, value in asdict(self).items()}

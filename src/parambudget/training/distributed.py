@@ -2,7 +2,8 @@
 
 `torchrun` starts them and sets the environment variables that say who is who. Each computes its own share of
 the micro-steps of every update. Either all hold the whole model, and DistributedDataParallel averages the
-gradients in the last micro-step; or each holds a part of it (`fsdp`).
+gradients in the last micro-step; or each holds a part of it (`fsdp`), of one copy for all of them or for each
+group of so many.
 """
 
 import os
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
+from parambudget.cost.step import Sharding, read_step_fields
 from parambudget.errors import InputError, ParambudgetError, ReportedElsewhere
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import Compute
@@ -54,24 +56,25 @@ class ProcessGroup:
         return range(self.rank, config.step.gradient_accumulation_steps, self.world_size)
 
     def executed_config(
-        self, config: TrainConfig, compute: Compute, *, shard: bool | None = None
+        self, config: TrainConfig, compute: Compute, *, sharding: Sharding | None = None
     ) -> TrainConfig:
         """The settings with the step as these processes execute it on their devices.
 
-        Without `shard`, the model is divided among them if the step says so.
+        Without `sharding`, the model is divided among them as the step says.
         """
-        shard = config.step.shard if shard is None else shard
-        if shard:
-            self.require_several()
-        return config.replace(world_size=self.world_size, shard=shard, backend=compute.backend)
+        sharding = config.step.sharding if sharding is None else sharding
+        self.require_possible(sharding)
+        return config.replace(world_size=self.world_size, backend=compute.backend, **vars(sharding))
 
-    def require_several(self) -> None:
-        """Refuse to shard a model in a single process."""
-        if self.world_size == 1:
+    def require_possible(self, sharding: Sharding | None) -> None:
+        """Refuse a sharding that these processes cannot have."""
+        if sharding is not None and sharding.shard and self.world_size == 1:
             raise InputError(
                 "`shard=True` splits the model among several processes and there is only one; start it with "
                 "torchrun --nproc-per-node N --no-python, or leave `shard` out"
             )
+        if sharding is not None:
+            read_step_fields(vars(sharding), world_size=self.world_size)
 
     def peak_flops(self, compute: Compute) -> float | None:
         """Dense bfloat16 FLOP/s of all devices together, if that of one is known."""
@@ -127,11 +130,25 @@ class ProcessGroup:
                 raise _SyncedError(gathered)
         return values
 
-    def device_mesh(self, device: torch.device) -> DeviceMesh:
-        """These processes as the mesh over which a tensor is sharded."""
+    def device_mesh(self, device: torch.device, n_shards: int | None = None) -> DeviceMesh:
+        """These processes as the mesh over which a tensor is sharded: among all of them, or among `n_shards`
+        that follow each other, and replicated between these groups. `torchrun` counts node by node."""
+        n_shards = self.world_size if n_shards is None else n_shards
+        shape, names = (self.world_size // n_shards, n_shards), ("replicate", "shard")
+        if shape[0] == 1:
+            if self.torch_group is None:
+                return init_device_mesh(device.type, (self.world_size,))
+            return DeviceMesh.from_group(self.torch_group, device.type)
         if self.torch_group is None:
-            return init_device_mesh(device.type, (self.world_size,))
-        return DeviceMesh.from_group(self.torch_group, device.type)
+            return init_device_mesh(device.type, shape, mesh_dim_names=names)
+        ranks = torch.arange(self.world_size).view(shape)
+        replica, shard = divmod(self.rank, n_shards)
+        backend = dist.get_backend(self.torch_group)
+        groups = [
+            cast(dist.ProcessGroup, dist.new_group(own.tolist(), backend=backend))
+            for own in (ranks[:, shard], ranks[replica])
+        ]
+        return DeviceMesh.from_group(groups, device.type, mesh=ranks, mesh_dim_names=names)
 
     def fake_group(self) -> "ProcessGroup":
         """A group of the same size in which only this process exists: it waits for nobody and receives zeros.
@@ -162,7 +179,11 @@ class ProcessGroup:
 
     @staticmethod
     def no_sync(loss_fn: Callable[[Tensor], Tensor], *, last: bool) -> AbstractContextManager[None]:
-        """The context of a micro-step: only the last one of an update averages gradients."""
+        """The context of a micro-step: only the last one of an update averages gradients between processes
+        that hold the same parameters."""
+        if hasattr(loss_fn, "set_requires_all_reduce"):  # FSDP2's; by attribute, as its import takes seconds
+            loss_fn.set_requires_all_reduce(last)
+            return nullcontext()
         if last or not isinstance(loss_fn, DistributedDataParallel):
             return nullcontext()
         context: AbstractContextManager[None] = loss_fn.no_sync()

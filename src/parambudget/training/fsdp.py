@@ -2,7 +2,8 @@
 
 Weights, gradients and the optimizer's state are sharded by rows. A layer is gathered while it is computed,
 forward and backward, and then freed again. Its gradients are reduced to the processes that hold the rows in
-every micro-step: accumulated first, they would take the memory of a whole model on each process.
+every micro-step: accumulated first, they would take the memory of a whole model on each process. Where
+groups of processes hold a copy each, these average the gradients of their rows in the last micro-step.
 
 Imported only by runs that shard: importing DTensor and FSDP can take two seconds.
 """
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.experimental import implicit_replication
 
 from parambudget.nn.transformer import Transformer
@@ -22,14 +24,15 @@ from parambudget.training.optimization.muon import Muon, Stack, fill, nesterov, 
 
 
 def shard_module(
-    module: Transformer, loss_fn: Callable[[Tensor], Tensor], seed: int, compute: Compute, group: ProcessGroup
-) -> LossModule:
+    module: Transformer, loss_fn: Callable[[Tensor], Tensor], seed: int, compute: Compute,
+    group: ProcessGroup, n_shards: int | None = None,
+) -> LossModule:  # fmt: skip
     """Shard a module that is on the meta device, and initialize it with the weights of an unsharded one.
 
-    Every process draws each tensor whole, one after another, and keeps only its own rows. Returns the loss
-    through which the module is to be used.
+    Every process draws each tensor whole, one after another, and keeps only its own rows. Without `n_shards`
+    all processes hold one copy. Returns the loss through which the module is to be used.
     """
-    mesh, loss = group.device_mesh(compute.device), LossModule(module, loss_fn)
+    mesh, loss = group.device_mesh(compute.device, n_shards), LossModule(module, loss_fn)
     for layer in module.layers:
         fully_shard(layer, mesh=mesh, mp_policy=mixed_precision_policy(compute, in_layer=True))
     fully_shard(loss, mesh=mesh, mp_policy=mixed_precision_policy(compute, in_layer=False))
@@ -62,8 +65,18 @@ def mixed_precision_policy(compute: Compute, *, in_layer: bool) -> MixedPrecisio
     return MixedPrecisionPolicy(param_dtype=layers, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
 
+def sharing_group(tensor: DTensor) -> ProcessGroup:
+    """The processes that hold one copy of a sharded tensor."""
+    mesh = tensor.device_mesh
+    dim = mesh.ndim - 1
+    return ProcessGroup(mesh.get_local_rank(dim), mesh.size(dim), mesh.get_group(dim))
+
+
 class ShardedMuon(Muon):
-    """Muon for tensors sharded along their first dimension: matrices by rows, stacked experts as wholes."""
+    """Muon for tensors sharded along their first dimension: matrices by rows, stacked experts as wholes.
+
+    Its group is that of one copy: the groups of other copies compute the same.
+    """
 
     def n_sharing(self, n_dimensions: int) -> int:
         """All processes share out matrices of which each has some rows; each has experts of its own."""

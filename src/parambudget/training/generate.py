@@ -4,9 +4,9 @@ import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import torch
 from tokenizers import Tokenizer
@@ -14,6 +14,7 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
 from parambudget._files import read_inside
+from parambudget._json_types import SchemaOf
 from parambudget._no_effect import NoEffect, without_effect
 from parambudget.errors import InputError, without_advice
 from parambudget.formats.hf.weights import is_pretrained, load_pretrained
@@ -94,16 +95,29 @@ class Generation:
     """A generated text."""
 
     prompt: str
+    """What was continued."""
     text: str
     """The generated text, without the prompt."""
     n_prompt_tokens: int
+    """Tokens of the prompt."""
     n_tokens: int
+    """Tokens that were generated."""
     ended: EndReason
+    """Why the text ends there."""
     seed: int
+    """Of the sampling."""
     files: str
+    """The checkpoint that was read."""
     n_dropped: int = 0
     """Tokens at the start of prompt and text that the last token was generated without: they no longer fit
     into the context."""
+
+    def as_dict(self) -> "GenerationDocument":
+        """Plain JSON values."""
+        return asdict(self)
+
+
+GenerationDocument = Annotated[dict[str, Any], SchemaOf(Generation)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,6 +36,7 @@ from parambudget.training.optimization.optimizer import CombinedOptimizer, clip_
 from parambudget.training.optimization.schedule import learning_rate
 from parambudget.training.profiling.kernels import DATA
 from parambudget.training.run import run_folder
+from parambudget.training.run.end_loss import RunForecast
 from parambudget.training.run.forecast import Prediction, predict_run
 from parambudget.training.run.mixture import masking_notices, run_windows
 from parambudget.training.run.resume import restore_newest_checkpoint
@@ -74,6 +75,8 @@ class TrainJob:
     """A checkpoint whose weights a new run starts from."""
     provenance: Mapping[str, object] = field(default_factory=dict)
     """What else the run's config file says about where the run comes from."""
+    forecast: RunForecast | None = None
+    """Follows the run and says what it should end at."""
 
     @property
     def checkpoints(self) -> Path:
@@ -131,7 +134,7 @@ class _Session:
             seconds=clock.elapsed_seconds(), update_seconds=clock.update_seconds(), device=compute.name,
             planned=None if self.planned is None else self.planned.as_dict(),
             checkpoint=job.checkpoints / f"step-{step.step}" if step.step else None,
-            folder=job.out,
+            folder=job.out, forecast=None if job.forecast is None else job.forecast.newest,
         )  # fmt: skip
 
 
@@ -163,8 +166,8 @@ def _prepare(
         if stored is not None:
             require_same_run(job.out, stored, document)
         group.barrier()  # a process that has failed takes no part in making the writer's group below
-    shard_writer = create_shard_writer() if config.step.shard else None
-    environment = Environment(compute.name, config.step.world_size, config.step.shard)
+    shard_writer = create_shard_writer(config.step.n_shards) if config.step.shard else None
+    environment = Environment(compute.name, config.step.world_size, config.step.n_shards)
     metadata = files.RunMetadata(document, data.tokenizer_json, environment, shard_writer)
     update_tokens = config.step.tokens_per_update(model.context_length)
     clock = Clock(update_tokens, flops_per_token(model), group.peak_flops(compute))
@@ -187,11 +190,14 @@ def main_loop(
         on_start()
         session.clock.add_earlier_updates(step.tokens_per_second for step in before)
         saver = AsyncCheckpointSaver(job.checkpoints, job.config.keep, on_notice)
+        follow = (lambda _: None) if job.forecast is None else job.forecast.add
         for step in before:
             saver.observe(step)
+            follow(step)
 
         def record(step: StepMetrics) -> None:
             metrics.add(step)
+            follow(step)
             on_step(step)
 
         def save(step: StepMetrics) -> None:
@@ -224,6 +230,8 @@ def _restore(
     in a row were skipped at their end."""
     job, state, metadata = session.job, session.state, session.metadata
     before = restore_newest_checkpoint(job.checkpoints, job.config.steps, metrics, state, metadata, on_notice)
+    if job.forecast is not None:
+        job.forecast.write_law(job.out)
     write_json(job.out / "config.json", metadata.config)
     n_skipped = len(list(takewhile(lambda step: step.skipped, reversed(before))))
     state.group.broadcast((before[-1].step if before else 0, n_skipped))
@@ -487,11 +495,11 @@ def _divergence(problem: str, step: StepMetrics, sound: Path | None) -> CheckFai
     return CheckFailed(f"{problem}, up to step {step.step}; {advice}, in another folder")
 
 
-def create_shard_writer() -> "ShardedCheckpointWriter":
+def create_shard_writer(n_shards: int) -> "ShardedCheckpointWriter":
     """The writer of a sharded model's checkpoints. Every process has to call this."""
     from parambudget.training.checkpoint import sharded  # DTensor and DCP: not needed by other runs
 
-    return sharded.ShardedCheckpointWriter.create()
+    return sharded.ShardedCheckpointWriter.create(n_shards)
 
 
 @dataclass

@@ -7,16 +7,19 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypedDict, cast
+from typing import Annotated, Any, Final, Self, cast
 
 from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
 
 from parambudget._documents import CLOSED, Count, Sha256, parse_document, unsealed_fields
 from parambudget._files import json_text, read_inside, read_json, require_inside
+from parambudget._json_types import SchemaOf
 from parambudget._tabular import HasRows
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
 from parambudget.errors import InputError, without_advice
+from parambudget.scaling.loss_interval import LossInterval, LossIntervalDocument
 from parambudget.text.forms import TokenDtype
 from parambudget.units import format_count
 
@@ -82,6 +85,23 @@ class StepMetrics:
         return parse_document(row, cls, name)
 
 
+@dataclass(frozen=True)
+class LossForecast:
+    """The validation loss that a run should end at, in nats per token."""
+
+    __pydantic_config__ = CLOSED
+
+    law: str | None
+    """The law that it was planned by; None where its own curve alone is followed."""
+    planned: LossInterval | None
+    """What that law says; None without one."""
+    ends_at: LossInterval | None
+    """What the curve so far says; None before a fifth of the updates and the first evaluation, and at the
+    end."""
+    halfway: LossInterval | None
+    """What the curve said after half of the updates; None before."""
+
+
 @dataclass(frozen=True, repr=False)
 class TrainResult(HasRows):
     """The state of a run at its end, or at its last save; its table has one row per update.
@@ -92,13 +112,19 @@ class TrainResult(HasRows):
     __pydantic_config__ = CLOSED
 
     finished: bool
+    """All planned updates are done."""
     parameters: Count
     """Parameters of the trained module, equal to the planned total."""
     steps: Count
+    """Completed updates."""
     tokens: Count
+    """Trained on."""
     loss: float | None
+    """Of the last update, mean nats per token; None if not finite."""
     val_loss: float | None
+    """Of the last evaluation, mean nats per token; None if there was none, or it is not finite."""
     val_bits_per_byte: float | None
+    """The same loss in bits per byte of text: comparable between tokenizers."""
     tokens_per_second: float
     """Over all updates but the first, including those before a resume, without evaluation and saving."""
     mfu: float | None
@@ -112,12 +138,15 @@ class TrainResult(HasRows):
     update_seconds: float
     """Spent in updates, including those before a resume, without evaluation and saving."""
     device: str
+    """What the run was trained on."""
     planned: dict[str, int | float | None] | None
     """The predicted peak memory, tokens per second and update time, as in `training.run.forecast`."""
     checkpoint: Path | None
     """The newest one; None if the run stopped before its first update."""
     folder: Path
     """Of the run."""
+    forecast: LossForecast | None = None
+    """What it should end at; None unless that was asked for."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -145,7 +174,7 @@ class TrainResult(HasRows):
             f"{self.device}"
         )
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> "TrainResultDocument":
         """Plain JSON values, as in summary.json."""
         values = asdict(self) | {"checkpoint": str(self.checkpoint) if self.checkpoint else None}
         del values["folder"]
@@ -155,6 +184,10 @@ class TrainResult(HasRows):
         """One dict per update, read from metrics.jsonl."""
         rows = [asdict(step) for step in read_run(self.folder).steps]
         return [{name: value for name, value in row.items() if name != "evaluated"} for row in rows]
+
+
+TrainResultDocument = Annotated[dict[str, Any], SchemaOf(TrainResult, without=("folder",))]
+"""The state of a run at its end, or at its last save, as in summary.json."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +203,92 @@ class MixedSet:
     def epochs(self, tokens: int) -> float:
         """How often a run has read the set when it has read so many tokens in all."""
         return float(Fraction(self.share) * tokens / self.train_tokens)
+
+
+class SetProgressDocument(TypedDict):
+    """How far a run has read a set of its mixture."""
+
+    name: str
+    """Of the set."""
+    share: float
+    """Of the tokens that the run reads."""
+    epochs: float
+    """How often it has been read."""
+
+
+class RunForecastDocument(TypedDict):
+    """What a run should end at, and whether it did. Losses are in nats per token."""
+
+    law: str | None
+    """The law that it was planned by; null where its own curve alone is followed."""
+    planned: LossIntervalDocument | None
+    """What that law says; null without one."""
+    in_planned: bool | None
+    """Whether the validation loss at the end lies in it; null without a law, or before the end."""
+    ends_at: LossIntervalDocument | None
+    """What the curve said at the last save; null where that was too early, and at the end."""
+    halfway: LossIntervalDocument | None
+    """What the curve said after half of the updates; null before."""
+    in_halfway: bool | None
+    """Whether the validation loss at the end lies in that; null before the end, or without it."""
+
+
+class RunDocument(TypedDict):
+    """The figures of a run, finished or not."""
+
+    run: str
+    """Its folder."""
+    finished: bool
+    """All planned updates are done."""
+    parameters: int | None
+    """Of the trained module; null before the first save."""
+    planned: int
+    """Parameters of the config."""
+    steps: int
+    """Completed updates."""
+    planned_steps: int | None
+    """Updates that the run is to have."""
+    tokens: int
+    """Trained on so far."""
+    loss: float | None
+    """Of the last update, mean nats per token; null if not finite."""
+    val_loss: float | None
+    """Of the last evaluation, mean nats per token; null before it, or if not finite."""
+    val_bits_per_byte: float | None
+    """Of the last evaluation; comparable between tokenizers."""
+    best_val_loss: float | None
+    """The least of all evaluations, nats per token."""
+    best_step: int | None
+    """The update after which that was measured."""
+    evaluations: int
+    """How often the validation loss was measured."""
+    skipped: int
+    """Updates whose loss or gradient was not finite, and which left the weights as they were."""
+    tokens_per_second: float
+    """Over all updates but the first, without evaluation and saving."""
+    mfu: float | None
+    """Model FLOPs utilization: share of the dense peak, full convention; null if the peak is not known."""
+    peak_flops: float | None
+    """Dense bfloat16 FLOP/s of all devices; null if not known, or before the first save."""
+    peak_memory_bytes: int | None
+    """Measured; null if it is not, or before the first save."""
+    planned_figures: dict[str, int | float | None] | None
+    """The prediction made at the start, to stand beside what was measured: peak memory in bytes, tokens per
+    second with its interval, seconds of an update."""
+    update_seconds: float
+    """Spent in updates, without evaluation and saving."""
+    seconds: float | None
+    """Of the last session, everything included; null before the first save."""
+    device: str | None
+    """What it was trained on; null before the first save."""
+    checkpoint: str | None
+    """The newest one when the run was last saved."""
+    mixture: list[SetProgressDocument]
+    """The sets of tokens that the run reads; empty if it reads a single one."""
+    val_loss_by_set: dict[str, float | None] | None
+    """The last validation loss of each set, nats per token; null without a mixture."""
+    forecast: RunForecastDocument | None
+    """What the run should end at; null unless that was asked for, or before the first save."""
 
 
 @dataclass(frozen=True)
@@ -229,9 +348,10 @@ class Run:
             seconds=figures["seconds"] or figures["update_seconds"],
             update_seconds=figures["update_seconds"], device=figures["device"] or "",
             planned=figures["planned_figures"], checkpoint=saved, folder=self.folder,
+            forecast=None if summary is None else summary.forecast,
         )  # fmt: skip
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> RunDocument:
         """The figures of the run as plain JSON values."""
         last, evaluations = self.steps[-1], self.evaluations
         finite = [(step.val_loss, step.step) for step in evaluations if step.val_loss is not None]
@@ -266,6 +386,25 @@ class Run:
                 for each in self.mixture
             ],
             "val_loss_by_set": evaluations[-1].val_loss_by_set if evaluations else None,
+            "forecast": self._forecast_document(),
+        }
+
+    def _forecast_document(self) -> RunForecastDocument | None:
+        summary = self.summary
+        if summary is None or (forecast := summary.forecast) is None:
+            return None
+        loss = summary.val_loss if summary.finished else None
+
+        def contains_end(interval: LossInterval | None) -> bool | None:
+            return None if interval is None or loss is None else interval.contains(loss)
+
+        return {
+            "law": forecast.law,
+            "planned": None if forecast.planned is None else forecast.planned.as_dict(),
+            "in_planned": contains_end(forecast.planned),
+            "ends_at": None if forecast.ends_at is None else forecast.ends_at.as_dict(),
+            "halfway": None if forecast.halfway is None else forecast.halfway.as_dict(),
+            "in_halfway": contains_end(forecast.halfway),
         }
 
     def _step_seconds(self) -> Iterator[float]:

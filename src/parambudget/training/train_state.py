@@ -65,7 +65,7 @@ def init_train_state(
         require_planned_tensors(module, model)
         balancer = ExpertLoadBalancer.of(module)
         loss_fn = build_loss(module, config, compute, balancer, layer_by_layer=True, end_of_text=end_of_text)
-        loss_fn = shard_module(module, loss_fn, config.seed, compute, group)
+        loss_fn = shard_module(module, loss_fn, config.seed, compute, group, config.step.n_shards)
     else:
         module = init_module(model, config.seed, compute)
         require_planned_tensors(module, model)

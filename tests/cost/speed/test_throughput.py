@@ -12,6 +12,7 @@ from support.steps import step_of
 from support.strategies import models
 
 import parambudget as pb
+from parambudget.arch.dims import chooses_keys
 from parambudget.arch.layers import attention_kinds
 from parambudget.arch.sizes import with_sizes
 from parambudget.cost.flops import (
@@ -24,6 +25,7 @@ from parambudget.cost.params import total
 from parambudget.cost.speed.profile import preset_profile
 from parambudget.cost.speed.roofline import (
     FLASH_BACKWARD,
+    INDEXER_BYTES,
     attention_share,
     matrices,
     step_seconds,
@@ -75,7 +77,14 @@ class TestTheParts:
         n_tokens = work.batch_size * work.gradient_accumulation_steps * model.context_length
         runs = PASSES_WITH_RECOMPUTE if work.gradient_checkpointing else PASSES
         matmuls = hardware_flops_per_token(model, **again)
-        scored = runs * 2 * model.context_length * sum(row.score_width for row in attention_kinds(model))
+        scored = (
+            2
+            * model.context_length
+            * sum(
+                row.score_width * (runs if row.trained else (runs - 2) * chooses_keys(model))
+                for row in attention_kinds(model)
+            )
+        )
         assert found["matmuls"] == pytest.approx(n_tokens * (matmuls - scored))
 
     @given(models(), works)
@@ -85,10 +94,16 @@ class TestTheParts:
         runs = PASSES_WITH_RECOMPUTE if work.gradient_checkpointing else PASSES
         length, expected = model.context_length, 0.0
         for row in attention_kinds(model):
+            if not row.trained:
+                moved = INDEXER_BYTES * row.copies * row.n_heads / H100.bandwidth_bytes
+                forward = (runs - 2) * chooses_keys(model)
+                expected += forward * (2 * row.score_width + moved) * length**2
+                continue
             if model.attention_softcap or model.attention_sinks:
                 expected += runs * 2 * row.score_width * length**2
                 continue
-            causal = model.position != "alibi" and (row.window is None or row.window >= length)
+            masked = model.position == "alibi" or (model.indexer is not None and chooses_keys(model))
+            causal = not masked and (row.window is None or row.window >= length)
             seen = length * (length + 1) / 2 if causal else 2 * length**2
             wide = 2 * row.copies * row.n_heads * max(row.qk_dim, row.v_dim)
             wide /= attention_share(max(row.qk_dim, row.v_dim), H100.attention_half_width)
@@ -206,6 +221,30 @@ class TestTheParts:
         micro = sum(found.values()) - found["optimizer"] - found["communication"]
         moved = (2 + 2 + 4) * 7 / 8 * total(OPTION_1) / 1e9
         assert found["communication"] == pytest.approx(moved - micro + waiting)
+
+    def test_replicas_of_shards_average_them_once_an_update_over_the_ports_of_their_node(self):
+        """Eight nodes of eight, in a ring through all ports of a node."""
+        two_nodes = replace(H100, network_bytes=1e9)
+        step = step_of(1, 128, world_size=64, shard=True, shard_degree=8, optimizer="adamw")
+        found = step_seconds(OPTION_1, step, two_nodes)
+        waiting = 3 * 25 * 8 * 2.2e-6  # within the node alone
+        micro = (sum(found.values()) - found["optimizer"] - found["communication"]) / 2
+        messages = 25 * 2 * 3 * 2.2e-6  # of a tree of eight
+        averaged = 2 * 4 * 7 / 8 * total(OPTION_1) / 1e9 + messages - 2 / 3 * micro
+        inside = 8 * 7 / 8 * total(OPTION_1) / H100.link_bytes
+        exposed = 2 * (max(inside - micro, 0) + waiting)
+        assert found["communication"] == pytest.approx(averaged + exposed)
+        # A node's link limits what each GPU sends, not what all of them do.
+        slow_link = replace(H100, network_bytes=8e12, link_bytes=1e9)
+        within_node = step_seconds(OPTION_1, step, slow_link)["communication"]
+        as_slow = step_seconds(OPTION_1, step, replace(slow_link, network_bytes=8e9))["communication"]
+        assert within_node == pytest.approx(as_slow)
+
+    def test_on_one_node_a_degree_of_all_processes_is_what_shards_are(self):
+        step = step_of(4, 16, world_size=8, shard=True)
+        assert step_seconds(OPTION_1, step.replace(shard_degree=8), H100) == step_seconds(
+            OPTION_1, step, H100
+        )
 
     def test_one_process_casts_its_weights_once_an_update_and_several_in_every_micro_step(self):
         moving = replace(H100, bandwidth_bytes=1.0)

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,8 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.hf_configs import SCHEMAS, class_config, configs, shrink
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from support.hf_configs import CONSTANT, SCHEMAS, build_class, class_config, configs, shrink
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
@@ -35,26 +36,34 @@ WITHOUT_EFFECT = {
     "attention_dropout", "attn_pdrop", "classifier_dropout", "dropout", "embd_pdrop", "embed_dropout",
     "embedding_dropout", "hidden_dropout", "input_jitter_noise", "layerdrop", "resid_dropout", "resid_pdrop",
     "residual_dropout", "router_aux_loss_coef", "router_jitter_noise", "use_cache", "emb_pdrop",
+    "activation_dropout", "attention_probs_dropout_prob", "aux_loss_coef", "embedding_initializer_range",
+    "hidden_dropout_prob", "mlp_dropout", "moe_jitter_eps", "moe_loss_weight",
     # how something is computed, not what
-    "attention_softmax_in_fp32", "dtype", "init_device", "pretraining_tp", "reorder_and_upcast_attn",
+    "attention_softmax_in_fp32", "chunk_size", "dtype", "init_device", "mamba_chunk_size", "pretraining_tp",
+    "reorder_and_upcast_attn",
     "scale_attention_softmax_in_fp32", "slow_but_exact", "use_bettertransformer", "_is_quantized",
     # what is returned, and by which heads
     "num_labels", "output_attentions", "output_hidden_states", "output_router_logits", "problem_type",
     "return_dict", "summary_activation", "summary_first_dropout", "summary_last_dropout",
     "summary_proj_to_labels", "summary_type", "summary_use_proj", "tokenizer_class",
     # tokens
-    "bos_token_id", "eos_token_id", "pad_token_id",
+    "bos_token_id", "cls_token_id", "decoder_start_token_id", "eod_token_id", "eos_token_id",
+    "pad_token_id", "sep_token_id",
     # layers that the class does not have
     "num_mtp_layers", "num_nextn_predict_layers", "is_decoder",
 }  # fmt: skip
 """Keys of the classes that change no logit of a forward pass in evaluation."""
 READ_ELSEWHERE = {
-    "attn_config", "is_causal", "per_layer_config", "rope_parameters", "rope_scaling",
+    "attn_config", "ffn_config", "is_causal", "per_layer_config", "rope_parameters", "rope_scaling",
     "quantization_config",  # the weights say how they are stored
     # of the rescaled frequencies
     "default_rope_type", "original_max_position_embeddings", "partial_rotary_factor",
 }  # fmt: skip
 """Keys that the importer reads for every family."""
+OTHER_MODALITY = re.compile(
+    "Vision|Audio|Unfold|PixelShuffle|Projector|Multimodal|ForConditionalGeneration|(3n|4|Unified)Model$"
+)
+"""Classes of modules with language models that read configs of images and sounds."""
 ONLY_IN_GENERATION = {"attention_chunk_size", "kv_sharing_modes", "layer_types", "sliding_window"}
 """What a cache reads, and no forward pass without one, as the last test shows."""
 NOT_OF_THE_FILE = {
@@ -64,6 +73,21 @@ NOT_OF_THE_FILE = {
     "image_size", "image_token_id", "is_sliding", "layer_norm_eps", "mm_tokens_per_image", "patch_size",
     "text_config", "vision_aspect_ratio", "vision_config", "vision_feature_layer",
     "vision_feature_select_strategy",
+    "logits_scaling",  # which MiniCPM 3's class derives from others
+    "layers_block_type", "layers_num_experts",  # which Bamba's and Jamba's do
+    "weights",  # of XGLM's table of positions
+    # Derived by RecurrentGemma's class, or looked for because it has no initializer_range
+    "bias", "init_std", "initializer_factor", "model", "text_encoder",
+    "A", "input_residual", "post_attention_residual",  # parameters of Doge
+    # Apertus 1.5's class for images and sound
+    "attn_resolutions", "audio_config", "audio_token_id", "audio_token_offset", "base_channels",
+    "channel_multiplier", "codebook_size", "embed_dim", "hop_length", "image_token_offset", "in_channels",
+    "latent_channels", "num_res_blocks", "resolution",
+    "spatial_merge_size", "video_token_id",  # of the whole of Cohere's Compass
+    # Aria's
+    "max_value_projector_patch_to_query_dict", "projector_patch_to_query_dict",
+    # Gemma 3n's, Gemma 4's and Llama 4's
+    "gradient_clipping", "is_compileable", "qk_norm", "standardize", "use_clipped_linears",
 }  # fmt: skip
 """Attributes that no config.json gives to a language model, or that its class fails with."""
 CHANGES = {
@@ -82,13 +106,20 @@ CHANGES = {
     "swiglu_alpha": 0.3, "swiglu_limit": 0.1, "tie_word_embeddings": True,
     "use_bidirectional_attention": True, "use_parallel_residual": False, "use_qk_norm": True,
     "use_sliding_window": True,
+    "attention_in_multiplier": 3.0, "attention_out_multiplier": 3.0, "attn_layer_indices": [0],
+    "attn_layer_offset": 0, "key_multiplier": 3.0, "lm_head_multiplier": 3.0, "mamba_hidden_act": "relu",
+    "mixer_rms_eps": 0.3, "mlp_hidden_act": "silu", "mlp_multipliers": [0.3, 3.0],
+    "position_embedding_type": "rope", "ssm_in_multiplier": 3.0, "ssm_out_multiplier": 3.0,
+    "ssm_multipliers": [0.3, 3.0, 0.5, 2.0, 0.1], "time_step_limit": [0.3, 0.4], "time_step_min": 2.0,
 }  # fmt: skip
 """Keys of any family, with a value that changes the function where it is read."""
-every_kind = pytest.mark.parametrize("kind", SCHEMAS)
+ONLY_COUNTED_AS = {"deepseek", "minicpm", "orion"}
+"""Types of remote code whose stand-in has the same parameters and computes something else."""
+same_function = pytest.mark.parametrize("kind", [kind for kind in SCHEMAS if kind not in ONLY_COUNTED_AS])
 
 
-@every_kind
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@same_function
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_random_configs_are_read_as_the_function_of_the_class(kind, data):
     config = shrink(data.draw, data.draw(configs(kind)))
@@ -120,10 +151,11 @@ def test_random_configs_are_read_as_the_function_of_the_class(kind, data):
 
 def random_class(config: dict[str, object]) -> PreTrainedModel:
     """The class's model with large random weights, so that no function hides behind a small one."""
-    theirs = AutoModelForCausalLM.from_config(class_config(config), attn_implementation="eager").eval()
+    theirs = build_class(class_config(config), attn_implementation="eager").eval()
     generator = torch.Generator().manual_seed(0)
-    for tensor in theirs.state_dict().values():
-        tensor.normal_(0, 0.3, generator=generator)
+    for name, tensor in theirs.state_dict().items():
+        if not CONSTANT.search(name):
+            tensor.normal_(0, 0.3, generator=generator)
     return theirs
 
 
@@ -162,7 +194,7 @@ def test_every_key_of_a_class_is_read_noted_or_without_effect(kind):
     """Fields of the config class, what its code reads, and what a forward pass reads in shared code."""
     schema = SCHEMAS[kind]
     known = {*schema.defaults, *schema.aliases, *schema.keys.values(), *schema.ignored_keys}
-    known |= {key.removeprefix("attn_config.") for key in known}
+    known |= {key.rpartition(".")[2] for key in known}
     known |= WITHOUT_EFFECT | READ_ELSEWHERE | ONLY_IN_GENERATION | NOT_OF_THE_FILE
     fields = CONFIG_MAPPING[kind].__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys()
     found = {*fields, *names_in_source(kind), *names_in_a_forward_pass(kind)}
@@ -172,7 +204,10 @@ def test_every_key_of_a_class_is_read_noted_or_without_effect(kind):
 def names_in_source(kind: str) -> Iterator[str]:
     """The attributes that the module of a class reads of something called config."""
     source = inspect.getsource(sys.modules[getattr(transformers, FAMILIES[kind].model_class).__module__])
-    for node in ast.walk(ast.parse(source)):
+    classes = [
+        node for node in ast.parse(source).body if not OTHER_MODALITY.search(getattr(node, "name", ""))
+    ]
+    for node in (inner for outer in classes for inner in ast.walk(outer)):
         if isinstance(node, ast.Attribute):
             owner = node.value
             name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
@@ -186,7 +221,7 @@ def names_in_a_forward_pass(kind: str) -> set[str]:
     """The attributes that are read of the config from its model's construction to its logits."""
     config = class_config(shrink(None, {"model_type": kind, SCHEMAS[kind].keys["n_layers"]: 2}))
     with recorded_names(type(config)) as names, torch.no_grad():
-        AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()(torch.ones(1, 4).long())
+        build_class(config, attn_implementation="eager").eval()(torch.ones(1, 4).long())
     methods = {name for name in names if callable(getattr(type(config), name, None))}
     return names - methods
 

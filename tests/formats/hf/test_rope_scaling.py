@@ -12,6 +12,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import with_defaults
+from parambudget.arch.presets.counted import ROWS
 from parambudget.arch.presets.registry import PRESETS, preset
 from parambudget.arch.rope_scaling import RopeScaling
 from parambudget.cost.params import count
@@ -178,7 +179,8 @@ PUBLISHED = {
 """The objects of published configs."""
 SAME_OBJECT = {
     "llama-3.1-70b": "llama-3.1-8b", "llama-3.1-405b": "llama-3.1-8b", "llama-3.2-3b": "llama-3.2-1b",
-    "deepseek-r1": "deepseek-v3", "gpt-oss-120b": "gpt-oss-20b",
+    "deepseek-r1": "deepseek-v3", "deepseek-v3.2": "deepseek-v3", "deepseek-v3.2-exp": "deepseek-v3",
+    "gpt-oss-120b": "gpt-oss-20b",
 }  # fmt: skip
 
 
@@ -192,9 +194,10 @@ def test_a_preset_has_its_published_rescaling(name):
     assert ours.attention_multiplier == published.attention_multiplier
 
 
-def test_no_other_preset_is_rescaled_but_phi_4_mini():
+def test_no_other_preset_is_rescaled_but_phi_4_mini_and_olmo_3():
     rescaled = {name for name, row in PRESETS.items() if row.model.rope_scaling}
-    assert rescaled == {*PUBLISHED, *SAME_OBJECT, "phi-4-mini"}
+    counted = {row.name for row in ROWS}
+    assert rescaled - counted == {*PUBLISHED, *SAME_OBJECT, "phi-4-mini", "olmo-3-7b", "olmo-3-32b"}
     assert preset("phi-4-mini").rotary_scale == pytest.approx(1.1902381)
 
 
@@ -273,7 +276,7 @@ def test_phi_moe_has_its_attention_factor_from_mscale():
     config = {"model_type": "phimoe", "hidden_size": 32, "num_attention_heads": 4, "rope_scaling": factors}
     imported = from_hf(config | {"num_key_value_heads": 4}, "")
     assert imported.fields["rope_attention_factor"] == 1.2
-    assert imported.unsupported[1:] == ("short rotary factors at every length",)
+    assert imported.unsupported == ("short rotary factors at every length",)
     made = to_hf(with_defaults(imported.fields).model, "phimoe").document["rope_scaling"]
     assert (made["short_mscale"], made["long_mscale"]) == (1.2, 1.2)
 

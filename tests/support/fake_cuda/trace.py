@@ -35,6 +35,7 @@ from training_speed import random_tokens
 import parambudget as pb
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
+from parambudget.cost.step import Sharding
 from parambudget.training.config import TrainConfig
 from parambudget.training.device import select_device
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -172,7 +173,7 @@ def trace(
     with their shapes in the file `chrome`."""
     device = ctypes.CDLL(None)
     compute = select_device("cuda")
-    config = group.executed_config(config, compute, shard=shard)
+    config = group.executed_config(config, compute, sharding=Sharding(shard))
     planned = predict_run(model, config, compute)
     state = init_train_state(model, config, compute, group)
     watch = _OptimizerWatch(state, device)

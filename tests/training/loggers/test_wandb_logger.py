@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+import wandb
 from support.training_data import small_model, write_text
 
 from parambudget.cli.main import main
@@ -26,6 +28,7 @@ def here(tmp_path, monkeypatch):
     for name in os.environ:
         if name.startswith("WANDB"):
             monkeypatch.delenv(name)
+    wandb.teardown()  # it keeps the settings of its first use in a process, which another test may have been
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -50,6 +53,8 @@ def step(number: int) -> StepMetrics:
 
 def test_a_run_is_reported_offline(here, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "offline")
+    # It advertises Weave wherever a package such as mcp is imported, which another test may have done.
+    monkeypatch.setenv("WANDB_DISABLE_WEAVE", "true")
     monkeypatch.setattr(
         sys, "argv", ["parambudget", "train", "config.json", *SETTINGS, "--wandb", "a-project"]
     )
@@ -58,8 +63,11 @@ def test_a_run_is_reported_offline(here, monkeypatch, capsys):
     assert ended.value.code == 0
     assert capsys.readouterr().err == ""
     (report,) = reports_of(here / "run")
-    held = report.read_bytes()
-    assert all(name in held for name in (b"a-project", b"val_bits_per_byte", b"tokens_per_second"))
+    names, wait_until = (b"a-project", b"val_bits_per_byte", b"tokens_per_second"), time.monotonic() + 30
+    # Its service writes the file, and may do so after `finish` returns.
+    while not all(name in report.read_bytes() for name in names) and time.monotonic() < wait_until:
+        time.sleep(0.1)
+    assert [name for name in names if name not in report.read_bytes()] == []
 
 
 def track(out: Path, on_step=print):

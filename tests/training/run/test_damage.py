@@ -21,7 +21,7 @@ from parambudget.training.checkpoint import files
 from parambudget.training.device import select_device
 from parambudget.training.generate import load_checkpoint
 from parambudget.training.metrics import read_run, run_config_path
-from parambudget.training.run.run_folder import require_free_run_folder
+from parambudget.training.run.run_folder import lock_run_folder, require_free_run_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -354,3 +354,17 @@ def test_checkpoints_that_are_no_folder_are_refused(tmp_path, kind):
     os.mkfifo(place) if kind == "a pipe" else place.symlink_to(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"run/checkpoints is .*; (remove it|create that folder), or choose"):
         require_free_run_folder(place.parent, resume=True)
+
+
+def test_what_a_run_leaves_that_is_killed_before_it_writes_anything_is_no_run(tmp_path):
+    """The lock is the first thing that a run makes, and its config the next."""
+    lock = tmp_path / "run/checkpoints/.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    for resume in (False, True):
+        with lock_run_folder(tmp_path / "run", resume=resume) as checkpoints:
+            assert checkpoints == lock.parent
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    (lock.parent / "step-2").mkdir()
+    with pytest.raises(InputError, match=r"contains another run \(checkpoints\)"):
+        require_free_run_folder(tmp_path / "run", resume=True)

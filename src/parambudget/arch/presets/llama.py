@@ -66,6 +66,16 @@ _olmo = dense_family("allenai", "OlmoForCausalLM", "arXiv 2402.00838",
 _olmo2 = dense_family("allenai", "Olmo2ForCausalLM", "arXiv 2501.00656",
     norm_placement="reordered", qk_norm="full", tied=False, vocab_size=100352, context_length=4096,
     rope_theta=500_000.0, norm_eps=1e-6)
+_olmo3 = dense_family("allenai", "Olmo3ForCausalLM", "model card",
+    norm_placement="reordered", qk_norm="full", tied=False, vocab_size=100278, context_length=65536,
+    rope_theta=500_000.0, rope_theta_local=500_000.0, norm_eps=1e-6, window=4096,
+    window_pattern=("local",) * 3 + ("global",), rope_type="yarn", rope_factor=8.0,
+    rope_original_context=8192)
+_ernie = dense_family("baidu", "Ernie4_5ForCausalLM", "model card",
+    head_dim=128, vocab_size=103424, context_length=131072, rope_theta=500_000.0, rotary_interleaved=True)
+_nanochat = dense_family("karpathy", "NanoChatForCausalLM", "model card",
+    norm_weight=False, embedding_norm=True, qk_norm="head", gated=False, activation="relu2", tied=False,
+    vocab_size=65536, context_length=2048, logit_softcap=15.0, norm_eps=1e-6)
 _deepseek = dense_family("deepseek-ai", "LlamaForCausalLM", "arXiv 2401.02954",
     tied=False, vocab_size=102400, context_length=4096, norm_eps=1e-6)
 _baichuan = dense_family("baichuan-inc", "LlamaForCausalLM", "model card",
@@ -165,6 +175,10 @@ ROWS: Final = (
     _olmo2("olmo-2-7b", "OLMo-2-1124-7B", 7_298_617_344, 32, 4096, 32, 32, 11008),
     _olmo2("olmo-2-13b", "OLMo-2-1124-13B", 13_716_198_400, 40, 5120, 40, 40, 13824),
     _olmo2("olmo-2-32b", "OLMo-2-0325-32B", 32_234_279_936, 64, 5120, 40, 8, 27648),
+    _olmo3("olmo-3-7b", "Olmo-3-1025-7B", 7_298_011_136, 32, 4096, 32, 32, 11008),
+    _olmo3("olmo-3-32b", "Olmo-3-1125-32B", 32_233_522_176, 64, 5120, 40, 8, 27648),
+    _ernie("ernie-4.5-0.3b", "ERNIE-4.5-0.3B-PT", 360_748_032, 18, 1024, 16, 2, 3072),
+    _nanochat("nanochat-d20", "nanochat", 560_988_160, 20, 1280, 10, 10, 5120),
     _deepseek("deepseek-7b", "deepseek-llm-7b-base", 6_910_365_696, 30, 4096, 32, 32, 11008),
     _deepseek("deepseek-67b", "deepseek-llm-67b-base", 67_425_001_472, 95, 8192, 64, 8, 22016),
     _baichuan("baichuan-7b", "Baichuan-7B", 7_000_559_616, 32, 4096, 32, 32, 11008),

@@ -2,9 +2,8 @@
 
 A row gives what differs from the defaults of `arch.defaults.with_defaults`. Every count is that of the
 instantiated Hugging Face class (transformers 5, unique parameters; active: without the routed experts that a
-token does not use), never ours. Left out, because
-`ModelConfig` has no field for it and it has no parameters: Phi's sparse mixer, multi-token prediction layers.
-Phi's LongRoPE is left out because its factors are in no source that we could read.
+token does not use), never ours. Left out, because the classes have none: multi-token prediction layers. Phi's
+LongRoPE is left out because its factors are in no source that we could read.
 """
 
 from typing import Any, Final
@@ -40,6 +39,7 @@ _qwen3 = moe_family("Qwen", "Qwen3MoeForCausalLM", "arXiv 2505.09388",
     qk_norm="head", head_dim=128, tied=False, vocab_size=151936, context_length=40960,
     rope_theta=1_000_000.0, norm_eps=1e-6)
 _phi = moe_family("microsoft", "PhimoeForCausalLM", "arXiv 2404.14219",
+    ("rescaled rotary frequencies (longrope)",), router_scores="sparsemixer",
     norm="layernorm", qkv_bias=True, attention_out_bias=True, head_bias=True, norm_expert_weights=False,
     tied=False, vocab_size=32064, context_length=131072, window=131072)
 _olmoe = moe_family("allenai", "OlmoeForCausalLM", "arXiv 2409.02060",
@@ -61,8 +61,39 @@ _deepseek3 = moe_family("deepseek-ai", "DeepseekV3ForCausalLM", "arXiv 2412.1943
     **_LATENT | dict(n_first_dense=3), **_SIGMOID, q_lora_rank=1536, n_shared_experts=1, n_expert_groups=8,
     n_groups_per_token=4, routing_multiplier=2.5, vocab_size=129280, context_length=163840,
     **_deepseek_yarn(40.0))
+_deepseek32 = moe_family("deepseek-ai", "DeepseekV32ForCausalLM", "arXiv 2512.02556",
+    **_LATENT | dict(n_first_dense=3), **_SIGMOID, q_lora_rank=1536, n_shared_experts=1, n_expert_groups=8,
+    n_groups_per_token=4, routing_multiplier=2.5, vocab_size=129280, context_length=163840,
+    n_index_heads=64, index_head_dim=128, index_top_k=2048, **_deepseek_yarn(40.0))
 _moonshot = moe_family("moonshotai", "DeepseekV3ForCausalLM", "arXiv 2502.16982, 2507.20534",
     **_LATENT, **_SIGMOID, vocab_size=163840, context_length=8192, rope_theta=50_000.0)
+_glm_flash = moe_family("zai-org", "Glm4MoeLiteForCausalLM", "model card",
+    **_SIGMOID, kv_lora_rank=512, q_lora_rank=768, qk_nope_head_dim=192, qk_rope_head_dim=64, v_head_dim=256,
+    latent_norm_eps=1e-6, rotary_interleaved=True, n_first_dense=1, n_shared_experts=1, tied=False,
+    vocab_size=154880, context_length=202752, rope_theta=1_000_000.0)
+_glm5 = moe_family("zai-org", "GlmMoeDsaForCausalLM", "model card",
+    **_SIGMOID, kv_lora_rank=512, q_lora_rank=2048, qk_nope_head_dim=192, qk_rope_head_dim=64, v_head_dim=256,
+    latent_norm_eps=1e-6, rotary_interleaved=True, n_index_heads=32, index_head_dim=128, index_top_k=2048,
+    index_rotary_interleaved=True, n_first_dense=3, n_shared_experts=1, routing_multiplier=2.5, tied=False,
+    vocab_size=154880, context_length=202752, rope_theta=1_000_000.0)
+_dots = moe_family("rednote-hilab", "Dots1ForCausalLM", "arXiv 2506.05767",
+    **_SIGMOID, qk_norm="head", n_first_dense=1, n_shared_experts=2, routing_multiplier=2.5, tied=False,
+    vocab_size=152064, context_length=32768, rope_theta=10_000_000.0, norm_eps=1e-6)
+_minimax = moe_family("MiniMaxAI", "MiniMaxM2ForCausalLM", "model card",
+    **_SIGMOID, qk_norm="full", head_dim=128, rotary_fraction=0.5, tied=False, vocab_size=200064,
+    context_length=196608, rope_theta=5_000_000.0, norm_eps=1e-6)
+_solar = moe_family("upstage", "SolarOpenForCausalLM", "model card",
+    **_SIGMOID, head_dim=128, n_shared_experts=1, tied=False, vocab_size=196608, context_length=131072,
+    rope_theta=1_000_000.0)
+_ernie = moe_family("baidu", "Ernie4_5_MoeForCausalLM", "model card",
+    correction_bias=True, correction_counted=True, n_first_dense=1, n_shared_experts=2,
+    rotary_interleaved=True, tied=True, vocab_size=103424, context_length=131072, rope_theta=500_000.0)
+_flex_olmo = moe_family("allenai", "FlexOlmoForCausalLM", "arXiv 2507.07024",
+    qk_norm="full", norm_placement="reordered", norm_expert_weights=False, tied=False, vocab_size=100352,
+    context_length=4096, rope_theta=500_000.0, norm_eps=1e-6)
+_hunyuan = moe_family("tencent", "HYV3ForCausalLM", "model card",
+    **_SIGMOID, qk_norm="head", head_dim=128, n_first_dense=1, n_shared_experts=1, routing_multiplier=2.826,
+    tied=False, vocab_size=120832, context_length=131072, rope_theta=11_158_840.0)
 
 ROWS: Final = (
     # name  repository  parameters  active  layers  dim  heads or (heads, kv heads)  experts  per token  width
@@ -102,12 +133,31 @@ ROWS: Final = (
                61, 7168, 128, 256, 8, 2048, intermediate_size=18432),
     _deepseek3("deepseek-r1", "DeepSeek-R1", 671_026_404_352, 37_552_282_624,
                61, 7168, 128, 256, 8, 2048, intermediate_size=18432),
+    _deepseek32("deepseek-v3.2", "DeepSeek-V3.2", 671_877_929_216, 38_403_807_488,
+                61, 7168, 128, 256, 8, 2048, intermediate_size=18432),
+    _deepseek32("deepseek-v3.2-exp", "DeepSeek-V3.2-Exp", 671_877_929_216, 38_403_807_488,
+                61, 7168, 128, 256, 8, 2048, intermediate_size=18432),
     _moonshot("moonlight-16b-a3b", "Moonlight-16B-A3B", 15_960_108_544, 2_914_774_528,
               27, 2048, 16, 64, 6, 1408, intermediate_size=11264, n_shared_experts=2,
-              routing_multiplier=2.446, norm_eps=1e-5),
+              routing_multiplier=2.446, norm_eps=1e-5, latent_norm_eps=1e-6),
     _moonshot("kimi-k2", "Kimi-K2-Instruct", 1_026_408_209_408, 32_861_477_888,
               61, 7168, 64, 384, 8, 2048, intermediate_size=18432, q_lora_rank=1536, n_shared_experts=1,
               routing_multiplier=2.827, context_length=131072,
               **_deepseek_yarn(32.0, rope_beta_fast=1.0)),
+    _glm_flash("glm-4.7-flash", "GLM-4.7-Flash", 29_943_390_976, 3_896_763_136,
+               47, 2048, 20, 64, 4, 1536, intermediate_size=10240, routing_multiplier=1.8),
+    _glm5("glm-5", "GLM-5", 743_911_199_232, 41_784_709_632,
+          78, 6144, 64, 256, 8, 2048, intermediate_size=12288),
+    _dots("dots.llm1", "dots.llm1.base", 142_774_373_888, 14_016_581_120,
+          62, 4096, 32, 128, 6, 1408, intermediate_size=10944),
+    _minimax("minimax-m2", "MiniMax-M2", 228_689_748_992, 11_030_537_216, 62, 3072, (48, 8), 256, 8, 1536),
+    _solar("solar-open-100b", "Solar-Open-100B", 102_651_793_408, 12_054_827_008,
+           48, 4096, (64, 8), 128, 8, 1280),
+    _ernie("ernie-4.5-21b-a3b", "ERNIE-4.5-21B-A3B-PT", 21_825_437_888, 3_352_150_208,
+           28, 2560, (20, 4), 64, 6, 1536, intermediate_size=12288),
+    _flex_olmo("flex-olmo-7x7b", "FlexOlmo-7x7B-1T", 33_270_665_216, 24_613_621_760,
+               32, 4096, 32, 7, 5, 11008),
+    _hunyuan("hy3-preview", "Hy3-preview", 295_033_528_320, 20_675_715_072,
+             80, 4096, (64, 8), 192, 8, 1536, intermediate_size=13312),
 )
 # fmt: on

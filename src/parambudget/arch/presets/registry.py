@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
+from warnings import warn
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.presets import gpt, llama, moe
+from parambudget.arch.presets import counted, gpt, hybrid, llama, moe, state_space
 from parambudget.arch.presets.row import Preset
-from parambudget.errors import ConfigError, nearest_in_words, suggest
+from parambudget.errors import ConfigError, UnsupportedWarning, nearest_in_words, suggest
 
-TABLE: Final = gpt.ROWS + llama.ROWS + moe.ROWS
+TABLE: Final = gpt.ROWS + llama.ROWS + moe.ROWS + hybrid.ROWS + state_space.ROWS + counted.ROWS
 
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {row.name: row for row in sorted(TABLE, key=lambda row: row.name)}
@@ -17,8 +18,14 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
 
 
 def preset(name: str) -> ModelConfig:
-    """The published model of that name; case, `_` for `-` and a leading owner (`Qwen/`) do not matter."""
-    return preset_row(name).model
+    """The published model of that name; case, `_` for `-` and a leading owner (`Qwen/`) do not matter.
+
+    Warns where it computes more than a `ModelConfig` can express.
+    """
+    row = preset_row(name)
+    for note in row.notes:
+        warn(f"{row.name}: {note}", UnsupportedWarning, stacklevel=2)
+    return row.model
 
 
 def preset_row(name: str) -> Preset:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Unpack
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.defaults import with_defaults
+from parambudget.arch.defaults import unsupported_note, with_defaults
 from parambudget.arch.fields import ModelFields
 
 
@@ -24,15 +24,24 @@ class Preset:
     """Where the configuration was published, and what was counted."""
     published_active: int | None = None
     """Parameters used per token, for models with experts."""
+    unsupported: tuple[str, ...] = ()
+    """What the published model computes and `model` cannot express; the count is the same."""
 
     @cached_property
     def model(self) -> ModelConfig:
         """The complete model, validated on first use: importing the tables costs nothing."""
         return with_defaults(self.given).model
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about the model beside its counts."""
+        if not self.unsupported:
+            return ()
+        return (unsupported_note(self.unsupported, is_built=self.model.counted_parts is None),)
+
 
 def dense_family(
-    owner: str, counted: str, paper: str, **shared: Unpack[ModelFields]
+    owner: str, counted: str, paper: str, unsupported: tuple[str, ...] = (), **shared: Unpack[ModelFields]
 ) -> Callable[..., Preset]:
     """A function that makes the rows of one family; its arguments are the columns of the table."""
 
@@ -46,12 +55,15 @@ def dense_family(
             "intermediate_size": intermediate_size,
         }  # fmt: skip
         given = MappingProxyType(shared | sizes | own)
-        return Preset(name, given, published_count, _source(owner, repo, paper, counted))
+        source = _source(owner, repo, paper, counted)
+        return Preset(name, given, published_count, source, unsupported=unsupported)
 
     return row
 
 
-def moe_family(owner: str, counted: str, paper: str, **shared: Unpack[ModelFields]) -> Callable[..., Preset]:
+def moe_family(
+    owner: str, counted: str, paper: str, unsupported: tuple[str, ...] = (), **shared: Unpack[ModelFields]
+) -> Callable[..., Preset]:
     """The same for models with experts. With latent attention every head has its own keys, so one number of
     heads is enough."""
 
@@ -68,7 +80,24 @@ def moe_family(owner: str, counted: str, paper: str, **shared: Unpack[ModelField
         }  # fmt: skip
         given = MappingProxyType(shared | sizes | own)
         source = _source(owner, repo, paper, counted)
-        return Preset(name, given, published_count, source, published_active)
+        return Preset(name, given, published_count, source, published_active, unsupported)
+
+    return row
+
+
+def hybrid_family(
+    owner: str, counted: str, paper: str, unsupported: tuple[str, ...] = (), **shared: Unpack[ModelFields]
+) -> Callable[..., Preset]:
+    """The same for models with other mixers than attention, whose sizes have too little in common for
+    columns."""
+
+    def row(
+        name: str, repo: str, published_count: int, published_active: int | None = None,
+        /, **own: Unpack[ModelFields],
+    ) -> Preset:  # fmt: skip
+        given = MappingProxyType(shared | own)
+        source = _source(owner, repo, paper, counted)
+        return Preset(name, given, published_count, source, published_active, unsupported)
 
     return row
 

@@ -33,7 +33,7 @@ class BackwardSnapshot:
 
 
 def backward(segment: Segment, backend: Backend, *, recompute: bool = False) -> list[BackwardSnapshot]:
-    """Every moment of a segment's backward pass, which starts with the gradient of its output.
+    """Every moment of a segment's backward pass, which starts with the gradients of its outputs.
 
     With `recompute` the forward pass is run again when something that it saved is first needed. The segment's
     input, from which that starts, is not counted here.
@@ -55,7 +55,8 @@ class _BackwardPass:
         if recompute:
             del self._users[segment.input]
         self._saved_bytes = total_bytes(self._users)
-        self._gradients = {segment.output: _gradient_of(segment.output)}
+        outputs = [segment.output, *([] if segment.per_layer is None else [segment.per_layer])]
+        self._gradients = {value: _gradient_of(value) for value in outputs}
         self._copied: Size = segment.copied_elements
         self._finished: Size = 0
         self._slices: Size = 0

@@ -221,20 +221,21 @@ class OpGraph:
 
     def norm(
         self, name: str, x: Activation, m: Dims, *, n_rows: Size = 1, scale: Size | None = None,
-        per_head: bool = False, bias: bool | None = None,
+        per_head: bool = False, weight: bool | None = None, bias: bool | None = None,
     ) -> Activation:  # fmt: skip
         """RMSNorm or LayerNorm of `n_rows` rows per token, with a scale of `scale` elements, or of as many as
-        `x` has; with `per_head` each row has a scale of its own. `bias` overrides the model's.
+        `x` has; with `per_head` each row has a scale of its own. `weight` and `bias` override the model's.
 
         Computed in float32 and returned in the precision of matmuls; a compiled pass casts as it writes."""
         compiled, on_cuda = self.backend.compiled, self.backend.device == "cuda"
         shift = m.norm_bias if bias is None else bias
-        learned = (x.elements if scale is None else scale) * (m.norm_weight + shift)
-        in_float32 = m.norm_weight or (on_cuda and self.backend.bf16)
+        weighted = m.norm_weight if weight is None else weight
+        learned = (x.elements if scale is None else scale) * (weighted + shift)
+        in_float32 = weighted or (on_cuda and self.backend.bf16)
         out_bytes = FLOAT32 if in_float32 else x.element_bytes
         if m.norm == "rmsnorm" and not on_cuda and not compiled:
             normed = self._decomposed_rms_norm(name, x, n_rows)
-            if m.norm_weight:
+            if weighted:
                 normed = self._scale_by_weight(name, normed, learned)
             return self.cast_for_matmul(name, normed)
         if compiled:
@@ -242,7 +243,7 @@ class OpGraph:
         source = x if compiled else self.cast(name, x, out_bytes)
         rstd, mean = (Activation(n_rows, FLOAT32 if compiled else out_bytes) for _ in range(2))
         saved = [("input", source), ("rstd", rstd)] + [("mean", mean)] * (m.norm == "layernorm")
-        has_own_scale_op = m.norm_weight and per_head and not compiled
+        has_own_scale_op = weighted and per_head and not compiled
         normed = self.record(
             Op(
                 name, (source,), Activation(x.elements, out_bytes), saved=tuple(saved),
@@ -281,11 +282,16 @@ class OpGraph:
             return self.record(
                 Op(name, (x, sigmoid), output, saved=(("activation_input", x), ("sigmoid", sigmoid)))
             )
+        if kind == "xielu" and not self.backend.compiled:
+            return self._xielu(f"{name}.activation", x)
         if self.backend.compiled:
             # ReLU needs only the sign: one byte per element.
             positive = ("positive", Activation(x.elements, BOOL))
             needed = positive if kind == "relu" else ("activation_input", x)
-            return self.record(Op(name, (x,), out, saved=(needed,), cheap="elementwise"))
+            learned = 2 if kind == "xielu" else 0
+            return self.record(
+                Op(name, (x,), out, saved=(needed,), cheap="elementwise", other_parameters=learned)
+            )
         if not kind.startswith("relu"):
             return self.record(Op(name, (x,), out, saved=(("activation_input", x),)))
         self.record(Op(name, (x,), out, saved=(("positive", out),)))
@@ -293,6 +299,22 @@ class OpGraph:
             return out
         squared = Activation(x.elements, x.element_bytes)
         return self.record(Op(name, (out,), squared, saved=(("positive", out),), scratch_bytes=2 * x.bytes))
+
+    def _xielu(self, name: str, x: Activation) -> Activation:
+        """xIELU written out: two branches, each times a learned number, one chosen for each element."""
+        source, like = ("activation_input", x), (x.elements, x.element_bytes)
+        square, exponential, difference = Activation(*like), Activation(*like), Activation(*like)
+        positive, negative, chosen, out = (Activation(*like) for _ in range(4))
+        mask = Activation(x.elements, BOOL)
+        self.record(Op(name, (x,), square, saved=(source,)))
+        self.record(Op(name, (square,), positive, saved=(("square", square),), other_parameters=1))
+        self.record(Op(name, (x,), exponential, saved=(source, ("exponential", exponential))))
+        self.record(Op(name, (exponential, x), difference))
+        self.record(
+            Op(name, (difference,), negative, saved=(("difference", difference),), other_parameters=1)
+        )
+        self.record(Op(name, (positive, negative), chosen, saved=(("mask", mask),)))
+        return self.record(Op(name, (chosen, x), out))
 
     def multiply(self, name: str, gate: Activation, up: Activation) -> Activation:
         """A gate times what it gates. A compiled pass applies the activation function of the gate here, and

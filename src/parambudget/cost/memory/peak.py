@@ -7,11 +7,13 @@ layers that may are followed too.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from math import prod
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
@@ -32,6 +34,7 @@ from parambudget.cost.memory.forward import (
     document_mask_elements,
     forward_of_step,
     masks,
+    shared_choices_bytes,
 )
 from parambudget.cost.memory.graph import largest, total_bytes
 from parambudget.cost.memory.recompute import (
@@ -41,8 +44,12 @@ from parambudget.cost.memory.recompute import (
     recomputation,
     recomputing_pass,
 )
-from parambudget.cost.memory.state import optimizer_bytes, optimizer_scratch_bytes, weight_bytes
-from parambudget.cost.params import total
+from parambudget.cost.memory.state import (
+    optimizer_bytes,
+    optimizer_scratch_bytes,
+    trained_parameters,
+    weight_bytes,
+)
 from parambudget.cost.step import BFLOAT16, FLOAT32, INT64, MAX_COUNT, StepConfig
 from parambudget.errors import InputError
 from parambudget.units import format_bytes
@@ -60,6 +67,7 @@ class MemorySnapshot:
     """Bytes on one device at one moment."""
 
     phase: Phase
+    step: StepConfig
     weights: Size
     gradients: Size
     optimizer: Size
@@ -76,15 +84,41 @@ class MemorySnapshot:
     """Token windows, attention masks, and tables of rotary angles."""
     communication: Size
     """DDP: copies of the gradients that are averaged. FSDP2: gathered layers, and gradients to be reduced."""
-    overhead: Size
+
+    @cached_property
+    def tensor_bytes(self) -> Size:
+        """The sum of the tensors."""
+        sizes = [getattr(self, name) for name in _TENSORS]
+        # Arrays are long, and many parts are nothing.
+        return sum((size for size in sizes if not isinstance(size, int) or size), start=0)
 
     @property
+    def overhead(self) -> Size:
+        """Beside the tensors."""
+        return self.step.overhead_bytes(self.tensor_bytes)
+
+    @cached_property
     def total(self) -> Size:
         """The sum of the parts."""
-        return sum((getattr(self, name) for name in PARTS), start=0)
+        return self.tensor_bytes + self.overhead
 
 
-PARTS: Final = tuple(field.name for field in fields(MemorySnapshot))[1:]
+_TENSORS: Final = tuple(field.name for field in fields(MemorySnapshot))[2:]
+PARTS: Final = (*_TENSORS, "overhead")
+
+
+class MemoryDocument(TypedDict):
+    """Predicted memory of one device while a model is trained, in bytes."""
+
+    peak_bytes: int
+    """The most that the device holds during an update."""
+    peak_phase: Phase
+    """The phase of an update that holds the most."""
+    parts: dict[str, int]
+    """Bytes at the peak by what they hold (weights, gradients, optimizer, activations, ...); they sum to
+    the peak."""
+    phases: dict[Phase, int]
+    """The peak of each phase of an update, in bytes."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +144,7 @@ class MemoryBreakdown(Tabular):
         ]
         return [*rows, {"part": f"peak: {self.peak_phase}", "bytes": self.peak_bytes, "share": 1.0}]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> MemoryDocument:
         """Plain JSON values."""
         return {
             "peak_bytes": self.peak_bytes,
@@ -208,7 +242,7 @@ def memory_timeline(
         yield from _in_recomputed_layers(update)
     yield from _in_embedding(update)
     yield _snapshot(
-        update, "optimizer", gradients=update.own_share(update.total * FLOAT32),
+        update, "optimizer", gradients=update.own_gradient_bytes,
         communication=0, in_flight=optimizer_scratch_bytes(m, step),
     )  # fmt: skip
 
@@ -240,6 +274,8 @@ class _Update:
     """What is recomputed within the step's budget, and how much of it."""
     left_out_bytes: Size
     """What the first layers do not save because their matmuls are recomputed."""
+    moments: dict[LayerKind, list[BackwardSnapshot]] = field(default_factory=dict)
+    """Of the backward passes of layers, as far as they were asked for."""
 
     @classmethod
     def of(cls, m: Dims, step: StepConfig, again: Recomputation, recomputed: Recomputed) -> "_Update":
@@ -253,7 +289,7 @@ class _Update:
             else prod(masks(m))
         )  # fmt: skip
         return cls(
-            m, step, passed, peak_layer_candidates(m), layer_kind_counts(m), total=total(m),
+            m, step, passed, peak_layer_candidates(m), layer_kind_counts(m), total=trained_parameters(m),
             head_matrix=head_parameters(m), head_gradient_bytes=passed.loss.gradient_bytes(step.backend),
             weights_bytes=_own_share(weight_bytes(m), step),
             optimizer_bytes=_own_share(optimizer_bytes(m, step.optimizer), step),
@@ -273,23 +309,40 @@ class _Update:
         """Of a chunk of the logits."""
         return -(-self.n_tokens // self.step.loss_chunks)
 
-    @property
+    @cached_property
     def end_gradient_bytes(self) -> Size:
         """Of what is behind the last layer."""
         return self.head_gradient_bytes + self.passed.end.gradient_bytes(self.step.backend)
 
-    @property
+    @cached_property
     def leaf_bytes(self) -> Size:
         """Of the bfloat16 leaves."""
         ends = (self.passed.embedding, self.passed.end, self.passed.loss)
         layers = (n * self.passed.layers[kind].leaf_elements for kind, n in self.kinds.items())
         return sum(layers, start=sum(segment.leaf_elements for segment in ends)) * BFLOAT16
 
-    @property
-    def averaging_bytes(self) -> Size:
-        """DistributedDataParallel averages gradients in copies, which it keeps allocated: after the backward
-        pass they are the gradients."""
-        return 0 if self.step.shard or self.step.world_size == 1 else self.total * FLOAT32
+    @cached_property
+    def all_gradient_bytes(self) -> Size:
+        """Of every parameter."""
+        return self.total * FLOAT32
+
+    @cached_property
+    def own_gradient_bytes(self) -> Size:
+        """Of the parameters that this device keeps."""
+        return self.own_share(self.all_gradient_bytes)
+
+    @cached_property
+    def communication_bytes(self) -> Size:
+        """Beside what this device keeps.
+
+        DistributedDataParallel averages gradients in copies, which stay allocated: after the backward pass
+        they are the gradients. FSDP2 gathers what is outside of the layers and two layers, of which the next
+        is on its way, and reduces the gradients of one.
+        """
+        if not self.step.shard:
+            return 0 if self.step.world_size == 1 else self.all_gradient_bytes
+        outside, layer = self.total - self.layer_parameters(self.kinds), self.passed.layer_parameters
+        return outside * FLOAT32 + layer * (2 * self.step.backend.matmul_bytes + FLOAT32)
 
     @property
     def masks_are_saved(self) -> bool:
@@ -301,6 +354,19 @@ class _Update:
         """Of what is divided among the devices where the model is."""
         return _own_share(size_bytes, self.step)
 
+    @property
+    def per_layer_bytes(self) -> Size:
+        """Per token, of the narrow embeddings of all layers."""
+        own = self.passed.embedding.per_layer
+        return 0 if own is None else own.bytes
+
+    def waiting_bytes(self, behind: Mapping[LayerKind, Size]) -> Size:
+        """Of the gradients of the own embeddings of layers behind, which wait for those of layers before."""
+        if self.passed.embedding.per_layer is None:
+            return 0
+        share = sum(behind.values(), start=0) / self.m.n_layers
+        return _whole(self.n_tokens * self.per_layer_bytes * share)
+
     def saved_bytes(self, layers: Mapping[LayerKind, Size], *, end: bool = False) -> Size:
         """Saved by the embedding and so many layers of each kind, and by the end."""
         per_token = self.passed.embedding.saved_bytes + (self.passed.end.saved_bytes if end else 0)
@@ -308,6 +374,11 @@ class _Update:
             layer = self.passed.layers[kind]
             saved = layer.input.bytes if self.step.gradient_checkpointing else layer.saved_bytes
             per_token = per_token + n_layers * saved
+        if self.step.gradient_checkpointing:
+            n_indexers = sum((n for kind, n in layers.items() if kind.has_indexer), start=0)
+            per_token = per_token + shared_choices_bytes(self.m, self.step.backend, n_indexers)
+            # The layers that run again take what they take from it.
+            per_token = per_token + self.per_layer_bytes
         return largest((self.n_tokens * per_token - self.left_out_bytes, 0 * self.left_out_bytes))
 
     def copied_elements(self, layers: Mapping[LayerKind, Size]) -> Size:
@@ -323,6 +394,22 @@ class _Update:
         that a segment reads, and the one that it is computed from."""
         return 2 * self.n_tokens * behind.input.bytes if self.recomputed != "nothing" else 0
 
+    def layer_moments(self, kind: LayerKind) -> list[BackwardSnapshot]:
+        """The moments of the backward pass of such a layer."""
+        if kind not in self.moments:
+            backend, layer, recompute = (
+                self.step.backend,
+                self.passed.layers[kind],
+                self.step.gradient_checkpointing,
+            )
+            # Experts that run in turn are not compiled: with them, a layer is recomputed eagerly.
+            is_whole = backend.runs_experts_at_once or not kind.experts
+            if recompute and backend.compiled and is_whole:
+                self.moments[kind] = [compiled_recompute_maximum(layer)]
+            else:
+                self.moments[kind] = backward(layer, backend, recompute=recompute)
+        return self.moments[kind]
+
     def layer_parameters(self, layers: Mapping[LayerKind, Size]) -> Size:
         """Of so many layers of each kind."""
         return sum((n * self.passed.layers[kind].parameters for kind, n in layers.items()), start=0)
@@ -336,7 +423,7 @@ class _Update:
 
 
 def _own_share(size_bytes: Size, step: StepConfig) -> Size:
-    return -(-size_bytes // step.world_size) if step.shard else size_bytes
+    return -(-size_bytes // step.n_shards)
 
 
 def _after_forward(update: _Update) -> MemorySnapshot:
@@ -387,22 +474,16 @@ def _in_loss(update: _Update) -> Iterator[MemorySnapshot]:
 def _in_layer(update: _Update, phase: Phase, place: LayerPosition) -> Iterator[MemorySnapshot]:
     """The backward pass of a layer."""
     step, layer = update.step, update.passed.layers[place.kind]
-    recompute = step.gradient_checkpointing
-    # Experts that run in turn are not compiled: with them, a layer is recomputed eagerly.
-    is_whole = step.backend.runs_experts_at_once or not place.kind.experts
-    if recompute and step.backend.compiled and is_whole:
-        moments = [compiled_recompute_maximum(layer)]
-    else:
-        moments = backward(layer, step.backend, recompute=recompute)
-    own_input = update.n_tokens * layer.input.bytes if recompute else 0
-    sums = update.residual_sums_bytes(layer)
-    for moment in moments:
-        own = own_input + update.n_tokens * moment.saved_bytes
+    own_input = update.n_tokens * layer.input.bytes if step.gradient_checkpointing else 0
+    saved, copied = update.saved_bytes(place.before) + own_input, update.copied_elements(place.before)
+    sums, layer_gradients = update.residual_sums_bytes(layer), update.layer_gradient_bytes(place.after)
+    waiting = update.waiting_bytes(place.after)
+    for moment in update.layer_moments(place.kind):
         yield _in_pass(
-            update, phase, moment, activations=update.saved_bytes(place.before) + own,
-            in_flight=update.n_tokens * moment.in_flight_bytes + sums,
-            copied=update.copied_elements(place.before) + (0 if step.shard else moment.copied_elements),
-            layer_gradients=update.layer_gradient_bytes(place.after), end_gradients=update.end_gradient_bytes,
+            update, phase, moment, activations=saved + update.n_tokens * moment.saved_bytes,
+            in_flight=update.n_tokens * moment.in_flight_bytes + sums + waiting,
+            copied=copied + (0 if step.shard else moment.copied_elements),
+            layer_gradients=layer_gradients, end_gradients=update.end_gradient_bytes,
         )  # fmt: skip
 
 
@@ -455,15 +536,10 @@ def _in_pass(
     in_flight: Size = 0,
 ) -> MemorySnapshot:  # fmt: skip
     """A moment when there are so many bytes of gradients of layers, and so many of what is behind them."""
-    gathered = 0
-    if update.step.shard:
-        # What is outside of the layers; two layers, of which the next is on its way; gradients of one.
-        outside, layer = update.total - update.layer_parameters(update.kinds), update.passed.layer_parameters
-        gathered = outside * FLOAT32 + layer * (2 * update.step.backend.matmul_bytes + FLOAT32)
     gradients = _gradient_bytes(update, phase, layer_gradients, end_gradients, moment) + pending
     return _snapshot(
         update, phase, gradients=gradients, weight_copies=copied * BFLOAT16,
-        communication=update.averaging_bytes + gathered, activations=activations, logits=logits,
+        communication=update.communication_bytes, activations=activations, logits=logits,
         in_flight=in_flight,
     )  # fmt: skip
 
@@ -474,10 +550,11 @@ def _gradient_bytes(
     """Gradients of parameters: the sum of the micro-steps before, and those of this one so far."""
     finished, unfinished = (moment.finished_bytes, moment.unfinished_bytes) if moment else (0, 0)
     step = update.step
-    before = update.total * FLOAT32 if step.accumulates else 0
+    before = update.all_gradient_bytes if step.accumulates else 0
     if step.shard:
         # A layer's are reduced when it is done, those outside of the layers when everything is done.
-        return update.own_share(before if step.accumulates else layers) + ends + finished + unfinished
+        reduced = update.own_gradient_bytes if step.accumulates else update.own_share(layers)
+        return reduced + ends + finished + unfinished
     is_one_graph = step.backend.compiled and (update.m.moe is None or step.backend.runs_experts_at_once)
     if step.accumulates and not is_one_graph:
         # Each is added to the ones before as soon as it is there; a tied head's waits for the embedding's,
@@ -494,11 +571,10 @@ def _snapshot(
     activations: Size = 0, logits: Size = 0, in_flight: Size = 0,
 ) -> MemorySnapshot:  # fmt: skip
     has_masks = phase not in ("embedding", "optimizer") and update.masks_are_saved
-    snapshot = MemorySnapshot(
-        phase, weights=update.weights_bytes, gradients=gradients, optimizer=update.optimizer_bytes,
+    return MemorySnapshot(
+        phase, update.step, weights=update.weights_bytes, gradients=gradients,
+        optimizer=update.optimizer_bytes,
         weight_copies=weight_copies + update.leaf_bytes, activations=activations, logits=logits,
         in_flight=in_flight,
         inputs=update.input_bytes + (update.mask_bytes if has_masks else 0), communication=communication,
-        overhead=0,
     )  # fmt: skip
-    return replace(snapshot, overhead=update.step.overhead_bytes(snapshot.total))

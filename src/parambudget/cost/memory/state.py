@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from typing_extensions import TypedDict
+
 from parambudget._tabular import Tabular
 from parambudget.arch.dims import Dims, Size
 from parambudget.arch.layers import AttentionKind, attention_kinds
-from parambudget.arch.tensors import Tensor, tensors
+from parambudget.arch.mixers.scans import mixer_scan
+from parambudget.arch.table import Tensor
+from parambudget.arch.tensors import tensors
 from parambudget.cost.memory.graph import largest, smallest
 from parambudget.cost.params import total
 from parambudget.cost.step import BFLOAT16, FLOAT32, OptimizerName, StepConfig
@@ -17,15 +21,20 @@ A choice: on a GPU 1 GiB, enough to keep it busy, and little beside activations,
 
 
 def weight_bytes(m: Dims) -> Size:
-    """Of the weights; the gradients take as much."""
-    return total(m) * FLOAT32
+    """Of the weights, without buffers, counted or not."""
+    return sum(row.parameters for row in tensors(m) if not row.is_buffer) * FLOAT32
 
 
 def optimizer_bytes(m: Dims, optimizer: OptimizerName) -> Size:
     """Of the optimizer state: AdamW has two moments per parameter, Muon one per element of a hidden
     matrix."""
     hidden = _hidden_parameters(m) if optimizer == "muon" else 0
-    return (2 * total(m) - hidden) * FLOAT32
+    return (2 * trained_parameters(m) - hidden) * FLOAT32
+
+
+def trained_parameters(m: Dims) -> Size:
+    """The parameters that gradients reach: all but buffers and indexers."""
+    return sum(row.parameters for row in tensors(m) if row.trained)
 
 
 def optimizer_scratch_bytes(m: Dims, step: StepConfig) -> Size:
@@ -60,8 +69,8 @@ def _stack_bytes(m: Dims, row: Tensor, step: StepConfig) -> Size:
     """
     *_, rows, columns = row.shape
     alike = (_n_of_shape(other, rows, columns) for other in tensors(m) if other.is_hidden_matrix)
-    in_stack = smallest((n := sum(alike), matrices_per_stack(rows, columns, n, step.world_size)))
-    own, elements = -(-in_stack // step.world_size), rows * columns
+    in_stack = smallest((n := sum(alike), matrices_per_stack(rows, columns, n, step.n_sharing_muon)))
+    own, elements = -(-in_stack // step.n_sharing_muon), rows * columns
     size = BFLOAT16 if step.backend.device == "cuda" else FLOAT32
     iteration = 2 * size * (elements + smallest((rows, columns)) ** 2)
     applied = elements * (size + (FLOAT32 if size < FLOAT32 else 0))
@@ -78,13 +87,24 @@ def _n_of_shape(row: Tensor, rows: Size, columns: Size) -> Size:
     return row.copies * (several[0] if several else 1) * ((own_rows == rows) & (own_columns == columns))
 
 
+class InferenceMemoryDocument(TypedDict):
+    """Memory of generating text, in bytes."""
+
+    weights_bytes: int
+    """Of the weights, in bfloat16."""
+    cache_bytes: int
+    """Of keys and values, and of the states of other mixers."""
+    total_bytes: int
+    """Weights and cache together."""
+
+
 @dataclass(frozen=True, repr=False)
 class InferenceMemory(Tabular):
     """Bytes; arrays where the sizes of the model are."""
 
     weights_bytes: Size
     cache_bytes: Size
-    """Of keys and values."""
+    """Of keys and values, and of the states of other mixers."""
 
     @property
     def total_bytes(self) -> Size:
@@ -96,18 +116,31 @@ class InferenceMemory(Tabular):
         parts = {"weights": self.weights_bytes, "cache": self.cache_bytes, "total": self.total_bytes}
         return [{"part": name, "bytes": size} for name, size in parts.items()]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> InferenceMemoryDocument:
         """Plain JSON values."""
-        return {f"{row['part']}_bytes": row["bytes"] for row in self.rows()}
+        return {
+            "weights_bytes": self.weights_bytes, "cache_bytes": self.cache_bytes,
+            "total_bytes": self.total_bytes,
+        }  # fmt: skip
 
 
 def inference_memory(m: Dims, batch_size: int, n_tokens: int, *, element_bytes: int = 2) -> InferenceMemory:
     """The memory to generate `batch_size` sequences of `n_tokens` tokens at once, prompts included.
 
-    Weights and cache have elements of the same size, 2 bytes in bfloat16.
+    Weights and cache have elements of the same size, 2 bytes in bfloat16; states are float32.
     """
     cached = sum(_cached_elements(row, n_tokens) for row in attention_kinds(m))
-    return InferenceMemory(total(m) * element_bytes, batch_size * cached * element_bytes)
+    per_sequence = cached * element_bytes + _state_bytes(m, element_bytes)
+    return InferenceMemory(total(m) * element_bytes, batch_size * per_sequence)
+
+
+def _state_bytes(m: Dims, element_bytes: int) -> Size:
+    """Of the states of mixers other than attention, however long the sequence, and of the tokens that their
+    convolutions see."""
+    scan = mixer_scan(m)
+    if scan is None:
+        return 0
+    return scan.copies * (scan.state * FLOAT32 + scan.convolved * element_bytes)
 
 
 def _cached_elements(row: AttentionKind, n_tokens: int) -> Size:

@@ -78,12 +78,14 @@ class DeviceProfile:
     matrix_seconds: float
     """The least that Muon takes for the matrices of one kind, which it orthogonalizes together."""
     link_bytes: float
-    """Achieved by a ring through all accelerators, per second and direction; 0 where there is only one."""
+    """Achieved by a ring through the accelerators of a node, per second and direction; 0 where nothing
+    connects them."""
     slowest: float
-    """The expected tokens per second times this is the low end of the interval; times `fastest`, the high
-    end."""
+    """The expected tokens per second times this is the low end of the interval."""
     fastest: float
+    """The expected tokens per second times this is the high end of the interval."""
     source: str
+    """Where the constants come from."""
     measured_on: str | None = None
     """The day of a calibration; None for a preset."""
     gpus_per_node: int = GPUS_PER_NODE
@@ -94,11 +96,22 @@ class DeviceProfile:
     proportions."""
     reached: float | None = None
     """Share of the fastest stacks' rates that these are; None where they were measured or given."""
+    network_bytes: float | None = None
+    """Achieved by all ports of a node to the network together, per second and direction; None for one
+    node."""
 
     @property
     def element_size(self) -> int:
         """Bytes of an element of a matmul's operands."""
         return 2 if self.dtype in ("bfloat16", "float16") else 4
+
+    def ring_bytes(self, n_processes: int) -> float:
+        """Achieved by a ring through so many accelerators, in as few nodes as hold them: the slower of the
+        link and of the ports, as the ring crosses from node to node once per port, with an equal share of the
+        bytes on each."""
+        if self.network_bytes is None or n_processes <= self.gpus_per_node:
+            return self.link_bytes
+        return min(self.link_bytes, self.network_bytes)
 
     @property
     def runs_experts_at_once(self) -> bool:
@@ -151,7 +164,7 @@ def preset_profile(accelerator: Accelerator, stack: TrainingStack = BUNDLED) -> 
     is taken to be like Hopper, which achieves the smaller share."""
     name = "" if accelerator.source == GIVEN else accelerator.name
     fitted = name in _FITTED
-    efficiency, peak = _efficiency_of(name), accelerator.bf16_flops
+    efficiency, peak = _efficiency_of(name), accelerator.peak_flops
     kind = {AMPERE: "Ampere", HOPPER: "Hopper", GEFORCE: "GeForce cards"}[efficiency]
     source = f"fitted to published runs on {kind}" if fitted else f"scaled from the constants of {kind}"
     source = source if name else f"peak and bandwidth {GIVEN}, {source}"
@@ -199,7 +212,8 @@ def at_measured_speed(profile: DeviceProfile, factor: float, source: str) -> Dev
     and steps the interval is wider than what repeated runs differ by.
     """
     times = ("micro_seconds", "layer_seconds", "host_layer_seconds", "matrix_seconds")
-    scaled = {name: getattr(profile, name) * factor for name in (*_RATES, "link_bytes")}
+    rates = [*_RATES, "link_bytes", *(["network_bytes"] if profile.network_bytes is not None else [])]
+    scaled = {name: getattr(profile, name) * factor for name in rates}
     scaled |= {name: getattr(profile, name) / factor for name in times}
     return replace(
         profile, **scaled, slowest=1 - _MEASURED_MARGIN, fastest=1 + _MEASURED_MARGIN, source=source,
@@ -226,7 +240,7 @@ _GIVEN_SLOWEST: Final = 0.9
 
 _LAYOUT: Final = 2
 _TEXTS: Final = frozenset({"device", "name", "dtype", "source", "measured_on"})
-_OPTIONAL: Final = frozenset({"peak_flops", "measured_on", "mfu", "reached"})
+_OPTIONAL: Final = frozenset({"peak_flops", "measured_on", "mfu", "reached", "network_bytes"})
 
 
 def profile_for(device: Accelerator | str, stack: TrainingStack = BUNDLED) -> DeviceProfile:
@@ -301,7 +315,9 @@ def calibration_file() -> Path:
 
 
 def _read_profile(row: dict[str, Any]) -> DeviceProfile:
-    if row.keys() != {field.name for field in fields(DeviceProfile)}:
+    names = {field.name for field in fields(DeviceProfile)}
+    # Saved by a version without it.
+    if row.keys() | {"network_bytes"} != names:
         raise ValueError("unexpected fields")
     for name, value in row.items():
         if value is None and name in _OPTIONAL:

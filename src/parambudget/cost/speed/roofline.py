@@ -3,7 +3,7 @@
     matmul         2 M K N / matmul_flops + traffic * (M K + K N + M N) elements / bandwidth, per pass
     attention      the scores under the causal mask, backward 2.5 times forward, / attention_flops, less with
                    narrow heads; with another mask all of them at another speed; eager attention: see
-                   `_attention_row_seconds`
+                   `_attention_row_seconds`; the scans of other mixers (`cost.speed.scans`)
     elementwise    norms, residuals, activations, rotations: bytes per output of a layer's matmuls / bandwidth
     loss           softmax and its gradient: bytes per token and entry of the vocabulary / bandwidth
     weights        casts of the weights to bfloat16 and of their gradients back, and adding gradients up; one
@@ -12,7 +12,8 @@
                    hide them; and what the host takes longer to launch a layer's kernels than they run
     optimizer      the bytes of AdamW and of clipping; Muon's momentum and its Newton-Schulz products
     communication  what is not hidden of the all-reduce of gradients, or with shards of the all-gathers and
-                   the reduce-scatter; each collective's wait for every process; Muon's exchange of updates
+                   the reduce-scatter, and of the all-reduce between replicas of the shards; each collective's
+                   wait for every process; Muon's exchange of updates
 
 What is recomputed within an activation memory budget is counted as in cost/memory/recompute.py: its matmuls,
 attention, and the elementwise work of a whole forward pass as soon as there is any. That is an estimate by
@@ -24,18 +25,20 @@ is multiplied with those that it is routed to; all are assumed to get equally ma
 """
 
 import math
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 
-from parambudget.arch.dims import Dims, Size
+from parambudget.arch.dims import Dims, Size, chooses_keys, expert_dim
 from parambudget.arch.layers import (
     AttentionKind,
     attention_kinds,
     needs_mask,
     uses_eager_attention,
 )
-from parambudget.arch.tensors import Tensor, tensors
+from parambudget.arch.table import Tensor
+from parambudget.arch.tensors import tensors
 from parambudget.cost.flops import (
     PASSES,
     PASSES_WITH_RECOMPUTE,
@@ -45,8 +48,9 @@ from parambudget.cost.flops import (
 )
 from parambudget.cost.memory.graph import largest
 from parambudget.cost.memory.recompute import NOTHING, Recomputation, recomputation
-from parambudget.cost.params import total
+from parambudget.cost.memory.state import trained_parameters
 from parambudget.cost.speed.profile import ATTENTION_WIDTH, LAUNCH_SECONDS, DeviceProfile
+from parambudget.cost.speed.scans import scan_launch_seconds, scan_seconds
 from parambudget.cost.step import StepConfig
 from parambudget.errors import InputError
 
@@ -60,6 +64,8 @@ one thread)."""
 BLOCK_MASK_SHARE: Final = 0.6
 """Speed per score of FlexAttention, relative to that without a mask. Assumed, not measured: 0.85 to 0.9 of
 FlashAttention 2 (Dong et al. 2024, arXiv 2412.05496), which takes 1.4 times as long as cuDNN on Hopper."""
+INDEXER_BYTES: Final = 32
+"""Per score of an indexer's head, in float32. Counted, not measured."""
 CLIP_BYTES: Final = 12
 """Per parameter: the gradient is read for its norm, and read and written by the scaling."""
 ADAMW_BYTES: Final = 28
@@ -87,40 +93,71 @@ COLLECTIVE_SECONDS: Final = 2.2e-6
 (46.0k, 44.1k and 39.8k tokens/s each; llm-foundry), whose update lengthens in proportion to the GPUs."""
 SHARD_BYTES: Final = 2 + 2 + 4
 """Per parameter and micro-step: gathered twice in bfloat16, and its gradient reduced in float32."""
+GRADIENT_BYTES: Final = 4
+"""Per parameter: gradients are averaged in float32."""
 BUCKET_BYTES: Final = 25 * 2**20
 """Of DDP's buckets of gradients: torch's default."""
 BACKWARD_SHARE: Final = 2 / 3
 """Of a micro-step: two of three passes."""
 
 
+@dataclass(frozen=True, eq=False)
+class _TimedUpdate:
+    """What all parts of an update are computed from, read from the table of tensors once."""
+
+    m: Dims
+    step: StepConfig
+    profile: DeviceProfile
+    products: list["WeightMatrix"]
+    n_parameters: Size
+    n_tokens: int
+    """Of a micro-step."""
+    again: Recomputation
+
+    @classmethod
+    def of(cls, m: Dims, step: StepConfig, profile: DeviceProfile) -> Self:
+        """An update of the model."""
+        n_tokens = step.batch_size * int(m.context_length)
+        n_parameters = trained_parameters(m)
+        return cls(m, step, profile, matrices(m), n_parameters, n_tokens, recomputation(m, step))
+
+    @property
+    def hidden_matrices(self) -> list["WeightMatrix"]:
+        """Those between the embedding and the output head, which Muon trains."""
+        return [matrix for matrix in self.products if matrix.row.is_hidden_matrix]
+
+
 def step_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> dict[str, Size]:
     """Expected seconds of one update, part by part; arrays where the sizes are."""
-    n_tokens = step.batch_size * int(m.context_length)
-    again = recomputation(m, step)
+    update = _TimedUpdate.of(m, step, profile)
     attention = attention_seconds(
         m, profile, recompute=step.gradient_checkpointing, mask_documents=step.mask_documents
     )
     if step.activation_memory_budget < 1:
         budgeted = attention_seconds(m, profile, recompute=True, mask_documents=step.mask_documents)
-        attention = attention + again.reaches("all but matmuls") * (budgeted - attention)
+        attention = attention + update.again.reaches("all but matmuls") * (budgeted - attention)
+    attention = attention + scan_seconds(m, profile, recompute=step.gradient_checkpointing)
     micro = {
-        "matmuls": _matmul_total(m, step, profile, n_tokens, again),
+        "matmuls": _matmul_total(update),
         "attention": step.batch_size * attention,
-        "elementwise": _elementwise(m, step, profile, n_tokens, again),
-        "loss": _loss(m, step, profile, n_tokens),
-        "weights": _weights(m, step, profile),
+        "elementwise": _elementwise(update),
+        "loss": _loss(update),
+        "weights": _weights(update),
     }
     passes = _n_layer_passes(step) / PASSES
-    not_hidden = passes * profile.host_layer_seconds * m.n_layers - sum(micro.values())
+    launched = profile.host_layer_seconds * m.n_layers
+    if profile.host_layer_seconds:
+        launched = launched + scan_launch_seconds(m)
+    not_hidden = passes * launched - sum(micro.values())
     micro["kernel_launch"] = (
         profile.micro_seconds
         + passes * profile.layer_seconds * m.n_layers
         + np.maximum(not_hidden, 0.0)
-        + _expert_kernel_launch(m, step, profile, n_tokens)
+        + _expert_kernel_launch(update)
     )
     once = {
-        "optimizer": _optimizer(m, step, profile),
-        "communication": _communication(m, step, profile, sum(micro.values())),
+        "optimizer": _optimizer(update),
+        "communication": _communication(update, sum(micro.values())),
     }
     parts = {name: step.micro_steps_per_device * seconds for name, seconds in micro.items()} | once
     if profile.mfu is None:
@@ -193,6 +230,8 @@ def _attention_row_seconds(
     m: Dims, row: AttentionKind, profile: DeviceProfile, *, recompute: bool, mask_documents: bool
 ) -> Size:
     length, whole = int(m.context_length), int(m.context_length) ** 2
+    if not row.trained:
+        return _indexer_seconds(m, row, profile, runs=2 if recompute else 1)
     if uses_eager_attention(m):
         runs = PASSES_WITH_RECOMPUTE if recompute else PASSES
         products = runs * 2.0 * row.score_width * whole / profile.matmul_flops
@@ -202,7 +241,7 @@ def _attention_row_seconds(
     head_dim = largest((row.qk_dim, row.v_dim))
     width = row.copies * row.n_heads * 2 * head_dim
     if mask_documents and profile.element_size == 2:
-        seen = n_scores(length, row.window, "causal") / BLOCK_MASK_SHARE
+        seen = n_scores(length, row.window, "causal", chunked=row.chunked) / BLOCK_MASK_SHARE
     elif mask_documents or needs_mask(m, row.window):
         seen = whole / MASKED_SHARE[profile.dtype]
     else:
@@ -210,6 +249,15 @@ def _attention_row_seconds(
     forward = 2 if recompute else 1
     flops = profile.attention_flops * attention_share(head_dim, profile.attention_half_width)
     return (forward + FLASH_BACKWARD) * 2.0 * width * seen / flops
+
+
+def _indexer_seconds(m: Dims, row: AttentionKind, profile: DeviceProfile, *, runs: int) -> Size:
+    """Of the scores of indexers, forward only, where keys are chosen. Each is written by the product and by
+    its ReLU, and read by that and by the sum over heads; choosing is assumed to take as long again."""
+    whole = int(m.context_length) ** 2
+    products = 2.0 * row.score_width * whole / profile.matmul_flops
+    moved = INDEXER_BYTES * row.copies * row.n_heads * whole / profile.bandwidth_bytes
+    return runs * chooses_keys(m) * (products + moved)
 
 
 def attention_share(head_dim: Size, half_width: float) -> Size:
@@ -225,28 +273,22 @@ def _n_softmax_kernels(m: Dims, profile: DeviceProfile) -> int:
     return 3 + (3 if m.attention_softcap is not None else 0) + (2 if m.attention_sinks else 0)
 
 
-def _matmul_total(
-    m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int, again: Recomputation
-) -> Size:
-    return sum(_weight_product_seconds(matrix, m, step, profile, n_tokens, again) for matrix in matrices(m))
+def _matmul_total(update: _TimedUpdate) -> Size:
+    return sum(_weight_product_seconds(matrix, update, update.again) for matrix in update.products)
 
 
-def _weight_product_seconds(
-    matrix: WeightMatrix, m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int,
-    again: Recomputation,
-) -> Size:  # fmt: skip
+def _weight_product_seconds(matrix: WeightMatrix, update: _TimedUpdate, again: Recomputation) -> Size:
     # Every pass is a product of the same three sizes: forward, and backward to the input and to the weight.
-    one = matmul_seconds(
-        profile, profile.matmul_flops, n_tokens * matrix.token_share, matrix.in_dim, matrix.out_dim
-    )
-    return (_n_passes(matrix.row, m, step) + _share_again(matrix, again)) * matrix.n_matrices * one
+    profile, n_tokens = update.profile, update.n_tokens * matrix.token_share
+    one = matmul_seconds(profile, profile.matmul_flops, n_tokens, matrix.in_dim, matrix.out_dim)
+    return (_n_passes(matrix.row, update) + _share_again(matrix, again)) * matrix.n_matrices * one
 
 
 def _share_again(matrix: WeightMatrix, again: Recomputation) -> Size:
     """Of a matrix's forward products: those that are computed again within a budget."""
     if matrix.row.component == "lm_head":
         return again.head_share
-    if matrix.row.component == "embedding_projection":
+    if matrix.row.component == "embedding_projection" or not matrix.row.trained:
         return 0
     if matrix.is_routed:
         return again.reaches("all but matmuls")
@@ -254,48 +296,49 @@ def _share_again(matrix: WeightMatrix, again: Recomputation) -> Size:
     return 0 if is_added else again.inner_share
 
 
-def _expert_kernel_launch(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
+def _expert_kernel_launch(update: _TimedUpdate) -> Size:
     """Where experts run one after another: the host waits for the number of tokens of each, and then launches
     the kernels of one matrix after another. The time of their matmuls hides that."""
-    routed = [matrix for matrix in matrices(m) if matrix.is_routed]
-    if not routed or profile.runs_experts_at_once:
+    routed = [matrix for matrix in update.products if matrix.is_routed]
+    if not routed or update.profile.runs_experts_at_once:
         return 0.0
     kernels = KERNELS_PER_EXPERT_MATRIX * sum(matrix.n_matrices for matrix in routed)
-    hidden = sum(_weight_product_seconds(matrix, m, step, profile, n_tokens, NOTHING) for matrix in routed)
-    return np.maximum(_n_layer_passes(step) / PASSES * kernels * LAUNCH_SECONDS - hidden, 0.0)
+    hidden = sum(_weight_product_seconds(matrix, update, NOTHING) for matrix in routed)
+    return np.maximum(_n_layer_passes(update.step) / PASSES * kernels * LAUNCH_SECONDS - hidden, 0.0)
 
 
-def _elementwise(
-    m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int, again: Recomputation
-) -> Size:
-    once_more = again.reaches("elementwise")
+def _elementwise(update: _TimedUpdate) -> Size:
+    m, profile = update.m, update.profile
+    once_more = update.again.reaches("elementwise")
     outputs = sum(
-        (_n_passes(matrix.row, m, step) + once_more)
+        (_n_passes(matrix.row, update) + once_more)
         / PASSES
         * matrix.out_dim
         * matrix.n_matrices
         * matrix.token_share
-        for matrix in matrices(m)
+        for matrix in update.products
         if matrix.row.component != "lm_head"
     )
     if m.moe:
-        permuted = PERMUTED_VALUES * m.n_moe_layers * m.moe.n_experts_per_token * m.dim
-        outputs = outputs + (_n_layer_passes(step) + once_more) / PASSES * permuted
-    return outputs * (n_tokens * profile.element_bytes / profile.bandwidth_bytes)
+        permuted = PERMUTED_VALUES * m.n_moe_layers * m.moe.n_experts_per_token * expert_dim(m)
+        outputs = outputs + (_n_layer_passes(update.step) + once_more) / PASSES * permuted
+    return outputs * (update.n_tokens * profile.element_bytes / profile.bandwidth_bytes)
 
 
-def _loss(m: Dims, step: StepConfig, profile: DeviceProfile, n_tokens: int) -> Size:
-    passes = (PASSES_WITH_RECOMPUTE if step.loss_chunks > 1 else PASSES) / PASSES
-    return m.vocab_size * (passes * n_tokens * profile.logit_bytes / profile.bandwidth_bytes)
+def _loss(update: _TimedUpdate) -> Size:
+    profile = update.profile
+    passes = (PASSES_WITH_RECOMPUTE if update.step.loss_chunks > 1 else PASSES) / PASSES
+    return update.m.vocab_size * (passes * update.n_tokens * profile.logit_bytes / profile.bandwidth_bytes)
 
 
-def _weights(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
+def _weights(update: _TimedUpdate) -> Size:
     """Of a micro-step, on the average over an update."""
-    rows = [matrix.row for matrix in matrices(m)] if profile.element_size == 2 else []
+    step, profile = update.step, update.profile
+    rows = [matrix.row for matrix in update.products] if profile.element_size == 2 else []
     copied = [row for row in rows if _has_copy(row, step, profile)]
     n_steps, n_copied = step.micro_steps_per_device, sum(row.elements for row in copied)
     # A tied output head has a gradient beside that of its copy: the embedding's.
-    n_others = total(m) - sum(row.elements for row in copied if row.shared_with is None)
+    n_others = update.n_parameters - sum(row.elements for row in copied if row.shared_with is None)
     moved = n_copied * (CAST_BYTES + ACCUMULATE_COPY_BYTES * (n_steps - 1))
     moved = moved + CAST_BYTES * n_steps * (sum(row.elements for row in rows) - n_copied)
     moved = moved + ACCUMULATE_BYTES * (n_steps - 1) * n_others
@@ -308,12 +351,12 @@ def _has_copy(row: Tensor, step: StepConfig, profile: DeviceProfile) -> bool:
     return step.matmul_weights == "leaves" and not in_turn
 
 
-def _optimizer(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
-    hidden = [matrix for matrix in matrices(m) if matrix.row.is_hidden_matrix]
-    if step.optimizer == "adamw":
-        hidden = []
+def _optimizer(update: _TimedUpdate) -> Size:
+    step, profile = update.step, update.profile
+    hidden = [] if step.optimizer == "adamw" else update.hidden_matrices
     n_hidden = sum(matrix.row.elements for matrix in hidden)
-    moved = (CLIP_BYTES + ADAMW_BYTES) * (total(m) - n_hidden) + (CLIP_BYTES + MUON_BYTES) * n_hidden
+    n_others = update.n_parameters - n_hidden
+    moved = (CLIP_BYTES + ADAMW_BYTES) * n_others + (CLIP_BYTES + MUON_BYTES) * n_hidden
     n_sharing = _n_sharing(step, profile)
     products = sum(
         np.maximum(
@@ -327,13 +370,13 @@ def _optimizer(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
 
 def _n_sharing(step: StepConfig, profile: DeviceProfile) -> int:
     """Processes among which work is counted as shared out: see `DeviceProfile.gpus_per_node`."""
-    return min(step.world_size, profile.gpus_per_node)
+    return min(step.n_sharing_muon, profile.gpus_per_node)
 
 
 def clip_seconds(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
     """Of the optimizer's seconds in an update, those for the norm of the gradient and its scaling."""
     n_sharing = _n_sharing(step, profile) if step.shard else 1
-    return CLIP_BYTES * total(m) / profile.bandwidth_bytes / n_sharing
+    return CLIP_BYTES * trained_parameters(m) / profile.bandwidth_bytes / n_sharing
 
 
 def _newton_schulz(profile: DeviceProfile, out: Size, into: Size) -> Size:
@@ -345,47 +388,76 @@ def _newton_schulz(profile: DeviceProfile, out: Size, into: Size) -> Size:
     return NEWTON_SCHULZ_STEPS * (gram + square + back)
 
 
-def _communication(m: Dims, step: StepConfig, profile: DeviceProfile, micro_seconds: Size) -> Size:
+def _communication(update: _TimedUpdate, micro_seconds: Size) -> Size:
     """Seconds of an update that are spent waiting for other devices.
 
     Shards travel as the trainer's do (gathered twice in bfloat16, reduced once in float32, per micro-step),
-    behind the arithmetic for as long as there is any. Float32 gradients are averaged bucket by bucket behind
-    the backward pass of the last micro-step, all but the last bucket; that they are hidden so far has not
-    been measured.
+    among the processes that hold a copy of the state, behind the arithmetic for as long as there is any.
+    Float32 gradients are averaged bucket by bucket behind the backward pass of the last micro-step, all but
+    the last bucket; that they are hidden so far has not been measured.
     """
+    m, step, profile = update.m, update.step, update.profile
     if step.world_size == 1:
         return 0.0
     if not profile.link_bytes:
         raise InputError(
             f"the speed of the link between several {profile.device} is unknown; use world_size=1"
         )
-    n, others = step.world_size, (step.world_size - 1) / step.world_size
-    ring = others * total(m) / profile.link_bytes
-    muon = _muon_exchange(m, step, profile) if step.optimizer == "muon" else 0.0
+    muon = _muon_exchange(update) if step.optimizer == "muon" else 0.0
     if step.shard:
+        n = step.n_shards
         waiting = COLLECTIVES_PER_LAYER * (m.n_layers + 1) * n * COLLECTIVE_SECONDS
-        exposed = np.maximum(SHARD_BYTES * ring - micro_seconds, 0.0)
-        return step.micro_steps_per_device * (exposed + waiting) + muon
-    n_buckets = np.ceil(4 * total(m) / BUCKET_BYTES)
-    # A tree: twice its depth, up and down.
-    bucket_seconds = 2 * others * BUCKET_BYTES / profile.link_bytes + 2 * math.log2(n) * COLLECTIVE_SECONDS
+        ring = (n - 1) / n * SHARD_BYTES * update.n_parameters / profile.ring_bytes(n)
+        exposed = np.maximum(ring - micro_seconds, 0.0)
+        replicas = _replica_average(update, micro_seconds)
+        return step.micro_steps_per_device * (exposed + waiting) + replicas + muon
+    n_buckets = np.ceil(GRADIENT_BYTES * update.n_parameters / BUCKET_BYTES)
+    bucket_seconds = _all_reduce_seconds(BUCKET_BYTES, step.world_size, profile.ring_bytes(step.world_size))
     hidden = BACKWARD_SHARE * micro_seconds
     return bucket_seconds + np.maximum((n_buckets - 1) * bucket_seconds - hidden, 0.0) + muon
 
 
-def _muon_exchange(m: Dims, step: StepConfig, profile: DeviceProfile) -> Size:
+def _replica_average(update: _TimedUpdate, micro_seconds: Size) -> Size:
+    """Seconds of an update in which replicas average the gradients of their shards, each layer's when it is
+    reduced in the last micro-step: behind the rest of the backward pass, but for what is outside the layers.
+    """
+    m, step, profile = update.m, update.step, update.profile
+    if step.n_replicas == 1:
+        return 0.0
+    rate = profile.link_bytes
+    if profile.network_bytes is not None:
+        # All processes of a node exchange their shards at once, and share its ports.
+        rate = min(rate, profile.network_bytes / min(profile.gpus_per_node, step.n_shards))
+    n_collectives = m.n_layers + 1
+    shard_bytes = GRADIENT_BYTES * update.n_parameters / step.n_shards
+    every = n_collectives * _all_reduce_seconds(shard_bytes / n_collectives, step.n_replicas, rate)
+    outside = sum(row.parameters for row in tensors(m) if not row.name.startswith("layers."))
+    last = _all_reduce_seconds(GRADIENT_BYTES * outside / step.n_shards, step.n_replicas, rate)
+    return np.maximum(every - BACKWARD_SHARE * micro_seconds, last)
+
+
+def _all_reduce_seconds(size_bytes: Size, n_processes: int, rate: float) -> Size:
+    """Of a ring's bytes, and of a tree's messages: twice its depth, up and down."""
+    ring = 2 * (n_processes - 1) / n_processes * size_bytes / rate
+    return ring + 2 * math.log2(n_processes) * COLLECTIVE_SECONDS
+
+
+def _muon_exchange(update: _TimedUpdate) -> Size:
     """Updates in bfloat16 that every process gathers; with shards the rows of a matrix travel to the process
     that has it whole, and back. The products of the next stack hide none of it here."""
-    moved = 2 * sum(matrix.row.elements for matrix in matrices(m) if matrix.row.is_hidden_matrix)
-    others = (step.world_size - 1) / step.world_size
-    return others * moved * (2 / _n_sharing(step, profile) if step.shard else 1) / profile.link_bytes
+    step, profile = update.step, update.profile
+    moved = 2 * sum(matrix.row.elements for matrix in update.hidden_matrices)
+    n = step.n_sharing_muon
+    there_and_back = 2 / _n_sharing(step, profile) if step.shard else 1
+    return (n - 1) / n * moved * there_and_back / profile.ring_bytes(n)
 
 
 def _n_layer_passes(step: StepConfig) -> int:
     return PASSES_WITH_RECOMPUTE if step.gradient_checkpointing else PASSES
 
 
-def _n_passes(row: Tensor, m: Dims, step: StepConfig) -> int:
+def _n_passes(row: Tensor, update: _TimedUpdate) -> int:
     return forward_equivalents(
-        row, m, checkpointing=step.gradient_checkpointing, recompute_logits=step.loss_chunks > 1
-    )
+        row, update.m, checkpointing=update.step.gradient_checkpointing,
+        recompute_logits=update.step.loss_chunks > 1,
+    )  # fmt: skip

@@ -2,8 +2,11 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
+from typing_extensions import TypedDict
+
+from parambudget._json_types import SchemaOf
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.dims import Size
@@ -11,7 +14,7 @@ from parambudget.cost.flops import Convention, flops_per_token
 from parambudget.cost.hardware import Price
 from parambudget.cost.speed.profile import DeviceProfile, fastest_stacks
 from parambudget.cost.speed.roofline import step_seconds, tokens_per_second
-from parambudget.cost.step import StepConfig
+from parambudget.cost.step import StepConfig, StepDocument
 from parambudget.errors import InputError
 
 TIME_OVERHEAD: Final = 0.03
@@ -31,12 +34,52 @@ def hours_for_tokens(
     return n_tokens / tokens_per_second / (1 - time_overhead) / 3600
 
 
+class IntervalDocument(TypedDict):
+    """An expected value, and the interval that it should lie in."""
+
+    low: float
+    """The low end."""
+    expected: float
+    """The middle of what is expected."""
+    high: float
+    """The high end."""
+
+
 class Interval(NamedTuple):
     """An expected value, and the interval that it should lie in."""
 
     low: float
     expected: float
     high: float
+
+    def as_dict(self) -> IntervalDocument:
+        """Plain JSON values."""
+        return {"low": self.low, "expected": self.expected, "high": self.high}
+
+
+class ThroughputDocument(TypedDict):
+    """The predicted speed of training, and what it is predicted with."""
+
+    profile: Annotated[dict[str, Any], SchemaOf(DeviceProfile)]
+    """The constants of the device and its software."""
+    step: StepDocument
+    """How an update is executed."""
+    seconds: dict[str, float]
+    """Expected seconds of an update by what takes them (matmuls, attention, optimizer, ...)."""
+    update_seconds: float
+    """Expected seconds of one update: the sum of its parts."""
+    update_tokens: int
+    """Tokens that all devices together see in one update."""
+    tokens_per_second: IntervalDocument
+    """Of all devices together; expected is the middle of what such software reaches."""
+    best_tokens_per_second: float | None
+    """What the fastest published software would reach; null where that is not known."""
+    limit_tokens_per_second: float | None
+    """The hardware limit: the dense peak spent on nothing but the FLOPs under the causal mask; null where no
+    peak is known."""
+    mfu: dict[Convention, float] | None
+    """Expected model FLOPs utilization: share of the dense peak, by convention of counting FLOPs; null where
+    no peak is known."""
 
 
 def rental_cost(hours: Interval, price: Price, world_size: int) -> Interval:
@@ -97,15 +140,15 @@ class Throughput(Tabular):
         ]
         return [*rows, {"part": "update", "milliseconds": 1e3 * whole, "share": 1.0}]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ThroughputDocument:
         """Plain JSON values."""
         return {
             "profile": asdict(self.profile),
-            "step": {**self.step.step_fields, "world_size": self.step.world_size},
+            "step": self.step.as_dict(),
             "seconds": dict(self.seconds),
             "update_seconds": self.update_seconds,
             "update_tokens": self.update_tokens,
-            "tokens_per_second": self.tokens_per_second._asdict(),
+            "tokens_per_second": self.tokens_per_second.as_dict(),
             "best_tokens_per_second": self.best_tokens_per_second,
             "limit_tokens_per_second": self.limit_tokens_per_second,
             "mfu": self.mfu,

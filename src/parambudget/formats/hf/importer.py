@@ -1,18 +1,24 @@
 """A Hugging Face config.json as a model: read exactly, or refused with the reason; never guessed."""
 
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from parambudget.arch.blocks import CountedParts
+from parambudget.arch.config import MIXERS
+from parambudget.arch.defaults import unsupported_note
+from parambudget.arch.dims import mixer_words
 from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
 from parambudget.errors import ConfigError
 from parambudget.formats.hf.families.registry import find_family
+from parambudget.formats.hf.multimodal import language_model
 from parambudget.formats.hf.rotary import notes_on_type, rescaling, rope_keys, rope_objects
 from parambudget.formats.hf.rules import fraction_of_head, read_object
-from parambudget.formats.hf.schema import ABSENT, ANY, Config, ConfigSchema, Fields
+from parambudget.formats.hf.schema import ABSENT, ANY, NESTED_OBJECTS, Config, ConfigSchema, Fields
 from parambudget.formats.imported import Imported
 from parambudget.units import short_repr
 
@@ -24,30 +30,47 @@ def from_hf(document: Mapping[str, Any], name: str) -> Imported:
     refused, and so is a key that would change the count in a way that is not modelled.
     """
     try:
-        key, text_config = language_model(document)
-        model_type = text_config["model_type"]
-        schema = find_family(model_type).config
-        if text_config.get("per_layer_config"):
+        place, config, notes = language_model(document)
+        model_type = config["model_type"]
+        schema = find_family(model_type, document.get("auto_map")).config
+        if config.get("per_layer_config") and "per_layer_config" not in schema.defaults:
             raise ConfigError("per_layer_config gives layers sizes of their own, which is not modelled")
-        imported = _import_config(schema, _with_own_keys(schema, text_config), model_type)
+        imported = _import_config(schema, _with_own_keys(schema, config), model_type)
+        if unread := sorted(key for key in _unread_rope_keys(schema) if config.get(key)):
+            notes = (*notes, f"{model_type} reads rope_parameters, and not {', '.join(unread)}")
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
-    if key is None:
-        return imported
-    note = f"of this {short_repr(document['model_type'])} only the {key} is read, a {model_type}"
-    return replace(imported, notes=(note, *imported.notes))
+    if document.get("auto_map"):
+        notes = (*notes, f"code of its author (auto_map) is never run; read as any {model_type}")
+    if place is None:
+        return replace(imported, notes=(*notes, *imported.notes))
+    note = f"of this {short_repr(document['model_type'])} only the {place} is read, a {model_type}"
+    return replace(imported, notes=(note, *notes, *imported.notes))
 
 
 def _with_own_keys(schema: ConfigSchema, document: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with aliases replaced by the class's own keys, and the object for attention flattened."""
+    """The config with aliases replaced by the class's own keys, and the objects inside flattened."""
     given = {key: value for key, value in document.items() if key not in schema.aliases}
-    for alias, key in schema.aliases.items():
-        # The class takes a null n_embed for one that is not there.
-        if alias in document and not (alias == "n_embed" and document[alias] is None):
-            given[key] = document[alias]
-    if any(key.startswith("attn_config.") for key in schema.defaults):
-        given |= {f"attn_config.{key}": value for key, value in read_object(given, "attn_config").items()}
+    # In the order of the document, as the class sets them; it takes a null n_embed for one that is not there.
+    for alias, value in document.items():
+        if alias in schema.aliases and not (alias == "n_embed" and value is None):
+            given[schema.aliases[alias]] = value
+    outside = _unread_rope_keys(schema)
+    if "rope_scaling" in outside:
+        read_object(given, "rope_scaling")  # the class refuses another type, read or not
+    given = {key: value for key, value in given.items() if key not in outside}
+    for outer in NESTED_OBJECTS:
+        if any(key.startswith(f"{outer}.") for key in schema.defaults):
+            given |= {f"{outer}.{key}": value for key, value in read_object(given, outer).items()}
     return given
+
+
+def _unread_rope_keys(schema: ConfigSchema) -> set[str]:
+    """The usual keys of rotary positions that the class does not read, because it has them in an object."""
+    if schema.rope_only_in_objects:
+        bases = (schema.keys[field] for field in ("rope_theta", "rope_theta_local"))
+        return {"rope_scaling", "partial_rotary_factor", "local_partial_rotary_factor", *bases}
+    return set() if schema.reads_rope_scaling else {"rope_scaling"}
 
 
 def _import_config(schema: ConfigSchema, given: Mapping[str, Any], model_type: str) -> Imported:
@@ -75,12 +98,17 @@ def _import_config(schema: ConfigSchema, given: Mapping[str, Any], model_type: s
     unsupported = [*_unsupported_keys(schema, config), *unsupported, *rescaled.unsupported]
     if not given.get("is_causal", True):
         unsupported.append("attention to later tokens (is_causal)")
-    notes = _import_notes(schema, given, model_type, unsupported)
+    is_built = not fields.keys() & CountedParts.model_fields.keys()
+    notes = _import_notes(schema, given, model_type, unsupported, is_built=is_built)
     return Imported(fields, (*notes, *notes_on_type(schema, rope)), tuple(unsupported))
 
 
 def _with_class_conventions(fields: Fields) -> Fields:
     """What null or absence means to the classes: multi-head attention, heads that fill the width, 4 * dim."""
+    named = {word for words in map(mixer_words, fields.get("mixer_pattern", ())) for word in words}
+    for kind, block in MIXERS.items():
+        if kind not in named:  # its sizes have no effect
+            fields = {name: value for name, value in fields.items() if name not in block.model_fields}
     fields.setdefault("n_kv_heads", fields["n_heads"])
     fields.setdefault("head_dim", fields["dim"] // fields["n_heads"])
     if fields.get("gated") is False:
@@ -92,10 +120,13 @@ def _with_class_conventions(fields: Fields) -> Fields:
             fields["rope_theta"] = float(fields["rope_theta"])
         fields |= _even_rotary_width(fields)
     else:
-        for name in ("rope_theta", "rope_theta_local", "rotary_pattern"):
+        for name in ("rope_theta", "rope_theta_local", "rotary_pattern", "rotary_fraction_local"):
             fields.pop(name, None)
     if "window" not in fields:
-        fields.pop("rope_theta_local", None)
+        for name in ("rope_theta_local", "rotary_fraction_local"):
+            fields.pop(name, None)
+    if fields.get("rotary_fraction_local") == fields.get("rotary_fraction", 1.0):
+        fields.pop("rotary_fraction_local", None)
     return fields
 
 
@@ -121,6 +152,7 @@ _ACTIVATIONS: Final = {
     "gelu": "gelu", "gelu_accurate": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_new": "gelu_tanh",
     "gelu_python": "gelu", "gelu_python_tanh": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
     "quick_gelu": "quick_gelu", "relu": "relu", "relu2": "relu2", "silu": "silu", "swish": "silu",
+    "xielu": "xielu",
 }  # fmt: skip
 _UNSUPPORTED_ACTIVATIONS: Final = (
     "gelu_10", "hardswish", "laplace", "leaky_relu", "linear", "mish", "relu6", "sigmoid", "sqrtsoftplus",
@@ -137,38 +169,10 @@ def _activation(fields: Mapping[str, Any], name: str) -> str:
     return _ACTIVATIONS[name]
 
 
-_TEXT_CONFIGS: Final = ("text_config", "llm_config", "language_config")
-_OTHER_MODALITIES: Final = ("vision_config", "audio_config")
 _TYPE_NAMES: Final = {
-    bool: "true or false", int: "a whole number", float: "a number", str: "a name", list: "a list"
+    bool: "true or false", int: "a whole number", float: "a number", str: "a name", list: "a list",
+    dict: "an object",
 }  # fmt: skip
-
-
-def language_model(document: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
-    """The config of the language model in a multimodal one, and its key there; in any other None and itself.
-
-    Raises `ConfigError` for anything but a decoder-only language model.
-    """
-    model_type = short_repr(document["model_type"])
-    if document.get("is_encoder_decoder"):
-        raise ConfigError(f"an encoder-decoder config ({model_type}); only decoder-only models are counted")
-    key = next((key for key in _TEXT_CONFIGS if isinstance(document.get(key), dict)), None)
-    if key is None:
-        if any(isinstance(document.get(name), dict) for name in _OTHER_MODALITIES):
-            raise ConfigError(
-                f"a multimodal config ({model_type}) without text_config; give the language model's own"
-            )
-        return None, document
-    # Its ties are those of the whole model, which has the output head.
-    outer = {name: document[name] for name in ("tie_word_embeddings",) if name in document}
-    text_config = outer | document[key]
-    if "model_type" not in text_config:
-        raise ConfigError(
-            f"a multimodal config ({model_type}) whose {key} has no model_type; add that of its class"
-        )
-    if text_config.get("is_encoder_decoder"):
-        raise ConfigError(f"an encoder-decoder config ({model_type}); only decoder-only models are counted")
-    return key, text_config
 
 
 def _check_values(schema: ConfigSchema, config: Config, given: Mapping[str, Any], model_type: str) -> None:
@@ -176,10 +180,13 @@ def _check_values(schema: ConfigSchema, config: Config, given: Mapping[str, Any]
     for key, default in schema.defaults.items():
         value = config[key]
         if value is not None:
-            _check_type(key, value, schema.value_type(key))
+            _check_type(key, value, schema.accepted_types(key))
+            _check_numbers_in_list(key, value, default)
         elif key in given and given[key] is None and not (default is None or key in schema.nullable):
             what = (
-                "leave it out" if default is ABSENT else f"it must be {_TYPE_NAMES[schema.value_type(key)]}"
+                "leave it out"
+                if default is ABSENT
+                else f"it must be {_TYPE_NAMES[schema.accepted_types(key)[0]]}"
             )
             raise ConfigError(f"{key} is null, which the class does not accept; {what}")
     for key, required in schema.required_values.items():
@@ -194,20 +201,30 @@ def _check_values(schema: ConfigSchema, config: Config, given: Mapping[str, Any]
     _check_heads(schema, config)
 
 
-def _check_type(key: str, value: object, wanted: type) -> None:
-    types: tuple[type, ...] = (int, float) if wanted is float else (wanted,)
-    if not isinstance(value, types) or isinstance(value, bool) != (wanted is bool):
-        raise ConfigError(f"{key} is {short_repr(value)}; it must be {_TYPE_NAMES[wanted]}")
+def _check_type(key: str, value: object, accepted: tuple[type, ...]) -> None:
+    types = (*accepted, int) if float in accepted else accepted
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in accepted):
+        names = " or ".join(_TYPE_NAMES[kind] for kind in accepted)
+        raise ConfigError(f"{key} is {short_repr(value)}; it must be {names}")
     if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
         raise ConfigError(f"{key} is {short_repr(value)}; it must be a finite number")
-    if isinstance(value, int) and wanted is int and not 0 <= value <= LARGEST_SIZE:
+    if isinstance(value, int) and int in accepted and not 0 <= value <= LARGEST_SIZE:
         raise ConfigError(f"{key} is {short_repr(value)}; it must be 0 to {LARGEST_SIZE:,}")
+
+
+def _check_numbers_in_list(key: str, value: object, default: object) -> None:
+    """Refuse a list with infinity or NaN, unless the class's own has infinity, as limits of steps have."""
+    if not isinstance(value, list) or (isinstance(default, list) and math.inf in default):
+        return
+    if any(isinstance(one, float) and not math.isfinite(one) for one in value):
+        raise ConfigError(f"{key} is {short_repr(value)}; it must have finite numbers alone")
 
 
 def _check_heads(schema: ConfigSchema, config: Config) -> None:
     """Refuse heads that do not divide the width, where the class refuses them."""
     dim_key, heads_key, head_dim_key = (schema.keys.get(name, "") for name in ("dim", "n_heads", "head_dim"))
-    dim, heads = config[dim_key], config[heads_key]
+    # A class without attention has no heads.
+    dim, heads = config[dim_key], config.get(heads_key, 1)
     for key, value in ((dim_key, dim), (heads_key, heads)):
         if value < 1:
             raise ConfigError(f"{key} is {value}; it must be 1 or more")
@@ -222,14 +239,17 @@ def _check_heads(schema: ConfigSchema, config: Config) -> None:
 
 _SIZE_FIELDS: Final = ("dim", "n_layers", "n_heads", "n_kv_heads", "intermediate_size", "vocab_size", "tied")
 _SIZE_KEYS: Final = frozenset({
-    "first_k_dense_replace", "kv_lora_rank", "moe_intermediate_size", "n_routed_experts", "n_shared_experts",
-    "num_experts", "num_experts_per_tok", "num_kv_heads", "num_local_experts", "q_lora_rank",
-    "shared_expert_intermediate_size",
+    "attn_config.kv_n_heads", "ffn_config.ffn_hidden_size", "ffn_config.moe_num_experts",
+    "ffn_config.moe_top_k", "first_k_dense_replace", "index_head_dim",
+    "index_n_heads", "kv_lora_rank", "moe_intermediate_size", "moe_k",
+    "moe_num_experts", "moe_num_shared_experts", "moe_topk", "n_routed_experts", "n_shared_experts",
+    "num_dense_layers", "num_experts", "num_experts_per_tok", "num_kv_heads", "num_local_experts",
+    "num_shared_experts", "q_lora_rank", "shared_expert_intermediate_size", "shared_intermediate_size",
 })  # fmt: skip
 _KEYS_WITHOUT_NOTE: Final = re.compile(
     r"""_?(name_or_path|architectures|auto_map|model_type|transformers_version|torch_dtype|dtype|prefix
     |quantization_config|compression_config|rope_scaling|rope_parameters|rope_theta
-    |original_max_position_embeddings|attn_config|verbose
+    |original_max_position_embeddings|attn_config|ffn_config|verbose
     |is_decoder|is_encoder_decoder|task_specific_params|problem_type|tokenizer_class|n_ctx|per_layer_config
     |label2id|id2label|num_labels|pretraining_tp|classifier.*|summary_.*|output_.*|return_.*|use_cache|chunk_.*
     |.*dropout.*|.*pdrop|layerdrop|init_device|.*token.*|unk_.*|.*aux_loss.*|.*jitter.*|.*z_loss.*|ep_size
@@ -243,12 +263,17 @@ _KEYS_WITHOUT_NOTE: Final = re.compile(
 
 
 def _import_notes(
-    schema: ConfigSchema, given: Mapping[str, Any], model_type: str, unsupported: Sequence[str]
+    schema: ConfigSchema,
+    given: Mapping[str, Any],
+    model_type: str,
+    unsupported: Sequence[str],
+    *,
+    is_built: bool,
 ) -> tuple[str, ...]:
     """What the count does not show: functions that cannot be expressed, keys that the class does not read."""
     notes = []
     if unsupported:
-        notes.append(f"counted exactly, but built without {', '.join(unsupported)}, so its logits differ")
+        notes.append(unsupported_note(unsupported, is_built=is_built))
     unread = sorted(key for key, value in given.items() if _deserves_note(key, value, schema))
     if unread:
         notes.append(f"keys that {model_type} does not read: {', '.join(unread)}")
@@ -258,6 +283,7 @@ def _import_notes(
 def _notes_on_defaults(schema: ConfigSchema, given: Mapping[str, Any]) -> list[str]:
     """Sizes and ties that are missing from the config."""
     sizes = {schema.keys[field] for field in _SIZE_FIELDS if field in schema.keys} | _SIZE_KEYS
+    sizes -= schema.required_values.keys()
     missing = [key for key in schema.defaults if key in sizes and key not in given]
     defaults = [f"{key}={json.dumps(schema.defaults[key])}" for key in missing]
     return [f"missing keys have the defaults of the class: {', '.join(defaults)}"] if defaults else []
@@ -270,7 +296,8 @@ def _unsupported_keys(schema: ConfigSchema, config: Config) -> list[str]:
         for key, supported in schema.unsupported.items()
         if config[key] != supported and (config[key] or supported)
     ]
-    return [*keys, *schema.always_unsupported]
+    together = [what for rule in schema.unsupported_rules for what in rule(config)]
+    return [*keys, *together, *schema.always_unsupported]
 
 
 def _deserves_note(key: str, value: object, schema: ConfigSchema) -> bool:

@@ -20,7 +20,7 @@ from parambudget.arch.rope_scaling import (
 )
 from parambudget.errors import ConfigError
 from parambudget.formats.hf.rules import read_object
-from parambudget.formats.hf.schema import Config, ConfigSchema, Fields
+from parambudget.formats.hf.schema import ABSENT, Config, ConfigSchema, Fields
 from parambudget.units import short_repr
 
 _PARAMETERS: Final = {"rope_theta": "rope_theta", "rotary_fraction": "partial_rotary_factor"}
@@ -55,10 +55,15 @@ def rope_objects(schema: ConfigSchema, document: Mapping[str, Any]) -> RopeObjec
     if "rope_theta" not in schema.keys:
         return RopeObjects({}, {})
     if "rope_theta_local" in schema.keys:
-        full = {"rope_type": "default"}
+        full = dict(schema.default_rope_parameters) or {"rope_type": "default"}
         if parameters.get("full_attention") is not None:
             full = read_object(parameters, "full_attention")
-        return RopeObjects(full | scaling, read_object(parameters, "sliding_attention"))
+        sliding = read_object(parameters, "sliding_attention")
+        return RopeObjects(full | scaling, sliding | scaling if schema.rescales_local_layers else sliding)
+    if not schema.reads_rope_scaling and "rope_parameters" in document and "rope_type" not in parameters:
+        raise ConfigError(
+            "rope_parameters has no rope_type, which the class needs; give it one or leave it out"
+        )
     main = scaling or parameters or schema.default_rope_parameters
     if any(isinstance(value, dict) for value in main.values()):
         raise ConfigError("rope_parameters differ from layer to layer, which the class does not support")
@@ -75,6 +80,10 @@ def rope_keys(schema: ConfigSchema, rope: RopeObjects) -> dict[str, Any]:
     }
     if "rope_theta" in rope.local:
         keys[schema.keys["rope_theta_local"]] = rope.local["rope_theta"]
+    if schema.object_rotary_share is not None:
+        for field, place in (("rotary_fraction", rope.main), ("rotary_fraction_local", rope.local)):
+            share = place.get("partial_rotary_factor", schema.object_rotary_share)
+            keys[schema.keys[field]] = float(share) if type(share) is int else share
     if _rope_type(schema, rope.main) == "proportional" and "rotary_fraction" in schema.keys:
         keys[schema.keys["rotary_fraction"]] = 1.0  # the share is that of the pairs: `rope_proportion`
     return keys
@@ -90,6 +99,8 @@ def rescaling(
     local = _rope_type(schema, rope.local)
     unsupported = [] if local == "default" else [f"rescaled rotary frequencies of local layers ({local})"]
     kind = _rope_type(schema, rope.main)
+    if rope.local.get("partial_rotary_factor", 1) != 1 and schema.object_rotary_share is None:
+        unsupported.append("a rotary share of local layers (partial_rotary_factor)")
     if kind == "default" or "rope_theta" not in schema.keys or fields.get("position", "rotary") != "rotary":
         return Rescaling({}, tuple(unsupported))
     if kind not in schema.rope_types:
@@ -98,7 +109,8 @@ def rescaling(
     reader = _Reader(rope.main, kind, fields["context_length"], original, schema.rope_mscales)
     read, lost = _READERS[kind](reader)
     key = schema.keys.get("rotary_fraction", "partial_rotary_factor")
-    share = rope.main.get("partial_rotary_factor", given.get(key, schema.defaults.get(key)))
+    default = schema.defaults.get(key)
+    share = rope.main.get("partial_rotary_factor", given.get(key, None if default is ABSENT else default))
     if kind == "proportional":
         read["rope_proportion"] = 1.0 if share is None else share
         if schema.rotates_fixed_width and read["rope_proportion"] != 1:
@@ -109,8 +121,13 @@ def rescaling(
         lost.append(f"{kind} frequencies of an odd number of elements")
     if kind == "yarn" and "rope_theta_local" in schema.keys:
         read["rope_truncate"] = True  # the class looks for the key outside the object
+    grows = schema.rope_scales_queries and reader.number("llama_4_scaling_beta")
+    if grows and reader.original_context < reader.context_length:
+        lost.append(f"queries that grow beyond {reader.original_context} tokens (llama_4_scaling_beta)")
     if schema.rope_recomputes_cache and kind == "longrope":
         read["rope_recompute_cache"] = True
+    if "rope_theta_local" in fields and "rope_theta_local" not in schema.keys:
+        lost.append(f"rescaled rotary frequencies of local layers ({kind})")
     read = {name: value for name, value in read.items() if value is not None} | {"rope_type": kind}
     if schema.has_latent_attention:
         read |= _latent_score_scale(reader, fields)

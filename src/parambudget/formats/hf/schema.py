@@ -22,6 +22,10 @@ UNREAD: Final = object()
 """In place of a default: this class, unlike related ones, does not read the key."""
 ANY: Final = object()
 """In place of a value: any value is fine."""
+TOP_K_KEYS: Final = ("num_experts_per_tok", "moe_k", "moe_topk", "top_k_experts", "ffn_config.moe_top_k")
+"""The classes' keys for the number of experts per token."""
+NESTED_OBJECTS: Final = ("attn_config", "ffn_config", "linear_attn_config")
+"""Objects in a config.json whose keys are read as `attn_config.KEY`."""
 ROPE_TYPES: Final = frozenset(get_args(RopeType)) - {"none"}
 """The rescalings of rotary frequencies that transformers has for every class."""
 
@@ -38,10 +42,14 @@ class ConfigSchema:
     defaults: Mapping[str, Any]
     """The class's default of every key that it reads and that matters here. Null is accepted where it is the
     default."""
+    value_types: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
+    """Types of keys of which the class accepts several, or others than related classes."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Our fields that are the same for every model of the class."""
     rules: tuple[Rule, ...] = ()
     """Our fields that depend on several keys; later rules win."""
+    unsupported_rules: tuple[Callable[[Config], list[str]], ...] = ()
+    """What several keys together make the class compute, and `ModelConfig` cannot express."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other spellings of a key that the class accepts; they win over the key, as in the class."""
     nullable: frozenset[str] = frozenset()
@@ -66,10 +74,25 @@ class ConfigSchema:
     """Other names of rescalings that the class accepts."""
     rope_recomputes_cache: bool = False
     """Whether generation computes the cache anew where LongRoPE's factors change."""
+    object_rotary_share: float | None = None
+    """The share of each head that is rotated where an object for a type of layers does not say it, in classes
+    that have a share for each."""
+    rescales_local_layers: bool = False
+    """Whether `rope_scaling` changes the angles of local layers too, where they have their own."""
+    rope_only_in_objects: bool = False
+    """Whether the class reads rotary bases and rescalings nowhere but in `rope_parameters`."""
+    reads_rope_scaling: bool = True
+    """Whether the class reads rescalings in the older object `rope_scaling` too."""
     rope_mscales: bool = False
     """Whether LongRoPE's attention factor has keys of its own, one for short and one for long sequences."""
     rotates_fixed_width: bool = False
     """Whether the class cuts each head at the share that is rotated, so that frequencies must be as many."""
+    experts_are_optional: bool = False
+    """Whether models of the class may have no experts, although `intermediate_size` is their width."""
+    rope_scales_queries: bool = False
+    """Whether queries grow with their position beyond the original context, by `llama_4_scaling_beta`."""
+    exported_layer_words: Mapping[str, str] = field(default_factory=dict)
+    """What an export writes in `layer_types` in place of the usual words."""
     ignored_keys: Mapping[str, Any] = field(default_factory=dict)
     """Keys of published configs that the class does not read, each with the value that needs no note."""
 
@@ -81,42 +104,83 @@ class ConfigSchema:
     @property
     def has_only_moe_layers(self) -> bool:
         """Whether every layer of the class has experts; its `intermediate_size` is then their width."""
-        return "num_experts_per_tok" in self.defaults and "intermediate_size" not in self.keys
+        has_experts = any(key in self.defaults for key in TOP_K_KEYS)
+        return has_experts and "intermediate_size" not in self.keys and not self.experts_are_optional
 
-    def value_type(self, key: str) -> type:
-        """The type of a key's value."""
+    def accepted_types(self, key: str) -> tuple[type, ...]:
+        """The types that a key's value may have, the usual one first."""
         default = self.defaults[key]
-        return _VALUE_TYPES[key] if default is None or default is ABSENT else type(default)
+        if key in self.value_types:
+            return self.value_types[key]
+        return (_VALUE_TYPES[key] if default is None or default is ABSENT else type(default),)
 
 
 _VALUE_TYPES: Final[Mapping[str, type]] = {
-    "attention_layers": list, "attention_types": list, "attn_config.clip_qkv": float,
-    "attn_config.softmax_scale": float, "attn_logit_softcapping": float, "clip_qkv": float,
-    "ffn_hidden_size": int, "final_logit_softcapping": float, "head_dim": int, "intermediate_size": int,
-    "layer_types": list, "mlp_only_layers": list, "n_group": int, "n_inner": int, "no_rope_layers": list,
-    "num_experts_per_tok": int, "num_key_value_heads": int, "num_kv_heads": int,
-    "num_ln_in_parallel_attn": int, "sliding_window": int, "topk_group": int, "topk_method": str,
-    "use_bidirectional_attention": bool, "word_embed_proj_dim": int,
+    "full_attn_idxs": list, "linear_attn_config.full_attn_layers": list,
+    "linear_attn_config.head_dim": int, "linear_attn_config.kda_layers": list,
+    "linear_attn_config.num_heads": int, "linear_attn_config.short_conv_kernel_size": int,
+    "linear_key_head_dim": int, "linear_num_key_heads": int, "linear_num_value_heads": int,
+    "linear_value_head_dim": int, "lru_width": int,
+    "attention_layers": list, "attention_multiplier": float, "attention_types": list,
+    "attn_layer_indices": list, "hybrid_override_pattern": str, "layers_block_type": list,
+    "mlp_multipliers": list, "moe_latent_size": int, "position_embedding_type": str, "ssm_multipliers": list,
+    "attn_config.clip_qkv": float, "attn_config.softmax_scale": float, "attn_logit_softcapping": float,
+    "clip_qkv": float, "ffn_config.ffn_act_fn": dict, "ffn_config.moe_normalize_expert_weights": float,
+    "ffn_hidden_size": int, "final_logit_softcapping": float, "head_dim": int, "indexer_types": list,
+    "initializer_range": float,
+    "intermediate_size": int, "layer_rope_theta": list, "layer_types": list, "mlp_layer_types": list,
+    "mlp_only_layers": list, "moe_intermediate_size": int, "moe_layers": list, "n_group": int, "n_inner": int,
+    "n_routed_experts": int, "n_shared_experts": int, "no_rope_layers": list,
+    "num_attention_heads_per_layer": list, "num_experts": int, "num_experts_per_tok": int,
+    "num_global_key_value_heads": int, "num_key_value_heads": int, "num_kv_heads": int,
+    "num_ln_in_parallel_attn": int, "output_vocab_size": int, "per_layer_config": dict,
+    "prefix_dense_intermediate_size": int, "q_lora_rank": int, "rms_norm_eps": float, "rotary_dim": int,
+    "sliding_window": int, "sliding_window_size": int, "sparse_attention_config": dict,
+    "top_k_experts": int, "topk_group": int,
+    "topk_method": str, "use_bidirectional_attention": bool, "v_head_dim": int, "word_embed_proj_dim": int,
 }  # fmt: skip
 """The types of keys whose default does not reveal them."""
 
-TensorNames = str | tuple[str, ...]
+PartNames = str | tuple[str, ...]
 """Our name, or names, for what the class stores under one name.
 
 Names are those of modules, which have a `weight` and possibly a `bias`, or of single tensors. A `*` runs over
 experts or heads; where only our name has one, the class stores all of them in one tensor.
 """
 
+
+@dataclass(frozen=True)
+class Either:
+    """Our names for what the class calls alike in layers of two kinds, of which a layer has one."""
+
+    first: PartNames
+    second: PartNames
+
+
+TensorNames = PartNames | Either
+"""Our names for what the class stores under one name."""
+
 Layout = Literal[
-    "concat", "transposed", "per_group_qkv", "codegen_qkv", "stacked_experts", "interleaved_experts"
-]
+    "concat", "single_row", "concat_transposed", "transposed", "per_group_qkv", "codegen_qkv",
+    "stacked_experts", "stacked_experts_transposed", "interleaved_experts", "swapped_halves", "per_head",
+    "per_key_head", "convolution", "one_per_head",
+]  # fmt: skip
 """How a class stores tensors of ours as one.
 
 concat                one below the other; a single tensor as it is
-transposed            the same, but matrices are (in, out): the Conv1D of GPT-2
+single_row            (1, n): the corrections of Ernie 4.5
+concat_transposed     one below the other, each as (in, out): the down projections of DBRX
+transposed            one beside the other, (in, out): the Conv1D of GPT-2; block by block: RG-LRU
 per_group_qkv         group by group: the queries that share a key, the key, the value
+per_head              head by head: its query, the gate of its output
+per_key_head          the same by the key heads of a gated delta net
+one_per_head          (1, 1, heads, 1): the rates of Kimi Linear
+convolution           (channels, 1, kernel width), as torch's convolutions
 codegen_qkv           four blocks, each with the queries, values and keys of a quarter of the heads
 stacked_experts       (experts, out, in), the gate above the up projection
+stacked_experts_transposed
+                      (experts, in, out), the gate left of the up projection: Aria
+swapped_halves        the halves of each head swapped: nanochat, which rotates the other way round
 interleaved_experts   (experts, in, out), columns of gate and up projection alternating: gpt-oss
 """
 
@@ -135,12 +199,16 @@ class WeightNames:
     """The prefix that files of the model without an output head leave out, such as "model."."""
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     """By their name without prefix; "concat" where nothing is given."""
+    mixer_block: Mapping[str, TensorNames] | None = None
+    """Replaces `block` in layers that have another mixer in place of attention."""
     parallel_block: Mapping[str, TensorNames] | None = None
     """Replaces `block` in models whose attention and FFN run in parallel, each behind its own norm."""
     norm_offset: int = 0
     """Added to a stored norm weight to get ours: 1 where the class multiplies by 1 + weight."""
     separate_head_norms: bool = False
     """Whether norms on queries and keys are one tensor per head."""
+    separate_convolutions: bool = False
+    """Whether the convolutions of a delta net's queries, keys and values are one tensor each."""
     alternatives: tuple["WeightNames", ...] = ()
     """Other names that files of the class may have; they are read, not written."""
 
@@ -166,9 +234,14 @@ class Family:
     model_class: str | None
     """Its class in transformers, to which models are exported. None for remote code: it is imported only."""
     config: ConfigSchema
-    weights: WeightNames
+    weights: WeightNames | None = None
+    """None for a class whose function is not built, so that weights of it are neither read nor written."""
     dropout_keys: tuple[str, ...] = ()
     """Keys of dropout that an export sets to 0, because the class's own default is 0.1."""
+    token_keys: tuple[str, ...] = ("bos_token_id", "eos_token_id", "pad_token_id")
+    """Keys of tokens that an export sets to null, as the class accepts it."""
+    unused_keys: tuple[str, ...] = ()
+    """Keys that the class fails without and does not use; an export writes them."""
 
 
 COMMON_KEYS: Final = {

@@ -25,12 +25,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from parambudget._files import atomic_folder, read_json, write_errors, write_json
-from parambudget.arch.config import ModelConfig
+from parambudget.arch.config import ModelConfig, require_module
 from parambudget.arch.defaults import with_defaults
 from parambudget.errors import ConfigError, InputError
 from parambudget.formats.hf.families.registry import find_family
-from parambudget.formats.hf.importer import from_hf, language_model
-from parambudget.formats.hf.schema import Layout, TensorNames, WeightNames
+from parambudget.formats.hf.importer import from_hf
+from parambudget.formats.hf.multimodal import language_model
+from parambudget.formats.hf.schema import Either, Layout, TensorNames, WeightNames
 from parambudget.formats.imported import Imported
 from parambudget.formats.source import require_whole_function
 from parambudget.formats.unread import explain_checkpoint, explain_weights
@@ -44,6 +45,7 @@ SHARD_BYTES: Final = 5_000_000_000
 _FLOATS: Final = ("F64", "F32", "F16", "BF16")
 _NOT_WEIGHTS: Final = re.compile(
     r"rotary_emb\.(inv_freq|(cos|sin)_cached)$|\b(attn|attention)\.(bias|masked_bias|causal_mask)$"
+    r"|\.(slope_rate|(query|key|diagonal)_decay)$"
 )
 """Tables and masks that older files have besides weights, and that follow from the config."""
 
@@ -64,11 +66,12 @@ def require_pretrained(path: Path) -> Imported:
         raise InputError(f"{path} is not the folder of a Hugging Face model; give one with a config.json")
     document, name = read_json(path / "config.json", finite=False), str(path / "config.json")
     imported = from_hf(document, name)
-    key, _ = language_model(document)
-    if key is not None:
+    require_module(with_defaults(imported.fields).model)
+    place = language_model(document).place
+    if place is not None:
         raise InputError(
-            f"{path} holds a multimodal model, whose weights are not read; its {key} can be counted, planned "
-            "and trained from scratch"
+            f"{path} holds a multimodal model, whose weights are not read; its {place} can be counted, "
+            "planned and trained from scratch"
         )
     require_whole_function(imported.unsupported, name)
     return imported
@@ -120,7 +123,7 @@ def save_pretrained(
 
     `others` are further files of the folder, such as a tokenizer's. Either everything is written or nothing.
     """
-    names = find_family(config["model_type"]).weights
+    names = _weight_names(config["model_type"])
     with torch.no_grad():
         parts = split_into_parts(module.state_dict(), module.model, names)
         try:
@@ -322,12 +325,21 @@ def match_tensors(
     """How a module's tensors are stored, under those names of the class of which the fewest are missing from
     the `available` ones; with the module's parts, and the names."""
     matches = []
-    for names in find_family(model_type).weights.variants():
+    for names in _weight_names(model_type).variants():
         parts = split_into_parts(tensors, m, names)
         rows = stored_tensors(names, parts, m)
         matches.append((sum(row.name not in available for row in rows), rows, parts, names))
     _, rows, parts, names = min(matches, key=lambda match: match[0])
     return rows, parts, names
+
+
+def _weight_names(model_type: str) -> WeightNames:
+    names = find_family(model_type).weights
+    if names is None:
+        raise ConfigError(
+            f"{model_type} is counted and not built, so its weights are neither read nor written"
+        )
+    return names
 
 
 def split_into_parts(tensors: Mapping[str, Tensor], m: ModelConfig, names: WeightNames) -> dict[str, Tensor]:
@@ -342,17 +354,30 @@ def split_into_parts(tensors: Mapping[str, Tensor], m: ModelConfig, names: Weigh
         elif names.separate_head_norms and name.endswith(("q_norm.weight", "k_norm.weight")):
             stem, _, suffix = name.rpartition(".")
             parts |= {f"{stem}.{i}.{suffix}": tensor[i] for i in range(len(tensor))}
+        elif names.separate_convolutions and name.endswith(".mixer.conv.weight"):
+            stem, _, suffix = name.rpartition(".")
+            kernels = zip("qkv", tensor.split(_convolution_widths(m)), strict=True)
+            parts |= {f"{stem}.{part}.{suffix}": kernel for part, kernel in kernels}
         else:
             parts[name] = tensor
     return parts
+
+
+def _convolution_widths(m: ModelConfig) -> tuple[int, int, int]:
+    """Channels of queries, keys and values."""
+    net = m.gated_delta_net
+    assert net is not None, "only gated delta nets have the three"
+    keys = net.delta_n_key_heads * net.delta_key_dim
+    return keys, keys, net.delta_n_value_heads * net.delta_value_dim
 
 
 def stored_tensors(names: WeightNames, parts: Collection[str], m: ModelConfig) -> list[StoredTensor]:
     """The tensors of a file, in the order of the layers; refuses a part that the class has no name for."""
     rows = [row for theirs, ours in names.top.items() for row in _rows("", theirs, "", ours, names, parts)]
     block = names.block if names.parallel_block is None or m.block != "parallel" else names.parallel_block
+    mixer_block = block if names.mixer_block is None else names.mixer_block
     for layer in range(m.n_layers):
-        for theirs, ours in block.items():
+        for theirs, ours in (block if m.mixer_kind(layer) is None else mixer_block).items():
             rows += _rows(f"{names.layers}.{layer}.", theirs, f"layers.{layer}.", ours, names, parts)
     stored = {part for row in rows for part in row.parts}
     if left := [part for part in parts if part not in stored]:
@@ -366,11 +391,17 @@ def _rows(
     parts: Collection[str],
 ) -> Iterator[StoredTensor]:  # fmt: skip
     """The tensors under one name of the class, as far as the model has them: weight, bias, one per expert."""
+    if isinstance(ours, Either):
+        for one in (ours.first, ours.second):
+            yield from _rows(their_prefix, theirs, our_prefix, one, names, parts)
+        return
     layout = names.layout(theirs)
     for suffix in (".weight", ".bias", ""):
         own = [f"{our_prefix}{part}{suffix}" for part in ((ours,) if isinstance(ours, str) else ours)]
         name = f"{their_prefix}{theirs}{suffix}"
-        norm_offset = names.norm_offset if own[0].endswith("norm.weight") else 0
+        # The norms of mixers' outputs are plain in all classes.
+        is_offset = own[0].endswith("norm.weight") and ".mixer." not in own[0]
+        norm_offset = names.norm_offset if is_offset else 0
         if "*" not in own[0]:
             if own[0] in parts:
                 yield StoredTensor(name, tuple(own), layout, norm_offset)
@@ -400,26 +431,79 @@ def _join_rows(parts: Sequence[Tensor], _: ModelConfig) -> Tensor:
 
 
 def _split_rows(whole: Tensor, shapes: Sequence[torch.Size], _: ModelConfig) -> Sequence[Tensor]:
-    return whole.split([shape[0] for shape in shapes])
+    return whole.split([shape[0] for shape in shapes]) if len(shapes) > 1 else [whole]
 
 
 def _join_transposed_rows(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
-    return _join_rows(parts, m).T if parts[0].dim() == 2 else _join_rows(parts, m)
+    return _join_rows(parts, m).mT if parts[0].dim() > 1 else _join_rows(parts, m)
 
 
 def _split_transposed_rows(whole: Tensor, shapes: Sequence[torch.Size], m: ModelConfig) -> Sequence[Tensor]:
-    return _split_rows(whole.T if whole.dim() == 2 else whole, shapes, m)
+    return _split_rows(whole.mT if whole.dim() > 1 else whole, shapes, m)
 
 
-def _join_groups(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
-    by_group = [part.unflatten(0, (m.n_kv_heads, -1)) for part in parts]
-    return torch.cat(by_group, dim=1).flatten(0, 1)
+def _join_as_row(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
+    return _join_rows(parts, m).unsqueeze(0)
 
 
-def _split_groups(whole: Tensor, shapes: Sequence[torch.Size], m: ModelConfig) -> Sequence[Tensor]:
-    by_group = whole.unflatten(0, (m.n_kv_heads, -1))
-    parts = by_group.split([shape[0] // m.n_kv_heads for shape in shapes], dim=1)
-    return [part.flatten(0, 1) for part in parts]
+def _split_row(whole: Tensor, shapes: Sequence[torch.Size], m: ModelConfig) -> Sequence[Tensor]:
+    return _split_rows(whole.squeeze(0), shapes, m)
+
+
+def _join_transposes(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
+    return _join_rows([part.T for part in parts], m)
+
+
+def _split_transposes(whole: Tensor, shapes: Sequence[torch.Size], _: ModelConfig) -> Sequence[Tensor]:
+    return [part.T for part in whole.split([shape[1] for shape in shapes])]
+
+
+def _by_groups(n_groups: Callable[[ModelConfig], int]) -> WeightLayout:
+    """Rows group by group, each with a share of every part."""
+
+    def join(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
+        by_group = [part.unflatten(0, (n_groups(m), -1)) for part in parts]
+        return torch.cat(by_group, dim=1).flatten(0, 1)
+
+    def split(whole: Tensor, shapes: Sequence[torch.Size], m: ModelConfig) -> Sequence[Tensor]:
+        n = n_groups(m)
+        parts = whole.unflatten(0, (n, -1)).split([shape[0] // n for shape in shapes], dim=1)
+        return [part.flatten(0, 1) for part in parts]
+
+    return WeightLayout(join, split)
+
+
+def _n_delta_key_heads(m: ModelConfig) -> int:
+    assert m.gated_delta_net is not None, "only gated delta nets have the layout"
+    return m.gated_delta_net.delta_n_key_heads
+
+
+def _join_convolution(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
+    return parts[0].unsqueeze(1) if parts[0].dim() == 2 else _join_rows(parts, m)
+
+
+def _split_convolution(whole: Tensor, shapes: Sequence[torch.Size], m: ModelConfig) -> Sequence[Tensor]:
+    return [whole.squeeze(1)] if whole.dim() == 3 else _split_rows(whole, shapes, m)
+
+
+def _join_one_per_head(parts: Sequence[Tensor], _: ModelConfig) -> Tensor:
+    return parts[0].reshape(1, 1, -1, 1)
+
+
+def _split_one_per_head(whole: Tensor, _shapes: Sequence[torch.Size], _m: ModelConfig) -> Sequence[Tensor]:
+    return [whole.flatten()]
+
+
+def _join_swapped_halves(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
+    return _swap_halves(parts[0], m)
+
+
+def _split_swapped_halves(whole: Tensor, _: Sequence[torch.Size], m: ModelConfig) -> Sequence[Tensor]:
+    return [_swap_halves(whole, m)]
+
+
+def _swap_halves(heads: Tensor, m: ModelConfig) -> Tensor:
+    return heads.unflatten(0, (-1, 2, m.head_dim // 2)).flip(1).flatten(0, 2)
 
 
 _CODEGEN_BLOCKS: Final = 4
@@ -452,6 +536,14 @@ def _split_expert_stacks(whole: Tensor, shapes: Sequence[torch.Size], _: ModelCo
     return [expert for projection in projections for expert in projection]
 
 
+def _join_transposed_stacks(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
+    return _join_expert_stacks(parts, m).transpose(1, 2)
+
+
+def _split_transposed_stacks(whole: Tensor, shapes: Sequence[torch.Size], m: ModelConfig) -> Sequence[Tensor]:
+    return _split_expert_stacks(whole.transpose(1, 2), shapes, m)
+
+
 def _join_interleaved_experts(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
     rows = torch.stack(_expert_stacks(parts, m), dim=2).flatten(1, 2)
     return rows.transpose(1, 2) if rows.dim() == 3 else rows
@@ -469,9 +561,17 @@ def _split_interleaved_experts(
 
 _LAYOUTS: Final[Mapping[Layout, WeightLayout]] = {
     "concat": WeightLayout(_join_rows, _split_rows),
+    "single_row": WeightLayout(_join_as_row, _split_row),
+    "concat_transposed": WeightLayout(_join_transposes, _split_transposes),
     "transposed": WeightLayout(_join_transposed_rows, _split_transposed_rows),
-    "per_group_qkv": WeightLayout(_join_groups, _split_groups),
+    "per_group_qkv": _by_groups(lambda m: m.n_kv_heads),
+    "per_head": _by_groups(lambda m: m.n_heads),
+    "per_key_head": _by_groups(_n_delta_key_heads),
+    "convolution": WeightLayout(_join_convolution, _split_convolution),
+    "one_per_head": WeightLayout(_join_one_per_head, _split_one_per_head),
     "codegen_qkv": WeightLayout(_join_codegen, _split_codegen),
     "stacked_experts": WeightLayout(_join_expert_stacks, _split_expert_stacks),
+    "stacked_experts_transposed": WeightLayout(_join_transposed_stacks, _split_transposed_stacks),
     "interleaved_experts": WeightLayout(_join_interleaved_experts, _split_interleaved_experts),
+    "swapped_halves": WeightLayout(_join_swapped_halves, _split_swapped_halves),
 }

@@ -34,21 +34,26 @@ class ShardedCheckpointWriter:
 
     group: dist.ProcessGroup
     mesh: DeviceMesh
-    """The same processes with CPU memory, where the copies are."""
+    """Those that hold one copy of the model, with CPU memory, where the snapshots are."""
 
     @classmethod
-    def create(cls) -> Self:
-        """A writer for all processes, each of which has to call this."""
+    def create(cls, n_shards: int) -> Self:
+        """A writer for all processes, each of which has to call this; `n_shards` hold one copy of the
+        model."""
         group = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=TIMEOUT))
-        return cls(group, DeviceMesh.from_group(group, "cpu"))
+        holding = group
+        if n_shards < dist.get_world_size():
+            holding, _ = dist.new_subgroups(n_shards, backend="gloo", timeout=TIMEOUT)
+        return cls(group, DeviceMesh.from_group(holding, "cpu"))
 
     def copy_shard(self, value: Tensor, copy: Callable[[Tensor], Tensor]) -> Tensor:
         """A copy in CPU memory that is sharded as the tensor is; `copy` copies this process's shard."""
         if not isinstance(value, DTensor):
             return copy(value)
         own = copy(value.to_local())
+        # Of what several processes hold, DCP has one of them write it.
         return DTensor.from_local(
-            own, self.mesh, value.placements, shape=value.shape, stride=value.stride(), run_check=False
+            own, self.mesh, value.placements[-1:], shape=value.shape, stride=value.stride(), run_check=False
         )
 
     def write(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from parambudget._documents import CLOSED, Count, Sha256, parse_document
 from parambudget._files import read_json, require_inside, write_json
+from parambudget._json_types import SchemaOf
 from parambudget._tabular import Tabular
 from parambudget.errors import InputError
 
@@ -23,9 +24,11 @@ class ChoiceScore:
     __pydantic_config__ = CLOSED
 
     file: str
+    """The questions."""
     sha256: Sha256
     """Of the file's content, unpacked."""
     n_questions: Count
+    """How many there are."""
     acc: Share
     """By the log-likelihood of the ending given the context."""
     acc_stderr: float | None
@@ -33,6 +36,7 @@ class ChoiceScore:
     acc_norm: Share
     """By the log-likelihood per character of the ending, as lm-evaluation-harness has it."""
     acc_norm_stderr: float | None
+    """Standard error of the mean over the questions; None for a single one."""
     chance: Share
     """The share that guessing gets."""
     n_truncated: Count
@@ -46,6 +50,7 @@ class TextScore:
     __pydantic_config__ = CLOSED
 
     file: str
+    """The text."""
     n_documents: Count | None
     """None where it is not known."""
     n_tokens: Count
@@ -69,12 +74,15 @@ class Evaluation(Tabular):
     checkpoint: str
     """Its folder; in eval.json of a run, its name."""
     device: str
+    """What it was evaluated on."""
     context_length: Count
     """Tokens of the windows that the text is read in, and the most that a context and its ending have."""
     choices: ChoiceScore | None
+    """Multiple choice; None where no questions were given."""
     text: TextScore | None
+    """The loss on a text; None where none was read."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> "EvaluationDocument":
         """Plain JSON values."""
         return asdict(self)
 
@@ -91,6 +99,9 @@ class Evaluation(Tabular):
             if text.bits_per_byte is not None:
                 rows.append(_row("bits_per_byte", text.bits_per_byte, None, text.file))
         return rows
+
+
+EvaluationDocument = Annotated[dict[str, Any], SchemaOf(Evaluation)]
 
 
 def _row(figure: str, value: float, stderr: float | None, file: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.tensors import Tensor as TableRow
+from parambudget.arch.table import Tensor as TableRow
 from parambudget.arch.tensors import tensors
 from parambudget.training.config import GroupName, TrainConfig
 from parambudget.training.distributed import SINGLE_PROCESS, ProcessGroup, is_sharded
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ParameterGroups:
-    """Every parameter of a module once, by its role in the table."""
+    """Every parameter of a module that gradients reach, once, by its role in the table."""
 
     matrices: list[nn.Parameter] = field(default_factory=list)
     """Matrices between the embedding and the output head; those of all experts may be one tensor."""
@@ -42,6 +42,8 @@ def group_parameters(module: nn.Module, model: ModelConfig) -> ParameterGroups:
     rows = {row.name: row for row in tensors(model) if row.shared_with is None}
     groups = ParameterGroups()
     for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
         group = _select_group(rows[row_name(name)], groups)
         assert group is not groups.matrices or parameter.ndim in (2, 3), f"{name} is not a matrix"
         group.append(parameter)
@@ -125,10 +127,12 @@ def _build_muon(matrices: list[nn.Parameter], config: TrainConfig, group: Proces
     rate, decay, momentum = config.learning_rate, config.weight_decay, config.momentum
     named = [{"params": matrices, "name": "matrices"}]
     if any(map(is_sharded, matrices)):
-        from parambudget.training.fsdp import (
-            ShardedMuon,  # DTensor: not needed by other runs
+        from parambudget.training.fsdp import (  # DTensor: not needed by other runs
+            ShardedMuon,
+            sharing_group,
         )
 
+        group = sharing_group(cast("DTensor", matrices[0]))
         return ShardedMuon(named, lr=rate, weight_decay=decay, momentum=momentum, group=group)
     return Muon(named, lr=rate, weight_decay=decay, momentum=momentum, group=group)
 

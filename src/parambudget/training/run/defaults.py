@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from parambudget._no_effect import NoEffect, without_effect
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.mixers.rows import model_mixer
 from parambudget.arch.tensors import tensors
 from parambudget.arch.validation import LARGEST_FLOAT
 from parambudget.cost.memory.recompute import recomputation
@@ -32,14 +33,14 @@ from parambudget.units import format_count, plural
 FINAL_LEARNING_RATE: Final = 1e-5
 MOST_EVAL_TOKENS: Final = 2**18
 MOMENTUM_WARMUP_STEPS: Final = 300
-EMBEDDING_RATE_RATIO: Final = {"tied": 4, "untied": 20}
-"""Of the embedding's rate to that of the matrices, beside Muon: the best one tried where the head is tied;
-where it is not, that of the nanochat-like recipe, the only one tried (docs/training.md)."""
+UNTIED_EMBEDDING_RATE_RATIO: Final = 20
+"""Of the embedding's rate to that of the matrices, beside Muon: as in the nanochat-like recipe, the only one
+tried (docs/recipe.md)."""
 MUON_BETA1: Final = 0.8
 """Of AdamW for what Muon does not train."""
 MICRO_STEP_TOKENS: Final = {"cpu": 2**10, "accelerator": 2**14}
 _ALWAYS: Final = {
-    "optimizer": "lower loss than AdamW at its best rate for the same tokens, measured: docs/training.md",
+    "optimizer": "lower loss than AdamW at its best rate for the same tokens, measured: docs/recipe.md",
     "schedule": "linear decay to nearly zero gives a lower loss than a cosine (Bergsma et al. 2025)",
     "embedding_learning_rate": "that of the matrices",
     "head_learning_rate": "that of the matrices",
@@ -172,6 +173,11 @@ def with_train_defaults(
             "mask_documents=True is not supported with ALiBi, whose bias would need a mask for every head "
             "and sequence; leave it out, or use other positions"
         )
+    if given.get("mask_documents") and model.n_mixer_layers:
+        raise ConfigError(
+            f"mask_documents=True is not supported with {model_mixer(model)}, whose state goes on from one "
+            "document to the next; leave it out, or use attention in every layer"
+        )
     fields: dict[str, Any] = dict(given)
     reasons: dict[str, str] = {}
     length, why = (tokens, "given") if tokens is not None else training_tokens(model, data_tokens)
@@ -230,7 +236,7 @@ def _derived_settings(
     yield "learning_rate", suggested.rate, suggested.why
     final = min(FINAL_LEARNING_RATE, fields["learning_rate"])
     yield "final_learning_rate", final, "as in the runs behind Step Law"
-    yield from _by_optimizer(optimizer, steps, fields["learning_rate"], tied=model.tied)
+    yield from _by_optimizer(optimizer, steps, fields["learning_rate"], model)
     yield "eval_every", math.ceil(steps / 10), "10 times in the run"
     affordable = max(model.context_length, fields["eval_every"] * update // 2)
     yield "eval_tokens", min(MOST_EVAL_TOKENS, affordable), "evaluation takes at most a seventh of the run"
@@ -241,19 +247,43 @@ def _derived_settings(
 
 
 def _by_optimizer(
-    optimizer: OptimizerName, steps: int, rate: float, *, tied: bool
+    optimizer: OptimizerName, steps: int, rate: float, model: ModelConfig
 ) -> Iterator[tuple[str, object, str]]:
     """Defaults that Muon and AdamW do not share."""
     if optimizer == "adamw":
         yield "warmup_steps", min(2_000, math.ceil(steps / 10)), "a tenth of the steps, at most 2,000"
         return
     yield "warmup_steps", min(500, math.ceil(steps / 50)), "a fiftieth of the steps, at most 500"
-    yield "momentum_warmup_steps", min(MOMENTUM_WARMUP_STEPS, steps), "at most 300, as in nanochat"
-    ratio = EMBEDDING_RATE_RATIO["tied" if tied else "untied"]
-    embedding = float(f"{ratio * rate:.3g}")
-    why = f"{ratio} times that of the matrices{' (the head is tied)' if tied else ''}: docs/training.md"
-    yield "embedding_learning_rate", embedding, why
-    yield "beta1", MUON_BETA1, "lower loss than 0.9 beside Muon, measured: docs/training.md"
+    yield "momentum_warmup_steps", MOMENTUM_WARMUP_STEPS, "as in nanochat, however long the run"
+    ratio = tied_embedding_rate_ratio(model.dim) if model.tied else UNTIED_EMBEDDING_RATE_RATIO
+    yield "embedding_learning_rate", *_times_rate(ratio, rate, "the head is tied" if model.tied else "")
+    if not model.tied:
+        yield "head_learning_rate", *_times_rate(head_rate_ratio(model.dim), rate)
+    yield "beta1", MUON_BETA1, "lower loss than 0.9 beside Muon, measured: docs/recipe.md"
+
+
+def _times_rate(ratio: float, rate: float, because: str = "") -> tuple[float, str]:
+    """A multiple of the rate of the matrices, and why."""
+    shown = f"{ratio:.3g} times that of the matrices" if ratio != 1 else "that of the matrices"
+    return float(f"{ratio * rate:.3g}"), f"{shown}{because and f' ({because})'}: docs/recipe.md"
+
+
+def tied_embedding_rate_ratio(dim: int) -> float:
+    """Of the rate of an embedding that is the head as well to that of the matrices, beside Muon.
+
+    The best one measured is 4 at dim 128 and 1.5 at dim 384 (docs/recipe.md). Wider than that it stays:
+    the first Muon for GPT-2 had 1.7 of this trainer's rate at dim 768 (Jordan 2024, modded-nanogpt).
+    """
+    return max(1.5, min(4.0, 512 / dim))
+
+
+def head_rate_ratio(dim: int) -> float:
+    """Of the rate of an untied head to that of the matrices, beside Muon.
+
+    A head moves its logits in proportion to its rate and to dim (Yang et al. 2022, arXiv 2203.03466), and the
+    rate of the matrices falls with the root of dim. The least is half: nanochat has about 1 at any width.
+    """
+    return max(0.5, min(1.0, math.sqrt(128 / dim)))
 
 
 def _first_of(given: Mapping[str, object], names: tuple[str, ...]) -> str | None:

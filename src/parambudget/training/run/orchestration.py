@@ -25,6 +25,7 @@ from parambudget.training.loop import NOTHING, TrainJob, train
 from parambudget.training.metrics import StepMetrics, TrainResult, run_config_path
 from parambudget.training.profiling.update_profile import require_profilable
 from parambudget.training.run.defaults import settings_without_effect
+from parambudget.training.run.end_loss import FORECAST, forecast_notices, plan_forecast
 from parambudget.training.run.forecast import predict_parts, predict_run
 from parambudget.training.run.repetition import repetition_notice
 from parambudget.training.run.request import RunOptions, RunRequest, RunStart, TrainEvents
@@ -74,14 +75,19 @@ def _run_in_group(
             require_profilable(options.profile, settings.resolved.config.steps, compute.device.type)
         config = settings.resolved.config
         planned = predict_run(model, config, compute)
+        asked = request.forecast
+        forecast = None if asked is None else plan_forecast(asked, model, config, data)
         start = RunStart(
             model, data, out, settings.resolved, compute.name, planned, group.peak_flops(compute),
             compute.peak_memory_bytes,
             compiles=compute.compiled and not states.is_ready_for(
                 model, config, compute, group, end_of_text=data.end_of_text_id
             ),
+            forecast=forecast,
         )  # fmt: skip
-        job = TrainJob(model, config, data, out, options.resume, options.init, settings.provenance)
+        job = TrainJob(
+            model, config, data, out, options.resume, options.init, settings.provenance, forecast
+        )  # fmt: skip
         stop.wait_for_update()
         compute.reset_peak_memory()
         events.on_status("building the model and checking its tensors")
@@ -130,8 +136,7 @@ def _prepare(
 ) -> tuple[TokenData, ResolvedSettings]:  # fmt: skip
     """Text and settings. What can be refused without the text is refused before it is read."""
     model, out, options = request.model, request.out, request.options
-    if options.shard:
-        group.require_several()
+    group.require_possible(options.sharding)
     if options.init is not None:
         require_initial_weights(options.init)
     if group.is_main:
@@ -162,14 +167,22 @@ def _prepare(
         warn_about_changed_text(request.provenance, data, events.on_notice)
     with _status(events, "choosing the settings"):
         settings = resolve_settings(
-            given, model, data, compute, options.tokens, options.hours, group, shard=options.shard,
+            given, model, data, compute, options.tokens, options.hours, group, sharding=options.sharding,
             states=states, on_status=events.on_status,
         )  # fmt: skip
     for notice in settings_without_effect(settings.resolved, model):
         events.on_notice(notice)
-    if (repetition := repetition_notice(settings.resolved.config, model, data, text.path)) is not None:
+    asked = request.forecast
+    law = None if asked is None else asked.law
+    repetition = repetition_notice(settings.resolved.config, model, data, text.path, law)
+    if repetition is not None:
         events.on_notice(repetition)
-    return data, replace(settings, provenance=settings.provenance | data_provenance(text))
+    origin: dict[str, object] = {**data_provenance(text)}
+    if asked is not None:
+        for notice in forecast_notices(asked, model, settings.resolved.config, data, options.init):
+            events.on_notice(notice)
+        origin[FORECAST] = None if law is None else law.name
+    return data, replace(settings, provenance=settings.provenance | origin)
 
 
 def _give_notes(data: TokenData, on_notice: Callable[[str], None]) -> None:

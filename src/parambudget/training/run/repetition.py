@@ -5,7 +5,7 @@ from typing import Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.errors import InputError
-from parambudget.scaling.loss import repetition_warning
+from parambudget.scaling.loss import LossLaw, repetition_warning
 from parambudget.text.corpus import BUILT_IN
 from parambudget.text.token_cache import TokenData
 from parambudget.training.config import TrainConfig
@@ -16,9 +16,10 @@ MOST_DEFAULT_EPOCHS: Final = 20
 
 
 def repetition_notice(
-    config: TrainConfig, model: ModelConfig, data: TokenData, named: Path | None
+    config: TrainConfig, model: ModelConfig, data: TokenData, named: Path | None, law: LossLaw | None = None
 ) -> str | None:
-    """What to say of a run that reads its text more than 4 times; None for any other.
+    """What to say of a run that reads its text more than 4 times, by the law that it was planned by if there
+    is one; None for any other.
 
     `named` is the text that a person named, now or for the run that goes on. Without one it is the built-in
     text, and more than 20 epochs of it are refused with `InputError`. Of a mixture, each set is judged alone.
@@ -35,11 +36,12 @@ def repetition_notice(
             f"the built-in text with `data='{BUILT_IN}'`"
         )
     if not data.parts:
-        return repetition_warning(tokens, unique)
+        return repetition_warning(tokens, unique, law)
     warnings = [
-        f"{part.name}: {warning}" for part in data.parts
-        if (warning := repetition_warning(float(tokens * part.share), len(part.data.train))) is not None
-    ]  # fmt: skip
+        f"{part.name}: {warning}"
+        for part in data.parts
+        if (warning := repetition_warning(float(tokens * part.share), len(part.data.train), law)) is not None
+    ]
     return "; ".join(warnings) or None
 
 

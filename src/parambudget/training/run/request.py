@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from parambudget.arch.config import ModelConfig
 from parambudget.cost.params import total
+from parambudget.cost.step import Sharding
 from parambudget.errors import InputError, without_advice
 from parambudget.formats.source import Source, load_whole_function, read_source
 from parambudget.formats.unread import require_readable
@@ -16,6 +17,7 @@ from parambudget.training.config import RUNS
 from parambudget.training.evaluation.results import Evaluation
 from parambudget.training.metrics import StepMetrics, TrainResult, read_run_config, run_config_path
 from parambudget.training.profiling.update_profile import MOST_UPDATES, UpdateProfile
+from parambudget.training.run.end_loss import ForecastRequest, RunForecast, request_forecast
 from parambudget.training.run.requested import RequestedSettings, merge_sources, require_possible
 from parambudget.units import format_count
 
@@ -45,8 +47,8 @@ class RunOptions:
     """Resume the run in `out` if there is one."""
     init: Path | None = None
     """A checkpoint or a Hugging Face folder whose weights a new run starts from."""
-    shard: bool | None = None
-    """Shard the model among the processes; None leaves it to the plan."""
+    sharding: Sharding | None = None
+    """How the model is divided among the processes; None leaves it to the plan."""
     wandb: str | None = None
     """Project of Weights & Biases to report to."""
     profile: int | None = None
@@ -59,6 +61,8 @@ class RunOptions:
     """Questions that the finished run is evaluated on."""
     eval_text: Path | None = None
     """A text that the finished run is evaluated on."""
+    forecast: ForecastRequest | None = None
+    """Say while it trains what it should end at."""
 
     @property
     def evaluates(self) -> bool:
@@ -77,6 +81,8 @@ class RunRequest:
     """Of the caller, the config file and the run to resume; possible together."""
     provenance: Mapping[str, object]
     """Of the run to resume, else of the run that the config file belongs to: its text is meant."""
+    forecast: ForecastRequest | None
+    """Asked for, now or when the run to resume began."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +103,8 @@ class RunStart:
     """The most memory used so far."""
     compiles: bool
     """The model is compiled in the first update: no trial has done so."""
+    forecast: RunForecast | None
+    """Follows the run, and has the newest forecast of its end; None unless that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,9 @@ def build_request(
     sets_length = options.tokens is not None or options.hours is not None
     requested = merge_sources(document, settings, longer=sets_length)
     requested = require_possible(model, requested, out if options.resume else None, options.tokens)
-    return RunRequest(model, out, options, requested, provenance)
+    resumed = out if options.resume and requested.stored else None
+    forecast = request_forecast(options.forecast, model, provenance, resumed)
+    return RunRequest(model, out, options, requested, provenance, forecast)
 
 
 def _read_source(source: str | Path, resumed: Path | None) -> Source:

@@ -21,10 +21,9 @@ from parambudget.errors import InputError, without_advice
 from parambudget.formats.source import config_document
 from parambudget.text.corpus import is_built_in
 from parambudget.text.dataset import data_for
-from parambudget.text.forms import TokenDtype
+from parambudget.text.forms import HUB_PREFIX, TokenDtype
 from parambudget.text.mixture import absolute_source, format_mixture, parse_mixture
 from parambudget.text.token_cache import TokenData
-from parambudget.text.tokenizer import HUB_PREFIX
 from parambudget.training.checkpoint import files
 from parambudget.training.config import TrainConfig
 from parambudget.training.metrics import (
@@ -41,6 +40,7 @@ from parambudget.training.run.request import RunOptions
 
 END_OF_TEXT: Final = "end_of_text"
 """The key of the provenance for the token that ends documents; null if it is not known."""
+_LOCK: Final = ".lock"
 _RUN_FILES: Final = ("config.json", METRICS, "summary.json", "checkpoints")
 
 
@@ -92,7 +92,7 @@ def lock_run_folder(out: Path, *, resume: bool = False) -> Iterator[Path]:
                 f"cannot create {out}: {error.strerror}; choose a folder that is writable"
             ) from None
         busy = f"another process is training in {out}; wait for it, or stop it first"
-        with only_writer(checkpoints / ".lock", busy):
+        with only_writer(checkpoints / _LOCK, busy):
             remove_temporaries(out)
             files.remove_partial_saves(checkpoints)
             yield checkpoints
@@ -133,8 +133,9 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _is_occupied(path: Path) -> bool:
-    """Whether the path exists; a folder counts if it is not empty."""
-    return any(path.iterdir()) if path.is_dir() else path.exists()
+    """Whether the path exists; a folder counts if it holds more than the lock, which a process leaves there
+    that is killed before it writes anything."""
+    return any(each.name != _LOCK for each in path.iterdir()) if path.is_dir() else path.exists()
 
 
 class MetricsFile:

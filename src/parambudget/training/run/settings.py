@@ -9,11 +9,14 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.step import (
     NEVER_CHOSEN,
+    SHARDING_FIELDS,
     STEP_FIELDS,
+    Sharding,
     StepConfig,
     StepFields,
     accumulation_steps,
     micro_batch_size,
+    read_step_fields,
 )
 from parambudget.planning.machine import Machine
 from parambudget.planning.step_search import WORTH_MEMORY, fastest_step
@@ -45,7 +48,7 @@ class ResolvedSettings:
 def resolve_settings(
     requested: RequestedSettings, model: ModelConfig, data: TokenData, compute: Compute,
     tokens: int | None, hours: float | None, group: ProcessGroup = SINGLE_PROCESS, *,
-    shard: bool | None = None, states: ReusableState | None = None,
+    sharding: Sharding | None = None, states: ReusableState | None = None,
     on_status: Callable[[str], None] = lambda _: None,
 ) -> ResolvedSettings:  # fmt: skip
     """The settings requested and those of the run that is resumed; the rest from model, text and device.
@@ -57,8 +60,7 @@ def resolve_settings(
     if tokens is not None or hours is not None:
         asked.pop("steps", None)
     on_cpu = compute.device.type != "cuda"  # MPS computes as a CPU does, and shares its memory
-    if shard:
-        group.require_several()
+    group.require_possible(sharding)
 
     def resolve(length: int | None) -> tuple[ResolvedTrainConfig, dict[str, object], dict[str, str]]:
         fields, why = dict(asked), dict[str, str]()
@@ -71,12 +73,12 @@ def resolve_settings(
             resolved.config, fields, model, machine_of(compute, group.world_size),
             None if requested.stored else hours, length, data.n_unique_tokens,
         )  # fmt: skip
-        divided = search.chooses_shard() if shard is None else shard
+        divided = search.chosen_sharding() if sharding is None else sharding
         if not requested.stored:
-            chosen, why = search.fields(group, shard=divided)
+            chosen, why = search.fields(group, divided)
             fields.update(chosen)
             resolved = with_defaults()
-        executed = group.executed_config(resolved.config, compute, shard=divided)
+        executed = group.executed_config(resolved.config, compute, sharding=divided)
         return replace(resolved, config=executed), fields, why
 
     def fit(resolved: ResolvedTrainConfig) -> ResolvedTrainConfig:
@@ -143,14 +145,14 @@ class _StepSearch:
     tokens: int | None
     unique_tokens: int
 
-    def chooses_shard(self) -> bool:
-        """Whether the fastest step divides the model among the processes."""
+    def chosen_sharding(self) -> Sharding:
+        """How the fastest step divides the model among the processes."""
         machine = self.machine
         if machine is None or machine.world_size == 1:
-            return False
-        return self._step(machine, _step_fields(self.config, self.given)).shard
+            return Sharding(False)
+        return self._step(machine, _step_fields(self.config, self.given)).sharding
 
-    def fields(self, group: ProcessGroup, *, shard: bool) -> tuple[StepFields, dict[str, str]]:
+    def fields(self, group: ProcessGroup, sharding: Sharding) -> tuple[StepFields, dict[str, str]]:
         """The fields that are open, and why they are so."""
         given = _step_fields(self.config, self.given)
         if self.machine is None:
@@ -158,8 +160,10 @@ class _StepSearch:
                 group.world_size > 1 and not {"batch_size", "gradient_accumulation_steps"} & given.keys()
             )
             return (_divided_evenly(self.config, group) if is_open else {}), {}
-        step = self._step(self.machine, cast(StepFields, {**given, "shard": shard}))
-        chosen = {name: value for name, value in step.step_fields.items() if name not in {*given, "shard"}}
+        given_with = read_step_fields({**given, **vars(sharding)}, world_size=self.machine.world_size)
+        step = self._step(self.machine, given_with)
+        decided = {*given, *SHARDING_FIELDS}
+        chosen = {name: value for name, value in step.step_fields.items() if name not in decided}
         peak = format_bytes(peak_bytes(self.model, step))
         reason = (
             f"as planned for {self.machine.name}: of what fits and is at most {WORTH_MEMORY:.0%} slower than "

@@ -11,6 +11,7 @@ from typing import Any, Final
 from parambudget.formats.hf import layer_rules, rules
 from parambudget.formats.hf.schema import (
     ABSENT,
+    ANY,
     COMMON_KEYS,
     LAYERNORM,
     ConfigSchema,
@@ -103,8 +104,56 @@ _GPTJ_WEIGHTS: Final = WeightNames(
     base="transformer.",
 )  # fmt: skip
 
+_OPT_BLOCK: Final[Mapping[str, TensorNames]] = {
+    "self_attn.q_proj": "attention.q", "self_attn.k_proj": "attention.k", "self_attn.v_proj": "attention.v",
+    "self_attn.out_proj": "attention.out", "self_attn_layer_norm": "attention_norm", "fc1": "ffn.up",
+    "fc2": "ffn.down", "final_layer_norm": "ffn_norm",
+}  # fmt: skip
+
 # fmt: off
+_GPT2: Final = Family(
+    model_class="GPT2LMHeadModel",
+    config=ConfigSchema(
+        keys=_GPT2_KEYS,
+        defaults=_gpt2_defaults(
+            add_cross_attention=False, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False,
+        ),
+        fixed=_BIASED_FIELDS | {"position": "learned"},
+        rules=(rules.gpt2_score_scale,),
+        aliases=_GPT2_ALIASES,
+        required_values={"add_cross_attention": False},
+        unsupported={"scale_attn_by_inverse_layer_idx": False},
+    ),
+    weights=_GPT2_WEIGHTS,
+    dropout_keys=("attn_pdrop", "embd_pdrop", "resid_pdrop"),
+)
+
 GPT_FAMILIES: Final[Mapping[str, Family]] = {
+    "biogpt": Family(
+        model_class="BioGptForCausalLM",
+        config=ConfigSchema(
+            keys=COMMON_KEYS,
+            defaults={
+                "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "vocab_size": 42384,
+                "intermediate_size": 4096, "max_position_embeddings": 1024, "tie_word_embeddings": True,
+                "hidden_act": "gelu", "initializer_range": 0.02, "scale_embedding": True,
+            },
+            fixed=_BIASED_FIELDS | {"position": "learned", "position_offset": 2, "norm_eps": 1e-5},
+            rules=(rules.optionally_scaled_embeddings,),
+            uneven_heads="refuse",
+            ignored_keys={"layer_norm_eps": ANY},
+        ),
+        weights=WeightNames(
+            top={
+                "biogpt.embed_tokens": "embed", "biogpt.embed_positions": "position",
+                "biogpt.layer_norm": "norm", "output_projection": "lm_head",
+            },
+            layers="biogpt.layers",
+            block=_OPT_BLOCK,
+            base="biogpt.",
+        ),
+        dropout_keys=("attention_probs_dropout_prob", "hidden_dropout_prob"),
+    ),
     "bloom": Family(
         model_class="BloomForCausalLM",
         config=ConfigSchema(
@@ -143,6 +192,35 @@ GPT_FAMILIES: Final[Mapping[str, Family]] = {
             layouts={"attn.qkv_proj": "codegen_qkv"},
         ),
     ),
+    "ctrl": Family(
+        model_class="CTRLLMHeadModel",
+        config=ConfigSchema(
+            keys=without_fields(_GPT2_KEYS, "activation") | {"intermediate_size": "dff"},
+            defaults={
+                "n_embd": 1280, "n_layer": 48, "n_head": 16, "vocab_size": 246534, "n_positions": 256,
+                "dff": 8192, "layer_norm_epsilon": 1e-6, "initializer_range": 0.02,
+                "tie_word_embeddings": True,
+            },
+            fixed=_BIASED_FIELDS | {"position": "sinusoidal", "activation": "relu", "head_bias": True},
+            rules=(rules.scaled_embeddings_of_ctrl,),
+            aliases=_GPT2_ALIASES,
+            uneven_heads="refuse",
+            unsupported={"layer_norm_epsilon": 1e-6},
+            descriptions={"layer_norm_epsilon": "another epsilon in the last norm"},
+        ),
+        weights=WeightNames(
+            top={"transformer.w": "embed", "transformer.layernorm": "norm", "lm_head": "lm_head"},
+            layers="transformer.h",
+            block={
+                "multi_head_attention.Wq": "attention.q", "multi_head_attention.Wk": "attention.k",
+                "multi_head_attention.Wv": "attention.v", "multi_head_attention.dense": "attention.out",
+                "ffn.0": "ffn.up", "ffn.2": "ffn.down", "layernorm1": "attention_norm",
+                "layernorm2": "ffn_norm",
+            },
+            base="transformer.",
+        ),
+        dropout_keys=("embd_pdrop", "resid_pdrop"),
+    ),
     "falcon": Family(
         model_class="FalconForCausalLM",
         config=ConfigSchema(
@@ -175,22 +253,8 @@ GPT_FAMILIES: Final[Mapping[str, Family]] = {
             },
         ),
     ),
-    "gpt2": Family(
-        model_class="GPT2LMHeadModel",
-        config=ConfigSchema(
-            keys=_GPT2_KEYS,
-            defaults=_gpt2_defaults(
-                add_cross_attention=False, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False,
-            ),
-            fixed=_BIASED_FIELDS | {"position": "learned"},
-            rules=(rules.gpt2_score_scale,),
-            aliases=_GPT2_ALIASES,
-            required_values={"add_cross_attention": False},
-            unsupported={"scale_attn_by_inverse_layer_idx": False},
-        ),
-        weights=_GPT2_WEIGHTS,
-        dropout_keys=("attn_pdrop", "embd_pdrop", "resid_pdrop"),
-    ),
+    "gpt-sw3": _GPT2,
+    "gpt2": _GPT2,
     "gpt_bigcode": Family(
         model_class="GPTBigCodeForCausalLM",
         config=ConfigSchema(
@@ -356,15 +420,73 @@ GPT_FAMILIES: Final[Mapping[str, Family]] = {
                 "model.decoder.final_layer_norm": "norm", "lm_head": "lm_head",
             },
             layers="model.decoder.layers",
-            block={
-                "self_attn.q_proj": "attention.q", "self_attn.k_proj": "attention.k",
-                "self_attn.v_proj": "attention.v", "self_attn.out_proj": "attention.out",
-                "self_attn_layer_norm": "attention_norm", "fc1": "ffn.up", "fc2": "ffn.down",
-                "final_layer_norm": "ffn_norm",
-            },
+            block=_OPT_BLOCK,
             base="model.",
         ),
         dropout_keys=("dropout",),
+    ),
+    "persimmon": Family(
+        model_class="PersimmonForCausalLM",
+        config=ConfigSchema(
+            keys=COMMON_KEYS | {
+                "norm_eps": "layer_norm_eps", "rotary_fraction": "partial_rotary_factor",
+                "rope_theta": "rope_theta",
+            },
+            defaults={
+                "hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 64,
+                "intermediate_size": 16384, "vocab_size": 262144, "max_position_embeddings": 16384,
+                "hidden_act": "relu2", "layer_norm_eps": 1e-5, "initializer_range": 0.02,
+                "tie_word_embeddings": False, "qk_layernorm": True, "partial_rotary_factor": 0.5,
+                "rope_theta": 10_000.0,
+            },
+            fixed=_BIASED_FIELDS,
+            rules=(rules.persimmon_qk_norm,),
+            uneven_heads="refuse",
+            rotates_fixed_width=True,
+        ),
+        weights=WeightNames(
+            top={"model.embed_tokens": "embed", "model.final_layernorm": "norm", "lm_head": "lm_head"},
+            layers="model.layers",
+            block={
+                "self_attn.query_key_value": _QKV, "self_attn.dense": "attention.out",
+                "self_attn.q_layernorm": "attention.q_norm", "self_attn.k_layernorm": "attention.k_norm",
+                **_GPT_NEOX_BLOCK,
+            },
+            base="model.",
+            layouts={"self_attn.query_key_value": "per_group_qkv"},
+        ),
+    ),
+    "xglm": Family(
+        model_class="XGLMForCausalLM",
+        config=ConfigSchema(
+            keys={
+                "dim": "d_model", "n_layers": "num_layers", "n_heads": "attention_heads",
+                "vocab_size": "vocab_size", "intermediate_size": "ffn_dim",
+                "context_length": "max_position_embeddings", "tied": "tie_word_embeddings",
+                "activation": "activation_function", "init_std": "init_std",
+            },
+            defaults={
+                "d_model": 1024, "num_layers": 24, "attention_heads": 16, "vocab_size": 256008,
+                "ffn_dim": 4096, "max_position_embeddings": 2048, "tie_word_embeddings": True,
+                "activation_function": "gelu", "init_std": 0.02, "scale_embedding": True,
+                "add_cross_attention": False,
+            },
+            fixed=_BIASED_FIELDS | {"position": "sinusoidal", "position_offset": 2, "norm_eps": 1e-5},
+            rules=(rules.optionally_scaled_embeddings, rules.xglm_positions),
+            aliases={
+                "hidden_size": "d_model", "num_hidden_layers": "num_layers",
+                "num_attention_heads": "attention_heads",
+            },
+            uneven_heads="refuse",
+            required_values={"add_cross_attention": False},
+        ),
+        weights=WeightNames(
+            top={"model.embed_tokens": "embed", "model.layer_norm": "norm", "lm_head": "lm_head"},
+            layers="model.layers",
+            block=_OPT_BLOCK,
+            base="model.",
+        ),
+        dropout_keys=("attention_dropout", "dropout"),
     ),
 }
 # fmt: on

@@ -1,0 +1,78 @@
+"""Searches for models with a mixer other than attention: complete, and the mixer in proportion to dim."""
+
+from fractions import Fraction
+
+import pytest
+from support.hybrids import HYBRID, MAMBA, MAMBA2
+
+import parambudget as pb
+from parambudget.arch.mixers.proportions import mixer_sizes_at
+from parambudget.cost.params import total
+from parambudget.search.engine import Search
+from parambudget.search.space import SearchSpace, choices_of
+
+AXES = {
+    "n_layers": "1:7", "dim": "24:96:24", "head_dim": 12, "kv_groups": 1, "intermediate_size": "32:160:32",
+    "vocab_size": 96,
+}  # fmt: skip
+
+
+def enumerated(fields: dict[str, object]) -> list[pb.ModelConfig]:
+    """Every model of the axes, its mixer as many heads in proportion as HYBRID has at its dim."""
+    models = []
+    for n_layers in range(1, 8):
+        for dim in (24, 48, 72, 96):
+            heads = max(1, round(2 * dim / 48 + 1e-9)) if "mixer_dim" in fields else 2
+            for width in range(32, 161, 32):
+                models.append(
+                    HYBRID.replace(
+                        n_layers=n_layers, dim=dim, n_heads=dim // 12, n_kv_heads=dim // 12,
+                        intermediate_size=width, delta_n_key_heads=heads, delta_n_value_heads=2 * heads,
+                    )
+                )  # fmt: skip
+    return models
+
+
+def test_state_spaces_grow_with_the_width():
+    assert mixer_sizes_at(MAMBA, 96) == {"mamba_inner_size": 192, "mamba_dt_rank": 8}
+    assert mixer_sizes_at(MAMBA2, 72) == {"mamba2_n_heads": 10}  # 4.5 heads in each of 2 groups, rounded up
+
+
+def test_a_search_without_an_ffn_is_refused():
+    with pytest.raises(pb.ConfigError, match="with ffn_pattern=none no layer has one"):
+        pb.solve("300M", like="mamba2-130m")
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_every_model_of_the_lattice_is_found(fixed):
+    fields = choices_of(HYBRID) | AXES
+    if fixed:
+        del fields["mixer_dim"]
+    for target in (20_000, 90_000, 250_000):
+        search = Search(SearchSpace.declare(target, fields), target)
+        found = search.candidates_within(Fraction(1, 10))
+        expected = [total(model) for model in enumerated(fields) if abs(total(model) - target) <= target / 10]
+        assert sorted(found.counted.tolist()) == sorted(expected)
+        assert expected or not len(found)
+
+
+def test_a_mixer_keeps_its_proportion_to_dim():
+    for solution in pb.solve("400K", like=HYBRID, tolerance="5%", top=5):
+        net = solution.model.gated_delta_net
+        assert net.delta_n_key_heads == max(1, (4 * solution.model.dim + 48) // 96)
+        assert net.delta_n_value_heads == 2 * net.delta_n_key_heads
+        assert solution.model.mixer_pattern == HYBRID.mixer_pattern
+        assert pb.verify(solution.model).differences == ()
+
+
+def test_sizes_that_are_given_stay():
+    found = pb.solve("400K", like=HYBRID, tolerance="5%", delta_n_key_heads=1, delta_n_value_heads=1)
+    assert {solution.model.gated_delta_net.delta_n_key_heads for solution in found} == {1}
+
+
+def test_a_model_brought_to_another_size_has_its_mixer_in_proportion():
+    found = pb.resize(HYBRID, "180K", tolerance="10%", multiple=8)
+    assert "narrower" in {solution.label for solution in found}
+    for solution in found:
+        n_key_heads = solution.model.gated_delta_net.delta_n_key_heads
+        assert n_key_heads == max(1, (4 * solution.model.dim + 48) // 96)

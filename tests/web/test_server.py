@@ -1,0 +1,103 @@
+"""The server: on this machine only, for its own page only, and with a line for what goes wrong."""
+
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+
+pytest.importorskip("nicegui", reason="the extra `web` is not installed")
+
+
+@pytest.fixture
+def port(server):
+    return int(server.rpartition(":")[2].strip("/"))
+
+
+def status(port, headers):
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request("GET", "/", headers=headers)
+        return connection.getresponse().status
+
+
+@pytest.mark.parametrize(
+    ("headers", "answer"),
+    [
+        pytest.param({}, 200, id="its own address"),
+        pytest.param({"Host": "localhost:8750"}, 200, id="through a tunnel"),
+        pytest.param({"Host": "evil.example"}, 403, id="a name that resolves to this machine"),
+        pytest.param({"Host": "localhost:8750", "Origin": "http://evil.example"}, 403, id="another page"),
+    ],
+)
+def test_only_its_own_page_gets_answers(port, headers, answer):
+    assert status(port, headers) == answer
+
+
+def test_a_web_socket_of_another_page_is_refused(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(
+            b"GET /_nicegui_ws/socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\n"
+            b"Origin: http://evil.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        assert b" 403 " in connection.recv(200).partition(b"\r\n")[0]
+
+
+def test_other_machines_cannot_reach_it(port):
+    own = socket.gethostbyname(socket.gethostname())
+    if own.startswith("127."):
+        pytest.skip("this machine has no other address")
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((own, port), timeout=10)
+
+
+def test_a_port_that_is_taken_is_one_line(run, port):
+    code, printed, errors = run("explore", "--no-open", "--port", port)
+    assert (code, printed) == (2, "")
+    assert errors == (
+        f"parambudget: cannot listen on 127.0.0.1, port {port}: Address already in use; choose another "
+        "--port, or leave it out for a free one\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--runs", "nothing-here"], "--runs nothing-here is not a folder"),
+        (["no-such-model"], "unknown preset 'no-such-model'"),
+        (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
+        (["--host", "no.such.host.invalid", "--port", "0"], "another --host: use 127.0.0.1 for this machine"),
+        (["--host", "192.0.2.1"], "another --host: use 127.0.0.1 for this machine"),
+        (["--host", ""], "--host is empty; use 127.0.0.1 for this machine"),
+        (["--port", "99999"], "port 99999: out of range"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(run, arguments, problem):
+    code, printed, errors = run("explore", "--no-open", *arguments)
+    assert (code, printed, errors.count("\n")) == (2, "", 1)
+    assert problem in errors
+
+
+def test_a_missing_extra_is_the_line_that_installs_it(run, monkeypatch):
+    monkeypatch.setattr("parambudget._install.find_spec", lambda name: None if name == "nicegui" else name)
+    code, _, errors = run("explore")
+    assert code == 2
+    assert "explore needs nicegui, not installed here; install with:" in errors
+
+
+def test_it_ends_without_a_traceback_however_often_it_is_interrupted():
+    """`uv run` passes Ctrl-C on to a process that has got it already."""
+    command = [sys.executable, "-m", "parambudget", "explore", "--no-open", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("parambudget explore: http://")
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.03)
+    _, errors = process.communicate(timeout=60)
+    # The last one may come when Python has given the signal back.
+    assert process.returncode in (0, -signal.SIGINT)
+    assert errors == ""
