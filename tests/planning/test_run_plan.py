@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from support.strategies import hybrids, models
 
 import parambudget as pb
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.memory.peak import peak_bytes
 from parambudget.cost.speed.throughput import TIME_OVERHEAD
 from parambudget.errors import InputError
+from parambudget.planning.inference import plan_inference
 from parambudget.planning.machine import USABLE_SHARE, machine_for
 from parambudget.planning.run_plan import Goal, RunPlan, plan_run
 from parambudget.planning.step_search import fastest_step
@@ -402,3 +405,15 @@ def test_where_nothing_fits_the_plan_says_what_the_trainer_does_not_have():
     with_ways_out = pb.plan("llama-3-8b", "h100", batch_size=1, shard=False)
     assert with_ways_out.suggestions
     assert not any("nothing that the trainer can do" in line for line in with_ways_out.warnings)
+
+
+@settings(max_examples=40, deadline=None)
+@given(models(rare=True) | hybrids())
+def test_any_model_has_a_plan(model):
+    plan = plan_run(model, H100, Goal(hours=1), {})
+    assert plan.tokens > 0
+    assert plan.flops == plan.tokens * flops_per_token(model)
+    assert plan.memory.peak_bytes > 0
+    generation = plan_inference(model, H100)
+    assert 0 < generation.needed_bytes < H100.usable_bytes
+    assert generation.largest_batch_size >= 1

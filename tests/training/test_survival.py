@@ -227,11 +227,11 @@ def test_a_hangup_that_was_ignored_from_the_start_stays_ignored():
 def test_a_second_interrupt_stops_at_once(begun, tmp_path):
     # An update of seconds that returns to Python every few milliseconds: what comes during one call of torch,
     # such as a whole backward pass, is one interrupt to Python.
-    process = begun("--gradient-accumulation-steps", "300")
+    process = begun("--gradient-accumulation-steps", "1000")
     until = time.monotonic() + PATIENCE_SECONDS
     while process.is_alive() and time.monotonic() < until:
         os.kill(process.pid, signal.SIGINT)
-        process.join(0.2)
+        process.join(0.02)
     assert process.exitcode == 130
     assert (tmp_path / "err.txt").read_text().splitlines()[-1] == "parambudget: interrupted"
     assert not list((tmp_path / "run/checkpoints").iterdir())

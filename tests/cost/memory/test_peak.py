@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.allocator_peak import peak_of_a_real_update
 from support.steps import step_of
 from support.storage_tracker import peak_of_an_update, state_of, update, windows
-from support.strategies import models
+from support.strategies import hybrids, models
 from support.tiny_model import SMALL, built
 from support.training_data import small_config
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -37,12 +37,13 @@ from parambudget.nn.transformer import Block
 TOLERANCE = {False: 0.02, True: 0.04}
 """In bfloat16 the CPU's matmuls and GELU take a few hundred kilobytes of their own."""
 WRITTEN_OUT = 0.03
-"""Of scores that are written out: a first forward pass may hold 2.2 % more than any moment that is followed
-(one sequence, ALiBi)."""
-OF_XIELU = 0.07
-"""Its backward pass, written out, may hold 5.8 % more than planned: one or two tensors as wide as the FFN."""
-OF_EXPERTS = 0.05
-"""Of a few hundred random ones the worst was 4.6 % above what was planned: what is in flight between them."""
+"""Of scores and of xIELU, which are written out: a first forward pass may hold 2.2 % more than any moment
+that is followed (one sequence, ALiBi)."""
+OF_EXPERTS = 0.07
+"""Of a few hundred random ones the worst were 4.6 % above and 5.9 % below what was planned: what is in flight
+between experts that run in turn, as they do on a CPU alone."""
+OF_BF16_MATMULS = 300_000
+"""Bytes that a CPU's bfloat16 matmul takes for itself, which a model of two megabytes may notice."""
 CPU = torch.device("cpu")
 ways = st.fixed_dictionaries(
     {
@@ -96,9 +97,7 @@ def larger_models(draw: st.DrawFn, *, experts: bool = True) -> ModelConfig:
 def tolerance_of(model, *, bf16: bool = False) -> float:
     if model.moe is not None:
         return OF_EXPERTS
-    if model.activation == "xielu":
-        return OF_XIELU
-    written_out = model.attention_softcap is not None or model.attention_sinks
+    written_out = model.attention_softcap is not None or model.attention_sinks or model.activation == "xielu"
     return max(TOLERANCE[bf16], WRITTEN_OUT) if written_out else TOLERANCE[bf16]
 
 
@@ -106,13 +105,51 @@ def on_cpu(*, bf16: bool = False, **way: object) -> StepConfig:
     return step_of(backend=replace(ON_CPU, bf16=bf16), **way)
 
 
+OF_160_TOKENS = {
+    "dim": 128, "n_layers": 4, "n_heads": 4, "intermediate_size": 400, "vocab_size": 400,
+    "context_length": 160,
+}  # fmt: skip
+WINDOWED = {"window": 40, "window_pattern": ["local", "global"]}
+LATENT = {
+    "kv_lora_rank": 64, "q_lora_rank": 48, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 24,
+}  # fmt: skip
+UNGATED_XIELU = {"activation": "xielu", "gated": False}
+CHOICES_OF_FEW_FAMILIES = [
+    {"value_head_dim": 48}, {"value_head_dim": 48, "n_kv_heads": 2}, {"value_head_dim": 16},
+    WINDOWED | {"window_kind": "chunked"}, WINDOWED | {"global_head_dim": 64},
+    WINDOWED | {"global_n_heads": 8}, WINDOWED | {"global_n_kv_heads": 4, "n_kv_heads": 2},
+    WINDOWED | {"global_keys_as_values": True}, WINDOWED | {"local_sinks": True},
+    {"n_kv_shared_layers": 2}, {"n_kv_shared_layers": 2, "kv_shared_ffn_factor": 2},
+    {"attention_gate": "element"}, {"attention_gate": "head"},
+    {"attention_gate": "element", "attention_gate_activation": "softplus"},
+    LATENT, LATENT | {"attention_gate": "head"},
+    {"differential_attention": True}, {"differential_attention": True, "n_kv_heads": 2},
+    WINDOWED | {"differential_attention": True, "n_kv_heads": 2},
+    {"qk_norm": "head", "qk_norm_after_rotation": True}, {"qk_norm": "l2"}, {"value_norm": True},
+    {"value_multiplier": 0.5}, {"qkv_clip": 1.0}, {"sub_norms": True}, {"layer_scale": True},
+    {"query_scale": "log"}, {"query_scale": "power", "query_scale_strength": 0.5, "query_scale_length": 64},
+    {"position": "sinusoidal"}, WINDOWED | {"rotary_fraction_local": 0.5}, {"embedding_dim": 64},
+    UNGATED_XIELU, UNGATED_XIELU | {"attention_softcap": 30.0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("way", [{}, {"gradient_checkpointing": True}], ids=str)
+@pytest.mark.parametrize("choice", CHOICES_OF_FEW_FAMILIES, ids=str)
+def test_what_few_families_choose_takes_what_is_planned(choice, way, bf16):
+    model = pb.model(**OF_160_TOKENS | choice)
+    planned = training_memory(model, on_cpu(bf16=bf16, batch_size=4, optimizer="adamw", **way)).peak_bytes
+    assert planned == pytest.approx(peak_of_a_real_update(model, bf16=bf16, batch_size=4, **way), rel=0.007)
+
+
 @seed(0)
 @settings(max_examples=20, deadline=None)
 @given(larger_models(), ways, st.booleans())
 def test_a_real_update_allocates_what_is_planned(model, way, bf16):
     planned = training_memory(model, on_cpu(bf16=bf16, **way)).peak_bytes
-    tolerance = tolerance_of(model, bf16=bf16)
-    assert planned == pytest.approx(peak_of_a_real_update(model, bf16=bf16, **way), rel=tolerance)
+    real = peak_of_a_real_update(model, bf16=bf16, **way)
+    scratch = OF_BF16_MATMULS if bf16 else 0
+    assert planned == pytest.approx(real, rel=tolerance_of(model, bf16=bf16), abs=scratch)
 
 
 @pytest.mark.parametrize("way", [{}, {"gradient_checkpointing": True}], ids=str)
@@ -267,15 +304,17 @@ def test_a_compiled_update_allocates_what_is_planned(changes, way):
 
 
 @settings(max_examples=30)
-@given(models(), plans)
+@given(models(rare=True) | hybrids(), plans)
 def test_each_moment_is_affine_in_the_micro_batch(model, plan):
     plan = plan.replace(loss_chunks=1, overhead=NO_OVERHEAD)
     totals = [[held.total for held in memory_timeline(model, plan.replace(batch_size=n))] for n in (3, 4, 10)]
-    assert all((b - a) * 6 == (c - b) for a, b, c in zip(*totals, strict=True))
+    # Shares of a chunk's states are rounded up to whole bytes.
+    rounded = 0 if model.mixer_pattern == ("attention",) else 14
+    assert all(abs((b - a) * 6 - (c - b)) <= rounded for a, b, c in zip(*totals, strict=True))
 
 
 @settings(max_examples=30)
-@given(models(), plans, st.integers(0, 10**9))
+@given(models(rare=True) | hybrids(), plans, st.integers(0, 10**9))
 def test_the_largest_micro_batch_fits_and_the_next_does_not(model, plan, spare_bytes):
     memory_bytes = peak_bytes(model, plan.replace(batch_size=1)) + spare_bytes
     largest = largest_micro_batch(model, plan, memory_bytes)
@@ -289,7 +328,7 @@ def test_a_memory_too_small_for_one_sequence_is_refused_with_what_it_takes():
 
 
 @settings(max_examples=50)
-@given(models(), plans)
+@given(models(rare=True), plans)
 def test_checkpointing_never_needs_more_where_there_are_layers_to_forget(model, plan):
     """But for the input of the first layer, which is kept to run it again, and for the masks of eager
     attention, which its backward pass does not need. Compiled, what is counted of the layer that runs again
@@ -318,7 +357,7 @@ def test_what_a_cpu_takes_for_the_gradient_of_a_norm_is_what_is_planned(norm_wei
 
 
 @settings(max_examples=50)
-@given(models(), plans, st.integers(2, 64))
+@given(models(rare=True) | hybrids(), plans, st.integers(2, 64))
 def test_sharding_divides_the_state_and_copying_adds_the_gradients(model, plan, world_size):
     plan = plan.replace(world_size=1, gradient_accumulation_steps=8 * world_size)
     alone, copied, shared = (
@@ -334,7 +373,7 @@ def test_sharding_divides_the_state_and_copying_adds_the_gradients(model, plan, 
 
 
 @settings(max_examples=30)
-@given(models(), plans)
+@given(models(rare=True) | hybrids(), plans)
 def test_replicated_shards_take_what_fewer_processes_take_who_hold_one_copy(model, plan):
     """And so memory between that of whole copies and that of one copy for all."""
     plan = plan.replace(world_size=32, gradient_accumulation_steps=8 * 32, shard=True)
@@ -368,10 +407,11 @@ def test_an_array_of_models_holds_what_each_of_them_does(changes, plan):
 
 
 @settings(max_examples=50)
-@given(models(), plans)
+@given(models(rare=True) | hybrids(), plans)
 def test_the_parts_sum_to_the_peak_which_is_the_largest_phase(model, plan):
     memory = training_memory(model, plan)
     assert sum(memory.parts.values()) == memory.peak_bytes == peak_bytes(model, plan)
+    assert {type(size) for size in (*memory.parts.values(), *memory.phases.values())} == {int}
     assert memory.peak_bytes == memory.phases[memory.peak_phase] == max(memory.phases.values())
     assert sum(row["bytes"] for row in memory.rows()) == 2 * memory.peak_bytes
     assert memory.as_dict() == {

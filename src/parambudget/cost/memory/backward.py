@@ -119,7 +119,7 @@ class _BackwardPass:
 
     def _add_gradients(self, op: Op, outgoing: dict[Activation, Activation]) -> None:
         """Keep the gradients of the inputs, added to those that are there already."""
-        for value in outgoing.keys() & self._gradients.keys():
+        for value in [value for value in outgoing if value in self._gradients]:
             outgoing[value], summed = _gradient_of(value), [outgoing[value], self._gradients[value]]
             self._note(op, total_bytes([*outgoing.values(), *self._gradients.values(), *summed]))
         self._gradients |= outgoing
@@ -144,13 +144,22 @@ def compiled_recompute_maximum(segment: Segment) -> BackwardSnapshot:
 def _recompute_snapshots(segment: Segment) -> Iterator[BackwardSnapshot]:
     """The moments of the second forward pass when much is in memory that is not saved."""
     saved: set[Activation] = set()
+    computed: set[Activation] = set()
     for op in segment.ops:
         if op.referenced_by_callers:
-            alive = {*op.inputs, op.output, *op.referenced_by_callers, _gradient_of(segment.output)}
+            variables = computed.intersection(segment.variables)
+            alive = {
+                *op.inputs,
+                op.output,
+                *op.referenced_by_callers,
+                *variables,
+                _gradient_of(segment.output),
+            }
             yield BackwardSnapshot(
                 total_bytes(saved), total_bytes(alive - saved), 0, 0, segment.copied_elements
             )
         saved |= op.saved_storages - {segment.input}
+        computed.add(op.output)
 
 
 def _left_by_recompute(segment: Segment, last: Op) -> set[Activation]:

@@ -410,6 +410,7 @@ def _grouped_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: 
         joined = joined if m.qkv_clip is None else graph.clamp(name, joined)
         joined = graph.rotate(name, joined) if kind.rotates else joined
         q, k = graph.split(name, joined, q_width, kv_width, joins_gradients=graph.backend.compiled)
+        q = graph.scale(name, q) if kind.scales_queries else q
     else:
         q = norm_and_rotate("q", project("q", q_width), n_heads)
         k = norm_and_rotate("k", project("k", kv_width), n_kv_heads)
@@ -429,7 +430,7 @@ def _attend(
     if kind.needs_mask and not is_multi_head:
         k, v = graph.copy(name, k, n_heads * head_dim), graph.copy(name, v, n_heads * value_dim)
     if not uses_eager_attention(m):
-        return _padded_fused_attention(graph, name, (q, k, v), n_heads, head_dim, value_dim)
+        return _padded_fused_attention(graph, m, name, (q, k, v), n_heads, head_dim, value_dim)
     if not (graph.single_sequence or np.array_equal(n_heads, 1)):
         q, k, v = (graph.copy(name, x) for x in (q, k, v))
     # Values of groups are repeated before there are scores, others are copied to another layout after them.
@@ -455,7 +456,7 @@ def _differential_attention(
     both = graph.record(
         Op(name, tuple(outputs), Activation(2 * elements, q.element_bytes), passes_gradient_on=True)
     )
-    _, second = graph.split(name, both, elements, elements)
+    second = Activation(elements, q.element_bytes, part_of=both)
     pairs = graph.record(
         Op(
             name, (both,), Activation(elements, q.element_bytes), saved=(("second", second),),
@@ -491,7 +492,7 @@ def _latent_attention(graph: OpGraph, m: Dims, name: str, x: Activation, kind: L
     )  # fmt: skip
     if not uses_eager_attention(m):
         mask = chosen_keys(m, graph.backend) if kind.has_indexer and chooses_keys(m) else None
-        return _padded_fused_attention(graph, name, (q, k, v), n_heads, qk_dim, mla.v_head_dim, mask)
+        return _padded_fused_attention(graph, m, name, (q, k, v), n_heads, qk_dim, mla.v_head_dim, mask)
     referenced_by_callers = (q, k, up, rope_key)
     if not (graph.single_sequence or np.array_equal(n_heads, 1)):
         q, v = graph.copy(name, q), graph.copy(name, v)
@@ -518,17 +519,21 @@ def _latent_queries(graph: OpGraph, m: Dims, name: str, latent: Activation, kind
 
 
 def _padded_fused_attention(
-    graph: OpGraph, name: str, qkv: tuple[Activation, Activation, Activation], n_heads: Size, qk_dim: Size,
-    v_dim: Size, mask: Activation | None = None,
+    graph: OpGraph, m: Dims, name: str, qkv: tuple[Activation, Activation, Activation], n_heads: Size,
+    qk_dim: Size, v_dim: Size, mask: Activation | None = None,
 ) -> Activation:  # fmt: skip
     """A kernel wants heads of one width: the narrower ones are padded with zeros."""
     if np.array_equal(qk_dim, v_dim):
         return _fused_attention(graph, name, qkv, n_heads, mask)
-    width = n_heads * largest((qk_dim, v_dim))
-    q, k, v = (x if np.array_equal(x.elements, width) else graph.copy(name, x, width) for x in qkv)
+    width = largest((qk_dim, v_dim))
+    q, k, v = (
+        x if np.array_equal(own, width) else graph.copy(name, x, x.elements // own * width)
+        for x, own in zip(qkv, (qk_dim, qk_dim, v_dim), strict=True)
+    )
     out = _fused_attention(graph, name, (q, k, v), n_heads, mask)
-    # The padding is cut off again. Where there is one head, or one element each, the result is contiguous.
-    is_view = np.array_equal(n_heads, 1) or np.array_equal(v_dim, 1)
+    # The padding is cut off again. Where there is one head, or one element each, the result is contiguous;
+    # gates read it as it lies.
+    is_view = np.array_equal(n_heads, 1) or np.array_equal(v_dim, 1) or m.attention_gate != "none"
     return graph.record(
         Op(name, (out,), Activation(n_heads * v_dim, out.element_bytes, out if is_view else None))
     )

@@ -303,18 +303,23 @@ class OpGraph:
     def _xielu(self, name: str, x: Activation) -> Activation:
         """xIELU written out: two branches, each times a learned number, one chosen for each element."""
         source, like = ("activation_input", x), (x.elements, x.element_bytes)
-        square, exponential, difference = Activation(*like), Activation(*like), Activation(*like)
-        positive, negative, chosen, out = (Activation(*like) for _ in range(4))
-        mask = Activation(x.elements, BOOL)
-        self.record(Op(name, (x,), square, saved=(source,)))
-        self.record(Op(name, (square,), positive, saved=(("square", square),), other_parameters=1))
-        self.record(Op(name, (x,), exponential, saved=(source, ("exponential", exponential))))
+        square, least, exponential, difference = (Activation(*like) for _ in range(4))
+        positive, negative, chosen, linear, out = (Activation(*like) for _ in range(5))
+        # A comparison takes a byte each; the gradient of a learned number is a product before it is a sum.
+        mask, product = Activation(x.elements, BOOL), {"other_parameters": 1, "scratch_bytes": x.bytes}
+        self.record(Op(name, (x,), square, saved=(source,), scratch_bytes=2 * x.bytes))
+        self.record(Op(name, (square,), positive, saved=(("square", square),), **product))
+        self.record(Op(name, (x,), least, saved=(source,), scratch_bytes=x.bytes + 2 * mask.bytes))
+        of_least = (("exponential", exponential),)
+        self.record(Op(name, (least,), exponential, saved=of_least, scratch_bytes=x.bytes))
         self.record(Op(name, (exponential, x), difference))
-        self.record(
-            Op(name, (difference,), negative, saved=(("difference", difference),), other_parameters=1)
-        )
+        self.record(Op(name, (difference,), negative, saved=(("difference", difference),), **product))
         self.record(Op(name, (positive, negative), chosen, saved=(("mask", mask),)))
-        return self.record(Op(name, (chosen, x), out))
+        self.record(Op(name, (x,), linear))
+        branches = (positive, negative)  # variables of the module until it returns
+        return self.record(
+            Op(name, (chosen, linear), out, passes_gradient_on=True, referenced_by_callers=branches)
+        )
 
     def multiply(self, name: str, gate: Activation, up: Activation) -> Activation:
         """A gate times what it gates. A compiled pass applies the activation function of the gate here, and

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from parambudget._tabular import Tabular
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Dims, Size
+from parambudget.arch.dims import Dims, Size, heads_of, is_local, lends_keys, shares_keys, value_width
 from parambudget.arch.layers import (
     LayerKind,
     LayerPosition,
@@ -367,6 +367,29 @@ class _Update:
         share = sum(behind.values(), start=0) / self.m.n_layers
         return _whole(self.n_tokens * self.per_layer_bytes * share)
 
+    def lent_bytes(self, layer: int) -> Size:
+        """Per token, of keys and values that earlier layers lend to later ones, while the backward pass of
+        that layer runs: their gradients wait for the layer that lends them, and layers that run again read
+        them."""
+        m, elements = self.m, 0
+        for lender in (at for at in range(int(m.n_layers)) if lends_keys(m, at)):
+            _, n_kv_heads, head_dim = heads_of(m, local=is_local(m, lender))
+            borrowers = [
+                at for at in range(lender + 1, int(m.n_layers))
+                if shares_keys(m, at) and is_local(m, at) == is_local(m, lender)
+            ]  # fmt: skip
+            waits = lender <= layer < borrowers[-1]
+            is_read_again = self.step.gradient_checkpointing and borrowers[0] <= layer
+            copies = int(waits) + int(is_read_again)
+            elements = elements + copies * n_kv_heads * (head_dim + value_width(m, head_dim))
+        return elements * self.step.backend.matmul_bytes
+
+    def saved_by_all_bytes(self, *, end: bool = False) -> Size:
+        """Saved by the embedding and every layer, and by the end, when no backward pass of a layer has
+        begun."""
+        lent = self.lent_bytes(int(self.m.n_layers) - 1) if self.m.n_kv_shared_layers else 0
+        return self.saved_bytes(self.kinds, end=end) + self.n_tokens * lent
+
     def saved_bytes(self, layers: Mapping[LayerKind, Size], *, end: bool = False) -> Size:
         """Saved by the embedding and so many layers of each kind, and by the end."""
         per_token = self.passed.embedding.saved_bytes + (self.passed.end.saved_bytes if end else 0)
@@ -433,7 +456,7 @@ def _after_forward(update: _Update) -> MemorySnapshot:
     ends = sum(segment.copied_elements for segment in (passed.embedding, passed.end, passed.loss))
     copied = sum((n * passed.layers[kind].cached_elements for kind, n in layers.items()), start=ends)
     return _in_pass(
-        update, "forward", None, activations=update.saved_bytes(update.kinds, end=True),
+        update, "forward", None, activations=update.saved_by_all_bytes(end=True),
         logits=update.chunk_tokens * logits, copied=copied,
     )  # fmt: skip
 
@@ -442,7 +465,7 @@ def _in_loss(update: _Update) -> Iterator[MemorySnapshot]:
     """The backward pass of the loss, the output head and what stands between them and the last layer."""
     loss, end, backend = update.passed.loss, update.passed.end, update.step.backend
     is_chunked = update.step.loss_chunks > 1
-    saved, copied = update.saved_bytes(update.kinds, end=True), update.copied_elements(update.kinds)
+    saved, copied = update.saved_by_all_bytes(end=True), update.copied_elements(update.kinds)
     # With chunks, there is a gradient of the head's input, and in each chunk one of the head's matrix.
     head = update.head_matrix * backend.matmul_bytes
     input_gradient = update.n_tokens * loss.input.bytes if is_chunked else 0
@@ -465,7 +488,7 @@ def _in_loss(update: _Update) -> Iterator[MemorySnapshot]:
     for moment in backward(end, backend):
         yield _in_pass(
             update, "loss", moment,
-            activations=update.saved_bytes(update.kinds) + update.n_tokens * moment.saved_bytes,
+            activations=update.saved_by_all_bytes() + update.n_tokens * moment.saved_bytes,
             copied=copied + moment.copied_elements, end_gradients=update.head_gradient_bytes,
             in_flight=update.n_tokens * moment.in_flight_bytes + input_gradient + sums,
         )  # fmt: skip
@@ -478,6 +501,8 @@ def _in_layer(update: _Update, phase: Phase, place: LayerPosition) -> Iterator[M
     saved, copied = update.saved_bytes(place.before) + own_input, update.copied_elements(place.before)
     sums, layer_gradients = update.residual_sums_bytes(layer), update.layer_gradient_bytes(place.after)
     waiting = update.waiting_bytes(place.after)
+    if update.m.n_kv_shared_layers:
+        waiting = waiting + update.n_tokens * update.lent_bytes(int(place.layer))
     for moment in update.layer_moments(place.kind):
         yield _in_pass(
             update, phase, moment, activations=saved + update.n_tokens * moment.saved_bytes,
@@ -508,7 +533,11 @@ def _in_recomputed_layers(update: _Update) -> Iterator[MemorySnapshot]:
 
 
 def _whole(size: Size) -> Size:
-    return np.asarray(size).astype(np.int64)[()]
+    """Rounded up, where states of chunks shared out among their tokens leave fractions of a byte."""
+    if isinstance(size, int):
+        return size
+    whole = np.ceil(size).astype(np.int64)
+    return whole if np.ndim(size) else int(whole)
 
 
 def _in_embedding(update: _Update) -> Iterator[MemorySnapshot]:
@@ -574,7 +603,7 @@ def _snapshot(
     return MemorySnapshot(
         phase, update.step, weights=update.weights_bytes, gradients=gradients,
         optimizer=update.optimizer_bytes,
-        weight_copies=weight_copies + update.leaf_bytes, activations=activations, logits=logits,
-        in_flight=in_flight,
+        weight_copies=weight_copies + update.leaf_bytes, activations=_whole(activations), logits=logits,
+        in_flight=_whole(in_flight),
         inputs=update.input_bytes + (update.mask_bytes if has_masks else 0), communication=communication,
     )  # fmt: skip
