@@ -98,6 +98,16 @@ def test_what_is_recomputed_costs_the_hardware_flops_that_the_table_says(
     assert counter.get_total_flops() == (per_token + again) * tokens.numel()
 
 
+def test_a_layer_without_an_ffn_is_recomputed_up_to_what_its_last_matrix_reads():
+    model = SMALL.replace(n_layers=4, ffn_pattern=["ffn", "none", "none"])
+    module, tokens = built(model), random_tokens(model)
+    with sdpa_kernel(SDPBackend.MATH), counted() as counter:
+        module.hidden_states(tokens, gradient_checkpointing=True).sum().backward()
+    head = 6 * model.dim * model.vocab_size
+    per_token = hardware_flops_per_token(model, checkpointing=True) - head
+    assert counter.get_total_flops() == pytest.approx(per_token * tokens.numel(), rel=1e-14)
+
+
 @given(st.integers(1, 40), st.none() | st.integers(1, 50))
 def test_scores_are_the_pairs_that_a_mask_leaves(n_tokens, window):
     pairs = [(q, k) for q in range(n_tokens) for k in range(q + 1) if window is None or q - k < window]

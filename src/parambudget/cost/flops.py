@@ -19,7 +19,7 @@ from typing import Final, Literal
 import numpy as np
 
 from parambudget.arch.dims import Dims, Size, chooses_keys
-from parambudget.arch.layers import AttentionKind, attention_kinds
+from parambudget.arch.layers import AttentionKind, attention_kinds, layer_kind_counts
 from parambudget.arch.mixers.scans import scan_multiply_adds
 from parambudget.arch.table import Tensor
 from parambudget.arch.tensors import tensors
@@ -107,8 +107,8 @@ def training_flops(m: Dims, n_tokens: int, convention: Convention = "full") -> i
     return int(flops_per_token(m, convention) * int(n_tokens))
 
 
-def forward_equivalents(row: Tensor, m: Dims, *, checkpointing: bool, recompute_logits: bool) -> int:
-    """The trainer's arithmetic with a matmul row, in forward passes.
+def forward_equivalents(row: Tensor, m: Dims, *, checkpointing: bool, recompute_logits: bool) -> Size:
+    """The trainer's arithmetic with a matmul row, in forward passes, on average over its layers.
 
     The recomputation of a layer stops at the last tensor that the backward pass needs, and it needs the
     output of the last matmul only if a norm follows.
@@ -119,16 +119,29 @@ def forward_equivalents(row: Tensor, m: Dims, *, checkpointing: bool, recompute_
         return PASSES_WITH_RECOMPUTE if recompute_logits else PASSES
     if row.component == "embedding_projection":
         return PASSES
-    return PASSES_WITH_RECOMPUTE if checkpointing and not _ends_a_layer(row, m) else PASSES
+    return PASSES_WITH_RECOMPUTE - _share_of_last(row, m) if checkpointing else PASSES
 
 
-def _ends_a_layer(row: Tensor, m: Dims) -> bool:
-    """Whether it is the last matrix of its layer, and nothing behind it reads the product."""
+def _share_of_last(row: Tensor, m: Dims) -> Size:
+    """Of the layers that have this matrix, the share in which it is the last one and nothing behind it reads
+    the product."""
     if m.norm_placement not in ("pre", "stream") or m.per_layer_embedding_dim is not None:
-        return False
+        return 0
     if row.name == "layers.*.ffn.latent_out.weight":
-        return m.moe is not None and not m.moe.experts_out_norm
-    return row.name == "layers.*.ffn.down.weight"
+        return int(m.moe is not None and not m.moe.experts_out_norm)
+    if row.name == "layers.*.ffn.down.weight":
+        return 1
+    # A layer without an FFN ends where its mixer does.
+    of_attention = row.name == "layers.*.attention.out.weight"
+    if not (of_attention or row.name == "layers.*.mixer.out.weight") or "none" not in m.ffn_pattern:
+        return 0
+    n_layers, n_last = 0, 0
+    for kind, n in layer_kind_counts(m).items():
+        has_row = kind.mixer.startswith("attention") if of_attention else kind.mixer != "attention"
+        is_last = not kind.has_ffn and (kind.mixer == "attention" or not of_attention)
+        if has_row and kind.mixer != "none":
+            n_layers, n_last = n_layers + n, n_last + n * is_last
+    return n_last / n_layers if np.any(n_last) else 0
 
 
 def _keys_per_query(n_tokens: Size, window: int | None) -> Size:

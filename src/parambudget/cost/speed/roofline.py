@@ -456,7 +456,7 @@ def _n_layer_passes(step: StepConfig) -> int:
     return PASSES_WITH_RECOMPUTE if step.gradient_checkpointing else PASSES
 
 
-def _n_passes(row: Tensor, update: _TimedUpdate) -> int:
+def _n_passes(row: Tensor, update: _TimedUpdate) -> Size:
     return forward_equivalents(
         row, update.m, checkpointing=update.step.gradient_checkpointing,
         recompute_logits=update.step.loss_chunks > 1,
