@@ -8,6 +8,7 @@ from support.published_counts import PUBLISHED
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.presets.registry import PRESETS, preset
+from parambudget.arch.rope_scaling import RopeScaling
 from parambudget.formats.hf.exporter import EXPORTABLE, to_hf
 
 
@@ -368,6 +369,14 @@ FAMILIES_BY_EXPORT = {
         grouped=False,
     ),
     "ministral": kin("ministral", "mistral-7b-v0.1", window_pattern=("local", "local", "global")),
+    "ministral3": kin(
+        "ministral3",
+        "llama-3-8b",
+        query_scale="log",
+        query_scale_strength=0.3,
+        query_scale_length=4,
+        rope_scaling=RopeScaling(rope_type="yarn", rope_factor=16.0, rope_original_context=4),
+    ),
     "biogpt": kin("biogpt", "gpt2", position_offset=2, activation="gelu", grouped=False, free_eps=False),
     "nanochat": kin(
         "nanochat",

@@ -26,6 +26,7 @@ from parambudget.units import short_repr
 _PARAMETERS: Final = {"rope_theta": "rope_theta", "rotary_fraction": "partial_rotary_factor"}
 """Our fields, and their keys in a `rope_parameters` object."""
 _ORIGINAL: Final = "original_max_position_embeddings"
+_QUERY_GROWTH: Final = "llama_4_scaling_beta"
 _MSCALES: Final = ("short_mscale", "long_mscale")
 """Phi-3.5-MoE's keys in place of the attention factor. Its class never uses the long factors."""
 
@@ -99,14 +100,15 @@ def rescaling(
     local = _rope_type(schema, rope.local)
     unsupported = [] if local == "default" else [f"rescaled rotary frequencies of local layers ({local})"]
     kind = _rope_type(schema, rope.main)
+    original = _original_context(schema, rope, config, given)
+    reader = _Reader(rope.main, kind, fields["context_length"], original, schema.rope_mscales)
+    growth = _query_growth(reader) if schema.rope_scales_queries else {}
     if rope.local.get("partial_rotary_factor", 1) != 1 and schema.object_rotary_share is None:
         unsupported.append("a rotary share of local layers (partial_rotary_factor)")
     if kind == "default" or "rope_theta" not in schema.keys or fields.get("position", "rotary") != "rotary":
-        return Rescaling({}, tuple(unsupported))
+        return Rescaling(growth, tuple(unsupported))
     if kind not in schema.rope_types:
-        return Rescaling({}, (*unsupported, f"rescaled rotary frequencies ({kind})"))
-    original = _original_context(schema, rope, config, given)
-    reader = _Reader(rope.main, kind, fields["context_length"], original, schema.rope_mscales)
+        return Rescaling(growth, (*unsupported, f"rescaled rotary frequencies ({kind})"))
     read, lost = _READERS[kind](reader)
     key = schema.keys.get("rotary_fraction", "partial_rotary_factor")
     default = schema.defaults.get(key)
@@ -121,9 +123,6 @@ def rescaling(
         lost.append(f"{kind} frequencies of an odd number of elements")
     if kind == "yarn" and "rope_theta_local" in schema.keys:
         read["rope_truncate"] = True  # the class looks for the key outside the object
-    grows = schema.rope_scales_queries and reader.number("llama_4_scaling_beta")
-    if grows and reader.original_context < reader.context_length:
-        lost.append(f"queries that grow beyond {reader.original_context} tokens (llama_4_scaling_beta)")
     if schema.rope_recomputes_cache and kind == "longrope":
         read["rope_recompute_cache"] = True
     if "rope_theta_local" in fields and "rope_theta_local" not in schema.keys:
@@ -131,7 +130,17 @@ def rescaling(
     read = {name: value for name, value in read.items() if value is not None} | {"rope_type": kind}
     if schema.has_latent_attention:
         read |= _latent_score_scale(reader, fields)
-    return Rescaling(read, (*unsupported, *lost))
+    return Rescaling(read | growth, (*unsupported, *lost))
+
+
+def _query_growth(reader: "_Reader") -> Fields:
+    """What queries beyond the original context grow by."""
+    strength = reader.number(_QUERY_GROWTH)
+    if not strength:
+        return {}
+    return {
+        "query_scale": "log", "query_scale_strength": strength, "query_scale_length": reader.original_context,
+    }  # fmt: skip
 
 
 def _rope_type(schema: ConfigSchema, rope: Mapping[str, Any]) -> str:
@@ -281,7 +290,7 @@ def rope_parameters(schema: ConfigSchema, m: ModelConfig) -> dict[str, Any]:
     """The model's rescaling as an object of the class; empty if it has none."""
     scaling = m.rope_scaling
     if scaling is None:
-        return {}
+        return {"rope_type": "default"} | _growth_parameters(m) if schema.rope_scales_queries else {}
     parameters: dict[str, Any] = {"rope_type": scaling.rope_type}
     if scaling.rope_type in ("yarn", "llama3", "longrope"):
         parameters[_ORIGINAL] = scaling.rope_original_context
@@ -289,6 +298,8 @@ def rope_parameters(schema: ConfigSchema, m: ModelConfig) -> dict[str, Any]:
         value = getattr(scaling, field)
         if value is not None and (field in _ALWAYS[scaling.rope_type] or value != _default(field)):
             parameters[key] = list(value) if isinstance(value, tuple) else value
+    if schema.rope_scales_queries:
+        parameters = _growth_parameters(m) | parameters
     if schema.rope_mscales:
         parameters |= dict.fromkeys(_MSCALES, m.rotary_scale)
     if schema.has_latent_attention and m.attention_multiplier is not None:
@@ -296,6 +307,15 @@ def rope_parameters(schema: ConfigSchema, m: ModelConfig) -> dict[str, Any]:
         if "mscale" in parameters:
             del parameters["attention_factor"]
     return parameters
+
+
+def _growth_parameters(m: ModelConfig) -> dict[str, Any]:
+    """Without which a class whose queries grow fails."""
+    grows = m.query_scale == "log"
+    return {
+        _ORIGINAL: m.query_scale_length if grows else m.context_length,
+        _QUERY_GROWTH: m.query_scale_strength if grows else 0.0,
+    }
 
 
 _KEYS: Final = {
