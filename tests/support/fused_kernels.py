@@ -36,6 +36,13 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "DTYPES", frozenset(_FLOATS))
     monkeypatch.delenv(kernels.SWITCH, raising=False)
     CALLS.clear()
+    forget_choices()
+
+
+def forget_choices() -> None:
+    """Let mixers look for the packages again."""
+    kernels.choice.cache_clear()
+    kernels._find_function.cache_clear()
 
 
 class _Kernel(torch.autograd.Function):

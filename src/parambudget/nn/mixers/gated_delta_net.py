@@ -75,7 +75,7 @@ class GatedDeltaNet(Mixer):
         decay_BTHK = self._decays(x_BTD)
         if state is None and self.kernel is not None and kernels.usable(self.kernel, q):
             decay = decay_BTHK if self.net.delta_channel_decay else decay_BTHK.squeeze(-1)
-            y_BTHV, memory = kernels.fused(self.kernel, q, k, v_BTHV, decay, beta_BTH)
+            y_BTHV, memory = kernels.call_kernel(self.kernel, q, k, v_BTHV, decay, beta_BTH)
         else:
             y_BTHV, memory = gated_delta_rule(q, k, v_BTHV, decay_BTHK, beta_BTH, memory)
         gate_BTHV = self._project(x_BTD, "gate").unflatten(-1, (-1, self.net.delta_value_dim))

@@ -97,7 +97,7 @@ def usable(name: KernelName | None, x: Tensor) -> bool:
     return name is not None and x.device.type in DEVICES and x.dtype in DTYPES and is_installed(name)
 
 
-def fused(name: KernelName, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+def call_kernel(name: KernelName, *inputs: Tensor) -> tuple[Tensor, Tensor]:
     """The output of a kernel, and its state after the last token, (0,) of the convolution."""
     with torch.autocast(inputs[0].device.type, enabled=False):
         y, state = torch.ops.parambudget.mixer_kernel(name, [x.contiguous() for x in inputs])

@@ -43,7 +43,7 @@ class LightningAttention(Mixer):
         )
         decay_H = self.decays(x_BTD.device)
         if state is None and kernels.usable(self.kernel, q):
-            y_BTHK, memory = kernels.fused("simple_gla", q, k, v, decay_H.float())
+            y_BTHK, memory = kernels.call_kernel("simple_gla", q, k, v, decay_H.float())
         else:
             earlier = None if state is None else state[0]
             y_BTHK, memory = decaying_attention(q, k, v, decay_H, earlier)

@@ -55,14 +55,14 @@ class Mamba(Mixer):
         b_BTN, c_BTN = self.b_norm(self.b(x_BTI)), self.c_norm(self.c(x_BTI))
         dt_BTI = self.dt_up(cast_for_matmul(self.dt_norm(self.dt_down(x_BTI))))
         if state is None and kernels.usable(self.kernel, x_BTI):
-            y_BTI, memory = self._scan_fused(x_BTI, dt_BTI, b_BTN, c_BTN, self.gate(x_BTD))
+            y_BTI, memory = self._call_scan(x_BTI, dt_BTI, b_BTN, c_BTN, self.gate(x_BTD))
             return self.out(y_BTI), (earlier, memory)
         dt_BTI = F.softplus(dt_BTI.float() + self.dt_bias)
         y_BTI, memory = selective_scan(x_BTI, dt_BTI, self.log_rate, b_BTN, c_BTN, memory)
         y_BTI = (y_BTI + self.skip * x_BTI) * F.silu(self.gate(x_BTD))
         return self.out(cast_for_matmul(y_BTI)), (earlier, memory)
 
-    def _scan_fused(
+    def _call_scan(
         self, x_BTI: Tensor, dt_BTI: Tensor, b_BTN: Tensor, c_BTN: Tensor, gate_BTI: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What the output is projected from, (B, T, I), and the memory after all tokens.
@@ -74,7 +74,7 @@ class Mamba(Mixer):
             part.to(x_BTI.dtype).transpose(1, 2) for part in (x_BTI, dt_BTI, b_BTN, c_BTN, gate_BTI)
         )
         a_IN = -self.log_rate.float().exp()
-        y_BIT, memory_BIN = kernels.fused(
+        y_BIT, memory_BIN = kernels.call_kernel(
             "selective_scan", x, dt, a_IN, b, c, self.skip.float(), gate, self.dt_bias.float()
         )
         return y_BIT.transpose(1, 2), memory_BIN

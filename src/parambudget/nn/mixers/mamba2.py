@@ -69,7 +69,7 @@ class Mamba2(Mixer):
             dt_BTH = dt_BTH.clamp(mamba.mamba2_dt_min, mamba.mamba2_dt_max)
         if state is None and kernels.usable(self.kernel, x_BTHP):
             a_H = -self.log_rate.float().exp()
-            y_BTHP, memory_BHPN = kernels.fused("chunk_scan", x_BTHP, dt_BTH, a_H, b_BTGN, c_BTGN)
+            y_BTHP, memory_BHPN = kernels.call_kernel("chunk_scan", x_BTHP, dt_BTH, a_H, b_BTGN, c_BTGN)
             memory_BGRPN = memory_BHPN.unflatten(1, (mamba.mamba2_n_groups, -1))
             memory = memory_BGRPN.permute(0, 1, 4, 2, 3)
         else:

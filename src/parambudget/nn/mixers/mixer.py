@@ -57,7 +57,7 @@ class CausalConvolution(nn.Module):
         n_earlier = self.weight.shape[1] - 1
         if earlier_BWC is None and kernels.usable(self.kernel, x_BTC):
             bias = () if self.bias is None else (self.bias,)
-            y_BTC, _ = kernels.fused("causal_conv1d", x_BTC, self.weight, *bias)
+            y_BTC, _ = kernels.call_kernel("causal_conv1d", x_BTC, self.weight, *bias)
             return y_BTC, F.pad(x_BTC[:, -n_earlier:], (0, 0, max(n_earlier - x_BTC.shape[1], 0), 0))
         if earlier_BWC is None:
             earlier_BWC = x_BTC.new_zeros(x_BTC.shape[0], n_earlier, x_BTC.shape[2])
