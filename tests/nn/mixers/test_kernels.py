@@ -245,6 +245,14 @@ def test_convolutions_that_the_package_does_not_take_are_computed_in_plain_torch
     assert not fused_kernels.CALLS
 
 
+@pytest.mark.usefixtures("_installed")
+def test_a_slice_of_channels_reaches_the_convolution_in_a_layout_that_it_takes():
+    x, weight = torch.rand(2, 5, 12)[..., :8], torch.rand(8, 4)
+    with pytest.raises(AssertionError):
+        fused_kernels.causal_conv1d_fn(x.transpose(1, 2), weight)
+    assert kernels.call_kernel("causal_conv1d", x, weight)[0].shape == (2, 5, 8)
+
+
 def test_only_half_precision_on_cuda_takes_kernels(monkeypatch):
     devices, dtypes = kernels.DEVICES, kernels.DTYPES
     fused_kernels.install(monkeypatch)
@@ -329,7 +337,9 @@ def test_a_variable_keeps_mixers_on_the_plain_path(monkeypatch, value, plain):
 )
 def test_what_computes_a_mixer_is_said_in_words(name, words):
     module = Transformer(MODELS[name], device="meta")
-    assert in_words(mixer_implementations(module, torch.device("cpu"))) == words
+    described = mixer_implementations(module, torch.device("cpu"))
+    assert in_words(described) == words
+    assert in_words(described, reasons=False) == words.replace(" (no package has it)", "")
     assert "1.7.0" not in in_words(mixer_implementations(module, torch.device("meta")))
 
 

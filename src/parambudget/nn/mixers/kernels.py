@@ -23,8 +23,8 @@ flash-linear-attention switch the compiler off, and the graph of a step, which i
 in every layer. The price is that the backward pass runs the forward kernel once more: the operator keeps its
 inputs and nothing that only a package understands.
 
-Written after the sources of flash-linear-attention 0.6.0, mamba-ssm 2.3.2 and causal-conv1d 1.6.1, and held
-against functions with their signatures on a CPU. No GPU has run these calls.
+Written after the sources of flash-linear-attention 0.6.0, mamba-ssm 2.3.2 and causal-conv1d 1.6.1 and 1.7.0,
+and held against functions with their signatures on a CPU. No GPU has run these calls (docs/hybrids.md).
 """
 
 import importlib
@@ -116,9 +116,9 @@ def choice(name: KernelName) -> Choice:
     package = _KERNELS[name].package
     if os.environ.get(SWITCH, "0") not in ("", "0"):
         return Choice(None, f"{SWITCH} is set")
-    if find_spec(package.module) is None:
-        return Choice(None, f"{package.name} is not installed")
     try:
+        if find_spec(package.module) is None:
+            return Choice(None, f"{package.name} is not installed")
         version = str(importlib.import_module(package.module).__version__)
         _find_function(name)
     except Exception as error:  # whatever goes wrong in it, there is another path
