@@ -96,6 +96,7 @@ def test_generation_keeps_a_state_of_fixed_size():
 def test_a_plan_says_what_is_assumed_of_mixers():
     plan = pb.plan(HYBRID, "h100", hours=1)
     assert any("4 layers with a gated delta net run a scan in plain torch" in note for note in plan.warnings)
+    assert any("figures are not for them" in note for note in plan.warnings)
     assert any("the law knows no others" in note for note in plan.warnings)
 
 

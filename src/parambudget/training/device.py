@@ -218,6 +218,8 @@ class Environment:
     world_size: int = 1
     n_shards: int = 1
     """Into which the state of one copy of the model is divided."""
+    mixers: str = ""
+    """What computes the mixers other than attention; empty without any."""
     threads: int = field(default_factory=torch.get_num_threads)
     parambudget: str = __version__
     torch_version: str = torch.__version__
@@ -228,4 +230,5 @@ class Environment:
     def as_dict(self) -> dict[str, str | int]:
         """Plain JSON values, under the names in a checkpoint's state.json."""
         names = {"world_size": "processes", "n_shards": "shards", "torch_version": "torch"}
-        return {names.get(name, name): value for name, value in asdict(self).items()}
+        values = {names.get(name, name): value for name, value in asdict(self).items()}
+        return values if self.mixers else {name: values[name] for name in values if name != "mixers"}

@@ -21,6 +21,7 @@ from parambudget.formats.hf.weights import is_pretrained, load_pretrained
 from parambudget.formats.source import load, read_source
 from parambudget.formats.unread import explain_checkpoint
 from parambudget.nn.kv_cache import kv_cache
+from parambudget.nn.mixers.implementations import implementation_notice, mixer_implementations
 from parambudget.nn.transformer import Transformer
 from parambudget.text.tokenizer import (
     EndOfText,
@@ -139,6 +140,7 @@ def load_checkpoint(
     if not os.path.isfile(path / "state.json") and is_pretrained(path):
         tokenizer = read_pretrained_tokenizer(path)
         module = load_pretrained(path, device=compute.device, on_notice=on_notice)
+        _name_kernels(module, compute, on_notice)
         return LoadedModel(path, module, tokenizer, compute, add_special_tokens=True)
     folder = _newest_valid_checkpoint(path, on_notice) if os.path.isdir(path / "checkpoints") else path
     if not os.path.isfile(folder / "state.json"):
@@ -151,7 +153,15 @@ def load_checkpoint(
     files.read_state(folder)
     module = Transformer(load(folder / "config.json", {}).model, device=compute.device, dtype=torch.float32)
     files.load_weights(folder, module)
+    _name_kernels(module, compute, on_notice)
     return LoadedModel(folder, module.eval(), _saved_tokenizer(folder), compute)
+
+
+def _name_kernels(module: Transformer, compute: Compute, on_notice: Callable[[str], None]) -> None:
+    """Say so where another package computes a part of the mixers."""
+    mixers = mixer_implementations(module, compute.device)
+    if any(how.version is not None for how in mixers.values()):
+        on_notice(implementation_notice(mixers))
 
 
 def _saved_tokenizer(folder: Path) -> TextTokenizer:

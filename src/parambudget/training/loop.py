@@ -24,6 +24,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.cost.flops import flops_per_token
 from parambudget.cost.params import total
 from parambudget.errors import CheckFailed
+from parambudget.nn.mixers.implementations import implementation_notice, in_words, mixer_implementations
 from parambudget.text.token_cache import TokenData
 from parambudget.training.checkpoint import files
 from parambudget.training.checkpoint.async_saver import AsyncCheckpointSaver
@@ -153,6 +154,9 @@ def _prepare(
                 on_notice(notice)
         planned = predict_run(model, config, compute)
         state = states.take(model, config, compute, group, end_of_text=data.end_of_text_id)
+        mixers = mixer_implementations(state.module, compute.device)
+        if mixers and group.is_main:
+            on_notice(implementation_notice(mixers))
         stored = read_run_config(job.out) if job.resume else None
         origin, init = {}, job.init
         if init is None and stored is not None and stored["provenance"].get("init"):
@@ -167,7 +171,9 @@ def _prepare(
             require_same_run(job.out, stored, document)
         group.barrier()  # a process that has failed takes no part in making the writer's group below
     shard_writer = create_shard_writer(config.step.n_shards) if config.step.shard else None
-    environment = Environment(compute.name, config.step.world_size, config.step.n_shards)
+    environment = Environment(
+        compute.name, config.step.world_size, config.step.n_shards, mixers=in_words(mixers, reasons=False)
+    )
     metadata = files.RunMetadata(document, data.tokenizer_json, environment, shard_writer)
     update_tokens = config.step.tokens_per_update(model.context_length)
     clock = Clock(update_tokens, flops_per_token(model), group.peak_flops(compute))

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from parambudget.cost.step import HEAD_MULTIPLE
 from parambudget.nn.document_mask import documents_of
+from parambudget.nn.mixers.implementations import mixer_implementations
 from parambudget.nn.mlp import MixtureOfExperts
 from parambudget.nn.transformer import Transformer
 from parambudget.training.activation_budget import within_budget
@@ -103,6 +104,7 @@ def build_loss(
     if config.step.mask_documents and end_of_text is None:
         raise ValueError("documents can be masked only where the token between them is known")
     summed_loss = _summed_loss(module, config.step.z_loss, compute)
+    mixer_implementations(module, compute.device)  # imports their packages now, and not in a traced call
 
     def loss_fn(tokens_BT: Tensor) -> Tensor:
         loss = cross_entropy(tokens_BT)

@@ -15,6 +15,7 @@ from torch import Tensor
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.mixers.config import GatedDeltaNetConfig
 from parambudget.nn.linear import Linear
+from parambudget.nn.mixers import kernels
 from parambudget.nn.mixers.mixer import (
     CausalConvolution,
     GatedNorm,
@@ -30,6 +31,8 @@ _SUBCHUNK: Final = 8
 """Tokens of a chunk whose decays to each other are computed pair by pair where each channel has its own."""
 _NORM_EPS: Final = 1e-6
 """Added to the squared length of queries and keys."""
+_KERNEL_WIDTHS: Final = range(16, 257)
+"""Widths of keys that flash-linear-attention takes; its products are of 16 channels and more."""
 
 
 class GatedDeltaNet(Mixer):
@@ -38,6 +41,8 @@ class GatedDeltaNet(Mixer):
     def __init__(self, m: ModelConfig, net: GatedDeltaNetConfig) -> None:
         super().__init__()
         self.net = net
+        if net.delta_key_dim in _KERNEL_WIDTHS and net.delta_value_dim >= _KERNEL_WIDTHS.start:
+            self.kernel = "kda" if net.delta_channel_decay else "gated_delta_rule"
         n_values = net.delta_n_value_heads
         keys, values = net.delta_n_key_heads * net.delta_key_dim, n_values * net.delta_value_dim
         self.widths = (keys, keys, values)
@@ -68,7 +73,11 @@ class GatedDeltaNet(Mixer):
         v_BTHV = v.unflatten(-1, (-1, self.net.delta_value_dim))
         beta_BTH = self.beta(x_BTD).float().sigmoid() * (2 if self.net.delta_negative_eigenvalues else 1)
         decay_BTHK = self._decays(x_BTD)
-        y_BTHV, memory = gated_delta_rule(q, k, v_BTHV, decay_BTHK, beta_BTH, memory)
+        if state is None and self.kernel is not None and kernels.usable(self.kernel, q):
+            decay = decay_BTHK if self.net.delta_channel_decay else decay_BTHK.squeeze(-1)
+            y_BTHV, memory = kernels.call_kernel(self.kernel, q, k, v_BTHV, decay, beta_BTH)
+        else:
+            y_BTHV, memory = gated_delta_rule(q, k, v_BTHV, decay_BTHK, beta_BTH, memory)
         gate_BTHV = self._project(x_BTD, "gate").unflatten(-1, (-1, self.net.delta_value_dim))
         y = cast_for_matmul(self.out_norm(y_BTHV, gate_BTHV)).flatten(2)
         return self.out(y), (earlier, memory)

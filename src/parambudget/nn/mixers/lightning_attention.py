@@ -12,11 +12,14 @@ from torch import Tensor
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.mixers.config import LightningAttentionConfig
 from parambudget.nn.linear import Linear
+from parambudget.nn.mixers import kernels
 from parambudget.nn.mixers.mixer import GatedNorm, Mixer, MixerState, in_chunks
 from parambudget.nn.norms import cast_for_matmul
 
 _SMALL: Final = 1e-5
 """Keeps the decay of the last layer from nothing, and the depth of an only one defined: as in MiniMax."""
+_KERNEL_WIDTH: Final = 16
+"""Least width of a head in the products of flash-linear-attention."""
 
 
 class LightningAttention(Mixer):
@@ -25,6 +28,8 @@ class LightningAttention(Mixer):
     def __init__(self, m: ModelConfig, attention: LightningAttentionConfig, layer: int) -> None:
         super().__init__()
         self.n_heads, self.depth = attention.lightning_n_heads, layer / (m.n_layers - 1 + _SMALL)
+        if attention.lightning_head_dim >= _KERNEL_WIDTH:
+            self.kernel = "simple_gla"
         width = self.n_heads * attention.lightning_head_dim
         self.q, self.k, self.v, self.gate = (Linear(m.dim, width, bias=False) for _ in range(4))
         eps = m.norm_eps if attention.lightning_norm_eps is None else attention.lightning_norm_eps
@@ -36,8 +41,12 @@ class LightningAttention(Mixer):
         q, k, v = (
             F.silu(x).unflatten(-1, (self.n_heads, -1)) for x in (self.q(x_BTD), self.k(x_BTD), self.v(x_BTD))
         )
-        memory = None if state is None else state[0]
-        y_BTHK, memory = decaying_attention(q, k, v, self.decays(x_BTD.device), memory)
+        decay_H = self.decays(x_BTD.device)
+        if state is None and kernels.usable(self.kernel, q):
+            y_BTHK, memory = kernels.call_kernel("simple_gla", q, k, v, decay_H.float())
+        else:
+            earlier = None if state is None else state[0]
+            y_BTHK, memory = decaying_attention(q, k, v, decay_H, earlier)
         return self.out(cast_for_matmul(self.out_norm(y_BTHK.flatten(2), self.gate(x_BTD)))), (memory,)
 
     def decays(self, device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.mixers.config import MambaConfig
 from parambudget.nn.linear import Linear
+from parambudget.nn.mixers import kernels
 from parambudget.nn.mixers.mixer import CausalConvolution, Mixer, MixerState, draw_step_bias
 from parambudget.nn.norms import cast_for_matmul
 
@@ -22,6 +23,8 @@ CHUNK: Final = 256
 """Tokens whose states are in memory at once: the backward pass computes them again, from those in between."""
 BLOCK: Final = 16
 """Tokens from one state that goes on to the next; all blocks of a chunk are computed side by side."""
+_KERNEL_STATE: Final = 256
+"""Most elements of a channel's state that mamba-ssm takes."""
 
 
 class Mamba(Mixer):
@@ -31,6 +34,8 @@ class Mamba(Mixer):
         super().__init__()
         inner, state, rank = mamba.mamba_inner_size, mamba.mamba_state_dim, mamba.mamba_dt_rank
         bias = mamba.mamba_bias
+        if state <= _KERNEL_STATE:
+            self.kernel = "selective_scan"
         self.x, self.gate = Linear(m.dim, inner, bias=bias), Linear(m.dim, inner, bias=bias)
         self.conv = CausalConvolution(inner, mamba.mamba_conv_width, bias=mamba.mamba_conv_bias)
         self.dt_down = Linear(inner, rank, bias=False)
@@ -49,10 +54,30 @@ class Mamba(Mixer):
         x_BTI = F.silu(convolved)
         b_BTN, c_BTN = self.b_norm(self.b(x_BTI)), self.c_norm(self.c(x_BTI))
         dt_BTI = self.dt_up(cast_for_matmul(self.dt_norm(self.dt_down(x_BTI))))
+        if state is None and kernels.usable(self.kernel, x_BTI):
+            y_BTI, memory = self._call_scan(x_BTI, dt_BTI, b_BTN, c_BTN, self.gate(x_BTD))
+            return self.out(y_BTI), (earlier, memory)
         dt_BTI = F.softplus(dt_BTI.float() + self.dt_bias)
         y_BTI, memory = selective_scan(x_BTI, dt_BTI, self.log_rate, b_BTN, c_BTN, memory)
         y_BTI = (y_BTI + self.skip * x_BTI) * F.silu(self.gate(x_BTD))
         return self.out(cast_for_matmul(y_BTI)), (earlier, memory)
+
+    def _call_scan(
+        self, x_BTI: Tensor, dt_BTI: Tensor, b_BTN: Tensor, c_BTN: Tensor, gate_BTI: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the output is projected from, (B, T, I), and the memory after all tokens.
+
+        The kernel adds the bias of the steps, takes their softplus, and adds the skip before it gates. It has
+        tokens last, and one precision for all that differs from token to token.
+        """
+        x, dt, b, c, gate = (
+            part.to(x_BTI.dtype).transpose(1, 2) for part in (x_BTI, dt_BTI, b_BTN, c_BTN, gate_BTI)
+        )
+        a_IN = -self.log_rate.float().exp()
+        y_BIT, memory_BIN = kernels.call_kernel(
+            "selective_scan", x, dt, a_IN, b, c, self.skip.float(), gate, self.dt_bias.float()
+        )
+        return y_BIT.transpose(1, 2), memory_BIN
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Rates of decay 1, 2, 3, ... in every channel, steps log-uniform in 0.001 to 0.1, as in the paper's

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.mixers.config import Mamba2Config
 from parambudget.nn.linear import Linear
+from parambudget.nn.mixers import kernels
 from parambudget.nn.mixers.mixer import (
     CausalConvolution,
     Mixer,
@@ -29,6 +30,8 @@ CHUNK: Final = 64
 
 class Mamba2(Mixer):
     """The mixer of Mamba-2. Source: Dao and Gu 2024, arXiv 2405.21060."""
+
+    kernel = "chunk_scan"
 
     def __init__(self, m: ModelConfig, mamba: Mamba2Config) -> None:
         super().__init__()
@@ -64,7 +67,13 @@ class Mamba2(Mixer):
         dt_BTH = F.softplus(dt.float() + self.dt_bias)
         if mamba.mamba2_dt_min > 0 or mamba.mamba2_dt_max is not None:
             dt_BTH = dt_BTH.clamp(mamba.mamba2_dt_min, mamba.mamba2_dt_max)
-        y_BTHP, memory = state_space_scan(x_BTHP, dt_BTH, self.log_rate, b_BTGN, c_BTGN, memory)
+        if state is None and kernels.usable(self.kernel, x_BTHP):
+            a_H = -self.log_rate.float().exp()
+            y_BTHP, memory_BHPN = kernels.call_kernel("chunk_scan", x_BTHP, dt_BTH, a_H, b_BTGN, c_BTGN)
+            memory_BGRPN = memory_BHPN.unflatten(1, (mamba.mamba2_n_groups, -1))
+            memory = memory_BGRPN.permute(0, 1, 4, 2, 3)
+        else:
+            y_BTHP, memory = state_space_scan(x_BTHP, dt_BTH, self.log_rate, b_BTGN, c_BTGN, memory)
         y_BTHP = y_BTHP + self.skip.unsqueeze(-1) * x_BTHP
         y_BTI = self.out_norm(y_BTHP.flatten(2), gate)
         return self.out(cast_for_matmul(y_BTI)), (earlier, memory)

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parambudget.arch.mixers.config import OutputGateActivation
+from parambudget.nn.mixers import kernels
+from parambudget.nn.mixers.kernels import KernelName
 
 CHUNK: Final = 64
 """Tokens that are computed together; the state goes from chunk to chunk."""
@@ -21,6 +23,9 @@ MixerState = tuple[Tensor, ...]
 
 class Mixer(nn.Module):
     """A mixer in place of attention. Positions are in its state, so it takes neither angles nor a mask."""
+
+    kernel: KernelName | None = None
+    """The kernel that takes its scan, where that is installed; None where there is none for its sizes."""
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """The output for every token of sequences that start here, (B, T, D)."""
@@ -41,6 +46,8 @@ class CausalConvolution(nn.Module):
 
     def __init__(self, channels: int, width: int, *, bias: bool = False) -> None:
         super().__init__()
+        fits = channels % 8 == 0 and 2 <= width <= 4
+        self.kernel: KernelName | None = "causal_conv1d" if fits else None
         self.weight = nn.Parameter(torch.empty(channels, width))
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
 
@@ -48,6 +55,10 @@ class CausalConvolution(nn.Module):
         """The convolved tokens, (B, T, C), and the inputs that the next ones will see; `earlier_BWC` are
         those of the tokens before, zeros for the first."""
         n_earlier = self.weight.shape[1] - 1
+        if earlier_BWC is None and kernels.usable(self.kernel, x_BTC):
+            bias = () if self.bias is None else (self.bias,)
+            y_BTC, _ = kernels.call_kernel("causal_conv1d", x_BTC, self.weight, *bias)
+            return y_BTC, F.pad(x_BTC[:, -n_earlier:], (0, 0, max(n_earlier - x_BTC.shape[1], 0), 0))
         if earlier_BWC is None:
             earlier_BWC = x_BTC.new_zeros(x_BTC.shape[0], n_earlier, x_BTC.shape[2])
         seen = torch.cat((earlier_BWC.to(x_BTC.dtype), x_BTC), dim=1)
