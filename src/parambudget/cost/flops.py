@@ -124,7 +124,7 @@ def forward_equivalents(row: Tensor, m: Dims, *, checkpointing: bool, recompute_
 
 def _ends_a_layer(row: Tensor, m: Dims) -> bool:
     """Whether it is the last matrix of its layer, and nothing behind it reads the product."""
-    if m.norm_placement not in ("pre", "stream") or m.per_layer_embedding_dim is not None:
+    if m.norm_placement not in ("pre", "stream") or m.per_layer_embedding_dim is not None or m.channel_mix:
         return False
     if row.name == "layers.*.ffn.latent_out.weight":
         return m.moe is not None and not m.moe.experts_out_norm

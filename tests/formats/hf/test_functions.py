@@ -79,6 +79,7 @@ NOT_OF_THE_FILE = {
     # Derived by RecurrentGemma's class, or looked for because it has no initializer_range
     "bias", "init_std", "initializer_factor", "model", "text_encoder",
     "A", "input_residual", "post_attention_residual",  # parameters of Doge
+    "SCB", "quant_state",  # of quantized weights, which RWKV's class rescales
     # Apertus 1.5's class for images and sound
     "attn_resolutions", "audio_config", "audio_token_id", "audio_token_offset", "base_channels",
     "channel_multiplier", "codebook_size", "embed_dim", "hop_length", "image_token_offset", "in_channels",
