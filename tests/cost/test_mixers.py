@@ -6,6 +6,7 @@ import torch
 from support.hybrids import HYBRID, LINEAR_MIXERS, MAMBA, MAMBA2, SIDE_BY_SIDE, STATE_SPACES
 from support.saved_activations import saved_activations
 from support.saved_tensors import kept_by_autograd
+from torch.utils.flop_counter import FlopCounterMode
 
 import parambudget as pb
 from parambudget.arch.mixers.scans import mixer_scan
@@ -97,6 +98,9 @@ def test_rwkv_computes_nothing_but_matrices_and_keeps_five_vectors_of_a_layer():
     model = LINEAR_MIXERS["rwkv alone"].replace(channel_mix=True)
     per_layer = 4 * 56 * 48 + 2 * model.intermediate_size * 48 + 48 * 48
     assert flops_per_token(model) == 6 * (6 * per_layer + 96 * 48)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        Transformer(model)(torch.zeros(2, 50, dtype=torch.long))
+    assert 3 * counter.get_total_flops() == 2 * 50 * flops_per_token(model)
     for n_tokens in (1, 100):
         # Three sums in float32 for each channel, and the last token for the mixer and the FFN, in bfloat16.
         assert inference_memory(model, 3, n_tokens).cache_bytes == 3 * 6 * (3 * 56 * 4 + 2 * 48 * 2)

@@ -117,11 +117,17 @@ def hybrids(draw: st.DrawFn) -> ModelConfig:
     if model.moe is not None:
         changes |= {"n_first_dense": 0, "moe_pattern": ["experts"]}
     changes |= {"rope_theta_local": None, "indexer": None}
-    if kind == "rwkv" and model.moe is None and model.activation != "xielu":
-        changes |= {"channel_mix": draw(st.booleans()), "gated": False, "ffn_clamp": None}
+    if kind == "rwkv" and model.moe is None and draw(st.booleans()):
+        model = with_channel_mix(model)
     if draw(st.booleans()):
         changes["multipliers"] = BranchMultipliers(mixer_in_multiplier=0.5, attention_out_multiplier=2.0)
     return model.replace(**changes, **{kind: draw(_MIXER_BLOCKS[kind])})
+
+
+def with_channel_mix(model: ModelConfig) -> ModelConfig:
+    """A model without experts with an FFN that mixes each token with the one before it."""
+    activation = "relu2" if model.activation == "xielu" else model.activation
+    return model.replace(channel_mix=True, gated=False, ffn_clamp=None, activation=activation)
 
 
 def _repair(choose: dict[str, Any]) -> None:
