@@ -47,6 +47,7 @@ CONFIGS: Final = {
     "RG-LRU (recurrent_gemma)": {
         "model_type": "recurrent_gemma", "lru_width": 128, "block_types": ["recurrent"], "head_dim": 32,
     },
+    "RWKV (rwkv)": {"model_type": "rwkv", "context_length": 1024},
 }  # fmt: skip
 """Small models of nothing but that mixer and an FFN, if the type has one."""
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.flops_oracle import hardware_flops_per_token, indexer_flops, sequence_flops
-from support.strategies import models
+from support.strategies import models, with_channel_mix
 from support.tiny_model import SMALL, built, random_tokens
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
@@ -78,7 +78,7 @@ def test_a_forward_pass_of_any_length_costs_the_flops_that_the_table_says(model)
 
 
 @some
-@given(models(), st.booleans(), st.booleans())
+@given(models() | models(experts=False).map(with_channel_mix), st.booleans(), st.booleans())
 def test_what_is_recomputed_costs_the_hardware_flops_that_the_table_says(
     model, checkpointing, recompute_logits
 ):

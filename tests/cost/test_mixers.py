@@ -6,6 +6,7 @@ import torch
 from support.hybrids import HYBRID, LINEAR_MIXERS, MAMBA, MAMBA2, SIDE_BY_SIDE, STATE_SPACES
 from support.saved_activations import saved_activations
 from support.saved_tensors import kept_by_autograd
+from torch.utils.flop_counter import FlopCounterMode
 
 import parambudget as pb
 from parambudget.arch.mixers.scans import mixer_scan
@@ -93,9 +94,23 @@ def test_generation_keeps_a_state_of_fixed_size():
         assert inference_memory(HYBRID, 3, n_tokens).cache_bytes == 3 * (keys_and_values + of_mixers)
 
 
+def test_rwkv_computes_nothing_but_matrices_and_keeps_five_vectors_of_a_layer():
+    model = LINEAR_MIXERS["rwkv alone"].replace(channel_mix=True)
+    per_layer = 4 * 56 * 48 + 2 * model.intermediate_size * 48 + 48 * 48
+    assert flops_per_token(model) == 6 * (6 * per_layer + 96 * 48)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        Transformer(model)(torch.zeros(2, 50, dtype=torch.long))
+    assert 3 * counter.get_total_flops() == 2 * 50 * flops_per_token(model)
+    for n_tokens in (1, 100):
+        # Three sums in float32 for each channel, and the last token for the mixer and the FFN, in bfloat16.
+        assert inference_memory(model, 3, n_tokens).cache_bytes == 3 * 6 * (3 * 56 * 4 + 2 * 48 * 2)
+
+
 def test_a_plan_says_what_is_assumed_of_mixers():
     plan = pb.plan(HYBRID, "h100", hours=1)
-    assert any("4 layers with a gated delta net run a scan in plain torch" in note for note in plan.warnings)
+    assert any(
+        "4 layers with the mixer gated_delta_net run a scan in plain torch" in note for note in plan.warnings
+    )
     assert any("figures are not for them" in note for note in plan.warnings)
     assert any("the law knows no others" in note for note in plan.warnings)
 
@@ -120,6 +135,16 @@ def test_mixers_that_make_no_model_are_refused(changes, message):
         HYBRID.replace(**changes)
 
 
-def test_masked_documents_are_refused():
-    with pytest.raises(pb.ConfigError, match="whose state goes on from one document to the next"):
-        with_train_defaults({"mask_documents": True}, HYBRID, 10_000, on_cpu=True)
+CHANNEL_MIX = LINEAR_MIXERS["rwkv"].replace(mixer_pattern=["attention"], rwkv=None)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (HYBRID, "whose state goes on from one document to the next"),
+        (CHANNEL_MIX, "which mixes the first token of a document with the last of the one before"),
+    ],
+)
+def test_masked_documents_are_refused(model, why):
+    with pytest.raises(pb.ConfigError, match=why):
+        with_train_defaults({"mask_documents": True}, model, 10_000, on_cpu=True)

@@ -3,11 +3,12 @@
 from fractions import Fraction
 
 import pytest
-from support.hybrids import HYBRID, MAMBA, MAMBA2
+from support.hybrids import HYBRID, LINEAR_MIXERS, MAMBA, MAMBA2
 
 import parambudget as pb
 from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.cost.params import total
+from parambudget.render.solutions import solution_rows
 from parambudget.search.engine import Search
 from parambudget.search.space import SearchSpace, choices_of
 
@@ -54,6 +55,43 @@ def test_every_model_of_the_lattice_is_found(fixed):
         expected = [total(model) for model in enumerated(fields) if abs(total(model) - target) <= target / 10]
         assert sorted(found.counted.tolist()) == sorted(expected)
         assert expected or not len(found)
+
+
+RWKV = LINEAR_MIXERS["rwkv alone"]
+
+
+def test_without_attention_every_shape_is_searched_once():
+    """Heads, which no layer has, are no axis: one as wide as the model, as in its config."""
+    axes = {"n_layers": "1:7", "dim": "24:96:24", "intermediate_size": "32:160:32", "vocab_size": 96}
+    search = Search(SearchSpace.declare(250_000, choices_of(RWKV) | axes), 250_000)
+    found = search.candidates_within(Fraction(1, 10))
+    expected = [
+        total(RWKV.replace(n_layers=n, dim=dim, head_dim=dim, intermediate_size=f, rwkv_inner_size=inner))
+        for n in range(1, 8)
+        for dim, inner in ((24, 28), (48, 56), (72, 84), (96, 112))
+        for f in range(32, 161, 32)
+    ]
+    close = [count for count in expected if abs(count - 250_000) <= 25_000]
+    assert sorted(found.counted.tolist()) == sorted(close)
+    assert close
+    assert search.certificate(Fraction(1, 10)).lattice_points == len(expected)
+
+
+def test_without_attention_the_score_knows_no_heads_and_the_screen_shows_none():
+    found = pb.solve("300K", like=RWKV, tolerance="5%", top=3)
+    for solution in found:
+        assert (solution.model.n_heads, solution.model.head_dim) == (1, solution.model.dim)
+        assert solution.score["heads"] == solution.score["kv"] == 0
+        assert "heads" not in str(solution)
+    assert not {"heads/kv", "head"} & set(solution_rows(found, wide=True)[0])
+
+
+def test_a_model_without_attention_is_made_narrower_by_any_width():
+    found = {
+        solution.label: solution.model for solution in pb.resize(RWKV, "150K", tolerance="5%", multiple=8)
+    }
+    assert found["narrower"].dim < 48
+    assert found["narrower"].rwkv.rwkv_inner_size == (56 * found["narrower"].dim + 24) // 48
 
 
 def test_a_mixer_keeps_its_proportion_to_dim():

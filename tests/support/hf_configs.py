@@ -126,6 +126,8 @@ MIXER_SIZES = {
 """Small sizes of mixers other than attention."""
 SMALL_SIZES |= MIXER_SIZES | hf_state_spaces.SMALL_SIZES
 INTERDEPENDENT |= hf_state_spaces.INTERDEPENDENT
+FROM_TWO_LAYERS = ("olmo_hybrid", "rwkv")
+"""Types whose classes cannot be built with one layer."""
 THETAS = st.sampled_from([500.0, 5000.0])
 SIZES = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "tied")
 
@@ -134,7 +136,7 @@ SIZES = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "tied")
 def configs(draw: Draw, model_type: str) -> dict[str, Any]:
     """A small config.json of the type, with many keys left to the class's defaults."""
     schema = SCHEMAS[model_type]
-    n_layers = draw(st.integers(2 if model_type == "olmo_hybrid" else 1, 4))
+    n_layers = draw(st.integers(2 if model_type in FROM_TWO_LAYERS else 1, 4))
     config = {"model_type": model_type, schema.keys["n_layers"]: n_layers} | REQUIRED_KEYS.get(model_type, {})
     if draw(st.booleans()):
         config |= sizes(draw, schema)
@@ -343,12 +345,13 @@ def rotations(draw: Draw, schema: ConfigSchema) -> dict[str, Any]:
 
 
 COMPONENTS = (
+    (r"^rwkv\.blocks\.\d+\.attention\.", "mixer"),
     (r"(attn|ffn)_hc\.|hc_head", "router"),
     (r"linear_attn\.(?!o?_?norm)", "mixer"),
     (r"(mamba|mixer)\.(in_proj|conv1d|[xd]t?_proj|dt_bias|A_log|D$|out_proj)", "mixer"),
-    (r"lm_head|embed_out|output_projection|^decoder\.", "lm_head"),
+    (r"lm_head|embed_out|output_projection|^(decoder|head)\.", "lm_head"),
     (r"norm_attn_norm\.attn|self_attention\.experts\.(input|output|bias)", "attention"),
-    (r"norm|\bln_|correct_output_scale|_residual$", "norm"),
+    (r"norm|\bln(_|\d\.)|pre_ln|correct_output_scale|_residual$", "norm"),
     (r"altup_|per_layer_(model|input|projection)", "embedding_projection"),
     (r"wpe|embed_positions|positions_embed", "position_embedding"),
     (r"project_(in|out)", "embedding_projection"),

@@ -57,6 +57,15 @@ def hybrid(config_class: type[hf.PreTrainedConfig], m: ModelConfig, **more: obje
     )  # fmt: skip
 
 
+def rwkv(m: ModelConfig) -> hf.PreTrainedConfig:
+    """Without a cache: the class cannot run with one where it has more channels than dim, or fewer."""
+    assert m.rwkv is not None
+    return alone(
+        hf.RwkvConfig, m, attention_hidden_size=m.rwkv.rwkv_inner_size, intermediate_size=m.intermediate_size,
+        context_length=m.context_length, use_cache=False, rescale_every=0,
+    )  # fmt: skip
+
+
 def attention_layers(m: ModelConfig) -> list[int]:
     return [layer for layer in range(m.n_layers) if m.has_attention(layer)]
 
@@ -254,6 +263,16 @@ FAMILIES_OF_STATE_SPACES: Final = {
         grouped=True,
         free_tie=False,
     ),
+    "rwkv": Family(
+        hf.RwkvForCausalLM,
+        rwkv,
+        pb.model(
+            dim=32, n_layers=2, n_heads=1, vocab_size=64, position="none", norm="layernorm",
+            mixer_pattern=["rwkv"], rwkv_inner_size=24, embedding_norm=True, gated=False, activation="relu2",
+            channel_mix=True, tied=False,
+        ),
+        free_eps=False,
+    ),
 }  # fmt: skip
 """Every class with state spaces, with the choices that differ from one to the other."""
 COUNTED_STATE_SPACES: Final = {"ZambaForCausalLM": zamba, "Zamba2ForCausalLM": zamba2}
@@ -273,6 +292,9 @@ def shrunk_state_spaces(draw: Draw, like: ModelConfig, dim: int) -> dict[str, An
             "mamba2_n_heads": 2, "mamba2_head_dim": dim, "mamba2_n_groups": draw(st.integers(1, 2)),
             "mamba2_state_dim": draw(st.integers(1, 6)), "mamba2_conv_width": draw(st.integers(2, 4)),
         }  # fmt: skip
+    if like.rwkv is not None:
+        # The class divides by one less than both.
+        sizes |= {"rwkv_inner_size": draw(st.integers(2, 40)), "n_layers": draw(st.integers(2, 4))}
     if not like.n_attention_layers:
         sizes |= {"n_heads": 1, "n_kv_heads": 1, "head_dim": dim}
     return sizes
@@ -311,6 +333,8 @@ def agreeing_keys(draw: Draw, schema: ConfigSchema, n_layers: int, dim: int) -> 
         keys["expand"] = draw(st.integers(1, 3))
     if "mamba_n_heads" in schema.defaults:
         keys["mamba_n_heads"] = draw(st.sampled_from([2, 4, 8]))
+    if schema.keys.get("rwkv_inner_size") and draw(st.booleans()):
+        keys["attention_hidden_size"] = draw(st.sampled_from([None, 8, 24, 40]))
     for name in PERIODS:
         if f"{name}_period" in schema.defaults:
             keys[f"{name}_period"] = draw(st.integers(1, 3))

@@ -31,6 +31,13 @@ LINEAR_MIXERS: Final = {
         stream_multiplier=1.5, context_length=256,
     ),
     "rg_lru": _with("rg_lru", lru_n_blocks=3, lru_block_width=12),
+    "rwkv": _with(
+        "rwkv", rwkv_inner_size=36, channel_mix=True, gated=False, activation="relu2", norm="layernorm",
+        embedding_norm=True, ffn_bias=True,
+    ),
+    "rwkv alone": _with(
+        "rwkv", rwkv_inner_size=56, mixer_pattern=["rwkv"], position="none", tied=False, gated=False,
+    ),
 }  # fmt: skip
 """One for each mixer that is linear in what it keeps."""
 MAMBA2 = pb.model(

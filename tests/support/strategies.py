@@ -14,6 +14,7 @@ from parambudget.arch.mixers.config import (
     Mamba2Config,
     MambaConfig,
     RGLRUConfig,
+    RWKVConfig,
     ShortConvolutionConfig,
 )
 from parambudget.arch.rope_scaling import RopeScaling
@@ -116,9 +117,17 @@ def hybrids(draw: st.DrawFn) -> ModelConfig:
     if model.moe is not None:
         changes |= {"n_first_dense": 0, "moe_pattern": ["experts"]}
     changes |= {"rope_theta_local": None, "indexer": None}
+    if kind == "rwkv" and model.moe is None and draw(st.booleans()):
+        model = with_channel_mix(model)
     if draw(st.booleans()):
         changes["multipliers"] = BranchMultipliers(mixer_in_multiplier=0.5, attention_out_multiplier=2.0)
     return model.replace(**changes, **{kind: draw(_MIXER_BLOCKS[kind])})
+
+
+def with_channel_mix(model: ModelConfig) -> ModelConfig:
+    """A model without experts with an FFN that mixes each token with the one before it."""
+    activation = "relu2" if model.activation == "xielu" else model.activation
+    return model.replace(channel_mix=True, gated=False, ffn_clamp=None, activation=activation)
 
 
 def _repair(choose: dict[str, Any]) -> None:
@@ -189,6 +198,7 @@ _MIXER_BLOCKS = {
         LightningAttentionConfig, lightning_n_heads=_SMALL, lightning_head_dim=_SMALL
     ),
     "rg_lru": st.builds(RGLRUConfig, lru_n_blocks=_SMALL, lru_block_width=_SMALL, lru_conv_width=_SMALL),
+    "rwkv": st.builds(RWKVConfig, rwkv_inner_size=st.integers(1, 24)),
 }
 
 
@@ -298,6 +308,7 @@ _RARE: dict[str, st.SearchStrategy[Any]] = {
     "sub_norms": st.booleans(),
     "local_sinks": st.booleans(),
     "layer_scale": st.booleans(),
+    "channel_mix": st.booleans(),
     "experts_beside_ffn": st.booleans(),
     "experts_out_norm": st.booleans(),
     "weights_on_inputs": st.booleans(),

@@ -39,6 +39,7 @@ from parambudget.arch.mixers.config import (
     Mamba2Config,
     MambaConfig,
     RGLRUConfig,
+    RWKVConfig,
     ShortConvolutionConfig,
 )
 from parambudget.arch.rope_scaling import RopeScaling
@@ -58,8 +59,8 @@ from parambudget.errors import ConfigError
 
 MIXERS: Final[dict[MixerKind, type[BaseModel]]] = {
     "gated_delta_net": GatedDeltaNetConfig, "short_convolution": ShortConvolutionConfig,
-    "lightning_attention": LightningAttentionConfig, "rg_lru": RGLRUConfig, "mamba": MambaConfig,
-    "mamba2": Mamba2Config,
+    "lightning_attention": LightningAttentionConfig, "rg_lru": RGLRUConfig, "rwkv": RWKVConfig,
+    "mamba": MambaConfig, "mamba2": Mamba2Config,
 }  # fmt: skip
 """The blocks of mixers other than attention."""
 BLOCKS: Final[dict[str, type[BaseModel]]] = {
@@ -293,6 +294,13 @@ class ModelConfig(BaseModel):
             "Use a gated FFN of three matrices, down(act(gate(x)) * up(x)), instead of two, down(act(up(x)))."
         ),
     )
+    channel_mix: bool = Field(
+        default=False,
+        description=(
+            "Mix what enters an FFN with the token before it, and multiply what leaves it by a sigmoid gate "
+            "of such a mix (RWKV)."
+        ),
+    )
     qkv_bias: bool = Field(default=False, description="Bias on the query, key and value projections.")
     attention_out_bias: bool = Field(default=False, description="Bias on the attention output projection.")
     ffn_bias: bool = Field(default=False, description="Bias on every FFN projection.")
@@ -436,6 +444,9 @@ class ModelConfig(BaseModel):
     )
     rg_lru: RGLRUConfig | None = Field(
         default=None, description="Gated linear recurrences, in the layers of mixer_pattern."
+    )
+    rwkv: RWKVConfig | None = Field(
+        default=None, description="Weighted means that decay (RWKV-4), in the layers of mixer_pattern."
     )
     mamba: MambaConfig | None = Field(
         default=None, description="Selective state spaces (Mamba), in the layers of mixer_pattern."
@@ -811,6 +822,13 @@ def _embeddings_errors(m: ModelConfig) -> Iterator[str]:
     if m.activation == "xielu" and (m.gated or m.moe):
         what = "gated=true" if m.gated else "experts"
         yield f"activation='xielu' is not defined with {what}; use another activation or gated=false alone"
+    if m.channel_mix:
+        others = {
+            "gated=true": m.gated, "experts": m.moe, "sub_norms": m.sub_norms,
+            "activation='xielu'": m.activation == "xielu",
+        }  # fmt: skip
+        for name in (name for name, is_set in others.items() if is_set):
+            yield f"channel_mix is two matrices and a gate, not defined with {name}; change one of them"
     if m.ffn_clamp is not None and not m.gated:
         yield "ffn_clamp clamps the gate, and gated=false has none; leave it out"
 

@@ -28,7 +28,7 @@ LatentGate = Literal["none", "element", "latent"]
 BlockIndexerUse = Literal["sparse", "full"]
 AttentionGate = Literal["none", "head", "element"]
 MixerKind = Literal[
-    "gated_delta_net", "mamba", "mamba2", "short_convolution", "lightning_attention", "rg_lru"
+    "gated_delta_net", "mamba", "mamba2", "short_convolution", "lightning_attention", "rg_lru", "rwkv"
 ]
 LayerMixer = Literal[
     "attention",
@@ -40,6 +40,7 @@ LayerMixer = Literal[
     "short_convolution",
     "lightning_attention",
     "rg_lru",
+    "rwkv",
     "none",
 ]
 """What mixes tokens in a layer; a + joins two mixers side by side, whose outputs are added."""
@@ -162,6 +163,13 @@ class RGLRUDims(Protocol):
     def lru_block_width(self) -> Size: ...
     @property
     def lru_conv_width(self) -> Size: ...
+
+
+class RWKVDims(Protocol):
+    """The `rwkv` block as the tables read it: see `mixers.config.RWKVConfig`."""
+
+    @property
+    def rwkv_inner_size(self) -> Size: ...
 
 
 class MambaDims(Protocol):
@@ -382,6 +390,8 @@ class Dims(Protocol):
     @property
     def gated(self) -> bool: ...
     @property
+    def channel_mix(self) -> bool: ...
+    @property
     def qkv_bias(self) -> bool: ...
     @property
     def attention_out_bias(self) -> bool: ...
@@ -445,6 +455,8 @@ class Dims(Protocol):
     def lightning_attention(self) -> LightningAttentionDims | Any: ...
     @property
     def rg_lru(self) -> RGLRUDims | Any: ...
+    @property
+    def rwkv(self) -> RWKVDims | Any: ...
     @property
     def mamba(self) -> MambaDims | Any: ...
     @property

@@ -35,6 +35,7 @@ from parambudget.arch.mixers.config import (
     MambaConfig,
     OutputGateActivation,
     RGLRUConfig,
+    RWKVConfig,
     ShortConvolutionConfig,
 )
 from parambudget.arch.rope_scaling import RopeScaling
@@ -87,6 +88,7 @@ class ModelFields(TypedDict, total=False):
     local_sinks: bool
     layer_scale: bool
     gated: bool
+    channel_mix: bool
     qkv_bias: bool
     attention_out_bias: bool
     ffn_bias: bool
@@ -128,6 +130,7 @@ class ModelFields(TypedDict, total=False):
     short_convolution: ShortConvolutionConfig | None
     lightning_attention: LightningAttentionConfig | None
     rg_lru: RGLRUConfig | None
+    rwkv: RWKVConfig | None
     mamba: MambaConfig | None
     mamba2: Mamba2Config | None
 
@@ -242,6 +245,9 @@ class ModelFields(TypedDict, total=False):
     lru_n_blocks: int
     lru_block_width: int
     lru_conv_width: int
+
+    # rwkv: the field of the block by its own name
+    rwkv_inner_size: int
 
     # mamba: the fields of the block by their own names
     mamba_inner_size: int

@@ -34,7 +34,7 @@ _MODEL: Final = {
     "mamba_n_heads": "mamba2_n_heads", "mamba_num_heads": "mamba2_n_heads",
     "n_mamba_heads": "mamba2_n_heads", "mamba_head_dim": "mamba2_head_dim",
     "mamba_n_groups": "mamba2_n_groups", "mamba_ngroups": "mamba2_n_groups",
-    "attention_head_dim": "head_dim",
+    "attention_head_dim": "head_dim", "attention_hidden_size": "rwkv_inner_size",
     "ssm_state_size": "mamba2_state_dim", "time_step_min": "mamba2_dt_min", "mixer_rms_eps": "mamba_norm_eps",
     "local_partial_rotary_factor": "rotary_fraction_local", "global_rope_theta": "rope_theta",
     "local_rope_theta": "rope_theta_local", "attention_value_scale": "value_multiplier",

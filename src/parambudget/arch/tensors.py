@@ -288,6 +288,11 @@ def _dense_ffn(m: Dims, width: Size, copies: Size, layers: LayerGroup) -> list[T
             f"layers.*.ffn.{name}", "ffn", out, into, copies, bias=m.ffn_bias, layers=layers
         )
     ]
+    if m.channel_mix:
+        for name in ("up_mix", "receptance_mix"):
+            rows.append(Tensor(f"layers.*.ffn.{name}", (m.dim,), "bias", "ffn", copies, layers=layers))
+        place = "layers.*.ffn.receptance"
+        rows += linear_rows(place, "ffn", m.dim, m.dim, copies, bias=m.ffn_bias, layers=layers)
     return rows + (
         norm_rows(m, "layers.*.ffn.sub_norm", (width,), copies, layers=layers) if m.sub_norms else []
     )

@@ -22,7 +22,7 @@ BLOCK_PANELS: Final = {
     "multipliers": "Factors on branches", "counted_parts": "Parts that are counted and not built",
     "gated_delta_net": "Gated delta nets", "mamba": "Mamba", "mamba2": "Mamba-2",
     "short_convolution": "Short convolutions", "lightning_attention": "Lightning attention",
-    "rg_lru": "Gated linear recurrences (RG-LRU)",
+    "rg_lru": "Gated linear recurrences (RG-LRU)", "rwkv": "RWKV",
 }  # fmt: skip
 MORE_PANEL: Final = "More settings"
 MODEL_PANELS: Final = (SIZE_PANEL, CHOICE_PANEL, *BLOCK_PANELS.values())

@@ -130,7 +130,7 @@ def _share_of_last(row: Tensor, m: Dims) -> Size:
     if row.name == "layers.*.ffn.latent_out.weight":
         return int(m.moe is not None and not m.moe.experts_out_norm)
     if row.name == "layers.*.ffn.down.weight":
-        return 1
+        return int(not m.channel_mix)  # a gate reads it
     # A layer without an FFN ends where its mixer does.
     of_attention = row.name == "layers.*.attention.out.weight"
     if not (of_attention or row.name == "layers.*.mixer.out.weight") or "none" not in m.ffn_pattern:

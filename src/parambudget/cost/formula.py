@@ -31,6 +31,7 @@ SYMBOLS: Final = {
     "delta_value_dim": "h_d", "delta_conv_width": "c", "delta_gate_rank": "r_d",
     "short_conv_width": "c_s", "lightning_n_heads": "H_l", "lightning_head_dim": "h_l",
     "lru_n_blocks": "B_r", "lru_block_width": "w_r", "lru_conv_width": "c_r",
+    "rwkv_inner_size": "A",
     "mamba_inner_size": "i", "mamba_dt_rank": "r_t", "mamba_state_dim": "n_m", "mamba_conv_width": "c_m",
     "mamba2_n_heads": "H_s", "mamba2_head_dim": "h_s", "mamba2_state_dim": "n", "mamba2_n_groups": "G",
     "mamba2_conv_width": "c_2",

@@ -32,7 +32,7 @@ _ATTENTION_FIELDS: Final = (
     *_ROTARY_FIELDS,
 )  # fmt: skip
 """Fields without effect where no layer has attention."""
-_FFN_FIELDS: Final = ("gated", "activation", "ffn_bias", "ffn_clamp")
+_FFN_FIELDS: Final = ("gated", "channel_mix", "activation", "ffn_bias", "ffn_clamp")
 _TOLERANCE: Final = 1e-9
 """Relative difference of floats that count as equal: a square root, squared and written as text."""
 

@@ -37,7 +37,7 @@ def kv_cache(module: Transformer, capacity: int) -> Iterator[Callable[[Tensor], 
     """
     m, seen_BT = module.model, torch.empty(0)
     layers = [cast(Block, layer) for layer in module.layers]
-    uncached = [(layer.attention, layer.mixer) for layer in layers]
+    uncached = [(layer.attention, layer.mixer, layer.ffn) for layer in layers]
     indexed = [layer for layer in layers if layer.has_indexer]
     indexers = [layer.indexer for layer in indexed]
 
@@ -48,27 +48,29 @@ def kv_cache(module: Transformer, capacity: int) -> Iterator[Callable[[Tensor], 
         if not passes_original_context(m.rope_scaling, start, start + n_new):
             return module.hidden_states(tokens_BT, start=start)
         for layer in layers:
-            for cached in (layer.attention, layer.mixer, getattr(layer, "indexer", None)):
+            for cached in (layer.attention, layer.mixer, layer.ffn, getattr(layer, "indexer", None)):
                 if isinstance(cached, CachedAttention | CachedMixer | CachedIndexer):
                     cached.forget()
         return module.hidden_states(seen_BT)[:, -n_new:]
 
     try:
-        for i, (layer, (attention, mixer)) in enumerate(zip(layers, uncached, strict=True)):
+        for i, (layer, (attention, mixer, ffn)) in enumerate(zip(layers, uncached, strict=True)):
             window = m.window if m.is_local(i) else None
             # One that shares keys sees what an earlier layer has cached.
             if isinstance(attention, Attention | LatentAttention):
                 layer.attention = CachedAttention(attention, capacity, window)
             if mixer is not None:
                 layer.mixer = CachedMixer(cast(Mixer, mixer))
+            if isinstance(ffn, Mixer):  # it mixes each token with the one before it
+                layer.ffn = CachedMixer(ffn)
         for layer, indexer in zip(indexed, indexers, strict=True):
             layer.indexer = CachedIndexer(cast(Indexer, indexer), capacity)
         yield hidden_states
     finally:
         for layer, indexer in zip(indexed, indexers, strict=True):
             layer.indexer = indexer
-        for layer, (attention, mixer) in zip(layers, uncached, strict=True):
-            layer.attention, layer.mixer = attention, mixer
+        for layer, (attention, mixer, ffn) in zip(layers, uncached, strict=True):
+            layer.attention, layer.mixer, layer.ffn = attention, mixer, ffn
 
 
 def passes_original_context(scaling: RopeScaling | None, before: int, after: int) -> bool:

@@ -33,6 +33,7 @@ from parambudget.nn.mixers.build import build_mixer
 from parambudget.nn.mixers.mamba import StateNorm
 from parambudget.nn.mixers.mamba2 import GroupedGate
 from parambudget.nn.mixers.mixer import CausalConvolution, GatedNorm, Mixer
+from parambudget.nn.mixers.rwkv import ChannelMix
 from parambudget.nn.mlp import (
     ACTIVATIONS,
     XIELU,
@@ -326,7 +327,10 @@ class Block(nn.Module):
             self.ffn = MixtureOfExperts(m, m.moe)
         elif has_ffn:
             factor = m.kv_shared_ffn_factor if m.shares_keys(layer) else 1
-            self.ffn = FeedForward(m, factor * m.intermediate_size, bias=m.ffn_bias)
+            width = factor * m.intermediate_size
+            self.ffn = (
+                ChannelMix(m, width, layer) if m.channel_mix else FeedForward(m, width, bias=m.ffn_bias)
+            )
         if m.moe is not None and self.has_experts_beside_ffn:
             self.experts_ffn = ExpertsBesideFFN(m, m.moe)
             self.ffn_branch_norm, self.experts_norm = Norm(m, m.dim), Norm(m, m.dim)

@@ -266,7 +266,7 @@ def _mixer_warnings(model: ModelConfig) -> Iterator[str]:
     kind = model_mixer(model)
     if kind is not None:
         yield (
-            f"{count_phrase(model.n_mixer_layers, 'layer')} with a {kind.replace('_', ' ')} run a scan in "
+            f"{count_phrase(model.n_mixer_layers, 'layer')} with the mixer {kind} run a scan in "
             "plain torch: its memory is measured on a CPU, and its time, counted with attention, is assumed "
             "and measured on no GPU. A run that finds fused kernels installed uses them and says so; these "
             "figures are not for them"

@@ -114,9 +114,10 @@ _CLASS_NAMES: Final = {
 def description(model: ModelConfig) -> str:
     """One line that says what kind of model this is."""
     m = model
-    activation = {"silu": "SwiGLU", "gelu": "GeGLU", "gelu_tanh": "GeGLU"}.get(
-        m.activation, f"gated {m.activation}"
-    )
+    activation = f"channel mix of {m.activation}" if m.channel_mix else m.activation
+    if m.gated:
+        gated = {"silu": "SwiGLU", "gelu": "GeGLU", "gelu_tanh": "GeGLU"}
+        activation = gated.get(m.activation, f"gated {m.activation}")
     norm = NORM_NAMES[m.norm]
     biases = [name for name in ("qkv", "attention_out", "ffn", "head") if getattr(m, f"{name}_bias")]
     parts = [
@@ -124,7 +125,7 @@ def description(model: ModelConfig) -> str:
         f"dim {m.dim}",
         *_mixing(m),
         _indexer(m, m.indexer) if m.indexer else "",
-        *(ffn_in_words(m, activation if m.gated else m.activation) if m.n_ffn_layers else ["no FFN"]),
+        *(ffn_in_words(m, activation) if m.n_ffn_layers else ["no FFN"]),
         f"FFN in {m.n_ffn_layers} layers" if 0 < m.n_ffn_layers < m.n_layers else "",
         f"{m.norm_placement}-{norm}" + ("" if m.norm_weight else " without parameters"),
         *(_positions(m) if m.n_attention_layers else []),

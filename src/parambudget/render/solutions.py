@@ -6,6 +6,7 @@ from typing import Final
 
 from parambudget.arch.config import FIELDS, ModelConfig
 from parambudget.arch.description import shape_in_words
+from parambudget.arch.dims import has_attention_layers
 from parambudget.arch.style import STYLES
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
@@ -259,8 +260,7 @@ def solution_rows(found: Solutions, *, wide: bool) -> list[list[str]]:
         "direction" if found.current else "shape",
         "layers",
         "dim",
-        "heads/kv",
-        "head",
+        *(["heads/kv", "head"] if has_attention_layers(found[0].model) else []),
         *_ffn_headings(found),
     ]
     predicted = _forecast_headings(found)
@@ -278,8 +278,7 @@ def _cells(number: int, solution: Solution, found: Solutions, wide: bool) -> lis
         solution.label,
         str(m.n_layers),
         str(m.dim),
-        f"{m.n_heads}/{m.n_kv_heads}",
-        str(m.head_dim),
+        *([f"{m.n_heads}/{m.n_kv_heads}", str(m.head_dim)] if has_attention_layers(m) else []),
         *_ffn_cells(m, found),
         f"{solution.counted:,}",
         *_error(solution, found.certificate),

@@ -41,6 +41,7 @@ from parambudget.arch.mixers.config import (
     MambaConfig,
     OutputGateActivation,
     RGLRUConfig,
+    RWKVConfig,
     ShortConvolutionConfig,
 )
 from parambudget.arch.rope_scaling import RopeScaling
@@ -106,6 +107,7 @@ class SearchFields(TypedDict, total=False):
     local_sinks: bool | None
     layer_scale: bool | None
     gated: bool | None
+    channel_mix: bool | None
     qkv_bias: bool | None
     attention_out_bias: bool | None
     ffn_bias: bool | None
@@ -225,6 +227,7 @@ class SearchFields(TypedDict, total=False):
     lru_n_blocks: int | None
     lru_block_width: int | None
     lru_conv_width: int | None
+    rwkv_inner_size: int | None
     mamba_inner_size: int | None
     mamba_dt_rank: int | None
     mamba_state_dim: int | None
@@ -256,5 +259,6 @@ class SearchFields(TypedDict, total=False):
     short_convolution: ShortConvolutionConfig | None
     lightning_attention: LightningAttentionConfig | None
     rg_lru: RGLRUConfig | None
+    rwkv: RWKVConfig | None
     mamba: MambaConfig | None
     mamba2: Mamba2Config | None

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Dims, Size, active_expert_width, can_route
+from parambudget.arch.dims import Dims, Size, active_expert_width, can_route, has_attention_layers
 from parambudget.arch.fields import ModelFields
 from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.arch.sizes import with_sizes
@@ -75,6 +75,8 @@ def build_lattice(space: SearchSpace) -> Lattice:
     run_at, mix_at, column = np.nonzero(many)
     dim, head_dim, kv = dims[width[column]], head_dims[head_at[column]], kvs[kv_at[column]]
     n_heads = dim // head_dim if space.n_heads is None else heads[heads_at[column]]
+    if not has_attention_layers(space.choices):
+        head_dim = dim  # of the one head that the config has
     n_kv_heads = n_heads // kv if space.kv_groups else kv
     sizes = {"dim": dim, "head_dim": head_dim, "n_heads": n_heads, "n_kv_heads": n_kv_heads}
     sizes |= {name: values[mix_at] for name, values in mix.sizes.items()}

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
+from parambudget.arch.dims import has_attention_layers
 from parambudget.cost.params import active_body, body
 from parambudget.search.lattice import Bools, Candidates, Floats, Ints, Strings, count_errors, evaluate_points
 
@@ -97,13 +98,14 @@ def shape_score(
     with experts the active count, decides what is usual."""
     w, dim, layers = weights, points.dim, points.n_layers
     width_unit = 512 if size >= 7e9 else 256 if size >= 1e9 else 128 if size >= 100e6 else 64
+    none, attends = np.zeros(len(points)), has_attention_layers(choices)
     terms = {
         "aspect": aspect_deviation(choices, points) ** 2,
         "ffn": _ffn(choices, points, size, w),
-        "heads": _heads(choices, points, size, w),
+        "heads": _heads(choices, points, size, w) if attends else none,
         "width": w.width_unaligned * (dim % width_unit > 0).astype(float),
         "depth": w.odd_depth * np.where(layers % 2 > 0, 1.0, np.where(layers % 4 > 0, 0.5, 0.0)),
-        "kv": np.zeros(len(points)) if choices.mla else _kv(points, size, w),
+        "kv": none if choices.mla or not attends else _kv(points, size, w),
     }
     return terms | ({"experts": experts_term(points, size)} if choices.moe else {})
 

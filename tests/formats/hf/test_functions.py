@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from parambudget.arch.defaults import with_defaults
 from parambudget.errors import ConfigError
+from parambudget.formats.hf.exporter import to_hf
 from parambudget.formats.hf.families.registry import FAMILIES
 from parambudget.formats.hf.importer import from_hf
 from parambudget.formats.hf.weights import match_tensors
@@ -79,6 +80,7 @@ NOT_OF_THE_FILE = {
     # Derived by RecurrentGemma's class, or looked for because it has no initializer_range
     "bias", "init_std", "initializer_factor", "model", "text_encoder",
     "A", "input_residual", "post_attention_residual",  # parameters of Doge
+    "SCB", "quant_state",  # of quantized weights, which RWKV's class rescales
     # Apertus 1.5's class for images and sound
     "attn_resolutions", "audio_config", "audio_token_id", "audio_token_offset", "base_channels",
     "channel_multiplier", "codebook_size", "embed_dim", "hop_length", "image_token_offset", "in_channels",
@@ -240,3 +242,34 @@ def recorded_names(kind: type) -> Iterator[set[str]]:
         yield names
     finally:
         kind.__getattribute__ = original
+
+
+@torch.no_grad()
+def test_rwkv_is_the_class_in_training_and_in_evaluation_but_for_its_halved_stream():
+    """Every two layers the class halves the stream, and once, in place, the weights of what is added to it:
+    norms then add as much to smaller variances."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 6, "vocab_size": 30, "attention_hidden_size": 24}
+    theirs = transformers.RwkvForCausalLM(
+        transformers.RwkvConfig(**sizes, rescale_every=2, context_length=16, use_cache=False)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for tensor in theirs.parameters():
+        tensor.add_(torch.empty_like(tensor).normal_(0, 0.2, generator=generator))
+    imported = from_hf(theirs.config.to_dict(), "config.json")
+    assert (imported.notes, imported.unsupported) == ((), ())
+    ours = Transformer(with_defaults(imported.fields).model)
+    held = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+    rows, parts, _ = match_tensors("rwkv", ours.state_dict(), ours.model, held)
+    for row in rows:
+        row.copy_to_parts(held[row.name], parts, ours.model)
+    tokens = torch.randint(30, (2, 16), generator=generator)
+    found = ours(tokens)
+    torch.testing.assert_close(theirs.train()(tokens).logits, found, rtol=0, atol=1e-4)
+    torch.testing.assert_close(theirs.eval()(tokens).logits, found, rtol=0, atol=1e-3)
+    changed = [name for name, tensor in theirs.state_dict().items() if not torch.equal(tensor, held[name])]
+    assert changed == [
+        f"rwkv.blocks.{layer}.{name}.weight"
+        for layer in (2, 3, 4, 5)
+        for name in ("attention.output", "feed_forward.value")
+    ]
+    assert to_hf(ours.model, "rwkv").document["rescale_every"] == 0

@@ -162,7 +162,7 @@ def test_what_is_not_supported_is_refused_in_one_line(config, says):
             b'{"model_type": "mamba2", "time_step_limit": [Infinity, Infinity]}',
             "the shortest and the longest step",
         ),
-        (b'{"model_type": "rwkv", "limit": [0.0, Infinity]}', "model_type 'rwkv' is not supported"),
+        (b'{"model_type": "xlstm", "limit": [0.0, Infinity]}', "model_type 'xlstm' is not supported"),
         (b'{"architectures": ["MambaForCausalLM"], "limit": [0.0, Infinity]}', "without model_type, which"),
         (b'{"dim": 64, "norm_eps": 1e999}', "1e999 is too large for a number"),
         (b'{"model_type": "llama", "vocab_size": 1' + b"0" * 5000 + b"}", "is not usable JSON"),

@@ -31,6 +31,7 @@ MODELS = {
     "short_convolution": LINEAR_MIXERS["short_convolution"],
     "lightning_attention": LINEAR_MIXERS["lightning_attention"].replace(lightning_head_dim=16),
     "rg_lru": LINEAR_MIXERS["rg_lru"].replace(lru_n_blocks=2, lru_block_width=16),
+    "rwkv alone": LINEAR_MIXERS["rwkv alone"].replace(channel_mix=True),
     **STATE_SPACES,
     "mamba with norms without scales": STATE_SPACES["mamba"].replace(mamba_norm="unscaled"),
     "mamba2 normed before its gate": STATE_SPACES["mamba2"].replace(mamba2_norm="before_gate"),
@@ -333,6 +334,7 @@ def test_a_variable_keeps_mixers_on_the_plain_path(monkeypatch, value, plain):
         ("short_convolution", "convolution: causal-conv1d 1.7.0"),
         ("lightning_attention", "scan: flash-linear-attention 0.6.0"),
         ("rg_lru", "scan: plain torch (no package has it), convolution: causal-conv1d 1.7.0"),
+        ("rwkv alone", "scan: plain torch (no package has it)"),
     ],
 )
 def test_what_computes_a_mixer_is_said_in_words(name, words):

@@ -131,6 +131,20 @@ class RGLRUConfig(BaseModel):
     )
 
 
+class RWKVConfig(BaseModel):
+    """The `rwkv` block: for each channel a mean of the values so far, weighted by their keys and by how long
+    ago they were.
+
+    Source: Peng et al. 2023 (RWKV-4), arXiv 2305.13048.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    rwkv_inner_size: PositiveSize = Field(
+        description="Channels, each with a decay and a state of its own; as published dim."
+    )
+
+
 class MambaConfig(BaseModel):
     """The `mamba` block: a state space for each channel, with steps, inputs and outputs chosen by the token.
 

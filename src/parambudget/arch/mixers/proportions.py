@@ -11,6 +11,7 @@ from parambudget.arch.dims import (
     MambaDims,
     MixerKind,
     RGLRUDims,
+    RWKVDims,
     Size,
 )
 from parambudget.arch.mixers.rows import model_mixer
@@ -47,6 +48,10 @@ def _rg_lru(m: Dims, lru: RGLRUDims, dim: Size) -> dict[str, Size]:
     return {"lru_n_blocks": _in_proportion(lru.lru_n_blocks, m.dim, dim)}
 
 
+def _rwkv(m: Dims, rwkv: RWKVDims, dim: Size) -> dict[str, Size]:
+    return {"rwkv_inner_size": _in_proportion(rwkv.rwkv_inner_size, m.dim, dim)}
+
+
 def _mamba(m: Dims, mamba: MambaDims, dim: Size) -> dict[str, Size]:
     sizes = {"mamba_inner_size": mamba.mamba_inner_size, "mamba_dt_rank": mamba.mamba_dt_rank}
     return {name: _in_proportion(size, m.dim, dim) for name, size in sizes.items()}
@@ -61,5 +66,5 @@ def _mamba2(m: Dims, mamba: Mamba2Dims, dim: Size) -> dict[str, Size]:
 _SIZES: Final[dict[MixerKind, Callable[..., dict[str, Size]]]] = {
     "gated_delta_net": _gated_delta_net, "short_convolution": _short_convolution,
     "lightning_attention": _lightning_attention, "rg_lru": _rg_lru,
-    "mamba": _mamba, "mamba2": _mamba2,
+    "rwkv": _rwkv, "mamba": _mamba, "mamba2": _mamba2,
 }  # fmt: skip

@@ -11,6 +11,7 @@ from parambudget.arch.dims import (
     MambaDims,
     MixerKind,
     RGLRUDims,
+    RWKVDims,
     ShortConvolutionDims,
     Size,
     mixer_words,
@@ -103,6 +104,15 @@ def _rg_lru(m: Dims, lru: RGLRUDims) -> list[Tensor]:
     return rows + _linear(m, "out", m.dim, channels, bias=True)
 
 
+def _rwkv(m: Dims, rwkv: RWKVDims) -> list[Tensor]:
+    """Keys, values and receptances each have a mix of their own of the token and the one before it."""
+    rows, channels = [], rwkv.rwkv_inner_size
+    for name in ("receptance", "k", "v"):
+        rows += [_vector(m, f"{name}_mix", m.dim), *_linear(m, name, channels, m.dim)]
+    rows += [_vector(m, "log_rate", channels), _vector(m, "bonus", channels)]
+    return rows + _linear(m, "out", m.dim, channels)
+
+
 def _mamba(m: Dims, mamba: MambaDims) -> list[Tensor]:
     inner, state, rank = mamba.mamba_inner_size, mamba.mamba_state_dim, mamba.mamba_dt_rank
     rows = _linear(m, "x", inner, m.dim, bias=mamba.mamba_bias)
@@ -137,5 +147,5 @@ def _mamba2(m: Dims, mamba: Mamba2Dims) -> list[Tensor]:
 _ROWS: Final[dict[MixerKind, Callable[..., list[Tensor]]]] = {
     "gated_delta_net": _gated_delta_net, "short_convolution": _short_convolution,
     "lightning_attention": _lightning_attention, "rg_lru": _rg_lru,
-    "mamba": _mamba, "mamba2": _mamba2,
+    "rwkv": _rwkv, "mamba": _mamba, "mamba2": _mamba2,
 }  # fmt: skip

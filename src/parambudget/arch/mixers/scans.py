@@ -17,6 +17,7 @@ from parambudget.arch.dims import (
     MambaDims,
     MixerKind,
     RGLRUDims,
+    RWKVDims,
     ShortConvolutionDims,
     Size,
 )
@@ -35,7 +36,8 @@ class Scan:
     state: Size
     """Elements that one layer keeps of a sequence of any length, in float32."""
     convolved: Size
-    """Elements of the last inputs of its convolution, in the precision of the cache."""
+    """Elements of the last inputs of its convolution or its mixes with the token before, in the precision of
+    the cache."""
 
 
 def mixer_scan(m: Dims) -> Scan | None:
@@ -76,6 +78,12 @@ def _rg_lru(m: Dims, lru: RGLRUDims) -> Scan:
     return Scan("RG-LRU", m.n_mixer_layers, 0, channels, channels * (lru.lru_conv_width - 1))
 
 
+def _rwkv(m: Dims, rwkv: RWKVDims) -> Scan:
+    """A sum of weighted values, one of their weights, and the largest exponent, by which both are scaled: all
+    element by element."""
+    return Scan("WKV", m.n_mixer_layers, 0, 3 * rwkv.rwkv_inner_size, m.dim)
+
+
 def _mamba(m: Dims, mamba: MambaDims) -> Scan:
     """Each channel's input is written into its state, and the state is read."""
     state = mamba.mamba_inner_size * mamba.mamba_state_dim
@@ -94,5 +102,5 @@ def _mamba2(m: Dims, mamba: Mamba2Dims) -> Scan:
 _SCANS: Final[dict[MixerKind, Callable[..., Scan]]] = {
     "gated_delta_net": _gated_delta_net, "short_convolution": _short_convolution,
     "lightning_attention": _lightning_attention, "rg_lru": _rg_lru,
-    "mamba": _mamba, "mamba2": _mamba2,
+    "rwkv": _rwkv, "mamba": _mamba, "mamba2": _mamba2,
 }  # fmt: skip

@@ -45,6 +45,11 @@ def _shared_blocks(mixer: str, n_layers: int, *uses: int) -> dict[str, Any]:
     )
 
 
+def _rwkv(dim: int, n_layers: int) -> dict[str, Any]:
+    """RWKV-4: all widths follow from that of the model."""
+    return dict(dim=dim, n_layers=n_layers, rwkv_inner_size=dim, intermediate_size=4 * dim)
+
+
 # fmt: off
 _mamba = hybrid_family("state-spaces", "MambaForCausalLM", "arXiv 2312.00752",
     **_MAMBA, vocab_size=50280, tied=True)
@@ -52,6 +57,9 @@ _mamba2 = hybrid_family("state-spaces", "Mamba2ForCausalLM", "arXiv 2405.21060",
     **_MAMBA2, vocab_size=50288, tied=True)
 _codestral = hybrid_family("mistralai", "Mamba2ForCausalLM", "model card",
     **_MAMBA2, mamba2_n_groups=8, vocab_size=32768, tied=False)
+_rwkv4 = hybrid_family("RWKV", "RwkvForCausalLM", "arXiv 2305.13048",
+    mixer_pattern=("rwkv",), channel_mix=True, gated=False, activation="relu2", n_heads=1, position="none",
+    norm="layernorm", embedding_norm=True, vocab_size=50277, tied=False)
 _falcon_mamba = hybrid_family("tiiuae", "FalconMambaForCausalLM", "arXiv 2410.05355",
     **_MAMBA, mamba_norm="unscaled", mamba_norm_eps=1e-6, vocab_size=65024, tied=False)
 _falcon_h1 = hybrid_family("tiiuae", "FalconH1ForCausalLM", "arXiv 2507.22448",
@@ -103,6 +111,12 @@ ROWS: Final[tuple[Preset, ...]] = (
                mixer_in_multiplier=1.25, mixer_out_multiplier=0.23570226039551587,
                ffn_gate_multiplier=0.8838834764831844, ffn_out_multiplier=0.5859375,
                mamba2_multipliers=(0.3535533905932738, 0.25, 0.3535533905932738, 0.5, 0.3535533905932738)),
+    _rwkv4("rwkv-4-169m", "rwkv-4-169m-pile", 169_342_464, **_rwkv(768, 12)),
+    _rwkv4("rwkv-4-430m", "rwkv-4-430m-pile", 430_397_440, **_rwkv(1024, 24)),
+    _rwkv4("rwkv-4-1.5b", "rwkv-4-1b5-pile", 1_515_106_304, **_rwkv(2048, 24)),
+    _rwkv4("rwkv-4-3b", "rwkv-4-3b-pile", 2_984_627_200, **_rwkv(2560, 32)),
+    _rwkv4("rwkv-4-7b", "rwkv-4-7b-pile", 7_392_649_216, **_rwkv(4096, 32)),
+    _rwkv4("rwkv-4-14b", "rwkv-4-14b-pile", 14_148_597_760, **_rwkv(5120, 40)),
     _bamba("bamba-9b", "Bamba-9B", 9_780_235_392, dim=4096, n_layers=32, intermediate_size=14336,
            mixer_pattern=tuple("attention" if layer in (9, 18, 27) else "mamba2" for layer in range(32)),
            mamba2_n_heads=128, context_length=262144),

@@ -612,6 +612,8 @@ def _compiled_softmax(
 
 def _feed_forward(graph: OpGraph, m: Dims, name: str, x: Activation, width: Size) -> Activation:
     """Two matrices around an activation function, or three with a gate."""
+    if m.channel_mix:
+        return _channel_mix(graph, m, name, x, width)
     gate: Activation | None = None
     if m.gated:
         gate, up = graph.linears(name, x, {"gate": width, "up": width}, bias=m.ffn_bias)
@@ -621,6 +623,25 @@ def _feed_forward(graph: OpGraph, m: Dims, name: str, x: Activation, width: Size
     if m.sub_norms:
         between = graph.norm(f"{name}.sub_norm", between, m)
     return graph.linear(f"{name}.down", between, m.dim, bias=m.ffn_bias)
+
+
+def _channel_mix(graph: OpGraph, m: Dims, name: str, x: Activation, width: Size) -> Activation:
+    """Two matrices and a gate of what they give, each of a mix of the token and the one before it."""
+    earlier = graph.copy(name, x)
+
+    def project(which: str, out: Size) -> Activation:
+        saved = (("earlier", earlier), ("token", x))
+        like = Activation(m.dim, x.element_bytes)
+        mixed = graph.record(
+            Op(name, (earlier, x), like, saved=saved, cheap="elementwise", other_parameters=m.dim)
+        )
+        return graph.linear(f"{name}.{which}", mixed, out, bias=m.ffn_bias)
+
+    between = graph.activation(name, project("up", width), m.activation)
+    receptance = project("receptance", m.dim)
+    gate = Activation(m.dim, receptance.element_bytes)
+    graph.record(Op(name, (receptance,), gate, saved=(("gate", gate),), cheap="elementwise"))
+    return graph.multiply(name, gate, graph.linear(f"{name}.down", between, m.dim, bias=m.ffn_bias))
 
 
 def _activate(graph: OpGraph, m: Dims, name: str, gate: Activation | None, up: Activation) -> Activation:

@@ -20,6 +20,7 @@ from parambudget.arch.dims import (
     MambaDims,
     MixerKind,
     RGLRUDims,
+    RWKVDims,
     ShortConvolutionDims,
     Size,
 )
@@ -112,6 +113,11 @@ def _rg_lru(_: Dims, lru: RGLRUDims) -> ScanActivations:
     return ScanActivations(5 * channels, 28.5 * channels)
 
 
+def _rwkv(m: Dims, rwkv: RWKVDims) -> ScanActivations:
+    """Each projection reads a mix of its own of the token and the one before it."""
+    return ScanActivations(4 * m.dim + rwkv.rwkv_inner_size, 13 * rwkv.rwkv_inner_size)
+
+
 def _gated_delta_net(_: Dims, net: GatedDeltaNetDims) -> ScanActivations:
     n_heads = net.delta_n_value_heads
     keys, values = n_heads * net.delta_key_dim, n_heads * net.delta_value_dim
@@ -144,5 +150,5 @@ def _mamba2(_: Dims, mamba: Mamba2Dims) -> ScanActivations:
 _SCANS: Final[dict[MixerKind, Callable[..., ScanActivations]]] = {
     "gated_delta_net": _gated_delta_net, "short_convolution": _short_convolution,
     "lightning_attention": _lightning_attention, "rg_lru": _rg_lru,
-    "mamba": _mamba, "mamba2": _mamba2,
+    "rwkv": _rwkv, "mamba": _mamba, "mamba2": _mamba2,
 }  # fmt: skip

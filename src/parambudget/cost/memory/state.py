@@ -136,11 +136,12 @@ def inference_memory(m: Dims, batch_size: int, n_tokens: int, *, element_bytes: 
 
 def _state_bytes(m: Dims, element_bytes: int) -> Size:
     """Of the states of mixers other than attention, however long the sequence, and of the tokens that their
-    convolutions see."""
+    convolutions see; channel mixes keep the last token."""
     scan = mixer_scan(m)
+    last_tokens = m.n_ffn_layers * m.dim * element_bytes if m.channel_mix else 0
     if scan is None:
-        return 0
-    return scan.copies * (scan.state * FLOAT32 + scan.convolved * element_bytes)
+        return last_tokens
+    return scan.copies * (scan.state * FLOAT32 + scan.convolved * element_bytes) + last_tokens
 
 
 def _cached_elements(row: AttentionKind, n_tokens: int) -> Size:

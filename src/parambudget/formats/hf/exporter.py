@@ -194,7 +194,7 @@ def _mixer_field(name: str) -> _Value:
 
 _MIXER_WORDS: Final[Mapping[MixerKind, str]] = {
     "gated_delta_net": "linear_attention", "short_convolution": "conv",
-    "lightning_attention": "linear_attention", "rg_lru": "recurrent",
+    "lightning_attention": "linear_attention", "rg_lru": "recurrent", "rwkv": "linear_attention",
     "mamba": "linear_attention", "mamba2": "linear_attention",
 }  # fmt: skip
 """What the classes call a mixer in their lists over the layers."""
@@ -382,6 +382,7 @@ _KEYS: Final[Mapping[str, _Value]] = {
     ),
     "use_sandwich_norm": lambda m: m.norm_placement == "sandwich",
     "use_attention_gate": lambda m: m.attention_gate != "none",
+    "rescale_every": lambda _: 0,
     # State spaces
     "expand": _inner_ratio, "time_step_limit": _step_limits, "mamba_expand": _inner_ratio,
     "mamba_d_head": _mixer_field("mamba2_head_dim"), "time_step_rank": _mixer_field("mamba_dt_rank"),

@@ -266,6 +266,12 @@ def rg_lru(c: Config) -> Fields:
     )
 
 
+def weighted_means(c: Config) -> Fields:
+    """RWKV: as many channels as the model is wide, unless it says otherwise."""
+    channels = c["attention_hidden_size"]
+    return {"rwkv_inner_size": c["hidden_size"] if channels is None else channels}
+
+
 def qkv_bias(c: Config) -> Fields:
     """`attention_bias` without the output projection."""
     return {"qkv_bias": c["attention_bias"]}

@@ -101,14 +101,16 @@ def rescaling(
     unsupported = [] if local == "default" else [f"rescaled rotary frequencies of local layers ({local})"]
     kind = _rope_type(schema, rope.main)
     original = _original_context(schema, rope, config, given)
-    reader = _Reader(rope.main, kind, fields["context_length"], original, schema.rope_mscales)
-    growth = _query_growth(reader) if schema.rope_scales_queries else {}
+    growth: Fields = {}
+    if schema.rope_scales_queries:
+        growth = _query_growth(_Reader(rope.main, kind, fields["context_length"], original))
     if rope.local.get("partial_rotary_factor", 1) != 1 and schema.object_rotary_share is None:
         unsupported.append("a rotary share of local layers (partial_rotary_factor)")
     if kind == "default" or "rope_theta" not in schema.keys or fields.get("position", "rotary") != "rotary":
         return Rescaling(growth, tuple(unsupported))
     if kind not in schema.rope_types:
         return Rescaling(growth, (*unsupported, f"rescaled rotary frequencies ({kind})"))
+    reader = _Reader(rope.main, kind, fields["context_length"], original, schema.rope_mscales)
     read, lost = _READERS[kind](reader)
     key = schema.keys.get("rotary_fraction", "partial_rotary_factor")
     default = schema.defaults.get(key)

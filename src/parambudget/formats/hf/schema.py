@@ -121,7 +121,8 @@ _VALUE_TYPES: Final[Mapping[str, type]] = {
     "linear_attn_config.num_heads": int, "linear_attn_config.short_conv_kernel_size": int,
     "linear_key_head_dim": int, "linear_num_key_heads": int, "linear_num_value_heads": int,
     "linear_value_head_dim": int, "lru_width": int,
-    "attention_layers": list, "attention_multiplier": float, "attention_types": list,
+    "attention_hidden_size": int, "attention_layers": list, "attention_multiplier": float,
+    "attention_types": list,
     "attn_layer_indices": list, "hybrid_override_pattern": str, "layers_block_type": list,
     "mlp_multipliers": list, "moe_latent_size": int, "position_embedding_type": str, "ssm_multipliers": list,
     "attn_config.clip_qkv": float, "attn_config.softmax_scale": float, "attn_logit_softcapping": float,
@@ -163,7 +164,7 @@ TensorNames = PartNames | Either
 Layout = Literal[
     "concat", "single_row", "concat_transposed", "transposed", "per_group_qkv", "codegen_qkv",
     "stacked_experts", "stacked_experts_transposed", "interleaved_experts", "swapped_halves", "per_head",
-    "per_key_head", "convolution", "one_per_head",
+    "per_key_head", "convolution", "one_per_head", "one_per_channel",
 ]  # fmt: skip
 """How a class stores tensors of ours as one.
 
@@ -175,6 +176,7 @@ per_group_qkv         group by group: the queries that share a key, the key, the
 per_head              head by head: its query, the gate of its output
 per_key_head          the same by the key heads of a gated delta net
 one_per_head          (1, 1, heads, 1): the rates of Kimi Linear
+one_per_channel       (1, 1, channels): the token shifts of RWKV
 convolution           (channels, 1, kernel width), as torch's convolutions
 codegen_qkv           four blocks, each with the queries, values and keys of a quarter of the heads
 stacked_experts       (experts, out, in), the gate above the up projection
@@ -241,7 +243,8 @@ class Family:
     token_keys: tuple[str, ...] = ("bos_token_id", "eos_token_id", "pad_token_id")
     """Keys of tokens that an export sets to null, as the class accepts it."""
     unused_keys: tuple[str, ...] = ()
-    """Keys that the class fails without and does not use; an export writes them."""
+    """Keys that no import reads and an export writes: the class fails without them, or rounds less with
+    them."""
 
 
 COMMON_KEYS: Final = {

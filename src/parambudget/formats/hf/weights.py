@@ -246,7 +246,7 @@ def _match_folder(folder: _Folder, module: Transformer) -> tuple[list["StoredTen
 
 
 def _output_heads(names: Iterable[str]) -> list[str]:
-    return [name for name in names if name in ("lm_head.weight", "embed_out.weight")]
+    return [name for name in names if name in ("lm_head.weight", "embed_out.weight", "head.weight")]
 
 
 def _prediction_layers(folder: _Folder, m: ModelConfig, layers: str) -> tuple[str, ...]:
@@ -490,8 +490,12 @@ def _join_one_per_head(parts: Sequence[Tensor], _: ModelConfig) -> Tensor:
     return parts[0].reshape(1, 1, -1, 1)
 
 
-def _split_one_per_head(whole: Tensor, _shapes: Sequence[torch.Size], _m: ModelConfig) -> Sequence[Tensor]:
+def _flatten_whole(whole: Tensor, _shapes: Sequence[torch.Size], _m: ModelConfig) -> Sequence[Tensor]:
     return [whole.flatten()]
+
+
+def _join_one_per_channel(parts: Sequence[Tensor], _: ModelConfig) -> Tensor:
+    return parts[0].reshape(1, 1, -1)
 
 
 def _join_swapped_halves(parts: Sequence[Tensor], m: ModelConfig) -> Tensor:
@@ -568,7 +572,8 @@ _LAYOUTS: Final[Mapping[Layout, WeightLayout]] = {
     "per_head": _by_groups(lambda m: m.n_heads),
     "per_key_head": _by_groups(_n_delta_key_heads),
     "convolution": WeightLayout(_join_convolution, _split_convolution),
-    "one_per_head": WeightLayout(_join_one_per_head, _split_one_per_head),
+    "one_per_head": WeightLayout(_join_one_per_head, _flatten_whole),
+    "one_per_channel": WeightLayout(_join_one_per_channel, _flatten_whole),
     "codegen_qkv": WeightLayout(_join_codegen, _split_codegen),
     "stacked_experts": WeightLayout(_join_expert_stacks, _split_expert_stacks),
     "stacked_experts_transposed": WeightLayout(_join_transposed_stacks, _split_transposed_stacks),

@@ -8,6 +8,7 @@ from parambudget.nn.mixers.mamba import Mamba
 from parambudget.nn.mixers.mamba2 import Mamba2
 from parambudget.nn.mixers.mixer import Mixer
 from parambudget.nn.mixers.rg_lru import RGLRU
+from parambudget.nn.mixers.rwkv import RWKV
 from parambudget.nn.mixers.short_convolution import ShortConvolution
 
 
@@ -27,6 +28,9 @@ def build_mixer(m: ModelConfig, kind: MixerKind, layer: int) -> Mixer:
         case "rg_lru":
             assert m.rg_lru is not None
             return RGLRU(m, m.rg_lru)
+        case "rwkv":
+            assert m.rwkv is not None
+            return RWKV(m, m.rwkv, layer)
         case "mamba":
             assert m.mamba is not None
             return Mamba(m, m.mamba)

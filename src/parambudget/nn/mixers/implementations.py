@@ -7,6 +7,7 @@ from parambudget.nn.mixers import kernels
 from parambudget.nn.mixers.kernels import PLAIN, Choice, KernelName
 from parambudget.nn.mixers.mixer import CausalConvolution, Mixer
 from parambudget.nn.mixers.rg_lru import RGLRU
+from parambudget.nn.mixers.rwkv import RWKV, ChannelMix
 from parambudget.nn.mixers.short_convolution import ShortConvolution
 
 
@@ -19,9 +20,9 @@ def mixer_implementations(module: nn.Module, device: torch.device) -> dict[str, 
     for part in module.modules():
         if isinstance(part, CausalConvolution):
             found["convolution"] = _choice(part.kernel, device, "no package takes its width or channels")
-        elif isinstance(part, RGLRU):
+        elif isinstance(part, RGLRU | RWKV):
             found["scan"] = _choice(None, device, "no package has it")
-        elif isinstance(part, Mixer) and not isinstance(part, ShortConvolution):
+        elif isinstance(part, Mixer) and not isinstance(part, ChannelMix | ShortConvolution):
             found["scan"] = _choice(part.kernel, device, "no package takes its widths")
     return found
 

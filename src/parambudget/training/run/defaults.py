@@ -178,6 +178,11 @@ def with_train_defaults(
             f"mask_documents=True is not supported with {model_mixer(model)}, whose state goes on from one "
             "document to the next; leave it out, or use attention in every layer"
         )
+    if given.get("mask_documents") and model.channel_mix:
+        raise ConfigError(
+            "mask_documents=True is not supported with channel_mix, which mixes the first token of "
+            "a document with the last of the one before; leave it out, or use FFNs without channel_mix"
+        )
     fields: dict[str, Any] = dict(given)
     reasons: dict[str, str] = {}
     length, why = (tokens, "given") if tokens is not None else training_tokens(model, data_tokens)

@@ -1,4 +1,4 @@
-"""Families with short convolutions, lightning attention or linear recurrences in some layers.
+"""Families with short convolutions, lightning attention or linear recurrences in some or all layers.
 
 Keys and defaults are those of the config classes of transformers 5, weight names are those under which the
 classes save. tests/formats checks both against the classes; docs/families.md explains how to add a family.
@@ -18,6 +18,7 @@ from parambudget.formats.hf.schema import (
     ANY,
     ATTENTION,
     GATED_MLP,
+    LAYERNORM,
     LLAMA_KEYS,
     PRE_NORMS,
     QK_NORMS,
@@ -38,6 +39,28 @@ _LFM_CONVOLUTION: Final[Mapping[str, TensorNames]] = {
     "conv.in_proj": ("mixer.input_gate", "mixer.output_gate", "mixer.value"), "conv.conv": "mixer.conv",
     "conv.out_proj": "mixer.out",
 }
+_TIME_MIX: Final[Mapping[str, TensorNames]] = {
+    "receptance": "mixer.receptance", "key": "mixer.k", "value": "mixer.v", "output": "mixer.out",
+    "time_decay": "mixer.log_rate", "time_first": "mixer.bonus", "time_mix_key": "mixer.k_mix",
+    "time_mix_value": "mixer.v_mix", "time_mix_receptance": "mixer.receptance_mix",
+}
+_CHANNEL_MIX: Final[Mapping[str, TensorNames]] = {
+    "key": "ffn.up", "receptance": "ffn.receptance", "value": "ffn.down", "time_mix_key": "ffn.up_mix",
+    "time_mix_receptance": "ffn.receptance_mix",
+}
+_RWKV_BLOCK: Final[Mapping[str, TensorNames]] = {
+    "ln1": "attention_norm", "ln2": "ffn_norm",
+    **{f"attention.{name}": ours for name, ours in _TIME_MIX.items()},
+    **{f"feed_forward.{name}": ours for name, ours in _CHANNEL_MIX.items()},
+}
+_RWKV_WEIGHTS: Final = WeightNames(
+    top={
+        "rwkv.embeddings": "embed", "rwkv.blocks.0.pre_ln": "embed_norm", "rwkv.ln_out": "norm",
+        "head": "lm_head",
+    },
+    layers="rwkv.blocks", block=_RWKV_BLOCK, base="rwkv.",
+    layouts={name: "one_per_channel" for name in _RWKV_BLOCK if ".time_mix_" in name},
+)
 _LFM2_ATTENTION: Final[Mapping[str, TensorNames]] = {
     "self_attn.q_proj": "attention.q", "self_attn.k_proj": "attention.k", "self_attn.v_proj": "attention.v",
     "self_attn.out_proj": "attention.out", "self_attn.q_layernorm": "attention.q_norm",
@@ -247,6 +270,35 @@ LINEAR_MIXER_FAMILIES: Final[Mapping[str, Family]] = {
             ),
             top={"model.embed_tokens": "embed", "model.final_norm": "norm", "lm_head": "lm_head"},
         ),
+    ),
+    "rwkv": Family(
+        model_class="RwkvForCausalLM",
+        config=ConfigSchema(
+            keys={
+                "dim": "hidden_size", "n_layers": "num_hidden_layers", "vocab_size": "vocab_size",
+                "context_length": "context_length", "intermediate_size": "intermediate_size",
+                "tied": "tie_word_embeddings", "norm_eps": "layer_norm_epsilon",
+                "rwkv_inner_size": "attention_hidden_size",
+            },
+            defaults={
+                "hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 50277, "context_length": 1024,
+                "intermediate_size": None, "tie_word_embeddings": False, "layer_norm_epsilon": 1e-5,
+                "attention_hidden_size": None,
+            },
+            fixed={
+                **LAYERNORM, "n_heads": 1, "position": "none", "mixer_pattern": ("rwkv",),
+                "embedding_norm": True, "gated": False, "activation": "relu2", "channel_mix": True,
+            },
+            rules=(mixer_rules.weighted_means,),
+            aliases={"max_position_embeddings": "context_length"},
+            unsupported={"layer_norm_epsilon": 1e-5},
+            descriptions={"layer_norm_epsilon": "a final norm with 1e-5 whatever layer_norm_epsilon is"},
+            # For half precision the class halves the stream at inference, and the weights of what is added to
+            # it in its own tensors: the same function but for what norms add to a variance.
+            ignored_keys={"rescale_every": ANY},
+        ),
+        weights=_RWKV_WEIGHTS,
+        unused_keys=("rescale_every",),
     ),
 }
 # fmt: on
