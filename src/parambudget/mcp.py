@@ -315,7 +315,7 @@ def solve(given: SolveArguments) -> Answer:
     )  # fmt: skip
     beside = {"law": given.law, "unique_tokens": given.unique_tokens, "anchor": given.anchor}
     flags = {**limits, **given.machine_flags, **beside, **given.step_fields}
-    return Answer(solve_document(found, _without_none(flags), machine))
+    return Answer(solve_document(found, _without_none(flags), machine, like=given.like))
 
 
 def resize(given: ResizeArguments) -> Answer:

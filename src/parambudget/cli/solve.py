@@ -234,7 +234,7 @@ def solve(
     if as_json:
         from parambudget.render.solutions import solve_document
 
-        print_json(solve_document(found, given, machine, current=current))
+        print_json(solve_document(found, given, machine, current=current, like=like))
         return
     from parambudget.render.solutions import (
         can_train_on,
@@ -246,7 +246,7 @@ def solve(
     from parambudget.render.terminal import dim, terminal_width
 
     notes = style_note(found, terminal_width()) if like is None and style is None else []
-    commands = next_commands(found, given, current)
+    commands = next_commands(found, given, current, like)
     print_lines([*solutions_screen(found, terminal_width()), *map(dim, [*notes, *commands])])
     if out:
         by_time = hours is not None or dollars is not None

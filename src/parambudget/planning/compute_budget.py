@@ -256,7 +256,8 @@ def _search_any_size(
     points = _pick_best(search, swept, objective, scenario.law, best_count, top, any_size=True)
     solutions = add_forecasts(make_solutions(search, points, _usual_size(search, best_count), None), scenario)
     return Solutions(
-        solutions, certificate, fields.get("tied") is None, rank=objective.name, top=top,
+        solutions, certificate, fields.get("tied") is None,
+        mixer_follows_dim=search.space.mixer_follows_dim, rank=objective.name, top=top,
         size_interval=_size_interval(solutions[0], scenario),
     )  # fmt: skip
 
@@ -282,7 +283,10 @@ def _search_target(
     swept = _run_sweep(search, [search.candidates_within(tolerance)], scenario, objective, BANDS)
     points = _pick_best(search, swept, objective, scenario.law, target, top, exact=objective.name == "size")
     solutions = add_forecasts(make_solutions(search, points, _usual_size(search, target), target), scenario)
-    answer = Solutions(solutions, certificate, fields.get("tied") is None, rank=objective.name, top=top)
+    answer = Solutions(
+        solutions, certificate, fields.get("tied") is None, mixer_follows_dim=space.mixer_follows_dim,
+        rank=objective.name, top=top,
+    )  # fmt: skip
     if not scenario.limits_training:
         return answer
     choices = {name: value for name, value in fields.items() if name not in SIZES}

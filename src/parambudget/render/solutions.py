@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from parambudget.arch.config import FIELDS, ModelConfig
+from parambudget.arch.config import FIELDS, MIXERS, ModelConfig, flat_fields
 from parambudget.arch.description import shape_in_words
 from parambudget.arch.dims import has_attention_layers
 from parambudget.arch.style import STYLES
@@ -91,7 +91,9 @@ def _size_interval(found: Solutions) -> list[str]:
     ]
 
 
-def next_commands(found: Solutions, given: Mapping[str, object], current: str | None) -> list[str]:
+def next_commands(
+    found: Solutions, given: Mapping[str, object], current: str | None, like: str | None = None
+) -> list[str]:
     """What to run next, a command a line: train each resized model; repeat the search."""
     if not found:
         return []
@@ -100,7 +102,7 @@ def next_commands(found: Solutions, given: Mapping[str, object], current: str | 
         for solution in found
         if found.current
     ]
-    return [*training, f"To repeat this search: {rerun_command(found, given, current)}"]
+    return [*training, f"To repeat this search: {rerun_command(found, given, current, like)}"]
 
 
 def style_note(found: Solutions, width: int) -> list[str]:
@@ -138,12 +140,13 @@ class SolveDocument(SolutionsDocument):
 
 
 def solve_document(
-    found: Solutions, given: Mapping[str, object], machine: Machine | None, *, current: str | None = None
-) -> SolveDocument:
+    found: Solutions, given: Mapping[str, object], machine: Machine | None, *, current: str | None = None,
+    like: str | None = None,
+) -> SolveDocument:  # fmt: skip
     """The answers of a search, with the commands to repeat it and to train each model.
 
     `given` are the flags beside the target, by their names with underscores; `current` is the model that was
-    resized.
+    resized, `like` the one whose choices they have.
     """
     by_time = not {"hours", "dollars"}.isdisjoint(given)
     document = found.as_dict()
@@ -154,20 +157,30 @@ def solve_document(
         }
         for entry, solution in zip(document["solutions"], found, strict=True)
     ]
-    return {**document, "solutions": solutions, "command": rerun_command(found, given, current)}
+    return {**document, "solutions": solutions, "command": rerun_command(found, given, current, like)}
 
 
-def rerun_command(found: Solutions, given: Mapping[str, object], current: str | None) -> str:
+def rerun_command(
+    found: Solutions, given: Mapping[str, object], current: str | None, like: str | None = None
+) -> str:
     """The command that gives the same answer, every axis and choice spelled out. `given` are the flags beside
-    the target, by their names with underscores; `current` is what --from named. The answer has a model."""
+    the target, by their names with underscores; `current` is what --from named, `like` what --like did. The
+    answer has a model."""
     c, model = found.certificate, found[0].model
     words = [f"--active {c.active}"] if c.active is not None else []
     words += [f"--target {c.target}"] if c.target is not None else []
     words += [_flag_with_value(name, value) for name, value in given.items()]
     words += [f"--from {shlex.quote(current)}"] if current else []
+    # No flag but this one says that a mixer is as wide as the model in proportion.
+    words += [f"--like {shlex.quote(like)}"] if like and found.mixer_follows_dim else []
     words += [f"{flag(name)} {text}" for name, text in c.lattice.items()]
     fields = changed_fields(model)
     choices = {name: value for name, value in fields.items() if name not in (*AXES, *LATENT_SIZES)}
+    if found.current is not None:  # whose mixer each model has in proportion
+        own = flat_fields(found.current.model)
+        choices |= {name: own[name] for name in choices.keys() & _MIXER_SIZES}
+    elif found.mixer_follows_dim:
+        choices = {name: value for name, value in choices.items() if name not in _MIXER_SIZES}
     words.append(as_flags({"vocab_size": model.vocab_size, "tied": model.tied} | choices))
     words += [f"--counted {c.counted}"] if c.counted != "total" else []
     if c.tolerance is not None and c.tolerance != DEFAULT_TOLERANCE:
@@ -179,6 +192,9 @@ def rerun_command(found: Solutions, given: Mapping[str, object], current: str | 
     words += [f"--rank {found.rank}"] if found.rank != usual else []
     words += [f"--top {found.top}"] if found.top != DEFAULT_TOP else []
     return runnable_command("solve", *words)
+
+
+_MIXER_SIZES: Final = frozenset(name for block in MIXERS.values() for name in block.model_fields)
 
 
 def _flag_with_value(name: str, value: object) -> str:

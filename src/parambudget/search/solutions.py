@@ -336,6 +336,9 @@ class Solutions(Tabular, Sequence[Solution]):
     tying_was_assumed: bool = False
     current: CurrentModel | None = None
     """The model that was resized; None where none was."""
+    mixer_follows_dim: bool = False
+    """Whether the mixer beside attention has sizes in proportion to the width, those of a model that the
+    search was to be like."""
     rank: Rank = "shape"
     top: int = DEFAULT_TOP
     """How many were asked for."""

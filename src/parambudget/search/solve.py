@@ -53,7 +53,10 @@ def solve(
     else:
         raise NoSolution(no_match_message(search, tolerance))
     solutions = make_solutions(search, shown, space.size, target)
-    return Solutions(tuple(solutions), certificate, fields.get("tied") is None, rank=rank, top=top)
+    return Solutions(
+        tuple(solutions), certificate, fields.get("tied") is None,
+        mixer_follows_dim=space.mixer_follows_dim, rank=rank, top=top,
+    )  # fmt: skip
 
 
 def make_solutions(search: Search, points: Candidates, size: int, target: int | None) -> list[Solution]:

@@ -225,4 +225,5 @@ def command_of_search(found: Solutions, form: SolveForm, named: NamedModel) -> s
     if given.get("gpus") == "1":  # as without the flag
         del given["gpus"]
     source = preset_of(named.model, named.preset) or OWN_FILE
-    return rerun_command(found, given, source if form.start == "resize" else None)
+    current, like = (source if form.start == start else None for start in ("resize", "like"))
+    return rerun_command(found, given, current, like)

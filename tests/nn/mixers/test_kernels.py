@@ -31,7 +31,6 @@ MODELS = {
     "short_convolution": LINEAR_MIXERS["short_convolution"],
     "lightning_attention": LINEAR_MIXERS["lightning_attention"].replace(lightning_head_dim=16),
     "rg_lru": LINEAR_MIXERS["rg_lru"].replace(lru_n_blocks=2, lru_block_width=16),
-    "rwkv alone": LINEAR_MIXERS["rwkv alone"].replace(channel_mix=True),
     **STATE_SPACES,
     "mamba with norms without scales": STATE_SPACES["mamba"].replace(mamba_norm="unscaled"),
     "mamba2 normed before its gate": STATE_SPACES["mamba2"].replace(mamba2_norm="before_gate"),
@@ -338,7 +337,8 @@ def test_a_variable_keeps_mixers_on_the_plain_path(monkeypatch, value, plain):
     ],
 )
 def test_what_computes_a_mixer_is_said_in_words(name, words):
-    module = Transformer(MODELS[name], device="meta")
+    model = LINEAR_MIXERS[name].replace(channel_mix=True) if name == "rwkv alone" else MODELS[name]
+    module = Transformer(model, device="meta")
     described = mixer_implementations(module, torch.device("cpu"))
     assert in_words(described) == words
     assert in_words(described, reasons=False) == words.replace(" (no package has it)", "")
