@@ -95,6 +95,9 @@ def test_dense_answers_have_no_columns_of_experts():
         ["--target", "5M", "--kv-lora-rank", "32", "--vocab-size", "1000", "--top", "2"],
         ["--target", "12B", "--from", "qwen1.5-moe-a2.7b"],
         ["--target", "9B", "--counted", "active", "--like", "gpt-oss-20b"],
+        ["--target", "300M", "--like", "recurrentgemma-2b", "--top", "2"],
+        ["--target", "300M", "--like", "recurrentgemma-2b", "--lru-n-blocks", "4", "--lru-block-width", "160"],
+        ["--target", "1B", "--from", "recurrentgemma-2b"],
     ],
 )
 def test_the_printed_command_gives_the_same_answer(asked: list[str], run: Callable[..., str]):
