@@ -96,7 +96,7 @@ def test_dense_answers_have_no_columns_of_experts():
         ["--target", "12B", "--from", "qwen1.5-moe-a2.7b"],
         ["--target", "9B", "--counted", "active", "--like", "gpt-oss-20b"],
         ["--target", "300M", "--like", "recurrentgemma-2b", "--top", "2"],
-        ["--target", "300M", "--like", "recurrentgemma-2b", "--lru-n-blocks", "4", "--lru-block-width", "160"],
+        ["--target", "300M", "--like", "recurrentgemma-2b", "--lru-n-blocks", "4", "--top", "1"],
         ["--target", "1B", "--from", "recurrentgemma-2b"],
     ],
 )
