@@ -315,7 +315,8 @@ def solve(given: SolveArguments) -> Answer:
     )  # fmt: skip
     beside = {"law": given.law, "unique_tokens": given.unique_tokens, "anchor": given.anchor}
     flags = {**limits, **given.machine_flags, **beside, **given.step_fields}
-    return Answer(solve_document(found, _without_none(flags), machine, like=given.like))
+    source = None if given.like is None else load(given.like, {}).model
+    return Answer(solve_document(found, _without_none(flags), machine, like=given.like, source=source))
 
 
 def resize(given: ResizeArguments) -> Answer:
@@ -329,7 +330,8 @@ def resize(given: ResizeArguments) -> Answer:
     )  # fmt: skip
     current = given.current if isinstance(given.current, str) else "YOUR_MODEL"
     flags = _without_none({**given.machine_flags, **given.step_fields})
-    return Answer(solve_document(found, flags, machine, current=current), resolved.notes)
+    document = solve_document(found, flags, machine, current=current, source=resolved.model)
+    return Answer(document, resolved.notes)
 
 
 def plan(given: PlanArguments) -> Answer:

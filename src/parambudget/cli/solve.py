@@ -26,7 +26,7 @@ from parambudget.cli._options import (
 )
 from parambudget.cli._settings import STEP_FLAGS, with_settings
 from parambudget.errors import ConfigError, NoSolution
-from parambudget.formats.source import config_document
+from parambudget.formats.source import config_document, load
 from parambudget.search.options import DEFAULT_TOLERANCE, DEFAULT_TOP, CountKind, Rank
 from parambudget.units import format_tolerance
 
@@ -231,10 +231,12 @@ def solve(
         "anchor": anchor,
     }
     given |= {name: v for name, v in beside.items() if v is not None} | {**figures, **settings}
+    named = current or like
+    source = None if named is None else load(named, {}).model
     if as_json:
         from parambudget.render.solutions import solve_document
 
-        print_json(solve_document(found, given, machine, current=current, like=like))
+        print_json(solve_document(found, given, machine, current=current, like=like, source=source))
         return
     from parambudget.render.solutions import (
         can_train_on,
@@ -246,7 +248,7 @@ def solve(
     from parambudget.render.terminal import dim, terminal_width
 
     notes = style_note(found, terminal_width()) if like is None and style is None else []
-    commands = next_commands(found, given, current, like)
+    commands = next_commands(found, given, current, like, source)
     print_lines([*solutions_screen(found, terminal_width()), *map(dim, [*notes, *commands])])
     if out:
         by_time = hours is not None or dollars is not None

@@ -123,7 +123,7 @@ def forward_equivalents(row: Tensor, m: Dims, *, checkpointing: bool, recompute_
 
 
 def _share_of_last(row: Tensor, m: Dims) -> Size:
-    """Of the layers that have this matrix, the share in which it is the last one and nothing behind it reads
+    """Of the layers that have this matrix, the share in which it is the last one and nothing after it reads
     the product."""
     if m.norm_placement not in ("pre", "stream") or m.per_layer_embedding_dim is not None:
         return 0
@@ -141,7 +141,7 @@ def _share_of_last(row: Tensor, m: Dims) -> Size:
         is_last = not kind.has_ffn and (kind.mixer == "attention" or not of_attention)
         if has_row and kind.mixer != "none":
             n_layers, n_last = n_layers + n, n_last + n * is_last
-    return n_last / n_layers if np.any(n_last) else 0
+    return n_last / np.maximum(n_layers, 1) if np.any(n_last) else 0
 
 
 def _keys_per_query(n_tokens: Size, window: int | None) -> Size:

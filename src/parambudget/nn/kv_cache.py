@@ -144,7 +144,7 @@ class CachedAttention(nn.Module):
 
 
 class CachedMixer(nn.Module):
-    """A mixer that goes on from the state after the tokens of earlier calls."""
+    """A mixer, or an FFN with a token shift, that continues from the state after earlier calls."""
 
     def __init__(self, mixer: Mixer) -> None:
         super().__init__()
@@ -153,7 +153,9 @@ class CachedMixer(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """The output for every new token, (B, T, D)."""
-        y_BTD, self.state = self.mixer.advance(x_BTD, self.state)
+        y_BTD, state = self.mixer.advance(x_BTD, self.state)
+        # Copies: a view of the last token would keep all of them in memory.
+        self.state = tuple(part.clone() for part in state)
         return y_BTD
 
     def forget(self) -> None:

@@ -156,8 +156,9 @@ def plan_inference(
     overhead = 0 if machine.accelerator is None else CUDA_OVERHEAD.context_bytes
     one, memory = (inference_memory(model, n, n_tokens) for n in (1, batch_size))
     free = machine.usable_bytes - overhead - int(one.weights_bytes)
-    cache_bytes = int(one.cache_bytes)  # none where convolutions of one token are all that mixes
-    largest = max(0, min(MAX_COUNT, free // cache_bytes if cache_bytes else free * MAX_COUNT))
+    # Nothing is cached where convolutions of one token are all that mixes.
+    most = MAX_COUNT if one.cache_bytes == 0 else free // int(one.cache_bytes)
+    largest = max(0, min(MAX_COUNT, most)) if free >= 0 else 0
     plan = InferencePlan(count(model), machine, batch_size, n_tokens, memory, overhead, largest, ())
     return plan if plan.fits else _with_suggestions(plan)
 

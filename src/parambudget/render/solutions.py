@@ -92,8 +92,9 @@ def _size_interval(found: Solutions) -> list[str]:
 
 
 def next_commands(
-    found: Solutions, given: Mapping[str, object], current: str | None, like: str | None = None
-) -> list[str]:
+    found: Solutions, given: Mapping[str, object], current: str | None, like: str | None = None,
+    source: ModelConfig | None = None,
+) -> list[str]:  # fmt: skip
     """What to run next, a command a line: train each resized model; repeat the search."""
     if not found:
         return []
@@ -102,7 +103,7 @@ def next_commands(
         for solution in found
         if found.current
     ]
-    return [*training, f"To repeat this search: {rerun_command(found, given, current, like)}"]
+    return [*training, f"To repeat this search: {rerun_command(found, given, current, like, source)}"]
 
 
 def style_note(found: Solutions, width: int) -> list[str]:
@@ -141,12 +142,12 @@ class SolveDocument(SolutionsDocument):
 
 def solve_document(
     found: Solutions, given: Mapping[str, object], machine: Machine | None, *, current: str | None = None,
-    like: str | None = None,
+    like: str | None = None, source: ModelConfig | None = None,
 ) -> SolveDocument:  # fmt: skip
     """The answers of a search, with the commands to repeat it and to train each model.
 
-    `given` are the flags beside the target, by their names with underscores; `current` is the model that was
-    resized, `like` the one whose choices they have.
+    `given` are the flags beside the target, by their names with underscores; `current` and `like` are the
+    arguments of --from and --like, and `source` is the model of either.
     """
     by_time = not {"hours", "dollars"}.isdisjoint(given)
     document = found.as_dict()
@@ -157,24 +158,29 @@ def solve_document(
         }
         for entry, solution in zip(document["solutions"], found, strict=True)
     ]
-    return {**document, "solutions": solutions, "command": rerun_command(found, given, current, like)}
+    return {**document, "solutions": solutions, "command": rerun_command(found, given, current, like, source)}
 
 
 def rerun_command(
-    found: Solutions, given: Mapping[str, object], current: str | None, like: str | None = None
-) -> str:
+    found: Solutions, given: Mapping[str, object], current: str | None, like: str | None = None,
+    source: ModelConfig | None = None,
+) -> str:  # fmt: skip
     """The command that gives the same answer, every axis and choice spelled out. `given` are the flags beside
-    the target, by their names with underscores; `current` is what --from named, `like` what --like did. The
-    answer has a model."""
+    the target, by their names with underscores. `current` and `like` are the arguments of --from and --like,
+    and `source` is the model of either. The answer has a model."""
     c, model = found.certificate, found[0].model
     words = [f"--active {c.active}"] if c.active is not None else []
     words += [f"--target {c.target}"] if c.target is not None else []
     words += [_flag_with_value(name, value) for name, value in given.items()]
     words += [f"--from {shlex.quote(current)}"] if current else []
-    # No flag but this one says that a mixer is as wide as the model in proportion.
-    words += [f"--like {shlex.quote(like)}"] if like and found.mixer_follows_dim else []
+    # Only --like keeps the sizes of a mixer in proportion to dim.
+    has_like = like is not None and found.mixer_follows_dim
+    words += [f"--like {shlex.quote(like)}"] if like is not None and has_like else []
     words += [f"{flag(name)} {text}" for name, text in c.lattice.items()]
     fields = changed_fields(model)
+    if source is not None and (current or has_like):
+        own, before = flat_fields(model), flat_fields(source)
+        fields |= {name: value for name, value in own.items() if value not in (None, before.get(name))}
     choices = {name: value for name, value in fields.items() if name not in (*AXES, *LATENT_SIZES)}
     if found.current is not None:  # whose mixer each model has in proportion
         own = flat_fields(found.current.model)

@@ -138,9 +138,9 @@ def _space_around(
             current.dim,
             *(d for d in range(multiple, widest + 1, multiple) if grows == (d > current.dim)),
         },
-        "head_dim": current.head_dim,
-        **_heads_around(current, widest, given),
     }
+    if current.n_attention_layers:
+        derived |= {"head_dim": current.head_dim, **_heads_around(current, widest, given)}
     if ("expert_intermediate_size" if current.moe else "intermediate_size") not in given:
         ratio = Fraction(current.active_ffn_width, current.dim)
         derived["ffn_ratio"] = (ratio / 4, ratio * 4)

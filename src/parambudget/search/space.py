@@ -4,7 +4,7 @@ are declared around.
 `default_ranges` is the published rule for what is not given.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from parambudget.arch.blocks import CountedParts, MLAConfig, MoEConfig
 from parambudget.arch.config import BLOCKS, ModelConfig, flat_fields
 from parambudget.arch.defaults import with_defaults
-from parambudget.arch.dims import can_route, has_attention_layers, has_dense_layers
+from parambudget.arch.dims import can_route, has_attention_layers, has_dense_layers, mixer_words
 from parambudget.arch.fields import ModelFields
 from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
@@ -347,8 +347,12 @@ class SpaceBuilder:
         """Depth, width and heads. With experts, where neither dim nor heads are given, heads are free of dim,
         as those of Qwen3, GLM-4.5 and gpt-oss."""
         if not self._attends():
-            self.axes.pop("n_kv_heads", None)
-            self.axes |= {name: Axis.from_values([1], name) for name in ("n_heads", "kv_groups", "head_dim")}
+            heads = {"n_heads", "n_kv_heads", "kv_groups", "head_dim"} & self.given.keys()
+            if heads:
+                raise ConfigError(f"no layer has attention, so {min(heads)} has no effect; leave it out")
+            self.axes |= {name: Axis.from_values([1], name) for name in ("n_heads", "kv_groups")}
+            # Any that can be rotated: the lattice has dim in its place.
+            self.axes["head_dim"] = Axis.from_values([64], "head_dim")
         layout = ("dim", "head_dim", "n_heads", "n_kv_heads", "kv_groups")
         free = self.with_experts and self.given.keys().isdisjoint(layout)
         width = 128 if self.size >= SMALL else 64
@@ -360,8 +364,10 @@ class SpaceBuilder:
 
     def _attends(self) -> bool:
         """Whether some layers have attention; without it there is one layout of heads, which nothing has."""
-        pattern = cast(Iterable[object], self.fields.get("mixer_pattern", ("attention",)))
-        return any("attention" in str(word) for word in pattern)
+        pattern = self.fields.get("mixer_pattern", ("attention",))
+        if not isinstance(pattern, list | tuple):
+            return True  # the model's own error names it
+        return any("attention" in mixer_words(str(word)) for word in pattern)
 
     def _complete_latent(self, dim_step: int) -> None:
         """Depth, width and the heads of latent attention: their parts, and how many there are."""

@@ -226,4 +226,4 @@ def command_of_search(found: Solutions, form: SolveForm, named: NamedModel) -> s
         del given["gpus"]
     source = preset_of(named.model, named.preset) or OWN_FILE
     current, like = (source if form.start == start else None for start in ("resize", "like"))
-    return rerun_command(found, given, current, like)
+    return rerun_command(found, given, current, like, named.model)

@@ -118,7 +118,7 @@ def _with_class_conventions(fields: Fields) -> Fields:
     if fields.get("position", "rotary") == "rotary":
         if "rope_theta" in fields:
             fields["rope_theta"] = float(fields["rope_theta"])
-        fields |= _even_rotary_width(fields)
+        fields |= _even_rotary_widths(fields)
     else:
         for name in ("rope_theta", "rope_theta_local", "rotary_pattern", "rotary_fraction_local"):
             fields.pop(name, None)
@@ -130,14 +130,29 @@ def _with_class_conventions(fields: Fields) -> Fields:
     return fields
 
 
-def _even_rotary_width(fields: Mapping[str, Any]) -> Fields:
-    """The same rotation over an even width.
+def _even_rotary_widths(fields: Mapping[str, Any]) -> Fields:
+    """The same rotations over even widths, of layers with a window by themselves where those have a share,
+    a base or heads of their own."""
+    fraction, theta = fields.get("rotary_fraction", 1.0), fields.get("rope_theta", 10_000.0)
+    of_local_layers = {"rotary_fraction_local", "rope_theta_local", "global_head_dim"} & fields.keys()
+    if "window" not in fields or not of_local_layers:
+        return _even_rotary_width(fields["head_dim"], fraction, theta)
+    local = _even_rotary_width(
+        fields["head_dim"], fields.get("rotary_fraction_local", fraction),
+        fields.get("rope_theta_local", theta),
+    )  # fmt: skip
+    of_both = _even_rotary_width(fields.get("global_head_dim", fields["head_dim"]), fraction, theta)
+    if of_both and not local:  # what they had in common stays theirs
+        local = {"rotary_fraction": fields.get("rotary_fraction_local", fraction)}
+    return of_both | {f"{name}_local": value for name, value in local.items()}
+
+
+def _even_rotary_width(head_dim: int, fraction: float, theta: float) -> Fields:
+    """The same rotation of a head over an even width.
 
     The classes have a frequency for every second element, the last of an odd number d included: theta to the
     power of -2i/d, which is theta^((d+1)/d) to the power of -2i/(d+1).
     """
-    head_dim, fraction = fields["head_dim"], fields.get("rotary_fraction", 1.0)
-    theta = fields.get("rope_theta", 10_000.0)
     if not (0 < fraction <= 1 and 0 < theta <= _LARGEST_THETA):
         return {}  # the model's own error names it
     rotary_dim = int(head_dim * fraction)

@@ -265,12 +265,17 @@ def _backward_shapes(name: str, inputs: Sequence[Tensor], gradient: Tensor) -> l
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[str, Sequence[Tensor]], output: object) -> None:  # noqa: ARG001
+    ctx.set_materialize_grads(False)  # no gradient comes to the state
     ctx.name, tensors = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[None, list[Tensor]]:
+def _differentiate(
+    ctx: Any, gradient: Tensor | None, _: Tensor | None
+) -> tuple[None, Sequence[Tensor | None]]:
     inputs = list(ctx.saved_tensors)
+    if gradient is None:
+        return None, [None] * len(inputs)
     return None, torch.ops.parambudget.mixer_kernel_backward(ctx.name, inputs, gradient.contiguous())
 
 
