@@ -5,6 +5,8 @@ from dataclasses import FrozenInstanceError, replace
 from typing import Any, get_args
 
 import pytest
+from hypothesis import given, settings
+from support.strategies import hybrids, models
 
 import parambudget as pb
 from parambudget.cli.solve import solve as command
@@ -357,3 +359,13 @@ def test_models_of_no_target_miss_none():
 def test_what_a_search_without_a_length_cannot_use_is_refused(asked, says):
     with pytest.raises(InputError, match=f"^{says}"):
         pb.solve("100M", **asked)
+
+
+@settings(max_examples=20, deadline=None)
+@given(models(rare=True) | hybrids())
+def test_hours_find_a_model_like_any_other(model):
+    like = model.replace(context_length=64, rotary_fraction=1.0)
+    axes = {"n_layers": range(4, 9), "dim": [256, 512], "vocab_size": 1000}
+    found = pb.solve(like=like, budget=pb.Budget(hours=0.5), machine="rtx-4090", top=1, **axes)
+    plan = pb.plan(found[0].model, "rtx-4090", hours=0.5)
+    assert found[0].forecast.loss == pytest.approx(plan.as_dict()["loss"]["expected"])

@@ -55,7 +55,12 @@ class LayerKind:
 
 
 def layer_kind(m: Dims, layer: int) -> LayerKind:
-    """The kind of that layer, counted from 0."""
+    """The kind of that layer, counted from 0, of a model of one depth."""
+    return _kind_at(m, layer, borrows=shares_keys(m, layer))
+
+
+def _kind_at(m: Dims, layer: int, *, borrows: bool) -> LayerKind:
+    """The same, where it is known whether the layer uses the keys and values of an earlier one."""
     word, fed = pattern_at(m.mixer_pattern, layer), has_ffn(m, layer)
     if not has_attention(m, layer):
         kind = cast(LayerMixer, word)
@@ -66,7 +71,7 @@ def layer_kind(m: Dims, layer: int) -> LayerKind:
     return LayerKind(
         needs_mask(m, window), is_rotary(m, layer), has_experts(m, layer), mixer=cast(LayerMixer, word),
         has_ffn=fed, has_indexer=has_indexer(m, layer),
-        local=is_local(m, layer) and has_own_global_tensors(m), shares_keys=shares_keys(m, layer),
+        local=is_local(m, layer) and has_own_global_tensors(m), shares_keys=borrows,
         scales_queries=scales_queries(m, layer),
     )  # fmt: skip
 
@@ -91,19 +96,25 @@ def uses_eager_attention(m: Dims) -> bool:
 
 def layer_kind_counts(m: Dims) -> dict[LayerKind, Size]:
     """How many layers there are of each kind, in the order in which the kinds first appear."""
-    if m.n_kv_shared_layers:  # the last layers are of kinds of their own
-        return dict(_count_kinds([layer_kind(m, layer) for layer in range(int(m.n_layers))]))
     first, period = n_leading_layers(m), layer_period(m)
-    if len({layer_kind(m, layer) for layer in range(first + period)}) == 1:
-        return {layer_kind(m, 0): m.n_layers}
+    n_own = m.n_layers - m.n_kv_shared_layers
+    kinds = [_kind_at(m, layer, borrows=False) for layer in range(first + period)]
+    if len(set(kinds)) == 1 and not m.n_kv_shared_layers:
+        return {kinds[0]: m.n_layers}
     counts: dict[LayerKind, Size] = {}
-    for layer in range(first + period):
-        beyond = m.n_layers - layer
+    for layer, kind in enumerate(kinds):
+        beyond = n_own - layer
         beyond = max(beyond, 0) if isinstance(beyond, int) else np.maximum(beyond, 0)
         many = (beyond > 0) * 1 if layer < first else (beyond + period - 1) // period
         if np.any(many):
-            kind = layer_kind(m, layer)
             counts[kind] = counts.get(kind, 0) + many
+    # The last layers, which use keys of earlier ones, are of kinds of their own.
+    for at in (n_own + i for i in range(m.n_kv_shared_layers)):
+        place = np.where(at < first, at, first + (at - first) % period)
+        for layer in np.unique(place).tolist():
+            kind = _kind_at(m, layer, borrows=True)
+            here = (place == layer) * 1 if np.ndim(m.n_layers) else 1
+            counts[kind] = counts.get(kind, 0) + here
     return counts
 
 

@@ -75,7 +75,7 @@ def build_lattice(space: SearchSpace) -> Lattice:
     run_at, mix_at, column = np.nonzero(many)
     dim, head_dim, kv = dims[width[column]], head_dims[head_at[column]], kvs[kv_at[column]]
     n_heads = dim // head_dim if space.n_heads is None else heads[heads_at[column]]
-    if not has_attention_layers(space.choices):
+    if not has_attention_layers(space.choices) and space.choices.mla is None:
         head_dim = dim  # of the one head that the config has
     n_kv_heads = n_heads // kv if space.kv_groups else kv
     sizes = {"dim": dim, "head_dim": head_dim, "n_heads": n_heads, "n_kv_heads": n_kv_heads}

@@ -50,7 +50,8 @@ def mixer_branch(graph: OpGraph, m: Dims, name: str, x: Activation) -> Activatio
     *inner, last = projections = _projections(m)
     outputs = [_project(graph, m, name, x, row) for row in inner]
     # A bias stands with its matrix; kernels, norms and what is learned beside them with the scan.
-    others = [row for row in mixer_rows(m) if row not in projections and row.name not in _biases(m)]
+    known = {row.name for row in projections} | _biases(m)
+    others = [row for row in mixer_rows(m) if row.name not in known]
     saved, precision = scan_activations(m), graph.backend.matmul_bytes
     convolved, scanned = Activation(saved.convolved, precision), Activation(saved.scanned, FLOAT32)
     between = graph.record(
