@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.flops_oracle import hardware_flops_per_token, indexer_flops, sequence_flops
+from support.hybrids import LINEAR_MIXERS
 from support.strategies import models, with_channel_mix
 from support.tiny_model import SMALL, built, random_tokens
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -98,14 +99,30 @@ def test_what_is_recomputed_costs_the_hardware_flops_that_the_table_says(
     assert counter.get_total_flops() == (per_token + again) * tokens.numel()
 
 
-def test_a_layer_without_an_ffn_is_recomputed_up_to_what_its_last_matrix_reads():
-    model = SMALL.replace(n_layers=4, ffn_pattern=["ffn", "none", "none"])
+@pytest.mark.parametrize(
+    "mixers",
+    [
+        SMALL.replace(n_layers=4),
+        LINEAR_MIXERS["rwkv alone"].replace(n_layers=3, channel_mix=True),
+    ],
+    ids=["attention", "rwkv"],
+)
+def test_a_layer_without_an_ffn_is_recomputed_up_to_what_its_last_matrix_reads(mixers):
+    model = mixers.replace(ffn_pattern=["ffn", "none", "none"])
     module, tokens = built(model), random_tokens(model)
     with sdpa_kernel(SDPBackend.MATH), counted() as counter:
         module.hidden_states(tokens, gradient_checkpointing=True).sum().backward()
     head = 6 * model.dim * model.vocab_size
     per_token = hardware_flops_per_token(model, checkpointing=True) - head
     assert counter.get_total_flops() == pytest.approx(per_token * tokens.numel(), rel=1e-14)
+
+
+def test_arrays_of_depths_recompute_as_each_of_them():
+    model = LINEAR_MIXERS["rg_lru"].replace(ffn_pattern=["ffn", "none"])
+    depths = [1, 2, 3, 4, 7]
+    whole = hardware_flops_per_token(with_sizes(model, n_layers=np.array(depths)), checkpointing=True)
+    each = [hardware_flops_per_token(model.replace(n_layers=n), checkpointing=True) for n in depths]
+    assert whole.tolist() == pytest.approx(each)
 
 
 @given(st.integers(1, 40), st.none() | st.integers(1, 50))

@@ -247,6 +247,7 @@ def mamba_chunk_scan_combined(
     (n_batch, n_tokens, n_heads, head_dim), (_, _, n_groups, n_elements) = x.shape, B.shape
     assert n_heads % n_groups == 0
     assert x.dtype == B.dtype == C.dtype
+    assert dt.dtype == torch.float32
     assert x.dtype in _FLOATS
     assert A.dtype == torch.float32
     assert dt.shape == (n_batch, n_tokens, n_heads)

@@ -52,7 +52,7 @@ def test_a_run_with_kernels_names_them_and_has_the_same_losses(data, tmp_path, m
     assert fused.loss == pytest.approx(plain.loss, abs=1e-3)
 
 
-def test_a_run_that_goes_on_with_other_kernels_says_that_it_is_not_the_same(data, tmp_path, monkeypatch):
+def test_a_run_resumed_with_other_kernels_says_that_it_is_not_the_same(data, tmp_path, monkeypatch):
     trained(data, tmp_path / "run", stop_after=3)
     fused_kernels.install(monkeypatch)
     _, notices = trained(data, tmp_path / "run", resume=True)

@@ -10,8 +10,8 @@ NORM_NAMES: Final = {"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}
 
 
 def shape_in_words(m: ModelConfig) -> str:
-    """Depth, width, heads and FFN, as far as some layer has them: `24 layers, dim 896, 14/2 heads of 64, FFN
-    3584`."""
+    """Depth, width, heads and FFN, each only where some layer has it: `24 layers, dim 896, 14/2 heads of 64,
+    FFN 3584`."""
     layers = count_phrase(m.n_layers, "layer")
     heads = [f"{m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}"] if m.n_attention_layers else []
     return ", ".join((layers, f"dim {m.dim}", *heads, *(ffn_in_words(m) if m.n_ffn_layers else [])))

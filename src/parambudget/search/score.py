@@ -98,14 +98,14 @@ def shape_score(
     with experts the active count, decides what is usual."""
     w, dim, layers = weights, points.dim, points.n_layers
     width_unit = 512 if size >= 7e9 else 256 if size >= 1e9 else 128 if size >= 100e6 else 64
-    none, attends = np.zeros(len(points)), has_attention_layers(choices)
+    zeros, attends = np.zeros(len(points)), has_attention_layers(choices)
     terms = {
         "aspect": aspect_deviation(choices, points) ** 2,
         "ffn": _ffn(choices, points, size, w),
-        "heads": _heads(choices, points, size, w) if attends else none,
+        "heads": _heads(choices, points, size, w) if attends else zeros,
         "width": w.width_unaligned * (dim % width_unit > 0).astype(float),
         "depth": w.odd_depth * np.where(layers % 2 > 0, 1.0, np.where(layers % 4 > 0, 0.5, 0.0)),
-        "kv": none if choices.mla or not attends else _kv(points, size, w),
+        "kv": zeros if choices.mla or not attends else _kv(points, size, w),
     }
     return terms | ({"experts": experts_term(points, size)} if choices.moe else {})
 

@@ -129,6 +129,7 @@ CHOICES_OF_FEW_FAMILIES = [
     {"value_multiplier": 0.5}, {"qkv_clip": 1.0}, {"sub_norms": True}, {"layer_scale": True},
     {"query_scale": "log"}, {"query_scale": "power", "query_scale_strength": 0.5, "query_scale_length": 64},
     {"position": "sinusoidal"}, WINDOWED | {"rotary_fraction_local": 0.5}, {"embedding_dim": 64},
+    {"channel_mix": True, "gated": False, "activation": "relu2"},
     UNGATED_XIELU, UNGATED_XIELU | {"attention_softcap": 30.0},
 ]  # fmt: skip
 

@@ -70,7 +70,7 @@ def calls_of(model: ModelConfig) -> set[str]:
     return {name for name in (scan, convolution) if name is not None}
 
 
-def losses_and_gradients(module: Transformer, tokens, **how):
+def outputs_and_gradients(module: Transformer, tokens, **how):
     hidden = module.hidden_states(tokens, **how)
     (hidden * torch.linspace(-1, 1, hidden.shape[-1])).mean().backward()
     gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
@@ -80,9 +80,9 @@ def losses_and_gradients(module: Transformer, tokens, **how):
 
 def plain_and_fused(monkeypatch, module, tokens, **how):
     """The same by both paths; the second with stand-ins."""
-    plain = losses_and_gradients(module, tokens)
+    plain = outputs_and_gradients(module, tokens)
     fused_kernels.install(monkeypatch)
-    return plain, losses_and_gradients(module, tokens, **how)
+    return plain, outputs_and_gradients(module, tokens, **how)
 
 
 @every_model
@@ -94,7 +94,13 @@ def test_kernels_give_the_outputs_and_gradients_of_the_plain_path(model, monkeyp
     for name, gradient in plain[1].items():
         if gradient is not None:
             scale = gradient.abs().max().item()
-            assert_close(fused[1][name], gradient, rtol=1e-4, atol=1e-4 * max(scale, 1e-6), msg=name)
+            assert_close(
+                fused[1][name],
+                gradient,
+                rtol=1e-4,
+                atol=1e-4 * max(scale, 1e-6),
+                msg=lambda text, name=name: f"{name}: {text}",
+            )
 
 
 @pytest.mark.parametrize("name", ["gated_delta_net", "mamba", "mamba2"])
@@ -107,7 +113,7 @@ def test_kernels_are_the_same_where_blocks_are_recomputed(name, monkeypatch):
 
 @every_model
 @torch.no_grad()
-def test_generation_goes_on_from_the_state_of_a_kernel(model, monkeypatch):
+def test_generation_continues_from_the_state_of_a_kernel(model, monkeypatch):
     module, tokens = built(model), torch.randint(model.vocab_size, (2, 40))
     expected = module.hidden_states(tokens)
     fused_kernels.install(monkeypatch)
@@ -257,12 +263,12 @@ def test_only_half_precision_on_cuda_takes_kernels(monkeypatch):
     devices, dtypes = kernels.DEVICES, kernels.DTYPES
     fused_kernels.install(monkeypatch)
     x = torch.ones(1)
-    assert kernels.usable("kda", x)
+    assert kernels.is_usable("kda", x)
     monkeypatch.setattr(kernels, "DTYPES", dtypes)
-    assert not kernels.usable("kda", x)
-    assert kernels.usable("kda", x.bfloat16())
+    assert not kernels.is_usable("kda", x)
+    assert kernels.is_usable("kda", x.bfloat16())
     monkeypatch.setattr(kernels, "DEVICES", devices)
-    assert not kernels.usable("kda", x.bfloat16())
+    assert not kernels.is_usable("kda", x.bfloat16())
     assert devices == {"cuda"}
 
 

@@ -637,10 +637,10 @@ def _channel_mix(graph: OpGraph, m: Dims, name: str, x: Activation, width: Size)
         )
         return graph.linear(f"{name}.{which}", mixed, out, bias=m.ffn_bias)
 
-    between = graph.activation(name, project("up", width), m.activation)
-    receptance = project("receptance", m.dim)
+    up, receptance = project("up", width), project("receptance", m.dim)
     gate = Activation(m.dim, receptance.element_bytes)
     graph.record(Op(name, (receptance,), gate, saved=(("gate", gate),), cheap="elementwise"))
+    between = graph.activation(name, up, m.activation)
     return graph.multiply(name, gate, graph.linear(f"{name}.down", between, m.dim, bias=m.ffn_bias))
 
 

@@ -140,6 +140,8 @@ def _query_growth(reader: "_Reader") -> Fields:
     strength = reader.number(_QUERY_GROWTH)
     if not strength:
         return {}
+    if strength < 0:
+        raise ConfigError(f"{_QUERY_GROWTH} is {strength:g}; it must be 0 or more")
     return {
         "query_scale": "log", "query_scale_strength": strength, "query_scale_length": reader.original_context,
     }  # fmt: skip

@@ -73,7 +73,7 @@ class GatedDeltaNet(Mixer):
         v_BTHV = v.unflatten(-1, (-1, self.net.delta_value_dim))
         beta_BTH = self.beta(x_BTD).float().sigmoid() * (2 if self.net.delta_negative_eigenvalues else 1)
         decay_BTHK = self._decays(x_BTD)
-        if state is None and self.kernel is not None and kernels.usable(self.kernel, q):
+        if state is None and self.kernel is not None and kernels.is_usable(self.kernel, q):
             decay = decay_BTHK if self.net.delta_channel_decay else decay_BTHK.squeeze(-1)
             y_BTHV, memory = kernels.call_kernel(self.kernel, q, k, v_BTHV, decay, beta_BTH)
         else:

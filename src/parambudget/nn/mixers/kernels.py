@@ -12,11 +12,12 @@
     causal_conv1d     causal_conv1d_fn of causal-conv1d: x (B, T, C), which it gets transposed, kernel (C, W),
                       bias (C) if there is one
 
-They are called for sequences from their first token on: what goes on from a state takes the plain path, as
-does everything that is neither on a CUDA device nor in half precision, and sizes that a package refuses.
-Decays are logarithms, at most 0; A is minus the rate. Decays, beta, A, D and biases are float32, the rest is
-in one half precision, and so are the outputs, which the plain path has in float32. The states of scans are
-float32, (B, H, K, V), (B, I, N) and (B, H, P, N); no gradient goes through them.
+They are called for sequences from their first token on: continuing from a cached state uses the plain path,
+as does everything that is neither on a CUDA device nor in half precision, and sizes that a package refuses.
+Decays are logarithms, at most 0; A is minus the rate. Decays, beta, A, D, biases, the steps of chunk_scan and
+the weights of a convolution are float32, the rest is in one half precision, and so are the outputs, which the
+plain path has in float32 but for the convolution's. The states of scans are float32, (B, H, K, V), (B, I, N)
+and (B, H, P, N); no gradient goes through them.
 
 A call is one operator to torch.compile. The packages' functions are not traceable: those of
 flash-linear-attention switch the compiler off, and the graph of a step, which is compiled whole, would break
@@ -91,8 +92,8 @@ class _Kernel:
     """What of the module is None where it was built without a kernel of its own."""
 
 
-def usable(name: KernelName | None, x: Tensor) -> bool:
-    """Whether the kernel is installed and takes such tensors; `name` is None where no kernel takes the
+def is_usable(name: KernelName | None, x: Tensor) -> bool:
+    """Whether the kernel is installed and takes such tensors; `name` is None where no kernel supports the
     sizes."""
     return name is not None and x.device.type in DEVICES and x.dtype in DTYPES and is_installed(name)
 

@@ -42,7 +42,7 @@ class LightningAttention(Mixer):
             F.silu(x).unflatten(-1, (self.n_heads, -1)) for x in (self.q(x_BTD), self.k(x_BTD), self.v(x_BTD))
         )
         decay_H = self.decays(x_BTD.device)
-        if state is None and kernels.usable(self.kernel, q):
+        if state is None and kernels.is_usable(self.kernel, q):
             y_BTHK, memory = kernels.call_kernel("simple_gla", q, k, v, decay_H.float())
         else:
             earlier = None if state is None else state[0]

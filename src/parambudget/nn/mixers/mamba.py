@@ -16,7 +16,7 @@ from parambudget.arch.config import ModelConfig
 from parambudget.arch.mixers.config import MambaConfig
 from parambudget.nn.linear import Linear
 from parambudget.nn.mixers import kernels
-from parambudget.nn.mixers.mixer import CausalConvolution, Mixer, MixerState, draw_step_bias
+from parambudget.nn.mixers.mixer import CausalConvolution, Mixer, MixerState, draw_step_bias, in_blocks
 from parambudget.nn.norms import cast_for_matmul
 
 CHUNK: Final = 256
@@ -54,7 +54,7 @@ class Mamba(Mixer):
         x_BTI = F.silu(convolved)
         b_BTN, c_BTN = self.b_norm(self.b(x_BTI)), self.c_norm(self.c(x_BTI))
         dt_BTI = self.dt_up(cast_for_matmul(self.dt_norm(self.dt_down(x_BTI))))
-        if state is None and kernels.usable(self.kernel, x_BTI):
+        if state is None and kernels.is_usable(self.kernel, x_BTI):
             y_BTI, memory = self._call_scan(x_BTI, dt_BTI, b_BTN, c_BTN, self.gate(x_BTD))
             return self.out(y_BTI), (earlier, memory)
         dt_BTI = F.softplus(dt_BTI.float() + self.dt_bias)
@@ -148,9 +148,9 @@ def _scan_chunk(
     n_tokens = x_BTI.shape[1]
     block = min(BLOCK, n_tokens)
     written = (dt_BTI * x_BTI).unsqueeze(-1) * b_BTN.unsqueeze(2)  # (B, T, I, N)
-    written = _in_blocks(written.flatten(2), block).unflatten(-1, rate_IN.shape)  # (B, M, C, I, N)
-    passed = _in_blocks(dt_BTI, block).cumsum(2)
-    decay = (_in_blocks(dt_BTI, block).unsqueeze(-1) * -rate_IN).exp()
+    written = in_blocks(written.flatten(2), block).unflatten(-1, rate_IN.shape)  # (B, M, C, I, N)
+    passed = in_blocks(dt_BTI, block).cumsum(2)
+    decay = (in_blocks(dt_BTI, block).unsqueeze(-1) * -rate_IN).exp()
     state = written[:, :, 0]
     states = [state]
     for i in range(1, block):
@@ -162,10 +162,5 @@ def _scan_chunk(
         before.append(memory_BIN)
         memory_BIN = torch.addcmul(state[:, i], since_start[:, i, -1], memory_BIN)
     whole = torch.addcmul(torch.stack(states, dim=2), since_start, torch.stack(before, dim=1).unsqueeze(2))
-    c = _in_blocks(c_BTN, block).unsqueeze(-1)  # (B, M, C, N, 1)
+    c = in_blocks(c_BTN, block).unsqueeze(-1)  # (B, M, C, N, 1)
     return (whole @ c).squeeze(-1).flatten(1, 2)[:, :n_tokens], memory_BIN
-
-
-def _in_blocks(x_BTK: Tensor, block: int) -> Tensor:
-    """(B, M, C, K); the last block is filled with zeros: steps of no length, which change nothing."""
-    return F.pad(x_BTK, (0, 0, 0, -x_BTK.shape[1] % block)).unflatten(1, (-1, block))

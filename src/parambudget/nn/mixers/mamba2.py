@@ -21,6 +21,7 @@ from parambudget.nn.mixers.mixer import (
     MixerState,
     draw_step_bias,
     drawn_uniform,
+    in_blocks,
 )
 from parambudget.nn.norms import cast_for_matmul
 
@@ -67,7 +68,7 @@ class Mamba2(Mixer):
         dt_BTH = F.softplus(dt.float() + self.dt_bias)
         if mamba.mamba2_dt_min > 0 or mamba.mamba2_dt_max is not None:
             dt_BTH = dt_BTH.clamp(mamba.mamba2_dt_min, mamba.mamba2_dt_max)
-        if state is None and kernels.usable(self.kernel, x_BTHP):
+        if state is None and kernels.is_usable(self.kernel, x_BTHP):
             a_H = -self.log_rate.float().exp()
             y_BTHP, memory_BHPN = kernels.call_kernel("chunk_scan", x_BTHP, dt_BTH, a_H, b_BTGN, c_BTGN)
             memory_BGRPN = memory_BHPN.unflatten(1, (mamba.mamba2_n_groups, -1))
@@ -125,9 +126,9 @@ def state_space_scan(
     with torch.autocast(x_BTHP.device.type, enabled=False):
         n_tokens, n_groups, head_dim = x_BTHP.shape[1], b_BTGN.shape[2], x_BTHP.shape[3]
         chunk = min(CHUNK, n_tokens)
-        decay = _in_chunks(dt_BTH * -log_rate_H.float().exp(), chunk)
-        written = _in_chunks((x_BTHP.float() * dt_BTH.unsqueeze(-1)).flatten(2), chunk)
-        b, c = (_in_chunks(x.float().flatten(2), chunk) for x in (b_BTGN, c_BTGN))
+        decay = in_blocks(dt_BTH * -log_rate_H.float().exp(), chunk)
+        written = in_blocks((x_BTHP.float() * dt_BTH.unsqueeze(-1)).flatten(2), chunk)
+        b, c = (in_blocks(x.float().flatten(2), chunk) for x in (b_BTGN, c_BTGN))
         b, c = (x.unflatten(-1, (n_groups, -1)).transpose(2, 3) for x in (b, c))  # (B, M, G, C, N)
         passed = decay.unflatten(-1, (n_groups, -1)).permute(0, 1, 3, 4, 2).cumsum(-1)  # (B, M, G, R, C)
         written = written.unflatten(-1, (n_groups, -1, head_dim)).permute(0, 1, 3, 4, 2, 5)
@@ -148,8 +149,3 @@ def state_space_scan(
         y = y + read * passed.exp().unsqueeze(-1)
         y_BTHP = y.permute(0, 1, 4, 2, 3, 5).flatten(1, 2).flatten(2, 3)[:, :n_tokens]
     return y_BTHP, memory.unflatten(-1, (-1, head_dim))
-
-
-def _in_chunks(x_BTK: Tensor, chunk: int) -> Tensor:
-    """(B, M, C, K); the last chunk is filled with zeros, which change neither memory nor outputs."""
-    return F.pad(x_BTK, (0, 0, 0, -x_BTK.shape[1] % chunk)).unflatten(1, (-1, chunk))

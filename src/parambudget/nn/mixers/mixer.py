@@ -1,4 +1,5 @@
-"""What every mixer other than attention is: a module that mixes tokens through a state of fixed size.
+"""What every mixer other than attention is: a module that mixes tokens through a state of fixed size. An FFN
+with a token shift is one too.
 
 B batch   T tokens   C channels   D dim   H heads   K width of a head
 """
@@ -22,7 +23,8 @@ MixerState = tuple[Tensor, ...]
 
 
 class Mixer(nn.Module):
-    """A mixer in place of attention. Positions are in its state, so it takes neither angles nor a mask."""
+    """A module that mixes tokens through a state. Positions are in the state, so it takes neither angles nor
+    a mask."""
 
     kernel: KernelName | None = None
     """The kernel that takes its scan, where that is installed; None where there is none for its sizes."""
@@ -41,6 +43,11 @@ class Mixer(nn.Module):
         """Initialize what is neither a matrix nor a bias, drawn on the generator's device."""
 
 
+def in_blocks(x_BTK: Tensor, size: int) -> Tensor:
+    """(..., blocks, size, K): the last block is filled with zeros."""
+    return F.pad(x_BTK, (0, 0, 0, -x_BTK.shape[-2] % size)).unflatten(-2, (-1, size))
+
+
 class CausalConvolution(nn.Module):
     """A convolution over the last tokens, of each channel by itself."""
 
@@ -55,7 +62,7 @@ class CausalConvolution(nn.Module):
         """The convolved tokens, (B, T, C), and the inputs that the next ones will see; `earlier_BWC` are
         those of the tokens before, zeros for the first."""
         n_earlier = self.weight.shape[1] - 1
-        if earlier_BWC is None and kernels.usable(self.kernel, x_BTC):
+        if earlier_BWC is None and kernels.is_usable(self.kernel, x_BTC):
             bias = () if self.bias is None else (self.bias,)
             y_BTC, _ = kernels.call_kernel("causal_conv1d", x_BTC, self.weight, *bias)
             return y_BTC, F.pad(x_BTC[:, -n_earlier:], (0, 0, max(n_earlier - x_BTC.shape[1], 0), 0))

@@ -13,7 +13,7 @@ from torch import Tensor
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.mixers.config import RGLRUConfig
 from parambudget.nn.linear import Linear
-from parambudget.nn.mixers.mixer import CHUNK, CausalConvolution, Mixer, MixerState, drawn_uniform
+from parambudget.nn.mixers.mixer import CHUNK, CausalConvolution, Mixer, MixerState, drawn_uniform, in_blocks
 from parambudget.nn.norms import cast_for_matmul
 
 _SHARPNESS: Final = 8.0
@@ -87,7 +87,8 @@ def linear_recurrence(x_BTR: Tensor, decay_BTR: Tensor, memory_BR: Tensor | None
         if memory_BR is None:
             scaled_BTR = torch.cat((x_BTR[:, :1], scaled_BTR[:, 1:]), dim=1)
             memory_BR = x_BTR.new_zeros(x_BTR.shape[0], x_BTR.shape[2])
-        input_BNCR, factor_BNCR = _accumulate(*(_in_chunks(x) for x in (scaled_BTR, decay_BTR)))
+        chunk = min(CHUNK, n_tokens)
+        input_BNCR, factor_BNCR = _accumulate(*(in_blocks(x, chunk) for x in (scaled_BTR, decay_BTR)))
         outputs = []
         for i in range(input_BNCR.shape[1]):
             outputs.append(input_BNCR[:, i] + factor_BNCR[:, i] * memory_BR.unsqueeze(1))
@@ -106,9 +107,3 @@ def _accumulate(input_BNCR: Tensor, decay_BNCR: Tensor) -> tuple[Tensor, Tensor]
         factor_BNCR = factor_BNCR * F.pad(factor_BNCR[:, :, :-back], (0, 0, back, 0), value=1.0)
         back *= 2
     return input_BNCR, factor_BNCR
-
-
-def _in_chunks(x_BTR: Tensor) -> Tensor:
-    """(B, N, C, R); the last chunk is filled with zeros, which change no state."""
-    chunk = min(CHUNK, x_BTR.shape[1])
-    return F.pad(x_BTR, (0, 0, 0, -x_BTR.shape[1] % chunk)).unflatten(1, (-1, chunk))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.mixers.config import RWKVConfig
 from parambudget.nn.linear import Linear
-from parambudget.nn.mixers.mixer import Mixer, MixerState
+from parambudget.nn.mixers.mixer import Mixer, MixerState, in_blocks
 from parambudget.nn.mlp import FFNActivation
 from parambudget.nn.norms import cast_for_matmul
 
@@ -53,14 +53,14 @@ class RWKV(Mixer):
     def reset_parameters(self, generator: torch.Generator) -> None:  # noqa: ARG002
         """As in appendix E of the paper: rates spread over the channels, slower ones in early layers, and
         mixes that have more of the token itself in late ones. Nothing is drawn."""
-        depth, rest = self.layer / max(self.n_layers - 1, 1), 1 - self.layer / self.n_layers
+        depth, remaining = self.layer / max(self.n_layers - 1, 1), 1 - self.layer / self.n_layers
         channel = torch.arange(len(self.bonus), dtype=torch.float32, device=self.bonus.device)
         share = channel / max(len(channel) - 1, 1)
         self.log_rate.copy_(8 * share ** (0.7 + 1.3 * depth) - 5)
         self.bonus.copy_(0.5 * ((channel + 1) % 3 - 1) + math.log(0.3))
-        self.k_mix.copy_(rising_mix(self.k_mix, rest))
-        self.v_mix.copy_(rising_mix(self.v_mix, rest) + 0.3 * depth)
-        self.receptance_mix.copy_(rising_mix(self.receptance_mix, 0.5 * rest))
+        self.k_mix.copy_(rising_mix(self.k_mix, remaining))
+        self.v_mix.copy_(rising_mix(self.v_mix, remaining) + 0.3 * depth)
+        self.receptance_mix.copy_(rising_mix(self.receptance_mix, 0.5 * remaining))
 
 
 class ChannelMix(Mixer):
@@ -71,7 +71,7 @@ class ChannelMix(Mixer):
 
     def __init__(self, m: ModelConfig, width: int, layer: int) -> None:
         super().__init__()
-        self.activation, self.rest = FFNActivation(m), 1 - layer / m.n_layers
+        self.activation, self.remaining_depth = FFNActivation(m), 1 - layer / m.n_layers
         self.up_mix, self.receptance_mix = (nn.Parameter(torch.zeros(m.dim)) for _ in range(2))
         self.up, self.down = Linear(m.dim, width, bias=m.ffn_bias), Linear(width, m.dim, bias=m.ffn_bias)
         self.receptance = Linear(m.dim, m.dim, bias=m.ffn_bias)
@@ -86,7 +86,7 @@ class ChannelMix(Mixer):
     def reset_parameters(self, generator: torch.Generator) -> None:  # noqa: ARG002
         """As in the paper; nothing is drawn."""
         for mix in (self.up_mix, self.receptance_mix):
-            mix.copy_(rising_mix(mix, self.rest))
+            mix.copy_(rising_mix(mix, self.remaining_depth))
 
 
 def tokens_before(x_BTD: Tensor, last_B1D: Tensor | None) -> Tensor:
@@ -96,12 +96,12 @@ def tokens_before(x_BTD: Tensor, last_B1D: Tensor | None) -> Tensor:
 
 
 def mix_with(before_BTD: Tensor, x_BTD: Tensor, mix_D: Tensor) -> Tensor:
-    """So much of each channel of a token, and the rest of the one before."""
+    """Interpolates each channel between the previous token (0) and this one (1)."""
     return torch.lerp(before_BTD, x_BTD, mix_D.to(x_BTD.dtype))
 
 
 def rising_mix(like: Tensor, power: float) -> Tensor:
-    """A mix for the parameter: nothing of the token itself in the first channel, most in the last."""
+    """An initial mix: nothing of the token itself in the first channel, most in the last."""
     channel = torch.arange(len(like), dtype=torch.float32, device=like.device)
     return (channel / len(like)) ** power
 
@@ -158,7 +158,8 @@ def _decaying_sums(written_SBTA: Tensor, decay_BTA: Tensor, sums_SBA: Tensor) ->
     the sums from block to block; then what they add to those within a block.
     """
     n_tokens = written_SBTA.shape[2]
-    written_SBNCA, decay_BNCA = _in_blocks(written_SBTA), _in_blocks(decay_BTA)
+    block = min(BLOCK, n_tokens)
+    written_SBNCA, decay_BNCA = in_blocks(written_SBTA, block), in_blocks(decay_BTA, block)
     first_SBNA, *others = written_SBNCA.unbind(3)
     within = [first_SBNA]
     for written_SBNA, factor_BNA in zip(others, decay_BNCA.exp().unbind(2)[1:], strict=True):
@@ -171,10 +172,3 @@ def _decaying_sums(written_SBTA: Tensor, decay_BTA: Tensor, sums_SBA: Tensor) ->
     before_SBN1A = torch.stack(before[:-1], dim=2).unsqueeze(3)
     after_SBNCA = torch.addcmul(torch.stack(within, dim=3), since_start_BNCA, before_SBN1A)
     return after_SBNCA.flatten(2, 3)[:, :, :n_tokens]
-
-
-def _in_blocks(x_BTA: Tensor) -> Tensor:
-    """(..., N, C, A): blocks of tokens, the last one filled with zeros."""
-    n_tokens = x_BTA.shape[-2]
-    block = min(BLOCK, n_tokens)
-    return F.pad(x_BTA, (0, 0, 0, -n_tokens % block)).unflatten(-2, (-1, block))
