@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast, overload
 
 from parambudget._install import CLASS_PACKAGES, TRAINING, require_packages
-from parambudget.arch.config import FIELDS, KEYWORDS, MIXERS, ModelConfig
+from parambudget.arch.config import FIELDS, KEYWORDS, ModelConfig
 from parambudget.arch.style import with_style
 from parambudget.arch.synonyms import SYNONYMS, hint_for, with_our_names
 from parambudget.cost.params import ParameterCount
@@ -604,12 +604,9 @@ def _search_fields(
     given = {name: v for name, v in with_style(style, stated, complete=complete).items() if v is not None}
     if like is None:
         return given
-    from parambudget.search.space import MIXER_DIM, choices_of
+    from parambudget.search.space import choices_like
 
-    choices = choices_of(as_model(like, {}))
-    if any(name in block.model_fields for block in MIXERS.values() for name in given):
-        choices.pop(MIXER_DIM, None)
-    return choices | given
+    return choices_like(as_model(like, {}), given)
 
 
 def _may_be_absent(name: str) -> bool:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from parambudget.arch.config import FIELDS, MIXERS, ModelConfig, flat_fields
+from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
 from parambudget.arch.description import shape_in_words
 from parambudget.arch.dims import has_attention_layers
 from parambudget.arch.style import STYLES
@@ -28,7 +28,7 @@ from parambudget.search.solutions import (
     Solutions,
     SolutionsDocument,
 )
-from parambudget.search.space import AXES, LATENT_SIZES
+from parambudget.search.space import AXES, LATENT_SIZES, MIXER_SIZES
 from parambudget.units import (
     format_bytes,
     format_count,
@@ -182,11 +182,8 @@ def rerun_command(
         own, before = flat_fields(model), flat_fields(source)
         fields |= {name: value for name, value in own.items() if value not in (None, before.get(name))}
     choices = {name: value for name, value in fields.items() if name not in (*AXES, *LATENT_SIZES)}
-    if found.current is not None:  # whose mixer each model has in proportion
-        own = flat_fields(found.current.model)
-        choices |= {name: own[name] for name in choices.keys() & _MIXER_SIZES}
-    elif found.mixer_follows_dim:
-        choices = {name: value for name, value in choices.items() if name not in _MIXER_SIZES}
+    if found.mixer_follows_dim:
+        choices = {name: value for name, value in choices.items() if name not in MIXER_SIZES}
     words.append(as_flags({"vocab_size": model.vocab_size, "tied": model.tied} | choices))
     words += [f"--counted {c.counted}"] if c.counted != "total" else []
     if c.tolerance is not None and c.tolerance != DEFAULT_TOLERANCE:
@@ -198,9 +195,6 @@ def rerun_command(
     words += [f"--rank {found.rank}"] if found.rank != usual else []
     words += [f"--top {found.top}"] if found.top != DEFAULT_TOP else []
     return runnable_command("solve", *words)
-
-
-_MIXER_SIZES: Final = frozenset(name for block in MIXERS.values() for name in block.model_fields)
 
 
 def _flag_with_value(name: str, value: object) -> str:

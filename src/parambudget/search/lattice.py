@@ -65,10 +65,10 @@ def build_lattice(space: SearchSpace) -> Lattice:
         )
     dims, head_dims, kvs, heads = map(_int_array, axes)
     d, h, kv = dims[:, None, None, None], head_dims[:, None, None], kvs[:, None]
-    if space.n_heads is None:
-        fits = (d % h == 0) & (d // h % kv == 0)
-    else:
-        fits = np.broadcast_to(heads % kv == 0, shape)
+    n_heads = d // h if space.n_heads is None else heads
+    fits = (n_heads % kv == 0) & ((d % h == 0) | (space.n_heads is not None))
+    fits = fits & _allows_heads(space.choices, n_heads, n_heads // kv if space.kv_groups else kv)
+    fits = np.broadcast_to(fits, shape)
     width, head_at, kv_at, heads_at = np.nonzero(fits)
     mix = _expert_mixes(space)
     first, many = (of_dims[..., width] for of_dims in _ffn_widths(space, runs, mix))
@@ -84,6 +84,13 @@ def build_lattice(space: SearchSpace) -> Lattice:
         sizes |= mixer_sizes_at(space.choices, dim)
     at = (run_at, mix_at, column)
     return Lattice(_int_array(space.n_layers.values), sizes, first[at], many[at], runs[0].step)
+
+
+def _allows_heads(choices: ModelConfig, n_heads: Ints, n_kv_heads: Ints) -> Any:
+    """Where heads go with what layers without a window have of their own, and with differential attention."""
+    own = choices.global_n_kv_heads
+    allowed = n_heads % own == 0 if own is not None and choices.global_n_heads is None else True
+    return allowed & (n_kv_heads % 2 == 0) if choices.differential_attention else allowed
 
 
 @dataclass(frozen=True, eq=False)

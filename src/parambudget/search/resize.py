@@ -22,7 +22,14 @@ from parambudget.search.options import DEFAULT_TOLERANCE, CountKind
 from parambudget.search.score import shape_score
 from parambudget.search.solutions import CurrentModel, Solution, Solutions
 from parambudget.search.solve import make_solution
-from parambudget.search.space import EXPERT_AXES, SearchSpace, choices_of, parse_multiple
+from parambudget.search.space import (
+    EXPERT_AXES,
+    MIXER_SIZES,
+    SearchSpace,
+    choices_like,
+    choices_of,
+    parse_multiple,
+)
 from parambudget.units import format_share, format_tolerance
 
 _BAND: Final = 0.05
@@ -74,7 +81,10 @@ def resize(
     """
     given = {name: value for name, value in fields.items() if value is not None}
     own = choices_of(current).keys() - {*EXPERT_AXES}
-    choices = {name: given.pop(name) for name in list(given) if name in own}
+    # Sizes of a mixer stay among what is given, which fixes them.
+    choices = {
+        name: given[name] if name in MIXER_SIZES else given.pop(name) for name in list(given) if name in own
+    }
     current = current.replace(**cast(ModelFields, choices)) if choices else current
     count_now = int(COUNTERS[counted](current))
     active_off = 0 if active is None else abs(int(COUNTERS["active"](current)) - active)
@@ -94,7 +104,10 @@ def resize(
             unavailable[direction.name] = str(reason)
     if not solutions:
         raise NoSolution("; ".join(f"no {name} model: {reason}" for name, reason in unavailable.items()))
-    return Solutions(tuple(solutions), certificate, current=CurrentModel(current, count_now, unavailable))
+    return Solutions(
+        tuple(solutions), certificate, mixer_follows_dim=space.mixer_follows_dim,
+        current=CurrentModel(current, count_now, unavailable),
+    )  # fmt: skip
 
 
 def _require_change(
@@ -144,7 +157,7 @@ def _space_around(
     if ("expert_intermediate_size" if current.moe else "intermediate_size") not in given:
         ratio = Fraction(current.active_ffn_width, current.dim)
         derived["ffn_ratio"] = (ratio / 4, ratio * 4)
-    fields = {**choices_of(current), "multiple": multiple, **derived, **given}
+    fields = choices_like(current, {"multiple": multiple, **derived, **given})
     return SearchSpace.declare(target, fields, active=active, counted=counted)
 
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
-from math import ceil, floor
+from math import ceil, floor, lcm
 from typing import Final, TypeGuard, cast
 
 from pydantic import BaseModel
 
 from parambudget.arch.blocks import CountedParts, MLAConfig, MoEConfig
-from parambudget.arch.config import BLOCKS, ModelConfig, flat_fields
+from parambudget.arch.config import BLOCKS, MIXERS, ModelConfig, flat_fields
 from parambudget.arch.defaults import with_defaults
 from parambudget.arch.dims import can_route, has_attention_layers, has_dense_layers, mixer_words
 from parambudget.arch.fields import ModelFields
@@ -120,6 +120,17 @@ def choices_of(model: ModelConfig) -> dict[str, object]:
     return choices | ({MIXER_DIM: model.dim} if model.n_mixer_layers else {})
 
 
+def choices_like(model: ModelConfig, given: Mapping[str, object]) -> dict[str, object]:
+    """The model's choices, and in their place what is given; a size of a mixer that is given fixes all of
+    them."""
+    choices = choices_of(model)
+    if not MIXER_SIZES.isdisjoint(given):
+        choices.pop(MIXER_DIM, None)
+    return choices | dict(given)
+
+
+MIXER_SIZES: Final = frozenset(name for block in MIXERS.values() for name in block.model_fields)
+"""Fields of the blocks of mixers."""
 SMALL: Final = 30_000_000
 UNTIED_FROM: Final = 1_000_000_000
 """Targets from here on get an untied head unless tying is given: published models below about 1B are mostly
@@ -411,7 +422,7 @@ class SpaceBuilder:
         axes, fields = self.axes, self.fields
         sizes: dict[str, object] = {name: axes[name].values[-1] for name in ("dim", "n_layers")}
         sizes |= {"head_dim": axes["head_dim"].values[-1]} if "head_dim" in axes else {}
-        sizes |= {"n_heads": 1, "intermediate_size": 1}
+        sizes |= {"n_heads": self._least_heads(), "intermediate_size": 1}
         if not self.with_experts:
             return self._with_mixer(with_defaults(sizes | fields).model)
         sizes |= {"expert_intermediate_size": 1, **self._routable_experts()}
@@ -425,6 +436,12 @@ class SpaceBuilder:
                 "`expert_intermediate_size` instead, or `n_first_dense` or `moe_pattern` for dense layers"
             )
         return model
+
+    def _least_heads(self) -> int:
+        """A number of heads that every choice allows."""
+        own = self.fields.get("global_n_kv_heads") if self.fields.get("global_n_heads") is None else None
+        pairs = 2 if self.fields.get("differential_attention") else 1
+        return lcm(own, pairs) if _is_size(own) else pairs
 
     def _with_mixer(self, model: ModelConfig) -> ModelConfig:
         """The model with its mixer in proportion to its dim, if the mixer's sizes are those of another."""
