@@ -94,6 +94,36 @@ def test_a_model_without_attention_is_made_narrower_by_any_width():
     assert found["narrower"].rwkv.rwkv_inner_size == (56 * found["narrower"].dim + 24) // 48
 
 
+@pytest.mark.parametrize("kind", ["rg_lru", "lightning_attention"])
+def test_models_of_one_mixer_are_searched_with_and_without_positions(kind):
+    for position in ("rotary", "none"):
+        like = LINEAR_MIXERS[kind].replace(mixer_pattern=[kind], position=position)
+        found = pb.solve("300K", like=like, tolerance="5%", vocab_size=96, top=2)
+        assert {pattern for one in found for pattern in one.model.mixer_pattern} == {kind}
+        assert {one.model.n_heads for one in found} == {1}
+
+
+def test_heads_that_no_layer_has_are_refused():
+    for heads in ({"n_heads": 8}, {"head_dim": 64}, {"kv_groups": 2}, {"n_kv_heads": 4}):
+        with pytest.raises(pb.ConfigError, match=r"no layer has attention, so \w+ has no effect"):
+            pb.solve("100M", like="rwkv-4-169m", **heads)
+    with pytest.raises(pb.ConfigError, match="mixer_pattern"):
+        pb.solve("30M", vocab_size=1000, mixer_pattern="attention")
+
+
+def test_a_size_of_a_mixer_that_is_given_is_fixed_by_resize_too():
+    found = pb.resize("rwkv-4-169m", "100M", rwkv_inner_size=512)
+    assert {one.model.rwkv.rwkv_inner_size for one in found} == {512}
+    assert len({one.model.dim for one in found}) > 1
+
+
+def test_heads_fit_what_other_layers_or_choices_ask_of_them():
+    for one in pb.solve("5B", like="gemma-4-31b", top=5):
+        assert one.model.n_heads % one.model.global_n_kv_heads == 0
+    for one in pb.solve("3M", vocab_size=4096, differential_attention=True, top=5):
+        assert one.model.n_kv_heads % 2 == 0
+
+
 def test_a_mixer_keeps_its_proportion_to_dim():
     for solution in pb.solve("400K", like=HYBRID, tolerance="5%", top=5):
         net = solution.model.gated_delta_net

@@ -98,6 +98,11 @@ def test_dense_answers_have_no_columns_of_experts():
         ["--target", "300M", "--like", "recurrentgemma-2b", "--top", "2"],
         ["--target", "300M", "--like", "recurrentgemma-2b", "--lru-n-blocks", "4", "--top", "1"],
         ["--target", "1B", "--from", "recurrentgemma-2b"],
+        ["--target", "300M", "--like", "recurrentgemma-2b", "--activation", "silu", "--top", "1"],
+        ["--target", "1B", "--from", "recurrentgemma-2b", "--activation", "silu"],
+        ["--target", "60M", "--like", "rwkv-4-169m", "--hours", "1", "--gpu", "h100", "--top", "1"],
+        ["--target", "20B", "--from", "gemma-4-31b"],
+        ["--target", "3M", "--differential-attention", "--vocab-size", "4096"],
     ],
 )
 def test_the_printed_command_gives_the_same_answer(asked: list[str], run: Callable[..., str]):

@@ -234,6 +234,7 @@ def first_equivalent(model: ModelConfig, attempts: Iterable[Callable[[], Attempt
 
 def _describe_differences(found: Sequence[FieldDifference]) -> str:
     """What the closest export has instead, and what to change."""
+    found = sorted(found, key=lambda one: one.field != "mixer_pattern")  # much else follows from it
     named = [
         f"has {one.field}={_format_value(one.got)} where the model has {_format_value(one.wanted)}"
         for one in found[:_MOST_NAMED]

@@ -289,7 +289,9 @@ def _search_target(
     )  # fmt: skip
     if not scenario.limits_training:
         return answer
-    choices = {name: value for name, value in fields.items() if name not in SIZES}
+    # The settings of this lattice, given or not: the command that repeats the search spells them out.
+    choices = dict(fields) | space.flags()
+    choices = {name: value for name, value in choices.items() if name not in SIZES}
     choices["tied"] = answer[0].model.tied
     loss = swept.best if objective.name == "loss" else _least_loss(s.forecast for s in answer)
     return replace(answer, better=_better_size(scenario, loss, counted, choices))

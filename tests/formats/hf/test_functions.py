@@ -273,3 +273,32 @@ def test_rwkv_is_the_class_in_training_and_in_evaluation_but_for_its_halved_stre
         for name in ("attention.output", "feed_forward.value")
     ]
     assert to_hf(ours.model, "rwkv").document["rescale_every"] == 0
+
+
+@pytest.mark.parametrize("shares", [(0.334, 0.334), (0.334, 0.5), (0.5, 0.334)], ids=str)
+@torch.no_grad()
+def test_odd_rotary_widths_of_each_kind_of_layer_are_those_of_the_class(shares):
+    """A third of 16 elements is 5: the class has three frequencies of five."""
+    bases = {"full_attention": 5e6, "sliding_attention": 1e4}
+    config = {
+        "model_type": "mimo_v2_flash", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "v_head_dim": 12, "intermediate_size": 48,
+        "vocab_size": 40, "moe_intermediate_size": 16, "n_routed_experts": 4, "num_experts_per_tok": 2,
+        "sliding_window": 5, "layer_types": [*bases], "mlp_layer_types": ["dense", "sparse"],
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": base, "partial_rotary_factor": share}
+            for (kind, base), share in zip(bases.items(), shares, strict=True)
+        },
+    }  # fmt: skip
+    imported = from_hf(config, "config.json")
+    assert imported.unsupported == ()
+    model = with_defaults(imported.fields).model.replace(fused_experts=True)
+    widths = [6 if share == 0.334 else 8 for share in shares]
+    assert [model.rotary_width(local=local) for local in (False, True)] == widths
+    theirs, ours = random_class(config), Transformer(model)
+    held, tokens = theirs.state_dict(), torch.arange(40).reshape(2, 20)
+    rows, parts, _ = match_tensors("mimo_v2_flash", ours.state_dict(), model, held)
+    for row in rows:
+        row.copy_to_parts(held[row.name], parts, model)
+    expected = theirs(tokens).logits
+    torch.testing.assert_close(ours(tokens), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
