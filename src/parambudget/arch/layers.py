@@ -147,10 +147,15 @@ def peak_layer_candidates(m: Dims) -> list[LayerPosition]:
     for layer, kind in enumerate(order):
         alike.setdefault((layer < first, (layer - first) % period, kind), []).append(layer)
     ends = {end for layers in alike.values() for end in (layers[0], layers[-1])} | {0, n_layers - 1}
-    return [
-        LayerPosition(layer, order[layer], _count_kinds(order[:layer]), _count_kinds(order[layer + 1 :]))
-        for layer in sorted(ends, reverse=True)
-    ]
+    before: dict[LayerKind, Size] = {}
+    after: dict[LayerKind, Size] = dict(_count_kinds(order))
+    positions = []
+    for layer, kind in enumerate(order):
+        after = {**after, kind: after[kind] - 1}
+        if layer in ends:
+            positions.append(LayerPosition(layer, kind, before, after))
+        before = {**before, kind: before.get(kind, 0) + 1}
+    return positions[::-1]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Where all layers are alike, none in between holds more than the larger of these 
 layers that may are followed too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from math import prod
@@ -161,7 +161,7 @@ def training_memory(model: ModelConfig, step: StepConfig) -> MemoryBreakdown:
     tensors is `cost.step.CUDA_OVERHEAD`.
     """
     by_phase: dict[Phase, MemorySnapshot] = {}
-    for snapshot in memory_timeline(model, step):
+    for snapshot in memory_timeline(model, step, peaks_alone=True):
         known = by_phase.get(snapshot.phase)
         if known is None or snapshot.total > known.total:
             by_phase[snapshot.phase] = snapshot
@@ -189,7 +189,9 @@ def peak_bytes(m: Dims, step: StepConfig) -> Size:
 def _peak(m: Dims, step: StepConfig) -> Size:
     stages = recomputation(m, step).stage
     peaks = {
-        stage: largest(snapshot.total for snapshot in memory_timeline(m, step, STAGES[stage]))
+        stage: largest(
+            snapshot.total for snapshot in memory_timeline(m, step, STAGES[stage], peaks_alone=True)
+        )
         for stage in np.unique(stages)
     }
     if len(peaks) == 1:
@@ -223,10 +225,11 @@ def largest_micro_batch(model: ModelConfig, step: StepConfig, memory_bytes: int)
 
 
 def memory_timeline(
-    m: Dims, step: StepConfig, recomputed: Recomputed | None = None
+    m: Dims, step: StepConfig, recomputed: Recomputed | None = None, *, peaks_alone: bool = False
 ) -> Iterator[MemorySnapshot]:
     """The moments of an update of which one holds the most. What is `recomputed` within the budget of the
-    step is found out where it is not given; for arrays of sizes it has to be."""
+    step is found out where it is not given; for arrays of sizes it has to be. With `peaks_alone`, of alike
+    layers only those are followed in which a phase may have its peak."""
     again = recomputation(m, step)
     recomputed = STAGES[int(again.stage)] if recomputed is None else recomputed
     update = _Update.of(m, step, again, recomputed)
@@ -235,7 +238,7 @@ def memory_timeline(
     yield from _in_loss(update)
     last, *between, first = update.places
     yield from _in_layer(update, "last layer", last)
-    for place in between:
+    for place in _fullest_of_each_kind(update, between) if peaks_alone else between:
         yield from _in_layer(update, "a layer between", place)
     yield from _in_layer(update, "first layer", first)
     if recomputed == "matmuls too":
@@ -439,10 +442,13 @@ class _Update:
 
     def layer_gradient_bytes(self, layers: Mapping[LayerKind, Size]) -> Size:
         """Of so many layers of each kind whose backward pass is over."""
+        return sum((n * self.gradient_bytes_by_kind[kind] for kind, n in layers.items()), start=0)
+
+    @cached_property
+    def gradient_bytes_by_kind(self) -> dict[LayerKind, Size]:
+        """Of one layer of each kind."""
         backend = self.step.backend
-        return sum(
-            (n * self.passed.layers[kind].gradient_bytes(backend) for kind, n in layers.items()), start=0
-        )
+        return {kind: layer.gradient_bytes(backend) for kind, layer in self.passed.layers.items()}
 
 
 def _own_share(size_bytes: Size, step: StepConfig) -> Size:
@@ -510,6 +516,18 @@ def _in_layer(update: _Update, phase: Phase, place: LayerPosition) -> Iterator[M
             copied=copied + (0 if step.shard else moment.copied_elements),
             layer_gradients=layer_gradients, end_gradients=update.end_gradient_bytes,
         )  # fmt: skip
+
+
+def _fullest_of_each_kind(update: _Update, places: Sequence[LayerPosition]) -> Iterator[LayerPosition]:
+    """Of alike layers, those in which some model holds the most: what a moment of the backward pass adds to
+    what is held before is the same in all of them."""
+    alike: dict[LayerKind, list[LayerPosition]] = {}
+    for place in places:
+        alike.setdefault(place.kind, []).append(place)
+    for group in alike.values():
+        held = [next(_in_layer(update, "a layer between", place)).total for place in group]
+        for at in np.unique(np.argmax(np.stack(np.broadcast_arrays(*held)), axis=0)):
+            yield group[at]
 
 
 def _in_recomputed_layers(update: _Update) -> Iterator[MemorySnapshot]:

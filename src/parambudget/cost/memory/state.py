@@ -1,5 +1,6 @@
 """Memory per parameter: weights, gradients and optimizer state, all float32; and the memory of inference."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -44,7 +45,8 @@ def optimizer_scratch_bytes(m: Dims, step: StepConfig) -> Size:
     """
     if step.optimizer == "adamw":
         return 0
-    return largest(_stack_bytes(m, row, step) for row in tensors(m) if row.is_hidden_matrix)
+    hidden = [row for row in tensors(m) if row.is_hidden_matrix]
+    return largest(_stack_bytes(hidden, row, step) for row in hidden)
 
 
 def matrices_per_stack(rows: Size, columns: Size, n: Size, n_processes: int = 1) -> Size:
@@ -59,8 +61,8 @@ def _hidden_parameters(m: Dims) -> Size:
     return sum(row.parameters for row in tensors(m) if row.is_hidden_matrix)
 
 
-def _stack_bytes(m: Dims, row: Tensor, step: StepConfig) -> Size:
-    """Of the largest stack that the matrices of a row are in.
+def _stack_bytes(hidden: Sequence[Tensor], row: Tensor, step: StepConfig) -> Size:
+    """Of the largest stack that the matrices of a row are in, among all hidden ones.
 
     The smoothed gradients in float32 are copied to the precision in which they are orthogonalized. There, the
     iteration holds two stacks, and two squares of the shorter side; its result is applied in float32. Several
@@ -68,7 +70,7 @@ def _stack_bytes(m: Dims, row: Tensor, step: StepConfig) -> Size:
     sharded matrices, rows are exchanged for whole matrices and back.
     """
     *_, rows, columns = row.shape
-    alike = (_n_of_shape(other, rows, columns) for other in tensors(m) if other.is_hidden_matrix)
+    alike = (_n_of_shape(other, rows, columns) for other in hidden)
     in_stack = smallest((n := sum(alike), matrices_per_stack(rows, columns, n, step.n_sharing_muon)))
     own, elements = -(-in_stack // step.n_sharing_muon), rows * columns
     size = BFLOAT16 if step.backend.device == "cuda" else FLOAT32

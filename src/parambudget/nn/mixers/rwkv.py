@@ -51,8 +51,9 @@ class RWKV(Mixer):
         return self.out(gated_BTA), (x_BTD[:, -1:], *memory)
 
     def reset_parameters(self, generator: torch.Generator) -> None:  # noqa: ARG002
-        """As in the authors' code, BlinkDL/RWKV-LM, RWKV-v4/src/model.py: rates spread over the channels, slower
-        ones in early layers, and mixes that have more of the token itself in late ones. Nothing is drawn."""
+        """As in the authors' code (BlinkDL/RWKV-LM, RWKV-v4/src/model.py): rates spread over the channels,
+        slower ones in early layers, and mixes that have more of the token itself in late ones. Nothing is
+        drawn."""
         depth, remaining = self.layer / max(self.n_layers - 1, 1), 1 - self.layer / self.n_layers
         channel = torch.arange(len(self.bonus), dtype=torch.float32, device=self.bonus.device)
         share = channel / max(len(channel) - 1, 1)
