@@ -315,6 +315,15 @@ def test_each_moment_is_affine_in_the_micro_batch(model, plan):
 
 
 @settings(max_examples=30)
+@given(models(rare=True) | hybrids(), plans, st.integers(0, 9))
+def test_no_moment_of_any_layer_holds_more_than_the_peak(model, plan, n_more):
+    model = model if model.n_kv_shared_layers else model.replace(n_layers=model.n_layers + n_more)
+    most = max(held.total for held in memory_timeline(model, plan))
+    rounded = 0 if model.mixer_pattern == ("attention",) else 2
+    assert abs(peak_bytes(model, plan) - most) <= rounded
+
+
+@settings(max_examples=30)
 @given(models(rare=True) | hybrids(), plans, st.integers(0, 10**9))
 def test_the_largest_micro_batch_fits_and_the_next_does_not(model, plan, spare_bytes):
     memory_bytes = peak_bytes(model, plan.replace(batch_size=1)) + spare_bytes
