@@ -174,11 +174,11 @@ def rerun_command(
     words += [_flag_with_value(name, value) for name, value in given.items()]
     words += [f"--from {shlex.quote(current)}"] if current else []
     # Only --like keeps the sizes of a mixer in proportion to dim.
-    has_like = like is not None and found.mixer_follows_dim
-    words += [f"--like {shlex.quote(like)}"] if like is not None and has_like else []
+    like = like if found.mixer_follows_dim else None
+    words += [f"--like {shlex.quote(like)}"] if like else []
     words += [f"{flag(name)} {text}" for name, text in c.lattice.items()]
     fields = changed_fields(model)
-    if source is not None and (current or has_like):
+    if source is not None and (current or like):
         own, before = flat_fields(model), flat_fields(source)
         fields |= {name: value for name, value in own.items() if value not in (None, before.get(name))}
     choices = {name: value for name, value in fields.items() if name not in (*AXES, *LATENT_SIZES)}

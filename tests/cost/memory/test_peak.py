@@ -119,6 +119,7 @@ CHOICES_OF_FEW_FAMILIES = [
     WINDOWED | {"window_kind": "chunked"}, WINDOWED | {"global_head_dim": 64},
     WINDOWED | {"global_n_heads": 8}, WINDOWED | {"global_n_kv_heads": 4, "n_kv_heads": 2},
     WINDOWED | {"global_keys_as_values": True}, WINDOWED | {"local_sinks": True},
+    WINDOWED | {"n_kv_shared_layers": 2, "kv_shared_ffn_factor": 2},
     {"n_kv_shared_layers": 2}, {"n_kv_shared_layers": 2, "kv_shared_ffn_factor": 2},
     {"attention_gate": "element"}, {"attention_gate": "head"},
     {"attention_gate": "element", "attention_gate_activation": "softplus"},

@@ -374,24 +374,30 @@ class _Update:
         """Per token, of keys and values that earlier layers lend to later ones, while the backward pass of
         that layer runs: their gradients wait for the layer that lends them, and layers that run again read
         them."""
-        m, elements = self.m, 0
-        for lender in (at for at in range(int(m.n_layers)) if lends_keys(m, at)):
-            _, n_kv_heads, head_dim = heads_of(m, local=is_local(m, lender))
-            borrowers = [
-                at for at in range(lender + 1, int(m.n_layers))
-                if shares_keys(m, at) and is_local(m, at) == is_local(m, lender)
-            ]  # fmt: skip
+        elements: Size = 0
+        for lender, borrowers, lent in self.loans:
             waits = lender <= layer < borrowers[-1]
             is_read_again = self.step.gradient_checkpointing and borrowers[0] <= layer
-            copies = int(waits) + int(is_read_again)
-            elements = elements + copies * n_kv_heads * (head_dim + value_width(m, head_dim))
+            elements = elements + (int(waits) + int(is_read_again)) * lent
         return elements * self.step.backend.matmul_bytes
+
+    @cached_property
+    def loans(self) -> list[tuple[int, list[int], Size]]:
+        """Layers that lend their keys and values, those that use them, and how many elements they are per
+        token."""
+        m, found = self.m, []
+        layers = range(int(m.n_layers) if m.n_kv_shared_layers else 0)
+        for lender in (at for at in layers if lends_keys(m, at)):
+            _, n_kv_heads, head_dim = heads_of(m, local=is_local(m, lender))
+            borrowers = [at for at in layers if shares_keys(m, at) and is_local(m, at) == is_local(m, lender)]
+            found.append((lender, borrowers, n_kv_heads * (head_dim + value_width(m, head_dim))))
+        return found
 
     def saved_by_all_bytes(self, *, end: bool = False) -> Size:
         """Saved by the embedding and every layer, and by the end, when no backward pass of a layer has
         begun."""
-        lent = self.lent_bytes(int(self.m.n_layers) - 1) if self.m.n_kv_shared_layers else 0
-        return self.saved_bytes(self.kinds, end=end) + self.n_tokens * lent
+        saved = self.saved_bytes(self.kinds, end=end)
+        return saved + self.n_tokens * self.lent_bytes(int(self.m.n_layers) - 1) if self.loans else saved
 
     def saved_bytes(self, layers: Mapping[LayerKind, Size], *, end: bool = False) -> Size:
         """Saved by the embedding and so many layers of each kind, and by the end."""
@@ -507,7 +513,7 @@ def _in_layer(update: _Update, phase: Phase, place: LayerPosition) -> Iterator[M
     saved, copied = update.saved_bytes(place.before) + own_input, update.copied_elements(place.before)
     sums, layer_gradients = update.residual_sums_bytes(layer), update.layer_gradient_bytes(place.after)
     waiting = update.waiting_bytes(place.after)
-    if update.m.n_kv_shared_layers:
+    if update.loans:
         waiting = waiting + update.n_tokens * update.lent_bytes(int(place.layer))
     for moment in update.layer_moments(place.kind):
         yield _in_pass(
@@ -525,6 +531,9 @@ def _fullest_of_each_kind(update: _Update, places: Sequence[LayerPosition]) -> I
     for place in places:
         alike.setdefault(place.kind, []).append(place)
     for group in alike.values():
+        if len(group) == 1:
+            yield group[0]
+            continue
         held = [next(_in_layer(update, "a layer between", place)).total for place in group]
         for at in np.unique(np.argmax(np.stack(np.broadcast_arrays(*held)), axis=0)):
             yield group[at]
