@@ -8,7 +8,7 @@ import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from support.hf_configs import SCHEMAS, class_counts, configs, shrink
-from support.strategies import models
+from support.strategies import hybrids, models
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
@@ -97,7 +97,7 @@ def test_a_random_model_of_every_class_loads_in_transformers_with_its_count(kind
 
 @pytest.mark.parametrize("to", TOOLS)
 @settings(max_examples=60, deadline=None)
-@given(model=models())
+@given(model=models(rare=True) | hybrids())
 def test_any_model_is_the_same_there_or_refused_in_one_line(to, model):
     try:
         made = TOOLS[to](model)

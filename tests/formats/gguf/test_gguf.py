@@ -8,6 +8,7 @@ import logging
 import pytest
 import torch
 from gguf import GGUFReader, dequantize
+from hypothesis import given, settings
 from support.gguf_models import (
     CASES,
     TEXTS,
@@ -18,6 +19,8 @@ from support.gguf_models import (
     random_module,
     write_case,
 )
+from support.strategies import hybrids
+from support.strategies import models as architectures
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -132,6 +135,11 @@ def test_a_value_whose_scale_is_beyond_f16_is_refused_for_q8_0(tmp_path):
         (CASES["mixtral"][1] | {"routing_multiplier": 2.0}, "routing_multiplier=1.0 where the model has 2.0"),
         (CASES["deepseek2"][1] | {"n_layers": 26}, "q_lora_rank=nothing where the model has 24"),
         (CASES["gemma2"][1] | {"n_layers": 46}, "attention_multiplier=0.25 where"),
+        (CASES["mixtral"][1] | {"router_scores": "sparsemixer", "norm_expert_weights": False},
+         "router_scores is 'sparsemixer', and llama.cpp has softmax and sigmoid; set one"),
+        ({"n_kv_heads": 4, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
+          "v_head_dim": 8},
+         "latent attention without experts"),
     ],
     ids=str,
 )  # fmt: skip
@@ -232,3 +240,17 @@ def with_template(template: str) -> TextTokenizer:
     special = [("<|endoftext|>", own_tokenizer().end)]
     tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
     return as_text_tokenizer(tokenizer, "own")
+
+
+@settings(max_examples=100, deadline=None)
+@given(model=architectures(rare=True) | hybrids())
+def test_any_model_is_written_or_refused_in_one_line(model):
+    try:
+        made = to_gguf(model)
+    except ConfigError as error:
+        refusal = str(error)
+        made = None
+    if made is None:
+        assert ("\n" in refusal, "; " in refusal) == (False, True)
+    else:
+        assert made.document["general.architecture"] in made.name

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.defaults import with_defaults
+from parambudget.errors import ConfigError
 from parambudget.formats.equivalence import Attempt, Export, first_equivalent
 from parambudget.formats.gguf.architectures import ARCHITECTURES, GGUFArchitecture
 
@@ -25,6 +26,11 @@ def to_gguf(model: ModelConfig) -> Export:
     Raises `ConfigError` with what the closest architecture lacks.
     """
     suitable = [name for name, one in ARCHITECTURES.items() if _has_required_blocks(name, one, model)]
+    if not suitable:
+        raise ConfigError(
+            "no architecture of llama.cpp that is written here has latent attention without experts; add "
+            "experts or leave kv_lora_rank out"
+        )
     return first_equivalent(
         model, [partial(_attempt, name, model) for name in suitable], "no architecture of llama.cpp"
     )
@@ -117,6 +123,11 @@ def _rescaling_keys(one: GGUFArchitecture, m: ModelConfig) -> GGUFMetadata:
 def _expert_keys(m: ModelConfig) -> GGUFMetadata:
     if m.moe is None:
         return {}
+    if m.moe.router_scores not in _GATES:
+        raise ConfigError(
+            f"router_scores is {m.moe.router_scores!r}, and llama.cpp has {' and '.join(_GATES)}; set one of "
+            "these"
+        )
     keys: GGUFMetadata = {
         "expert_count": m.moe.n_experts,
         "expert_used_count": m.moe.n_experts_per_token,
