@@ -1,14 +1,10 @@
 """A server of the page and a browser, for the tests that need them."""
 
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.page_server import start_server, stop_server
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -17,26 +13,6 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 def watched(tmp_path_factory):
     """The folder of runs that the page is given."""
     return tmp_path_factory.mktemp("runs")
-
-
-def start_server(*arguments, folder=None):
-    """A server of the page on a free port, and the address that it has printed."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "parambudget", "explore", "--no-open", "--port", "0", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder,
-    )  # fmt: skip
-    line = process.stdout.readline()
-    match = re.search(r"http://[^\s?]+/", line)
-    assert match, line + process.communicate(timeout=30)[1]
-    return process, match[0]
-
-
-def stop_server(process):
-    """Interrupt it as Ctrl-C does; its exit code and what it still printed."""
-    process.send_signal(signal.SIGINT)
-    printed = process.communicate(timeout=60)
-    return process.returncode, *printed
 
 
 @pytest.fixture(scope="session")

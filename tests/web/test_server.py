@@ -3,12 +3,15 @@
 import http.client
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from contextlib import closing
+from unittest.mock import ANY
 
 import pytest
+from support.page_server import start_server, stop_server
 
 pytest.importorskip("nicegui", reason="the extra `web` is not installed")
 
@@ -87,6 +90,19 @@ def test_a_missing_extra_is_the_line_that_installs_it(run, monkeypatch):
     code, _, errors = run("explore")
     assert code == 2
     assert "explore needs nicegui, not installed here; install with:" in errors
+
+
+def test_browsers_that_leave_at_once_are_no_error(tmp_path):
+    process, address = start_server(folder=tmp_path)
+    port = int(address.rpartition(":")[2].strip("/"))
+    asked = f"GET /_nicegui_ws/socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n"
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            # It is reset, not closed: the server learns of that before it has read the request.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(asked.encode())
+    assert status(port, {}) == 200
+    assert stop_server(process) == (0, ANY, "")
 
 
 def test_it_ends_without_a_traceback_however_often_it_is_interrupted():

@@ -15,7 +15,7 @@ from nicegui import app as nicegui_app
 from nicegui import ui
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parambudget.errors import InputError
 from parambudget.web.address import PageState
@@ -91,6 +91,7 @@ def serve(
 
     application = FastAPI(openapi_url=None)
     application.add_middleware(OwnPagesOnly, address=address)
+    application.add_middleware(WaitingBrowsersOnly)
     nicegui_app.on_startup(on_ready)
     ui.run_with(
         application, title="parambudget", tailwind=False, show_welcome_message=False, dark=None,
@@ -134,6 +135,28 @@ class OwnPagesOnly:
         if origin is not None and origin.partition("://")[2] != host:
             return False
         return not self._address.is_local or _is_loopback(_host_name(host))
+
+
+class WaitingBrowsersOnly:
+    """Drops requests whose browser has left before they are read, as a closed tab's are: the page's own
+    socket gives these no answer, which the layers around it report as an error."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what someone still waits for."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        read = [await receive()]
+        if read[0]["type"] == "http.disconnect":
+            return
+
+        async def receive_again() -> Message:
+            return read.pop() if read else await receive()
+
+        await self._app(scope, receive_again, send)
 
 
 def _is_loopback(host: str) -> bool:
