@@ -91,7 +91,7 @@ def serve(
 
     application = FastAPI(openapi_url=None)
     application.add_middleware(OwnPagesOnly, address=address)
-    application.add_middleware(WaitingBrowsersOnly)
+    application.add_middleware(NoAnswerToNobody)
     nicegui_app.on_startup(on_ready)
     ui.run_with(
         application, title="parambudget", tailwind=False, show_welcome_message=False, dark=None,
@@ -137,26 +137,28 @@ class OwnPagesOnly:
         return not self._address.is_local or _is_loopback(_host_name(host))
 
 
-class WaitingBrowsersOnly:
-    """Drops requests whose browser has left before they are read, as a closed tab's are: the page's own
-    socket gives these no answer, which the layers around it report as an error."""
+class NoAnswerToNobody:
+    """Lets a request end without an answer when its browser has left, as a closed tab's has: layers below
+    stop or stumble there, and others would report the missing answer as a fault of the server."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what someone still waits for."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        read = [await receive()]
-        if read[0]["type"] == "http.disconnect":
-            return
+        """Pass it on, and what goes wrong while someone waits for the answer."""
+        has_left = False
 
-        async def receive_again() -> Message:
-            return read.pop() if read else await receive()
+        async def receive_and_note() -> Message:
+            nonlocal has_left
+            message = await receive()
+            has_left = has_left or message["type"] == "http.disconnect"
+            return message
 
-        await self._app(scope, receive_again, send)
+        try:
+            await self._app(scope, receive_and_note, send)
+        except Exception:
+            if not has_left:
+                raise
 
 
 def _is_loopback(host: str) -> bool:
