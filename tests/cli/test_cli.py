@@ -123,6 +123,8 @@ class TestSolve:
             "1.3B --tolerance 0.1% --tied --vocab-size 32768",
             "350M --rank closest --top 3",
             "100M --from gpt2 --tolerance 0.3%",
+            "130M --like mamba-130m",
+            "100M --from mamba2-130m --tolerance 5%",
         ],
     )
     def test_the_lattice_pasted_back_as_flags_gives_the_same_answer(self, run, request_):

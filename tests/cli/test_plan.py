@@ -264,6 +264,17 @@ def test_a_report_says_how_often_each_option_reads_the_text(run, tmp_path):
     assert "epochs" not in out.read_text()
 
 
+def test_a_report_of_a_model_without_an_ffn_names_none(run, tmp_path):
+    out = tmp_path / "plan.md"
+    command = ["report", "mamba-130m", "--target", "98.9M", "--gpu", "h100", "--hours", 1]
+    code, _, err = run(*command, "-o", out)
+    assert (code, err) == (0, "")
+    text = out.read_text()
+    assert "| 16 layers, dim 768 | 98,962,176 |" in text
+    assert "FFN" not in text
+    assert "FFN" not in run("plan", "mamba-130m", "mamba-370m", "--gpu", "h100", "--hours", 1)[1]
+
+
 def test_a_report_of_a_model_with_experts_names_them(run, tmp_path):
     current, out = tmp_path / "current.json", tmp_path / "plan.md"
     experts = ["--n-experts", 8, "--n-experts-per-token", 2, "--expert-intermediate-size", 512]

@@ -7,6 +7,8 @@ from jsonschema import Draft202012Validator
 from support.training_data import write_text
 
 import parambudget as pb
+from parambudget.arch.config import flat_fields
+from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.cli.schema import command_schema
 from parambudget.errors import InputError, NoSolution
 from parambudget.ladders.design import LadderRequest, Target, choose_rungs, embedding_share, simulate
@@ -112,6 +114,18 @@ def test_batches_are_as_far_from_the_law_as_the_target_s(rungs):
         wished = share * law_update_tokens(rung.model, rung.tokens)
         batch = rung.config.step.tokens_per_update(256)
         assert abs(batch - wished) <= max(128, wished / 7)
+
+
+@pytest.mark.parametrize("name", ["mamba-1.4b", "rwkv-4-1.5b"])
+def test_rungs_of_a_target_without_attention_are_of_its_family(name):
+    like = pb.preset(name)
+    for rung in choose_rungs(Target(like, 10**11, 10**11), LadderRequest(), on_cpu=False):
+        m = rung.model
+        assert (m.mixer_pattern, m.ffn_pattern) == (like.mixer_pattern, like.ffn_pattern)
+        assert (m.n_heads, m.head_dim) == (1, m.dim)
+        assert mixer_sizes_at(like, m.dim).items() <= flat_fields(m).items()
+        if like.n_ffn_layers:
+            assert m.intermediate_size == 4 * m.dim
 
 
 def test_a_target_with_experts_is_refused():

@@ -8,6 +8,8 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 import parambudget as pb
+from parambudget.arch.config import flat_fields
+from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.errors import InputError
 from parambudget.render.figures import landscape, loss_differences, save_png
 from parambudget.search.landscape import equal_count_curve, proportional_counts
@@ -29,6 +31,20 @@ def test_experts_grow_with_the_model_in_the_landscape():
     )
     half = {"dim": 256, "n_heads": 4, "n_kv_heads": 4, "intermediate_size": model.intermediate_size // 2}
     assert proportional_counts(model, 8, 256) == pb.count(model, expert_intermediate_size=320, **half).total
+
+
+@pytest.mark.parametrize("name", ["mamba-130m", "rwkv-4-169m", "qwen3-next-80b-a3b"])
+def test_mixers_grow_with_the_model_in_the_landscape(name):
+    model = pb.preset(name)
+    assert proportional_counts(model, model.n_layers, model.dim) == pb.count(model).total
+    half = mixer_sizes_at(model, model.dim // 2)
+    sizes = {
+        size: value // 2
+        for size, value in flat_fields(model).items()
+        if size in ("dim", "n_kv_heads", "n_heads", "intermediate_size", "expert_intermediate_size",
+                    "shared_intermediate_size") and value and value > 1
+    }  # fmt: skip
+    assert proportional_counts(model, model.n_layers, model.dim // 2) == pb.count(model, **sizes | half).total
 
 
 def test_the_landscape_is_drawn_whole_and_opaque(tmp_path):

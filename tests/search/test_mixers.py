@@ -3,14 +3,16 @@
 from fractions import Fraction
 
 import pytest
-from support.hybrids import HYBRID, LINEAR_MIXERS, MAMBA, MAMBA2
+from support.hybrids import HYBRID, LINEAR_MIXERS, MAMBA, MAMBA2, SIDE_BY_SIDE
 
 import parambudget as pb
+from parambudget.arch.config import flat_fields
+from parambudget.arch.dims import n_whole_layers
 from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.cost.params import total
 from parambudget.render.solutions import solution_rows
 from parambudget.search.engine import Search
-from parambudget.search.space import SearchSpace, choices_of
+from parambudget.search.space import SearchSpace, choices_of, share_of_whole_layers
 
 AXES = {
     "n_layers": "1:7", "dim": "24:96:24", "head_dim": 12, "kv_groups": 1, "intermediate_size": "32:160:32",
@@ -39,11 +41,6 @@ def test_state_spaces_grow_with_the_width():
     assert mixer_sizes_at(MAMBA2, 72) == {"mamba2_n_heads": 10}  # 4.5 heads in each of 2 groups, rounded up
 
 
-def test_a_search_without_an_ffn_is_refused():
-    with pytest.raises(pb.ConfigError, match="with ffn_pattern=none no layer has one"):
-        pb.solve("300M", like="mamba2-130m")
-
-
 @pytest.mark.parametrize("fixed", [False, True])
 def test_every_model_of_the_lattice_is_found(fixed):
     fields = choices_of(HYBRID) | AXES
@@ -55,6 +52,94 @@ def test_every_model_of_the_lattice_is_found(fixed):
         expected = [total(model) for model in enumerated(fields) if abs(total(model) - target) <= target / 10]
         assert sorted(found.counted.tolist()) == sorted(expected)
         assert expected or not len(found)
+
+
+@pytest.mark.parametrize("like", [MAMBA, HYBRID.replace(ffn_pattern=["none"])], ids=["mamba", "hybrid"])
+def test_without_an_ffn_every_depth_and_width_is_searched_once(like):
+    axes = {"n_layers": "1:40:3", "dim": "24:96:24", "vocab_size": 96}
+    if like is not MAMBA:
+        axes |= {"head_dim": 12, "kv_groups": 1}
+    search = Search(SearchSpace.declare(90_000, choices_of(like) | axes), 90_000)
+    heads = {dim: {"n_heads": dim // 12, "n_kv_heads": dim // 12} for dim in range(24, 97, 24)}
+    if like is MAMBA:
+        heads = {dim: {"head_dim": dim} for dim in heads}
+    models = [
+        like.replace(n_layers=n, dim=dim, **heads[dim], **mixer_sizes_at(like, dim))
+        for n in range(1, 41, 3)
+        for dim in range(24, 97, 24)
+    ]  # fmt: skip
+    for tolerance in (Fraction(1, 50), Fraction(1, 5), Fraction(2)):
+        close = sorted(c for c in map(total, models) if abs(c - 90_000) <= tolerance * 90_000)
+        assert sorted(search.candidates_within(tolerance).counted.tolist()) == close
+    assert close
+    certificate = search.certificate(Fraction(1, 5))
+    assert certificate.lattice_points == len(models)
+    errors = sorted({abs(total(model) - 90_000) for model in models})
+    assert (certificate.best_error, certificate.next_best_error) == tuple(errors[:2])
+
+
+MAMBAS = ("mamba-130m", "mamba-790m", "mamba-1.4b", "mamba-2.8b", "falcon-mamba-7b", "mamba2-1.3b")
+
+
+@pytest.mark.parametrize("name", MAMBAS)
+def test_a_published_mamba_is_the_first_answer_for_its_own_size(name):
+    published = pb.preset(name)
+    first = pb.solve(total(published), like=name)[0]
+    assert first.error == 0
+    assert first.model == published
+
+
+def test_without_an_ffn_the_score_and_the_screen_know_none():
+    found = pb.solve("130M", like="mamba-130m", top=3)
+    assert {one.score["ffn"] for one in found} == {0}
+    headings, *rows = solution_rows(found, wide=True)
+    assert headings[:5] == ["#", "shape", "layers", "dim", "total"]
+    assert {len(row) for row in rows} == {len(headings)}
+    assert not any("FFN" in str(one) for one in found)
+    assert "ffn_ratio" not in found.certificate.lattice
+
+
+def test_widths_of_an_ffn_that_no_layer_has_are_refused():
+    for given in ({"intermediate_size": 512}, {"ffn_ratio": "2:4"}):
+        with pytest.raises(pb.ConfigError, match=r"no layer has an FFN, so \w+ has no effect; leave it out"):
+            pb.solve("100M", like="mamba-130m", **given)
+
+
+def test_what_bounds_a_search_without_an_ffn_is_named():
+    with pytest.raises(pb.NoSolution, match=r"raise the upper end of n_layers or dim$"):
+        pb.solve("1B", like="mamba-130m", n_layers="1:8", dim="64:512")
+
+
+def test_a_model_without_an_ffn_is_resized_in_depth_and_width():
+    found = {one.label: one.model for one in pb.resize("mamba2-130m", "100M", tolerance="5%")}
+    assert found.keys() == {"narrower", "shallower", "balanced"}
+    assert found["narrower"].n_layers == 24
+    assert found["shallower"].dim == 768
+    assert {m.mamba2.mamba2_n_heads * 64 for m in found.values()} == {2 * m.dim for m in found.values()}
+    grown = {one.label for one in pb.resize("mamba2-130m", "200M", tolerance="5%")}
+    assert grown == {"wider", "deeper", "balanced"}
+
+
+def test_a_budget_is_searched_without_an_ffn():
+    found = pb.solve(budget=pb.Budget(hours=2), machine="h100", like="mamba-130m", top=2)
+    assert {one.model.ffn_pattern for one in found} == {("none",)}
+    assert found.certificate.feasible > 100
+
+
+@pytest.mark.parametrize(
+    ("like", "n_layers", "whole"),
+    [
+        (MAMBA, 8, 4),
+        (HYBRID, 6, 6),
+        (SIDE_BY_SIDE, 4, 4),
+        (MAMBA2.replace(ffn_pattern=["ffn", "none", "ffn"]), 3, 2.5),
+        (MAMBA2.replace(mixer_pattern=["mamba2", "none"], ffn_pattern=["none", "ffn"]), 6, 3),
+    ],
+)
+def test_layers_with_a_mixer_or_an_ffn_alone_count_half(like, n_layers, whole):
+    model = like.replace(n_layers=n_layers)
+    assert n_whole_layers(model) == whole
+    assert share_of_whole_layers(flat_fields(model)) == pytest.approx(whole / n_layers)
 
 
 RWKV = LINEAR_MIXERS["rwkv alone"]

@@ -14,12 +14,14 @@ def shape_in_words(m: ModelConfig) -> str:
     FFN 3584`."""
     layers = count_phrase(m.n_layers, "layer")
     heads = [f"{m.n_heads}/{m.n_kv_heads} heads of {m.head_dim}"] if m.n_attention_layers else []
-    return ", ".join((layers, f"dim {m.dim}", *heads, *(ffn_in_words(m) if m.n_ffn_layers else [])))
+    return ", ".join((layers, f"dim {m.dim}", *heads, *ffn_in_words(m)))
 
 
 def ffn_in_words(m: ModelConfig, name: str = "FFN") -> list[str]:
     """The FFN, or the experts in its place and the dense layers beside them: `FFN 3584`, or
-    `8 experts of FFN 14336, 2 per token`."""
+    `8 experts of FFN 14336, 2 per token`; nothing where no layer has one."""
+    if not m.n_ffn_layers:
+        return []
     if m.moe is None:
         return [f"{name} {m.intermediate_size}"]
     moe = m.moe

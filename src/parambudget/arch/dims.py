@@ -516,6 +516,12 @@ def n_ffn_layers(m: Dims, n_layers: Size) -> Size:
     return count_layers(m, n_layers, lambda layer: has_ffn(m, layer))
 
 
+def n_whole_layers(m: Dims) -> Size:
+    """How many layers a transformer with as many mixers and FFNs has, each with one of both: where layers
+    have one of the two, as in Mamba, half as many."""
+    return (m.n_mixing_layers + m.n_ffn_layers) / 2
+
+
 def n_local_layers(m: Dims, n_layers: Size) -> Size:
     """How many of `n_layers` layers have attention with the window of `m`."""
     return count_layers(m, n_layers, lambda layer: has_attention(m, layer) and is_local(m, layer))
@@ -602,6 +608,11 @@ def chooses_keys(m: Dims) -> Any:
 def has_dense_layers(m: Dims) -> bool:
     """Whether some layers have one FFN, at any depth: decided by choices alone."""
     return any(has_ffn(m, layer) and not has_experts(m, layer) for layer in repetition(m))
+
+
+def has_ffn_layers(m: Dims) -> bool:
+    """Whether some layers have an FFN, at any depth: decided by choices alone."""
+    return "ffn" in m.ffn_pattern
 
 
 def is_local(m: Dims, layer: int) -> bool:

@@ -305,22 +305,28 @@ def _shapes(like: ModelConfig, size: float, groups: set[int], spread: float) -> 
     head = 0 if like.tied else like.vocab_size * conventional_width(round(size))
     ratio = like.intermediate_size / like.dim
     multiple = 16 if size < _TINY else 64
-    fields = choices_of(like) | {
-        "kv_groups": sorted(groups), "ffn_ratio": (Fraction(ratio / spread), Fraction(ratio * spread)),
-    }  # fmt: skip
+    fields = choices_of(like)
+    widths: list[dict[str, object]] = [{}]
+    if like.n_attention_layers:
+        fields["kv_groups"] = sorted(groups)
+        narrower = (width for width in _HEAD_WIDTHS if width < like.head_dim)
+        widths = [{"head_dim": width} for width in (like.head_dim, *narrower)]
+    if like.n_ffn_layers:
+        fields["ffn_ratio"] = (Fraction(ratio / spread), Fraction(ratio * spread))
     if size < _TINY:
         fields["multiple"] = multiple
     found: list[ModelConfig] = []
-    for width in (like.head_dim, *(width for width in _HEAD_WIDTHS if width < like.head_dim)):
+    for width in widths:
         with suppress(NoSolution):
-            fields["head_dim"] = width
-            shapes = solve(round(size + head), fields, tolerance=_TOLERANCE, top=_SHAPES_TRIED)
+            shapes = solve(round(size + head), fields | width, tolerance=_TOLERANCE, top=_SHAPES_TRIED)
             found += [shape.model for shape in shapes if _is_deep_enough(shape.model, like)]
     if not found:
         raise NoSolution(
             f"no model of about {format_count(round(size))} parameters is of the target's family; use "
             "another `target`, `share` or `vocab_size`"
         )
+    if not like.n_ffn_layers:
+        return found
     return [m.replace(intermediate_size=round(ratio * m.dim / multiple) * multiple) for m in found]
 
 
@@ -334,7 +340,9 @@ def _distance(model: ModelConfig, size: float, like: ModelConfig) -> float:
     between sizes matter most, then the proportions; the width of heads hardly does."""
     wide = [log(m.dim / m.n_layers) - ASPECT_GROWTH * log(body(m)) for m in (model, like)]
     ffn = [log(m.intermediate_size / m.dim) for m in (model, like)]
-    heads = 0.2 * abs(log(model.head_dim / like.head_dim)) + 0.2 * (model.kv_group != like.kv_group)
+    heads = 0.2 * (model.kv_group != like.kv_group)
+    if like.n_attention_layers:
+        heads += 0.2 * abs(log(model.head_dim / like.head_dim))
     off = 3 * abs(log(float(law_parameters(model)) / size))
     return off + 1.5 * abs(wide[0] - wide[1]) + abs(ffn[0] - ffn[1]) + heads
 

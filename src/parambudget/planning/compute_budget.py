@@ -44,7 +44,9 @@ from parambudget.search.space import (
     conventional_depth,
     conventional_width,
     default_multiple,
+    lacks_ffn,
     parse_multiple,
+    share_of_whole_layers,
 )
 from parambudget.units import format_bytes, format_count, format_tolerance
 
@@ -152,7 +154,8 @@ def space_for_sizes(low: int, high: int, usual: int, fields: Mapping[str, object
     given = {name: value for name, value in fields.items() if value is not None}
     coarse = usual if usual < 10**8 else 5 * usual
     multiple = parse_multiple(given.get("multiple", 2 * default_multiple(coarse)))
-    shallow, deep = conventional_depth(low) / 2, conventional_depth(high) * 2
+    whole = share_of_whole_layers(given)
+    shallow, deep = conventional_depth(low) / whole / 2, conventional_depth(high) / whole * 2
     narrow, broad = conventional_width(low) / 2, conventional_width(high) * 2
     step = 2 if usual < 10**9 else 4 if usual < 10**11 else 8
     ranges: dict[str, object] = {
@@ -162,7 +165,7 @@ def space_for_sizes(low: int, high: int, usual: int, fields: Mapping[str, object
         ),
         "multiple": multiple,
     }
-    if "intermediate_size" not in given and "ffn_ratio" not in given:
+    if given.keys().isdisjoint({"intermediate_size", "ffn_ratio"}) and not lacks_ffn(given):
         ranges["ffn_ratio"] = (Fraction(2), Fraction(6))
     return SearchSpace.declare(usual, ranges | given)
 

@@ -2,8 +2,8 @@
 
     worth = exp(-price ln(aspect / usual)^2) (1 - (1 - EMBEDDING_WORTH) s) / (1 - (1 - EMBEDDING_WORTH) s0)
 
-aspect is dim / n_layers and usual that of published models of the size (`search.score`); the price of a
-shape that is wider than usual is another than that of a deeper one. s is the share of the embedding in the
+aspect is dim / n_layers (`search.score.aspect`) and usual that of published models of the size; the price of
+a shape that is wider than usual is another than that of a deeper one. s is the share of the embedding in the
 parameters that the laws count, and s0 what it was in the runs that they were fitted to: of a law of one's own
 runs, that of a usual model with their vocabulary. A law counts every parameter alike, so at a fixed count it
 sees neither.
@@ -26,7 +26,7 @@ from parambudget.arch.dims import Dims, Size
 from parambudget.arch.tensors import tensors
 from parambudget.cost.params import active_body, body
 from parambudget.scaling.loss import DEFAULT_LAW, LossLaw, expected_loss, law_parameters
-from parambudget.search.score import usual_aspect, usual_expert_aspect
+from parambudget.search.score import aspect, usual_aspect, usual_expert_aspect
 from parambudget.search.space import WIDTH_FIT
 
 WIDE_PRICE: Final = 0.11
@@ -49,7 +49,7 @@ def shape_worth(m: Dims, law: LossLaw = DEFAULT_LAW) -> Size:
         usual = usual_aspect(np.asarray(body(m), dtype=np.float64))
     else:
         usual = usual_expert_aspect(np.asarray(active_body(m), dtype=np.float64))
-    strayed = np.log(m.dim / m.n_layers / usual)
+    strayed = np.log(aspect(m) / usual)
     embedding = sum(row.elements for row in tensors(m) if row.role == "lookup") / counted
     factor, power = WIDTH_FIT
     vocabulary = LAW_VOCABULARY if law.fit is None else law.fit.vocab_size

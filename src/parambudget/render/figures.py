@@ -176,7 +176,7 @@ def _draw_models(figure: Figure, axes: Axes, models: Mapping[str, ModelConfig]) 
             *places[n], s=90, marker=_MARKERS[n % len(_MARKERS)], linewidths=1.8, facecolors="white",
             edgecolors=colour, zorder=3, transform=moved,
         )  # fmt: skip
-        shape = f"{model.n_layers} × {model.dim}, {', '.join(ffn_in_words(model))}"
+        shape = ", ".join([f"{model.n_layers} × {model.dim}", *ffn_in_words(model)])
         axes.annotate(
             f"{_literal(name)}: {format_count(total(model))}\n{shape}", places[n], xycoords=moved,
             xytext=(1.03, label_heights[n]), textcoords=axes.transAxes, color=colour, fontsize=8, va="center",

@@ -125,7 +125,7 @@ def description(model: ModelConfig) -> str:
         f"dim {m.dim}",
         *_mixing(m),
         _indexer(m, m.indexer) if m.indexer else "",
-        *(ffn_in_words(m, activation) if m.n_ffn_layers else ["no FFN"]),
+        *(ffn_in_words(m, activation) or ["no FFN"]),
         f"FFN in {m.n_ffn_layers} layers" if 0 < m.n_ffn_layers < m.n_layers else "",
         f"{m.norm_placement}-{norm}" + ("" if m.norm_weight else " without parameters"),
         *(_positions(m) if m.n_attention_layers else []),

@@ -338,7 +338,7 @@ def _compared_figures(plans: Sequence[RunPlan], first: RunPlan) -> Iterator[tupl
             for i, cell in enumerate(cells)
         ]
 
-    yield "shape", [f"{p.model.n_layers} × {p.model.dim}, {', '.join(ffn_in_words(p.model))}" for p in plans]
+    yield "shape", [", ".join([f"{p.model.n_layers} × {p.model.dim}", *ffn_in_words(p.model)]) for p in plans]
     yield against("parameters", [p.breakdown.total for p in plans], lambda v: f"{v:,}")
     yield against("FLOPs per token", [flops_per_token(p.model) for p in plans], format_count)
     yield "micro-batch", [f"{p.step.batch_size} × {p.step.gradient_accumulation_steps}" for p in plans]

@@ -6,7 +6,7 @@ from typing import Final
 
 from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
 from parambudget.arch.description import shape_in_words
-from parambudget.arch.dims import has_attention_layers
+from parambudget.arch.dims import has_attention_layers, has_ffn_layers, n_whole_layers
 from parambudget.arch.style import STYLES
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
@@ -108,8 +108,10 @@ def next_commands(
 
 def style_note(found: Solutions, width: int) -> list[str]:
     """That there is another style than the one of these models, with what it was measured to gain; nothing
-    for models whose choices were already made."""
+    for models whose choices were already made, or that are no plain transformers."""
     modern, choices = STYLES["modern"], found[0].model
+    if choices.n_attention_layers < choices.n_layers or choices.n_ffn_layers < choices.n_layers:
+        return []
     # tied follows from the size, unless it is given.
     if found.current or any(
         getattr(choices, name) != FIELDS[name].default for name in modern.fields if name != "tied"
@@ -312,12 +314,16 @@ def _answer_cells(solution: Solution, found: Solutions, wide: bool) -> list[str]
 
 def _ffn_headings(found: Solutions) -> list[str]:
     """Headings of the FFN, or of the numbers of experts and their width; the ratio is of the active width."""
+    if not has_ffn_layers(found[0].model):
+        return []
     if found[0].model.moe is None:
         return ["ffn", "ffn/dim"]
     return ["experts", "width", *(["dense"] if _has_dense_layers(found) else []), "ffn/dim"]
 
 
 def _ffn_cells(m: ModelConfig, found: Solutions) -> list[str]:
+    if not has_ffn_layers(m):
+        return []
     if m.moe is None:
         return [str(m.intermediate_size), f"{m.intermediate_size / m.dim:.2f}"]
     shared = f"+{m.moe.n_shared_experts}" if m.moe.n_shared_experts else ""
@@ -503,5 +509,9 @@ def _score_legend(found: Solutions) -> str:
     meaning = "score: how unusual the shape is for its size; 0 is the most usual"
     if _forecast_headings(found):
         return meaning
-    terms = ", ".join(f"{name} ({_TERM_MEANINGS[name]})" for name in found[0].score)
-    return f"{meaning}. Sum of {terms}"
+    m = found[0].model
+    without = set() if has_attention_layers(m) else {"heads", "kv"}
+    without |= set() if has_ffn_layers(m) else {"ffn"}
+    parts = [f"{name} ({_TERM_MEANINGS[name]})" for name in found[0].score if name not in without]
+    halves = "; layers with a mixer or an FFN alone count half" if n_whole_layers(m) < m.n_layers else ""
+    return f"{meaning}. Sum of {', '.join(parts)}{halves}"

@@ -21,6 +21,7 @@ from parambudget.arch.dims import (
     Size,
     active_expert_width,
     count_layers,
+    has_ffn_layers,
     layer_tensors,
     repetition,
 )
@@ -226,13 +227,16 @@ class AffineCount:
         """Three evaluations for each group, not algebra, so that the search stays right when a new tensor
         joins the table."""
         depths, columns = lattice.n_layers.astype(np.float64), len(lattice.first)
+        has_widths = has_ffn_layers(space.choices)
         groups, outside = [], np.empty(columns)
         for n_layers, layers in _layer_groups(space.choices, depths):
             narrowest, step = np.empty(columns), np.empty(columns)
             for choices, here in _columns_by_shared_experts(space.choices, lattice):
                 m = _evaluation_dims(choices, lattice, here, layers)
                 empty, one_layer, one_wide = np.broadcast_to(counter(m), (3, len(lattice.first[here])))
-                outside[here], step[here] = empty, (one_wide - one_layer) * lattice.step
+                # Without an FFN a column has one width, and what another would add divides by no zero.
+                per_width = one_wide - one_layer if has_widths else 1.0
+                outside[here], step[here] = empty, per_width * lattice.step
                 narrowest[here] = one_layer - empty + (one_wide - one_layer) * lattice.first[here]
             groups.append(AffineLayers(n_layers, narrowest, step))
         widest = tuple(group.narrowest + (lattice.run - 1) * group.step for group in groups)

@@ -6,6 +6,7 @@ import numpy as np
 
 from parambudget.arch.config import ModelConfig, flat_fields
 from parambudget.arch.dims import Size
+from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.arch.sizes import with_sizes
 from parambudget.cost.params import total
 from parambudget.search.solutions import Solutions
@@ -16,10 +17,11 @@ _WIDTHS: Final = (
 
 
 def proportional_counts(current: ModelConfig, n_layers: Size, dim: Size) -> Size:
-    """Parameters at other depths and widths, with the heads and the FFN in the proportions of `current`."""
+    """Parameters at other depths and widths, with heads, FFN and mixer in the proportions of `current`."""
     growth = dim / current.dim
-    sizes = flat_fields(current)
-    scaled = {name: sizes[name] * growth for name in _WIDTHS if sizes.get(name)}
+    widths = {name: size for name, size in flat_fields(current).items() if name in _WIDTHS and size}
+    # Not rounded to whole heads, which would make steps of the curves.
+    scaled = {name: size * growth for name, size in (widths | mixer_sizes_at(current, current.dim)).items()}
     return total(with_sizes(current, n_layers=n_layers, dim=dim, **scaled)) + 0.0 * (n_layers * dim)
 
 

@@ -10,7 +10,15 @@ from typing import Any, Final, cast
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Dims, Size, active_expert_width, can_route, has_attention_layers
+from parambudget.arch.defaults import ffn_convention
+from parambudget.arch.dims import (
+    Dims,
+    Size,
+    active_expert_width,
+    can_route,
+    has_attention_layers,
+    has_ffn_layers,
+)
 from parambudget.arch.fields import ModelFields
 from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.arch.sizes import with_sizes
@@ -128,7 +136,10 @@ def _expert_mixes(space: SearchSpace) -> _ExpertMixes:
 
 
 def _ffn_runs(space: SearchSpace) -> list[range]:
-    """Widths as arithmetic runs: one for multiples or an even list, one per width for an uneven list."""
+    """Widths as arithmetic runs: one for multiples or an even list, one per width for an uneven list; one
+    width where no layer has an FFN."""
+    if not has_ffn_layers(space.choices):
+        return [range(1, 2)]
     axis = space.expert_intermediate_size if space.choices.moe else space.intermediate_size
     if axis is None:
         return [range(space.multiple, LARGEST_SIZE + 1, space.multiple)]
@@ -140,7 +151,10 @@ def _ffn_runs(space: SearchSpace) -> list[range]:
 
 def _ffn_widths(space: SearchSpace, runs: list[range], mixes: _ExpertMixes) -> tuple[Ints, Ints]:
     """Of every run, under every mix and every dim: the first width whose active width is within the exact
-    bounds of the ratio, and how many there are."""
+    bounds of the ratio, and how many there are. Where no layer has an FFN, the one that its config has."""
+    if not has_ffn_layers(space.choices):
+        usual = [ffn_convention(dim, space.choices.gated) for dim in space.dim.values]
+        return _int_array(usual)[None, None], np.ones((1, 1, len(usual)), dtype=np.int64)
     low, high = space.ffn_ratio or (Fraction(0), Fraction(_UNBOUNDED))
     # Python's ints: a ratio of many digits would overflow the array's.
     (a, b), (c, d) = low.as_integer_ratio(), high.as_integer_ratio()

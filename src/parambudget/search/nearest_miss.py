@@ -4,6 +4,7 @@ from fractions import Fraction
 from math import ceil
 
 from parambudget.arch.description import shape_in_words
+from parambudget.arch.dims import has_ffn_layers
 from parambudget.search.engine import Search
 from parambudget.search.lattice import Candidates
 from parambudget.units import format_share, format_tolerance
@@ -54,6 +55,8 @@ def _what_to_relax(search: Search, nearest: Candidates) -> str:
 def _bounding_axes(search: Search) -> str:
     """The axes whose ends bound the count."""
     space = search.space
+    if not has_ffn_layers(space.choices):
+        return "n_layers or dim"
     widths, name = space.intermediate_size, "intermediate_size"
     if space.choices.moe:
         widths, name = space.expert_intermediate_size, "expert_intermediate_size"

@@ -97,6 +97,8 @@ def resize(
         raise NoSolution(no_match_message(whole, tolerance))
     solutions, unavailable = [], {}
     for direction in SHRINKING if count_now > target else GROWING:
+        if "intermediate_size" in direction.moves and not current.n_ffn_layers:
+            continue
         try:
             search = Search(_restrict(space, direction, current), target, counted, active)
             solutions.append(_best_in_direction(direction, current, search, tolerance))
@@ -154,7 +156,8 @@ def _space_around(
     }
     if current.n_attention_layers:
         derived |= {"head_dim": current.head_dim, **_heads_around(current, widest, given)}
-    if ("expert_intermediate_size" if current.moe else "intermediate_size") not in given:
+    widths = "expert_intermediate_size" if current.moe else "intermediate_size"
+    if current.n_ffn_layers and widths not in given:
         ratio = Fraction(current.active_ffn_width, current.dim)
         derived["ffn_ratio"] = (ratio / 4, ratio * 4)
     fields = choices_like(current, {"multiple": multiple, **derived, **given})
@@ -222,7 +225,9 @@ def _best_in_direction(
 
 def _proportion_drift(current: ModelConfig, points: Candidates) -> Floats:
     """Logarithmic distance from the current ratios of FFN and attention width to dim."""
-    ffn = np.log(points.ffn_width / points.dim * current.dim / current.active_ffn_width)
+    ffn = np.zeros(len(points))
+    if current.n_ffn_layers:
+        ffn = np.log(points.ffn_width / points.dim * current.dim / current.active_ffn_width)
     now = current.n_heads * current.head_dim / current.dim
     heads = np.log(points.n_heads * points.head_dim / points.dim / now)
     drift: Floats = np.hypot(ffn, heads)

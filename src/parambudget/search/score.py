@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import has_attention_layers
+from parambudget.arch.dims import Dims, Size, has_attention_layers, has_ffn_layers, n_whole_layers
 from parambudget.cost.params import active_body, body
 from parambudget.search.lattice import Bools, Candidates, Floats, Ints, Strings, count_errors, evaluate_points
 
@@ -101,7 +101,7 @@ def shape_score(
     zeros, attends = np.zeros(len(points)), has_attention_layers(choices)
     terms = {
         "aspect": aspect_deviation(choices, points) ** 2,
-        "ffn": _ffn(choices, points, size, w),
+        "ffn": _ffn(choices, points, size, w) if has_ffn_layers(choices) else zeros,
         "heads": _heads(choices, points, size, w) if attends else zeros,
         "width": w.width_unaligned * (dim % width_unit > 0).astype(float),
         "depth": w.odd_depth * np.where(layers % 2 > 0, 1.0, np.where(layers % 4 > 0, 0.5, 0.0)),
@@ -176,8 +176,15 @@ def aspect_deviation(choices: ModelConfig, points: Candidates) -> Floats:
     else:
         bodies = evaluate_points(choices, points, active_body)
         usual, deviation = usual_expert_aspect(bodies), np.asarray(SPREAD)
-    ratio: Floats = np.log(points.dim / points.n_layers / usual) / deviation
+    ratio: Floats = np.log(evaluate_points(choices, points, aspect) / usual) / deviation
     return ratio
+
+
+def aspect(m: Dims) -> Size:
+    """dim / n_layers, where layers have a mixer and an FFN each. Two layers with one of them count as one, as
+    Gu and Dao 2023 (arXiv 2312.00752, section 3.4) count those of Mamba: its published models then have the
+    aspects of transformers (64, 43, 64, 85 and 80 from 130M to 2.8B)."""
+    return m.dim / n_whole_layers(m)
 
 
 def usual_aspect(body_count: FloatLike) -> Floats:

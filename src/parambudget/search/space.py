@@ -16,7 +16,12 @@ from pydantic import BaseModel
 from parambudget.arch.blocks import CountedParts, MLAConfig, MoEConfig
 from parambudget.arch.config import BLOCKS, MIXERS, ModelConfig, flat_fields
 from parambudget.arch.defaults import with_defaults
-from parambudget.arch.dims import can_route, has_attention_layers, has_dense_layers, mixer_words
+from parambudget.arch.dims import (
+    can_route,
+    has_attention_layers,
+    has_dense_layers,
+    mixer_words,
+)
 from parambudget.arch.fields import ModelFields
 from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
@@ -48,7 +53,7 @@ class SearchSpace:
     A point is one (n_layers, dim, head_dim, n_heads, n_kv_heads, intermediate_size). n_heads is dim /
     head_dim unless an axis is given for it; kv heads come from `kv_groups` (query heads per kv head) or from
     an axis of their own; FFN widths are the multiples of `multiple` within `ffn_ratio` * dim, or an axis of
-    their own.
+    their own, and none where no layer has an FFN.
 
     With experts a point also has n_experts, n_experts_per_token, n_shared_experts and
     expert_intermediate_size. The ratio then compares dim with the active width: a token's routed experts and
@@ -147,7 +152,7 @@ the 31 models of benchmarks/expert_models.py."""
 
 def default_ranges(
     given: Mapping[str, Axis], size: int, dim_step: int, *, free_heads_of: int | None = None,
-    latent: bool = False,
+    latent: bool = False, whole_layers: float = 1.0,
 ) -> dict[str, Axis]:  # fmt: skip
     """The axes of a search around a size: those given, and for the others the published rule.
 
@@ -156,14 +161,15 @@ def default_ranges(
     2*d0; dim and FFN widths in multiples of 64 (`default_multiple`); head_dim 64 and 128 (32 and 64 below
     30M); 1, 2, 4 or 8 query heads per kv head; FFN widths from 2 to 8 times dim (`DEFAULT_FFN_RATIO`). With
     only one of n_layers and dim given, the other spans all that the target could fill at 8 to 28 dim^2
-    parameters a layer.
+    parameters a layer. Where layers have a mixer or an FFN alone (`whole_layers` is how much of a layer they
+    are), two of them count as one.
 
     With experts, N is the active count (`estimate_active`), experts are those of `default_expert_ranges`, and
     their widths are multiples of 64 at most. Heads are free of dim (of the width `free_heads_of`) where
     neither dim nor heads are given, and always in latent attention.
     """
     axes = dict(given)
-    _set_depth_and_width(axes, size, dim_step)
+    _set_depth_and_width(axes, size, dim_step, whole_layers)
     if free_heads_of is not None:
         axes.setdefault("n_heads", _free_heads(axes["dim"], free_heads_of))
     if latent:
@@ -227,20 +233,20 @@ def conventional_width(size: float) -> float:
     return float(factor * size**power)
 
 
-def _set_depth_and_width(axes: dict[str, Axis], size: int, step: int) -> None:
+def _set_depth_and_width(axes: dict[str, Axis], size: int, step: int, whole_layers: float = 1.0) -> None:
     """Add n_layers and dim where they are missing."""
     if "dim" not in axes and "n_layers" not in axes:
-        layers, width = conventional_depth(size), conventional_width(size)
+        layers, width = conventional_depth(size) / whole_layers, conventional_width(size)
         depths = range(max(1, floor(layers / 3)), ceil(3 * layers) + 1)
         axes["n_layers"] = Axis.from_values(depths, "n_layers")
         low, high = floor(width / 3 / step), ceil(2 * width / step)
         axes["dim"] = Axis.from_values(range(max(1, low) * step, high * step + 1, step), "dim")
     elif "n_layers" not in axes:
-        deepest = ceil(size / (8 * axes["dim"].values[0] ** 2))
+        deepest = ceil(size / (8 * whole_layers * axes["dim"].values[0] ** 2))
         axes["n_layers"] = Axis.from_values(range(1, min(max(deepest, 1), 1000) + 1), "n_layers")
     elif "dim" not in axes:
-        narrowest = (size / (28 * axes["n_layers"].values[-1])) ** 0.5 / 4
-        widest = (size / (8 * axes["n_layers"].values[0])) ** 0.5
+        narrowest = (size / (28 * whole_layers * axes["n_layers"].values[-1])) ** 0.5 / 4
+        widest = (size / (8 * whole_layers * axes["n_layers"].values[0])) ** 0.5
         low, high = max(1, floor(narrowest / step)), max(1, ceil(widest / step))
         axes["dim"] = Axis.from_values(range(low * step, high * step + 1, step), "dim")
 
@@ -348,7 +354,11 @@ class SpaceBuilder:
                 self.axes[name] = self._parse_axis(name, steps.get(name))
 
     def _parse_ratio(self) -> tuple[Fraction, Fraction] | None:
-        """The bounds on FFN widths; None where widths are an axis and no bounds are given."""
+        """The bounds on FFN widths; None where widths are an axis without any, or no layer has an FFN."""
+        if lacks_ffn(self.given):
+            if unused := {"intermediate_size", "ffn_ratio"} & self.given.keys():
+                raise ConfigError(f"no layer has an FFN, so {min(unused)} has no effect; leave it out")
+            return None
         if "ffn_ratio" in self.fields:
             return parse_ratio(cast(RatioLike, self.fields.pop("ffn_ratio")))
         widths = "expert_intermediate_size" if self.with_experts else "intermediate_size"
@@ -367,7 +377,10 @@ class SpaceBuilder:
         layout = ("dim", "head_dim", "n_heads", "n_kv_heads", "kv_groups")
         free = self.with_experts and self.given.keys().isdisjoint(layout)
         width = 128 if self.size >= SMALL else 64
-        self.axes = default_ranges(self.axes, self.size, dim_step, free_heads_of=width if free else None)
+        self.axes = default_ranges(
+            self.axes, self.size, dim_step, free_heads_of=width if free else None,
+            whole_layers=share_of_whole_layers(self.fields),
+        )  # fmt: skip
         if self.fields.get("position", "rotary") == "rotary":
             fraction = self.fields.get("rotary_fraction", 1.0)
             factors = self.fields.get("rope_short_factors")
@@ -376,7 +389,7 @@ class SpaceBuilder:
     def _attends(self) -> bool:
         """Whether some layers have attention; without it there is one layout of heads, which nothing has."""
         pattern = self.fields.get("mixer_pattern", ("attention",))
-        if not isinstance(pattern, list | tuple):
+        if not _is_pattern(pattern):
             return True  # the model's own error names it
         return any("attention" in mixer_words(str(word)) for word in pattern)
 
@@ -392,7 +405,10 @@ class SpaceBuilder:
         value = fields["v_head_dim"]
         if _is_size(nope) and _is_size(rope) and _is_size(value):
             axes.setdefault("head_dim", Axis.from_values([nope + rope], "head_dim"))
-            self.axes = default_ranges(axes, self.size, dim_step, free_heads_of=value, latent=True)
+            self.axes = default_ranges(
+                axes, self.size, dim_step, free_heads_of=value, latent=True,
+                whole_layers=share_of_whole_layers(fields),
+            )  # fmt: skip
         else:
             _set_depth_and_width(axes, self.size, dim_step)  # the config's own check names the wrong size
 
@@ -445,11 +461,6 @@ class SpaceBuilder:
 
     def _with_mixer(self, model: ModelConfig) -> ModelConfig:
         """The model with its mixer in proportion to its dim, if the mixer's sizes are those of another."""
-        if "ffn" not in model.ffn_pattern:
-            raise ConfigError(
-                "a search varies the width of the FFN, and with ffn_pattern=none no layer has one; use a "
-                "model with an FFN in some layers, or count sizes of your own with `count`"
-            )
         if self.mixer_dim is None:
             return model
         return model.replace(
@@ -503,6 +514,26 @@ def _named_fields(fields: Mapping[str, object]) -> dict[str, object]:
         for name, value in dict(cast(Mapping[str, object], block)).items()
     }
     return {name: value for name, value in (in_blocks | own).items() if value is not None}
+
+
+def lacks_ffn(fields: Mapping[str, object]) -> bool:
+    """Whether choices say that no layer has an FFN."""
+    pattern = fields.get("ffn_pattern")
+    return _is_pattern(pattern) and "ffn" not in pattern
+
+
+def share_of_whole_layers(fields: Mapping[str, object]) -> float:
+    """How much of a layer with a mixer and an FFN the layers of some choices are on average: half where each
+    has one of the two."""
+    mixers, ffns = fields.get("mixer_pattern", ("attention",)), fields.get("ffn_pattern", ("ffn",))
+    if not (_is_pattern(mixers) and _is_pattern(ffns)):
+        return 1.0  # the model's own error names it
+    mixing = sum(word != "none" for word in mixers) / len(mixers)
+    return (mixing + sum(word == "ffn" for word in ffns) / len(ffns)) / 2 or 1.0
+
+
+def _is_pattern(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, list | tuple) and bool(value)
 
 
 def _is_size(value: object) -> TypeGuard[int]:
