@@ -35,12 +35,15 @@ def small_config(**changes: object) -> TrainConfig:
 
 
 def write_text(folder: Path, n_documents: int = 40, seed: int = 0) -> Path:
-    """Documents of random words, the same ones in every version of Python."""
+    """Documents of random words, the same ones in every version of Python. Those that are there already stay
+    untouched: another process may be reading them."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(seed)
     for i in range(n_documents):
         sentences = (" ".join(WORDS[int(draw.random() * len(WORDS))] for _ in range(12)) for _ in range(8))
-        (folder / f"{i:03}.txt").write_text(".\n".join(sentences), encoding="utf-8")
+        path, text = folder / f"{i:03}.txt", ".\n".join(sentences)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
     return folder
 
 
