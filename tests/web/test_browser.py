@@ -124,6 +124,21 @@ def test_the_width_takes_the_heads_along(open_page):
     expect(page.locator(".pb-notes").first).to_contain_text("n_heads is now 16: heads of 128 fill the width")
 
 
+def test_only_what_the_model_has_can_be_changed(open_page):
+    page = open_page("?model=mamba-370m")
+    for absent in ("FFN width", "Query heads", "Head width"):
+        expect(page.get_by_role("textbox", name=absent, exact=True)).to_have_count(0)
+    for absent in ("Attention", "Feed-forward network"):
+        expect(page.get_by_role("heading", name=absent, exact=True)).to_have_count(0)
+    set_box(page, "Width (dim)", "2048")
+    expect(page.get_by_role("textbox", name="Inner width")).to_have_value("4096")
+    expect(page.locator("#shape-figures")).to_contain_text(f"{pb.count('mamba-1.4b').total:,}")
+    set_box(page, "State width", "32")
+    expect(page.locator("#shape-figures")).to_contain_text(
+        f"{pb.count('mamba-1.4b', mamba_state_dim=32).total:,}"
+    )
+
+
 def test_copy_buttons_give_what_builds_the_model(open_page):
     page = open_page("?dim=896&n_layers=24", permissions=["clipboard-read", "clipboard-write"])
     copied = {}
@@ -170,6 +185,14 @@ def test_solve_lists_and_draws_what_the_library_finds(open_page):
     expect(third).to_have_count(1)
     open_tab(page, "Shape")
     expect(page.locator("#shape-figures")).to_contain_text(f"{found[2].total:,}")
+
+
+def test_a_model_without_attention_and_ffn_is_searched_around(open_page):
+    page = open_page("?tab=solve&model=mamba-130m&solve.start=like&solve.target=130M")
+    page.get_by_role("button", name="Search").click()
+    table = page.get_by_role("table", name="Models found")
+    expect(table).to_be_visible()
+    assert cells(table) == solution_rows(pb.solve("130M", like="mamba-130m"), wide=True)
 
 
 def test_a_search_without_an_answer_says_why(open_page):

@@ -103,3 +103,32 @@ def test_a_step_of_a_slider_costs_the_library_little():
         shape_tab.count_breakdown(counted)
         seconds.append(time.process_time() - begun)
     assert min(seconds) < 0.05  # 2 ms where this was written
+
+
+@pytest.mark.parametrize(
+    ("preset", "dim", "sizes", "count"),
+    [
+        ("mamba-370m", 2048, {"mamba_inner_size": 4096, "mamba_dt_rank": 128}, "1,372,178,432"),
+        ("rwkv-4-430m", 768, {"rwkv_inner_size": 768}, None),
+        (
+            "qwen3-next-80b-a3b",
+            1024,
+            {"delta_n_key_heads": 8, "delta_n_value_heads": 16, "n_heads": 16},
+            None,
+        ),
+    ],
+)
+def test_the_sizes_of_a_mixer_follow_the_width(preset, dim, sizes, count):
+    edit = change_field(pb.preset(preset), "dim", dim)
+    assert sizes.items() <= flat_fields(edit.model).items()
+    mixer = [name for name in sizes if name != "n_heads"]
+    assert [f"{name} is now {sizes[name]}, in proportion to the width" for name in mixer] == list(edit.notes)
+    if count:  # mamba-1.4b is twice as wide
+        assert f"{pb.count(edit.model).total:,}" == count
+    if not edit.model.n_attention_layers:
+        assert (edit.model.n_heads, edit.model.head_dim) == (1, dim)
+
+
+def test_a_size_of_a_mixer_can_be_changed_alone():
+    edit = change_field(pb.preset("mamba-130m"), "mamba_state_dim", 32)
+    assert edit.model == pb.preset("mamba-130m").replace(mamba_state_dim=32)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from parambudget.arch.config import BLOCKS, FIELDS, ModelConfig, flat_fields
 from parambudget.arch.defaults import DERIVED, DERIVED_IN_BLOCKS, with_defaults
+from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.arch.sizes import sizes_of
 from parambudget.arch.style import STYLES, StyleName, with_style
 from parambudget.arch.validation import LARGEST_SIZE, divisors
@@ -32,7 +33,8 @@ def change_field(model: ModelConfig, name: str, value: object) -> ModelEdit:
     """The model with a field changed, or with a block (`moe`, `mla`) switched on or off.
 
     Fields at their conventional value stay so. The heads follow the width where they fill it, and the
-    key/value heads stay a divisor of the query heads. None gives a field its conventional
+    key/value heads stay a divisor of the query heads; the sizes of a mixer stay in proportion to the width.
+    None gives a field its conventional
     value or its default. Raises `ConfigError` where it has neither, or where the model then contradicts
     itself.
     """
@@ -46,7 +48,7 @@ def change_field(model: ModelConfig, name: str, value: object) -> ModelEdit:
     else:
         given[name] = value
     notes = []
-    if name == "dim" and model.mla is None and model.n_heads * model.head_dim == model.dim:
+    if name == "dim":
         notes += _follow_width(given, model, value)
     if name in ("dim", "n_heads"):
         notes += _follow_heads(given)
@@ -79,7 +81,7 @@ def apply_style(model: ModelConfig, style: StyleName) -> ModelEdit:
 def _explicit_fields(model: ModelConfig) -> dict[str, Any]:
     """The fewest fields that give the model, with its heads spelled out: they need not fill the width."""
     given = changed_fields(model)
-    if model.mla is None:
+    if model.mla is None and model.n_attention_layers:
         given |= {"n_heads": model.n_heads, "head_dim": model.head_dim}
     return given
 
@@ -93,11 +95,19 @@ def _with_block(given: dict[str, Any], name: str, *, on: bool) -> dict[str, Any]
 
 
 def _follow_width(given: dict[str, Any], model: ModelConfig, dim: object) -> list[str]:
-    """Heads that filled the old width fill the new one, if a whole number of them does."""
-    if not isinstance(dim, int) or dim <= 0 or dim % model.head_dim:
+    """Heads that filled the old width fill the new one, if a whole number of them does; a mixer keeps its
+    proportion."""
+    if not isinstance(dim, int) or not 0 < dim <= LARGEST_SIZE:
         return []
-    given["n_heads"] = dim // model.head_dim
-    return [f"n_heads is now {given['n_heads']}: heads of {model.head_dim} fill the width"]
+    notes = []
+    fill = model.n_attention_layers and model.mla is None and model.n_heads * model.head_dim == model.dim
+    if fill and dim % model.head_dim == 0:
+        given["n_heads"] = dim // model.head_dim
+        notes.append(f"n_heads is now {given['n_heads']}: heads of {model.head_dim} fill the width")
+    before = flat_fields(model)
+    sizes = {name: size for name, size in mixer_sizes_at(model, dim).items() if size != before[name]}
+    given |= sizes
+    return notes + [f"{name} is now {size}, in proportion to the width" for name, size in sizes.items()]
 
 
 def _follow_heads(given: dict[str, Any]) -> list[str]:

@@ -9,7 +9,8 @@ from nicegui import background_tasks, ui
 
 from parambudget import api
 from parambudget._files import json_text
-from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
+from parambudget.arch.config import FIELDS, MIXERS, ModelConfig, flat_fields
+from parambudget.arch.dims import MixerKind, has_attention_layers, has_dense_layers, has_ffn_layers
 from parambudget.arch.field_text import parse_field
 from parambudget.arch.presets.registry import PRESETS, preset_row
 from parambudget.arch.style import STYLES, StyleName
@@ -71,7 +72,16 @@ _LABELS: Final = {
     "n_shared_experts": "Shared experts", "n_first_dense": "Dense layers first",
     "kv_lora_rank": "Latent width of keys and values", "q_lora_rank": "Latent width of queries",
     "qk_nope_head_dim": "Head width without positions", "qk_rope_head_dim": "Head width with positions",
-    "v_head_dim": "Value head width",
+    "v_head_dim": "Value head width", "delta_n_key_heads": "Key heads", "delta_n_value_heads": "Value heads",
+    "delta_key_dim": "Key head width", "delta_value_dim": "Value head width",
+    "delta_conv_width": "Convolution width", "delta_gate_rank": "Rank of the gate",
+    "short_conv_width": "Convolution width", "lightning_n_heads": "Heads",
+    "lightning_head_dim": "Head width", "lru_n_blocks": "Blocks of the gates",
+    "lru_block_width": "Width of a block", "lru_conv_width": "Convolution width",
+    "rwkv_inner_size": "Inner width", "mamba_inner_size": "Inner width", "mamba_dt_rank": "Rank of the steps",
+    "mamba_state_dim": "State width", "mamba_conv_width": "Convolution width", "mamba2_n_heads": "Heads",
+    "mamba2_head_dim": "Head width", "mamba2_state_dim": "State width", "mamba2_n_groups": "Groups",
+    "mamba2_conv_width": "Convolution width",
 }  # fmt: skip
 _SIZES: Final = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "intermediate_size", "vocab_size",
                  "context_length")  # fmt: skip
@@ -95,7 +105,8 @@ class ShapeTab:
         self._syncing = False
         self._controls: dict[str, Callable[[ModelConfig], None]] = {}
         """How each control shows a model's value."""
-        self._groups: dict[str, ui.element] = {}
+        self._groups: list[tuple[ui.element, Callable[[ModelConfig], bool]]] = []
+        """Parts of the controls, and for which models they are there."""
         with ui.element("div").classes("pb-columns"):
             with ui.element("div").classes("pb-controls"):
                 self._add_controls()
@@ -128,13 +139,16 @@ class ShapeTab:
         with section("Sizes"):
             for name in _SIZES:
                 self._add_size(name)
-        with section("Attention"):
+        with self._group(section("Attention"), has_attention_layers):
             for name in ("qk_norm", "position"):
                 self._add_choice(name)
             self._add_number("window")
             self._add_switch("qkv_bias")
             self._add_block("mla", "Multi-head latent attention", _MLA, self._add_number)
-        with section("Feed-forward network"):
+        with self._group(section("Mixers"), lambda model: model.mixer is not None):
+            for kind in MIXERS:
+                self._add_mixer(kind)
+        with self._group(section("Feed-forward network"), has_ffn_layers):
             self._add_switch("gated")
             self._add_choice("activation")
             self._add_switch("ffn_bias")
@@ -147,10 +161,23 @@ class ShapeTab:
     def _add_block(self, block: str, label: str, names: tuple[str, ...], add: Callable[[str], None]) -> None:
         switch = switch_field(label, False, lambda on: self._change(block, on))
         self._controls[block] = lambda model: _set_value(switch, getattr(model, block) is not None)
-        self._groups[block] = ui.element("div").classes("pb-group")
-        with self._groups[block]:
+        part = ui.element("div").classes("pb-group")
+        with self._group(part, lambda model: getattr(model, block) is not None):
             for name in names:
                 add(name)
+
+    def _add_mixer(self, kind: MixerKind) -> None:
+        """The sizes of a mixer other than attention."""
+        part = ui.element("div").classes("pb-group")
+        with self._group(part, lambda model: getattr(model, kind) is not None):
+            ui.label(kind.replace("_", " "))
+            for name in MIXERS[kind].model_fields:
+                if name in _LABELS:
+                    self._add_number(name)
+
+    def _group(self, part: ui.element, is_there: Callable[[ModelConfig], bool]) -> ui.element:
+        self._groups.append((part, is_there))
+        return part
 
     def _add_size(self, name: str) -> None:
         """A slider over usual values, and a box for any."""
@@ -165,7 +192,7 @@ class ShapeTab:
 
         def show(model: ModelConfig) -> None:
             value = flat_fields(model).get(name)
-            row.set_visibility(value is not None and not (model.mla is not None and name in _MLA_SETS))
+            row.set_visibility(value is not None and _has_use(model, name))
             if value is None:
                 return
             slider.show(value)
@@ -265,8 +292,8 @@ class ShapeTab:
         try:
             for show in self._controls.values():
                 show(model)
-            for block, group in self._groups.items():
-                group.set_visibility(getattr(model, block) is not None)
+            for part, is_there in self._groups:
+                part.set_visibility(is_there(model))
             _set_value(self._preset, self._session.state.model.preset or "")
             _set_value(self._style, "")
         finally:
@@ -301,6 +328,15 @@ class ShapeTab:
             self._formula.content = _formula(formula)
         finally:
             self._is_typesetting = False
+
+
+def _has_use(model: ModelConfig, size: str) -> bool:
+    """Whether a size counts in the model: no other one does where it has no such layer, or sets it itself."""
+    if size == "intermediate_size":
+        return has_dense_layers(model)
+    if size in ("n_heads", "n_kv_heads", "head_dim") and not has_attention_layers(model):
+        return False
+    return model.mla is None or size not in _MLA_SETS
 
 
 def _set_value(control: ui.input | ui.select | ui.switch, value: object) -> None:
