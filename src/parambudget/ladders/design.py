@@ -339,7 +339,7 @@ def _distance(model: ModelConfig, size: float, like: ModelConfig) -> float:
     """How far a model is from a size and from the proportions of another one, for its size; in ln. Even steps
     between sizes matter most, then the proportions; the width of heads hardly does."""
     wide = [log(m.dim / m.n_layers) - ASPECT_GROWTH * log(body(m)) for m in (model, like)]
-    ffn = [log(m.intermediate_size / m.dim) for m in (model, like)]
+    ffn = [log(m.intermediate_size / m.dim) if m.n_ffn_layers else 0.0 for m in (model, like)]
     heads = 0.2 * (model.kv_group != like.kv_group)
     if like.n_attention_layers:
         heads += 0.2 * abs(log(model.head_dim / like.head_dim))

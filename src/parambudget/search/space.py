@@ -16,12 +16,7 @@ from pydantic import BaseModel
 from parambudget.arch.blocks import CountedParts, MLAConfig, MoEConfig
 from parambudget.arch.config import BLOCKS, MIXERS, ModelConfig, flat_fields
 from parambudget.arch.defaults import with_defaults
-from parambudget.arch.dims import (
-    can_route,
-    has_attention_layers,
-    has_dense_layers,
-    mixer_words,
-)
+from parambudget.arch.dims import can_route, has_attention_layers, has_dense_layers, mixer_words
 from parambudget.arch.fields import ModelFields
 from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS

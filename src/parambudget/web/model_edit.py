@@ -34,9 +34,8 @@ def change_field(model: ModelConfig, name: str, value: object) -> ModelEdit:
 
     Fields at their conventional value stay so. The heads follow the width where they fill it, and the
     key/value heads stay a divisor of the query heads; the sizes of a mixer stay in proportion to the width.
-    None gives a field its conventional
-    value or its default. Raises `ConfigError` where it has neither, or where the model then contradicts
-    itself.
+    None gives a field its conventional value or its default. Raises `ConfigError` where it has neither, or
+    where the model then contradicts itself.
     """
     given = _explicit_fields(model)
     if name in BLOCKS:
