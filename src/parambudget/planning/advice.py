@@ -265,11 +265,14 @@ def _mixer_warnings(model: ModelConfig) -> Iterator[str]:
     """What is not known of layers with another mixer than attention."""
     kind = model_mixer(model)
     if kind is not None:
+        loop = "convolution" if kind == "short_convolution" else "scan"
+        kernels = (
+            ". A run that finds fused kernels installed uses them and says so; these figures are not for them"
+        )
         yield (
-            f"{count_phrase(model.n_mixer_layers, 'layer')} with the mixer {kind} run a scan in "
-            "plain torch: its memory is measured on a CPU, and its time, counted with attention, is assumed "
-            "and measured on no GPU. A run that finds fused kernels installed uses them and says so; these "
-            "figures are not for them"
+            f"{count_phrase(model.n_mixer_layers, 'layer')} with the mixer {kind} run a {loop} in plain "
+            "torch: its memory is measured on a CPU, and its time, counted with attention, is assumed and "
+            f"measured on no GPU{'' if kind == 'rwkv' else kernels}"  # no package has one for RWKV-4
         )
 
 
