@@ -234,7 +234,9 @@ def test_a_second_interrupt_stops_at_once(begun, tmp_path):
         process.join(0.02)
     assert process.exitcode == 130
     assert (tmp_path / "err.txt").read_text().splitlines()[-1] == "parambudget: interrupted"
-    assert not list((tmp_path / "run/checkpoints").iterdir())
+    # On a busy machine the update may be over, and what is interrupted is the writing of its checkpoint.
+    names = [path.name for path in (tmp_path / "run/checkpoints").iterdir()]
+    assert all(name.startswith(".unfinished-") for name in names)
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), ("SIGUSR1", 0), ("SIGINT", 130)])
