@@ -4,7 +4,9 @@ share."""
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -292,6 +294,19 @@ def print_json(value: object) -> None:
 def print_notice(notice: str) -> None:
     """Print one line on standard error, beside the results."""
     typer.echo(f"parambudget: {arguments_as_flags(notice)}", err=True)
+
+
+@contextmanager
+def spinner(text: str) -> Iterator[None]:
+    """Show on a terminal that work of some seconds goes on, and for how long; nothing elsewhere."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    from parambudget.render.progress import StatusLine, make_console
+
+    with closing(StatusLine(make_console(to_stderr=True))) as status:
+        status.show(text)
+        yield
 
 
 def offer_finished_run(vocab_size: int) -> None:

@@ -21,6 +21,7 @@ from parambudget.cli._options import (
     print_json,
     print_lines,
     print_notice,
+    spinner,
     with_model_fields,
 )
 from parambudget.errors import InputError
@@ -120,12 +121,13 @@ def plan(
         budget = Budget(hours=hours, dollars=dollars, flops=flops)
     named = gpu is not None or gpus != 1 or price is not None
     machine = api.machine(gpu, gpus=gpus, dollars_per_hour=price) if named else None
-    made = api.plan_ladder(
-        budget, machine, data=data, out=out, target=target,
-        tokens=tokens, share=share, sizes=sizes, seeds=seeds,
-        ratios=None if ratios is None else _numbers(ratios, "ratios"), style=style,
-        **cast("SearchFields", fields),
-    )  # fmt: skip
+    with spinner("choosing runs and simulating what they tell"):
+        made = api.plan_ladder(
+            budget, machine, data=data, out=out, target=target,
+            tokens=tokens, share=share, sizes=sizes, seeds=seeds,
+            ratios=None if ratios is None else _numbers(ratios, "ratios"), style=style,
+            **cast("SearchFields", fields),
+        )  # fmt: skip
     assert made.plan is not None
     if as_json:
         print_json({**made.plan.as_dict(), "folder": str(out)})
@@ -264,7 +266,8 @@ def fit(
     from parambudget.ladders.ladder import Ladder
 
     small = Ladder(folder)
-    found = small.fit()
+    with spinner("fitting"):
+        found = small.fit()
     path = small.law_path if out is None else out
     found.save(path)
     figure = _draw_fit(found, folder / "fit.png")

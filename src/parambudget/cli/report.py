@@ -19,6 +19,7 @@ from parambudget.cli._options import (
     offer_finished_run,
     print_json,
     print_lines,
+    spinner,
     with_flags_in_suggestions,
 )
 from parambudget.cli._settings import STEP_FLAGS, STEP_PANELS, step_settings, with_settings
@@ -98,16 +99,18 @@ def report(
         hours, unique_tokens=None if unique_tokens is None else parse_count(unique_tokens, "unique_tokens"),
         law=find_law(law), target_loss=target_loss,
     )  # fmt: skip
-    report = build_report(
-        Path(source).name, completed.model, target,
-        machine if memory is None else machine.with_memory(parse_memory(memory)), goal,
-        step=step, anchor=anchor, verify=check_built_model if find_spec("torch") else None,
-    )  # fmt: skip
+    with spinner("searching, planning and verifying"):
+        report = build_report(
+            Path(source).name, completed.model, target,
+            machine if memory is None else machine.with_memory(parse_memory(memory)), goal,
+            step=step, anchor=anchor, verify=check_built_model if find_spec("torch") else None,
+        )  # fmt: skip
     options = {label: with_flags_in_suggestions(plan) for label, plan in report.options.items()}
     report = replace(report, current=with_flags_in_suggestions(report.current), options=options)
     written: list[Path] = []
     if out is not None:
-        report, written = write_report(report, out)
+        with spinner("writing"):
+            report, written = write_report(report, out)
     if as_json:
         print_json(report.as_dict())
     else:

@@ -22,6 +22,7 @@ from parambudget.cli._options import (
     law_option,
     print_json,
     print_lines,
+    spinner,
     with_model_fields,
 )
 from parambudget.cli._settings import STEP_FLAGS, with_settings
@@ -196,7 +197,7 @@ def solve(
     lattice = {"kv_groups": kv_groups, "ffn_ratio": ffn_ratio, "multiple": multiple}
     axes = cast("SearchFields", fields | {name: v for name, v in lattice.items() if v is not None})
     limits: dict[str, object] = {"hours": hours, "dollars": dollars, "flops": flops, "memory": memory}
-    with _explained_target(target):
+    with spinner("searching"), _explained_target(target):
         if current is None:
             found = api.solve(
                 target, budget=_budget(hours, dollars, flops, memory), machine=machine, step=step,

@@ -34,11 +34,11 @@ _SILENT_SECONDS: Final = 60.0
 """The longest that a line of what is being done stands alone there."""
 
 
-def make_console(*, quiet: bool = False) -> Console:
+def make_console(*, quiet: bool = False, to_stderr: bool = False) -> Console:
     """The console of a command, silent where `quiet`. Piped output has no colours and does not wrap at 80
     columns."""
     # Paths are printed as they are: `runs/[1e-3]` is no markup, `:b:` no picture.
-    plain = partial(Console, highlight=False, markup=False, emoji=False, quiet=quiet)
+    plain = partial(Console, highlight=False, markup=False, emoji=False, quiet=quiet, stderr=to_stderr)
     to_terminal = plain()
     return to_terminal if to_terminal.is_terminal else plain(width=PIPED_WIDTH)
 
