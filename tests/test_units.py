@@ -194,6 +194,8 @@ def test_memory_is_printed_in_powers_of_1024(size: int, text: str):
         (0, "0 %"),
         (Fraction(0), "0 %"),
         (1e-9, "+0.000 %"),
+        (Fraction(-1, 371_516_417), "-0.0000003 %"),
+        (Fraction(4, 10**6), "+0.0004 %"),
     ],
 )
 def test_a_difference_is_printed_with_its_sign(share: Any, text: str):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from operator import index
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast, overload
@@ -135,6 +136,7 @@ def solve(
     """
     named = _own_search_names(solve, axes)
     check_options(counted, rank, top)
+    top = index(top)
     n, second = _parse_count(target, "target"), _parse_count(active, "active")
     share, fields = parse_tolerance(tolerance), _search_fields(named, like, style)
     predicts = any(each is not None for each in (budget, machine, law, anchor, unique_tokens, step))

@@ -7,6 +7,7 @@ for people.
 import re
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from math import floor, log10
 from typing import Final
 
 from parambudget.errors import ConfigError, InputError
@@ -206,10 +207,14 @@ def format_mfu(mfu: float, peak_flops: float) -> str:
 
 
 def format_share(share: float | Fraction, digits: int = 3) -> str:
-    """A signed relative difference: 0.00003 is "+0.003 %", exactly zero is "0 %", and 40 is "41 times"."""
+    """A signed relative difference: 0.00003 is "+0.003 %", exactly zero is "0 %", and 40 is "41 times". An
+    exact one that would round to zero has its first digit."""
     if share >= 10:
         return f"{float(share) + 1:,.0f} times"
-    return f"{float(share) * 100:+.{digits}f} %" if share else "0 %"
+    percent = float(share) * 100
+    if isinstance(share, Fraction) and 0 < abs(percent) < 0.5 * 10**-digits:
+        digits = -floor(log10(abs(percent)))
+    return f"{percent:+.{digits}f} %" if share else "0 %"
 
 
 def format_tolerance(share: Fraction) -> str:

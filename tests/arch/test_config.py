@@ -1,5 +1,6 @@
 """The model's config: validated once, closed, frozen; what is left out is filled in by convention."""
 
+import json
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.strategies import hybrids, models
 
+import parambudget as pb
 from parambudget.arch.config import BLOCKS, ModelConfig
 from parambudget.arch.defaults import DERIVED, ffn_convention, usual_depth, with_defaults
 from parambudget.arch.fields import ModelFields
@@ -252,3 +254,32 @@ def test_a_complete_model_has_nothing_filled_in(model: ModelConfig):
     completed = with_defaults(model.model_dump())
     assert completed.model == model
     assert completed.defaulted == ()
+
+
+@pytest.mark.parametrize("number", [np.int64, np.int8, np.uint16])
+def test_numbers_of_numpy_are_taken_for_sizes(number):
+    model = pb.model(dim=number(64), n_layers=number(3), tied=np.bool_(False), norm_eps=np.float32(0.5))
+    assert model == pb.model(dim=64, n_layers=3, tied=False, norm_eps=0.5)
+    assert {type(model.dim), type(model.n_layers)} == {int}
+    assert pb.count(model, n_layers=number(5)).model.n_layers == 5
+    found = pb.solve("3M", vocab_size=number(100), mixer_pattern=["mamba"], mamba_inner_size=number(64),
+                     mamba_dt_rank=8, tolerance="9%", top=number(1))  # fmt: skip
+    assert len(found) == 1
+    assert json.dumps(found.as_dict())
+    assert pb.plan(model, "h100", hours=1, batch_size=number(8)).step.batch_size == 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"ffn_pattern": "none"}, "ffn_pattern is 'none'; give a sequence of ffn, none, such as ('none',)"),
+        ({"ffn_pattern": 3}, "ffn_pattern is 3; give a sequence of ffn, none, such as ('ffn',)"),
+        ({"window_pattern": "local", "window": 8}, "such as ('local',)"),
+        ({"mixer_pattern": ["mamba"]}, "sizes are missing; set mamba_inner_size and mamba_dt_rank"),
+        ({"mixer_pattern": ["rwkv"]}, "names rwkv, whose sizes are missing; set rwkv_inner_size"),
+    ],
+)
+def test_a_pattern_that_cannot_be_is_told_its_words(fields, problem):
+    with pytest.raises(ConfigError) as error:
+        pb.model(dim=64, n_layers=3, **fields)
+    assert str(error.value).endswith(problem)

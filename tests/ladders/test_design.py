@@ -1,6 +1,7 @@
 """Which small runs a ladder has: within their share, of one family, and only where they tell something."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -114,6 +115,16 @@ def test_batches_are_as_far_from_the_law_as_the_target_s(rungs):
         wished = share * law_update_tokens(rung.model, rung.tokens)
         batch = rung.config.step.tokens_per_update(256)
         assert abs(batch - wished) <= max(128, wished / 7)
+
+
+def test_sizes_without_an_ffn_are_as_even_as_others():
+    rungs = choose_rungs(
+        Target(pb.preset("mamba-370m"), 5 * 10**9, 10**11), LadderRequest(share=0.4), on_cpu=False
+    )
+    sizes = sorted({rung.n_parameters for rung in rungs})
+    assert len(sizes) == 5
+    steps = [larger / smaller for smaller, larger in pairwise(sizes)]
+    assert max(steps) / min(steps) < 1.25
 
 
 @pytest.mark.parametrize("name", ["mamba-1.4b", "rwkv-4-1.5b"])

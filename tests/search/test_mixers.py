@@ -15,7 +15,7 @@ from parambudget.search.engine import Search
 from parambudget.search.space import SearchSpace, choices_of, share_of_whole_layers
 
 AXES = {
-    "n_layers": "1:7", "dim": "24:96:24", "head_dim": 12, "kv_groups": 1, "intermediate_size": "32:160:32",
+    "n_layers": "3:7", "dim": "24:96:24", "head_dim": 12, "kv_groups": 1, "intermediate_size": "32:160:32",
     "vocab_size": 96,
 }  # fmt: skip
 
@@ -23,7 +23,7 @@ AXES = {
 def enumerated(fields: dict[str, object]) -> list[pb.ModelConfig]:
     """Every model of the axes, its mixer as many heads in proportion as HYBRID has at its dim."""
     models = []
-    for n_layers in range(1, 8):
+    for n_layers in range(3, 8):
         for dim in (24, 48, 72, 96):
             heads = max(1, round(2 * dim / 48 + 1e-9)) if "mixer_dim" in fields else 2
             for width in range(32, 161, 32):
@@ -56,7 +56,7 @@ def test_every_model_of_the_lattice_is_found(fixed):
 
 @pytest.mark.parametrize("like", [MAMBA, HYBRID.replace(ffn_pattern=["none"])], ids=["mamba", "hybrid"])
 def test_without_an_ffn_every_depth_and_width_is_searched_once(like):
-    axes = {"n_layers": "1:40:3", "dim": "24:96:24", "vocab_size": 96}
+    axes = {"n_layers": "3:42:3", "dim": "24:96:24", "vocab_size": 96}
     if like is not MAMBA:
         axes |= {"head_dim": 12, "kv_groups": 1}
     search = Search(SearchSpace.declare(90_000, choices_of(like) | axes), 90_000)
@@ -65,7 +65,7 @@ def test_without_an_ffn_every_depth_and_width_is_searched_once(like):
         heads = {dim: {"head_dim": dim} for dim in heads}
     models = [
         like.replace(n_layers=n, dim=dim, **heads[dim], **mixer_sizes_at(like, dim))
-        for n in range(1, 41, 3)
+        for n in range(3, 43, 3)
         for dim in range(24, 97, 24)
     ]  # fmt: skip
     for tolerance in (Fraction(1, 50), Fraction(1, 5), Fraction(2)):
@@ -91,7 +91,8 @@ def test_a_published_mamba_is_the_first_answer_for_its_own_size(name):
 
 def test_without_an_ffn_the_score_and_the_screen_know_none():
     found = pb.solve("130M", like="mamba-130m", top=3)
-    assert {one.score["ffn"] for one in found} == {0}
+    assert all(one.score.keys() == {"aspect", "width", "depth"} for one in found)
+    assert not {"n_heads", "head_dim", "intermediate_size"} & found.rows()[0].keys()
     headings, *rows = solution_rows(found, wide=True)
     assert headings[:5] == ["#", "shape", "layers", "dim", "total"]
     assert {len(row) for row in rows} == {len(headings)}
@@ -118,6 +119,47 @@ def test_a_model_without_an_ffn_is_resized_in_depth_and_width():
     assert {m.mamba2.mamba2_n_heads * 64 for m in found.values()} == {2 * m.dim for m in found.values()}
     grown = {one.label for one in pb.resize("mamba2-130m", "200M", tolerance="5%")}
     assert grown == {"wider", "deeper", "balanced"}
+
+
+def test_depths_without_every_kind_of_layer_are_no_points(recwarn):
+    """There the sizes of heads or of the FFN would count nothing, and one model would be many points."""
+    axes = {"dim": 48, "head_dim": 12, "kv_groups": 1, "ffn_ratio": "2:4", "multiple": 8, "tolerance": "99%"}
+    found = pb.solve("60K", like=HYBRID, n_layers="1:5", **axes)
+    assert found.certificate.lattice["n_layers"] == "3:5"
+    for patterns in (
+        {"ffn_pattern": ["none", "none", "ffn"]},
+        {"mixer_pattern": ["none", "none", "attention"]},
+    ):
+        plain = pb.solve("60K", vocab_size=96, n_layers="1:5", **patterns, **axes)
+        assert plain.certificate.lattice["n_layers"] == "3:5"
+    one_layer = pb.preset("nemotron-h-8b").replace(n_layers=1, dim=512)
+    with pytest.raises(pb.NoSolution, match="nearest is"):
+        pb.resize("nemotron-h-8b", total(one_layer), tolerance="0%")
+    assert [str(each.message) for each in recwarn] == []
+    with pytest.raises(pb.ConfigError, match=r"n_layers 2 is too few for every kind .* use 3 or more"):
+        pb.solve("60K", like=HYBRID, n_layers=2)
+
+
+def test_the_nearest_to_a_model_that_is_resized_is_another_one():
+    n = total(pb.preset("mamba-370m"))
+    with pytest.raises(pb.NoSolution, match=r"nearest is 378,183,680 \(\+1\.795 %: 49 layers, dim 1024\)"):
+        pb.resize("mamba-370m", n + 1, tolerance="0%")
+
+
+def test_experts_in_the_place_of_no_ffn_are_refused():
+    for given in ({"active": "100M"}, {"n_experts": 8}):
+        with pytest.raises(pb.ConfigError, match=f"so {next(iter(given))} has no effect"):
+            pb.solve("300M", like="mamba-370m", **given)
+
+
+@pytest.mark.parametrize("name", ["mamba-370m", "bamba-9b", "lfm2-350m"])
+def test_a_pattern_without_its_mixer_drops_the_sizes_of_that(name):
+    changed = pb.preset(name).replace(mixer_pattern=["attention"])
+    assert changed.mixer is None
+    assert pb.count(name, mixer_pattern=["attention"]).model == changed
+    found = pb.solve(total(changed), like=name, mixer_pattern=["attention"], tolerance="3%", top=1)
+    assert found[0].model.mixer is None
+    assert pb.resize(name, 2 * total(changed), mixer_pattern=["attention"], tolerance="9%")
 
 
 def test_a_budget_is_searched_without_an_ffn():
@@ -166,7 +208,7 @@ def test_without_attention_the_score_knows_no_heads_and_the_screen_shows_none():
     found = pb.solve("300K", like=RWKV, tolerance="5%", top=3)
     for solution in found:
         assert (solution.model.n_heads, solution.model.head_dim) == (1, solution.model.dim)
-        assert solution.score["heads"] == solution.score["kv"] == 0
+        assert solution.score.keys() == {"aspect", "ffn", "width", "depth"}
         assert "heads" not in str(solution)
     assert not {"heads/kv", "head"} & set(solution_rows(found, wide=True)[0])
 

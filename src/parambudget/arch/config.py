@@ -54,6 +54,7 @@ from parambudget.arch.validation import (
     Share,
     divisors,
     format_validation_error,
+    plain_number,
 )
 from parambudget.errors import ConfigError
 
@@ -73,7 +74,7 @@ BLOCKS: Final[dict[str, type[BaseModel]]] = {
 
 def nest_blocks(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields with those of the blocks, given by their own names, moved into their blocks."""
-    whole = dict(fields)
+    whole = {name: plain_number(value) for name, value in fields.items()}
     for name, block in BLOCKS.items():
         own = {key: whole.pop(key) for key in block.model_fields if key in whole}
         given = whole.get(name)
@@ -84,6 +85,17 @@ def nest_blocks(fields: Mapping[str, Any]) -> dict[str, Any]:
         if name == "rope_scaling" and "rope_type" in own:
             whole[name] = _of_another_type(dict(given or {}), own)
     return whole
+
+
+def without_unnamed_mixers(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a model without the sizes of mixers that a `mixer_pattern` among the changes does not
+    name: they have no use any more."""
+    pattern = changes.get("mixer_pattern")
+    if not isinstance(pattern, list | tuple):
+        return dict(fields)
+    named = {word for words in pattern for word in mixer_words(str(words))}
+    dropped = {name for kind in MIXERS if kind not in named for name in (kind, *MIXERS[kind].model_fields)}
+    return {name: value for name, value in fields.items() if name not in dropped}
 
 
 def _of_another_type(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -630,8 +642,9 @@ class ModelConfig(BaseModel):
 
     def replace(self, **changes: Unpack[ModelFields]) -> Self:
         """A validated copy; fields of the blocks go by their own names. (pydantic's `model_copy(update=...)`
-        would not validate.)"""
-        return type(self).read(nest_blocks(self.model_dump() | with_our_names(changes, KEYWORDS)))
+        would not validate.) A `mixer_pattern` without the model's mixer drops the sizes of that."""
+        named = with_our_names(changes, KEYWORDS)
+        return type(self).read(nest_blocks(without_unnamed_mixers(self.model_dump(), named) | named))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a config file, which every command and verb takes in place of a model."""
@@ -770,8 +783,9 @@ def _mixers_errors(m: ModelConfig) -> Iterator[str]:
     for kind in MIXERS:
         block = getattr(m, kind)
         if kind in named and block is None:
-            first = next(iter(MIXERS[kind].model_fields))
-            yield f"mixer_pattern names {kind}, whose sizes are missing; set {first} and its other fields"
+            needed = [name for name, info in MIXERS[kind].model_fields.items() if info.is_required()]
+            needed = needed or list(MIXERS[kind].model_fields)[:1]
+            yield f"mixer_pattern names {kind}, whose sizes are missing; set {' and '.join(needed)}"
         if block is not None and kind not in named:
             yield f"{kind} is in no layer of mixer_pattern={','.join(m.mixer_pattern)}; name it there"
     if len(named) > 1:

@@ -23,6 +23,11 @@ NonNegativeFloat = Annotated[float, Field(ge=0, le=LARGEST_FLOAT, allow_inf_nan=
 PATTERN: Final[Any] = Field(strict=False, min_length=1)
 
 
+def plain_number(value: Any) -> Any:
+    """Python's own number for one of NumPy's (or torch's); anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
 def format_validation_error(error: ValidationError, cls: type[BaseModel]) -> str:
     """The most telling finding of a pydantic report as one line: what, got, allowed."""
     findings = error.errors(include_url=False)
@@ -39,6 +44,12 @@ def format_validation_error(error: ValidationError, cls: type[BaseModel]) -> str
     if finding["type"] == "missing":
         what = str(_block_at(names[:-1], cls).model_fields[field].description).rstrip(".")
         return f"{field} is missing ({what[0].lower()}{what[1:]}); give it"
+    if finding["type"] == "tuple_type" and (allowed := _words_of(_block_at(names[:-1], cls), field)):
+        given = f"{(finding['input'],)!r}" if finding["input"] in allowed else f"({allowed[0]!r},)"
+        return (
+            f"{field} is {short_repr(finding['input'])}; give a sequence of {', '.join(allowed)}, such as "
+            f"{given}"
+        )
     message = (
         finding["msg"]
         .removeprefix("Input should be ")
@@ -53,6 +64,12 @@ def block_class(info: FieldInfo) -> type[BaseModel] | None:
     """The class of a field that holds a nested block, or a block or nothing; None for any other field."""
     kinds = (info.annotation, *getattr(info.annotation, "__args__", ()))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _words_of(cls: type[BaseModel], field: str) -> tuple[str, ...]:
+    """The words that a pattern is made of; none for another field."""
+    kinds = getattr(cls.model_fields[field].annotation, "__args__", ())
+    return tuple(str(word) for word in getattr(kinds[0], "__args__", ())) if kinds else ()
 
 
 def divisors(n: int) -> list[int]:

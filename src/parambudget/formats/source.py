@@ -9,7 +9,15 @@ from typing import Any, Final, Protocol, cast
 from warnings import warn
 
 from parambudget._files import read_json
-from parambudget.arch.config import BLOCKS, FIELDS, KEYWORDS, ModelConfig, flat_fields, require_module
+from parambudget.arch.config import (
+    BLOCKS,
+    FIELDS,
+    KEYWORDS,
+    ModelConfig,
+    flat_fields,
+    require_module,
+    without_unnamed_mixers,
+)
 from parambudget.arch.defaults import (
     DERIVED,
     DERIVED_IN_BLOCKS,
@@ -181,7 +189,7 @@ def resolve(source: Source, changes: Mapping[str, object], name: str) -> Resolve
         for field_name, reason in source.missing.items():
             if field_name not in changes:
                 raise ConfigError(reason)
-        resolved = with_defaults(source.fields | dict(changes))
+        resolved = with_defaults(without_unnamed_mixers(source.fields, changes) | dict(changes))
         return replace(resolved, notes=source.notes, unsupported=source.unsupported)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None

@@ -29,8 +29,9 @@ from parambudget.scaling.loss import (
     law_parameters,
     uniform_loss,
 )
+from parambudget.search.engine import Search
 from parambudget.search.solve import solve
-from parambudget.search.space import choices_of, conventional_width
+from parambudget.search.space import SearchSpace, choices_of, conventional_width
 from parambudget.training.config import TrainConfig
 from parambudget.training.run.defaults import MICRO_STEP_TOKENS, MOST_EVAL_TOKENS, with_train_defaults
 from parambudget.units import format_count
@@ -318,8 +319,8 @@ def _shapes(like: ModelConfig, size: float, groups: set[int], spread: float) -> 
     found: list[ModelConfig] = []
     for width in widths:
         with suppress(NoSolution):
-            shapes = solve(round(size + head), fields | width, tolerance=_TOLERANCE, top=_SHAPES_TRIED)
-            found += [shape.model for shape in shapes if _is_deep_enough(shape.model, like)]
+            shapes = _usual_shapes(round(size + head), fields | width, has_ffn=like.n_ffn_layers > 0)
+            found += [model for model in shapes if _is_deep_enough(model, like)]
     if not found:
         raise NoSolution(
             f"no model of about {format_count(round(size))} parameters is of the target's family; use "
@@ -328,6 +329,16 @@ def _shapes(like: ModelConfig, size: float, groups: set[int], spread: float) -> 
     if not like.n_ffn_layers:
         return found
     return [m.replace(intermediate_size=round(ratio * m.dim / multiple) * multiple) for m in found]
+
+
+def _usual_shapes(size: int, fields: dict[str, object], *, has_ffn: bool) -> list[ModelConfig]:
+    """Models of about that size: the most usual ones of different depth and width, whose FFN fills up what is
+    missing; without an FFN all depths and widths."""
+    if has_ffn:
+        return [shape.model for shape in solve(size, fields, tolerance=_TOLERANCE, top=_SHAPES_TRIED)]
+    space = SearchSpace.declare(size, fields)
+    points = Search(space, size).candidates_within(_TOLERANCE)
+    return [space.choices.replace(**points.sizes(i)) for i in range(len(points))]
 
 
 def _is_deep_enough(model: ModelConfig, like: ModelConfig) -> bool:

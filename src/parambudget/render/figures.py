@@ -136,7 +136,8 @@ def landscape(models: Mapping[str, ModelConfig], current: ModelConfig | None, ta
     Models of the same depth and width stand side by side.
     """
     whose = "the first" if current is None else "the current"
-    title = f"Parameters over depth and width, at {whose} model's proportions (target {target:,})"
+    size = f"{target:,}" if target < 10**9 else format_count(target)  # or the title does not fit
+    title = f"Parameters over depth and width, at {whose} model's proportions (target {size})"
     shown = dict(models) if current is None else {"current": current, **models}
     figure = Picture(figsize=(8, max(5, 0.42 * len(shown))), dpi=150, facecolor="white", layout="constrained")
     axes = figure.add_subplot()

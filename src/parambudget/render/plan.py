@@ -110,11 +110,14 @@ def parameters_in_words(counts: ParameterCount) -> str:
 
 def _model(plan: RunPlan) -> list[str]:
     m = plan.model
-    return [
-        parameters_in_words(plan.breakdown),
-        f"{format_count(flops_per_token(m))} FLOPs per training token in the full convention (attention over "
-        f"the whole context), {format_count(flops_per_token(m, 'causal'))} causal (over earlier tokens only)",
-    ]
+    full, causal = flops_per_token(m), flops_per_token(m, "causal")
+    flops = f"{format_count(full)} FLOPs per training token"
+    if causal != full:
+        flops += (
+            " in the full convention (attention over the whole context), "
+            f"{format_count(causal)} causal (over earlier tokens only)"
+        )
+    return [parameters_in_words(plan.breakdown), flops]
 
 
 def _machine(plan: RunPlan) -> list[str]:
@@ -196,8 +199,9 @@ def _speed(plan: RunPlan) -> list[str]:
     lines = [f"{rate.expected:,.0f} tokens/s ({rate.low:,.0f} to {rate.high:,.0f}){fastest}"]
     if speed.mfu is not None and speed.profile.peak_flops is not None:
         peak = speed.profile.peak_flops * speed.step.world_size
+        causal = f" ({speed.mfu['causal']:.1%} causal)" if speed.mfu["causal"] != speed.mfu["full"] else ""
         lines.append(
-            f"MFU {format_mfu(speed.mfu['full'], peak)} ({speed.mfu['causal']:.1%} causal); "
+            f"MFU {format_mfu(speed.mfu['full'], peak)}{causal}; "
             f"hardware limit: {speed.limit_tokens_per_second:,.0f} tokens/s"
         )
     return lines

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Final
 
 from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
@@ -350,14 +351,14 @@ def _active_cells(solution: Solution, found: Solutions) -> list[str]:
         return [f"{solution.active:,}"]
     return [
         f"{solution.active:,}",
-        format_share(solution.active_error / (solution.active - solution.active_error)),
+        format_share(Fraction(solution.active_error, solution.active - solution.active_error)),
     ]
 
 
 def _error(solution: Solution, certificate: Certificate) -> list[str]:
     if certificate.target is None:
         return []
-    return [format_share((solution.error or 0) / certificate.target)]
+    return [format_share(Fraction(solution.error or 0, certificate.target))]
 
 
 def _score(solution: Solution, with_terms: bool) -> list[str]:
@@ -510,8 +511,6 @@ def _score_legend(found: Solutions) -> str:
     if _forecast_headings(found):
         return meaning
     m = found[0].model
-    without = set() if has_attention_layers(m) else {"heads", "kv"}
-    without |= set() if has_ffn_layers(m) else {"ffn"}
-    parts = [f"{name} ({_TERM_MEANINGS[name]})" for name in found[0].score if name not in without]
+    terms = ", ".join(f"{name} ({_TERM_MEANINGS[name]})" for name in found[0].score)
     halves = "; layers with a mixer or an FFN alone count half" if n_whole_layers(m) < m.n_layers else ""
-    return f"{meaning}. Sum of {', '.join(parts)}{halves}"
+    return f"{meaning}. Sum of {terms}{halves}"

@@ -3,6 +3,9 @@
 from fractions import Fraction
 from math import ceil
 
+import numpy as np
+
+from parambudget.arch.config import ModelConfig
 from parambudget.arch.description import shape_in_words
 from parambudget.arch.dims import has_ffn_layers
 from parambudget.search.engine import Search
@@ -10,11 +13,14 @@ from parambudget.search.lattice import Candidates
 from parambudget.units import format_share, format_tolerance
 
 
-def no_match_message(search: Search, tolerance: Fraction) -> str:
-    """One line for a lattice without a point in tolerance: the nearest point and what to relax."""
+def no_match_message(search: Search, tolerance: Fraction, other_than: ModelConfig | None = None) -> str:
+    """One line for a lattice without a point in tolerance: the nearest point, other than a model that is no
+    answer, and what to relax."""
     wanted = f"{search.target:,} {search.counted}"
     wanted += "" if search.active is None else f" and {search.active:,} active"
-    nearest = search.nearest_candidates(1)
+    nearest = search.nearest_candidates(1 if other_than is None else 2)
+    models = [search.space.choices.replace(**nearest.sizes(i)) for i in range(len(nearest))]
+    nearest = nearest.select(np.array([next((i for i, m in enumerate(models) if m != other_than), 0)]))
     relax = (_what_to_relax if search.active is None else _what_to_relax_of_two)(search, nearest)
     return (
         f"no model within {format_tolerance(tolerance)} of {wanted} parameters; "
@@ -48,8 +54,10 @@ def _what_to_relax(search: Search, nearest: Candidates) -> str:
         if search.counted != "body" and vocabulary * 4 > count:
             relax += f", or vocab_size (its embedding alone is {vocabulary:,})"
         return relax
-    finer = max(1, search.space.multiple // 2)
-    return f"allow tolerance {_needed_tolerance(search, nearest)}, more layers or widths, or multiple {finer}"
+    tolerance = f"allow tolerance {_needed_tolerance(search, nearest)}"
+    if not has_ffn_layers(search.space.choices):
+        return f"{tolerance}, or more values of n_layers or dim"
+    return f"{tolerance}, more layers or widths, or multiple {max(1, search.space.multiple // 2)}"
 
 
 def _bounding_axes(search: Search) -> str:

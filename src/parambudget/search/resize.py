@@ -94,7 +94,7 @@ def resize(
     whole = Search(space, target, counted, active)
     certificate = whole.certificate(tolerance)
     if not certificate.within_tolerance:
-        raise NoSolution(no_match_message(whole, tolerance))
+        raise NoSolution(no_match_message(whole, tolerance, current))
     solutions, unavailable = [], {}
     for direction in SHRINKING if count_now > target else GROWING:
         if "intermediate_size" in direction.moves and not current.n_ffn_layers:
@@ -215,7 +215,7 @@ def _best_in_direction(
         aspect = np.zeros(len(points))
     choices, size = search.space.choices, search.space.size
     terms = shape_score(choices, points, size)
-    unusual = terms["heads"] + terms["width"] + terms["depth"] if direction.moves else aspect
+    unusual = sum((terms[name] for name in ("heads", "width", "depth") if name in terms), 0 * aspect)
     drift, error = _proportion_drift(current, points), count_errors(points.counts(), search.targets)
     keys = (np.floor(aspect / _BAND), np.floor(drift / _BAND), unusual, np.round(drift, 9), error)
     best = points.select(np.lexsort((points.n_layers, points.dim, *reversed(keys)))[:1])

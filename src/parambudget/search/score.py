@@ -94,19 +94,20 @@ EXPERT_SCORE_WEIGHTS: Final = ExpertWeights()
 def shape_score(
     choices: ModelConfig, points: Candidates, size: int, weights: ScoreWeights = SCORE_WEIGHTS
 ) -> dict[str, Floats]:
-    """The penalty of each point, term by term ("experts" only where there are any); `size`, the target or
-    with experts the active count, decides what is usual."""
+    """The penalty of each point, term by term (none for heads, an FFN or experts where no layer has any);
+    `size`, the target or with experts the active count, decides what is usual."""
     w, dim, layers = weights, points.dim, points.n_layers
     width_unit = 512 if size >= 7e9 else 256 if size >= 1e9 else 128 if size >= 100e6 else 64
-    zeros, attends = np.zeros(len(points)), has_attention_layers(choices)
-    terms = {
-        "aspect": aspect_deviation(choices, points) ** 2,
-        "ffn": _ffn(choices, points, size, w) if has_ffn_layers(choices) else zeros,
-        "heads": _heads(choices, points, size, w) if attends else zeros,
-        "width": w.width_unaligned * (dim % width_unit > 0).astype(float),
-        "depth": w.odd_depth * np.where(layers % 2 > 0, 1.0, np.where(layers % 4 > 0, 0.5, 0.0)),
-        "kv": zeros if choices.mla or not attends else _kv(points, size, w),
-    }
+    attends = has_attention_layers(choices)
+    terms = {"aspect": aspect_deviation(choices, points) ** 2}
+    if has_ffn_layers(choices):
+        terms["ffn"] = _ffn(choices, points, size, w)
+    if attends:
+        terms["heads"] = _heads(choices, points, size, w)
+    terms["width"] = w.width_unaligned * (dim % width_unit > 0).astype(float)
+    terms["depth"] = w.odd_depth * np.where(layers % 2 > 0, 1.0, np.where(layers % 4 > 0, 0.5, 0.0))
+    if attends:
+        terms["kv"] = np.zeros(len(points)) if choices.mla else _kv(points, size, w)
     return terms | ({"experts": experts_term(points, size)} if choices.moe else {})
 
 

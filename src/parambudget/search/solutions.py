@@ -378,9 +378,7 @@ class Solutions(Tabular, Sequence[Solution]):
                 "label": s.label,
                 "n_layers": s.model.n_layers,
                 "dim": s.model.dim,
-                "n_heads": s.model.n_heads,
-                "n_kv_heads": s.model.n_kv_heads,
-                "head_dim": s.model.head_dim,
+                **_head_columns(s.model),
                 **_width_columns(s.model),
                 self.certificate.counted: s.counted,
                 **({} if s.error is None else {"error": s.error}),
@@ -407,6 +405,13 @@ class Solutions(Tabular, Sequence[Solution]):
         if self.size_interval is not None:
             found["size_interval"] = list(self.size_interval)
         return found
+
+
+def _head_columns(m: ModelConfig) -> dict[str, int]:
+    """Columns of the heads, where some layer has any."""
+    if not m.n_attention_layers:
+        return {}
+    return {"n_heads": m.n_heads, "n_kv_heads": m.n_kv_heads, "head_dim": m.head_dim}
 
 
 def _width_columns(m: ModelConfig) -> dict[str, int]:

@@ -14,12 +14,12 @@ from typing import Final, TypeGuard, cast
 from pydantic import BaseModel
 
 from parambudget.arch.blocks import CountedParts, MLAConfig, MoEConfig
-from parambudget.arch.config import BLOCKS, MIXERS, ModelConfig, flat_fields
+from parambudget.arch.config import BLOCKS, MIXERS, ModelConfig, flat_fields, without_unnamed_mixers
 from parambudget.arch.defaults import with_defaults
 from parambudget.arch.dims import can_route, has_attention_layers, has_dense_layers, mixer_words
 from parambudget.arch.fields import ModelFields
 from parambudget.arch.mixers.proportions import mixer_sizes_at
-from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS
+from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS, plain_number
 from parambudget.errors import ConfigError
 from parambudget.search.axis import Axis, AxisLike, RatioLike, parse_ratio
 from parambudget.search.options import CountKind
@@ -122,9 +122,9 @@ def choices_of(model: ModelConfig) -> dict[str, object]:
 
 def choices_like(model: ModelConfig, given: Mapping[str, object]) -> dict[str, object]:
     """The model's choices, and in their place what is given; a size of a mixer that is given fixes all of
-    them."""
-    choices = choices_of(model)
-    if not MIXER_SIZES.isdisjoint(given):
+    them. A mixer that a given pattern does not name is none of the choices."""
+    choices = without_unnamed_mixers(choices_of(model), given)
+    if not MIXER_SIZES.isdisjoint(given) or MIXER_SIZES.isdisjoint(choices):
         choices.pop(MIXER_DIM, None)
     return choices | dict(given)
 
@@ -280,6 +280,12 @@ class SpaceBuilder:
         self.given = _named_fields(fields)
         self.mixer_dim = cast(int | None, self.given.pop(MIXER_DIM, None))
         self.with_experts = active is not None or not self.given.keys().isdisjoint(MoEConfig.model_fields)
+        if self.with_experts and lacks_ffn(self.given):
+            of_experts = [name for name in self.given if name in MoEConfig.model_fields]
+            raise ConfigError(
+                f"no layer has an FFN that experts could take the place of, so {[*of_experts, 'active'][0]} "
+                "has no effect; leave it out, or name `ffn` in ffn_pattern"
+            )
         self.is_latent = not self.given.keys().isdisjoint(LATENT_SIZES)
         self.fields = dict(self.given)
         """Fields that are not an axis, once the axes are parsed."""
@@ -508,7 +514,7 @@ def _named_fields(fields: Mapping[str, object]) -> dict[str, object]:
         for block in blocks.values()
         for name, value in dict(cast(Mapping[str, object], block)).items()
     }
-    return {name: value for name, value in (in_blocks | own).items() if value is not None}
+    return {name: plain_number(value) for name, value in (in_blocks | own).items() if value is not None}
 
 
 def lacks_ffn(fields: Mapping[str, object]) -> bool:
@@ -537,6 +543,15 @@ def _is_size(value: object) -> TypeGuard[int]:
 
 def _possible_depths(depths: Axis, choices: ModelConfig) -> Axis:
     """The depths at which there are layers of every kind that the choices name; deeper ones have them too."""
+    least = _least_depth(choices)
+    deep = [n_layers for n_layers in depths.values if n_layers >= least]
+    if not deep:
+        raise ConfigError(
+            f"n_layers {depths.text} is too few for every kind of layer in mixer_pattern and ffn_pattern; "
+            f"use {least} or more, or other patterns"
+        )
+    if len(deep) < len(depths.values):
+        depths = Axis.from_values(deep, "n_layers")
     if choices.moe is None and choices.rope_theta_local is None:
         return depths
     for i, n_layers in enumerate(depths.values):
@@ -546,6 +561,15 @@ def _possible_depths(depths: Axis, choices: ModelConfig) -> Axis:
             continue
         return depths if i == 0 else Axis.from_values(depths.values[i:], "n_layers")
     raise AssertionError("the choices were validated at the greatest depth")
+
+
+def _least_depth(choices: ModelConfig) -> int:
+    """The fewest layers among which there is one of every kind of mixer, and one with an FFN if any has it:
+    what shallower models do not have would be an axis without an effect."""
+    words = [set(mixer_words(word)) for word in choices.mixer_pattern]
+    kinds = set().union(*words) - {"none"}
+    first = [next(i for i, here in enumerate(words) if kind in here) for kind in kinds]
+    return 1 + max([*first, choices.ffn_pattern.index("ffn") if "ffn" in choices.ffn_pattern else 0])
 
 
 def _buildable_heads(heads: Axis, rotary_fraction: object, factors: object) -> Axis:
