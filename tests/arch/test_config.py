@@ -283,3 +283,10 @@ def test_a_pattern_that_cannot_be_is_told_its_words(fields, problem):
     with pytest.raises(ConfigError) as error:
         pb.model(dim=64, n_layers=3, **fields)
     assert str(error.value).endswith(problem)
+
+
+def test_without_attention_there_is_one_head_that_nobody_has_to_give():
+    fields = {"mixer_pattern": ["mamba"], "mamba_inner_size": 64, "mamba_dt_rank": 8, "ffn_pattern": ["none"]}
+    completed = with_defaults({"dim": 96, "n_layers": 3} | fields)
+    assert (completed.model.n_heads, completed.model.head_dim) == (1, 96)
+    assert not {"n_heads", "n_kv_heads", "head_dim", "intermediate_size"} & set(completed.defaulted)

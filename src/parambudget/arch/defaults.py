@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from parambudget.arch.config import BLOCKS, ModelConfig, flat_fields, nest_blocks
-from parambudget.arch.dims import has_dense_layers
+from parambudget.arch.dims import has_dense_layers, mixer_words
 from parambudget.arch.validation import LARGEST_SIZE, divisors
 from parambudget.errors import ConfigError
 
@@ -53,12 +53,12 @@ def with_defaults(given: Mapping[str, Any]) -> ResolvedModel:
     may stand beside the others, as flags do.
 
     n_layers by `usual_depth`; head_dim = dim / n_heads; n_heads = dim / head_dim; with neither, heads of 128
-    from dim 2048 and of 64 below; n_kv_heads = n_heads; intermediate_size by `ffn_convention`; a LayerNorm
-    has a bias, an RMSNorm has none; post-norm models have no final norm; a plain FFN uses gelu, a gated one
-    silu. An expert is as wide as intermediate_size, or as the convention without it; a dense layer beside
-    experts is as wide as the active experts together. In latent attention keys without position are as wide
-    as values (128 from dim 2048, 64 below), the rotated part is half of that, and head_dim is their sum, as
-    in DeepSeek-V2.
+    from dim 2048 and of 64 below, and one head where no layer has attention; n_kv_heads = n_heads;
+    intermediate_size by `ffn_convention`; a LayerNorm has a bias, an RMSNorm has none; post-norm models have
+    no final norm; a plain FFN uses gelu, a gated one silu. An expert is as wide as intermediate_size, or as
+    the convention without it; a dense layer beside experts is as wide as the active experts together. In
+    latent attention keys without position are as wide as values (128 from dim 2048, 64 below), the rotated
+    part is half of that, and head_dim is their sum, as in DeepSeek-V2.
     """
     fields = nest_blocks(given)
     if _can_derive_heads(fields):
@@ -80,6 +80,7 @@ def with_defaults(given: Mapping[str, Any]) -> ResolvedModel:
     named = set(given) | {name for block in BLOCKS for name in _names_in(given.get(block))}
     used = flat_fields(model).keys() - (set() if has_dense_layers(model) else {"intermediate_size"})
     used -= set() if model.n_ffn_layers else {"activation"}
+    used -= set() if model.n_attention_layers else {"n_heads", "n_kv_heads", "head_dim"}
     return ResolvedModel(model, tuple(name for name in _REPORTED if name in used and name not in named))
 
 
@@ -143,8 +144,18 @@ def _set_latent_heads(fields: dict[str, Any], mla: dict[str, Any]) -> None:
         fields["n_heads"] = dim // nope
 
 
+def names_attention(fields: Mapping[str, Any]) -> bool:
+    """Whether the `mixer_pattern` of some fields has attention in it, as it has where none is given."""
+    pattern = fields.get("mixer_pattern", ("attention",))
+    if not isinstance(pattern, list | tuple):
+        return True  # the model's own error names it
+    return any("attention" in mixer_words(str(word)) for word in pattern)
+
+
 def _set_heads(fields: dict[str, Any]) -> None:
     dim = fields["dim"]
+    if not names_attention(fields) and "head_dim" not in fields:
+        fields.setdefault("n_heads", 1)
     if "n_heads" not in fields:
         given = "head_dim" in fields
         head_dim = fields.setdefault("head_dim", 128 if dim >= 2048 and dim % 128 == 0 else 64)

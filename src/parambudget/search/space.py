@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from parambudget.arch.blocks import CountedParts, MLAConfig, MoEConfig
 from parambudget.arch.config import BLOCKS, MIXERS, ModelConfig, flat_fields, without_unnamed_mixers
-from parambudget.arch.defaults import with_defaults
+from parambudget.arch.defaults import names_attention, with_defaults
 from parambudget.arch.dims import can_route, has_attention_layers, has_dense_layers, mixer_words
 from parambudget.arch.fields import ModelFields
 from parambudget.arch.mixers.proportions import mixer_sizes_at
@@ -368,7 +368,7 @@ class SpaceBuilder:
     def _complete(self, dim_step: int) -> None:
         """Depth, width and heads. With experts, where neither dim nor heads are given, heads are free of dim,
         as those of Qwen3, GLM-4.5 and gpt-oss."""
-        if not self._attends():
+        if not names_attention(self.fields):
             heads = {"n_heads", "n_kv_heads", "kv_groups", "head_dim"} & self.given.keys()
             if heads:
                 raise ConfigError(f"no layer has attention, so {min(heads)} has no effect; leave it out")
@@ -386,13 +386,6 @@ class SpaceBuilder:
             fraction = self.fields.get("rotary_fraction", 1.0)
             factors = self.fields.get("rope_short_factors")
             self.axes["head_dim"] = _buildable_heads(self.axes["head_dim"], fraction, factors)
-
-    def _attends(self) -> bool:
-        """Whether some layers have attention; without it there is one layout of heads, which nothing has."""
-        pattern = self.fields.get("mixer_pattern", ("attention",))
-        if not _is_pattern(pattern):
-            return True  # the model's own error names it
-        return any("attention" in mixer_words(str(word)) for word in pattern)
 
     def _complete_latent(self, dim_step: int) -> None:
         """Depth, width and the heads of latent attention: their parts, and how many there are."""
