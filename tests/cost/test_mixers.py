@@ -120,7 +120,10 @@ def test_a_plan_says_what_is_assumed_of_mixers():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mixer_pattern": ["attention"], "gated_delta_net": HYBRID.gated_delta_net}, "gated_delta_net is in no layer of mixer_pattern=attention"),
+        (
+            {"mixer_pattern": ["attention"], "gated_delta_net": HYBRID.gated_delta_net},
+            "gated_delta_net is in no layer of mixer_pattern=attention",
+        ),
         ({"mixer_pattern": ["none"], "gated_delta_net": None}, "only layers without a mixer"),
         ({"gated_delta_net": None}, "mixer_pattern names gated_delta_net, whose sizes are missing"),
         ({"delta_n_key_heads": 3}, "delta_n_key_heads=3 does not divide delta_n_value_heads=4"),
