@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
-from operator import index
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast, overload
@@ -19,6 +18,7 @@ from parambudget._install import CLASS_PACKAGES, TRAINING, require_packages
 from parambudget.arch.config import FIELDS, KEYWORDS, ModelConfig
 from parambudget.arch.style import with_style
 from parambudget.arch.synonyms import SYNONYMS, hint_for, with_our_names
+from parambudget.arch.validation import plain_numbers
 from parambudget.cost.params import ParameterCount
 from parambudget.cost.params import count as count_parameters
 from parambudget.errors import ConfigError, InputError
@@ -135,8 +135,8 @@ def solve(
     tolerance.
     """
     named = _own_search_names(solve, axes)
+    top = plain_numbers({"top": top})["top"]
     check_options(counted, rank, top)
-    top = index(top)
     n, second = _parse_count(target, "target"), _parse_count(active, "active")
     share, fields = parse_tolerance(tolerance), _search_fields(named, like, style)
     predicts = any(each is not None for each in (budget, machine, law, anchor, unique_tokens, step))

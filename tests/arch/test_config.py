@@ -262,6 +262,8 @@ def test_numbers_of_numpy_are_taken_for_sizes(number):
     assert model == pb.model(dim=64, n_layers=3, tied=False, norm_eps=0.5)
     assert {type(model.dim), type(model.n_layers)} == {int}
     assert pb.count(model, n_layers=number(5)).model.n_layers == 5
+    experts = pb.model(dim=64, n_layers=3, moe={"n_experts": number(8), "n_experts_per_token": number(2)})
+    assert (experts.moe.n_experts, experts.moe.n_experts_per_token) == (8, 2)
     found = pb.solve("3M", vocab_size=number(100), mixer_pattern=["mamba"], mamba_inner_size=number(64),
                      mamba_dt_rank=8, tolerance="9%", top=number(1))  # fmt: skip
     assert len(found) == 1

@@ -113,6 +113,8 @@ def test_a_plan_says_what_is_assumed_of_mixers():
     )
     assert any("figures are not for them" in note for note in plan.warnings)
     assert any("the law knows no others" in note for note in plan.warnings)
+    short = pb.plan("lfm2-350m", "h100", hours=1)
+    assert any("short_convolution run a convolution in plain torch" in note for note in short.warnings)
     no_package_has_it = pb.plan("rwkv-4-169m", "h100", hours=1)
     assert not any("fused kernels" in note for note in no_package_has_it.warnings)
 

@@ -197,7 +197,8 @@ def test_the_ways_out_of_a_current_model_show_what_is_predicted_of_them():
 
 def test_a_memory_that_holds_nothing_of_the_size_names_what_is_lacking():
     with pytest.raises(
-        NoSolution, match=r"none of the [\d,]+ shapes is possible: none fits in 1\.9 GiB, of which 94%"
+        NoSolution,
+        match=r"none of the [\d,]+ shapes is possible: none fits in 1\.9 GiB, of which 94%.*`context_length`",
     ):
         pb.solve("350M", budget=pb.Budget(memory="2GB"), step={"batch_size": 64})
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.image import imread
 from matplotlib.text import Annotation, Text
@@ -45,6 +46,19 @@ def test_mixers_grow_with_the_model_in_the_landscape(name):
                     "shared_intermediate_size") and value and value > 1
     }  # fmt: skip
     assert proportional_counts(model, model.n_layers, model.dim // 2) == pb.count(model, **sizes | half).total
+
+
+@pytest.mark.parametrize("target", [999_999_999, 6 * 10**9])
+def test_the_title_of_the_landscape_is_inside_the_picture(target):
+    figure = landscape({"one": CURRENT}, CURRENT, target)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    titles = [
+        each
+        for each in figure.axes[0].get_children()
+        if isinstance(each, Text) and "target" in each.get_text()
+    ]
+    assert [0 < each.get_window_extent().x1 < figure.bbox.width for each in titles] == [True]
 
 
 def test_the_landscape_is_drawn_whole_and_opaque(tmp_path):

@@ -7,11 +7,12 @@ from support.hybrids import HYBRID, LINEAR_MIXERS, MAMBA, MAMBA2, SIDE_BY_SIDE
 
 import parambudget as pb
 from parambudget.arch.config import flat_fields
-from parambudget.arch.dims import n_whole_layers
+from parambudget.arch.dims import whole_layer_share
 from parambudget.arch.mixers.proportions import mixer_sizes_at
 from parambudget.cost.params import total
 from parambudget.render.solutions import solution_rows
 from parambudget.search.engine import Search
+from parambudget.search.score import aspect
 from parambudget.search.space import SearchSpace, choices_of, share_of_whole_layers
 
 AXES = {
@@ -180,8 +181,10 @@ def test_a_budget_is_searched_without_an_ffn():
 )
 def test_layers_with_a_mixer_or_an_ffn_alone_count_half(like, n_layers, whole):
     model = like.replace(n_layers=n_layers)
-    assert n_whole_layers(model) == whole
-    assert share_of_whole_layers(flat_fields(model)) == pytest.approx(whole / n_layers)
+    share = whole_layer_share(model.mixer_pattern, model.ffn_pattern)
+    assert share == pytest.approx(whole / n_layers)
+    assert aspect(model, model.dim, n_layers) == pytest.approx(model.dim / whole)
+    assert share_of_whole_layers(flat_fields(model)) == share
 
 
 RWKV = LINEAR_MIXERS["rwkv alone"]

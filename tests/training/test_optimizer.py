@@ -5,6 +5,7 @@ from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -438,3 +439,11 @@ def test_a_wrong_setting_is_one_line(wrong, message):
     with pytest.raises(ConfigError) as error:
         with_train_defaults(wrong, small_model(), 10**6, on_cpu=True)
     assert str(error.value) == message
+
+
+def test_settings_may_be_numbers_of_numpy():
+    numbers = {"steps": np.int64(3), "batch_size": np.int32(2), "learning_rate": np.float64(1e-3)}
+    plain = {name: value.item() for name, value in numbers.items()}
+    resolved = [with_train_defaults(each, small_model(), 10_000, on_cpu=True) for each in (numbers, plain)]
+    assert resolved[0].config == resolved[1].config
+    assert type(resolved[0].config.steps) is int

@@ -126,6 +126,7 @@ def test_the_width_takes_the_heads_along(open_page):
 
 def test_only_what_the_model_has_can_be_changed(open_page):
     page = open_page("?model=mamba-370m")
+    expect(page.get_by_role("textbox", name="Inner width")).to_have_value("2048")
     for absent in ("FFN width", "Query heads", "Head width"):
         expect(page.get_by_role("textbox", name=absent, exact=True)).to_have_count(0)
     for absent in ("Attention", "Feed-forward network"):

@@ -5,7 +5,7 @@ import time
 import pytest
 
 import parambudget as pb
-from parambudget.arch.config import flat_fields
+from parambudget.arch.config import MIXERS, flat_fields
 from parambudget.web.model_edit import apply_style, change_field
 
 LLAMA = pb.preset("llama-3-8b")
@@ -132,3 +132,11 @@ def test_the_sizes_of_a_mixer_follow_the_width(preset, dim, sizes, count):
 def test_a_size_of_a_mixer_can_be_changed_alone():
     edit = change_field(pb.preset("mamba-130m"), "mamba_state_dim", 32)
     assert edit.model == pb.preset("mamba-130m").replace(mamba_state_dim=32)
+
+
+def test_every_size_of_a_mixer_has_a_control():
+    shape_tab = pytest.importorskip("parambudget.web.shape_tab", reason="the extra `web` is not installed")
+    fields = [each for block in MIXERS.values() for each in block.model_fields.items()]
+    sizes = {name for name, info in fields if "int" in str(info.annotation)}
+    assert sizes
+    assert sizes <= shape_tab._LABELS.keys()

@@ -1,5 +1,6 @@
 """The server: on this machine only, for its own page only, and with a line for what goes wrong."""
 
+import asyncio
 import http.client
 import signal
 import socket
@@ -103,6 +104,33 @@ def test_browsers_that_leave_at_once_are_no_error(tmp_path):
             connection.sendall(asked.encode())
     assert status(port, {}) == 200
     assert stop_server(process) == (0, ANY, "")
+
+
+def test_what_fails_for_a_browser_is_passed_on_while_it_waits_and_dropped_when_it_has_left():
+    """As when a file is sent compressed: its response stops when the browser leaves, before anything was
+    sent, and the layers around it raise."""
+    from parambudget.web.server import DisconnectsAreNoFaults
+
+    async def fails(scope, receive, _send):
+        while (await receive())["type"] != "http.disconnect" and scope["waits_for_the_end"]:
+            pass
+        raise RuntimeError("No response returned.")
+
+    async def send(message):
+        raise AssertionError(message)
+
+    def serve(*, waits_for_the_end):
+        messages = iter([{"type": "http.request"}, {"type": "http.disconnect"}])
+
+        async def receive():
+            return next(messages)
+
+        application = DisconnectsAreNoFaults(fails)
+        asyncio.run(application({"type": "http", "waits_for_the_end": waits_for_the_end}, receive, send))
+
+    serve(waits_for_the_end=True)
+    with pytest.raises(RuntimeError, match="No response"):
+        serve(waits_for_the_end=False)
 
 
 def test_it_ends_without_a_traceback_however_often_it_is_interrupted():

@@ -30,7 +30,8 @@ from parambudget.arch.dims import (
     QueryScale,
     RotaryUse,
     WindowKind,
-    mixer_words,
+    is_pattern,
+    mixers_of,
 )
 from parambudget.arch.fields import ModelFields
 from parambudget.arch.mixers.config import (
@@ -54,7 +55,7 @@ from parambudget.arch.validation import (
     Share,
     divisors,
     format_validation_error,
-    plain_number,
+    plain_numbers,
 )
 from parambudget.errors import ConfigError
 
@@ -74,12 +75,12 @@ BLOCKS: Final[dict[str, type[BaseModel]]] = {
 
 def nest_blocks(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields with those of the blocks, given by their own names, moved into their blocks."""
-    whole = {name: plain_number(value) for name, value in fields.items()}
+    whole = plain_numbers(fields)
     for name, block in BLOCKS.items():
         own = {key: whole.pop(key) for key in block.model_fields if key in whole}
         given = whole.get(name)
         if isinstance(given, BaseModel | Mapping):
-            whole[name] = dict(given) | own
+            whole[name] = plain_numbers(dict(given)) | own
         elif own and given is None:
             whole[name] = own
         if name == "rope_scaling" and "rope_type" in own:
@@ -90,10 +91,10 @@ def nest_blocks(fields: Mapping[str, Any]) -> dict[str, Any]:
 def without_unnamed_mixers(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a model without the sizes of mixers that a `mixer_pattern` among the changes does not
     name: they have no use any more."""
-    pattern = changes.get("mixer_pattern")
-    if not isinstance(pattern, list | tuple):
+    pattern: object = changes.get("mixer_pattern")
+    if not is_pattern(pattern):
         return dict(fields)
-    named = {word for words in pattern for word in mixer_words(str(words))}
+    named = mixers_of([str(word) for word in pattern])
     dropped = {name for kind in MIXERS if kind not in named for name in (kind, *MIXERS[kind].model_fields)}
     return {name: value for name, value in fields.items() if name not in dropped}
 
@@ -779,7 +780,7 @@ def _patterns_errors(m: ModelConfig) -> Iterator[str]:
 
 def _mixers_errors(m: ModelConfig) -> Iterator[str]:
     """Mixers and their block belong together, and every layer has something."""
-    named = {word for words in map(mixer_words, m.mixer_pattern) for word in words} - {"attention", "none"}
+    named = mixers_of(m.mixer_pattern) - {"attention"}
     for kind in MIXERS:
         block = getattr(m, kind)
         if kind in named and block is None:

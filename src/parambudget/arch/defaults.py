@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from parambudget.arch.config import BLOCKS, ModelConfig, flat_fields, nest_blocks
-from parambudget.arch.dims import has_dense_layers, mixer_words
+from parambudget.arch.dims import has_dense_layers, is_pattern, mixers_of
 from parambudget.arch.validation import LARGEST_SIZE, divisors
 from parambudget.errors import ConfigError
 
@@ -146,10 +146,8 @@ def _set_latent_heads(fields: dict[str, Any], mla: dict[str, Any]) -> None:
 
 def names_attention(fields: Mapping[str, Any]) -> bool:
     """Whether the `mixer_pattern` of some fields has attention in it, as it has where none is given."""
-    pattern = fields.get("mixer_pattern", ("attention",))
-    if not isinstance(pattern, list | tuple):
-        return True  # the model's own error names it
-    return any("attention" in mixer_words(str(word)) for word in pattern)
+    pattern: object = fields.get("mixer_pattern")
+    return not is_pattern(pattern) or "attention" in mixers_of([str(word) for word in pattern])
 
 
 def _set_heads(fields: dict[str, Any]) -> None:

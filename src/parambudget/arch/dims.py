@@ -6,7 +6,7 @@ returns are both `Dims`. Each derived size has its formula here, once; both offe
 
 from collections.abc import Callable, Sequence
 from math import lcm
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, cast
 
 from parambudget.arch.validation import MOST_LAYERS
 
@@ -516,12 +516,6 @@ def n_ffn_layers(m: Dims, n_layers: Size) -> Size:
     return count_layers(m, n_layers, lambda layer: has_ffn(m, layer))
 
 
-def n_whole_layers(m: Dims) -> Size:
-    """How many layers a transformer with as many mixers and FFNs has, each with one of both: where layers
-    have one of the two, as in Mamba, half as many."""
-    return (m.n_mixing_layers + m.n_ffn_layers) / 2
-
-
 def n_local_layers(m: Dims, n_layers: Size) -> Size:
     """How many of `n_layers` layers have attention with the window of `m`."""
     return count_layers(m, n_layers, lambda layer: has_attention(m, layer) and is_local(m, layer))
@@ -662,7 +656,7 @@ def has_attention(m: Dims, layer: int) -> bool:
 
 def has_attention_layers(m: Dims) -> bool:
     """Whether some layers have attention, at any depth: decided by choices alone."""
-    return any("attention" in mixer_words(word) for word in m.mixer_pattern)
+    return "attention" in mixers_of(m.mixer_pattern)
 
 
 def mixer_kind(m: Dims, layer: int) -> MixerKind | None:
@@ -767,6 +761,23 @@ def has_indexer(m: Dims, layer: int) -> bool:
 def mixer_words(word: str) -> list[str]:
     """What mixes tokens in a layer with that word of the pattern: one mixer, or two side by side."""
     return word.split("+")
+
+
+def mixers_of(pattern: Sequence[str]) -> set[str]:
+    """What mixes tokens in some layers of a `mixer_pattern`: attention and others."""
+    return {mixer for word in pattern for mixer in mixer_words(word)} - {"none"}
+
+
+def whole_layer_share(mixer_pattern: Sequence[str], ffn_pattern: Sequence[str]) -> float:
+    """How much of a layer with a mixer and an FFN the layers of these patterns are on average: half where
+    each has one of the two, as in Mamba."""
+    mixing = sum(word != "none" for word in mixer_pattern) / len(mixer_pattern)
+    return (mixing + sum(word == "ffn" for word in ffn_pattern) / len(ffn_pattern)) / 2
+
+
+def is_pattern(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether a value that nobody has validated may be a pattern of layers."""
+    return isinstance(value, list | tuple) and bool(value)
 
 
 def pattern_at(pattern: Sequence[str], layer: int) -> str:

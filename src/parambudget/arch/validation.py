@@ -1,5 +1,6 @@
 """Types of the fields with their bounds, and a pydantic report as one line: what, got, allowed."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
@@ -23,9 +24,11 @@ NonNegativeFloat = Annotated[float, Field(ge=0, le=LARGEST_FLOAT, allow_inf_nan=
 PATTERN: Final[Any] = Field(strict=False, min_length=1)
 
 
-def plain_number(value: Any) -> Any:
-    """Python's own number for one of NumPy's (or torch's); anything else as it is."""
-    return value.item() if getattr(value, "shape", None) == () else value
+def plain_numbers(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with Python's own numbers for NumPy's (and torch's); anything else is as it was."""
+    return {
+        name: value.item() if getattr(value, "shape", None) == () else value for name, value in fields.items()
+    }
 
 
 def format_validation_error(error: ValidationError, cls: type[BaseModel]) -> str:

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from parambudget._json_types import SchemaOf
 from parambudget.arch.dims import Size
 from parambudget.arch.synonyms import hint_for
-from parambudget.arch.validation import NonNegativeFloat, format_validation_error, plain_number
+from parambudget.arch.validation import NonNegativeFloat, format_validation_error, plain_numbers
 from parambudget.errors import ConfigError
 from parambudget.units import shorten
 
@@ -228,7 +228,7 @@ class StepConfig(BaseModel):
     def read(cls, fields: Mapping[str, object]) -> Self:
         """A step from its fields; raises `ConfigError` with one line instead of pydantic's report."""
         try:
-            return cls(**{name: plain_number(value) for name, value in fields.items()})
+            return cls(**plain_numbers(fields))
         except ValidationError as error:
             raise ConfigError(format_validation_error(error, cls)) from None
 

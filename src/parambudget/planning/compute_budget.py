@@ -328,7 +328,7 @@ def _better_size(
 def _memory_shortage(scenario: Scenario) -> str:
     return (
         f"none fits in {format_bytes(scenario.memory_bytes or 0)}, of which {USABLE_SHARE:.0%} can be used; "
-        "give more memory, a smaller batch_size, a shorter context_length or smaller sizes"
+        "give more memory, a smaller `batch_size`, a shorter `context_length` or smaller sizes"
     )
 
 

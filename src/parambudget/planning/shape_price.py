@@ -49,7 +49,7 @@ def shape_worth(m: Dims, law: LossLaw = DEFAULT_LAW) -> Size:
         usual = usual_aspect(np.asarray(body(m), dtype=np.float64))
     else:
         usual = usual_expert_aspect(np.asarray(active_body(m), dtype=np.float64))
-    strayed = np.log(aspect(m) / usual)
+    strayed = np.log(aspect(m, m.dim, m.n_layers) / usual)
     embedding = sum(row.elements for row in tensors(m) if row.role == "lookup") / counted
     factor, power = WIDTH_FIT
     vocabulary = LAW_VOCABULARY if law.fit is None else law.fit.vocab_size

@@ -7,7 +7,7 @@ from typing import Final
 
 from parambudget.arch.config import FIELDS, ModelConfig, flat_fields
 from parambudget.arch.description import shape_in_words
-from parambudget.arch.dims import has_attention_layers, has_ffn_layers, n_whole_layers
+from parambudget.arch.dims import has_attention_layers, has_ffn_layers, whole_layer_share
 from parambudget.arch.style import STYLES
 from parambudget.cost.flops import flops_per_token
 from parambudget.formats.source import changed_fields
@@ -510,7 +510,7 @@ def _score_legend(found: Solutions) -> str:
     meaning = "score: how unusual the shape is for its size; 0 is the most usual"
     if _forecast_headings(found):
         return meaning
-    m = found[0].model
+    share = whole_layer_share(found[0].model.mixer_pattern, found[0].model.ffn_pattern)
     terms = ", ".join(f"{name} ({_TERM_MEANINGS[name]})" for name in found[0].score)
-    halves = "; layers with a mixer or an FFN alone count half" if n_whole_layers(m) < m.n_layers else ""
+    halves = "; layers with a mixer or an FFN alone count half" if share < 1 else ""
     return f"{meaning}. Sum of {terms}{halves}"

@@ -234,7 +234,7 @@ class AffineCount:
             for choices, here in _columns_by_shared_experts(space.choices, lattice):
                 m = _evaluation_dims(choices, lattice, here, layers)
                 empty, one_layer, one_wide = np.broadcast_to(counter(m), (3, len(lattice.first[here])))
-                # Without an FFN a column has one width, and what another would add divides by no zero.
+                # Without an FFN a column has one width; another would add nothing, and a quotient needs more.
                 per_width = one_wide - one_layer if has_widths else 1.0
                 outside[here], step[here] = empty, per_width * lattice.step
                 narrowest[here] = one_layer - empty + (one_wide - one_layer) * lattice.first[here]

@@ -19,8 +19,9 @@ def no_match_message(search: Search, tolerance: Fraction, other_than: ModelConfi
     wanted = f"{search.target:,} {search.counted}"
     wanted += "" if search.active is None else f" and {search.active:,} active"
     nearest = search.nearest_candidates(1 if other_than is None else 2)
-    models = [search.space.choices.replace(**nearest.sizes(i)) for i in range(len(nearest))]
-    nearest = nearest.select(np.array([next((i for i, m in enumerate(models) if m != other_than), 0)]))
+    replace = search.space.choices.replace
+    others = (i for i in range(len(nearest)) if replace(**nearest.sizes(i)) != other_than)
+    nearest = nearest.select(np.array([next(others, 0)]))
     relax = (_what_to_relax if search.active is None else _what_to_relax_of_two)(search, nearest)
     return (
         f"no model within {format_tolerance(tolerance)} of {wanted} parameters; "

@@ -1,8 +1,7 @@
 """The words and defaults of a search, for the library and the command line alike; light to import."""
 
 from fractions import Fraction
-from operator import index
-from typing import Final, Literal, SupportsIndex, get_args
+from typing import Final, Literal, get_args
 
 from parambudget.errors import ConfigError
 
@@ -23,5 +22,5 @@ def check_options(counted: str, rank: str | None, top: int) -> None:
     for name, value, known in (("counted", counted, get_args(CountKind)), ("rank", rank, get_args(Rank))):
         if value is not None and value not in known:
             raise ConfigError(f"{name} is {value!r}; use {' or '.join(known)}")
-    if isinstance(top, bool) or not isinstance(top, SupportsIndex) or not 1 <= index(top) <= MOST_SHOWN:
+    if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= MOST_SHOWN:
         raise ConfigError(f"top is {top!r}; use a whole number from 1 to {MOST_SHOWN}")

@@ -215,7 +215,8 @@ def _best_in_direction(
         aspect = np.zeros(len(points))
     choices, size = search.space.choices, search.space.size
     terms = shape_score(choices, points, size)
-    unusual = sum((terms[name] for name in ("heads", "width", "depth") if name in terms), 0 * aspect)
+    no_term = np.zeros(len(points))
+    unusual = terms.get("heads", no_term) + terms["width"] + terms["depth"]
     drift, error = _proportion_drift(current, points), count_errors(points.counts(), search.targets)
     keys = (np.floor(aspect / _BAND), np.floor(drift / _BAND), unusual, np.round(drift, 9), error)
     best = points.select(np.lexsort((points.n_layers, points.dim, *reversed(keys)))[:1])

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from parambudget.arch.config import ModelConfig
-from parambudget.arch.dims import Dims, Size, has_attention_layers, has_ffn_layers, n_whole_layers
+from parambudget.arch.dims import Dims, Size, has_attention_layers, has_ffn_layers, whole_layer_share
 from parambudget.cost.params import active_body, body
 from parambudget.search.lattice import Bools, Candidates, Floats, Ints, Strings, count_errors, evaluate_points
 
@@ -177,15 +177,15 @@ def aspect_deviation(choices: ModelConfig, points: Candidates) -> Floats:
     else:
         bodies = evaluate_points(choices, points, active_body)
         usual, deviation = usual_expert_aspect(bodies), np.asarray(SPREAD)
-    ratio: Floats = np.log(evaluate_points(choices, points, aspect) / usual) / deviation
+    ratio: Floats = np.log(aspect(choices, points.dim, points.n_layers) / usual) / deviation
     return ratio
 
 
-def aspect(m: Dims) -> Size:
+def aspect(choices: Dims, dim: Size, n_layers: Size) -> Size:
     """dim / n_layers, where layers have a mixer and an FFN each. Two layers with one of them count as one, as
     Gu and Dao 2023 (arXiv 2312.00752, section 3.4) count those of Mamba: its published models then have the
     aspects of transformers (64, 43, 64, 85 and 80 from 130M to 2.8B)."""
-    return m.dim / n_whole_layers(m)
+    return dim / (n_layers * whole_layer_share(choices.mixer_pattern, choices.ffn_pattern))
 
 
 def usual_aspect(body_count: FloatLike) -> Floats:

@@ -16,10 +16,18 @@ from pydantic import BaseModel
 from parambudget.arch.blocks import CountedParts, MLAConfig, MoEConfig
 from parambudget.arch.config import BLOCKS, MIXERS, ModelConfig, flat_fields, without_unnamed_mixers
 from parambudget.arch.defaults import names_attention, with_defaults
-from parambudget.arch.dims import can_route, has_attention_layers, has_dense_layers, mixer_words
+from parambudget.arch.dims import (
+    can_route,
+    has_attention_layers,
+    has_dense_layers,
+    has_ffn_layers,
+    is_pattern,
+    mixers_of,
+    whole_layer_share,
+)
 from parambudget.arch.fields import ModelFields
 from parambudget.arch.mixers.proportions import mixer_sizes_at
-from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS, plain_number
+from parambudget.arch.validation import LARGEST_SIZE, MOST_LAYERS, plain_numbers
 from parambudget.errors import ConfigError
 from parambudget.search.axis import Axis, AxisLike, RatioLike, parse_ratio
 from parambudget.search.options import CountKind
@@ -507,27 +515,22 @@ def _named_fields(fields: Mapping[str, object]) -> dict[str, object]:
         for block in blocks.values()
         for name, value in dict(cast(Mapping[str, object], block)).items()
     }
-    return {name: plain_number(value) for name, value in (in_blocks | own).items() if value is not None}
+    given = {name: value for name, value in (in_blocks | own).items() if value is not None}
+    return plain_numbers(given)
 
 
 def lacks_ffn(fields: Mapping[str, object]) -> bool:
     """Whether choices say that no layer has an FFN."""
     pattern = fields.get("ffn_pattern")
-    return _is_pattern(pattern) and "ffn" not in pattern
+    return is_pattern(pattern) and "ffn" not in pattern
 
 
 def share_of_whole_layers(fields: Mapping[str, object]) -> float:
-    """How much of a layer with a mixer and an FFN the layers of some choices are on average: half where each
-    has one of the two."""
+    """`whole_layer_share` of choices that are no model yet."""
     mixers, ffns = fields.get("mixer_pattern", ("attention",)), fields.get("ffn_pattern", ("ffn",))
-    if not (_is_pattern(mixers) and _is_pattern(ffns)):
+    if not (is_pattern(mixers) and is_pattern(ffns)):
         return 1.0  # the model's own error names it
-    mixing = sum(word != "none" for word in mixers) / len(mixers)
-    return (mixing + sum(word == "ffn" for word in ffns) / len(ffns)) / 2 or 1.0
-
-
-def _is_pattern(value: object) -> TypeGuard[Sequence[object]]:
-    return isinstance(value, list | tuple) and bool(value)
+    return whole_layer_share(mixers, ffns) or 1.0
 
 
 def _is_size(value: object) -> TypeGuard[int]:
@@ -559,10 +562,9 @@ def _possible_depths(depths: Axis, choices: ModelConfig) -> Axis:
 def _least_depth(choices: ModelConfig) -> int:
     """The fewest layers among which there is one of every kind of mixer, and one with an FFN if any has it:
     what shallower models do not have would be an axis without an effect."""
-    words = [set(mixer_words(word)) for word in choices.mixer_pattern]
-    kinds = set().union(*words) - {"none"}
-    first = [next(i for i, here in enumerate(words) if kind in here) for kind in kinds]
-    return 1 + max([*first, choices.ffn_pattern.index("ffn") if "ffn" in choices.ffn_pattern else 0])
+    words = [mixers_of([word]) for word in choices.mixer_pattern]
+    first = [next(i for i, here in enumerate(words) if kind in here) for kind in set().union(*words)]
+    return 1 + max([*first, choices.ffn_pattern.index("ffn") if has_ffn_layers(choices) else 0])
 
 
 def _buildable_heads(heads: Axis, rotary_fraction: object, factors: object) -> Axis:

@@ -91,7 +91,7 @@ def serve(
 
     application = FastAPI(openapi_url=None)
     application.add_middleware(OwnPagesOnly, address=address)
-    application.add_middleware(NoAnswerToNobody)
+    application.add_middleware(DisconnectsAreNoFaults)
     nicegui_app.on_startup(on_ready)
     ui.run_with(
         application, title="parambudget", tailwind=False, show_welcome_message=False, dark=None,
@@ -137,7 +137,7 @@ class OwnPagesOnly:
         return not self._address.is_local or _is_loopback(_host_name(host))
 
 
-class NoAnswerToNobody:
+class DisconnectsAreNoFaults:
     """Lets a request end without an answer when its browser has left, as a closed tab's has: layers below
     stop or stumble there, and others would report the missing answer as a fault of the server."""
 

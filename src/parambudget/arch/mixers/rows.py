@@ -14,7 +14,7 @@ from parambudget.arch.dims import (
     RWKVDims,
     ShortConvolutionDims,
     Size,
-    mixer_words,
+    mixers_of,
 )
 from parambudget.arch.table import Role, Tensor, linear_rows
 
@@ -29,7 +29,7 @@ def mixer_rows(m: Dims) -> list[Tensor]:
 
 def model_mixer(m: Dims) -> MixerKind | None:
     """The mixer other than attention of the model's layers; a model has one kind at most."""
-    named = {word for words in map(mixer_words, m.mixer_pattern) for word in words}
+    named = mixers_of(m.mixer_pattern)
     return next((kind for kind in _ROWS if kind in named), None)
 
 

@@ -15,7 +15,7 @@ from parambudget._no_effect import NoEffect, without_effect
 from parambudget.arch.config import ModelConfig
 from parambudget.arch.mixers.rows import model_mixer
 from parambudget.arch.tensors import tensors
-from parambudget.arch.validation import LARGEST_FLOAT
+from parambudget.arch.validation import LARGEST_FLOAT, plain_numbers
 from parambudget.cost.memory.recompute import recomputation
 from parambudget.cost.step import OptimizerName, StepConfig, accumulation_steps, micro_batch_size
 from parambudget.errors import ConfigError
@@ -158,6 +158,7 @@ def with_train_defaults(
 
     `tokens` is the number of tokens to train on, in place of `steps`.
     """
+    given = plain_numbers(given)
     require_valid(given)  # a wrong field is reported as itself, not as the arithmetic it breaks below
     if given.get("balance_loss") and model.moe is None:
         raise ConfigError(
